@@ -1,0 +1,22 @@
+"""Recurrent neural networks for PyTorch users: a cell is its equations.
+
+``unrolled.cells`` holds the equations, ``unrolled.nn`` the layers. Importing this package loads
+neither torch nor numpy; ``unrolled.nn`` and its siblings load when they are first named.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_ROOMS = ("cells", "diagnostics", "engines", "io", "models", "nn", "spec", "tasks", "train")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ROOMS:
+        return import_module(f"unrolled.{name}")
+    raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *_ROOMS]
