@@ -1,0 +1,365 @@
+"""What a cell declares, and what follows from it: parameters, their shapes, and one step.
+
+Here is the form that all cells share; their equations are in the files beside it. How a step is
+repeated over time, differentiated or compiled is left to the engines.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from .functions import linear, split
+
+Size = int | str
+
+
+class CellError(TypeError):
+    """A cell's declaration or step contradicts itself; the message names the cell and the fault."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product W v + b of the cell; see :func:`product`."""
+
+    targets: tuple[str, ...] = ()
+    source: Size = "H"
+    width: Size = "H"
+    bias: bool = True
+    blocks: int = 1
+
+    def __call__(self, v: Any) -> Any:
+        raise CellError("a product has no weights outside of step")
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A parameter vector of the cell; see :func:`vector`."""
+
+    size: Size = "H"
+    init: float | None = None
+    bias: bool = False
+
+
+def product(
+    *targets: str, source: Size = "H", width: Size = "H", bias: bool = True, blocks: int = 1
+) -> Any:
+    """Declare a matrix product of a cell's own, W v + b, applied in ``step`` as ``self.name(v)``.
+
+    Parameters ``weight_name`` and, if ``bias``, ``bias_name``. With targets the result has one
+    vector of ``width`` for each (``self.name(v).target``), stacked in the weight in their order;
+    without, the result is one vector. Sizes are numbers or letters: I (input), H (hidden), P (the
+    output state: ``proj_size``, or H). ``blocks`` makes the matrix block-diagonal: within each
+    target, block k of the result sees only block k of v.
+    """
+    return Product(targets, source, width, bias, blocks)
+
+
+def vector(size: Size = "H", init: float | None = None, bias: bool = False) -> Any:
+    """Declare a parameter vector of a cell's own, in ``step`` ``self.name``.
+
+    ``size`` 1 is a number shared by all units. ``init`` is a starting value (else it is drawn as
+    the weights are); with ``bias`` the vector is 0 in layers built with ``bias=False``.
+    """
+    return Vector(size, init, bias)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """Shape of one parameter and the constant that it starts from (None: drawn as torch.nn does)."""
+
+    shape: tuple[int, ...]
+    init: float | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The letters of one layer: I inputs, H hidden units, P width of the output state."""
+
+    I: int  # noqa: E741
+    H: int
+    P: int
+
+    @property
+    def projected(self) -> bool:
+        return self.P != self.H
+
+    def resolve(self, size: Size) -> int:
+        return size if isinstance(size, int) else int(getattr(self, size))
+
+
+class Gates:
+    """The results of one product, by name: ``x.r``, ``h.z``."""
+
+    def __init__(self, names: tuple[str, ...], values: Any) -> None:
+        self.__dict__.update(zip(names, values, strict=True))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no gate {name!r} among {', '.join(map(repr, self.__dict__))}")
+
+
+class States:
+    """The states before the step, by name: ``state.h``, ``state.c``."""
+
+    def __init__(self, names: tuple[str, ...], values: Any) -> None:
+        self.__dict__.update(zip(names, values, strict=True))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no state {name!r} among {', '.join(map(repr, self.__dict__))}")
+
+
+class Cell:
+    """A recurrent cell: its equations, and the names that they use.
+
+    Subclasses declare
+
+    - ``gates``: names of what the input and the recurrent product feed, in the order of their
+      blocks in ``weight_ih`` and ``weight_hh``. None: one unnamed gate, ``x`` and ``h`` are vectors.
+    - ``states``: names of what is carried from step to step. The first is the output, and what the
+      recurrent product multiplies. ``widths`` holds the sizes of those that differ from H.
+    - ``input``, ``recurrent``: the two usual products, where they do not feed all gates
+      (``recurrent = product("r", "z")``) or are absent (``recurrent = None``).
+    - further products and vectors of its own, by :func:`product` and :func:`vector`.
+
+    and define ``step(self, x, h, state)``, which returns the new states in their order (one state:
+    just that). Attributes set in ``__init__`` are settings of the cell, not parameters.
+
+    Raises:
+        CellError: when a subclass is defined with names or a ``step`` that do not fit together.
+    """
+
+    gates: ClassVar[tuple[str, ...]] = ()
+    states: ClassVar[tuple[str, ...]] = ("h",)
+    widths: ClassVar[Mapping[str, Size]] = {}
+    input: Any
+    recurrent: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        for name in ("gates", "states"):
+            _check_names(cls, name, getattr(cls, name))
+        for name in ("input", "recurrent"):
+            if name not in own and ("gates" in own or not hasattr(cls, name)):
+                setattr(cls, name, Product(cls.gates))
+        for name in ("input", "recurrent"):
+            _check_product(cls, name)
+        if unknown := set(cls.widths) - set(cls.states):
+            raise CellError(
+                f"cell {cls.__name__}: widths names {min(unknown)!r}, which is no state"
+            )
+        if "step" in own:
+            _check_step(cls)
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        """The equations: states at t from the input products x, the recurrent products h and the
+        states at t-1."""
+        raise CellError(f"cell {type(self).__name__} defines no step")
+
+    def prepare(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Weights as the sweep uses them, from the stored ones; once per call. Default: the same."""
+        return parameters
+
+    @property
+    def output(self) -> str:
+        """Name of the output state."""
+        return self.states[0]
+
+    def declared(self, kind: type) -> dict[str, Any]:
+        """Products or vectors by name, in the order of their declaration, base classes first."""
+        merged: dict[str, Any] = {}
+        for cls in reversed(type(self).__mro__):
+            merged.update(vars(cls))
+        merged.update(vars(self))
+        return {name: value for name, value in merged.items() if isinstance(value, kind)}
+
+    def products(self, sizes: Sizes) -> dict[str, Product]:
+        """All products by name, the usual two first; ``hr`` is the projection of the output."""
+        found: dict[str, Product] = self.declared(Product)
+        usual = {"input": replace(found.pop("input"), source="I")}
+        if "recurrent" in found:
+            source = self.widths.get(self.output, "P")
+            usual["recurrent"] = replace(found.pop("recurrent"), source=source)
+        if sizes.projected:
+            usual["hr"] = Product(width="P", bias=False)
+        return usual | found
+
+    def state_widths(self, sizes: Sizes) -> tuple[int, ...]:
+        """Units of each state, in their order."""
+        default = {self.output: "P"}
+        return tuple(
+            sizes.resolve(self.widths.get(name, default.get(name, "H"))) for name in self.states
+        )
+
+    def parameters(self, sizes: Sizes, bias: bool = True) -> dict[str, ParameterSpec]:
+        """Names and shapes, in torch.nn's order: both weights, both biases, then the cell's own.
+
+        Raises:
+            CellError: the blocks of a product do not divide its width or its source.
+        """
+        groups: list[dict[str, ParameterSpec]] = [{}, {}, {}]
+        for name, p in self.products(sizes).items():
+            W, K = sizes.resolve(p.width), sizes.resolve(p.source)
+            if W % p.blocks or K % p.blocks:
+                raise CellError(
+                    f"cell {type(self).__name__}: product {name!r} has {p.blocks} blocks, which do "
+                    f"not divide its width {W} and its source {K}"
+                )
+            M = W * max(1, len(p.targets))
+            weight, offset = parameter_names(name)
+            usual = name in ("input", "recurrent")
+            groups[0 if usual else 2][weight] = ParameterSpec((M, K // p.blocks))
+            if bias and p.bias:
+                groups[1 if usual else 2][offset] = ParameterSpec((M,))
+        for name, v in self.declared(Vector).items():
+            if bias or not v.bias:
+                groups[2][name] = ParameterSpec((sizes.resolve(v.size),), v.init)
+        return groups[0] | groups[1] | groups[2]
+
+    def __repr__(self) -> str:
+        settings = ", ".join(
+            f"{name}={getattr(value, '__name__', value)}" for name, value in vars(self).items()
+        )
+        return f"{type(self).__name__}({settings})"
+
+
+class BoundCell:
+    """A cell with its parameters: the step as a function of arrays.
+
+    The projection that ``proj_size`` asks for is part of this form: the output state passes through
+    it whatever the cell, and no loop over time knows of it.
+    """
+
+    def __init__(self, cell: Cell, sizes: Sizes, parameters: dict[str, Any]) -> None:
+        parameters = cell.prepare(parameters)
+        products = {
+            name: _bind(p, *(parameters.get(key) for key in parameter_names(name)))
+            for name, p in cell.products(sizes).items()
+        }
+        own: dict[str, Any] = {name: parameters.get(name, 0.0) for name in cell.declared(Vector)}
+        self.states = cell.states
+        self.project_input = products["input"].whole
+        self.split_input = products["input"].part
+        self._recurrent = products.get("recurrent")
+        self._project = products.get("hr")
+        self._cell = copy.copy(cell)
+        vars(self._cell).update(own | products)
+
+    def advance(self, x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+        """States at t from the input products at t (as ``split_input`` gives them) and the states
+        at t-1."""
+        h = self._recurrent(states[0]) if self._recurrent is not None else None
+        result = self._cell.step(x, h, States(self.states, states))
+        new = result if isinstance(result, tuple) else (result,)
+        if len(new) != len(self.states):
+            raise CellError(
+                f"cell {type(self._cell).__name__}: step returns {len(new)} states, "
+                f"declared are {len(self.states)}: {', '.join(self.states)}"
+            )
+        if self._project is not None:
+            new = (self._project(new[0]), *new[1:])
+        return new
+
+
+class _Bound:
+    """One product with its weights."""
+
+    def __init__(self, declared: Product, weight: Any, bias: Any) -> None:
+        self.declared = declared
+        self.weight = weight
+        self.bias = bias
+
+    def whole(self, v: Any) -> Any:
+        """All targets side by side: [..., K] to [..., M]."""
+        blocks = self.declared.blocks
+        if blocks == 1:
+            return linear(v, self.weight, self.bias)
+        parts = max(1, len(self.declared.targets))
+        K = self.weight.shape[1]
+        rows = self.weight.reshape(parts, blocks, -1, K)
+        inner = v.reshape(*v.shape[:-1], 1, blocks, 1, K)
+        result = (inner * rows).sum(-1).reshape(*v.shape[:-1], -1)
+        return result if self.bias is None else result + self.bias
+
+    def part(self, whole: Any) -> Any:
+        """The result as equations name it: by target, or the one vector."""
+        names = self.declared.targets
+        return Gates(names, split(whole, len(names))) if names else whole
+
+    def __call__(self, v: Any) -> Any:
+        return self.part(self.whole(v))
+
+
+def _bind(declared: Product, weight: Any, bias: Any) -> _Bound:
+    return _Bound(declared, weight, bias)
+
+
+def parameter_names(product_name: str) -> tuple[str, str]:
+    """Weight and bias of a product: torch.nn's names for the usual two, else the product's own."""
+    short = {"input": "ih", "recurrent": "hh"}.get(product_name, product_name)
+    return f"weight_{short}", f"bias_{short}"
+
+
+def check_step(
+    cell: Cell, sizes: Sizes, parameters: dict[str, Any], zeros: Callable[[tuple[int, int]], Any]
+) -> None:
+    """Run one step from zeros, with any array library, and compare its result with the declaration.
+
+    Raises:
+        CellError: an unknown gate or state is read, the number of states is wrong, or a state comes
+            back in another shape.
+    """
+    name = type(cell).__name__
+    bound = BoundCell(cell, sizes, parameters)
+    N = 2
+    widths = cell.state_widths(sizes)
+    x = bound.split_input(bound.project_input(zeros((N, sizes.I))))
+    try:
+        states = bound.advance(x, tuple(zeros((N, width)) for width in widths))
+    except AttributeError as error:
+        raise CellError(f"cell {name}: step reads what is not there: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        raise CellError(f"cell {name}: step fails on states of widths {widths}: {error}") from error
+    for state, value, width in zip(cell.states, states, widths, strict=True):
+        shape = tuple(getattr(value, "shape", ()))
+        if shape != (N, width):
+            raise CellError(
+                f"cell {name}: state {state!r} comes out of step with shape {shape} for a batch "
+                f"of {N}, wanted {(N, width)}"
+            )
+
+
+def _check_names(cls: type, attribute: str, names: Any) -> None:
+    who = f"cell {cls.__name__}: {attribute}"
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise CellError(f"{who} must be a tuple of names, got {names!r}")
+    for name in names:
+        if not name.isidentifier() or name.startswith("_"):
+            raise CellError(f"{who} holds {name!r}, which cannot be the name of an attribute")
+    if len(set(names)) != len(names):
+        raise CellError(f"{who} names the same one twice: {names!r}")
+    if attribute == "states" and not names:
+        raise CellError(f"{who} is empty: a recurrent cell carries at least one state")
+
+
+def _check_product(cls: type[Cell], name: str) -> None:
+    declared = getattr(cls, name)
+    if declared is None and name == "recurrent":
+        return
+    if not isinstance(declared, Product):
+        raise CellError(f"cell {cls.__name__}: {name} must be a product(...), got {declared!r}")
+    if unknown := [target for target in declared.targets if target not in cls.gates]:
+        raise CellError(
+            f"cell {cls.__name__}: {name} feeds {unknown[0]!r}, which is not among the gates "
+            f"{cls.gates!r}"
+        )
+
+
+def _check_step(cls: type[Cell]) -> None:
+    wanted = ["self", "x", "h", "state"]
+    found = list(inspect.signature(cls.step).parameters)
+    if len(found) != len(wanted):
+        raise CellError(
+            f"cell {cls.__name__}: step takes ({', '.join(found)}), wanted ({', '.join(wanted)})"
+        )

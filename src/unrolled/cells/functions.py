@@ -1,0 +1,182 @@
+"""The functions that equations are written with, on whatever they are given.
+
+One name serves torch tensors, NumPy arrays and, through ``__cell_function__``, objects that record
+what is done to them. The library is found by the argument's type and never imported: an argument of
+that type proves that it is loaded.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Table = dict[str, Callable[..., Any]]
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return _apply("sigmoid", x)
+
+
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent."""
+    return _apply("tanh", x)
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0); derivative 0 at 0, as in torch."""
+    return _apply("relu", x)
+
+
+def exp(x: Any) -> Any:
+    """Exponential."""
+    return _apply("exp", x)
+
+
+def log(x: Any) -> Any:
+    """Natural logarithm."""
+    return _apply("log", x)
+
+
+def sqrt(x: Any) -> Any:
+    """Square root."""
+    return _apply("sqrt", x)
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)); x itself where x > 20, as in torch."""
+    return _apply("softplus", x)
+
+
+def softsign(x: Any) -> Any:
+    """x / (1 + |x|)."""
+    return _apply("softsign", x)
+
+
+def hard_sigmoid(x: Any) -> Any:
+    """clip(x / 6 + 1/2, 0, 1), torch's form (Keras before 3 and ONNX use x / 5 + 1/2)."""
+    return _apply("hard_sigmoid", x)
+
+
+def hard_tanh(x: Any) -> Any:
+    """clip(x, -1, 1)."""
+    return _apply("hard_tanh", x)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller of two, element by element; either may be a number."""
+    return _apply("minimum", x, y)
+
+
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of two, element by element; either may be a number."""
+    return _apply("maximum", x, y)
+
+
+def clip(x: Any, low: float, high: float) -> Any:
+    """x limited to [low, high]."""
+    return _apply("clip", x, low, high)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the condition holds, else y: a selection, so that a NaN in the other one stays out."""
+    return _apply("where", condition, x, y)
+
+
+def mean(x: Any) -> Any:
+    """Mean over the units of each row, kept as a last axis of one: [..., W] to [..., 1]."""
+    return _apply("mean", x)
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x Wᵀ + b: [..., K], [M, K], [M] to [..., M]."""
+    return _apply("linear", x, weight, bias)
+
+
+def split(x: Any, count: int) -> Sequence[Any]:
+    """The last axis cut into equal parts."""
+    return _apply("split", x, count)  # type: ignore[no-any-return]
+
+
+def _apply(name: str, *args: Any) -> Any:
+    for arg in args:
+        table = _tables.get(type(arg)) or _find(type(arg))
+        if table is not None:
+            return table[name](*args)
+        record = getattr(arg, "__cell_function__", None)
+        if record is not None:
+            return record(name, *args)
+    kinds = ", ".join(type(arg).__name__ for arg in args)
+    raise TypeError(f"{name}() takes torch tensors, NumPy arrays or tracers, got {kinds}")
+
+
+def _find(cls: type) -> Table | None:
+    for base in cls.__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in _MAKERS:
+            _tables[cls] = _MAKERS[root](sys.modules[root])
+            return _tables[cls]
+    return None
+
+
+def _torch(torch: Any) -> Table:
+    functional = torch.nn.functional
+
+    def minimum(x: Any, y: Any) -> Any:
+        if not torch.is_tensor(x):
+            return torch.clamp(y, max=x)
+        return torch.minimum(x, y) if torch.is_tensor(y) else torch.clamp(x, max=y)
+
+    def maximum(x: Any, y: Any) -> Any:
+        if not torch.is_tensor(x):
+            return torch.clamp(y, min=x)
+        return torch.maximum(x, y) if torch.is_tensor(y) else torch.clamp(x, min=y)
+
+    return {
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "relu": torch.relu,
+        "exp": torch.exp,
+        "log": torch.log,
+        "sqrt": torch.sqrt,
+        "softplus": functional.softplus,
+        "softsign": functional.softsign,
+        "hard_sigmoid": functional.hardsigmoid,
+        "hard_tanh": functional.hardtanh,
+        "minimum": minimum,
+        "maximum": maximum,
+        "clip": torch.clamp,
+        "where": torch.where,
+        "mean": lambda x: x.mean(-1, keepdim=True),
+        "linear": functional.linear,
+        "split": lambda x, count: x.chunk(count, -1),
+    }
+
+
+def _numpy(np: Any) -> Table:
+    def linear(x: Any, weight: Any, bias: Any) -> Any:
+        product = x @ weight.T
+        return product if bias is None else product + bias
+
+    return {
+        "sigmoid": lambda x: 0.5 * (np.tanh(0.5 * x) + 1),
+        "tanh": np.tanh,
+        "relu": lambda x: np.maximum(x, 0),
+        "exp": np.exp,
+        "log": np.log,
+        "sqrt": np.sqrt,
+        "softplus": lambda x: np.where(x > 20, x, np.log1p(np.exp(np.minimum(x, 20)))),
+        "softsign": lambda x: x / (1 + np.abs(x)),
+        "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+        "hard_tanh": lambda x: np.clip(x, -1, 1),
+        "minimum": np.minimum,
+        "maximum": np.maximum,
+        "clip": np.clip,
+        "where": np.where,
+        "mean": lambda x: x.mean(-1, keepdims=True),
+        "linear": linear,
+        "split": lambda x, count: np.split(x, count, axis=-1),
+    }
+
+
+_MAKERS = {"torch": _torch, "numpy": _numpy}
+_tables: dict[type, Table] = {}

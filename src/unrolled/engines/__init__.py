@@ -1,0 +1,24 @@
+"""Engines: ways to run a cell over time. They agree; they differ in speed and in what they can.
+
+``reference`` runs everything, ``aten`` calls torch's fused functions. ``use`` forces one,
+``explain`` says why one was chosen, ``record`` proves which ran.
+"""
+
+from .choose import ENGINES, Explanation, choose, explain, record, use
+from .ragged import Ragged
+from .stack import make_sweep, run_stack
+from .sweep import Engine, Sweep
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Explanation",
+    "Ragged",
+    "Sweep",
+    "choose",
+    "explain",
+    "make_sweep",
+    "record",
+    "run_stack",
+    "use",
+]

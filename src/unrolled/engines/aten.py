@@ -1,0 +1,62 @@
+"""Torch's own fused recurrent functions, with our parameters: the way to cuDNN.
+
+Only for the three cells of torch.nn. What makes a batch ragged is ``packed``'s work.
+"""
+
+import torch
+from torch import _VF, Tensor
+
+from ..cells import GRU, LSTM, RNN, relu, tanh
+from .packed import run_packed
+from .sweep import HALF, States, Sweep
+
+name = "aten"
+
+
+def supports(sweep: Sweep) -> str | None:
+    """None, or why torch has no function for this sweep."""
+    if _function(sweep) is None:
+        return f"torch has no fused function for the cell {sweep.cell!r}"
+    if sweep.transformed:
+        return "torch's fused functions have no rules for vmap and forward-mode derivatives"
+    if sweep.values.device.type == "cpu" and sweep.values.dtype in HALF:
+        return "on the CPU torch rounds the state to half precision at each step"
+    if torch.is_autocast_enabled(sweep.values.device.type):
+        return "torch's fused functions under autocast depend on the processor"
+    return None
+
+
+def run(sweep: Sweep) -> tuple[Tensor, States]:
+    """Outputs and final states, by one fused call."""
+    function = _function(sweep)
+
+    def fused(
+        tokens: Tensor, batch_sizes: list[int], states: States, parameters: dict[str, Tensor]
+    ) -> tuple[Tensor, States]:
+        T, N = len(batch_sizes), batch_sizes[0]
+        weights = list(parameters.values())
+        hx = states if isinstance(sweep.cell, LSTM) else states[0]
+        hx = tuple(s[None] for s in hx) if isinstance(hx, tuple) else hx[None]
+        options = ("bias_ih" in parameters, 1, 0.0, False, False)
+        if batch_sizes[-1] == N:
+            result = function(tokens.unflatten(0, (T, N)), hx, weights, *options, False)
+            outputs = result[0].flatten(0, 1)
+        else:
+            result = function(tokens, torch.tensor(batch_sizes), hx, weights, *options)
+            outputs = result[0]
+        return outputs, tuple(state[0] for state in result[1:])
+
+    return run_packed(sweep, fused)
+
+
+def _function(sweep: Sweep):  # type: ignore[no-untyped-def]
+    cell = sweep.cell
+    if type(cell) is LSTM:
+        return _VF.lstm
+    if sweep.sizes.projected:
+        return None
+    if type(cell) is GRU:
+        return _VF.gru
+    if type(cell) is RNN:
+        return {tanh: _VF.rnn_tanh, relu: _VF.rnn_relu}.get(cell.activation)
+    return None

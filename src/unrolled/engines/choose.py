@@ -1,0 +1,92 @@
+"""Which engine runs a sweep, why, and how to force one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+from . import aten, reference
+from .sweep import Engine, Sweep
+
+ENGINES: dict[str, Engine] = {
+    "aten": cast(Engine, aten),
+    "reference": cast(Engine, reference),
+}
+"""All engines by name, the preferred first."""
+
+_forced: ContextVar[str | None] = ContextVar("forced engine", default=None)
+_records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The engine that runs a call, and what speaks against each one (None: nothing)."""
+
+    engine: str
+    forced: bool
+    refusals: dict[str, str | None]
+
+    def __str__(self) -> str:
+        lines = [f"engine: {self.engine}" + (" (forced)" if self.forced else "")]
+        for name, why in self.refusals.items():
+            lines.append(f"  {name}: {why or 'can run this'}")
+        return "\n".join(lines)
+
+
+def choose(sweep: Sweep) -> Engine:
+    """The first engine that can run this sweep, or the forced one.
+
+    Raises:
+        RuntimeError: the forced engine cannot run it; the message has its reason.
+    """
+    forced = _forced.get()
+    if forced is not None:
+        why = ENGINES[forced].supports(sweep)
+        if why is not None:
+            raise RuntimeError(f"engine {forced!r} is forced but cannot run this: {why}")
+        return ENGINES[forced]
+    return next(engine for engine in ENGINES.values() if engine.supports(sweep) is None)
+
+
+def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanation:
+    """Why a layer called in this way runs on the engine that it runs on.
+
+    Takes what the layer's ``forward`` takes, and raises what it would raise.
+    """
+    sweep = layer.first_sweep(input, hx, **options)
+    refusals = {name: engine.supports(sweep) for name, engine in ENGINES.items()}
+    return Explanation(choose(sweep).name, _forced.get() is not None, refusals)
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Force one engine by name within a ``with`` block (of this thread or task).
+
+    Raises:
+        ValueError: there is no engine of that name.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {name!r}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@contextmanager
+def record() -> Iterator[list[str]]:
+    """Collect the names of the engines that run within a ``with`` block, one for each sweep."""
+    ran: list[str] = []
+    token = _records.set((*_records.get(), ran))
+    try:
+        yield ran
+    finally:
+        _records.reset(token)
+
+
+def note(engine: Engine) -> None:
+    """Tell the open records that an engine runs."""
+    for ran in _records.get():
+        ran.append(engine.name)

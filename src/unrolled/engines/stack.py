@@ -1,0 +1,78 @@
+"""Layers × directions × dropout around single sweeps."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..spec import Spec
+from .choose import choose, note
+from .ragged import Ragged
+from .sweep import States, Sweep
+
+
+def make_sweep(
+    spec: Spec,
+    index: int,
+    ragged: Ragged,
+    values: Tensor,
+    states: States,
+    parameters: dict[str, Tensor],
+    reset_states: States | None,
+) -> Sweep:
+    """Sweep number ``index`` of a stack whose states are [L·D, N, width]."""
+    layer, reverse, _ = spec.sweeps()[index]
+    return Sweep(
+        spec.cell,
+        spec.sizes(layer),
+        ragged,
+        reverse,
+        values,
+        tuple(state[index] for state in states),
+        parameters,
+        None if reset_states is None else tuple(state[index] for state in reset_states),
+    )
+
+
+def run_stack(
+    spec: Spec,
+    ragged: Ragged,
+    values: Tensor,
+    states: States,
+    parameters: list[dict[str, Tensor]],
+    reset_states: States | None = None,
+    dropout: float = 0.0,
+) -> tuple[Tensor, States]:
+    """All layers, each on the merged output of the one below it.
+
+    ``values`` [rows, I]; ``states`` and ``reset_states`` [L·D, N, width] in the order of ``ragged``;
+    ``parameters`` one dictionary a sweep. Returns values [rows, output size] and final states.
+    """
+    D = spec.num_directions
+    final: list[States] = []
+    for layer in range(spec.num_layers):
+        if layer > 0 and dropout > 0:
+            values = _dropout(values, ragged, dropout)
+        outputs = []
+        for index in range(layer * D, layer * D + D):
+            sweep = make_sweep(spec, index, ragged, values, states, parameters[index], reset_states)
+            engine = choose(sweep)
+            note(engine)
+            output, last = engine.run(sweep)
+            outputs.append(output)
+            final.append(last)
+        values = _merge(outputs, spec.merge)
+    return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
+
+
+def _merge(outputs: list[Tensor], merge: str) -> Tensor:
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs, 1) if merge == "concat" else outputs[0] + outputs[1]
+
+
+def _dropout(values: Tensor, ragged: Ragged, p: float) -> Tensor:
+    """Drop elements in time-major order, as torch does, so that equal seeds drop the same ones."""
+    if ragged.major != "batch":
+        return F.dropout(values, p)
+    time_major = values.unflatten(0, (ragged.N, ragged.T)).transpose(0, 1).contiguous()
+    return F.dropout(time_major, p).transpose(0, 1).flatten(0, 1)

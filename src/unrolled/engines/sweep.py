@@ -1,0 +1,55 @@
+"""What an engine is asked to do: one layer, one direction, over a ragged batch.
+
+A sweep carries everything by value: data, addresses, states, parameters. Stacking layers,
+directions and dropout is ``stack``'s work; doing the sweep is an engine's.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..cells import Cell, Sizes
+from .ragged import Ragged
+
+States = tuple[Tensor, ...]
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One layer in one direction.
+
+    ``values`` [rows, I] holds the tokens where ``ragged`` says; ``states`` and ``reset_states`` are
+    [N, width] each, in the order of ``ragged``; a ``reset_states`` of None means zeros.
+    """
+
+    cell: Cell
+    sizes: Sizes
+    ragged: Ragged
+    reverse: bool
+    values: Tensor
+    states: States
+    parameters: dict[str, Tensor]
+    reset_states: States | None = None
+
+    @property
+    def transformed(self) -> bool:
+        """Whether functorch or forward-mode differentiation is active around this call."""
+        return (
+            torch._C._are_functorch_transforms_active()
+            or torch.autograd.forward_ad._current_level >= 0
+        )
+
+
+class Engine(Protocol):
+    """A way to run a sweep. ``name`` is what users force and see."""
+
+    name: str
+
+    def supports(self, sweep: Sweep) -> str | None:
+        """None, or the sentence that says why not."""
+
+    def run(self, sweep: Sweep) -> tuple[Tensor, States]:
+        """Outputs [rows, P], zero where no token is, and the final states [N, width]."""

@@ -1,0 +1,219 @@
+"""The layer: any cell, stacked, in one or two directions, over batches of any form."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..cells import Cell, check_step
+from ..engines import Sweep, make_sweep, run_stack
+from ..spec import Spec
+from . import layout
+from .arguments import as_cell, check_choices, check_dropout, check_sizes
+
+
+class Recurrent(nn.Module):
+    r"""A stack of recurrent layers of any cell.
+
+    Layer l at time t computes states_t = cell(x_t, states_{t-1}), where x_t is the input or, from
+    the second layer on, the output of the layer below after dropout.
+
+    Args:
+        cell: a :class:`unrolled.cells.Cell` or its class.
+        input_size, hidden_size: I and H.
+        num_layers: L layers, each on the output of the one below.
+        bias: whether the products have biases.
+        batch_first: inputs and outputs are [N, T, ·] instead of [T, N, ·]; states are not affected.
+        dropout: probability of dropping an element of each layer's output but the last's, in
+            training.
+        bidirectional: D = 2: a second set of parameters runs from the end to the beginning.
+        proj_size: P > 0 multiplies the output state by a matrix [P, H].
+        device, dtype: of the parameters.
+        merge: ``"concat"`` puts the outputs of the two directions side by side, [·, D·P];
+            ``"sum"`` adds them, [·, P]; on all layers, so the next layer's input follows.
+
+    Call with ``input`` [T, N, I], unbatched [T, I], or a ``PackedSequence``, and optionally
+
+    - ``hx``: initial states, zeros by default. [L·D, N, width] each ([L·D, width] unbatched); a
+      tuple if the cell has several, in the order of ``cell.states``.
+    - ``lengths``: [N] integers, in any order, zero allowed. Output past a row's length is zero, its
+      final state is that at its own end, and the reverse direction starts there. A row of length
+      zero ends in its initial state. What lies in the padding never matters.
+    - ``resets``: bool [T, N] ([N, T] with batch_first, [T] unbatched). True cuts row n between t-1
+      and t, in both directions: the state after the cut is ``reset_state``, never the one before,
+      nor, at t = 0, the one passed in. The reverse direction's final state is that after t = 0,
+      cut or not.
+    - ``reset_state``: as ``hx``, or [L·D, 1, width] for all rows; zeros by default.
+
+    Returns output in the form of the input, width D·P (P with ``merge="sum"``), and the final
+    states in the form of ``hx``.
+
+    Parameters are named as in torch.nn, ``weight_ih_l0`` … ``bias_hh_l1_reverse``, a cell's own by
+    their own names; they are drawn from U(-1/√H, 1/√H) unless the cell gives a starting value.
+
+    Raises:
+        ValueError: a number of dimensions, a dtype of the input or a value is wrong.
+        RuntimeError: a size, a device or the dtype of a state does not fit.
+        TypeError: an argument is of a wrong kind.
+        CellError: the cell contradicts itself.
+    """
+
+    mode: str | None = None
+
+    def __init__(
+        self,
+        cell: Cell | type[Cell],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        merge: str = "concat",
+    ) -> None:
+        super().__init__()
+        check_sizes(input_size, hidden_size, num_layers, proj_size, bias, batch_first)
+        check_dropout(dropout, num_layers)
+        check_choices(bidirectional, merge)
+        self.cell = as_cell(cell)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self.merge = merge
+        self.spec = Spec(
+            self.cell,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            bool(bidirectional),
+            proj_size,
+            merge,
+        )
+        for layer, _, suffix in self.spec.sweeps():
+            for name, parameter in self.spec.parameters(layer).items():
+                empty = torch.empty(parameter.shape, device=device, dtype=dtype)
+                setattr(self, name + suffix, nn.Parameter(empty))
+        register_modules(self, self.cell)
+        self.reset_parameters()
+        check_torch_step(self.cell, self.spec, self._parameters_of(0))
+
+    def reset_parameters(self) -> None:
+        """Draw all weights and biases anew, in the order of the parameters."""
+        for layer, _, suffix in self.spec.sweeps():
+            draw(self, self.spec, layer, suffix)
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Tensor | None = None,
+        reset_state: Any = None,
+    ) -> tuple[Any, Any]:
+        """Run over a batch; see the class."""
+        form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        values, final = run_stack(
+            self.spec,
+            form.ragged,
+            form.values,
+            states,
+            [self._parameters_of(index) for index in range(len(self.spec.sweeps()))],
+            after_cut,
+            self.dropout if self.training else 0.0,
+        )
+        return layout.leave(form, self.batch_first, values), layout.leave_states(form, final)
+
+    def first_sweep(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Tensor | None = None,
+        reset_state: Any = None,
+    ) -> Sweep:
+        """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
+        form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        own = self._parameters_of(0)
+        return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
+
+    def flatten_parameters(self) -> None:
+        """Nothing: the weights are ordinary parameters. Here because models call it."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Parameters by layer and direction."""
+        return [
+            list(self._parameters_of(index).values()) for index in range(len(self.spec.sweeps()))
+        ]
+
+    def extra_repr(self) -> str:
+        """As torch.nn prints it; our own arguments after torch's."""
+        shown = [f"{self.input_size}, {self.hidden_size}"]
+        defaults = {
+            "proj_size": 0,
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+            "merge": "concat",
+        }
+        for name, default in defaults.items():
+            if (value := getattr(self, name)) != default:
+                shown.append(f"{name}={value}")
+        if self.mode is None:
+            shown.insert(0, repr(self.cell))
+        return ", ".join(shown)
+
+    def _enter(
+        self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
+    ) -> tuple[layout.Form, layout.States, layout.States | None]:
+        who, weight = type(self).__name__, self.weight_ih_l0
+        form = layout.enter(self.spec, who, self.batch_first, input, lengths, resets, weight)
+        states = layout.enter_states(self.spec, who, "hx", hx, form, weight)
+        after_cut = layout.enter_states(self.spec, who, "reset_state", reset_state, form, weight)
+        return form, states or layout.zero_states(self.spec, form), after_cut
+
+    def _parameters_of(self, index: int) -> dict[str, Tensor]:
+        layer, _, suffix = self.spec.sweeps()[index]
+        return {name: getattr(self, name + suffix) for name in self.spec.parameters(layer)}
+
+
+def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
+    """Start one layer's parameters: U(-1/√H, 1/√H), or the constant that the cell gives."""
+    bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
+    for name, parameter in spec.parameters(layer).items():
+        tensor = getattr(module, name + suffix)
+        if parameter.init is None:
+            nn.init.uniform_(tensor, -bound, bound)
+        else:
+            nn.init.constant_(tensor, parameter.init)
+
+
+def register_modules(module: nn.Module, cell: Cell) -> None:
+    """Modules that a cell holds (an activation with weights) become part of the layer's."""
+    for name, value in vars(cell).items():
+        if isinstance(value, nn.Module):
+            module.add_module(name, value)
+
+
+def check_torch_step(cell: Cell, spec: Spec, parameters: dict[str, Tensor]) -> None:
+    """One step on zeros, like the parameters; raises CellError."""
+    like = next(iter(parameters.values()))
+    with torch.no_grad():
+        check_step(cell, spec.sizes(0), parameters, lambda shape: like.new_zeros(shape))

@@ -1,0 +1,55 @@
+"""The frozen description of a network: cell, sizes, layers, directions; parameter names and shapes.
+
+What it describes can be built by torch (``unrolled.nn``) or by nothing at all; no array is here.
+"""
+
+from dataclasses import dataclass
+
+from .cells import Cell, ParameterSpec, Sizes
+
+MERGES = ("concat", "sum")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A stack of L layers of one cell, in D directions. Sizes are checked by who builds it."""
+
+    cell: Cell
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bias: bool = True
+    bidirectional: bool = False
+    proj_size: int = 0
+    merge: str = "concat"
+
+    @property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Width of a layer's output, both directions merged."""
+        width = self.cell.state_widths(self.sizes(0))[0]
+        return width * (self.num_directions if self.merge == "concat" else 1)
+
+    def sizes(self, layer: int) -> Sizes:
+        """The letters of one layer; from the second on, I is the output size of the one below."""
+        P = self.proj_size or self.hidden_size
+        return Sizes(self.input_size if layer == 0 else self.output_size, self.hidden_size, P)
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        return self.cell.state_widths(self.sizes(0))
+
+    def parameters(self, layer: int) -> dict[str, ParameterSpec]:
+        """Shapes of one layer and direction by plain name (``weight_ih``)."""
+        return self.cell.parameters(self.sizes(layer), self.bias)
+
+    def sweeps(self) -> list[tuple[int, bool, str]]:
+        """(layer, reversed, suffix of its parameters' names), in the order of states."""
+        return [
+            (layer, reverse, f"_l{layer}" + "_reverse" * reverse)
+            for layer in range(self.num_layers)
+            for reverse in (False, True)[: self.num_directions]
+        ]
