@@ -4,10 +4,21 @@ What it describes can be built by torch (``unrolled.nn``) or by nothing at all; 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .cells import Cell, ParameterSpec, Sizes
 
 MERGES = ("concat", "sum")
+
+
+@dataclass(frozen=True)
+class LayerSweep:
+    """One layer in one direction; ``suffix`` ends the names of its parameters."""
+
+    layer: int
+    reverse: bool
+    suffix: str
+    sizes: Sizes
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Spec:
         P = self.proj_size or self.hidden_size
         return Sizes(self.input_size if layer == 0 else self.output_size, self.hidden_size, P)
 
-    @property
+    @cached_property
     def state_widths(self) -> tuple[int, ...]:
         return self.cell.state_widths(self.sizes(0))
 
@@ -46,10 +57,11 @@ class Spec:
         """Shapes of one layer and direction by plain name (``weight_ih``)."""
         return self.cell.parameters(self.sizes(layer), self.bias)
 
-    def sweeps(self) -> list[tuple[int, bool, str]]:
-        """(layer, reversed, suffix of its parameters' names), in the order of states."""
-        return [
-            (layer, reverse, f"_l{layer}" + "_reverse" * reverse)
+    @cached_property
+    def sweeps(self) -> tuple["LayerSweep", ...]:
+        """Each layer in each direction, in the order of states."""
+        return tuple(
+            LayerSweep(layer, reverse, f"_l{layer}" + "_reverse" * reverse, self.sizes(layer))
             for layer in range(self.num_layers)
             for reverse in (False, True)[: self.num_directions]
-        ]
+        )

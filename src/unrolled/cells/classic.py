@@ -31,7 +31,7 @@ class LSTM(Cell):
     i = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        input gate; f forget, o output alike
     g = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     what may be written
     c_t = f ⊙ c_{t-1} + i ⊙ g                           memory
-    h_t = o ⊙ tanh(c_t)                                 W_hr of that with proj_size (Sak et al. 2014)
+    h_t = o ⊙ tanh(c_t)                                 with proj_size W_hr of it (Sak et al. 2014)
     """
 
     gates = ("i", "f", "g", "o")

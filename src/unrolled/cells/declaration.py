@@ -9,10 +9,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from .functions import linear, split
 
 Size = int | str
+
+# What instances declare, found once: a step is too short to search for it each time.
+_products: "WeakKeyDictionary[Cell, dict[Sizes, dict[str, Product]]]" = WeakKeyDictionary()
+_vectors: "WeakKeyDictionary[Cell, dict[str, Vector]]" = WeakKeyDictionary()
 
 
 class CellError(TypeError):
@@ -67,7 +72,7 @@ def vector(size: Size = "H", init: float | None = None, bias: bool = False) -> A
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Shape of one parameter and the constant that it starts from (None: drawn as torch.nn does)."""
+    """Shape of one parameter, and the constant that it starts from (None: a random draw)."""
 
     shape: tuple[int, ...]
     init: float | None = None
@@ -115,8 +120,8 @@ class Cell:
     Subclasses declare
 
     - ``gates``: names of what the input and the recurrent product feed, in the order of their
-      blocks in ``weight_ih`` and ``weight_hh``. None: one unnamed gate, ``x`` and ``h`` are vectors.
-    - ``states``: names of what is carried from step to step. The first is the output, and what the
+      blocks in ``weight_ih`` and ``weight_hh``. Without: one gate, ``x`` and ``h`` are vectors.
+    - ``states``: names of what is carried from step to step. The first is the output and what the
       recurrent product multiplies. ``widths`` holds the sizes of those that differ from H.
     - ``input``, ``recurrent``: the two usual products, where they do not feed all gates
       (``recurrent = product("r", "z")``) or are absent (``recurrent = None``).
@@ -158,7 +163,7 @@ class Cell:
         raise CellError(f"cell {type(self).__name__} defines no step")
 
     def prepare(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Weights as the sweep uses them, from the stored ones; once per call. Default: the same."""
+        """Weights as the sweep uses them, from the stored ones; runs once per call."""
         return parameters
 
     @property
@@ -166,7 +171,7 @@ class Cell:
         """Name of the output state."""
         return self.states[0]
 
-    def declared(self, kind: type) -> dict[str, Any]:
+    def _declared(self, kind: type) -> dict[str, Any]:
         """Products or vectors by name, in the order of their declaration, base classes first."""
         merged: dict[str, Any] = {}
         for cls in reversed(type(self).__mro__):
@@ -174,9 +179,22 @@ class Cell:
         merged.update(vars(self))
         return {name: value for name, value in merged.items() if isinstance(value, kind)}
 
+    @property
+    def vectors(self) -> dict[str, Vector]:
+        """Parameter vectors by name."""
+        if self not in _vectors:
+            _vectors[self] = self._declared(Vector)
+        return _vectors[self]
+
     def products(self, sizes: Sizes) -> dict[str, Product]:
         """All products by name, the usual two first; ``hr`` is the projection of the output."""
-        found: dict[str, Product] = self.declared(Product)
+        known = _products.setdefault(self, {})
+        if sizes not in known:
+            known[sizes] = self._resolve_products(sizes)
+        return known[sizes]
+
+    def _resolve_products(self, sizes: Sizes) -> dict[str, Product]:
+        found: dict[str, Product] = self._declared(Product)
         usual = {"input": replace(found.pop("input"), source="I")}
         if "recurrent" in found:
             source = self.widths.get(self.output, "P")
@@ -212,14 +230,16 @@ class Cell:
             groups[0 if usual else 2][weight] = ParameterSpec((M, K // p.blocks))
             if bias and p.bias:
                 groups[1 if usual else 2][offset] = ParameterSpec((M,))
-        for name, v in self.declared(Vector).items():
+        for name, v in self.vectors.items():
             if bias or not v.bias:
                 groups[2][name] = ParameterSpec((sizes.resolve(v.size),), v.init)
         return groups[0] | groups[1] | groups[2]
 
     def __repr__(self) -> str:
         settings = ", ".join(
-            f"{name}={getattr(value, '__name__', value)}" for name, value in vars(self).items()
+            f"{name}={getattr(value, '__name__', value)}"
+            for name, value in vars(self).items()
+            if not isinstance(value, Product | Vector)
         )
         return f"{type(self).__name__}({settings})"
 
@@ -234,10 +254,10 @@ class BoundCell:
     def __init__(self, cell: Cell, sizes: Sizes, parameters: dict[str, Any]) -> None:
         parameters = cell.prepare(parameters)
         products = {
-            name: _bind(p, *(parameters.get(key) for key in parameter_names(name)))
+            name: _Bound(p, *map(parameters.get, parameter_names(name)))
             for name, p in cell.products(sizes).items()
         }
-        own: dict[str, Any] = {name: parameters.get(name, 0.0) for name in cell.declared(Vector)}
+        own: dict[str, Any] = {name: parameters.get(name, 0.0) for name in cell.vectors}
         self.states = cell.states
         self.project_input = products["input"].whole
         self.split_input = products["input"].part
@@ -291,10 +311,6 @@ class _Bound:
         return self.part(self.whole(v))
 
 
-def _bind(declared: Product, weight: Any, bias: Any) -> _Bound:
-    return _Bound(declared, weight, bias)
-
-
 def parameter_names(product_name: str) -> tuple[str, str]:
     """Weight and bias of a product: torch.nn's names for the usual two, else the product's own."""
     short = {"input": "ih", "recurrent": "hh"}.get(product_name, product_name)
@@ -319,7 +335,9 @@ def check_step(
         states = bound.advance(x, tuple(zeros((N, width)) for width in widths))
     except AttributeError as error:
         raise CellError(f"cell {name}: step reads what is not there: {error}") from error
-    except (RuntimeError, ValueError) as error:
+    except CellError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
         raise CellError(f"cell {name}: step fails on states of widths {widths}: {error}") from error
     for state, value, width in zip(cell.states, states, widths, strict=True):
         shape = tuple(getattr(value, "shape", ()))

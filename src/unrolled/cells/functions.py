@@ -78,7 +78,7 @@ def clip(x: Any, low: float, high: float) -> Any:
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
-    """x where the condition holds, else y: a selection, so that a NaN in the other one stays out."""
+    """x where the condition holds, else y; a NaN in the one not selected stays out."""
     return _apply("where", condition, x, y)
 
 
@@ -94,7 +94,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 def split(x: Any, count: int) -> Sequence[Any]:
     """The last axis cut into equal parts."""
-    return _apply("split", x, count)  # type: ignore[no-any-return]
+    return _apply("split", x, count)
 
 
 def _apply(name: str, *args: Any) -> Any:

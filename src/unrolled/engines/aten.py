@@ -3,6 +3,8 @@
 Only for the three cells of torch.nn. What makes a batch ragged is ``packed``'s work.
 """
 
+from typing import Any
+
 import torch
 from torch import _VF, Tensor
 
@@ -21,7 +23,7 @@ def supports(sweep: Sweep) -> str | None:
         return "torch's fused functions have no rules for vmap and forward-mode derivatives"
     if sweep.values.device.type == "cpu" and sweep.values.dtype in HALF:
         return "on the CPU torch rounds the state to half precision at each step"
-    if torch.is_autocast_enabled(sweep.values.device.type):
+    if torch._C._is_any_autocast_enabled():
         return "torch's fused functions under autocast depend on the processor"
     return None
 
@@ -49,7 +51,7 @@ def run(sweep: Sweep) -> tuple[Tensor, States]:
     return run_packed(sweep, fused)
 
 
-def _function(sweep: Sweep):  # type: ignore[no-untyped-def]
+def _function(sweep: Sweep) -> Any:
     cell = sweep.cell
     if type(cell) is LSTM:
         return _VF.lstm
@@ -58,5 +60,6 @@ def _function(sweep: Sweep):  # type: ignore[no-untyped-def]
     if type(cell) is GRU:
         return _VF.gru
     if type(cell) is RNN:
-        return {tanh: _VF.rnn_tanh, relu: _VF.rnn_relu}.get(cell.activation)
+        functions: dict[Any, Any] = {tanh: _VF.rnn_tanh, relu: _VF.rnn_relu}
+        return functions.get(cell.activation)
     return None

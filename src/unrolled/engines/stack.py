@@ -20,12 +20,12 @@ def make_sweep(
     reset_states: States | None,
 ) -> Sweep:
     """Sweep number ``index`` of a stack whose states are [L·D, N, width]."""
-    layer, reverse, _ = spec.sweeps()[index]
+    place = spec.sweeps[index]
     return Sweep(
         spec.cell,
-        spec.sizes(layer),
+        place.sizes,
         ragged,
-        reverse,
+        place.reverse,
         values,
         tuple(state[index] for state in states),
         parameters,
@@ -44,7 +44,7 @@ def run_stack(
 ) -> tuple[Tensor, States]:
     """All layers, each on the merged output of the one below it.
 
-    ``values`` [rows, I]; ``states`` and ``reset_states`` [L·D, N, width] in the order of ``ragged``;
+    ``values`` [rows, I]; ``states`` and ``reset_states`` [L·D, N, width], ordered as ``ragged`` is;
     ``parameters`` one dictionary a sweep. Returns values [rows, output size] and final states.
     """
     D = spec.num_directions

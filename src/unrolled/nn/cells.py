@@ -33,6 +33,8 @@ class RecurrentCell(nn.Module):
         CellError: the cell contradicts itself.
     """
 
+    weight_ih: Tensor
+
     def __init__(
         self,
         cell: cells.Cell | type[cells.Cell],
@@ -55,7 +57,9 @@ class RecurrentCell(nn.Module):
         self.hidden_size = hidden_size
         self.bias = bias
         self.spec = Spec(self.cell, input_size, hidden_size, bias=bool(bias))
-        for name, parameter in self.spec.parameters(0).items():
+        shapes = self.spec.parameters(0)
+        self._names = list(shapes)
+        for name, parameter in shapes.items():
             empty = torch.empty(parameter.shape, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(empty))
         for name in ("bias_ih", "bias_hh"):
@@ -116,7 +120,7 @@ class RecurrentCell(nn.Module):
         return ", ".join(shown)
 
     def _own_parameters(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.spec.parameters(0)}
+        return {name: getattr(self, name) for name in self._names}
 
     def _enter(
         self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any

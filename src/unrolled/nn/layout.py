@@ -16,6 +16,7 @@ from ..spec import Spec
 from .arguments import ArgumentTypeError
 
 States = tuple[Tensor, ...]
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ def _read_lengths(who: str, lengths: Any, T: int, N: int) -> tuple[Tensor | None
         sizes = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentTypeError(f"{who}: lengths must be integers, got {lengths!r}") from error
-    if sizes.dtype == torch.bool or sizes.is_floating_point() or sizes.is_complex():
-        if sizes.numel() or not isinstance(lengths, list | tuple):
-            raise ValueError(f"{who}: lengths must be integers, got dtype {sizes.dtype}")
+    if sizes.dtype not in INTEGERS and sizes.numel():
+        raise ValueError(f"{who}: lengths must be integers, got dtype {sizes.dtype}")
     if sizes.dim() == 0 and N == 1:
         sizes = sizes[None]
     if tuple(sizes.shape) != (N,):

@@ -61,6 +61,7 @@ class Recurrent(nn.Module):
     """
 
     mode: str | None = None
+    weight_ih_l0: Tensor
 
     def __init__(
         self,
@@ -102,18 +103,21 @@ class Recurrent(nn.Module):
             proj_size,
             merge,
         )
-        for layer, _, suffix in self.spec.sweeps():
-            for name, parameter in self.spec.parameters(layer).items():
+        self._names: list[dict[str, str]] = []
+        for place in self.spec.sweeps:
+            shapes = self.spec.parameters(place.layer)
+            self._names.append({name: name + place.suffix for name in shapes})
+            for name, parameter in shapes.items():
                 empty = torch.empty(parameter.shape, device=device, dtype=dtype)
-                setattr(self, name + suffix, nn.Parameter(empty))
+                setattr(self, name + place.suffix, nn.Parameter(empty))
         register_modules(self, self.cell)
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._parameters_of(0))
 
     def reset_parameters(self) -> None:
         """Draw all weights and biases anew, in the order of the parameters."""
-        for layer, _, suffix in self.spec.sweeps():
-            draw(self, self.spec, layer, suffix)
+        for place in self.spec.sweeps:
+            draw(self, self.spec, place.layer, place.suffix)
 
     def forward(
         self,
@@ -131,7 +135,7 @@ class Recurrent(nn.Module):
             form.ragged,
             form.values,
             states,
-            [self._parameters_of(index) for index in range(len(self.spec.sweeps()))],
+            [self._parameters_of(index) for index in range(len(self._names))],
             after_cut,
             self.dropout if self.training else 0.0,
         )
@@ -157,9 +161,7 @@ class Recurrent(nn.Module):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """Parameters by layer and direction."""
-        return [
-            list(self._parameters_of(index).values()) for index in range(len(self.spec.sweeps()))
-        ]
+        return [list(self._parameters_of(index).values()) for index in range(len(self._names))]
 
     def extra_repr(self) -> str:
         """As torch.nn prints it; our own arguments after torch's."""
@@ -190,8 +192,7 @@ class Recurrent(nn.Module):
         return form, states or layout.zero_states(self.spec, form), after_cut
 
     def _parameters_of(self, index: int) -> dict[str, Tensor]:
-        layer, _, suffix = self.spec.sweeps()[index]
-        return {name: getattr(self, name + suffix) for name in self.spec.parameters(layer)}
+        return {name: getattr(self, full) for name, full in self._names[index].items()}
 
 
 def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:

@@ -1,0 +1,71 @@
+"""What importing loads, and what the native module tells: both in processes of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unrolled import _core
+
+HEAVY = {"torch", "lightning", "pytorch_lightning", "matplotlib", "typer"}
+
+
+def _modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in ran.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import unrolled", HEAVY | {"numpy", "safetensors"}),
+        ("import unrolled.cells, unrolled.spec", HEAVY | {"numpy", "safetensors"}),
+        ("import unrolled.io", HEAVY),
+        ("import unrolled._core", HEAVY | {"numpy"}),
+        ("import unrolled.nn, unrolled.engines", HEAVY - {"torch"}),
+        ("import unrolled.models, unrolled.tasks", HEAVY - {"torch"}),
+        ("import unrolled.cli", HEAVY - {"typer"}),
+    ],
+)
+def test_a_room_loads_no_more_than_it_needs(statement: str, absent: set[str]) -> None:
+    loaded = _modules_after(statement)
+    assert not loaded & absent
+    assert "unrolled" in loaded
+
+
+def test_rooms_load_when_they_are_named() -> None:
+    assert "torch" in _modules_after("import unrolled; unrolled.nn.LSTM")
+
+
+def test_an_unknown_room_is_an_attribute_error() -> None:
+    import unrolled
+
+    with pytest.raises(AttributeError, match="no attribute 'attic'"):
+        unrolled.attic  # noqa: B018
+
+
+def test_cells_run_on_numpy_without_torch() -> None:
+    code = (
+        "import numpy as np, sys; from unrolled.cells import GRU, BoundCell, Sizes;"
+        "cell, sizes = GRU(), Sizes(2, 3, 3);"
+        "own = {k: np.ones(s.shape) for k, s in cell.parameters(sizes).items()};"
+        "b = BoundCell(cell, sizes, own);"
+        "h, = b.advance(b.split_input(b.project_input(np.ones((1, 2)))), (np.zeros((1, 3)),));"
+        "z = 1 / (1 + np.exp(-4)); n = np.tanh(3 + z); assert np.allclose(h, (1 - z) * n);"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_instruction_sets_are_this_processors() -> None:
+    found = _core.instruction_sets()
+    assert list(found) == ["avx512", "avx2", "neon", "plain"]
+    assert found["plain"] is True
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return
+    flags = set(info.read_text().replace(":", " ").split())
+    assert found["avx2"] == ({"avx2", "fma"} <= flags)
+    assert found["avx512"] == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags)
