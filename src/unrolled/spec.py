@@ -6,7 +6,7 @@ What it describes can be built by torch (``unrolled.nn``) or by nothing at all; 
 from dataclasses import dataclass
 from functools import cached_property
 
-from .cells import Cell, ParameterSpec, Sizes
+from unrolled.cells import Cell, ParameterSpec, Sizes
 
 MERGES = ("concat", "sum")
 

@@ -3,8 +3,8 @@
 Everything else in this library follows from these lines. Nothing here imports torch or numpy.
 """
 
-from .classic import GRU, LSTM, RNN
-from .declaration import (
+from unrolled.cells.classic import GRU, LSTM, RNN
+from unrolled.cells.declaration import (
     BoundCell,
     Cell,
     CellError,
@@ -14,7 +14,7 @@ from .declaration import (
     product,
     vector,
 )
-from .functions import (
+from unrolled.cells.functions import (
     clip,
     exp,
     hard_sigmoid,

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from .declaration import Cell
-from .functions import sigmoid, tanh
+from unrolled.cells.declaration import Cell
+from unrolled.cells.functions import sigmoid, tanh
 
 
 class RNN(Cell):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from .functions import linear, split
+from unrolled.cells.functions import linear, split
 
 Size = int | str
 

@@ -4,10 +4,10 @@
 ``explain`` says why one was chosen, ``record`` proves which ran.
 """
 
-from .choose import ENGINES, Explanation, choose, explain, record, use
-from .ragged import Ragged
-from .stack import make_sweep, run_stack
-from .sweep import Engine, Sweep
+from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
+from unrolled.engines.ragged import Ragged
+from unrolled.engines.stack import make_sweep, run_stack
+from unrolled.engines.sweep import Engine, Sweep
 
 __all__ = [
     "ENGINES",

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import _VF, Tensor
 
-from ..cells import GRU, LSTM, RNN, relu, tanh
-from .packed import run_packed
-from .sweep import HALF, States, Sweep
+from unrolled.cells import GRU, LSTM, RNN, relu, tanh
+from unrolled.engines.packed import run_packed
+from unrolled.engines.sweep import HALF, States, Sweep
 
 name = "aten"
 

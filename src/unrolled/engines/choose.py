@@ -6,8 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
-from . import aten, reference
-from .sweep import Engine, Sweep
+from unrolled.engines import aten, reference
+from unrolled.engines.sweep import Engine, Sweep
 
 ENGINES: dict[str, Engine] = {
     "aten": cast(Engine, aten),

@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .ragged import Ragged
-from .sweep import States, Sweep
+from unrolled.engines.ragged import Ragged
+from unrolled.engines.sweep import States, Sweep
 
 Run = Callable[[Tensor, list[int], States, dict[str, Tensor]], tuple[Tensor, States]]
 """tokens [total, I], batch sizes falling, initial states -> outputs [total, P], final states."""
@@ -23,7 +23,10 @@ def run_packed(sweep: Sweep, run: Run) -> tuple[Tensor, States]:
     """Run a sweep by a function for packed batches."""
     if sweep.ragged.dense:
         return _run_dense(sweep, run)
-    plan = make_plan(sweep.ragged, sweep.reverse)
+    plans = sweep.ragged.plans
+    if sweep.reverse not in plans:
+        plans[sweep.reverse] = make_plan(sweep.ragged, sweep.reverse)
+    plan: Plan = plans[sweep.reverse]
     if sweep.ragged.resets is None or sweep.transformed:
         return _run_plan(plan, sweep, run)
     result = _run_plan(plan, sweep, run)

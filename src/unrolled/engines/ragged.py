@@ -4,14 +4,14 @@ Time-major, batch-first and packed data all are this, without a copy. ``unrolled
 it from what users pass; engines read it.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ragged:
     """Addresses of a batch held as a matrix [rows, width], one row a token.
 
@@ -25,6 +25,7 @@ class Ragged:
     lengths: Tensor | None = None  # [N] int64 on the CPU, falling; None: all T
     order: Tensor | None = None  # [N] the user's sequence that stands at place n; None: the same
     resets: Tensor | None = None  # [T, N] bool in the engine's order
+    plans: dict[bool, Any] = field(default_factory=dict, repr=False)  # what engines derive, once
 
     @property
     def dense(self) -> bool:

@@ -7,9 +7,9 @@ of derivative.
 import torch
 from torch import Tensor
 
-from ..cells import BoundCell, Cell, Sizes
-from .packed import run_packed
-from .sweep import HALF, States, Sweep
+from unrolled.cells import BoundCell, Cell, Sizes
+from unrolled.engines.packed import run_packed
+from unrolled.engines.sweep import HALF, States, Sweep
 
 name = "reference"
 

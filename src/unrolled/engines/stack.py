@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..spec import Spec
-from .choose import choose, note
-from .ragged import Ragged
-from .sweep import States, Sweep
+from unrolled.engines.choose import choose, note
+from unrolled.engines.ragged import Ragged
+from unrolled.engines.sweep import States, Sweep
+from unrolled.spec import Spec
 
 
 def make_sweep(

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..cells import Cell, Sizes
-from .ragged import Ragged
+from unrolled.cells import Cell, Sizes
+from unrolled.engines.ragged import Ragged
 
 States = tuple[Tensor, ...]
 HALF = (torch.float16, torch.bfloat16)

@@ -4,10 +4,10 @@
 ``Recurrent`` and ``RecurrentCell`` take a cell of your own.
 """
 
-from .arguments import ArgumentTypeError
-from .cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from .classic import GRU, LSTM, RNN
-from .recurrent import Recurrent
+from unrolled.nn.arguments import ArgumentTypeError
+from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from unrolled.nn.classic import GRU, LSTM, RNN
+from unrolled.nn.recurrent import Recurrent
 
 __all__ = [
     "GRU",

@@ -4,8 +4,8 @@ import numbers
 import warnings
 from typing import Any
 
-from ..cells import Cell
-from ..spec import MERGES
+from unrolled.cells import Cell
+from unrolled.spec import MERGES
 
 
 class ArgumentTypeError(TypeError, AttributeError):

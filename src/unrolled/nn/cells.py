@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import cells
-from ..engines import Sweep, make_sweep, run_stack
-from ..spec import Spec
-from . import layout
-from .arguments import ArgumentTypeError, as_cell
-from .classic import activation
-from .recurrent import check_torch_step, draw, register_modules
+from unrolled import cells
+from unrolled.engines import Sweep, make_sweep, run_stack
+from unrolled.nn import layout
+from unrolled.nn.arguments import ArgumentTypeError, as_cell
+from unrolled.nn.classic import activation
+from unrolled.nn.recurrent import check_torch_step, draw, register_modules
+from unrolled.spec import Spec
 
 
 class RecurrentCell(nn.Module):
@@ -79,7 +79,7 @@ class RecurrentCell(nn.Module):
         hx: Any = None,
         *,
         lengths: Any = None,
-        resets: Tensor | None = None,
+        resets: Any = None,
         reset_state: Any = None,
     ) -> Any:
         """One step; see the class."""
@@ -102,7 +102,7 @@ class RecurrentCell(nn.Module):
         hx: Any = None,
         *,
         lengths: Any = None,
-        resets: Tensor | None = None,
+        resets: Any = None,
         reset_state: Any = None,
     ) -> Sweep:
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
@@ -135,8 +135,8 @@ class RecurrentCell(nn.Module):
             raise RuntimeError(
                 f"{who}: input has dtype {input.dtype}, the weights have {self.weight_ih.dtype}"
             )
-        if isinstance(resets, Tensor):
-            resets = resets[None]
+        if resets is not None:
+            resets = torch.as_tensor(resets)[None]
         sequence = input[None]
         form = layout.enter(self.spec, who, False, sequence, lengths, resets, self.weight_ih)
         states = self._enter_states("hx", hx, input, form)

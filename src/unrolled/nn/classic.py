@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from .. import cells
-from .recurrent import Recurrent
+from unrolled import cells
+from unrolled.nn.recurrent import Recurrent
 
 NONLINEARITIES: dict[str, Callable[[Any], Any]] = {"tanh": cells.tanh, "relu": cells.relu}
 

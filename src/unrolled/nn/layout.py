@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..engines import Ragged
-from ..spec import Spec
-from .arguments import ArgumentTypeError
+from unrolled.engines import Ragged
+from unrolled.nn.arguments import ArgumentTypeError
+from unrolled.spec import Spec
 
 States = tuple[Tensor, ...]
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -73,6 +73,8 @@ def _enter_packed(
     if data.dim() != 2:
         raise RuntimeError(f"{who}: input.data must be 2D, got {data.dim()}D")
     _check_tokens(spec, who, data, weight)
+    if len(batch_sizes) == 0:
+        raise RuntimeError(f"{who}: input has no time steps, its batch_sizes are empty")
     T, N = len(batch_sizes), int(batch_sizes[0])
     if int(batch_sizes.sum()) != data.shape[0]:
         raise RuntimeError(
@@ -142,8 +144,10 @@ def _read_resets(
     """Cuts [T, N] in the engine's order, on the CPU; None where nothing is cut."""
     if resets is None:
         return None
-    if not isinstance(resets, Tensor):
-        raise ArgumentTypeError(f"{who}: resets must be a Tensor, got {type(resets).__name__}")
+    try:
+        resets = torch.as_tensor(resets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(f"{who}: resets must be bool, got {resets!r}") from error
     if resets.dtype != torch.bool:
         raise ValueError(f"{who}: resets must have dtype torch.bool, got {resets.dtype}")
     wanted = [T] if unbatched else [N, T] if batch_first else [T, N]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..cells import Cell, check_step
-from ..engines import Sweep, make_sweep, run_stack
-from ..spec import Spec
-from . import layout
-from .arguments import as_cell, check_choices, check_dropout, check_sizes
+from unrolled.cells import Cell, check_step
+from unrolled.engines import Sweep, make_sweep, run_stack
+from unrolled.nn import layout
+from unrolled.nn.arguments import as_cell, check_choices, check_dropout, check_sizes
+from unrolled.spec import Spec
 
 
 class Recurrent(nn.Module):
@@ -125,7 +125,7 @@ class Recurrent(nn.Module):
         hx: Any = None,
         *,
         lengths: Any = None,
-        resets: Tensor | None = None,
+        resets: Any = None,
         reset_state: Any = None,
     ) -> tuple[Any, Any]:
         """Run over a batch; see the class."""
@@ -147,7 +147,7 @@ class Recurrent(nn.Module):
         hx: Any = None,
         *,
         lengths: Any = None,
-        resets: Tensor | None = None,
+        resets: Any = None,
         reset_state: Any = None,
     ) -> Sweep:
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
