@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import _VF, Tensor
 
-from unrolled.cells import GRU, LSTM, RNN, relu, tanh
+from unrolled.cells import GRU, LSTM, RNN, Cell, relu, tanh
 from unrolled.engines.packed import run_packed
 from unrolled.engines.sweep import HALF, States, Sweep
 
@@ -33,11 +33,15 @@ def run(sweep: Sweep) -> tuple[Tensor, States]:
     function = _function(sweep)
 
     def fused(
-        tokens: Tensor, batch_sizes: list[int], states: States, parameters: dict[str, Tensor]
+        cell: Cell,
+        tokens: Tensor,
+        batch_sizes: list[int],
+        states: States,
+        parameters: dict[str, Tensor],
     ) -> tuple[Tensor, States]:
         T, N = len(batch_sizes), batch_sizes[0]
         weights = list(parameters.values())
-        hx = states if isinstance(sweep.cell, LSTM) else states[0]
+        hx = states if isinstance(cell, LSTM) else states[0]
         hx = tuple(s[None] for s in hx) if isinstance(hx, tuple) else hx[None]
         options = ("bias_ih" in parameters, 1, 0.0, False, False)
         if batch_sizes[-1] == N:

@@ -23,13 +23,17 @@ def run(sweep: Sweep) -> tuple[Tensor, States]:
     """Outputs and final states; half precision is computed in float32, state included."""
 
     def loop(
-        tokens: Tensor, batch_sizes: list[int], states: States, parameters: dict[str, Tensor]
+        cell: Cell,
+        tokens: Tensor,
+        batch_sizes: list[int],
+        states: States,
+        parameters: dict[str, Tensor],
     ) -> tuple[Tensor, States]:
         if tokens.dtype not in HALF:
-            return _loop(sweep.cell, sweep.sizes, tokens, batch_sizes, states, parameters)
+            return _loop(cell, sweep.sizes, tokens, batch_sizes, states, parameters)
         wide = {key: value.float() for key, value in parameters.items()}
         start = tuple(state.float() for state in states)
-        outputs, final = _loop(sweep.cell, sweep.sizes, tokens.float(), batch_sizes, start, wide)
+        outputs, final = _loop(cell, sweep.sizes, tokens.float(), batch_sizes, start, wide)
         return outputs.to(tokens.dtype), tuple(state.to(tokens.dtype) for state in final)
 
     return run_packed(sweep, loop)

@@ -4,6 +4,7 @@ A sweep carries everything by value: data, addresses, states, parameters. Stacki
 directions and dropout is ``stack``'s work; doing the sweep is an engine's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,9 @@ from unrolled.cells import Cell, Sizes
 from unrolled.engines.ragged import Ragged
 
 States = tuple[Tensor, ...]
+Run = Callable[[Cell, Tensor, list[int], States, dict[str, Tensor]], tuple[Tensor, States]]
+"""Cell, tokens [total, I] step by step, falling batch sizes, initial states and parameters, to
+outputs [total, P] and the state that each sequence ends in."""
 HALF = (torch.float16, torch.bfloat16)
 
 
