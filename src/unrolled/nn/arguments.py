@@ -1,7 +1,9 @@
 """Checks of constructor arguments, in torch.nn's exception classes."""
 
 import numbers
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from unrolled.cells import Cell
@@ -58,8 +60,17 @@ def check_dropout(dropout: Any, num_layers: int) -> None:
         warnings.warn(
             f"dropout={dropout} acts between layers only and num_layers=1 has none: it does "
             "nothing; use num_layers greater than 1",
-            stacklevel=4,
+            stacklevel=_outside(),
         )
+
+
+def _outside() -> int:
+    """How many calls up the code of this package ends, for warnings to point at the user's."""
+    here, level = str(Path(__file__).parent), 2
+    frame = sys._getframe(level)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_choices(bidirectional: Any, merge: Any) -> None:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from unrolled import cells
 from unrolled.engines import Sweep, make_sweep, run_stack
-from unrolled.nn import layout
-from unrolled.nn.arguments import ArgumentTypeError, as_cell
+from unrolled.nn.arguments import as_cell
 from unrolled.nn.classic import activation
+from unrolled.nn.layout import Door, Form, States
 from unrolled.nn.recurrent import check_torch_step, draw, register_modules
 from unrolled.spec import Spec
 
@@ -83,18 +83,10 @@ class RecurrentCell(nn.Module):
         reset_state: Any = None,
     ) -> Any:
         """One step; see the class."""
-        form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         parameters = [self._own_parameters()]
         _, final = run_stack(self.spec, form.ragged, form.values, states, parameters, after_cut)
-        if input.dim() == 1:
-            final = tuple(state[0, 0] for state in final)
-        else:
-            order = form.ragged.order
-            final = tuple(state[0] for state in final)
-            if order is not None:
-                inverse = order.argsort().to(input.device)
-                final = tuple(state.index_select(0, inverse) for state in final)
-        return final[0] if len(final) == 1 else final
+        return door.leave_states(form, final)
 
     def first_sweep(
         self,
@@ -106,7 +98,7 @@ class RecurrentCell(nn.Module):
         reset_state: Any = None,
     ) -> Sweep:
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
-        form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._own_parameters()
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
@@ -124,42 +116,11 @@ class RecurrentCell(nn.Module):
 
     def _enter(
         self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
-    ) -> tuple[layout.Form, layout.States, layout.States | None]:
-        """A step is a sequence of length one: the same door, one dimension less."""
-        who = type(self).__name__
-        if not isinstance(input, Tensor):
-            raise ArgumentTypeError(f"{who}: input must be a Tensor, got {type(input).__name__}")
-        if input.dim() not in (1, 2):
-            raise ValueError(f"{who}: input must be 1D or 2D, got {input.dim()}D")
-        if input.dtype != self.weight_ih.dtype and not torch._C._is_any_autocast_enabled():
-            raise RuntimeError(
-                f"{who}: input has dtype {input.dtype}, the weights have {self.weight_ih.dtype}"
-            )
-        if resets is not None:
-            resets = torch.as_tensor(resets)[None]
-        sequence = input[None]
-        form = layout.enter(self.spec, who, False, sequence, lengths, resets, self.weight_ih)
-        states = self._enter_states("hx", hx, input, form)
-        after_cut = self._enter_states("reset_state", reset_state, input, form)
-        return form, states or layout.zero_states(self.spec, form), after_cut
-
-    def _enter_states(
-        self, argument: str, hx: Any, input: Tensor, form: layout.Form
-    ) -> layout.States | None:
-        who = type(self).__name__
-        if hx is None:
-            return None
-        for state in hx if isinstance(hx, tuple | list) else (hx,):
-            if isinstance(state, Tensor) and state.dim() not in (1, 2):
-                raise ValueError(f"{who}: {argument} must be 1D or 2D, got {state.dim()}D")
-        one = len(self.cell.states) == 1
-        if one and isinstance(hx, Tensor):
-            lifted: Any = hx[None]
-        elif not one and isinstance(hx, tuple | list):
-            lifted = tuple(s[None] if isinstance(s, Tensor) else s for s in hx)
-        else:
-            lifted = hx
-        return layout.enter_states(self.spec, who, argument, lifted, form, self.weight_ih)
+    ) -> tuple[Door, Form, States, States | None]:
+        door = Door(self.spec, type(self).__name__, self.weight_ih, step=True)
+        form = door.enter(input, lengths, resets)
+        states = door.enter_states("hx", hx, form) or door.zero_states(form)
+        return door, form, states, door.enter_states("reset_state", reset_state, form)
 
 
 class RNNCell(RecurrentCell):

@@ -5,7 +5,7 @@ classes; past this file there is no batch_first, no unbatched input and no missi
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,216 +26,236 @@ class Form:
     ragged: Ragged
     values: Tensor  # [rows, I]
     unbatched: bool
-    packed: PackedSequence | None
+    packed: PackedSequence | None = None
 
 
-def enter(
-    spec: Spec, who: str, batch_first: bool, input: Any, lengths: Any, resets: Any, weight: Tensor
-) -> Form:
-    """Check an input and describe it; ``weight`` has the dtype and device that it must have."""
-    if isinstance(input, PackedSequence):
-        return _enter_packed(spec, who, batch_first, input, lengths, resets, weight)
-    if not isinstance(input, Tensor):
-        raise ArgumentTypeError(
-            f"{who}: input must be a Tensor or a PackedSequence, got {type(input).__name__}"
-        )
-    if input.dim() not in (2, 3):
-        raise ValueError(f"{who}: input must be 2D (unbatched) or 3D, got {input.dim()}D")
-    _check_tokens(spec, who, input, weight)
-    unbatched = input.dim() == 2
-    if unbatched:
-        T, N = input.shape[0], 1
-    else:
-        N, T = input.shape[:2] if batch_first else input.shape[1::-1]
-    if T == 0:
-        raise RuntimeError(
-            f"{who}: input has no time steps, shape {list(input.shape)}; wanted T > 0"
-        )
-    sizes, order = _read_lengths(who, lengths, T, N)
-    cuts = _read_resets(who, resets, T, N, unbatched, batch_first, order)
-    major = "batch" if batch_first and not unbatched else "time"
-    ragged = Ragged(T, N, major, sizes, order, cuts)  # type: ignore[arg-type]
-    return Form(ragged, input.reshape(T * N, input.shape[-1]), unbatched, None)
+@dataclass(frozen=True)
+class Door:
+    """The way in and out of one layer, or of one step of a cell.
 
+    ``weight`` has the dtype and device that everything must have. With ``step`` there is no
+    dimension of time, nor one of layers: input [N, I], states [N, width].
+    """
 
-def _enter_packed(
-    spec: Spec,
-    who: str,
-    batch_first: bool,
-    input: PackedSequence,
-    lengths: Any,
-    resets: Any,
-    weight: Tensor,
-) -> Form:
-    data, batch_sizes, order, _ = input
-    if lengths is not None:
-        raise ValueError(f"{who}: lengths={lengths!r} and a PackedSequence, which has its own")
-    if data.dim() != 2:
-        raise RuntimeError(f"{who}: input.data must be 2D, got {data.dim()}D")
-    _check_tokens(spec, who, data, weight)
-    if len(batch_sizes) == 0:
-        raise RuntimeError(f"{who}: input has no time steps, its batch_sizes are empty")
-    T, N = len(batch_sizes), int(batch_sizes[0])
-    if int(batch_sizes.sum()) != data.shape[0]:
-        raise RuntimeError(
-            f"{who}: input.batch_sizes add up to {int(batch_sizes.sum())} but input.data has "
-            f"{data.shape[0]} rows"
-        )
-    ragged_rows = int(batch_sizes[-1]) != N
-    sizes = (batch_sizes > torch.arange(N)[:, None]).sum(1) if ragged_rows else None
-    cuts = _read_resets(who, resets, T, N, False, batch_first, order)
-    return Form(Ragged(T, N, "packed", sizes, order, cuts), data, False, input)
+    spec: Spec
+    who: str
+    weight: Tensor
+    batch_first: bool = False
+    step: bool = False
 
+    def enter(self, input: Any, lengths: Any, resets: Any) -> Form:
+        """Check an input and what belongs to it, and describe them."""
+        if isinstance(input, PackedSequence) and not self.step:
+            return self._enter_packed(input, lengths, resets)
+        if not isinstance(input, Tensor):
+            kinds = "Tensor" if self.step else "Tensor or a PackedSequence"
+            raise ArgumentTypeError(
+                f"{self.who}: input must be a {kinds}, got {type(input).__name__}"
+            )
+        alone = 1 if self.step else 2
+        if input.dim() not in (alone, alone + 1):
+            raise ValueError(
+                f"{self.who}: input must be {alone}D or {alone + 1}D, got {input.dim()}D"
+            )
+        self._check_tokens(input)
+        unbatched = input.dim() == alone
+        major: Literal["time", "batch"] = "time"
+        if self.step:
+            T, N = 1, 1 if unbatched else input.shape[0]
+        elif unbatched:
+            T, N = input.shape[0], 1
+        elif self.batch_first:
+            major, (N, T) = "batch", input.shape[:2]
+        else:
+            T, N = input.shape[:2]
+        if T == 0:
+            raise RuntimeError(
+                f"{self.who}: input has no time steps, shape {list(input.shape)}; wanted T > 0"
+            )
+        sizes, order = self._read_lengths(lengths, T, N)
+        cuts = self._read_resets(resets, T, N, unbatched, order)
+        ragged = Ragged(T, N, major, sizes, order, cuts)
+        return Form(ragged, input.reshape(T * N, input.shape[-1]), unbatched)
 
-def _check_tokens(spec: Spec, who: str, input: Tensor, weight: Tensor) -> None:
-    if input.dtype != weight.dtype and not torch._C._is_any_autocast_enabled():
-        raise ValueError(
-            f"{who}: input has dtype {input.dtype}, the weights have {weight.dtype}; convert one: "
-            f"input.to({weight.dtype}) or layer.to({input.dtype})"
-        )
-    if input.shape[-1] != spec.input_size:
-        raise RuntimeError(
-            f"{who}: input.size(-1) must be input_size={spec.input_size}, got {input.shape[-1]} "
-            f"in shape {list(input.shape)}"
-        )
-    if input.device != weight.device:
-        raise RuntimeError(
-            f"{who}: input is on {input.device}, the weights are on {weight.device}; move one"
-        )
+    def _enter_packed(self, input: PackedSequence, lengths: Any, resets: Any) -> Form:
+        data, batch_sizes, order, _ = input
+        if lengths is not None:
+            raise ValueError(
+                f"{self.who}: lengths={lengths!r} and a PackedSequence, which has its own"
+            )
+        if data.dim() != 2:
+            raise RuntimeError(f"{self.who}: input.data must be 2D, got {data.dim()}D")
+        self._check_tokens(data)
+        if len(batch_sizes) == 0:
+            raise RuntimeError(f"{self.who}: input has no time steps, its batch_sizes are empty")
+        T, N = len(batch_sizes), int(batch_sizes[0])
+        if int(batch_sizes.sum()) != data.shape[0]:
+            raise RuntimeError(
+                f"{self.who}: input.batch_sizes add up to {int(batch_sizes.sum())} but input.data "
+                f"has {data.shape[0]} rows"
+            )
+        differ = int(batch_sizes[-1]) != N
+        sizes = (batch_sizes > torch.arange(N)[:, None]).sum(1) if differ else None
+        cuts = self._read_resets(resets, T, N, False, order)
+        return Form(Ragged(T, N, "packed", sizes, order, cuts), data, False, input)
 
+    def _check_tokens(self, input: Tensor) -> None:
+        if input.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
+            error = RuntimeError if self.step else ValueError
+            raise error(
+                f"{self.who}: input has dtype {input.dtype}, the weights have "
+                f"{self.weight.dtype}; convert one: input.to({self.weight.dtype}) or "
+                f"layer.to({input.dtype})"
+            )
+        if input.shape[-1] != self.spec.input_size:
+            raise RuntimeError(
+                f"{self.who}: input.size(-1) must be input_size={self.spec.input_size}, got "
+                f"{input.shape[-1]} in shape {list(input.shape)}"
+            )
+        self._check_device("input", input)
 
-def _read_lengths(who: str, lengths: Any, T: int, N: int) -> tuple[Tensor | None, Tensor | None]:
-    """Lengths in falling order and the order that makes them so; None where all are T."""
-    if lengths is None:
-        return None, None
-    try:
-        sizes = torch.as_tensor(lengths)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(f"{who}: lengths must be integers, got {lengths!r}") from error
-    if sizes.dtype not in INTEGERS and sizes.numel():
-        raise ValueError(f"{who}: lengths must be integers, got dtype {sizes.dtype}")
-    if sizes.dim() == 0 and N == 1:
-        sizes = sizes[None]
-    if tuple(sizes.shape) != (N,):
-        raise RuntimeError(
-            f"{who}: lengths must hold one integer for each of the {N} sequences, got shape "
-            f"{list(sizes.shape)}"
-        )
-    sizes = sizes.to("cpu", torch.int64)
-    outside = (sizes < 0) | (sizes > T)
-    if outside.any():
-        n = int(outside.nonzero()[0])
-        raise ValueError(f"{who}: lengths must lie in [0, {T}], got lengths[{n}] = {int(sizes[n])}")
-    if bool((sizes == T).all()):
-        return None, None
-    sizes, order = sizes.sort(descending=True, stable=True)
-    return sizes, order
+    def _check_device(self, argument: str, tensor: Tensor) -> None:
+        if tensor.device != self.weight.device:
+            raise RuntimeError(
+                f"{self.who}: {argument} is on {tensor.device}, the weights are on "
+                f"{self.weight.device}; move one"
+            )
 
+    def _read_lengths(self, lengths: Any, T: int, N: int) -> tuple[Tensor | None, Tensor | None]:
+        """Lengths in falling order and the order that makes them so; None where all are T."""
+        if lengths is None:
+            return None, None
+        sizes = self._as_tensor("lengths", "integers", lengths)
+        if sizes.dtype not in INTEGERS and sizes.numel():
+            raise ValueError(f"{self.who}: lengths must be integers, got dtype {sizes.dtype}")
+        if sizes.dim() == 0 and N == 1:
+            sizes = sizes[None]
+        if tuple(sizes.shape) != (N,):
+            raise RuntimeError(
+                f"{self.who}: lengths must hold one integer for each of the {N} sequences, got "
+                f"shape {list(sizes.shape)}"
+            )
+        sizes = sizes.to("cpu", torch.int64)
+        outside = (sizes < 0) | (sizes > T)
+        if outside.any():
+            n = int(outside.nonzero()[0])
+            raise ValueError(
+                f"{self.who}: lengths must lie in [0, {T}], got lengths[{n}] = {int(sizes[n])}"
+            )
+        if bool((sizes == T).all()):
+            return None, None
+        sizes, order = sizes.sort(descending=True, stable=True)
+        return sizes, order
 
-def _read_resets(
-    who: str,
-    resets: Any,
-    T: int,
-    N: int,
-    unbatched: bool,
-    batch_first: bool,
-    order: Tensor | None,
-) -> Tensor | None:
-    """Cuts [T, N] in the engine's order, on the CPU; None where nothing is cut."""
-    if resets is None:
-        return None
-    try:
-        resets = torch.as_tensor(resets)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(f"{who}: resets must be bool, got {resets!r}") from error
-    if resets.dtype != torch.bool:
-        raise ValueError(f"{who}: resets must have dtype torch.bool, got {resets.dtype}")
-    wanted = [T] if unbatched else [N, T] if batch_first else [T, N]
-    if list(resets.shape) != wanted:
-        raise RuntimeError(f"{who}: resets must have shape {wanted}, got {list(resets.shape)}")
-    cuts = resets.detach().cpu()
-    cuts = cuts[:, None] if unbatched else cuts.t() if batch_first else cuts
-    if not bool(cuts.any()):
-        return None
-    return cuts if order is None else cuts.index_select(1, order.cpu())
+    def _read_resets(
+        self, resets: Any, T: int, N: int, unbatched: bool, order: Tensor | None
+    ) -> Tensor | None:
+        """Cuts [T, N] in the engine's order, on the CPU; None where nothing is cut."""
+        if resets is None:
+            return None
+        cuts = self._as_tensor("resets", "bool", resets)
+        if cuts.dtype != torch.bool:
+            raise ValueError(f"{self.who}: resets must have dtype torch.bool, got {cuts.dtype}")
+        rows, steps = [] if unbatched else [N], [] if self.step else [T]
+        wanted = [*rows, *steps] if self.batch_first else [*steps, *rows]
+        if list(cuts.shape) != wanted:
+            raise RuntimeError(
+                f"{self.who}: resets must have shape {wanted}, got {list(cuts.shape)}"
+            )
+        cuts = cuts.detach().cpu()
+        cuts = cuts.t() if self.batch_first and not unbatched else cuts.reshape(T, N)
+        if not bool(cuts.any()):
+            return None
+        return cuts if order is None else cuts.index_select(1, order.cpu())
 
+    def _as_tensor(self, argument: str, kind: str, value: Any) -> Tensor:
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentTypeError(
+                f"{self.who}: {argument} must be {kind}, got {value!r}"
+            ) from error
 
-def enter_states(
-    spec: Spec, who: str, argument: str, hx: Any, form: Form, weight: Tensor
-) -> States | None:
-    """States as a tuple of [L·D, N, width] in the engine's order; None stays None."""
-    if hx is None:
-        return None
-    widths, N = spec.state_widths, form.ragged.N
-    LD = spec.num_layers * spec.num_directions
-    shared = argument == "reset_state"
-    for k, state in enumerate(states := _as_tuple(spec, who, argument, hx)):
-        at = argument if len(states) == 1 else f"{argument}[{k}]"
-        wanted = [LD, widths[k]] if form.unbatched else [LD, N, widths[k]]
+    def enter_states(self, argument: str, hx: Any, form: Form) -> States | None:
+        """States as a tuple of [L·D, N, width] in the engine's order; None stays None."""
+        if hx is None:
+            return None
+        shared = argument == "reset_state"
+        states = self._as_states(argument, hx)
+        for k, (state, width) in enumerate(zip(states, self.spec.state_widths, strict=True)):
+            name = argument if len(states) == 1 else f"{argument}[{k}]"
+            self._check_state(name, state, width, form, shared)
+        if self.step:
+            states = tuple(state[None] for state in states)
+        if form.unbatched:
+            states = tuple(state[:, None] for state in states)
+        if shared:
+            states = tuple(state.expand(-1, form.ragged.N, -1) for state in states)
+        return _reorder(states, form.ragged.order)
+
+    def _as_states(self, argument: str, hx: Any) -> States:
+        names = self.spec.cell.states
+        got = type(hx).__name__
+        if len(names) == 1:
+            if not isinstance(hx, Tensor):
+                raise ArgumentTypeError(f"{self.who}: {argument} must be a Tensor, got {got}")
+            return (hx,)
+        wanted = f"a tuple of {len(names)} tensors ({', '.join(names)})"
+        if not isinstance(hx, tuple | list) or not all(isinstance(s, Tensor) for s in hx):
+            raise ArgumentTypeError(f"{self.who}: {argument} must be {wanted}, got {got}")
+        if len(hx) != len(names):
+            raise RuntimeError(f"{self.who}: {argument} must be {wanted}, got {len(hx)}")
+        return tuple(hx)
+
+    def _check_state(self, name: str, state: Tensor, width: int, form: Form, shared: bool) -> None:
+        layers = [] if self.step else [self.spec.num_layers * self.spec.num_directions]
+        wanted = [*layers, width] if form.unbatched else [*layers, form.ragged.N, width]
+        if self.step and state.dim() not in (1, 2):
+            raise ValueError(f"{self.who}: {name} must be 1D or 2D, got {state.dim()}D")
         if state.dim() != len(wanted):
-            kind = "unbatched 2D" if form.unbatched else "batched"
             raise RuntimeError(
-                f"{who}: {at} must be {len(wanted)}D for {kind} input, got {state.dim()}D"
+                f"{self.who}: {name} must be {len(wanted)}D for "
+                f"{'unbatched' if form.unbatched else 'batched'} input, got {state.dim()}D; "
+                f"wanted shape {wanted}"
             )
-        one_for_all = shared and not form.unbatched and list(state.shape) == [LD, 1, widths[k]]
-        if list(state.shape) != wanted and not one_for_all:
+        one_for_all = [*layers, 1, width]
+        if list(state.shape) != wanted and not (shared and list(state.shape) == one_for_all):
             raise RuntimeError(
-                f"{who}: {at} must have shape {wanted}, got {list(state.shape)}"
-                + (f" (or {[LD, 1, widths[k]]}, shared by all)" if shared else "")
+                f"{self.who}: {name} must have shape {wanted}, got {list(state.shape)}"
+                + (f" (or {one_for_all}, shared by all)" if shared else "")
             )
-        if state.dtype != weight.dtype and not torch._C._is_any_autocast_enabled():
+        if state.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
             raise RuntimeError(
-                f"{who}: {at} has dtype {state.dtype}, the weights have {weight.dtype}"
+                f"{self.who}: {name} has dtype {state.dtype}, the weights have {self.weight.dtype}"
             )
-        if state.device != weight.device:
-            raise RuntimeError(
-                f"{who}: {at} is on {state.device}, the weights are on {weight.device}"
-            )
-    if form.unbatched:
-        states = tuple(state[:, None] for state in states)
-    if shared:
-        states = tuple(state.expand(-1, N, -1) for state in states)
-    return _reorder(states, form.ragged.order)
+        self._check_device(name, state)
 
+    def zero_states(self, form: Form) -> States:
+        """Default states: zeros."""
+        LD = self.spec.num_layers * self.spec.num_directions
+        return tuple(
+            form.values.new_zeros(LD, form.ragged.N, width) for width in self.spec.state_widths
+        )
 
-def _as_tuple(spec: Spec, who: str, argument: str, hx: Any) -> States:
-    names = spec.cell.states
-    if len(names) == 1:
-        if not isinstance(hx, Tensor):
-            raise ArgumentTypeError(f"{who}: {argument} must be a Tensor, got {type(hx).__name__}")
-        return (hx,)
-    wanted = f"a tuple of {len(names)} tensors ({', '.join(names)})"
-    if not isinstance(hx, tuple | list) or not all(isinstance(state, Tensor) for state in hx):
-        raise ArgumentTypeError(f"{who}: {argument} must be {wanted}, got {type(hx).__name__}")
-    if len(hx) != len(names):
-        raise RuntimeError(f"{who}: {argument} must be {wanted}, got {len(hx)}")
-    return tuple(hx)
+    def leave(self, form: Form, values: Tensor) -> Tensor | PackedSequence:
+        """Outputs [rows, width] in the form of the input."""
+        if form.packed is not None:
+            _, batch_sizes, order, inverse = form.packed
+            return PackedSequence(values, batch_sizes, order, inverse)
+        if form.unbatched:
+            return values
+        T, N = form.ragged.T, form.ragged.N
+        return values.unflatten(0, (N, T) if self.batch_first else (T, N))
 
-
-def zero_states(spec: Spec, form: Form) -> States:
-    """Default states: zeros."""
-    LD = spec.num_layers * spec.num_directions
-    return tuple(form.values.new_zeros(LD, form.ragged.N, width) for width in spec.state_widths)
-
-
-def leave(form: Form, batch_first: bool, values: Tensor) -> Tensor | PackedSequence:
-    """Outputs [rows, width] in the form of the input."""
-    if form.packed is not None:
-        _, batch_sizes, order, inverse = form.packed
-        return PackedSequence(values, batch_sizes, order, inverse)
-    if form.unbatched:
-        return values
-    T, N = form.ragged.T, form.ragged.N
-    return values.unflatten(0, (N, T) if batch_first else (T, N))
-
-
-def leave_states(form: Form, states: States) -> Tensor | States:
-    """Final states in the user's order; one state alone is not wrapped."""
-    order = form.ragged.order
-    states = _reorder(states, None if order is None else order.argsort())
-    if form.unbatched:
-        states = tuple(state[:, 0] for state in states)
-    return states[0] if len(states) == 1 else states
+    def leave_states(self, form: Form, states: States) -> Tensor | States:
+        """Final states in the user's order and form; one state alone is not wrapped."""
+        order = form.ragged.order
+        states = _reorder(states, None if order is None else order.argsort())
+        if form.unbatched:
+            states = tuple(state[:, 0] for state in states)
+        if self.step:
+            states = tuple(state[0] for state in states)
+        return states[0] if len(states) == 1 else states
 
 
 def _reorder(states: States, order: Tensor | None) -> States:

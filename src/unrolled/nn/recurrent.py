@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.cells import Cell, check_step
 from unrolled.engines import Sweep, make_sweep, run_stack
-from unrolled.nn import layout
 from unrolled.nn.arguments import as_cell, check_choices, check_dropout, check_sizes
+from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
 
 
@@ -129,7 +129,7 @@ class Recurrent(nn.Module):
         reset_state: Any = None,
     ) -> tuple[Any, Any]:
         """Run over a batch; see the class."""
-        form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         values, final = run_stack(
             self.spec,
             form.ragged,
@@ -139,7 +139,7 @@ class Recurrent(nn.Module):
             after_cut,
             self.dropout if self.training else 0.0,
         )
-        return layout.leave(form, self.batch_first, values), layout.leave_states(form, final)
+        return door.leave(form, values), door.leave_states(form, final)
 
     def first_sweep(
         self,
@@ -151,7 +151,7 @@ class Recurrent(nn.Module):
         reset_state: Any = None,
     ) -> Sweep:
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
-        form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._parameters_of(0)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
@@ -184,12 +184,11 @@ class Recurrent(nn.Module):
 
     def _enter(
         self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
-    ) -> tuple[layout.Form, layout.States, layout.States | None]:
-        who, weight = type(self).__name__, self.weight_ih_l0
-        form = layout.enter(self.spec, who, self.batch_first, input, lengths, resets, weight)
-        states = layout.enter_states(self.spec, who, "hx", hx, form, weight)
-        after_cut = layout.enter_states(self.spec, who, "reset_state", reset_state, form, weight)
-        return form, states or layout.zero_states(self.spec, form), after_cut
+    ) -> tuple[Door, Form, States, States | None]:
+        door = Door(self.spec, type(self).__name__, self.weight_ih_l0, self.batch_first)
+        form = door.enter(input, lengths, resets)
+        states = door.enter_states("hx", hx, form) or door.zero_states(form)
+        return door, form, states, door.enter_states("reset_state", reset_state, form)
 
     def _parameters_of(self, index: int) -> dict[str, Tensor]:
         return {name: getattr(self, full) for name, full in self._names[index].items()}
