@@ -9,7 +9,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("cells", "diagnostics", "engines", "io", "models", "nn", "spec", "tasks", "train")
+_ROOMS = (
+    "cells",
+    "diagnostics",
+    "engines",
+    "io",
+    "models",
+    "nn",
+    "program",
+    "spec",
+    "tasks",
+    "train",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

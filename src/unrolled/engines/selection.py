@@ -102,7 +102,9 @@ class _Enter(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         slopes, ctx.node.slopes = ctx.node.slopes, ()
         given = [grad for grad in grads if grad is not None]
-        if all(bool(grad.isfinite().all()) for grad in given):
+        # Inside of a batched backward no value can be looked at.
+        batched = torch._C._are_functorch_transforms_active()
+        if batched or all(bool(grad.isfinite().all()) for grad in given):
             return None, *grads
         wanted = [grad is not None for grad in grads]
         return None, *ctx.node.gradients(ctx.saved_tensors, slopes, wanted)
