@@ -1,0 +1,98 @@
+"""The main job, small: learn the standard library's sources for two minutes, then write some.
+
+The budget counts steps and everything is seeded: run twice, it prints the same; only the live
+progress line, which a terminal alone gets to see, shows rates and times.
+"""
+
+import lzma
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unrolled.train.config import LanguageModelConfig
+
+if TYPE_CHECKING:
+    from unrolled.models import LanguageModel
+    from unrolled.tasks import Vocabulary
+
+__all__ = ["main"]
+
+# Two minutes on two cores, the reading and the final measuring included.
+CONFIG = LanguageModelConfig(
+    limit=4_000_000, cell="LSTM", window=64, steps=1600, validate_every=400
+)
+RUN = Path("runs", "demo")
+PRIME = b"def "
+LENGTH = 400
+
+
+def main() -> int:
+    """Run the demonstration and return the exit code (130 after Ctrl-C)."""
+    from unrolled.tasks import Vocabulary, load_language_model, read_text, score, split
+    from unrolled.train import fit
+    from unrolled.train.run import new_model, windows
+
+    config = CONFIG
+    text = read_text(limit=config.limit)
+    vocabulary = Vocabulary()
+    tokens = vocabulary.encode(text)
+    _, validation = windows(config, tokens)
+    # What the model predicts is exactly this: the split's first byte is only ever an input.
+    learned = len(split(tokens, config.validation_fraction, config.validation_limit)[0])
+    held_out = text[learned + 1 :][: validation.targets]
+    print(
+        f"The Python sources of the standard library, the first {len(text):,} bytes:\n"
+        f"{learned:,} to learn from, {len(held_out):,} held out. A character is a byte.\n"
+        f"{config.cell}, {config.hidden_size} units, {config.steps} steps of {config.batch_size} "
+        f"streams × {config.window} characters, seed {config.seed}."
+    )
+    model = new_model(config, vocabulary).eval()
+    _show("before training", _sample(model, vocabulary))
+    result = fit(config, RUN)
+    if result.interrupted or result.best is None:
+        print(f"Interrupted after step {result.step}; the checkpoint is {result.last}.")
+        return 130
+    model, vocabulary = load_language_model(result.best)
+    _show("after training", _sample(model, vocabulary))
+    measured = score(model, validation)
+    alone, given = _xz(text[: learned + 1], held_out)
+    print("Held-out text, bits per character:")
+    print(f"  this model                          {measured.bits_per_character:.3f}")
+    print(f"  xz -9, the text learned from first  {given:.3f}")
+    print(f"  xz -9, the held-out text alone      {alone:.3f}")
+    print(f"perplexity  {measured.perplexity:.3f}")
+    print(f"curve       {result.curve}")
+    print(f"checkpoint  {result.best}")
+    print(f'more        unrolled sample {result.run} --prime "class "')
+    return 0
+
+
+def _sample(model: "LanguageModel", vocabulary: "Vocabulary") -> str:
+    import torch
+
+    from unrolled.tasks import generate
+
+    prefix = vocabulary.encode(PRIME)
+    chance = torch.Generator().manual_seed(0)
+    written = generate(model, prefix, LENGTH, temperature=0.8, generator=chance)
+    return vocabulary.decode(torch.cat([prefix, written]))
+
+
+def _show(title: str, text: str) -> None:
+    # An untrained model writes control characters too; they must not reach a terminal.
+    shown = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    rule = "─" * max(0, 72 - len(title))
+    print(f"\n── {title} {rule}\n{shown}\n{'─' * 76}\n", flush=True)
+
+
+def _xz(before: bytes, text: bytes) -> tuple[float, float]:
+    """Bits a byte of `text` compressed alone, and as what it adds to `before` compressed.
+
+    The sizes are whole .xz files as `xz -9` writes them, headers included.
+    """
+    alone = len(lzma.compress(text, preset=9))
+    added = len(lzma.compress(before + text, preset=9)) - len(lzma.compress(before, preset=9))
+    return alone * 8 / len(text), added * 8 / len(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

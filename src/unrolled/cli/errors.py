@@ -1,0 +1,31 @@
+"""Faults of the user's input: one line on stderr, exit code 2, no traceback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["UserError", "told", "told_as_option"]
+
+
+class UserError(Exception):
+    """Something that the user gave cannot be used; the message is the whole story."""
+
+
+@contextmanager
+def told(*kinds: type[Exception]) -> Iterator[None]:
+    """Tell the user about exceptions of these kinds; all others are faults of the library."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(str(error)) from error
+
+
+@contextmanager
+def told_as_option() -> Iterator[None]:
+    """Tell the user about a ValueError of the form "name: wanted …", the name as the option's."""
+    try:
+        yield
+    except ValueError as error:
+        name, wanted, rest = str(error).partition(": wanted ")
+        if not (name.isidentifier() and wanted):
+            raise
+        raise UserError(f"--{name.replace('_', '-')}{wanted}{rest}") from error

@@ -1,0 +1,61 @@
+"""The curve of a training run."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from unrolled.io import write
+
+__all__ = ["loss_curve"]
+
+_TRAINING = "#7a9cc6"
+_VALIDATION = "#b5382a"
+
+
+def loss_curve(rows: Iterable[Mapping[str, str]], path: str | os.PathLike[str]) -> None:
+    """Draw bits per character over steps, with the perplexity on the right, as a PNG.
+
+    Args:
+        rows: of a metrics file: columns `step`, `training_bits_per_character` and
+            `validation_bits_per_character`, empty where not measured.
+        path: the PNG, replaced as a whole.
+    """
+    rows = list(rows)
+    figure = Figure(figsize=(8.0, 4.5), dpi=120, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps, values = _series(rows, "training_bits_per_character")
+    axes.plot(steps, values, color=_TRAINING, linewidth=1.2, label="training")
+    steps, values = _series(rows, "validation_bits_per_character")
+    axes.plot(steps, values, color=_VALIDATION, marker="o", markersize=4, label="validation")
+    if values:
+        axes.annotate(
+            f"{values[-1]:.3f}",
+            (steps[-1], values[-1]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="right",
+            color=_VALIDATION,
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel("bits per character")
+    axes.grid(alpha=0.25)
+    axes.spines["top"].set_visible(False)
+    axes.legend(frameon=False)
+    right = axes.secondary_yaxis("right", functions=(lambda bits: bits, lambda bits: bits))
+    right.set_yticks(axes.get_yticks())
+    right.set_yticklabels([f"{2.0**bits:.3g}" for bits in axes.get_yticks()])
+    right.set_ylabel("perplexity")
+    picture = BytesIO()
+    canvas.print_png(picture)
+    write(path, picture.getvalue())
+
+
+def _series(rows: Iterable[Mapping[str, str]], column: str) -> tuple[list[int], list[float]]:
+    points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    return [step for step, _ in finite], [value for _, value in finite]

@@ -1,0 +1,217 @@
+"""Trees of arrays in one safetensors file, with numpy and without pickle.
+
+A tree is a nesting of dict, list and tuple over arrays and plain values (str, int, float, bool,
+None). The arrays become the file's tensors, the rest becomes JSON in its metadata, so that any
+reader of safetensors sees the arrays under readable names. `unrolled.models.files` is the twin for
+torch tensors and shares the encoding.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+__all__ = ["FileError", "decode", "encode", "load", "parse", "save", "write"]
+
+METADATA_KEY = "unrolled"
+VERSION = 1
+_DTYPES = frozenset(
+    [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+    ]
+)
+
+
+class FileError(ValueError):
+    """A file cannot be read as what was asked for; the message names the file and the fault."""
+
+    def __init__(self, path: str | os.PathLike[str], fault: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {fault}")
+        self.path = Path(path)
+        self.fault = fault
+
+
+def save(path: str | os.PathLike[str], tree: Any) -> None:
+    """Write a tree of numpy arrays and plain values to `path`, whole or not at all.
+
+    Raises:
+        TypeError: a value is neither an array of a storable dtype nor plain, dict, list or tuple.
+    """
+    arrays, metadata = encode(tree, np.ndarray)
+    for name, array in arrays.items():
+        if array.dtype.name not in _DTYPES:
+            raise TypeError(f"{name}: wanted a boolean or numeric array, got dtype {array.dtype}")
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write(path, safetensors.numpy.save(plain, metadata))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read the tree that `save` wrote.
+
+    Raises:
+        FileError: no such file, or it is truncated, corrupt, or not one of ours.
+    """
+    return parse(path, safetensors.numpy.load)
+
+
+def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str, Any]]) -> Any:
+    """Read the tree at `path`; `arrays_of` turns the file's bytes into arrays by name.
+
+    Raises:
+        FileError: no such file, or it is truncated, corrupt, or not one of ours.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(path, error.strerror or str(error)) from None
+    try:
+        arrays = arrays_of(data)
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FileError(path, f"not a whole safetensors file ({error})") from None
+    # safetensors has checked the header by now, but hands out its metadata only for open files.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.get("__metadata__", {})
+    if METADATA_KEY not in metadata:
+        raise FileError(path, "a safetensors file, but not one written by unrolled")
+    try:
+        return decode(metadata[METADATA_KEY], arrays)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise FileError(path, f"its structure is damaged ({error})") from None
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put `data` at `path` in one step: a reader, or a crash, meets the old file or the new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The rename itself must reach the disk; file systems that cannot sync a folder do so alone.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def encode(tree: Any, array: type) -> tuple[dict[str, Any], dict[str, str]]:
+    """Split a tree into its arrays by name and the metadata that holds all the rest.
+
+    Args:
+        tree: nested dict, list and tuple over plain values and instances of `array`.
+        array: the type that counts as an array: `numpy.ndarray`, `torch.Tensor`.
+
+    Raises:
+        TypeError: a value or a key is of another type.
+    """
+    arrays: dict[str, Any] = {}
+    structure = _encode(tree, array, arrays, "")
+    text = json.dumps({"version": VERSION, "tree": structure}, allow_nan=False)
+    return arrays, {METADATA_KEY: text}
+
+
+def decode(text: str, arrays: Mapping[str, Any]) -> Any:
+    """Rebuild the tree from the metadata's text and the arrays by name.
+
+    Raises:
+        ValueError, TypeError, KeyError, IndexError, RecursionError: the text is damaged.
+    """
+    document = json.loads(text)
+    if document["version"] != VERSION:
+        raise ValueError(f"version {document['version']}, this library reads {VERSION}")
+    return _decode(document["tree"], arrays)
+
+
+def _encode(value: Any, array: type, arrays: dict[str, Any], name: str) -> Any:
+    # JSON's own null, booleans, integers, strings and lists stand for themselves. An object has
+    # one key, the tag that says what it stands for.
+    if isinstance(value, array):
+        key = _unused(name or "array", arrays)
+        arrays[key] = value
+        return {"array": key}
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, list | tuple):
+        items = [_encode(v, array, arrays, f"{name}.{i}") for i, v in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict):
+        return _encode_dict(value, array, arrays, name)
+    where = name.lstrip(".") or "the tree"
+    raise TypeError(f"{where}: wanted an array or a plain value, got {type(value).__name__}")
+
+
+def _encode_dict(value: dict[Any, Any], array: type, arrays: dict[str, Any], name: str) -> Any:
+    for key in value:
+        if not isinstance(key, str | int | float | bool | tuple | None):
+            raise TypeError(f"{name}: wanted a plain key, got {type(key).__name__}")
+    named = {key: f"{name}.{key}" if name else str(key) for key in value}
+    encoded = [(k, _encode(v, array, arrays, named[k])) for k, v in value.items()]
+    if all(isinstance(key, str) for key in value):
+        return {"dict": dict(encoded)}
+    return {"items": [[_encode(k, _NoArray, {}, name), v] for k, v in encoded]}
+
+
+def _decode(value: Any, arrays: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    ((tag, content),) = value.items()
+    match tag:
+        case "array":
+            return arrays[content]
+        case "float":
+            return float(content)
+        case "tuple":
+            return tuple(_decode(v, arrays) for v in content)
+        case "dict":
+            return {k: _decode(v, arrays) for k, v in content.items()}
+        case "items":
+            return {_decode(k, arrays): _decode(v, arrays) for k, v in content}
+    raise ValueError(f"unknown tag {tag!r}")
+
+
+class _NoArray:
+    """Nothing is an instance of it: keys hold no arrays."""
+
+
+def _unused(name: str, arrays: dict[str, Any]) -> str:
+    name = name.lstrip(".").encode("utf-8", "replace").decode()
+    if name not in arrays and name != "__metadata__":
+        return name
+    number = 2
+    while f"{name}#{number}" in arrays:
+        number += 1
+    return f"{name}#{number}"

@@ -1,0 +1,299 @@
+"""The command line: fast help, one-line errors, and train, Ctrl-C, sample, resume in processes."""
+
+import lzma
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unrolled import __version__
+from unrolled.cli import demo
+from unrolled.cli.app import run
+from unrolled.models import load_tree
+from unrolled.tasks import read_text
+from unrolled.train import LanguageModelConfig, fit
+from unrolled.train.callbacks import read_rows
+
+SMALL = [
+    "--hidden-size", "16", "--embedding-size", "4", "--batch-size", "8", "--window", "16",
+    "--log-every", "5", "--accelerator", "cpu",
+]  # fmt: skip
+
+
+def command(*arguments: object) -> list[str]:
+    code = "from unrolled.cli import main; main()"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120
+    )
+
+
+# Help
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "lm", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from unrolled.cli.app import run; run(sys.argv[1:]);"
+        "heavy = {'torch', 'lightning', 'numpy', 'matplotlib', 'safetensors'} & sys.modules.keys();"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_help_is_fast() -> None:
+    def seconds() -> float:
+        """Of processor time: what a neighbour on the machine takes does not count."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command("--help"), capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_every_option_has_a_help_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["train", "lm", "--help"], ["sample", "--help"]):
+        assert run(arguments) == 0
+        options = re.findall(r"\n  (--[\w-]+)(?: <[\w\[\]]+>)?( *)(\S*)", capsys.readouterr().out)
+        assert len(options) >= 6
+        assert [name for name, _, text in options if not text] == []
+
+
+def test_version_and_bare_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"unrolled {__version__}\n"
+    assert run([]) == 0
+    assert "sample" in capsys.readouterr().out
+    assert run(["train"]) == 0
+    assert "lm" in capsys.readouterr().out
+
+
+# Errors
+
+SAMPLE = ["sample", "run", "--prime", "s"]
+FAULTS: list[tuple[list[str], str]] = [
+    (["paint"], "No such command 'paint'"),
+    (["train", "lm", "--hiden", "3"], "No such option: --hiden"),
+    (["train", "lm", "--steps", "many"], "'--steps': .* valid integer.*, got 'many'"),
+    (["train", "lm", "--clip=big"], "'--clip': .* valid number.*, got 'big'"),
+    (["train", "lm", "--steps", "0"], "--steps: wanted at least 1, got 0"),
+    (["train", "lm", "--cell", "gru"], "--cell: wanted one of GRU, LSTM, RNN, got 'gru'"),
+    (["train", "lm", "--input", "bag"], "--input: wanted one of embedding, one-hot, got 'bag'"),
+    (["train", "lm", "--validation-fraction", "1"], "--validation-fraction: wanted .* got 1.0"),
+    (["train", "lm", "absent"], "absent: wanted a file or a folder"),
+    (["train", "lm", "empty"], "empty: wanted some text, found none"),
+    (["train", "lm", "short"], "text: wanted at least 4097 tokens .* got"),
+    (["train", "lm", "short", "--run", "."], "--run: wanted a new or an empty folder, got ."),
+    (["train", "lm", "short", "--run", "short"], "--run: wanted a new or an empty folder"),
+    (["train", "lm", "short", "--run", "short/in"], "Not a directory"),
+    (["train", "lm", "--resume", "absent"], r"absent/config\.json: No such file"),
+    (["train", "lm", "short", "--resume", "absent"], "--resume: wanted only .* got also paths"),
+    (["train", "lm", "--cell", "LSTM", "--resume", "x"], "--resume: wanted only .* got also cell"),
+    (["train", "lm", "--resume", "absent", "--steps", "0"], "--steps: wanted at least 1, got 0"),
+    (["sample"], "Missing argument 'run'"),
+    (["sample", "absent"], "RUN: wanted a run's folder or a checkpoint file, there is no absent"),
+    (["sample", "folder"], "RUN: wanted a run's folder, but folder holds no checkpoint"),
+    (["sample", "short"], "short: not a whole safetensors file"),
+    (["sample", "run/cut.safetensors"], r"cut\.safetensors: not a whole safetensors file"),
+    (
+        ["sample", "run", "--prime", "s", "--top-p", "1.5"],
+        "--top-p: wanted above 0 and at most 1, got 1.5",
+    ),
+    ([*SAMPLE, "--top-k", "0"], "--top-k: wanted 1 or more, got 0"),
+    (
+        ["sample", "run", "--prime", "s", "--temperature", "-1"],
+        "--temperature: wanted 0 or more, got -1",
+    ),
+    ([*SAMPLE, "--length", "-1"], "--length: wanted 0 or more, got -1"),
+    ([*SAMPLE, "--seed", "-1"], "--seed: wanted at least 0"),
+    (["sample", "run", "--prime", ""], "--prime: wanted one character or more"),
+    (["sample", "run", "--prime", "§"], "text: wanted characters of the vocabulary, got '§'"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with texts, a run of two steps, and that run's checkpoint cut in half."""
+    place = tmp_path_factory.mktemp("cli")
+    (place / "empty").touch()
+    (place / "short").write_bytes(b"short " * 50)
+    (place / "folder").mkdir()
+    config = LanguageModelConfig(
+        paths=(str(place / "short"),), vocabulary="characters", hidden_size=4, batch_size=2,
+        window=8, steps=2, accelerator="cpu",
+    )  # fmt: skip
+    last = fit(config, place / "run", progress=False).last
+    data = last.read_bytes()
+    (place / "run" / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "said"), FAULTS, ids=[" ".join(a) for a, _ in FAULTS])
+def test_a_users_error_is_one_line(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(Path().rglob("*"))
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(f"unrolled: .*{said}.*\n", error), error
+    assert [path for path in Path().rglob("*") if path not in before and path.name != "runs"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "lm", str(place / "short"), "--run", str(folder), "--accelerator", "gpu"]
+    assert run(arguments) == 2
+    assert "--accelerator: wanted a GPU, but torch sees none" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_sampling_is_seeded_and_continues_the_prime(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+
+    def sample(*arguments: str) -> str:
+        assert run(["sample", "run", "--prime", "sho", "--length", "20", *arguments]) == 0
+        return capsys.readouterr().out
+
+    text = sample("--seed", "1")
+    assert re.fullmatch(r"sho[short ]{20}\n", text)
+    assert sample("--seed", "1") == text
+    assert sample("--seed", "2") != text
+    assert sample("--temperature", "0", "--seed", "1") == sample("--top-k", "1", "--seed", "2")
+
+
+# Whole jobs
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_that_samples_and_resumes(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(read_text(limit=20_000))
+    endless = ["--steps", "1000000", "--validate-every", "10000000"]
+    training = subprocess.Popen(
+        command("train", "lm", "text", *SMALL, *endless),
+        cwd=tmp_path,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    metrics = tmp_path / "runs" / "lm" / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while len(read_rows(metrics)) < 3 and time.monotonic() < deadline:
+        assert training.poll() is None
+        time.sleep(0.05)
+    training.send_signal(signal.SIGINT)
+    out, error = training.communicate(timeout=30)
+    assert training.returncode == 130, error
+    interrupted = re.fullmatch(
+        r"unrolled: interrupted after step (\d+), the checkpoint is runs/lm/last\.safetensors; "
+        r"go on with: unrolled train lm --resume runs/lm",
+        error.splitlines()[-1],
+    )
+    assert interrupted, error
+    assert "curve       runs/lm/curve.png" in out
+    assert (tmp_path / "runs/lm/curve.png").read_bytes().startswith(b"\x89PNG")
+    step = int(interrupted[1])
+    assert load_tree(tmp_path / "runs/lm/last.safetensors")["global_step"] == step
+
+    sampled = call("sample", "runs/lm", "--prime", "def ", "--length", 50, cwd=tmp_path)
+    assert sampled.returncode == 0, sampled.stderr
+    assert sampled.stderr == ""
+    assert sampled.stdout.startswith("def ")
+
+    resumed = call("train", "lm", "--resume", "runs/lm", "--steps", step + 5, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(rf"step +{step + 5}  validation loss", resumed.stderr), resumed.stderr
+    assert sorted(file.name for file in (tmp_path / "runs" / "lm").iterdir()) == [
+        "best.safetensors", "config.json", "curve.png", "last.safetensors", "metrics.csv",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_runs_get_folders_of_their_own(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lm", "lm-2"):
+        assert run(["train", "lm", str(place / "short"), *SMALL, "--steps", "1"]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"run         runs/{name}\n")
+        assert f"runs/{name}/best.safetensors, runs/{name}/last.safetensors" in out
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["lm", "lm-2"]
+    assert list(Path().iterdir()) == [Path("runs")]
+
+
+@pytest.mark.slow
+def test_the_demo_prints_the_same_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config: dict[str, Any] = {"limit": 50_000, "hidden_size": 16, "batch_size": 8, "steps": 40}
+    config |= {"validate_every": 20, "cell": "LSTM", "accelerator": "cpu"}
+    monkeypatch.setattr(demo, "CONFIG", LanguageModelConfig(**config))
+    monkeypatch.chdir(tmp_path)
+    assert demo.main() == 0
+    first = capsys.readouterr()
+    assert demo.main() == 0
+    assert capsys.readouterr() == first
+    for said in (
+        "47,500 to learn from, 2,496 held out",
+        "before training",
+        "after training",
+        "xz -9, the text learned from first",
+        "curve       runs/demo/curve.png",
+        "checkpoint  runs/demo/best.safetensors",
+    ):
+        assert said in first.out
+    assert Path("runs/demo/curve.png").is_file()
+    bits = float(re.findall(r"this model +([\d.]+)", first.out)[0])
+    assert 2.0 < bits < 8.0
+    measured = [float(x) for x in re.findall(r"([\d.]+) bits/char", first.err)]
+    assert len(measured) == 2
+    assert bits == pytest.approx(min(measured), abs=1e-3)
+
+
+def test_xz_is_measured_in_bits_a_byte() -> None:
+    before, text = os.urandom(4000), os.urandom(4000)
+    alone, given = demo._xz(before, text)
+    assert alone == len(lzma.compress(text, preset=9)) / 500
+    assert alone > 8.0
+    assert given == pytest.approx(8.0, abs=0.1)
+    assert demo._xz(text, text)[1] < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/usr/bin/xz").exists(), reason="the xz program is not installed")
+def test_xz_is_what_the_program_writes() -> None:
+    text = read_text(limit=100_000)
+    packed = subprocess.run(["xz", "-9", "--stdout"], input=text, capture_output=True, check=True)
+    assert demo._xz(b"", text)[0] == pytest.approx(len(packed.stdout) * 8 / len(text), rel=1e-3)

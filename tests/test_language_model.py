@@ -1,0 +1,352 @@
+"""The language model, its text and its generation, against values that can be worked out."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from unrolled.io import FileError
+from unrolled.models import LanguageModel, OneHot, load_tree, save_tree
+from unrolled.models.language import CellName, InputName
+from unrolled.tasks import (
+    Score,
+    TextError,
+    Vocabulary,
+    Windows,
+    detach,
+    distribution,
+    generate,
+    load_language_model,
+    loss,
+    read_text,
+    score,
+    split,
+    standard_library,
+)
+
+V = 11
+
+
+def small(cell: CellName = "GRU", input: InputName = "embedding", layers: int = 1) -> LanguageModel:
+    return LanguageModel(V, 8, cell, layers, input, embedding_size=5).eval()
+
+
+# One-hot and embedding
+
+
+def test_an_embedding_is_the_one_hot_product() -> None:
+    tokens = torch.randint(V, (7, 3))
+    embedding = nn.Embedding(V, 5)
+    assert torch.equal(embedding(tokens), OneHot(V)(tokens) @ embedding.weight)
+
+
+def test_one_hot_is_ones_in_the_right_places() -> None:
+    assert OneHot(3)(torch.tensor([[2, 0]])).tolist() == [[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]
+    assert OneHot(3).double()(torch.tensor(1)).dtype == torch.float64
+    assert OneHot(3).state_dict() == {}
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        OneHot(3)(torch.tensor([3]))
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
+def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: CellName) -> None:
+    embedded, direct = small(cell), small(cell, "one-hot")
+    state = {k: v for k, v in embedded.state_dict().items() if not k.startswith("encoder")}
+    # W_ih (E i) = (W_ih Eᵀ) one-hot(i)
+    folded = state["recurrent.weight_ih_l0"] @ embedded.encoder.weight.t()
+    direct.load_state_dict(state | {"recurrent.weight_ih_l0": folded})
+    tokens = torch.randint(V, (9, 2))
+    torch.testing.assert_close(direct(tokens)[0], embedded(tokens)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"hidden_size": 0}, "hidden_size: wanted at least 1, got 0"),
+        ({"cell": "gru"}, "cell: wanted one of GRU, LSTM, RNN, got 'gru'"),
+        ({"input": "one_hot"}, "input: wanted one of embedding, one-hot, got 'one_hot'"),
+        ({"dropout": 1.0}, r"dropout: wanted a probability in \[0, 1\), got 1.0"),
+    ],
+)
+def test_the_model_names_a_wrong_argument(arguments: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        LanguageModel(V, **arguments)
+
+
+# Loss and measures
+
+
+def test_a_uniform_model_needs_log2_v_bits() -> None:
+    model = small()
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    measured = score(model, Windows(torch.randint(V, (200,)), 3, 10, partial=True))
+    assert measured.bits_per_character == pytest.approx(math.log2(V), rel=1e-6)
+    assert measured.perplexity == pytest.approx(V, rel=1e-6)
+    assert measured.tokens == 198
+
+
+def test_units_of_a_score() -> None:
+    assert Score(math.log(2)).bits_per_character == 1.0
+    assert Score(0.0).perplexity == 1.0
+    assert Score(1e6).perplexity == math.inf
+
+
+def test_the_loss_is_the_mean_over_all_tokens() -> None:
+    logits, targets = torch.randn(4, 3, V), torch.randint(V, (4, 3))
+    each = [
+        -math.log(math.exp(logits[t, n, targets[t, n]]) / logits[t, n].exp().sum())
+        for t in range(4)
+        for n in range(3)
+    ]
+    assert loss(logits, targets).item() == pytest.approx(sum(each) / 12, rel=1e-5)
+
+
+# Windows and carried state
+
+
+def test_windows_cut_the_text_into_streams() -> None:
+    windows = Windows(torch.arange(15, dtype=torch.uint8), streams=2, length=3)
+    assert (len(windows), windows.targets) == (2, 12)
+    first, second = windows
+    assert first.inputs.t().tolist() == [[0, 1, 2], [7, 8, 9]]
+    assert first.targets.t().tolist() == [[1, 2, 3], [8, 9, 10]]
+    assert second.inputs.t().tolist() == [[3, 4, 5], [10, 11, 12]]
+    assert (first.first, second.first) == (True, False)
+    assert first.inputs.dtype == torch.int64
+
+
+def test_a_partial_window_takes_the_rest() -> None:
+    windows = Windows(torch.arange(15), streams=2, length=4, partial=True)
+    assert [w.inputs.shape[0] for w in windows] == [4, 3]
+    seen = sorted(t for w in windows for t in w.targets.flatten().tolist())
+    assert seen == list(range(1, 15))
+    assert windows.targets == 14
+    assert [w.inputs.shape[0] for w in Windows(torch.arange(15), 2, 4)] == [4]
+
+
+def test_windows_go_on_for_ever_from_anywhere() -> None:
+    windows = Windows(torch.arange(13), streams=2, length=2)
+    stream = windows.endless(start=4)
+    assert [int(next(stream).inputs[0, 0]) for _ in range(4)] == [2, 4, 0, 2]
+    assert next(windows.endless(3)).first
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
+def test_windows_with_carried_state_equal_one_long_sequence(cell: CellName) -> None:
+    model = small(cell, layers=2)
+    windows = Windows(torch.randint(V, (61,)), streams=3, length=7, partial=True)
+    whole, _ = model(torch.cat([w.inputs for w in windows]))
+    state, parts = None, []
+    for window in windows:
+        logits, state = model(window.inputs, state)
+        state = detach(state)
+        parts.append(logits)
+    torch.testing.assert_close(torch.cat(parts), whole)
+    wanted = loss(whole, torch.cat([w.targets for w in windows])).item()
+    assert score(model, windows).loss == pytest.approx(wanted, rel=1e-6)
+
+
+def test_each_pass_begins_from_zero_state() -> None:
+    model = small()
+    windows = Windows(torch.randint(V, (41,)), streams=2, length=5)
+    twice = score(model, [*windows, *windows])
+    assert twice.loss == pytest.approx(score(model, windows).loss, rel=1e-9)
+
+
+def test_the_end_of_the_text_is_for_validation() -> None:
+    training, validation = split(torch.arange(100), 0.1)
+    assert (training.tolist(), validation.tolist()) == (list(range(90)), list(range(90, 100)))
+    assert len(split(torch.arange(100), 0.5, limit=7)[1]) == 7
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (lambda: Windows(torch.arange(20), 4, 5), "at least 21 tokens for 4 streams .* got 20"),
+        (lambda: Windows(torch.arange(0), 1, 1), "at least 2 tokens"),
+        (lambda: split(torch.arange(10), 0.01), "got 10 in all, 0 of them for validation"),
+        (lambda: split(torch.arange(3), 0.6), "got 3 in all, 2 of them for validation"),
+    ],
+)
+def test_short_texts_are_told(does: Callable[[], object], said: str) -> None:
+    with pytest.raises(TextError, match=said):
+        does()
+
+
+# Generation
+
+LOGITS = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2], dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ({}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        ({"temperature": 0.0}, [0, 1, 0, 0, 0]),
+        ({"temperature": 1e-300}, [0, 1, 0, 0, 0]),
+        ({"temperature": 0.5}, [0.01, 0.16, 0.0025, 0.0625, 0.04]),
+        ({"top_k": 1}, [0, 1, 0, 0, 0]),
+        ({"top_k": 2}, [0, 0.4, 0, 0.25, 0]),
+        ({"top_k": 99}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        # 0.4 + 0.25 = 0.65 falls short of 0.7; with 0.2 it is reached.
+        ({"top_p": 0.7}, [0, 0.4, 0, 0.25, 0.2]),
+        ({"top_p": 0.6}, [0, 0.4, 0, 0.25, 0]),
+        ({"top_p": 0.39}, [0, 1, 0, 0, 0]),
+        ({"top_p": 1e-9}, [0, 1, 0, 0, 0]),
+        # Of 0.4, 0.25, 0.2 the first is 0.47 and the first two are 0.76.
+        ({"top_k": 3, "top_p": 0.75}, [0, 0.4, 0, 0.25, 0]),
+        ({"top_k": 3, "top_p": 0.77}, [0, 0.4, 0, 0.25, 0.2]),
+    ],
+)
+def test_distributions_by_hand(arguments: dict, wanted: list[float]) -> None:
+    expected = torch.tensor(wanted, dtype=torch.float64)
+    torch.testing.assert_close(distribution(LOGITS, **arguments), expected / expected.sum())
+
+
+def test_ties_keep_exactly_k() -> None:
+    assert distribution(torch.zeros(6), top_k=4).count_nonzero() == 4
+    assert distribution(torch.zeros(4), top_p=0.5).count_nonzero() == 2
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
+def test_greedy_generation_is_the_argmax_of_the_whole_sequence(cell: CellName) -> None:
+    model, prefix = small(cell, layers=2), torch.randint(V, (4,))
+    written = generate(model, prefix, 12, temperature=0.0)
+    logits, _ = model(torch.cat([prefix, written]).unsqueeze(1))
+    assert written.tolist() == logits[3:-1, 0].argmax(-1).tolist()
+    assert torch.equal(generate(model, prefix, 12, temperature=5.0, top_k=1), written)
+
+
+def test_the_seed_decides_what_is_written() -> None:
+    model, prefix = small(), torch.tensor([1])
+
+    def write(seed: int) -> list[int]:
+        return generate(model, prefix, 30, generator=torch.Generator().manual_seed(seed)).tolist()
+
+    assert write(1) == write(1)
+    assert write(1) != write(2)
+    before = torch.get_rng_state()
+    write(3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_draws_follow_the_distribution() -> None:
+    model = small()
+    nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.linspace(-1.0, 1.0, V)
+    written = generate(model, torch.tensor([0]), 4000, generator=torch.Generator().manual_seed(0))
+    wanted = torch.softmax(model.head.bias, 0) * 4000
+    chi_square = ((torch.bincount(written, minlength=V) - wanted) ** 2 / wanted).sum()
+    assert chi_square < 30  # ten degrees of freedom: more in one of a thousand
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"temperature": -1.0}, "temperature: wanted 0 or more, got -1.0"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_k": 0}, "top_k: wanted 1 or more, got 0"),
+        ({"top_p": 0.0}, "top_p: wanted above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.5}, "top_p: wanted above 0 and at most 1, got 1.5"),
+        ({"length": -1}, "length: wanted 0 or more, got -1"),
+        ({"prefix": torch.tensor([], dtype=torch.int64)}, "prefix: wanted one token or more"),
+    ],
+)
+def test_generation_names_a_wrong_argument(arguments: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        generate(small(), **({"prefix": torch.tensor([0]), "length": 1} | arguments))
+
+
+# Text and vocabulary
+
+
+def test_folders_are_read_in_order(tmp_path: Path) -> None:
+    names = ["b/z.txt", "b/a.txt", "a.txt", "c.py", ".hidden", ".git/x.txt", "site-packages/y.txt"]
+    random.Random(0).shuffle(names)
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{name};")
+    (tmp_path / "picture.txt").write_bytes(b"PNG\0\1\2")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "dangling.txt").symlink_to(tmp_path / "nowhere")
+    assert read_text([tmp_path]) == b"a.txt;\nc.py;\ncaf\xe9\nb/a.txt;\nb/z.txt;"
+    assert read_text([tmp_path], suffixes=[".py"]) == b"c.py;"
+    assert read_text([tmp_path / "c.py", tmp_path / "a.txt"]) == b"c.py;\na.txt;"
+    assert read_text([tmp_path], limit=9) == b"a.txt;\nc."
+    assert read_text([tmp_path / "picture.txt"]) == b"PNG\0\1\2"
+
+
+def test_without_paths_the_text_is_the_standard_library() -> None:
+    files = list(standard_library())
+    assert {"argparse.py", "random.py"} <= {file.name for file in files}
+    assert not [file for file in files if "site-packages" in file.parts]
+    assert all(file.suffix == ".py" for file in files)
+    text = read_text(limit=100_000)
+    assert len(text) == 100_000
+    assert text == read_text(limit=100_000)
+    assert files[0].read_bytes().startswith(text[:100])
+
+
+def test_unusable_text_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TextError, match="absent: wanted a file or a folder"):
+        read_text([tmp_path / "absent"])
+    with pytest.raises(TextError, match="wanted some text, found none"):
+        read_text([tmp_path])
+    (tmp_path / "empty").touch()
+    with pytest.raises(TextError, match=r"in files ending in \.md, found none"):
+        read_text([tmp_path], suffixes=[".md"])
+
+
+def test_bytes_are_a_vocabulary_of_any_text() -> None:
+    vocabulary = Vocabulary()
+    text = "naïve — 猫\n".encode()
+    assert len(vocabulary) == 256
+    assert bytes(vocabulary.encode(text).tolist()) == text
+    assert vocabulary.decode(vocabulary.encode(text)) == text.decode()
+    assert vocabulary.decode([0x66, 0xFF]) == "f\ufffd"
+    assert vocabulary.encode(b"").tolist() == []
+
+
+def test_characters_are_numbered_as_seen() -> None:
+    vocabulary = Vocabulary.of("hello 猫".encode())
+    assert vocabulary.characters == " ehlo猫"
+    assert vocabulary.encode("ohé"[:2].encode()).tolist() == [4, 2]
+    assert vocabulary.decode(torch.tensor([5, 1])) == "猫e"
+    assert Vocabulary.from_state(vocabulary.state()).characters == vocabulary.characters
+    with pytest.raises(TextError, match="got 'x' 'é'"):
+        vocabulary.encode("héx".encode())
+    with pytest.raises(ValueError, match="each character once"):
+        Vocabulary("aa")
+
+
+# Reading a model back
+
+
+def test_a_model_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+    model = small("LSTM", "one-hot", layers=2)
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    vocabulary = Vocabulary("abcdefghijk")
+    tree = {"model": model.arguments, "vocabulary": vocabulary.state(), "state_dict": weights}
+    save_tree(tmp_path / "m", tree)
+    loaded, known = load_language_model(tmp_path / "m")
+    tokens = torch.randint(V, (5, 2))
+    assert torch.equal(loaded(tokens)[0], model(tokens)[0])
+    assert known.characters == "abcdefghijk"
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("missing", ["model", "vocabulary", "state_dict"])
+def test_a_file_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
+    model = small()
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tree = {"model": model.arguments, "vocabulary": Vocabulary().state(), "state_dict": weights}
+    del tree[missing]
+    save_tree(tmp_path / "m", tree)
+    with pytest.raises(FileError, match="m: holds no language model"):
+        load_language_model(tmp_path / "m")
+    assert missing not in load_tree(tmp_path / "m")

@@ -1,0 +1,325 @@
+"""Training runs: they learn, they stop gracefully, and they go on to the same bits."""
+
+import csv
+import dataclasses
+import io
+import math
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from unrolled.diagnostics import loss_curve
+from unrolled.io import FileError
+from unrolled.models import load_tree
+from unrolled.tasks import Score, TextError, load_language_model, read_text, score
+from unrolled.train import LanguageModelConfig, Result, fit, resume
+from unrolled.train.callbacks import COLUMNS, Metrics, read_rows
+from unrolled.train.module import rate_factor
+from unrolled.train.progress import bar, clock
+from unrolled.train.run import windows
+
+pytestmark = pytest.mark.slow
+
+STEPS = 30
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> LanguageModelConfig:
+    """Dropout draws from torch's generator; the training text holds nine windows, so 30 wrap."""
+    (tmp_path / "text").write_bytes(read_text(limit=1300))
+    return LanguageModelConfig(
+        paths=(str(tmp_path / "text"),),
+        hidden_size=8,
+        embedding_size=4,
+        num_layers=2,
+        dropout=0.2,
+        batch_size=4,
+        window=32,
+        validation_fraction=0.1,
+        steps=STEPS,
+        validate_every=10,
+        log_every=4,
+        accelerator="cpu",
+    )
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Send this process SIGINT while it is in the given step, or in the validation after it."""
+    begin, measure = Metrics.on_train_batch_end, Metrics.on_validation_end
+
+    def arm(step: int, validation: bool = False) -> None:
+        def on_train_batch_end(self: Metrics, trainer: Any, *rest: Any) -> None:
+            if trainer.global_step == step and not validation:
+                signal.raise_signal(signal.SIGINT)
+            begin(self, trainer, *rest)
+
+        def on_validation_end(self: Metrics, trainer: Any, *rest: Any) -> None:
+            if trainer.global_step == step and validation:
+                signal.raise_signal(signal.SIGINT)
+            measure(self, trainer, *rest)
+
+        monkeypatch.setattr(Metrics, "on_train_batch_end", on_train_batch_end)
+        monkeypatch.setattr(Metrics, "on_validation_end", on_validation_end)
+
+    return arm
+
+
+def assert_same(got: Any, wanted: Any, place: str = "") -> None:
+    """Equal to the bit, except the seconds."""
+    assert type(got) is type(wanted), place
+    if isinstance(wanted, Tensor):
+        assert torch.equal(got, wanted), place
+    elif isinstance(wanted, dict):
+        assert got.keys() == wanted.keys(), place
+        for key in wanted.keys() - {"seconds"}:
+            assert_same(got[key], wanted[key], f"{place}.{key}")
+    elif isinstance(wanted, list | tuple):
+        assert len(got) == len(wanted), place
+        for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
+            assert_same(a, b, f"{place}.{i}")
+    else:
+        assert got == wanted, place
+
+
+def what_was_learned(path: Path) -> dict[str, Any]:
+    """All of a checkpoint but Lightning's own counters of loops."""
+    tree = load_tree(path)
+    assert {"state_dict", "optimizer_states", "lr_schedulers", "carried", "random"} < tree.keys()
+    del tree["loops"]
+    return tree
+
+
+def rows_but_seconds(path: Path) -> list[dict[str, str]]:
+    return [row | {"seconds": ""} for row in read_rows(path)]
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+@pytest.mark.parametrize(
+    ("step", "validation"), [(1, False), (13, False), (18, False), (20, False), (20, True)]
+)
+def test_a_resumed_run_reaches_the_same_bits(
+    tmp_path: Path, config: LanguageModelConfig, interrupt_at: Any, cell: str, step: int,
+    validation: bool,
+) -> None:  # fmt: skip
+    config = dataclasses.replace(config, cell=cell)
+    whole = fit(config, tmp_path / "whole", progress=False)
+    assert (whole.step, whole.interrupted) == (STEPS, False)
+    interrupt_at(step, validation)
+    first = fit(config, tmp_path / "parts", progress=False)
+    assert (first.step, first.interrupted) == (step, True)
+    # What a killed process may leave behind its last checkpoint.
+    with open(first.metrics, "a") as file:
+        file.write(f"{step + 1},1,1.0,1.0,1.0,1.0,1.0,,,\n{step + 2},1,")
+    torch.manual_seed(99)
+    second = resume(tmp_path / "parts", progress=False)
+    assert (second.step, second.interrupted) == (STEPS, False)
+    for name in ("last.safetensors", "best.safetensors"):
+        got, wanted = (what_was_learned(result.run / name) for result in (second, whole))
+        assert_same(got, wanted)
+    assert rows_but_seconds(second.metrics) == rows_but_seconds(whole.metrics)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_harms_no_checkpoint(
+    tmp_path: Path, config: LanguageModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(self: Metrics, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == 13:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Metrics, "on_train_batch_end", twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "run", progress=False)
+    assert load_tree(tmp_path / "run" / "last.safetensors")["global_step"] == 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_place_and_carried_state_are_those_of_the_last_step(
+    tmp_path: Path, config: LanguageModelConfig, interrupt_at: Any
+) -> None:
+    training, _ = windows(config, torch.zeros(1300, dtype=torch.uint8))
+    assert len(training) == 9
+    interrupt_at(13)
+    tree = load_tree(fit(config, tmp_path / "run", progress=False).last)
+    assert tree["global_step"] == 13
+    assert tree["LanguageData"]["next_window"] == 4
+    assert tree["carried"].shape == (2, 4, 8)
+
+
+def test_the_seed_fixes_every_bit(tmp_path: Path, config: LanguageModelConfig) -> None:
+    a, b = (fit(config, tmp_path / name, progress=False).last for name in "ab")
+    c = fit(dataclasses.replace(config, seed=1), tmp_path / "c", progress=False).last
+    assert_same(what_was_learned(a), what_was_learned(b))
+    key = "model.recurrent.weight_hh_l0"
+    assert not torch.equal(load_tree(a)["state_dict"][key], load_tree(c)["state_dict"][key])
+
+
+@pytest.mark.parametrize(
+    ("input", "cell", "vocabulary"),
+    [("one-hot", "GRU", "bytes"), ("embedding", "LSTM", "characters")],
+)
+def test_it_learns_a_text_by_heart(tmp_path: Path, input: str, cell: str, vocabulary: str) -> None:
+    (tmp_path / "text").write_text("the quick brown fox, " * 100)
+    config = LanguageModelConfig(
+        paths=(str(tmp_path / "text"),), input=input, cell=cell, vocabulary=vocabulary,
+        hidden_size=32, batch_size=8, window=16, steps=300, validate_every=100,
+        learning_rate=0.02, validation_fraction=0.3, accelerator="cpu",
+    )  # fmt: skip
+    result = fit(config, tmp_path / "run", progress=False)
+    assert result.validation is not None
+    assert result.best is not None
+    assert result.validation.bits_per_character < 0.2
+    model, vocabulary_read = load_language_model(result.best)
+    assert len(vocabulary_read) == (256 if vocabulary == "bytes" else 17)
+    tokens = vocabulary_read.encode(read_text(config.paths))
+    measured = score(model, windows(config, tokens)[1])
+    assert measured.loss == pytest.approx(result.validation.loss, abs=1e-3)
+
+
+def test_a_finished_run_can_go_on(tmp_path: Path, config: LanguageModelConfig) -> None:
+    config = dataclasses.replace(config, steps=14, schedule="constant")
+    fit(config, tmp_path / "run", progress=False)
+    longer = resume(tmp_path / "run", steps=25, progress=False)
+    assert longer.step == 25
+    assert [row["step"] for row in read_rows(longer.metrics)] == (
+        ["4", "8", "10", "12", "14", "16", "20", "20", "24", "25"]
+    )
+    again = resume(tmp_path / "run", progress=False)
+    assert (again.step, again.interrupted) == (25, False)
+
+
+def test_gradients_are_clipped(tmp_path: Path, config: LanguageModelConfig) -> None:
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(math.hypot(*(g.norm().item() for g in gradients if g is not None)))
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        fit(dataclasses.replace(config, clip=0.0), tmp_path / "free", progress=False)
+        assert max(norms) > 0.1
+        norms.clear()
+        fit(dataclasses.replace(config, clip=0.01), tmp_path / "clipped", progress=False)
+        assert max(norms) <= 0.01 * 1.001
+    finally:
+        handle.remove()
+
+
+def test_a_run_writes_its_files_and_nothing_else(
+    tmp_path: Path,
+    config: LanguageModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    shown = io.StringIO()
+    result = fit(config, tmp_path / "run", progress=shown)
+    assert list(Path().iterdir()) == []
+    assert sorted(file.name for file in result.run.iterdir()) == [
+        "best.safetensors", "config.json", "curve.png", "last.safetensors", "metrics.csv",
+    ]  # fmt: skip
+    assert capfd.readouterr() == ("", "")
+    lines = shown.getvalue().splitlines()
+    assert [line.split("  validation ")[0].split() for line in lines] == [
+        ["step", str(step)] for step in (10, 20, 30)
+    ]
+    assert result.validation is not None
+    assert lines[-1].endswith(f"{result.validation.bits_per_character:.4f} bits/char  perplexity "
+                              f"{result.validation.perplexity:.3f}")  # fmt: skip
+
+
+def test_metrics_are_means_in_consistent_units(tmp_path: Path, config: LanguageModelConfig) -> None:
+    result = fit(config, tmp_path / "run", progress=False)
+    with open(result.metrics, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    for row in rows:
+        part = "training" if row["training_loss"] else "validation"
+        measured = Score(float(row[f"{part}_loss"]))
+        bits, perplexity = (row[f"{part}_{x}"] for x in ("bits_per_character", "perplexity"))
+        assert float(bits) == pytest.approx(measured.bits_per_character, abs=2e-6)
+        assert float(perplexity) == pytest.approx(measured.perplexity, rel=2e-6)
+        assert int(row["tokens"]) == int(row["step"]) * 4 * 32
+    assert rows[0]["step"] == "4"
+    # Before anything is learned, a loss is near that of the uniform distribution.
+    assert float(rows[0]["training_bits_per_character"]) == pytest.approx(8.0, abs=0.3)
+
+
+def refused(tmp_path: Path, run: str) -> Result:
+    return resume(tmp_path / run, progress=False)
+
+
+def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelConfig) -> None:
+    with pytest.raises(FileError, match=r"config\.json: No such file"):
+        refused(tmp_path, "absent")
+    run = fit(dataclasses.replace(config, steps=2), tmp_path / "run", progress=False).run
+    shutil.copytree(run, tmp_path / "cut")
+    data = (run / "last.safetensors").read_bytes()
+    (tmp_path / "cut" / "last.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(FileError, match=r"last\.safetensors: not a whole safetensors file"):
+        refused(tmp_path, "cut")
+    shutil.copytree(run, tmp_path / "foreign")
+    (tmp_path / "foreign" / "config.json").write_text('{"hidden": 3}')
+    with pytest.raises(FileError, match=r"config\.json: not a configuration"):
+        refused(tmp_path, "foreign")
+    (tmp_path / "text").write_bytes(read_text(limit=1300).swapcase())
+    with pytest.raises(TextError, match="it has changed since"):
+        refused(tmp_path, "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"steps": 0}, "steps: wanted at least 1, got 0"),
+        ({"clip": -1.0}, "clip: wanted at least 0, got -1.0"),
+        ({"cell": "Gru"}, "cell: wanted one of GRU, LSTM, RNN, got 'Gru'"),
+        ({"validation_fraction": 1.0}, "validation_fraction: wanted above 0 and below 1, got 1.0"),
+        ({"dropout": 1.0}, "dropout: wanted at least 0 and below 1, got 1.0"),
+        ({"learning_rate": math.nan}, "learning_rate: wanted above 0, got nan"),
+    ],
+)
+def test_a_configuration_names_a_wrong_value(arguments: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        LanguageModelConfig(**arguments)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    config = LanguageModelConfig(steps=1050)
+    factors = [rate_factor(step, config) for step in range(1050)]
+    assert factors[0] == 1 / 50
+    assert factors[49] == factors[50] == 1.0
+    assert factors[550] == pytest.approx((1.0 + 0.05) / 2)
+    assert factors[-1] == pytest.approx(0.05, abs=1e-5)
+    constant = LanguageModelConfig(steps=1050, schedule="constant")
+    assert {rate_factor(step, constant) for step in range(49, 1050)} == {1.0}
+    assert rate_factor(0, LanguageModelConfig(steps=1)) == 1.0
+
+
+def test_the_curve_is_a_picture(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, "")
+    rows = [
+        row | {"step": "10", "training_bits_per_character": "5.0"},
+        row | {"step": "20", "training_bits_per_character": "4.0"},
+        row | {"step": "20", "validation_bits_per_character": "4.5"},
+        row | {"step": "30", "validation_bits_per_character": "inf"},
+    ]
+    for name, shown in {"empty": [], "all": rows}.items():
+        loss_curve(shown, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (tmp_path / "all").read_bytes() != (tmp_path / "empty").read_bytes()
+
+
+def test_bars_and_clocks() -> None:
+    assert bar(0.5, 4) == "━━──"
+    assert bar(1.0, 3, "ascii") == "###"
+    assert bar(0.5, -2) == ""
+    assert [clock(s) for s in (0.4, 67, 3723)] == ["0:00", "1:07", "1:02:03"]
