@@ -1,0 +1,55 @@
+"""Fixtures for all tests: seeds, one thread, engines forced and proved, poisoned memory."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from subjects import RUNS, Subject
+from unrolled import engines
+
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("explore", settings.get_profile("steady"), derandomize=False)
+settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=engines.ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each engine, forced; what runs is proved to be it."""
+    with engines.use(request.param), engines.record() as ran:
+        yield request.param
+    assert set(ran) <= {request.param}
+
+
+@pytest.fixture(params=RUNS, ids="-".join)
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """Each cell on each engine that can run it, forced; at least one sweep is proved to run."""
+    kind, name = request.param
+    with engines.use(name), engines.record() as ran:
+        yield Subject(kind, name)
+    assert set(ran) == {name}
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fresh memory holds NaN, so that whoever reads before writing is found out."""
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = before

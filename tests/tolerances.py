@@ -1,0 +1,64 @@
+"""How close is close: the one table of tolerances, with a reason for each, and ``close``.
+
+Errors are measured against the largest wanted value, or 1 where all are smaller: inputs, weights
+and the slopes that backward starts from are of order one, so that is the size of the summands.
+"""
+
+import torch
+from torch import Tensor
+
+TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
+    (torch.float64, "output"): (
+        1e-14,
+        "45 eps of 2.2e-16: sums of at most 40 products in another order, some 10 steps, 4 layers",
+    ),
+    (torch.float64, "gradient"): (
+        1e-13,
+        "as outputs, and weight gradients sum over some 100 tokens in another order",
+    ),
+    (torch.float32, "output"): (
+        1e-6,
+        "8 eps of 1.2e-7: errors of sums of 40 products in another order are random, most cancel",
+    ),
+    (torch.float32, "gradient"): (
+        5e-6,
+        "as outputs, and weight gradients sum over some 100 tokens in another order",
+    ),
+    (torch.bfloat16, "output"): (
+        2**-7,
+        "2 eps, against float64: the state is float32 inside a call, so the only roundings are one "
+        "of each layer's output, at most 4 of at most half an eps, passed on by weights below 1",
+    ),
+    (torch.bfloat16, "gradient"): (
+        2**-5,
+        "8 eps: as outputs, and each layer's rounding enters the slopes of all layers around it, "
+        "whose own gradients are rounded before they are summed over directions",
+    ),
+    (torch.bfloat16, "stepwise output"): (
+        2**-4,
+        "against torch.nn in bfloat16, which rounds gates and state at each of some 5 steps",
+    ),
+    (torch.bfloat16, "stepwise gradient"): (
+        2**-2,
+        "as outputs, and torch.nn sums a weight's gradient over the steps in bfloat16",
+    ),
+}
+
+
+def close(actual: Tensor, wanted: Tensor, what: str, name: str = "") -> None:
+    """Assert that a tensor has the wanted shape and values; its own dtype sets the tolerance."""
+    name = name or what
+    tolerance, reason = TOLERANCES[actual.dtype, what]
+    assert actual.shape == wanted.shape, f"{name}: {actual.shape} and not {wanted.shape}"
+    if not wanted.numel():
+        return
+    wanted = wanted.detach().double()
+    assert wanted.isfinite().all(), f"{name}: nothing to compare with, {wanted}"
+    error = (actual.detach().double() - wanted).abs().max().item()
+    allowed = tolerance * max(1.0, wanted.abs().max().item())
+    assert error <= allowed, f"{name} differs by {error:.2e}, allowed {allowed:.2e}: {reason}"
+
+
+def same(actual: Tensor, wanted: Tensor, name: str = "") -> None:
+    """Assert that two tensors are equal to the bit."""
+    assert torch.equal(actual, wanted), f"{name}: {actual} and not {wanted}"
