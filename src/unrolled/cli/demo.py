@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 # Two minutes on two cores, the reading and the final measuring included.
 CONFIG = LanguageModelConfig(
-    limit=4_000_000, cell="LSTM", window=64, steps=1600, validate_every=400
+    limit=4_000_000, cell="LSTM", window=64, steps=3000, validate_every=500
 )
 RUN = Path("runs", "demo")
 PRIME = b"def "
