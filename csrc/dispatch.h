@@ -1,6 +1,8 @@
-// Which instruction sets the core is written for, and which of them this processor offers.
-// Choosing one for a call is here too, once kernels exist; running it is not.
+// Which instruction sets the core is written for, which of them this processor offers, and the
+// builds of the kernels that go with them.
 #pragma once
+
+#include "api.h"
 
 namespace unrolled {
 
@@ -12,5 +14,15 @@ struct InstructionSet {
 // Best first; the last one, "plain", is available everywhere.
 // `count` receives the number of entries; the array has static storage and is never freed.
 const InstructionSet* instruction_sets(int* count);
+
+// Whether this process is the child of a fork: its OpenMP runtime has lost its threads, and entering
+// a parallel region would wait for them forever.
+bool forked();
+
+// Builds of the kernels that can run here, best first.
+const std::vector<const Build*>& available_builds();
+
+// A build by name, "" for the best; throws std::invalid_argument if it cannot run here.
+const Build& find_build(const std::string& name);
 
 }  // namespace unrolled

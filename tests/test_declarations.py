@@ -39,7 +39,7 @@ def test_the_page_holds_the_published_cells() -> None:
 
 def _unroll(cell: Cell, sizes: Sizes, parameters: dict, x: Any, states: tuple) -> tuple:
     """The definition of a recurrent network, in four lines."""
-    bound = BoundCell(cell, sizes, parameters)
+    bound = BoundCell(cell, sizes, cell.prepare(parameters))
     outputs = []
     for x_t in x:
         states = bound.advance(bound.split_input(bound.project_input(x_t)), states)

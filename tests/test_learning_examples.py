@@ -123,17 +123,17 @@ def test_gradients_vanish_explode_and_stay(seed: int) -> None:
 @pytest.mark.slow
 def test_clipping_cures_divergence() -> None:
     module = example("gradient_flow")
-    for seed in range(4):
+    for seed in range(module.SEEDS):
         losses, norms = module.echo(max_norm=1.0, seed=seed)
         assert max(norms) <= 1 + 1e-6
         assert losses[0] > 0.5
         assert max(losses[-20:]) < 0.1
     ends = []
-    for seed in range(4):
+    for seed in range(module.SEEDS):
         losses, norms = module.echo(max_norm=float("inf"), seed=seed)
         ends.append(losses[-1])
-        assert max(norms) > 100
-    assert sum(map(math.isnan, ends)) >= 3, f"chaotic, so one may be lucky: {ends}"
+        assert max(norms) > 10
+    assert sum(map(math.isnan, ends)) >= 7, f"chaotic, so a few may be lucky: {ends}"
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ class Case:
         self.states = [_random(N, width) for width in cell.state_widths(self.sizes)]
         if "n" in cell.states:
             self.states[2] = (self.states[2].detach().abs() + 1).requires_grad_()
-        self.bound = BoundCell(cell, self.sizes, self.weights)
+        self.bound = BoundCell(cell, self.sizes, cell.prepare(self.weights))
         self.x = self.bound.project_input(_random(N, I)).detach().requires_grad_()
         self.new = self.bound.advance(self.bound.split_input(self.x), tuple(self.states))
         self.slopes = [torch.randn_like(state) for state in self.new]
@@ -178,15 +178,16 @@ forward
     o = sigmoid(x.o + h.o)
     c = f * state.c + i * g
     return o * tanh(c), c
-    stores i, f, g, o, tanh(c)
+    stores i, f, g, o
 
 backward from dh, dc
-    t1 = dc + dh * o * (1 - tanh(c) * tanh(c))
-    dstate.c = t1 * f
-    dx.o = dh * tanh(c) * (o * (1 - o))
-    dx.g = t1 * i * (1 - g * g)
-    dx.f = t1 * state.c * (f * (1 - f))
-    dx.i = t1 * g * (i * (1 - i))
+    t1 = tanh(c)
+    t2 = dc + dh * o * (1 - t1 * t1)
+    dstate.c = t2 * f
+    dx.o = dh * t1 * (o * (1 - o))
+    dx.g = t2 * i * (1 - g * g)
+    dx.f = t2 * state.c * (f * (1 - f))
+    dx.i = t2 * g * (i * (1 - i))
     dstate.h = hᵀ(dx.i, dx.f, dx.g, dx.o)
     dh.o = dx.o
     dh.g = dx.g

@@ -245,14 +245,13 @@ class Cell:
 
 
 class BoundCell:
-    """A cell with its parameters: the step as a function of arrays.
+    """A cell with its prepared parameters: the step as a function of arrays.
 
     The projection that ``proj_size`` asks for is part of this form: the output state passes through
     it whatever the cell, and no loop over time knows of it.
     """
 
     def __init__(self, cell: Cell, sizes: Sizes, parameters: dict[str, Any]) -> None:
-        parameters = cell.prepare(parameters)
         products = {
             name: _Bound(p, *map(parameters.get, parameter_names(name)))
             for name, p in cell.products(sizes).items()
@@ -327,7 +326,7 @@ def check_step(
             back in another shape.
     """
     name = type(cell).__name__
-    bound = BoundCell(cell, sizes, parameters)
+    bound = BoundCell(cell, sizes, cell.prepare(parameters))
     N = 2
     widths = cell.state_widths(sizes)
     x = bound.split_input(bound.project_input(zeros((N, sizes.I))))

@@ -6,10 +6,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
-from unrolled.engines import aten, reference
+from unrolled.engines import aten, native, reference
 from unrolled.engines.sweep import Engine, Sweep
 
 ENGINES: dict[str, Engine] = {
+    "native": cast(Engine, native),
     "aten": cast(Engine, aten),
     "reference": cast(Engine, reference),
 }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import Cell
-from unrolled.engines.sweep import Run, States
+from unrolled.engines.sweep import Run, States, batched
 
 Call = Callable[[tuple[Tensor, ...], list[int]], tuple[Tensor, ...]]
 
@@ -102,7 +102,7 @@ class _Enter(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         slopes, ctx.node.slopes = ctx.node.slopes, ()
         given = [grad for grad in grads if grad is not None]
-        if any(map(_batched, given)) or all(bool(grad.isfinite().all()) for grad in given):
+        if any(map(batched, given)) or all(bool(grad.isfinite().all()) for grad in given):
             return None, *grads
         wanted = [grad is not None for grad in grads]
         return None, *ctx.node.gradients(ctx.saved_tensors, slopes, wanted)
@@ -120,12 +120,6 @@ class _Leave(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ctx.node.slopes = grads
         return None, *grads
-
-
-def _batched(tensor: Tensor) -> bool:
-    """Whether vmap or a batched backward hides the values."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
 def _without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], list[Tensor]]:

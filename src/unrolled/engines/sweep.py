@@ -57,3 +57,9 @@ class Engine(Protocol):
 
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
         """Outputs [rows, P], zero where no token is, and the final states [N, width]."""
+
+
+def batched(tensor: Tensor) -> bool:
+    """Whether vmap or a batched backward hides a tensor's values."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from unrolled.cells import Cell
 from unrolled.program.differentiate import Derivative, differentiate
-from unrolled.program.graph import Node
+from unrolled.program.graph import Node, needed
 from unrolled.program.listing import Listing
 from unrolled.program.saving import Saving, choose_saving
 from unrolled.program.trace import Traced, trace
@@ -22,6 +22,16 @@ class Program:
     @property
     def name(self) -> str:
         return type(self.traced.cell).__name__
+
+    @property
+    def state_leaves(self) -> list[Node]:
+        """The states at t-1, in their order."""
+        return state_leaves(self.traced)
+
+    @property
+    def sources(self) -> dict[str, Node]:
+        """What each product multiplies; the weights' gradients need it."""
+        return product_sources(self.traced)
 
     @cached_property
     def stages(self) -> int:
@@ -78,11 +88,22 @@ def make_program(cell: Cell, projected: bool = False) -> Program:
     """
     traced = trace(cell, projected)
     derivative = differentiate(traced)
-    saving = choose_saving(traced.states, derivative.outputs, free_vectors(traced))
+    read = [*derivative.outputs, *product_sources(traced).values()]
+    saving = choose_saving(traced.states, read, free_vectors(traced))
     return Program(traced, derivative, saving)
 
 
 def free_vectors(traced: Traced) -> list[Node]:
-    """What stands in memory after forward without being stored: the outputs and all states."""
-    states = [node for node in traced.graph.nodes if node.op == "state"]
-    return [traced.states[0], *states]
+    """What stands in memory after forward without being stored: all states, before and after."""
+    return [*traced.states, *state_leaves(traced)]
+
+
+def state_leaves(traced: Traced) -> list[Node]:
+    """The states at t-1, in their order."""
+    return [node for node in traced.graph.nodes if node.op == "state"]
+
+
+def product_sources(traced: Traced) -> dict[str, Node]:
+    """What each product multiplies, by its name."""
+    products = [node for node in needed(traced.states) if node.op == "product"]
+    return {str(node.key[0]): node.args[0] for node in products}

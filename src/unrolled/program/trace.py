@@ -154,6 +154,9 @@ class _TracedProduct:
             raise ProgramError(
                 f"product {self.name!r} of a vector of width {v._node.width}, declared is {source}"
             )
+        before = self.recorder.applied.setdefault(self.name, v._node)
+        if before is not v._node:
+            raise ProgramError(f"product {self.name!r} of two different vectors")
         width = self.recorder.width(self.declared.width)
         targets = self.declared.targets
         made = [
@@ -174,6 +177,7 @@ class _Recorder:
         self.projected = projected
         self.graph = Graph()
         self.locals: dict[str, Any] = {}
+        self.applied: dict[str, Node] = {}
         steps = [vars(cls)["step"] for cls in type(cell).__mro__ if "step" in vars(cls)]
         self.codes = {step.__code__ for step in steps if hasattr(step, "__code__")}
         sizes = _SYMBOLS if projected else Sizes(_SYMBOLS.I, _SYMBOLS.H, _SYMBOLS.H)
@@ -268,5 +272,6 @@ class _Recorder:
 def _line(error: Exception) -> str:
     """Where in the user's code an error came from: the last line outside of this room."""
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
-    last = [frame for frame in frames if not frame.filename.startswith(_ROOMS)][-1]
+    outside = [frame for frame in frames if not frame.filename.startswith(_ROOMS)]
+    last = (outside or [frame for frame in frames if frame.name == "step"] or list(frames))[-1]
     return f"{last.filename}:{last.lineno} `{last.line or 'step'}`"

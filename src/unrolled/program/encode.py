@@ -1,0 +1,89 @@
+"""A program as text, for the native core and for files: one line a thing, stable codes.
+
+The text holds everything that running needs and no Python: states, parameters, nodes of both
+directions, what forward stores. Numbers of nodes are positions in the text.
+"""
+
+from unrolled.program.graph import Node, needed
+from unrolled.program.operations import OPERATIONS
+from unrolled.program.program import Program
+
+VERSION = 1
+
+
+def encode(program: Program) -> str:
+    """The program's text.
+
+    Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
+    a line for each node; then the nodes that come out: ``forward`` (new states), ``stored``,
+    ``source`` (what each product multiplies) and the gradients, ``-`` where there is none.
+    """
+    traced, derived = program.traced, program.derivative
+    sources = program.sources
+    outputs = [*traced.states, *derived.outputs, *program.saving.stored, *sources.values()]
+    nodes = needed(outputs)
+    number = {node.number: k for k, node in enumerate(nodes)}
+    names = _Names(program)
+
+    def at(node: Node | None) -> str:
+        return "-" if node is None else str(number[node.number])
+
+    lines = [f"unrolled-program {VERSION}"]
+    lines += [f"state {names.width(node.width)}" for node in program.state_leaves]
+    lines += [f"vector {names.width(v.size)}" for v in traced.cell.vectors.values()]
+    declared = traced.products["input"]
+    lines.append(f"input {max(1, len(declared.targets))} {names.width(declared.width)}")
+    for key in names.products:
+        p = traced.products[key]
+        parts = max(1, len(p.targets))
+        lines.append(f"product {parts} {names.width(p.width)} {names.width(p.source)}")
+    lines += [f"node {names.node(node, number)}" for node in nodes]
+    lines.append("forward " + " ".join(at(node) for node in traced.states))
+    lines.append(" ".join(["stored", *(at(node) for node in program.saving.stored)]))
+    lines.append(" ".join(["source", *(at(sources.get(key)) for key in names.products)]))
+    lines.append(" ".join(["dx", *(at(derived.x.get(name)) for name in names.x)]))
+    for key in names.products:
+        parts = max(1, len(traced.products[key].targets))
+        found = (derived.products.get((key, k)) for k in range(parts))
+        lines.append(" ".join(["dproduct", *map(at, found)]))
+    lines.append(" ".join(["dstate", *(at(derived.states.get(s)) for s in traced.cell.states)]))
+    lines.append(" ".join(["dvector", *(at(derived.vectors.get(v)) for v in traced.cell.vectors)]))
+    return "\n".join(lines) + "\n"
+
+
+class _Names:
+    """Positions of declared things, by which nodes refer to them."""
+
+    def __init__(self, program: Program) -> None:
+        traced = program.traced
+        self.projected = traced.projected
+        self.products = [key for key in traced.products if key != "input"]
+        self.x = list(traced.products["input"].targets) or [""]
+        self.states = list(traced.cell.states)
+        self.vectors = list(traced.cell.vectors)
+
+    def width(self, width: int | str) -> str:
+        return "H" if width == "P" and not self.projected else str(width)
+
+    def node(self, node: Node, number: dict[int, int]) -> str:
+        args = " ".join(str(number[arg.number]) for arg in node.args)
+        width = self.width(node.width)
+        key = node.key[0] if node.key else ""
+        match node.op:
+            case "const":
+                return f"const 1 {node.key[1]}"
+            case "size":
+                return f"size 1 {self.width(str(key))}"
+            case "x":
+                return f"x {width} {self.x.index(str(key))}"
+            case "state" | "grad":
+                return f"{node.op} {width} {self.states.index(str(key))}"
+            case "vector":
+                return f"vector {width} {self.vectors.index(str(key))}"
+            case "product":
+                return f"product {width} {self.products.index(str(key))} {node.key[1]} {args}"
+            case "transposed":
+                blocks = " ".join(map(str, node.key[1:]))
+                count = len(node.args)
+                return f"transposed {width} {self.products.index(str(key))} {count} {blocks} {args}"
+        return f"{OPERATIONS[node.op].code} {width} {args}"

@@ -1,0 +1,200 @@
+"""The native core by itself: builds, threads, forks, and what it refuses.
+
+That it computes what the others do, the contract tests show: they run over every engine.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from subjects import KINDS
+from unrolled import _core, cells, engines, nn
+from unrolled.engines import native
+from unrolled.program import make_program
+from unrolled.program.encode import encode
+
+DTYPES = [torch.float32, torch.float64]
+
+
+def _gradients(layer: nn.Recurrent, x: Tensor, lengths: list[int] | None = None) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    with engines.record() as ran:
+        output, final = layer(x, lengths=lengths)
+    assert set(ran) == {"native"}
+    states = final if isinstance(final, tuple) else (final,)
+    loss = output.sin().sum() + sum(state.cos().sum() for state in states)
+    found = torch.autograd.grad(loss, [x, *layer.parameters()])
+    return [output, *states, *found]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("build", _core.builds())
+def test_every_build_agrees_with_the_reference(build: str, kind: str, dtype: torch.dtype) -> None:
+    """Sizes around each width of vector: 1, tails, whole vectors and panels."""
+    limit = 1e-4 if dtype == torch.float32 else 1e-11
+    for T, N, I, H in [(3, 1, 1, 5), (4, 7, 3, 16), (2, 13, 17, 33), (5, 3, 5, 71)]:  # noqa: E741
+        layer = KINDS[kind](I, H, dtype=dtype)
+        x = torch.randn(T, N, I, dtype=dtype)
+        with native.use_build(build):
+            found = _gradients(layer, x)
+        with engines.use("reference"):
+            y = x.clone().requires_grad_()
+            output, final = layer(y)
+            states = final if isinstance(final, tuple) else (final,)
+            loss = output.sin().sum() + sum(state.cos().sum() for state in states)
+            slopes = torch.autograd.grad(loss, [y, *layer.parameters()])
+        for mine, wanted in zip(found, [output, *states, *slopes], strict=True):
+            scale = wanted.abs().max().item() + 1e-3
+            assert (mine - wanted).abs().max().item() <= limit * scale
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "peephole"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_bits_whatever_the_thread_count(kind: str, dtype: torch.dtype) -> None:
+    layer = KINDS[kind](40, 64, bidirectional=True, dtype=dtype)
+    x = torch.randn(20, 31, 40, dtype=dtype)
+    lengths = [n % 21 for n in range(31)]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found.append(_gradients(layer, x, lengths))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_row_has_the_same_bits_in_any_batch() -> None:
+    layer = nn.LSTM(9, 33)
+    x = torch.randn(6, 17, 9)
+    with torch.no_grad():
+        together = layer(x)[0]
+        for n in (0, 5, 16):
+            assert torch.equal(layer(x[:, n : n + 1])[0], together[:, n : n + 1])
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (cells.sigmoid, torch.sigmoid),
+        (cells.tanh, torch.tanh),
+        (cells.exp, torch.exp),
+    ],
+)
+@pytest.mark.parametrize("build", _core.builds())
+def test_elementary_functions_over_their_range(
+    build: str, function: Callable[[Any], Any], wanted: Callable[[Tensor], Tensor]
+) -> None:
+    """Within 4 units in the last place of float32, from tiny to overflow; NaN and infinities."""
+    x = torch.cat([torch.linspace(-104, 89, 20001), torch.logspace(-30, 0, 2000), torch.zeros(1)])
+    special = torch.tensor([float("nan"), float("inf"), float("-inf")])
+    layer = nn.Recurrent(cells.RNN(function), 1, 1, bias=False)
+    torch.nn.init.ones_(layer.weight_ih_l0)
+    torch.nn.init.zeros_(layer.weight_hh_l0)
+    with torch.no_grad(), native.use_build(build), engines.use("native"):
+        found = layer(x[None, :, None])[0].flatten()
+        edges = layer(special[None, :, None])[0].flatten()
+    exact = wanted(x.double())
+    normal = exact.abs() > 1.2e-38
+    error = ((found.double() - exact).abs() / exact.abs())[normal & exact.float().isfinite()]
+    assert error.max().item() < 4 * 2**-24
+    torch.testing.assert_close(edges, wanted(special), equal_nan=True)
+
+
+def _child(layer: nn.Recurrent, x: Tensor, queue: Any) -> None:
+    queue.put(layer(x)[0].detach().numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_runs_and_does_not_hang() -> None:
+    layer, x = nn.GRU(64, 64), torch.randn(50, 24, 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad():
+            wanted = layer(x)[0]
+            context = multiprocessing.get_context("fork")
+            queue = context.Queue()
+            child = context.Process(target=_child, args=(layer, x, queue))
+            child.start()
+            found = queue.get(timeout=60)
+            child.join(60)
+    finally:
+        torch.set_num_threads(before)
+    assert child.exitcode == 0
+    assert torch.equal(torch.from_numpy(found), wanted)
+
+
+TEXT = encode(make_program(cells.GRU()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "not a program of version 1"),
+        (lambda text: text.replace("program 1", "program 2"), "not a program of version 1"),
+        (lambda text: text.replace("node sig", "node xyz", 1), "unknown operation xyz"),
+        (lambda text: text.replace("node add H 1 4", "node add H 1"), "wrong number of arguments"),
+        (lambda text: text.replace("node add H 1 4", "node add H 1 400"), "not there yet"),
+        (lambda text: text.replace("node add H 1 4", "node add 3 1 4"), "does not follow"),
+        (lambda text: text.replace("node x H 2", "node x H 7"), "not declared"),
+        (lambda text: text.replace("node x H 2", "node x"), "ends too early"),
+        (lambda text: text.replace("forward 18", "forward"), "a state has no new value"),
+        (lambda text: text.replace("dx ", "dz "), "unknown"),
+        (lambda text: text.replace("input 3 H", "input 0 H"), "refers to what is not declared"),
+        (lambda text: text.replace("state H", "state -4"), "out of range"),
+        (lambda text: text[: len(text) // 2], "."),
+    ],
+)
+def test_a_damaged_program_is_refused(change: Callable[[str], str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _core.Program(change(TEXT), 4, 4)
+
+
+def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
+    program = _core.Program(TEXT, 4, 4)
+    a = torch.zeros(1000)
+
+    def call(sizes: list[int], **changed: Any) -> None:
+        at = a.data_ptr()
+        given: dict[str, Any] = {
+            "tokens": (at, 2 * 5),
+            "weights": [(at, 12 * 5), (at, 12 * 4)],
+            "biases": [(at, 12), (0, 0)],
+            "vectors": [],
+            "initial": [(at, 4)],
+            "history": [(at, 8)],
+            "final": [(at, 4)],
+            "stored": [],
+        } | changed
+        _core.forward(program, "", False, _core.Inputs(sizes, 5, *given.values(), 1))
+
+    with pytest.raises(ValueError, match="at least one step"):
+        call([])
+    with pytest.raises(ValueError, match="falling"):
+        call([1, 2])
+    with pytest.raises(ValueError, match="tokens: wanted 10 elements, got 9"):
+        call([1, 1], tokens=(a.data_ptr(), 9))
+    with pytest.raises(ValueError, match="weights: wanted 2 arrays, got 1"):
+        call([1, 1], weights=[(a.data_ptr(), 60)])
+    with pytest.raises(ValueError, match="history: wanted 8"):
+        call([1, 1], history=[(0, 0)])
+    with pytest.raises(ValueError, match="no build of the kernels called sse"):
+        _core.forward(
+            program, "sse", False, _core.Inputs([1], 5, (0, 0), [], [], [], [], [], [], [], 1)
+        )
+
+
+def test_an_unknown_build_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"build must be one of .*'plain'.*, got 'sse'"):
+        native.use_build("sse").__enter__()
