@@ -93,10 +93,9 @@ def main() -> None:
     for max_norm in (float("inf"), 1.0):
         ends = [echo(max_norm, seed)[0][-1] for seed in range(SEEDS)]
         finite = [end for end in ends if end == end]
-        print(
-            f"\ngradients clipped to {max_norm}: {SEEDS - len(finite)} of {SEEDS} seeds end as NaN, "
-            f"the others at a loss of {max(finite, default=0):.1e} or less"
-        )
+        lost = SEEDS - len(finite)
+        print(f"\ngradients clipped to {max_norm}: {lost} of {SEEDS} seeds end as NaN, the others")
+        print(f"at a loss of {max(finite, default=0):.1e} or less")
 
 
 if __name__ == "__main__":
