@@ -240,6 +240,8 @@ KINKS: dict[str, Callable[[Any, Any], Any]] = {
     "maximum": cells.maximum,
     "minimum of a number": lambda a, b: cells.minimum(a, 1.0),
     "maximum of a number": lambda a, b: cells.maximum(a, 1.0),
+    "minimum with a number": lambda a, b: cells.minimum(1.0, a),
+    "maximum with a number": lambda a, b: cells.maximum(1.0, a),
     "clip": lambda a, b: cells.clip(a, -1.0, 1.5),
     "hard_tanh": lambda a, b: cells.hard_tanh(a),
     "hard_sigmoid": lambda a, b: cells.hard_sigmoid(a),

@@ -1,11 +1,13 @@
 """What importing loads, and what the native module tells: both in processes of their own."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import unrolled
 from unrolled import _core
 
 HEAVY = {"torch", "lightning", "pytorch_lightning", "matplotlib", "typer"}
@@ -40,8 +42,6 @@ def test_rooms_load_when_they_are_named() -> None:
 
 
 def test_an_unknown_room_is_an_attribute_error() -> None:
-    import unrolled
-
     with pytest.raises(AttributeError, match="no attribute 'attic'"):
         unrolled.attic  # noqa: B018
 
@@ -69,3 +69,17 @@ def test_instruction_sets_are_this_processors() -> None:
     flags = set(info.read_text().replace(":", " ").split())
     assert found["avx2"] == ({"avx2", "fma"} <= flags)
     assert found["avx512"] == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags)
+
+
+@pytest.mark.parametrize("room", ["cells", "program", "spec.py"])
+def test_rooms_of_equations_import_the_standard_library_alone(room: str) -> None:
+    sources = Path(unrolled.__file__).parent
+    files = [sources / room] if room.endswith(".py") else sorted((sources / room).glob("*.py"))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.partition(".")[0] in sys.stdlib_module_names | {"unrolled"}, file

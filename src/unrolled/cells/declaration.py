@@ -9,15 +9,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
-from unrolled.cells.functions import linear, split
+from unrolled.cells.functions import linear, split, zeros
 
 Size = int | str
-
-# What instances declare, found once: a step is too short to search for it each time.
-_products: "WeakKeyDictionary[Cell, dict[Sizes, dict[str, Product]]]" = WeakKeyDictionary()
-_vectors: "WeakKeyDictionary[Cell, dict[str, Vector]]" = WeakKeyDictionary()
 
 
 class CellError(TypeError):
@@ -58,6 +53,11 @@ def product(
     output state: ``proj_size``, or H). ``blocks`` makes the matrix block-diagonal: within each
     target, block k of the result sees only block k of v.
     """
+    _check_targets(targets)
+    if not isinstance(blocks, int) or blocks < 1:
+        raise CellError(f"product: blocks must be a positive int, got {blocks!r}")
+    for name, size in (("source", source), ("width", width)):
+        _check_size("product", name, size)
     return Product(targets, source, width, bias, blocks)
 
 
@@ -67,6 +67,7 @@ def vector(size: Size = "H", init: float | None = None, bias: bool = False) -> A
     ``size`` 1 is a number shared by all units. ``init`` is a starting value (else it is drawn as
     the weights are); with ``bias`` the vector is 0 in layers built with ``bias=False``.
     """
+    _check_size("vector", "size", size)
     return Vector(size, init, bias)
 
 
@@ -146,14 +147,18 @@ class Cell:
         for name in ("gates", "states"):
             _check_names(cls, name, getattr(cls, name))
         for name in ("input", "recurrent"):
-            if name not in own and ("gates" in own or not hasattr(cls, name)):
+            refill = "gates" in own and getattr(cls, name, cls) is not None
+            if name not in own and (refill or not hasattr(cls, name)):
                 setattr(cls, name, Product(cls.gates))
         for name in ("input", "recurrent"):
-            _check_product(cls, name)
+            _check_product(cls.__name__, name, getattr(cls, name), cls.gates)
         if unknown := set(cls.widths) - set(cls.states):
             raise CellError(
                 f"cell {cls.__name__}: widths names {min(unknown)!r}, which is no state"
             )
+        for name, value in own.items():
+            if isinstance(value, Product | Vector) and name in _TAKEN:
+                raise CellError(f"cell {cls.__name__}: {name!r} cannot be declared, Cell has it")
         if "step" in own:
             _check_step(cls)
 
@@ -182,16 +187,22 @@ class Cell:
     @property
     def vectors(self) -> dict[str, Vector]:
         """Parameter vectors by name."""
-        if self not in _vectors:
-            _vectors[self] = self._declared(Vector)
-        return _vectors[self]
+        known = self._once()
+        if "vectors" not in known:
+            known["vectors"] = self._declared(Vector)
+        return known["vectors"]
 
     def products(self, sizes: Sizes) -> dict[str, Product]:
         """All products by name, the usual two first; ``hr`` is the projection of the output."""
-        known = _products.setdefault(self, {})
+        known = self._once()
         if sizes not in known:
             known[sizes] = self._resolve_products(sizes)
         return known[sizes]
+
+    def _once(self) -> dict[Any, Any]:
+        """What this instance declares, found once: a step is too short to search each time."""
+        known: dict[Any, Any] = vars(self).setdefault("_found", {})
+        return known
 
     def _resolve_products(self, sizes: Sizes) -> dict[str, Product]:
         found: dict[str, Product] = self._declared(Product)
@@ -227,21 +238,31 @@ class Cell:
             M = W * max(1, len(p.targets))
             weight, offset = parameter_names(name)
             usual = name in ("input", "recurrent")
-            groups[0 if usual else 2][weight] = ParameterSpec((M, K // p.blocks))
+            self._add(groups, 0 if usual else 2, weight, ParameterSpec((M, K // p.blocks)))
             if bias and p.bias:
-                groups[1 if usual else 2][offset] = ParameterSpec((M,))
+                self._add(groups, 1 if usual else 2, offset, ParameterSpec((M,)))
         for name, v in self.vectors.items():
             if bias or not v.bias:
-                groups[2][name] = ParameterSpec((sizes.resolve(v.size),), v.init)
+                self._add(groups, 2, name, ParameterSpec((sizes.resolve(v.size),), v.init))
         return groups[0] | groups[1] | groups[2]
+
+    def _add(
+        self, groups: list[dict[str, ParameterSpec]], at: int, name: str, spec: ParameterSpec
+    ) -> None:
+        if any(name in group for group in groups):
+            raise CellError(f"cell {type(self).__name__}: two parameters are called {name!r}")
+        groups[at][name] = spec
 
     def __repr__(self) -> str:
         settings = ", ".join(
             f"{name}={getattr(value, '__name__', value)}"
             for name, value in vars(self).items()
-            if not isinstance(value, Product | Vector)
+            if not isinstance(value, Product | Vector) and not name.startswith("_")
         )
         return f"{type(self).__name__}({settings})"
+
+
+_TAKEN = frozenset(dir(Cell)) - {"input", "recurrent", "__doc__", "__module__", "__dict__"}
 
 
 class BoundCell:
@@ -256,7 +277,11 @@ class BoundCell:
             name: _Bound(p, *map(parameters.get, parameter_names(name)))
             for name, p in cell.products(sizes).items()
         }
-        own: dict[str, Any] = {name: parameters.get(name, 0.0) for name in cell.vectors}
+        like = parameters[parameter_names("input")[0]]
+        own: dict[str, Any] = {
+            name: parameters[name] if name in parameters else zeros(like, sizes.resolve(v.size))
+            for name, v in cell.vectors.items()
+        }
         self.states = cell.states
         self.project_input = products["input"].whole
         self.split_input = products["input"].part
@@ -347,6 +372,39 @@ def check_step(
             )
 
 
+def check_cell(cell: Cell) -> None:
+    """Check what an instance has become by its ``__init__``.
+
+    Raises:
+        CellError: it defines no step, or an attribute took the place of what a cell must have.
+    """
+    name = type(cell).__name__
+    if type(cell).step is Cell.step:
+        raise CellError(f"cell {name} defines no step")
+    for key in ("input", "recurrent"):
+        _check_product(name, key, getattr(cell, key), cell.gates)
+    for key, value in vars(cell).items():
+        if key in _TAKEN - {"gates", "states", "widths"} or (
+            key == "hr" and not isinstance(value, Product)
+        ):
+            raise CellError(f"cell {name}: a setting cannot be called {key!r}, Cell has it")
+        if isinstance(value, Product):
+            _check_targets(value.targets)
+
+
+def _check_targets(targets: tuple[str, ...]) -> None:
+    for target in targets:
+        if not isinstance(target, str) or not target.isidentifier():
+            raise CellError(f"product: a target must be the name of an attribute, got {target!r}")
+    if len(set(targets)) != len(targets):
+        raise CellError(f"product: the same target twice: {targets!r}")
+
+
+def _check_size(what: str, name: str, size: Size) -> None:
+    if size not in ("I", "H", "P") and not (isinstance(size, int) and size > 0):
+        raise CellError(f"{what}: {name} must be I, H, P or a positive int, got {size!r}")
+
+
 def _check_names(cls: type, attribute: str, names: Any) -> None:
     who = f"cell {cls.__name__}: {attribute}"
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
@@ -360,16 +418,14 @@ def _check_names(cls: type, attribute: str, names: Any) -> None:
         raise CellError(f"{who} is empty: a recurrent cell carries at least one state")
 
 
-def _check_product(cls: type[Cell], name: str) -> None:
-    declared = getattr(cls, name)
+def _check_product(cell: str, name: str, declared: Any, gates: tuple[str, ...]) -> None:
     if declared is None and name == "recurrent":
         return
     if not isinstance(declared, Product):
-        raise CellError(f"cell {cls.__name__}: {name} must be a product(...), got {declared!r}")
-    if unknown := [target for target in declared.targets if target not in cls.gates]:
+        raise CellError(f"cell {cell}: {name} must be a product(...), got {declared!r}")
+    if unknown := [target for target in declared.targets if target not in gates]:
         raise CellError(
-            f"cell {cls.__name__}: {name} feeds {unknown[0]!r}, which is not among the gates "
-            f"{cls.gates!r}"
+            f"cell {cell}: {name} feeds {unknown[0]!r}, which is not among the gates {gates!r}"
         )
 
 

@@ -92,6 +92,11 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     return _apply("linear", x, weight, bias)
 
 
+def zeros(like: Any, size: int) -> Any:
+    """Zeros [size], of the library, dtype and device of another array."""
+    return _apply("zeros", like, size)
+
+
 def split(x: Any, count: int) -> Sequence[Any]:
     """The last axis cut into equal parts."""
     return _apply("split", x, count)
@@ -148,6 +153,7 @@ def _torch(torch: Any) -> Table:
         "where": torch.where,
         "mean": lambda x: x.mean(-1, keepdim=True),
         "linear": functional.linear,
+        "zeros": lambda like, size: like.new_zeros(size),
         "split": lambda x, count: x.chunk(count, -1),
     }
 
@@ -174,6 +180,7 @@ def _numpy(np: Any) -> Table:
         "where": np.where,
         "mean": lambda x: x.mean(-1, keepdims=True),
         "linear": linear,
+        "zeros": lambda like, size: np.zeros(size, like.dtype),
         "split": lambda x, count: np.split(x, count, axis=-1),
     }
 

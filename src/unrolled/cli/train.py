@@ -102,7 +102,7 @@ def lm(
         _resume(context, resume, steps)
         return
     given = {name: value for name, value in context.params.items() if hasattr(_D, name)}
-    given["paths"] = tuple(map(str, paths or ()))
+    given["paths"] = tuple(str(path.absolute()) for path in paths or ())
     given["suffixes"] = tuple(suffix or ())
     with told_as_option():
         config = LanguageModelConfig(**given)
@@ -135,14 +135,15 @@ def _fit(config: LanguageModelConfig, run: Path | None) -> None:
     from unrolled.train import fit
 
     with told(OSError):
+        made = run is None or not run.exists()
         folder = _new_folder(run)
     print(f"run         {folder}", flush=True)
     try:
         with told_as_option(), told(TextError, OSError):
             result = fit(config, folder)
     except BaseException:
-        # A run that never began leaves no folder; one that did is not empty.
-        if not any(folder.iterdir()):
+        # A run that never began leaves no folder of its own; one that did is not empty.
+        if made and not any(folder.iterdir()):
             folder.rmdir()
         raise
     _report(result)

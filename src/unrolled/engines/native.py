@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -27,8 +26,6 @@ from unrolled.program.encode import encode
 name = "native"
 
 _build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
-
-_texts: "WeakKeyDictionary[Cell, dict[bool, tuple[str, str | None]]]" = WeakKeyDictionary()
 
 
 def supports(sweep: Sweep) -> str | None:
@@ -101,7 +98,7 @@ class _Job:
 
 def _text(cell: Cell, projected: bool) -> tuple[str, str | None]:
     """The encoded program, and the reason if there is none."""
-    known = _texts.setdefault(cell, {})
+    known: dict[bool, tuple[str, str | None]] = vars(cell).setdefault("_texts", {})
     if projected not in known:
         try:
             known[projected] = (encode(make_program(cell, projected)), None)

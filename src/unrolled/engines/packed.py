@@ -67,15 +67,15 @@ class Plan:
 def make_plan(ragged: Ragged, reverse: bool) -> Plan:
     """Find the episodes of a ragged batch and the order in which to run them."""
     T, N = ragged.T, ragged.N
-    lengths = torch.full((N,), T) if ragged.lengths is None else ragged.lengths
-    begins = torch.zeros(N, T, dtype=torch.bool)
+    lengths = torch.full((N,), T, device="cpu") if ragged.lengths is None else ragged.lengths
+    begins = torch.zeros(N, T, dtype=torch.bool, device="cpu")
     if ragged.resets is not None:
         begins |= ragged.resets.t().cpu()
     begins[:, 0] = True
-    begins &= torch.arange(T) < lengths[:, None]
+    begins &= torch.arange(T, device="cpu") < lengths[:, None]
     n, start = begins.nonzero(as_tuple=True)
     stop = torch.cat([start[1:], start.new_zeros(1)])[: len(start)]
-    last = torch.cat([n[1:] != n[:-1], torch.ones(1, dtype=torch.bool)])[: len(n)]
+    last = torch.cat([n[1:] != n[:-1], torch.ones(1, dtype=torch.bool, device="cpu")])[: len(n)]
     length = torch.where(last, lengths[n], stop) - start
     order = length.argsort(descending=True, stable=True)
     return _plan(ragged, reverse, Episodes(n[order], start[order], length[order]))
@@ -83,8 +83,8 @@ def make_plan(ragged: Ragged, reverse: bool) -> Plan:
 
 def _plan(ragged: Ragged, reverse: bool, episodes: Episodes) -> Plan:
     N, E = ragged.N, len(episodes.n)
-    lengths = torch.full((N,), ragged.T) if ragged.lengths is None else ragged.lengths
-    steps = torch.arange(int(episodes.length.max()) if E else 0)
+    lengths = torch.full((N,), ragged.T, device="cpu") if ragged.lengths is None else ragged.lengths
+    steps = torch.arange(int(episodes.length.max()) if E else 0, device="cpu")
     active = steps[:, None] < episodes.length
     step, episode = active.nonzero(as_tuple=True)
     start, length, n = episodes.start, episodes.length, episodes.n
@@ -94,8 +94,8 @@ def _plan(ragged: Ragged, reverse: bool, episodes: Episodes) -> Plan:
     opens, closes = (tail, head) if reverse else (head, tail)
     if ragged.resets is not None and not reverse:
         opens = opens & ~ragged.resets[0].cpu()[n]
-    final = torch.arange(N) + E
-    final[n[closes]] = torch.arange(E)[closes]
+    final = torch.arange(N, device="cpu") + E
+    final[n[closes]] = torch.arange(E, device="cpu")[closes]
     return Plan(
         batch_sizes=active.sum(1).tolist() or [0],  # no token at all: one step of an empty batch
         row=off_t[t] + off_n[n[episode]],

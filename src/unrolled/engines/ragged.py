@@ -40,12 +40,14 @@ class Ragged:
 
     def offsets(self) -> tuple[Tensor, Tensor]:
         """off_t [T] and off_n [N], int64 on the CPU."""
-        t, n = torch.arange(self.T), torch.arange(self.N)
+        t, n = torch.arange(self.T, device="cpu"), torch.arange(self.N, device="cpu")
         place = n if self.order is None else self.order.cpu()
         if self.major == "batch":
             return t, place * self.T
         if self.major == "time":
             return t * self.N, place
-        lengths = torch.full((self.N,), self.T) if self.lengths is None else self.lengths
+        lengths = (
+            torch.full((self.N,), self.T, device="cpu") if self.lengths is None else self.lengths
+        )
         sizes = (lengths[None, :] > t[:, None]).sum(1)
         return sizes.cumsum(0) - sizes, n

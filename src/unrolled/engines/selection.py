@@ -102,7 +102,11 @@ class _Enter(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         slopes, ctx.node.slopes = ctx.node.slopes, ()
         given = [grad for grad in grads if grad is not None]
-        if any(map(batched, given)) or all(bool(grad.isfinite().all()) for grad in given):
+        if (
+            not slopes
+            or any(map(batched, given))
+            or all(bool(grad.isfinite().all()) for grad in given)
+        ):
             return None, *grads
         wanted = [grad is not None for grad in grads]
         return None, *ctx.node.gradients(ctx.saved_tensors, slopes, wanted)

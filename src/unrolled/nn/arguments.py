@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from unrolled.cells import Cell
+from unrolled.cells import Cell, check_cell
 from unrolled.spec import MERGES
 
 
@@ -21,8 +21,9 @@ class ArgumentTypeError(TypeError, AttributeError):
 def as_cell(cell: Any) -> Cell:
     """A cell from a cell or its class."""
     if isinstance(cell, type) and issubclass(cell, Cell):
-        return cell()
+        cell = cell()
     if isinstance(cell, Cell):
+        check_cell(cell)
         return cell
     raise ArgumentTypeError(
         f"cell must be a Cell or a subclass of it, got {cell!r}; see unrolled.cells"

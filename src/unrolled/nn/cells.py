@@ -60,6 +60,11 @@ class RecurrentCell(nn.Module):
         shapes = self.spec.parameters(0)
         self._names = list(shapes)
         for name, parameter in shapes.items():
+            if hasattr(self, name):
+                raise cells.CellError(
+                    f"cell {type(self.cell).__name__}: a parameter cannot be called {name!r}, a "
+                    "name of the module"
+                )
             empty = torch.empty(parameter.shape, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(empty))
         for name in ("bias_ih", "bias_hh"):
@@ -141,7 +146,12 @@ class RNNCell(RecurrentCell):
     ) -> None:
         cell = cells.RNN(activation(nonlinearity, RuntimeError))
         super().__init__(cell, input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity = nonlinearity
+        self._named = nonlinearity if isinstance(nonlinearity, str) else None
+
+    @property
+    def nonlinearity(self) -> str | Callable[[Any], Any]:
+        """The name or the function; a module is a submodule of the cell, ``activation``."""
+        return self._named or vars(self.cell)["activation"]
 
     def extra_repr(self) -> str:
         shown = super().extra_repr()

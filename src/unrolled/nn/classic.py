@@ -48,8 +48,13 @@ class RNN(Recurrent):
             dtype=dtype,
             merge=merge,
         )
-        self.nonlinearity = nonlinearity
+        self._named = nonlinearity if isinstance(nonlinearity, str) else None
         self.mode = f"RNN_{nonlinearity.upper()}" if isinstance(nonlinearity, str) else "RNN"
+
+    @property
+    def nonlinearity(self) -> str | Callable[[Any], Any]:
+        """The name or the function; a module is a submodule of the layer, ``activation``."""
+        return self._named or vars(self.cell)["activation"]
 
 
 class LSTM(Recurrent):

@@ -95,7 +95,7 @@ class Door:
                 f"has {data.shape[0]} rows"
             )
         differ = int(batch_sizes[-1]) != N
-        sizes = (batch_sizes > torch.arange(N)[:, None]).sum(1) if differ else None
+        sizes = (batch_sizes > torch.arange(N, device="cpu")[:, None]).sum(1) if differ else None
         cuts = self._read_resets(resets, T, N, False, order)
         return Form(Ragged(T, N, "packed", sizes, order, cuts), data, False, input)
 
@@ -170,7 +170,7 @@ class Door:
 
     def _as_tensor(self, argument: str, kind: str, value: Any) -> Tensor:
         try:
-            return torch.as_tensor(value)
+            return value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArgumentTypeError(
                 f"{self.who}: {argument} must be {kind}, got {value!r}"

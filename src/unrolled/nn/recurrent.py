@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from unrolled.cells import Cell, check_step
+from unrolled.cells import Cell, CellError, check_step
 from unrolled.engines import Sweep, make_sweep, run_stack
 from unrolled.nn.arguments import as_cell, check_choices, check_dropout, check_sizes
 from unrolled.nn.layout import Door, Form, States
@@ -208,7 +208,21 @@ def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
 def register_modules(module: nn.Module, cell: Cell) -> None:
     """Modules that a cell holds (an activation with weights) become part of the layer's."""
     for name, value in vars(cell).items():
+        held = value.values() if isinstance(value, dict) else value
+        inside = list(held) if isinstance(held, list | tuple | type({}.values())) else []
+        if isinstance(value, nn.Parameter) or any(
+            isinstance(item, nn.Module | nn.Parameter) for item in inside
+        ):
+            raise CellError(
+                f"cell {type(cell).__name__}: {name} holds parameters that no layer would own; "
+                "declare them by vector() or product(), or hold one torch module"
+            )
         if isinstance(value, nn.Module):
+            if hasattr(module, name):
+                raise CellError(
+                    f"cell {type(cell).__name__}: a module cannot be called {name!r}, a name of "
+                    f"{type(module).__name__}"
+                )
             module.add_module(name, value)
 
 

@@ -155,9 +155,11 @@ def _extreme(op: str) -> Rule:
         takes = [g.apply("lt", first, second), g.apply("lt", second, first)]
         tie = g.apply("eq", a, b)
         da, db = (g.apply("where", tie, half, g.apply("where", take, d, zero)) for take in takes)
+        # With a number torch has a clamp, whose slope at the bound is 1.
         if b.value is not None:
-            # torch has a clamp here, whose slope at the bound is 1.
             return g.apply("where", tie, d, g.apply("where", takes[0], d, zero)), None
+        if a.value is not None:
+            return None, g.apply("where", tie, d, g.apply("where", takes[1], d, zero))
         return da, db
 
     return rule

@@ -7,6 +7,7 @@ directions, what forward stores. Numbers of nodes are positions in the text.
 from unrolled.program.graph import Node, needed
 from unrolled.program.operations import OPERATIONS
 from unrolled.program.program import Program
+from unrolled.program.trace import TraceError
 
 VERSION = 1
 
@@ -17,9 +18,14 @@ def encode(program: Program) -> str:
     Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
     a line for each node; then the nodes that come out: ``forward`` (new states), ``stored``,
     ``source`` (what each product multiplies) and the gradients, ``-`` where there is none.
+
+    Raises:
+        TraceError: a declared product is not used by the step.
     """
     traced, derived = program.traced, program.derivative
     sources = program.sources
+    if unused := [key for key in traced.products if key not in ("input", *sources)]:
+        raise TraceError(f"cell {program.name}: the step does not use the product {unused[0]!r}")
     outputs = [*traced.states, *derived.outputs, *program.saving.stored, *sources.values()]
     nodes = needed(outputs)
     number = {node.number: k for k, node in enumerate(nodes)}

@@ -69,7 +69,9 @@ class Listing:
         """The name of a product's result: ``h.r`` for the recurrent one."""
         targets = self.products[matrix]
         name = "h" if matrix == "recurrent" else matrix
-        return prefix + name + (f".{targets[block]}" if targets else "")
+        if not targets:
+            return f"{prefix}({name})" if prefix else name
+        return f"{prefix}{name}.{targets[block]}"
 
     def _leaf(self, node: Node) -> str:
         key = node.key[0]

@@ -201,17 +201,17 @@ class _Recorder:
     def run(self) -> Traced:
         cell = copy.copy(self.cell)
         for name, declared in self.products.items():
-            setattr(cell, name, _TracedProduct(self, name, declared))
+            vars(cell)[name] = _TracedProduct(self, name, declared)
         for name, vector in self.cell.vectors.items():
-            setattr(
-                cell, name, Tracer(self, self.graph.leaf("vector", name, self.width(vector.size)))
+            vars(cell)[name] = Tracer(
+                self, self.graph.leaf("vector", name, self.width(vector.size))
             )
         states = [
             Tracer(self, self.graph.leaf("state", name, self.width(self._state_width(name))))
             for name in self.cell.states
         ]
         x = self._input_products()
-        h = cell.recurrent(states[0]) if "recurrent" in self.products else None
+        h = vars(cell)["recurrent"](states[0]) if "recurrent" in self.products else None
         result = self._guarded(cell, x, h, States(self.cell.states, states))
         new = result if isinstance(result, tuple) else (result,)
         if len(new) != len(self.cell.states):

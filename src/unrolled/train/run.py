@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 from unrolled.diagnostics import loss_curve
 from unrolled.io import FileError, write
 from unrolled.models import LanguageModel
-from unrolled.tasks import Score, Vocabulary, Windows, read_text, split
+from unrolled.tasks import Score, TextError, Vocabulary, Windows, read_text, split
 from unrolled.train.callbacks import (
     Abort,
     FinalValidation,
@@ -116,18 +116,27 @@ def resume(
     Raises:
         unrolled.io.FileError: the configuration or the checkpoint is missing or damaged.
         unrolled.tasks.TextError: the text is not the one that the run began with.
+        ValueError: fewer steps than are done already.
         KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
     """
     run = Path(run)
     config = read_config(run / CONFIG)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
-    TreeCheckpointIO().load_checkpoint(run / LAST)  # a fault shows before the work of reading text
+    # A fault of the checkpoint shows before the work of reading text.
+    done = TreeCheckpointIO().load_checkpoint(run / LAST).get("global_step", 0)
+    if config.steps < done:
+        raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
+    before = read_config(run / CONFIG)
     vocabulary, training, validation, digest = _prepare(config)
     module = LanguageTraining(new_model(config, vocabulary), vocabulary, config)
     data = LanguageData(training, validation, digest)
     _write_config(config, run / CONFIG)
-    return _train(module, data, run, progress, run / LAST)
+    try:
+        return _train(module, data, run, progress, run / LAST)
+    except TextError:
+        _write_config(before, run / CONFIG)
+        raise
 
 
 def new_model(config: LanguageModelConfig, vocabulary: Vocabulary) -> LanguageModel:

@@ -1,0 +1,149 @@
+"""Malformed cells: each fault is told when the class or the layer is made, by the cell's name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unrolled import cells, nn
+from unrolled.cells import Cell, CellError, product, vector
+
+
+def _step(self: Cell, x: Any, h: Any, state: Any) -> Any:
+    return cells.tanh(x + h)
+
+
+def _make(**attributes: Any) -> type[Cell]:
+    return type("Bad", (Cell,), {"step": _step, **attributes})
+
+
+def _with(**settings: Any) -> Cell:
+    cell = _make()()
+    vars(cell).update(settings)
+    return cell
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: _make(weight_ih=vector()), "two parameters are called 'weight_ih'"),
+        (lambda: _make(ih=product()), "two parameters are called 'weight_ih'"),
+        (lambda: _make(parameters=vector()), "'parameters' cannot be declared"),
+        (lambda: _make(prepare=product()), "'prepare' cannot be declared"),
+        (lambda: _make(w=product(width="Q")), "width must be I, H, P or a positive int, got 'Q'"),
+        (lambda: _make(w=product(width=-1)), "got -1"),
+        (lambda: _make(w=product(blocks=0)), "blocks must be a positive int, got 0"),
+        (lambda: _make(w=product(blocks=3)), "product 'w' has 3 blocks, which do not divide"),
+        (lambda: _make(w=product("a", "a")), "the same target twice"),
+        (lambda: _make(w=product("a b")), "a target must be the name of an attribute, got 'a b'"),
+        (lambda: _make(v=vector(0)), "size must be I, H, P or a positive int, got 0"),
+        (lambda: _with(input=5), "input must be a product"),
+        (lambda: _with(recurrent=5), "recurrent must be a product"),
+        (lambda: _with(input=product("q")), "input feeds 'q', which is not among the gates"),
+        (lambda: _with(parameters=3), "a setting cannot be called 'parameters'"),
+        (lambda: _with(hr=3), "a setting cannot be called 'hr'"),
+        (lambda: _with(scale=torch.nn.Parameter(torch.ones(1))), "scale holds parameters"),
+        (lambda: _with(parts=[torch.nn.Linear(4, 4)]), "parts holds parameters"),
+        (lambda: _with(spec=torch.nn.Linear(4, 4)), "a module cannot be called 'spec'"),
+        (lambda: Cell, "cell Cell defines no step"),
+    ],
+)
+def test_a_malformed_cell_is_refused_by_name(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(CellError, match=message):
+        nn.Recurrent(make(), 3, 4)
+
+
+def test_a_one_step_module_refuses_names_of_its_own() -> None:
+    with pytest.raises(CellError, match="a parameter cannot be called 'forward'"):
+        nn.RecurrentCell(_make(forward=vector()), 3, 4)
+
+
+def test_a_bias_vector_without_biases_is_zeros() -> None:
+    def step(self: Any, x: Any, h: Any, state: Any) -> Any:
+        return cells.tanh(x + h) + cells.sigmoid(self.b)
+
+    layer = nn.Recurrent(_make(step=step, b=vector(bias=True)), 3, 4, bias=False)
+    assert "b_l0" not in layer.state_dict()
+    x = torch.zeros(1, 2, 3)
+    torch.testing.assert_close(layer(x)[0], torch.full((1, 2, 4), 0.5))
+
+
+def test_cells_may_compare_equal() -> None:
+    """A cell with its own equality (a dataclass, say) is still a cell of its own."""
+
+    class Equal(Cell):
+        recurrent = None
+
+        def __init__(self, rank: int) -> None:
+            self.down, self.up = product(width=rank), product(source=rank)
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def step(self, x: Any, h: Any, state: Any) -> Any:
+            return cells.tanh(x + self.up(self.down(state.h)))
+
+    for rank in (2, 3):
+        layer = nn.Recurrent(Equal(rank), 3, 4)
+        assert layer.weight_down_l0.shape == (rank, 4)
+        layer(torch.zeros(2, 1, 3))
+
+
+def test_a_module_as_nonlinearity_is_registered_once() -> None:
+    layer = nn.RNN(3, 4, nonlinearity=torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()))
+    names = [name for name in layer.state_dict() if not name.endswith("_l0")]
+    assert names == ["activation.0.weight", "activation.0.bias"]
+    assert layer.nonlinearity is layer.activation
+
+
+def test_a_layer_works_under_another_default_device() -> None:
+    layer = nn.GRU(3, 4)
+    x = torch.randn(5, 3, 3)
+    cuts = torch.zeros(5, 3, dtype=torch.bool)
+    cuts[2, 1] = True
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, [5, 3, 2])
+    wanted = layer(x, lengths=[5, 2, 4], resets=cuts)[0], layer(packed)[0].data
+    torch.set_default_device("meta")
+    try:
+        found = layer(x, lengths=[5, 2, 4], resets=cuts)[0], layer(packed)[0].data
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_nan_before_a_cut_spares_the_weights_of_an_activation(engine: str) -> None:
+    if engine != "reference":
+        pytest.skip("a module as activation runs on the reference engine")
+    activation = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+    layer = nn.RNN(3, 4, nonlinearity=activation.double(), dtype=torch.float64)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    cuts = torch.zeros(6, 2, dtype=torch.bool)
+    cuts[2] = True
+
+    def gradients(x: Tensor, **options: Any) -> list[Tensor]:
+        output = layer(x, **options)[0]
+        return list(torch.autograd.grad(output[-4:].sin().sum(), list(layer.parameters())))
+
+    poisoned = x.clone()
+    poisoned[:2] = float("nan")
+    for mine, wanted in zip(gradients(poisoned, resets=cuts), gradients(x[2:]), strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+def test_half_precision_keeps_its_state_in_float32(engine: str) -> None:
+    """200 steps of an integrator: rounded to bfloat16 at each, it would stand still at 256."""
+    if engine == "aten":
+        pytest.skip("aten refuses half precision on the CPU")
+
+    def step(self: Cell, x: Any, h: Any, state: Any) -> Any:
+        return state.h + x
+
+    cell = type("Sum", (Cell,), {"step": step, "recurrent": None})
+    layer = nn.Recurrent(cell, 1, 1, bias=False, dtype=torch.bfloat16)
+    torch.nn.init.ones_(layer.weight_ih_l0)
+    output, _ = layer(torch.ones(1000, 1, 1, dtype=torch.bfloat16))
+    assert output[-1].item() == 1000.0
