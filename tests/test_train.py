@@ -17,12 +17,20 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from unrolled.diagnostics import loss_curve
 from unrolled.io import FileError
 from unrolled.models import load_tree
-from unrolled.tasks import Score, TextError, load_language_model, read_text, score
+from unrolled.tasks import (
+    Score,
+    TextError,
+    Vocabulary,
+    load_language_model,
+    loss,
+    read_text,
+    score,
+)
 from unrolled.train import LanguageModelConfig, Result, fit, resume
 from unrolled.train.callbacks import COLUMNS, Metrics, read_rows
-from unrolled.train.module import rate_factor
+from unrolled.train.module import LanguageTraining, rate_factor
 from unrolled.train.progress import bar, clock
-from unrolled.train.run import windows
+from unrolled.train.run import new_model, windows
 
 pytestmark = pytest.mark.slow
 
@@ -323,3 +331,26 @@ def test_bars_and_clocks() -> None:
     assert bar(1.0, 3, "ascii") == "###"
     assert bar(0.5, -2) == ""
     assert [clock(s) for s in (0.4, 67, 3723)] == ["0:00", "1:07", "1:02:03"]
+
+
+def test_the_state_is_carried_from_window_to_window_and_starts_anew_at_the_beginning(
+    config: LanguageModelConfig,
+) -> None:
+    """Two steps of training against the same two windows by hand."""
+    text = torch.frombuffer(bytearray(read_text(config.paths)), dtype=torch.uint8)
+    training, _ = windows(config, text)
+    module = LanguageTraining(new_model(config, Vocabulary()), Vocabulary(), config).eval()
+    first, second = training[0], training[1]
+    with torch.no_grad():
+        found = [module.training_step(window, 0).item() for window in (first, second, first)]
+        logits, state = module.model(first.inputs)
+        wanted = [loss(logits, first.targets).item()]
+        wanted.append(loss(module.model(second.inputs, state)[0], second.targets).item())
+        alone = loss(module.model(second.inputs)[0], second.targets).item()
+    assert found == [*wanted, wanted[0]]
+    assert found[1] != alone
+
+
+def test_the_defaults_are_those_that_were_promised() -> None:
+    config = LanguageModelConfig()
+    assert (config.hidden_size, config.cell, config.input) == (256, "GRU", "embedding")
