@@ -6,6 +6,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
+
+from unrolled.cells import LSTM
 from unrolled.engines import aten, native, reference
 from unrolled.engines.sweep import Engine, Sweep
 
@@ -14,7 +17,7 @@ ENGINES: dict[str, Engine] = {
     "aten": cast(Engine, aten),
     "reference": cast(Engine, reference),
 }
-"""All engines by name, the preferred first."""
+"""All engines by name, the preferred first (but see ``preferred``)."""
 
 _forced: ContextVar[str | None] = ContextVar("forced engine", default=None)
 _records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
@@ -35,6 +38,21 @@ class Explanation:
         return "\n".join(lines)
 
 
+def preferred(sweep: Sweep) -> list[Engine]:
+    """The engines in the order in which they are asked.
+
+    That of ``ENGINES``, but torch's functions first where they were measured to be faster than the
+    native core (``benchmarks/engines.py``): one step alone, whose weights are not worth packing,
+    and oneDNN's LSTM over a dense float32 batch without gradient.
+    """
+    order = list(ENGINES.values())
+    one_step = sweep.ragged.T == 1
+    fused = type(sweep.cell) is LSTM and sweep.ragged.dense and sweep.values.dtype == torch.float32
+    if one_step or (fused and not sweep.differentiated):
+        order.sort(key=lambda engine: engine.name != "aten")
+    return order
+
+
 def choose(sweep: Sweep) -> Engine:
     """The first engine that can run this sweep, or the forced one.
 
@@ -47,7 +65,7 @@ def choose(sweep: Sweep) -> Engine:
         if why is not None:
             raise RuntimeError(f"engine {forced!r} is forced but cannot run this: {why}")
         return ENGINES[forced]
-    return next(engine for engine in ENGINES.values() if engine.supports(sweep) is None)
+    return next(engine for engine in preferred(sweep) if engine.supports(sweep) is None)
 
 
 def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanation:

@@ -39,6 +39,12 @@ class Sweep:
     reset_states: States | None = None
 
     @property
+    def differentiated(self) -> bool:
+        """Whether a gradient may be asked of this call."""
+        tensors = (self.values, *self.states, *self.parameters.values())
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+    @property
     def transformed(self) -> bool:
         """Whether functorch or forward-mode differentiation is active around this call."""
         return (
