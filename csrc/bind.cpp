@@ -174,6 +174,8 @@ void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Input
 NB_MODULE(_core, m) {
     using namespace unrolled;
     m.doc() = "The native core of Unrolled.";
+    // Programs live in a cache, and in graphs of autograd, until the interpreter ends.
+    nb::set_leak_warnings(false);
     m.def(
         "instruction_sets",
         [] {

@@ -5,6 +5,8 @@ That it computes what the others do, the contract tests show: they run over ever
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -198,3 +200,15 @@ def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
 def test_an_unknown_build_is_refused() -> None:
     with pytest.raises(ValueError, match=r"build must be one of .*'plain'.*, got 'sse'"):
         native.use_build("sse").__enter__()
+
+
+@pytest.mark.slow
+def test_a_process_ends_in_silence() -> None:
+    """Also with programs cached and a graph alive."""
+    code = (
+        "import torch; from unrolled import engines, nn;"
+        "use = engines.use('native'); use.__enter__();"
+        "y, h = nn.GRU(3, 4)(torch.zeros(2, 1, 3))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == ran.stderr == ""
