@@ -5,6 +5,7 @@ That it computes what the others do, the contract tests show: they run over ever
 
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,3 +213,47 @@ def test_a_process_ends_in_silence() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == ran.stderr == ""
+
+
+class _Scaled(cells.Cell):
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        return cells.tanh(x + h) * self.scale
+
+
+def test_a_changed_setting_is_a_changed_program() -> None:
+    layer, x = nn.Recurrent(_Scaled(1.0), 3, 4), torch.randn(2, 1, 3)
+    with engines.use("native"):
+        first = layer(x[:1])[0]
+        layer.cell.scale = 0.5
+        torch.testing.assert_close(layer(x[:1])[0], 0.5 * first)
+
+
+def test_steps_that_change_by_themselves_are_refused() -> None:
+    class Counting(_Scaled):
+        def step(self, x: Any, h: Any, state: Any) -> Any:
+            self.scale += 1
+            return (x + h) * self.scale
+
+    class Rolling(cells.Cell):
+        def step(self, x: Any, h: Any, state: Any) -> Any:
+            return (x + h) * random.random()
+
+    x = torch.zeros(2, 1, 3)
+    for cell, why in ((Counting(1.0), "changes the cell's own 'scale'"), (Rolling(), "differs")):
+        told = engines.explain(nn.Recurrent(cell, 3, 4), x)
+        assert told.engine == "reference"
+        assert why in str(told.refusals["native"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_layer_computes_instead_of_remembering() -> None:
+    layer = nn.LSTM(3, 4).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, (torch.ones(5, 2, 3),))
+        zeros = torch.zeros(5, 2, 3)
+        torch.testing.assert_close(traced(zeros)[0], layer(zeros)[0])
+        exported = torch.export.export(layer, (torch.ones(5, 2, 3),)).module()
+        torch.testing.assert_close(exported(zeros)[0], layer(zeros)[0])

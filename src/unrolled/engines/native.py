@@ -36,6 +36,8 @@ def supports(sweep: Sweep) -> str | None:
         return f"the native core has no arithmetic for {sweep.values.dtype}"
     if sweep.transformed:
         return "the native core has no rules yet for vmap and forward-mode derivatives"
+    if _watched(sweep.values):
+        return "what traces or fakes tensors sees no addresses"
     if torch._C._is_any_autocast_enabled():
         return "the native core does not follow autocast yet"
     products = sweep.cell.products(sweep.sizes)
@@ -98,13 +100,39 @@ class _Job:
 
 def _text(cell: Cell, projected: bool) -> tuple[str, str | None]:
     """The encoded program, and the reason if there is none."""
-    known: dict[bool, tuple[str, str | None]] = vars(cell).setdefault("_texts", {})
-    if projected not in known:
-        try:
-            known[projected] = (encode(make_program(cell, projected)), None)
-        except TraceError as error:
-            known[projected] = ("", str(error))
-    return known[projected]
+    known: dict[bool, tuple[Any, tuple[str, str | None]]] = vars(cell).setdefault("_texts", {})
+    settings = _settings(cell)
+    if projected in known:
+        before, found = known[projected]
+        if len(before) == len(settings) and all(map(_same, before, settings)):
+            return found
+    try:
+        text, again = (encode(make_program(cell, projected)) for _ in range(2))
+        why = None if text == again else f"cell {type(cell).__name__}: each step differs by itself"
+        known[projected] = (settings, (text, why))
+    except TraceError as error:
+        known[projected] = (settings, ("", str(error)))
+    return known[projected][1]
+
+
+def _settings(cell: Cell) -> list[Any]:
+    """Everything that a step may read of a cell: a program holds for these values only."""
+    spaces = [vars(cell), *(vars(cls) for cls in type(cell).__mro__[:-2])]
+    return [value for space in spaces for name, value in space.items() if name[0] != "_"]
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b
+
+
+def _watched(values: Tensor) -> bool:
+    """Whether this call is being recorded, or its tensors are not plain memory."""
+    return (
+        type(values) not in (Tensor, torch.nn.Parameter)
+        or torch._C._get_tracing_state() is not None
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, CellError, Sizes
-from unrolled.cells.declaration import Gates, Product, States
+from unrolled.cells.declaration import Gates, Product, States, Vector
 from unrolled.program import graph
 from unrolled.program.graph import Graph, Node, ProgramError, Width
 from unrolled.program.operations import OPERATIONS
@@ -213,6 +213,11 @@ class _Recorder:
         x = self._input_products()
         h = vars(cell)["recurrent"](states[0]) if "recurrent" in self.products else None
         result = self._guarded(cell, x, h, States(self.cell.states, states))
+        for name, value in vars(self.cell).items():
+            setting = name[0] != "_" and not isinstance(value, Product | Vector)
+            if setting and vars(cell).get(name) is not value:
+                kind = type(self.cell).__name__
+                raise TraceError(f"cell {kind}: step changes the cell's own {name!r}")
         new = result if isinstance(result, tuple) else (result,)
         if len(new) != len(self.cell.states):
             raise CellError(
