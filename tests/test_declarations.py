@@ -80,6 +80,19 @@ def test_every_parameter_has_its_true_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
+def test_every_second_derivative_is_true(name: str) -> None:
+    layer = Recurrent(CELLS[name], 2, 4, dtype=torch.float64)
+    x = torch.randn(2, 2, 2, dtype=torch.float64, requires_grad=True)
+    named = dict(layer.named_parameters())
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        given = dict(zip(named, values, strict=True))
+        return torch.func.functional_call(layer, given, (x,))[0]
+
+    assert torch.autograd.gradgradcheck(run, (x, *named.values()), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", CELLS)
 def test_one_step_module_equals_the_layer(name: str) -> None:
     cell = RecurrentCell(CELLS[name], 3, 6, dtype=torch.float64)
     layer = Recurrent(CELLS[name], 3, 6, dtype=torch.float64)
