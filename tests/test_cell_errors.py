@@ -47,6 +47,7 @@ def _with(**settings: Any) -> Cell:
         (lambda: _with(scale=torch.nn.Parameter(torch.ones(1))), "scale holds parameters"),
         (lambda: _with(parts=[torch.nn.Linear(4, 4)]), "parts holds parameters"),
         (lambda: _with(spec=torch.nn.Linear(4, 4)), "a module cannot be called 'spec'"),
+        (lambda: _make(act=torch.nn.Tanh()), "act stands on the class"),
         (lambda: Cell, "cell Cell defines no step"),
     ],
 )

@@ -207,6 +207,13 @@ def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
 
 def register_modules(module: nn.Module, cell: Cell) -> None:
     """Modules that a cell holds (an activation with weights) become part of the layer's."""
+    for cls in type(cell).__mro__:
+        for name, value in vars(cls).items():
+            if isinstance(value, nn.Module | nn.Parameter):
+                raise CellError(
+                    f"cell {type(cell).__name__}: {name} stands on the class, where all layers "
+                    "would share it; set it in __init__"
+                )
     for name, value in vars(cell).items():
         held = value.values() if isinstance(value, dict) else value
         inside = list(held) if isinstance(held, list | tuple | type({}.values())) else []
