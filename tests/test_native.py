@@ -3,8 +3,10 @@
 That it computes what the others do, the contract tests show: they run over every engine.
 """
 
+import copy
 import multiprocessing
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -257,3 +259,18 @@ def test_a_traced_layer_computes_instead_of_remembering() -> None:
         torch.testing.assert_close(traced(zeros)[0], layer(zeros)[0])
         exported = torch.export.export(layer, (torch.ones(5, 2, 3),)).module()
         torch.testing.assert_close(exported(zeros)[0], layer(zeros)[0])
+
+
+class WithProperty(_Scaled):
+    @property
+    def half(self) -> float:
+        return self.scale / 2
+
+
+def test_a_layer_is_pickled_and_copied_after_it_ran() -> None:
+    layer, x = nn.Recurrent(WithProperty(2.0), 3, 4), torch.randn(2, 1, 3)
+    with engines.use("native"):
+        wanted = layer(x)[0]
+        for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+            assert not set(vars(other.cell)) - {"scale", "_found"}
+            assert torch.equal(other(x)[0], wanted)

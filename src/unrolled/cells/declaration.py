@@ -14,6 +14,8 @@ from unrolled.cells.functions import linear, split, zeros
 
 Size = int | str
 
+_FOUND = ("_found", "_texts")
+
 
 class CellError(TypeError):
     """A cell's declaration or step contradicts itself; the message names the cell and the fault."""
@@ -198,6 +200,10 @@ class Cell:
         if sizes not in known:
             known[sizes] = self._resolve_products(sizes)
         return known[sizes]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is found again on demand is neither copied nor pickled."""
+        return {name: value for name, value in vars(self).items() if name not in _FOUND}
 
     def _once(self) -> dict[Any, Any]:
         """What this instance declares, found once: a step is too short to search each time."""

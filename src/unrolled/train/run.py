@@ -120,14 +120,12 @@ def resume(
         KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
     """
     run = Path(run)
-    config = read_config(run / CONFIG)
-    if steps is not None:
-        config = dataclasses.replace(config, steps=steps)
+    before = read_config(run / CONFIG)
+    config = before if steps is None else dataclasses.replace(before, steps=steps)
     # A fault of the checkpoint shows before the work of reading text.
     done = TreeCheckpointIO().load_checkpoint(run / LAST).get("global_step", 0)
     if config.steps < done:
         raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
-    before = read_config(run / CONFIG)
     vocabulary, training, validation, digest = _prepare(config)
     module = LanguageTraining(new_model(config, vocabulary), vocabulary, config)
     data = LanguageData(training, validation, digest)
