@@ -7,20 +7,16 @@ in Markdown with machine, versions, commit, medians and spread (half the distanc
 """
 
 import argparse
-import platform
-import statistics
-import subprocess
-import time
+import math
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from machine import machine
+from timing import Call, Plan, interleave
 from unrolled import engines
 from unrolled import nn as unrolled_nn
-from unrolled._core import instruction_sets
 
 T, N, I, H = 100, 32, 128, 128  # noqa: E741
 
@@ -33,7 +29,8 @@ def main() -> None:
     # Switching oneDNN off and on makes torch speak of Intel GPUs.
     warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
     torch.set_num_threads(options.threads)
-    print(f"{machine()}; {options.threads} threads; T={T}, N={N}, I={I}, H={H}, float32;")
+    plan = Plan(options.rounds, budget_s=math.inf)
+    print(f"{machine()}; T={T}, N={N}, I={I}, H={H}, float32;")
     print(
         f"medians of {options.rounds} interleaved rounds in ms, ± half the quartiles' distance.\n"
     )
@@ -41,14 +38,14 @@ def main() -> None:
     print("|---|---|---|---|")
     for name in ("RNN", "GRU", "LSTM"):
         for training in (False, True):
-            calls = peers(name, training)
-            medians, spreads = interleave(calls, options.rounds)
+            theirs, ours = interleave(peers(name, training), plan).values()
             kind = "forward and backward" if training else "forward"
-            cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(medians, spreads, strict=True)]
-            print(f"| {name}, {kind} | {cells[0]} | {cells[1]} | {medians[1] / medians[0]:.2f} |")
+            cells = [f"{t.median_ms:.1f} ± {t.spread_ms:.1f}" for t in (theirs, ours)]
+            ratio = ours.median_ms / theirs.median_ms
+            print(f"| {name}, {kind} | {' | '.join(cells)} | {ratio:.2f} |")
 
 
-def peers(name: str, training: bool) -> list[Callable[[], torch.Tensor]]:
+def peers(name: str, training: bool) -> dict[str, Call]:
     """Torch's layer with oneDNN off, ours on the reference engine; equal results are checked."""
     torch.manual_seed(0)
     theirs = getattr(nn, name)(I, H)
@@ -76,38 +73,7 @@ def peers(name: str, training: bool) -> list[Callable[[], torch.Tensor]]:
     if training:
         for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-6)
-    return [run_theirs, run_ours]
-
-
-def interleave(
-    calls: list[Callable[[], torch.Tensor]], rounds: int
-) -> tuple[list[float], list[float]]:
-    """Median and half the interquartile distance of each call, in ms."""
-    times: list[list[float]] = [[] for _ in calls]
-    for k in range(rounds + 3):
-        for call, taken in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            if k >= 3:
-                taken.append((time.perf_counter() - start) * 1e3)
-    quartiles = [statistics.quantiles(taken, n=4) for taken in times]
-    return [q[1] for q in quartiles], [(q[2] - q[0]) / 2 for q in quartiles]
-
-
-def machine() -> str:
-    """Processor, versions and commit, as found."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    features = [name for name, offered in instruction_sets().items() if offered]
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
-    )
-    return (
-        f"{names[0] if names else platform.processor()} ({len(names)} cores, {features[0]}), "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"commit {found.stdout.strip() or 'unknown'}"
-    )
+    return {"torch": run_theirs, "reference": run_ours}
 
 
 if __name__ == "__main__":

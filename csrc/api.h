@@ -1,9 +1,10 @@
 // The seam of the core: plain structs and functions. Everything behind it is compiled once per
 // instruction set; nothing in front of it computes.
 //
-// Letters: T steps, N sequences, I inputs, H hidden units, P width of the output state.
-// A packed batch holds its tokens step by step, longest sequence first: step t has sizes[t] tokens,
-// sequence n is row n of every step that it reaches.
+// Letters: T steps, N sequences, I inputs, H hidden units, P width of the output state. A token is
+// one step of one sequence. Tokens are numbered step by step, longest sequence first: step t has
+// sizes[t] tokens, sequence n is the n-th of every step that it reaches. Where a token's row lies in
+// the caller's arrays is `Rows`' business.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,9 @@
 namespace unrolled {
 
 using Index = std::int64_t;
+
+// Inner rows have room for whole vectors of every build: a multiple of 16 numbers.
+constexpr Index pitch(Index width) { return (width + 15) / 16 * 16; }
 
 // A program as read from its text: nodes in an order of computation.
 enum class Leaf { none, x, state, vector, constant, size, grad, product, transposed };
@@ -32,7 +36,31 @@ struct Product {
     Index width = 0;    // rows of a block
     Index source = 0;   // columns
     int feeds = -1;     // the node that it multiplies
-    bool bias = false;
+};
+
+// One pointwise operation or reduction: its number, what it makes, what it reads.
+struct Instruction {
+    int op;
+    int made;
+    int args[3];
+    int count;
+};
+
+// Products, then the pointwise work that waits for them.
+struct Phase {
+    std::vector<int> products;   // forward: product numbers; backward: transposed nodes
+    std::vector<Instruction> work;
+    Index width = 1;             // of what the work makes, the widest
+};
+
+// The order of one step in one direction, and where its vectors live.
+struct Schedule {
+    std::vector<Instruction> once;  // what is the same for all tokens
+    std::vector<Phase> phases;
+    std::vector<int> slot;          // by node: its place among the vectors of a tile, or -1
+    int slots = 0;
+    bool whole_rows = false;        // a reduction needs all units of a row at once
+    bool uniform = true;            // what a phase computes has one width, or width 1
 };
 
 struct Program {
@@ -50,13 +78,41 @@ struct Program {
     std::vector<int> grad_states;
     std::vector<int> grad_vectors;
     std::vector<int> sources;        // what each product multiplies, as backward has it
+
+    // Derived when the program is loaded.
+    Schedule ahead, back;
+    std::vector<int> gathers;             // by node: the input block that it accumulates in, or -1
+    std::vector<std::vector<int>> onto;   // by product and part: the same, or -1
+    std::vector<int> slopes;              // distinct gradients of products, by node
+    std::vector<Index> slope_at;          // their columns in a row of slopes
+    Index slope_pitch = 0;
+    std::vector<Index> saved_at;          // columns of stored vectors, then of states but the first
+    Index saved_pitch = 0;
 };
 
 // Names of the operations by their stable codes; the position is the number that nodes carry.
+// Numbers from kFused on are operations that a schedule makes of two.
 const std::vector<std::string>& operations();
+constexpr int kMultiplyAdd = 100, kMultiplySubtract = 101, kSubtractProduct = 102;
 
-// Reads and checks a program's text; throws std::invalid_argument with the line and the fault.
+// Reads and checks a program's text, and derives its schedules; throws std::invalid_argument with
+// the line and the fault.
 Program parse(const std::string& text, Index H, Index P);
+
+// Fills what is derived.
+void arrange(Program& program);
+
+// The state whose new value a node is, or -1: such nodes stand in memory after forward.
+int new_state(const Program& program, int node);
+
+// Position of a node among the stored ones, or -1.
+int stored_at(const Program& program, int node);
+
+// Where tokens lie: row `table[token]`, or base + t * step + n * next.
+struct Rows {
+    const Index* table;  // [total] or null
+    Index base, step, next;
+};
 
 // One product's weights [parts * width, source] row-major, bias [parts * width] or null.
 template <class T>
@@ -70,33 +126,30 @@ template <class T>
 struct Call {
     const Program* program;
     Index T_steps, N, I, total;
-    const Index* sizes;                  // [T_steps], falling, sizes[0] == N
-    const T* tokens;                     // [total, I]
-    Weights<T> input;                    // [x_parts * x_width, I]
+    const Index* sizes;               // [T_steps], falling, sizes[0] <= N; null: N each
+    Rows rows;
+    const T* tokens;                  // [rows, I]
+    Weights<T> input;                 // [x_parts * x_width, I]
     std::vector<Weights<T>> products;
-    std::vector<const T*> vectors;       // [width]
-    std::vector<const T*> initial;       // [N, width] by state
-    std::vector<T*> history;             // [total, width] by state, out; entry 0 is the output
-    std::vector<T*> final;               // [N, width] by state, out
-    std::vector<T*> stored;              // [total, width] by stored node, out; empty: inference
+    std::vector<const T*> vectors;    // [width]
+    std::vector<const T*> initial;    // [N, width] by state; null: zeros
+    T* output;                        // [rows, width of the first state], out
+    std::vector<T*> final;            // [N, width] by state, out
+    T* saved;                         // [total, saved_pitch], out; null: inference
     int threads;
+    Index size(Index t) const { return sizes ? sizes[t] : N; }
 };
 
 template <class T>
 struct Gradients {
-    const Call<T>* call;                 // of the forward run; history and stored are read
-    const T* grad_output;                // [total, width of the output]
-    std::vector<const T*> grad_final;    // [N, width] by state
-    T* grad_x;                           // [total, x_parts * x_width], out
-    std::vector<T*> grad_products;       // [total, parts * width] by product, out
-    std::vector<T*> source;              // [total, source] by product, out; null where it is a state
-    std::vector<T*> grad_initial;        // [N, width] by state, out
-    std::vector<T*> grad_vectors;        // [width], out
-    T* grad_tokens;                      // [total, I], out or null
-    T* grad_input_weight;                // [x_parts * x_width, I], out or null
-    T* grad_input_bias;                  // out or null
-    std::vector<T*> grad_weights;        // by product, out or null
-    std::vector<T*> grad_biases;         // by product, out or null
+    const Call<T>* call;                 // of the forward run; output and saved are read
+    const T* grad_output;                // [rows, width of the output]; null: zeros
+    std::vector<const T*> grad_final;    // [N, width] by state; null: zeros
+    T* grad_tokens;                      // [rows, I], out or null
+    std::vector<T*> grad_initial;        // [N, width] by state, out or null
+    std::vector<T*> grad_vectors;        // [width], out or null
+    std::vector<T*> grad_weights;        // the input's first, out or null
+    std::vector<T*> grad_biases;         // the input's first, out or null
 };
 
 // One entry of the table of builds.

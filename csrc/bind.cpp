@@ -1,9 +1,8 @@
 // The seam between Python and the core: argument conversion and checks only, no arithmetic.
 //
-// Arrays come as addresses with their number of elements, since a tensor's pointer costs Python a
-// tenth of what an array object does; the sizes are checked here against the program.
+// Arrays come as one flat list of addresses and numbers of elements, since a tensor's pointer costs
+// Python a tenth of what an array object does; the sizes are checked here against the program.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -17,155 +16,177 @@ namespace nb = nanobind;
 namespace unrolled {
 namespace {
 
-using Array = std::pair<std::uintptr_t, Index>;  // address (0: none), elements
-using Arrays = std::vector<Array>;
+using Numbers = std::vector<Index>;
 
-template <class T>
-T* pointer(const Array& a, Index wanted, bool optional, const char* what) {
-    if (a.first == 0 && (optional || wanted == 0)) return nullptr;
-    if (a.first == 0 || a.second != wanted)
-        throw std::invalid_argument(std::string(what) + ": wanted " + std::to_string(wanted) +
-                                    " elements, got " + std::to_string(a.second));
-    return reinterpret_cast<T*>(a.first);
-}
+// Reads (address, elements) pairs in the order in which they are expected.
+class Arrays {
+public:
+    explicit Arrays(const Numbers& numbers) : numbers_(numbers) {}
 
-void same_count(std::size_t found, std::size_t wanted, const char* what) {
-    if (found != wanted)
-        throw std::invalid_argument(std::string(what) + ": wanted " + std::to_string(wanted) +
-                                    " arrays, got " + std::to_string(found));
-}
+    template <class T>
+    T* next(Index wanted, bool optional, const char* what) {
+        if (at_ + 2 > numbers_.size())
+            throw std::invalid_argument(std::string(what) + ": the list of arrays ends before it");
+        const Index address = numbers_[at_], elements = numbers_[at_ + 1];
+        at_ += 2;
+        if (address == 0 && (optional || wanted == 0)) return nullptr;
+        if (address == 0 || elements != wanted)
+            throw std::invalid_argument(std::string(what) + ": wanted " + std::to_string(wanted) +
+                                        " elements, got " + std::to_string(elements));
+        return reinterpret_cast<T*>(address);
+    }
 
-// What forward and backward have in common: sizes and inputs.
-struct Inputs {
-    std::vector<Index> sizes;
-    Index I;
-    Array tokens;
-    Arrays weights, biases;  // the input product first
-    Arrays vectors, initial, history, final, stored;
-    int threads;
+    void finish() const {
+        if (at_ != numbers_.size()) throw std::invalid_argument("arrays: more than the program has");
+    }
+
+private:
+    const Numbers& numbers_;
+    std::size_t at_ = 0;
 };
 
+// What a call says besides its arrays: T, N, I, the caller's rows, the plan of a dense batch (base,
+// step, next), threads; whether forward keeps what backward needs.
+struct Shape {
+    Index T, N, I, rows, base, step, next, threads;
+};
+
+constexpr Index kLargest = Index(1) << 40;
+
+Index product(Index a, Index b) {
+    if (a < 0 || b < 0 || (b > 0 && a > kLargest / b)) throw std::invalid_argument("sizes: too large");
+    return a * b;
+}
+
+Shape read_shape(const Numbers& numbers) {
+    if (numbers.size() != 8) throw std::invalid_argument("shape: wanted 8 numbers");
+    const Shape s{numbers[0], numbers[1], numbers[2], numbers[3],
+                  numbers[4], numbers[5], numbers[6], numbers[7]};
+    if (s.T < 1) throw std::invalid_argument("shape: wanted at least one step");
+    if (s.N < 0 || s.I < 0 || s.rows < 0 || s.threads < 1)
+        throw std::invalid_argument("shape: negative size or no thread");
+    return s;
+}
+
+// Sizes of the steps and rows of the tokens, both checked element by element; null where dense.
 template <class T>
-Call<T> make_call(const Program& p, const Inputs& in) {
+void read_tokens(Call<T>& call, const Shape& s, Arrays& arrays) {
+    call.sizes = arrays.next<const Index>(s.T, true, "sizes");
+    call.total = product(s.T, s.N);
+    if (call.sizes) {
+        Index before = s.N;
+        call.total = 0;
+        for (Index t = 0; t < s.T; ++t) {
+            if (call.sizes[t] < 0 || call.sizes[t] > before)
+                throw std::invalid_argument("sizes: wanted falling numbers of rows");
+            call.total += before = call.sizes[t];
+        }
+    }
+    call.rows = {arrays.next<const Index>(call.total, true, "table"), s.base, s.step, s.next};
+    if (call.rows.table) {
+        for (Index k = 0; k < call.total; ++k)
+            if (call.rows.table[k] < 0 || call.rows.table[k] >= s.rows)
+                throw std::invalid_argument("table: a row that is not there");
+    } else if (call.total > 0) {
+        for (Index t : {Index(0), s.T - 1})
+            for (Index n : {Index(0), s.N - 1}) {
+                const Index row = s.base + t * s.step + n * s.next;
+                if (row < 0 || row >= s.rows)
+                    throw std::invalid_argument("shape: a row that is not there");
+            }
+        if (call.sizes) throw std::invalid_argument("table: missing beside sizes");
+    }
+}
+
+// Order of the arrays: sizes, table, tokens, output, saved; weight and bias of the input and of each
+// product; vectors; initial and final states.
+template <class T>
+Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays) {
     Call<T> call{};
     call.program = &p;
-    call.T_steps = static_cast<Index>(in.sizes.size());
-    if (in.sizes.empty()) throw std::invalid_argument("sizes: wanted at least one step");
-    call.N = in.sizes[0];
-    call.I = in.I;
-    call.sizes = in.sizes.data();
-    Index before = call.N;
-    for (Index n : in.sizes) {
-        if (n < 0 || n > before || call.total > (Index(1) << 40))
-            throw std::invalid_argument("sizes: wanted falling numbers of rows");
-        call.total += n;
-        before = n;
-    }
-    if (in.I < 0 || in.threads < 1) throw std::invalid_argument("negative size or no thread");
-    const std::size_t products = p.products.size(), states = p.states.size();
-    same_count(in.weights.size(), products + 1, "weights");
-    same_count(in.biases.size(), products + 1, "biases");
-    same_count(in.vectors.size(), p.vectors.size(), "vectors");
-    for (const auto* list : {&in.initial, &in.history, &in.final})
-        same_count(list->size(), states, "states");
+    call.T_steps = s.T;
+    call.N = s.N;
+    call.I = s.I;
+    call.threads = static_cast<int>(s.threads);
+    read_tokens(call, s, arrays);
+    call.tokens = arrays.next<const T>(product(s.rows, s.I), false, "tokens");
+    call.output = arrays.next<T>(product(s.rows, p.states[0]), false, "output");
+    call.saved = arrays.next<T>(product(call.total, p.saved_pitch), true, "saved");
     const Index M = p.x_parts * p.x_width;
-    call.tokens = pointer<const T>(in.tokens, call.total * in.I, false, "tokens");
-    call.input.weight = pointer<const T>(in.weights[0], M * in.I, false, "input weight");
-    call.input.bias = pointer<const T>(in.biases[0], M, true, "input bias");
-    for (std::size_t k = 0; k < products; ++k) {
-        const Index rows = p.products[k].parts * p.products[k].width;
-        call.products.push_back(
-            {pointer<const T>(in.weights[k + 1], rows * p.products[k].source, false, "weight"),
-             pointer<const T>(in.biases[k + 1], rows, true, "bias")});
+    call.input.weight = arrays.next<const T>(product(M, s.I), false, "input weight");
+    call.input.bias = arrays.next<const T>(M, true, "input bias");
+    for (const Product& q : p.products) {
+        const Index rows = q.parts * q.width;
+        const T* weight = arrays.next<const T>(product(rows, q.source), false, "weight");
+        call.products.push_back({weight, arrays.next<const T>(rows, true, "bias")});
     }
-    for (std::size_t k = 0; k < p.vectors.size(); ++k)
-        call.vectors.push_back(pointer<const T>(in.vectors[k], p.vectors[k], false, "vector"));
-    for (std::size_t k = 0; k < states; ++k) {
-        const Index w = p.states[k];
-        call.initial.push_back(pointer<const T>(in.initial[k], call.N * w, false, "initial"));
-        call.history.push_back(pointer<T>(in.history[k], call.total * w, k > 0, "history"));
-        call.final.push_back(pointer<T>(in.final[k], call.N * w, false, "final"));
-    }
-    if (!in.stored.empty()) same_count(in.stored.size(), p.stored.size(), "stored");
-    for (std::size_t k = 0; k < in.stored.size(); ++k)
-        call.stored.push_back(pointer<T>(
-            in.stored[k], call.total * p.nodes[p.stored[k]].width, false, "stored"));
-    call.threads = in.threads;
+    for (Index w : p.vectors) call.vectors.push_back(arrays.next<const T>(w, false, "vector"));
+    for (Index w : p.states)
+        call.initial.push_back(arrays.next<const T>(product(s.N, w), true, "initial"));
+    for (Index w : p.states) call.final.push_back(arrays.next<T>(product(s.N, w), false, "final"));
     return call;
 }
 
-struct Outputs {
-    Array grad_output;
-    Arrays grad_final;
-    Array grad_x;
-    Arrays grad_products, sources, grad_initial, grad_vectors;
-    Array grad_tokens;
-    Arrays grad_weights, grad_biases;  // the input product first
-};
-
+// Then, backward: gradients of the output and of the final states; out, of the tokens, the initial
+// states, the vectors, weight and bias of the input and of each product.
 template <class T>
-Gradients<T> make_gradients(const Program& p, const Call<T>& call, const Outputs& out) {
+Gradients<T> read_gradients(const Program& p, const Call<T>& call, const Shape& s, Arrays& arrays) {
     Gradients<T> g{};
     g.call = &call;
-    const std::size_t products = p.products.size(), states = p.states.size();
-    same_count(out.grad_final.size(), states, "grad_final");
-    same_count(out.grad_initial.size(), states, "grad_initial");
-    same_count(out.grad_products.size(), products, "grad_products");
-    same_count(out.sources.size(), products, "sources");
-    same_count(out.grad_vectors.size(), p.vectors.size(), "grad_vectors");
-    same_count(out.grad_weights.size(), products + 1, "grad_weights");
-    same_count(out.grad_biases.size(), products + 1, "grad_biases");
-    same_count(call.stored.size(), p.stored.size(), "stored");
-    const Index M = p.x_parts * p.x_width, total = call.total;
-    g.grad_output = pointer<const T>(out.grad_output, total * p.states[0], false, "grad_output");
-    g.grad_x = pointer<T>(out.grad_x, total * M, false, "grad_x");
-    for (std::size_t k = 0; k < states; ++k) {
-        const Index count = call.N * p.states[k];
-        if (call.total > 0 && !call.history[k]) throw std::invalid_argument("history is missing");
-        g.grad_final.push_back(pointer<const T>(out.grad_final[k], count, false, "grad_final"));
-        g.grad_initial.push_back(pointer<T>(out.grad_initial[k], count, false, "grad_initial"));
-    }
-    g.grad_input_weight = pointer<T>(out.grad_weights[0], M * call.I, true, "grad input weight");
-    g.grad_input_bias = pointer<T>(out.grad_biases[0], M, true, "grad input bias");
-    for (std::size_t k = 0; k < products; ++k) {
-        const Product& q = p.products[k];
+    if (!call.saved && call.total > 0 && p.saved_pitch > 0)
+        throw std::invalid_argument("saved: missing");
+    g.grad_output = arrays.next<const T>(product(s.rows, p.states[0]), true, "grad_output");
+    for (Index w : p.states)
+        g.grad_final.push_back(arrays.next<const T>(product(s.N, w), true, "grad_final"));
+    g.grad_tokens = arrays.next<T>(product(s.rows, s.I), true, "grad_tokens");
+    for (Index w : p.states)
+        g.grad_initial.push_back(arrays.next<T>(product(s.N, w), true, "grad_initial"));
+    for (Index w : p.vectors) g.grad_vectors.push_back(arrays.next<T>(w, true, "grad_vector"));
+    const Index M = p.x_parts * p.x_width;
+    g.grad_weights.push_back(arrays.next<T>(product(M, s.I), true, "grad input weight"));
+    g.grad_biases.push_back(arrays.next<T>(M, true, "grad input bias"));
+    for (const Product& q : p.products) {
         const Index rows = q.parts * q.width;
-        const bool is_state = p.nodes[p.sources[k]].leaf == Leaf::state;
-        g.grad_products.push_back(
-            pointer<T>(out.grad_products[k], total * rows, false, "grad_products"));
-        g.source.push_back(is_state ? nullptr
-                                    : pointer<T>(out.sources[k], total * q.source, false, "source"));
-        g.grad_weights.push_back(
-            pointer<T>(out.grad_weights[k + 1], rows * q.source, true, "grad weight"));
-        g.grad_biases.push_back(pointer<T>(out.grad_biases[k + 1], rows, true, "grad bias"));
+        g.grad_weights.push_back(arrays.next<T>(product(rows, q.source), true, "grad weight"));
+        g.grad_biases.push_back(arrays.next<T>(rows, true, "grad bias"));
     }
-    for (std::size_t k = 0; k < p.vectors.size(); ++k)
-        g.grad_vectors.push_back(
-            pointer<T>(out.grad_vectors[k], p.vectors[k], false, "grad_vectors"));
-    g.grad_tokens = pointer<T>(out.grad_tokens, total * call.I, true, "grad_tokens");
     return g;
 }
 
-Inputs make_inputs(std::vector<Index> sizes, Index I, Array tokens, Arrays weights, Arrays biases,
-                   Arrays vectors, Arrays initial, Arrays history, Arrays final, Arrays stored,
-                   int threads) {
-    return {std::move(sizes), I,      tokens,  std::move(weights), std::move(biases),
-            std::move(vectors), std::move(initial), std::move(history), std::move(final),
-            std::move(stored), threads};
-}
-
-void forward(const Program& p, const std::string& build, bool wide, const Inputs& in) {
-    nb::gil_scoped_release free;
-    const Build& kernels = find_build(build);
-    if (wide) kernels.forward_double(make_call<double>(p, in));
-    else kernels.forward_float(make_call<float>(p, in));
+template <class T>
+void forward_as(const Program& p, void (*run)(const Call<T>&), const Numbers& shape,
+                const Numbers& numbers) {
+    Arrays arrays(numbers);
+    const Call<T> call = read_call<T>(p, read_shape(shape), arrays);
+    arrays.finish();
+    run(call);
 }
 
 template <class T>
-void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Inputs& in,
-                 const Outputs& out) {
-    const Call<T> call = make_call<T>(p, in);
-    run(make_gradients(p, call, out));
+void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Numbers& shape,
+                 const Numbers& numbers) {
+    Arrays arrays(numbers);
+    const Shape s = read_shape(shape);
+    const Call<T> call = read_call<T>(p, s, arrays);
+    const Gradients<T> gradients = read_gradients(p, call, s, arrays);
+    arrays.finish();
+    run(gradients);
+}
+
+void forward(const Program& p, const std::string& build, bool wide, const Numbers& shape,
+             const Numbers& arrays) {
+    nb::gil_scoped_release free;
+    const Build& kernels = find_build(build);
+    if (wide) forward_as(p, kernels.forward_double, shape, arrays);
+    else forward_as(p, kernels.forward_float, shape, arrays);
+}
+
+void backward(const Program& p, const std::string& build, bool wide, const Numbers& shape,
+              const Numbers& arrays) {
+    nb::gil_scoped_release free;
+    const Build& kernels = find_build(build);
+    if (wide) backward_as(p, kernels.backward_double, shape, arrays);
+    else backward_as(p, kernels.backward_float, shape, arrays);
 }
 
 }  // namespace
@@ -193,42 +214,14 @@ NB_MODULE(_core, m) {
         return result;
     }, "Builds of the kernels that this processor can run, best first.",
         nb::sig("def builds() -> list[str]"));
-    nb::class_<Program>(m, "Program", "A program that was read and checked.")
+    nb::class_<Program>(m, "Program", "A program that was read, checked and scheduled.")
         .def("__init__",
              [](Program* self, const std::string& text, Index H, Index P) {
                  new (self) Program(parse(text, H, P));
              },
              nb::arg("text"), nb::arg("H"), nb::arg("P"))
-        .def_prop_ro("state_sources", [](const Program& p) {
-            std::vector<bool> found;
-            for (int node : p.sources) found.push_back(p.nodes[node].leaf == Leaf::state);
-            return found;
-        }, "For each product, whether it multiplies a state.")
-        .def_prop_ro("stored_widths", [](const Program& p) {
-            std::vector<Index> found;
-            for (int node : p.stored) found.push_back(p.nodes[node].width);
-            return found;
-        }, "Widths of the vectors that forward stores for backward.");
-    nb::class_<Inputs>(m, "Inputs", "Sizes, inputs and results of a forward run.")
-        .def("__init__", [](Inputs* self, std::vector<Index> sizes, Index I, Array tokens,
-                            Arrays weights, Arrays biases, Arrays vectors, Arrays initial,
-                            Arrays history, Arrays final, Arrays stored, int threads) {
-            new (self) Inputs(make_inputs(std::move(sizes), I, tokens, std::move(weights),
-                                          std::move(biases), std::move(vectors),
-                                          std::move(initial), std::move(history),
-                                          std::move(final), std::move(stored), threads));
-        });
+        .def_ro("saved_width", &Program::saved_pitch,
+                "Numbers that forward keeps for backward, a token.");
     m.def("forward", &unrolled::forward, "Run forward.");
-    m.def("backward", [](const Program& p, const std::string& build, bool wide, const Inputs& in,
-                         Array grad_output, Arrays grad_final, Array grad_x, Arrays grad_products,
-                         Arrays sources, Arrays grad_initial, Arrays grad_vectors,
-                         Array grad_tokens, Arrays grad_weights, Arrays grad_biases) {
-        const Outputs out{grad_output, std::move(grad_final), grad_x, std::move(grad_products),
-                          std::move(sources), std::move(grad_initial), std::move(grad_vectors),
-                          grad_tokens, std::move(grad_weights), std::move(grad_biases)};
-        nb::gil_scoped_release free;
-        const Build& kernels = find_build(build);
-        if (wide) backward_as<double>(p, kernels.backward_double, in, out);
-        else backward_as<float>(p, kernels.backward_float, in, out);
-    }, "Run backward.");
+    m.def("backward", &unrolled::backward, "Run backward.");
 }

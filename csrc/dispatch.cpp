@@ -3,27 +3,33 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <new>
 #include <stdexcept>
 
 namespace unrolled {
 
-#if defined(__x86_64__)
-namespace avx512 {
-extern const Build build;
-}
-namespace avx2 {
-extern const Build build;
-}
+#define UNROLLED_DECLARE(name)    \
+    namespace name {              \
+    extern const Build build;     \
+    }
+#ifdef UNROLLED_WITH_avx512
+UNROLLED_DECLARE(avx512)
 #endif
-namespace plain {
-extern const Build build;
-}
-namespace plain8 {
-extern const Build build;
-}
-namespace plain16 {
-extern const Build build;
-}
+#ifdef UNROLLED_WITH_avx2
+UNROLLED_DECLARE(avx2)
+#endif
+#ifdef UNROLLED_WITH_neon
+UNROLLED_DECLARE(neon)
+#endif
+#ifdef UNROLLED_WITH_plain
+UNROLLED_DECLARE(plain)
+#endif
+#ifdef UNROLLED_WITH_plain8
+UNROLLED_DECLARE(plain8)
+#endif
+#ifdef UNROLLED_WITH_plain16
+UNROLLED_DECLARE(plain16)
+#endif
 
 namespace {
 
@@ -78,12 +84,24 @@ bool forked() { return registered == 0 && is_child; }
 const std::vector<const Build*>& available_builds() {
     static const std::vector<const Build*> found = [] {
         std::vector<const Build*> list;
-#if defined(__x86_64__)
+#ifdef UNROLLED_WITH_avx512
         if (offers_avx512()) list.push_back(&avx512::build);
+#endif
+#ifdef UNROLLED_WITH_avx2
         if (offers_avx2()) list.push_back(&avx2::build);
 #endif
-        for (const Build* build : {&plain::build, &plain8::build, &plain16::build})
-            list.push_back(build);
+#ifdef UNROLLED_WITH_neon
+        list.push_back(&neon::build);
+#endif
+#ifdef UNROLLED_WITH_plain
+        list.push_back(&plain::build);
+#endif
+#ifdef UNROLLED_WITH_plain8
+        list.push_back(&plain8::build);
+#endif
+#ifdef UNROLLED_WITH_plain16
+        list.push_back(&plain16::build);
+#endif
         return list;
     }();
     return found;

@@ -19,6 +19,12 @@ const InstructionSet* instruction_sets(int* count);
 // a parallel region would wait for them forever.
 bool forked();
 
+// Memory for a sweep, aligned to cache lines, not initialised; throws std::bad_alloc. What is given
+// back is kept for later sweeps, up to a limit: fresh pages from the system cost as much as some
+// sweeps take.
+void* take_memory(Index bytes);
+void give_memory(void* memory);
+
 // Builds of the kernels that can run here, best first.
 const std::vector<const Build*>& available_builds();
 

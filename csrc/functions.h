@@ -1,4 +1,4 @@
-// Elementary functions on vectors. float: polynomials, errors stated; double: the C library.
+// Elementary functions on vectors, for float and double alike; errors are stated, ULP of the result.
 #pragma once
 
 #include <math.h>
@@ -8,54 +8,106 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-using VF = Vec<float>;
-using MF = Mask<float>;
+// What the format of a number asks of exp: its range, ln 2 in two parts, terms of the series.
+template <class T>
+struct Format;
 
-// exp(x), at most 1 ULP or so off for |x| <= 87; 0 below -103, infinity above 88.7, NaN for NaN.
-// Cody-Waite reduction by ln 2 in two parts, polynomial of degree 6 (Taylor, r in ±ln2/2).
-inline VF exp_v(VF x) {
-    const VF high = fill(88.722839f), low = fill(-103.9f);
-    const VF y = select<float>(x > high, high, select<float>(x < low, low, x));
-    const VF magic = fill(12582912.0f);
-    const VF n = (y * 1.44269504088896341f + magic) - magic;
-    VF r = y - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    VF p = fill(1.0f / 5040);
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    // 2^n in two factors, so that results near both ends of the range come out right.
-    const MF k = __builtin_convertvector(n, MF);
-    const MF half = k >> 1;
-    const MF rest = k - half;
-    const MF first = (half + 127) << 23, second = (rest + 127) << 23;
-    VF result = p * (VF)first * (VF)second;
-    result = select<float>(x > high, fill(__builtin_inff()), result);
-    result = select<float>(x < low, VF{}, result);
-    return select<float>(x != x, x, result);
+template <>
+struct Format<float> {
+    static constexpr float high = 88.722839f, low = -103.9f, safe = 88.37f;
+    static constexpr float magic = 12582912.0f, log2e = 1.44269504088896341f;
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    static constexpr int terms = 7, mantissa = 23, bias = 127;
+};
+
+template <>
+struct Format<double> {
+    static constexpr double high = 709.782712893384, low = -745.2, safe = 709.4;
+    static constexpr double magic = 6755399441055744.0, log2e = 1.4426950408889634074;
+    static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
+    static constexpr int terms = 13, mantissa = 52, bias = 1023;
+};
+
+constexpr double kInverseFactorial[] = {1.0,
+                                        1.0,
+                                        1.0 / 2,
+                                        1.0 / 6,
+                                        1.0 / 24,
+                                        1.0 / 120,
+                                        1.0 / 720,
+                                        1.0 / 5040,
+                                        1.0 / 40320,
+                                        1.0 / 362880,
+                                        1.0 / 3628800,
+                                        1.0 / 39916800,
+                                        1.0 / 479001600,
+                                        1.0 / 6227020800.0};
+
+// exp(y) = 2^n (1 + q): Cody-Waite reduction by ln 2 in two parts, Taylor's series of exp(r) - 1 in
+// |r| <= ln2/2. `n` comes back as a whole number in the low bits of the sum with `magic`.
+template <class T>
+struct Exponential {
+    Vec<T> q;
+    Mask<T> n;
+
+    explicit Exponential(Vec<T> y) {
+        using F = Format<T>;
+        const Vec<T> shifted = y * F::log2e + F::magic;
+        const Vec<T> whole = shifted - F::magic;
+        Vec<T> r = y - whole * F::ln2_high;
+        r = r - whole * F::ln2_low;
+        Vec<T> p = fill(static_cast<T>(kInverseFactorial[F::terms]));
+#pragma GCC unroll 16
+        for (int k = F::terms - 1; k >= 1; --k) p = p * r + static_cast<T>(kInverseFactorial[k]);
+        q = p * r;
+        n = (Mask<T>)shifted - (Mask<T>)fill(F::magic);
+    }
+};
+
+template <class T>
+inline Vec<T> power_of_two(Mask<T> n) {
+    return (Vec<T>)((n + Format<T>::bias) << Format<T>::mantissa);
 }
 
-// 1 / (1 + exp(-x)); within 2 ULP.
-inline VF sigmoid_v(VF x) { return 1.0f / (1.0f + exp_v(-x)); }
+// Within [-bound, bound]; NaN stays NaN.
+template <class T>
+inline Vec<T> bounded(Vec<T> x, T bound) {
+    return larger<T>(fill(-bound), smaller<T>(fill(bound), x));
+}
 
-// tanh(x); within 2 ULP. Near 0 an odd polynomial (coefficients of Cephes, Moshier 1992), which
-// keeps the relative error; elsewhere 1 - 2 / (exp(2|x|) + 1) with the sign of x.
-inline VF tanh_v(VF x) {
-    const VF a = select<float>(x < 0.0f, -x, x);
-    const VF s = x * x;
-    VF p = fill(-5.70498872745e-3f);
-    p = p * s + 2.06390887954e-2f;
-    p = p * s - 5.37397155531e-2f;
-    p = p * s + 1.33314422036e-1f;
-    p = p * s - 3.33332819422e-1f;
-    p = p * s * x + x;
-    const VF far = 1.0f - 2.0f / (exp_v(a + a) + 1.0f);
-    const VF away = select<float>(x < 0.0f, -far, far);
-    return select<float>(a < 0.625f, p, select<float>(x != x, x, away));
+// exp(x), within 1.5 ULP; subnormal below its normal range, 0 and infinity beyond, NaN for NaN.
+template <class T>
+inline Vec<T> exp_v(Vec<T> x) {
+    using F = Format<T>;
+    const Vec<T> high = fill(F::high), low = fill(F::low);
+    const Vec<T> y = select<T>(x > high, high, select<T>(x < low, low, x));
+    const Exponential<T> e(y);
+    // 2^n in two factors, so that results near both ends of the range come out right.
+    const Mask<T> first = e.n >> 1, second = e.n - first;
+    Vec<T> result = (1 + e.q) * power_of_two<T>(first) * power_of_two<T>(second);
+    result = select<T>(x > high, fill(static_cast<T>(__builtin_inf())), result);
+    result = select<T>(x < low, Vec<T>{}, result);
+    return select<T>(x != x, x, result);
+}
+
+// 1 / (1 + exp(-x)), within 2.5 ULP; where exp(-x) overflows, that of the last x where it does not.
+template <class T>
+inline Vec<T> sigmoid_v(Vec<T> x) {
+    const Vec<T> y = -bounded<T>(x, Format<T>::safe);
+    const Exponential<T> e(y);
+    const Vec<T> scale = power_of_two<T>(e.n);
+    return 1 / (1 + (scale + scale * e.q));
+}
+
+// tanh(x) = (exp(2x) - 1) / (exp(2x) + 1), within 3 ULP; the numerator is made without 1 where x is
+// small, which keeps the relative error.
+template <class T>
+inline Vec<T> tanh_v(Vec<T> x) {
+    const Vec<T> y = bounded<T>(x, T(20));
+    const Exponential<T> e(y + y);
+    const Vec<T> scale = power_of_two<T>(e.n);
+    const Vec<T> less = (scale - 1) + scale * e.q;
+    return less / (less + 2);
 }
 
 template <class T, class F>
@@ -63,14 +115,6 @@ inline Vec<T> each(Vec<T> x, F f) {
     for (int i = 0; i < lanes<T>; ++i) x[i] = f(x[i]);
     return x;
 }
-
-inline Vec<double> exp_v(Vec<double> x) {
-    return each<double>(x, [](double v) { return ::exp(v); });
-}
-inline Vec<double> tanh_v(Vec<double> x) {
-    return each<double>(x, [](double v) { return ::tanh(v); });
-}
-inline Vec<double> sigmoid_v(Vec<double> x) { return 1.0 / (1.0 + exp_v(-x)); }
 
 template <class T>
 inline Vec<T> log_v(Vec<T> x) {

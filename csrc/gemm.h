@@ -1,190 +1,229 @@
-// Matrix products of the sweep: rows times packed weights, and gradients of weights over tokens.
-//
-// A row's result does not depend on which other rows are computed beside it: each element is one
-// sum over k in rising order, whatever the tile.
+// Products of rows with a matrix, and the gradient of a matrix over many tokens.
 #pragma once
 
-#include <vector>
-
-#include "api.h"
-#include "simd.h"
+#include "memory.h"
+#include "tile.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-#if UNROLLED_BYTES == 64
-constexpr int kRows = 6, kVectors = 4;
-#elif UNROLLED_BYTES == 32
-constexpr int kRows = 4, kVectors = 3;
-#else
-constexpr int kRows = 4, kVectors = 2;
-#endif
-
+// The vectors of a matrix: unit by unit, within it part by part, so that all gates of a unit stand
+// together, and threads that share the units share the vectors.
 template <class T>
-constexpr Index panel = kVectors * lanes<T>;
-
-inline Index round_up(Index n, Index to) { return (n + to - 1) / to * to; }
-
-// Memory aligned to a cache line; not initialised.
-template <class T>
-class Buffer {
-public:
-    Buffer() = default;
-    explicit Buffer(Index count) : raw_(static_cast<std::size_t>(count) * sizeof(T) + 64) {
-        const auto at = reinterpret_cast<std::uintptr_t>(raw_.data());
-        data_ = reinterpret_cast<T*>((at + 63) / 64 * 64);
-    }
-    Buffer(Buffer&& other) = default;
-    Buffer& operator=(Buffer&& other) = default;
-    T* data() { return data_; }
-    const T* data() const { return data_; }
-
-private:
-    std::vector<char> raw_;
-    T* data_ = nullptr;
+struct Shape {
+    Index parts, width;  // columns: parts * width
+    Index k;             // rows in all segments
+    Index groups() const { return divide_up(width, lanes<T>); }  // vectors of one part
+    Index vectors() const { return groups() * parts; }
 };
 
-// B [K, M] in panels of columns, [panel][k][lane], zero beyond M.
-template <class T>
-struct Packed {
-    Index M = 0, K = 0;
-    Buffer<T> data;
-    const T* at(Index p) const { return data.data() + p * K * panel<T>; }
-    Index panels() const { return round_up(M, panel<T>) / panel<T>; }
-    Index padded() const { return round_up(M, panel<T>); }
+// A share of the vectors: whole groups of units.
+struct Share {
+    Index first, last;
 };
 
-// W [M, K] row-major as B = Wᵀ: out = rows · Wᵀ.
+// Groups of `width` units for one of `count` threads; two groups or more stay together, so that no
+// two threads write to one cache line.
 template <class T>
-Packed<T> pack(const T* W, Index M, Index K) {
-    Packed<T> out{M, K, Buffer<T>(round_up(M, panel<T>) * K)};
-    for (Index p = 0; p < out.panels(); ++p) {
-        T* to = out.data.data() + p * K * panel<T>;
-        for (Index j = 0; j < panel<T>; ++j) {
-            const Index m = p * panel<T> + j;
-            for (Index k = 0; k < K; ++k) to[k * panel<T> + j] = m < M ? W[m * K + k] : T(0);
-        }
-    }
-    return out;
+Share share_units(Index width, Index me, Index count) {
+    const Index all = divide_up(width, lanes<T>);
+    if (count == 1) return {0, all};
+    constexpr Index grain = UNROLLED_BYTES < 64 ? 64 / UNROLLED_BYTES : 1;
+    const Index blocks = divide_up(all, grain);
+    return {least(all, blocks * me / count * grain), least(all, blocks * (me + 1) / count * grain)};
 }
 
-// W [M, K] row-major as B = W: out = rows · W, from M numbers to K.
+// A matrix for products with rows: packed [panel][k][vector][lane], or read where it lies, which
+// small calls do: the weights in `plain` by dot products, a transposed product's in `lying` (but for
+// the last vector, which may reach beyond a row and is packed).
+//
+// `onto` says for each part where its sums start from and go to: a block of the row of inputs, or
+// (-1) its own place from the bias.
 template <class T>
-Packed<T> pack_transposed(const T* W, Index M, Index K) {
-    Packed<T> out{K, M, Buffer<T>(round_up(K, panel<T>) * M)};
-    for (Index p = 0; p < out.panels(); ++p) {
-        T* to = out.data.data() + p * M * panel<T>;
-        for (Index m = 0; m < M; ++m)
-            for (Index j = 0; j < panel<T>; ++j) {
-                const Index k = p * panel<T> + j;
-                to[m * panel<T> + j] = k < K ? W[m * K + k] : T(0);
+struct Matrix {
+    Shape<T> shape;
+    Index vectors = 1;            // of a panel
+    Buffer<T> packed;
+    const T* plain = nullptr;     // [parts * width, k]
+    const T* lying = nullptr;     // [k, width]
+    Buffer<Segment> segments;
+    Index count = 1;              // of segments
+    const int* onto = nullptr;
+
+    bool dot() const { return plain != nullptr; }
+
+    // Vectors of the panel that starts at one, and where its numbers are.
+    Index panel(Index first, Index last) const {
+        const Index whole = shape.width / lanes<T>;
+        if (lying && first < whole) return least(vectors, least(last, whole) - first);
+        return least(vectors, last - first);
+    }
+    const T* at(Index first) const {
+        if (lying) return first < shape.width / lanes<T> ? lying + first * lanes<T> : packed.data();
+        return packed.data() + first * lanes<T> * shape.k;
+    }
+    Index ld(Index first, Index count) const {
+        return lying && first < shape.width / lanes<T> ? shape.width : count * lanes<T>;
+    }
+};
+
+// One vector of columns, at steps of ld: `some` rows of W, transposed; zeros beyond them.
+template <class T>
+void pack_vector(const T* const* rows, Index some, Index K, T* to, Index ld) {
+    Index k = 0;
+    for (; some == lanes<T> && k + lanes<T> <= K; k += lanes<T>) {
+        Vec<T> block[lanes<T>];
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l) block[l] = load(rows[l] + k);
+        transpose<T>(block);
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l) store(to + (k + l) * ld, block[l]);
+    }
+    for (; k < K; ++k)
+        for (Index l = 0; l < lanes<T>; ++l) to[k * ld + l] = l < some ? rows[l][k] : T(0);
+}
+
+// Packs vectors [first, last) of W [parts * width, k] as Wᵀ.
+template <class T>
+void pack(Matrix<T>& m, const T* W, Index first, Index last) {
+    const Index K = m.shape.k, width = m.shape.width;
+    for (Index from = first; from < last; from += m.vectors) {
+        const Index count = least<Index>(m.vectors, last - from);
+        T* to = m.packed.data() + from * lanes<T> * K;
+        for (Index v = 0; v < count; ++v) {
+            const Index group = (from + v) / m.shape.parts, part = (from + v) % m.shape.parts;
+            const Index start = group * lanes<T>, some = least<Index>(lanes<T>, width - start);
+            const T* rows[lanes<T>];
+            for (Index l = 0; l < lanes<T>; ++l)
+                rows[l] = W + (part * width + start + least(l, some - 1)) * K;
+            pack_vector(rows, some, K, to + v * lanes<T>, count * lanes<T>);
+        }
+    }
+}
+
+// Packs vectors [first, last) of W [k, width] as it is; parts is 1.
+template <class T>
+void pack_transposed(Matrix<T>& m, const T* W, Index first, Index last) {
+    const Index width = m.shape.width;
+    if (m.lying) first = most(first, width / lanes<T>);
+    for (Index from = first; from < last; from += m.vectors) {
+        const Index count = m.panel(from, last);
+        T* to = const_cast<T*>(m.at(from));
+        const Index start = from * lanes<T>, some = least(count * lanes<T>, width - start);
+        for (Index s = 0; s < m.count; ++s)
+            for (Index k = 0; k < m.segments[s].length; ++k) {
+                T* at = to + (m.segments[s].b + k) * count * lanes<T>;
+                const T* row = W + (m.segments[s].source + k) * width + start;
+                for (Index j = 0; j < some; ++j) at[j] = row[j];
+                for (Index j = some; j < count * lanes<T>; ++j) at[j] = 0;
             }
     }
-    return out;
 }
 
-template <class T, int R>
-inline void tile(const T* const* rows, const T* B, Index K, const T* bias, T* out, Index ld) {
-    Vec<T> acc[R][kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-        const Vec<T> start = bias ? load(bias + v * lanes<T>) : Vec<T>{};
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) acc[r][v] = start;
-    }
-    for (Index k = 0; k < K; ++k) {
-        Vec<T> b[kVectors];
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) b[v] = load(B + k * panel<T> + v * lanes<T>);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const Vec<T> a = fill(rows[r][k]);
-#pragma GCC unroll 8
-            for (int v = 0; v < kVectors; ++v) acc[r][v] += a * b[v];
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) store(out + r * ld + v * lanes<T>, acc[r][v]);
-}
-
-// out [count, ld] = rows [count, K] · B + bias; ld and the bias are padded to whole panels.
+// The two rows that a product may write: inputs, and its own results from a bias.
 template <class T>
-void multiply(const T* const* rows, Index count, const Packed<T>& B, const T* bias, T* out,
-              Index ld) {
-    for (Index p = 0; p < B.panels(); ++p) {
-        const T* b = B.at(p);
-        const T* c = bias ? bias + p * panel<T> : nullptr;
-        T* to = out + p * panel<T>;
-        Index r = 0;
-        for (; r + kRows <= count; r += kRows) tile<T, kRows>(rows + r, b, B.K, c, to + r * ld, ld);
-        switch (count - r) {
-        case 5: tile<T, 5>(rows + r, b, B.K, c, to + r * ld, ld); break;
-        case 4: tile<T, 4>(rows + r, b, B.K, c, to + r * ld, ld); break;
-        case 3: tile<T, 3>(rows + r, b, B.K, c, to + r * ld, ld); break;
-        case 2: tile<T, 2>(rows + r, b, B.K, c, to + r * ld, ld); break;
-        case 1: tile<T, 1>(rows + r, b, B.K, c, to + r * ld, ld); break;
-        default: break;
-        }
-    }
-}
+struct Target {
+    T* inputs;
+    Index inputs_stride;
+    T* own;
+    Index own_stride;
+    const T* bias;  // padded as a row of results
+};
 
-template <class T, int R>
-inline void outer(const T* A, Index lda, const T* S, Index tokens, T* C, Index ldc, bool first) {
-    Vec<T> acc[R][kVectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v)
-            acc[r][v] = first ? Vec<T>{} : load(C + r * ldc + v * lanes<T>);
-    for (Index k = 0; k < tokens; ++k) {
-        Vec<T> b[kVectors];
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) b[v] = load(S + k * panel<T> + v * lanes<T>);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const Vec<T> a = fill(A[k * lda + r]);
-#pragma GCC unroll 8
-            for (int v = 0; v < kVectors; ++v) acc[r][v] += a * b[v];
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) store(C + r * ldc + v * lanes<T>, acc[r][v]);
-}
-
-// Rows [m0, m1) of C [M, K] = Dᵀ S over all tokens, D [total, M], S by row pointers. Tokens go in
-// fixed chunks, so the sums are the same whoever computes which rows.
 template <class T>
-void weight_gradient(const T* D, Index M, const T* const* S, Index K, Index total, T* C, Index m0,
-                     Index m1) {
-    constexpr Index chunk = 192;
-    const Index panels = round_up(K, panel<T>) / panel<T>;
-    const Index ld = panels * panel<T>;
-    Buffer<T> sums((m1 - m0) * ld), packed(chunk * ld);
-    for (Index from = 0; from < total || from == 0; from += chunk) {
-        const Index count = from + chunk < total ? chunk : total - from;
-        for (Index p = 0; p < panels; ++p)
-            for (Index k = 0; k < count; ++k)
-                for (Index j = 0; j < panel<T>; ++j) {
-                    const Index at = p * panel<T> + j;
-                    packed.data()[(p * chunk + k) * panel<T> + j] = at < K ? S[from + k][at] : T(0);
-                }
-        for (Index p = 0; p < panels; ++p) {
-            const T* s = packed.data() + p * chunk * panel<T>;
-            Index m = m0;
-            T* c = sums.data() + p * panel<T>;
-            const T* d = D + from * M;
-            const bool first = from == 0;
-            for (; m + kRows <= m1; m += kRows)
-                outer<T, kRows>(d + m, M, s, count, c + (m - m0) * ld, ld, first);
-            for (; m < m1; ++m) outer<T, 1>(d + m, M, s, count, c + (m - m0) * ld, ld, first);
+void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const Lane<T>& lane,
+                   Index part, Index group) {
+    const Index width = m.shape.width, K = m.shape.k, start = group * lanes<T>;
+    const T* W[lanes<T>];
+    for (Index l = 0; l < lanes<T>; ++l)
+        W[l] = m.plain + (part * width + least(start + l, width - 1)) * K;
+    for (Index r = 0; r < count; ++r)
+        store(lane.to + r * lane.to_stride,
+              dots(W, rows[r], K, load(lane.from + r * lane.from_stride)));
+}
+
+// Rows [count] times the vectors of the groups [share.first, share.last).
+template <class T>
+void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share,
+              const Target<T>& target) {
+    const Index parts = m.shape.parts, space = pitch(m.shape.width);
+    const Index first = share.first * parts, last = share.last * parts;
+    const int tall = m.vectors <= kTallVectors ? kTall : kWide / static_cast<int>(m.vectors);
+    Lane<T> lane[kWide];
+    Index some = 1, group = share.first, part = 0;
+    for (Index from = first; from < last; from += some) {
+        if (!m.dot()) some = m.panel(from, last);
+        for (Index v = 0; v < some; ++v) {
+            const int block = m.onto ? m.onto[part] : -1;
+            const Index at = (block >= 0 ? block : part) * space + group * lanes<T>;
+            if (block >= 0)
+                lane[v] = {target.inputs + at, target.inputs_stride, target.inputs + at,
+                           target.inputs_stride};
+            else
+                lane[v] = {target.bias + at, 0, target.own + at, target.own_stride};
+            if (m.dot()) multiply_dots(rows, count, m, lane[0], part, group);
+            if (++part == parts) {
+                part = 0;
+                ++group;
+            }
+        }
+        if (m.dot()) continue;
+        const T* B = m.at(from);
+        const Index ld = m.ld(from, some);
+        for (Index r = 0; r < count; r += tall) {
+            const int R = static_cast<int>(least<Index>(tall, count - r));
+            tile_for<T>(R, static_cast<int>(some))(rows + r, m.segments.data(),
+                                                   static_cast<int>(m.count), B, ld, lane, r);
         }
     }
-    for (Index m = m0; m < m1; ++m)
-        for (Index k = 0; k < K; ++k) C[m * K + k] = sums.data()[(m - m0) * ld + k];
+}
+
+// Tokens of one step in the sum of a weight's gradient: the sums are made chunk by chunk.
+constexpr Index kChunk = 256;
+
+// Packs [tokens][R] blocks of columns of D, row pitch ld, from column `at` on.
+template <class T, int R>
+void pack_slopes(const T* D, Index ld, Index tokens, T* to) {
+    for (Index k = 0; k < tokens; ++k)
+        for (int r = 0; r < R; ++r) to[k * R + r] = D[k * ld + r];
+}
+
+template <class T>
+using OuterFunction = void (*)(const T*, const T*, Index, T*, Index, Index, bool);
+
+template <class T, int V>
+OuterFunction<T> find_outer(int v, bool tall) {
+    if constexpr (V == 0) return nullptr;
+    else if (v == V) return tall ? outer<T, kTall, V> : outer<T, 1, V>;
+    else return find_outer<T, V - 1>(v, tall);
+}
+
+// Rows [m0, m1) of C [·, K] (+)= Dᵀ S over some tokens: D by columns of rows with pitch ld, S by row
+// pointers. `space` has room for kChunk * (m1 - m0 + panel) numbers.
+template <class T>
+void weight_gradient(const T* D, Index ld, Index m0, Index m1, const T* const* S, Index K,
+                     Index tokens, T* C, bool first, T* space) {
+    constexpr Index panel = kTallVectors * lanes<T>;
+    const Index tall_end = m0 + (m1 - m0) / kTall * kTall;
+    for (Index m = m0; m < tall_end; m += kTall)
+        pack_slopes<T, kTall>(D + m, ld, tokens, space + (m - m0) * tokens);
+    for (Index m = tall_end; m < m1; ++m)
+        pack_slopes<T, 1>(D + m, ld, tokens, space + (m - m0) * tokens);
+    T* B = space + round_up((m1 - m0) * tokens, lanes<T>);
+    for (Index k = 0; k < K; k += panel) {
+        const Index columns = least(panel, K - k), vectors = divide_up(columns, lanes<T>);
+        const Index last = columns - (vectors - 1) * lanes<T>;
+        for (Index i = 0; i < tokens; ++i)
+            for (Index v = 0; v < vectors; ++v)
+                store(B + (i * vectors + v) * lanes<T>,
+                      load_part(S[i] + k + v * lanes<T>, v + 1 < vectors ? lanes<T> : last));
+        const OuterFunction<T> tall = find_outer<T, kTallVectors>(static_cast<int>(vectors), true);
+        const OuterFunction<T> flat = find_outer<T, kTallVectors>(static_cast<int>(vectors), false);
+        for (Index m = m0; m < tall_end; m += kTall)
+            tall(space + (m - m0) * tokens, B, tokens, C + m * K + k, K, last, first);
+        for (Index m = tall_end; m < m1; ++m)
+            flat(space + (m - m0) * tokens, B, tokens, C + m * K + k, K, last, first);
+    }
 }
 
 }  // namespace UNROLLED_BUILD

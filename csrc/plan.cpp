@@ -270,6 +270,10 @@ const std::vector<std::string>& operations() {
     return codes;
 }
 
-Program parse(const std::string& text, Index H, Index P) { return Reader(text, H, P).read(); }
+Program parse(const std::string& text, Index H, Index P) {
+    Program program = Reader(text, H, P).read();
+    arrange(program);
+    return program;
+}
 
 }  // namespace unrolled

@@ -1,12 +1,21 @@
-#include "schedule.h"
-
+// When each node of a program is computed, and where: phases of products and pointwise work, sums
+// that the products themselves accumulate, vectors that can share a place.
 #include <algorithm>
+#include <set>
+
+#include "api.h"
 
 namespace unrolled {
 namespace {
 
-// Levels by depth-first search: a product stands one phase after its source, everything else in the
-// phase of its latest argument.
+bool named(const Node& node, const char* code) {
+    return node.op >= 0 && operations()[node.op] == code;
+}
+
+bool reduces(const Node& node) { return named(node, "avg") || named(node, "sum"); }
+
+// Levels by depth-first search: a product stands one phase after its source (the first ones, whose
+// source is a state, in phase 0), everything else in the phase of its latest argument.
 class Levels {
 public:
     Levels(const Program& program, bool backward)
@@ -16,36 +25,13 @@ public:
         if (node >= 0) visit(node);
     }
 
-    Schedule schedule() const {
-        Schedule out;
-        int last = 0;
-        for (int level : level_) last = std::max(last, level);
-        out.phases.resize(last + 1);
-        for (std::size_t k = 0; k < level_.size(); ++k) {
-            const Node& node = program_.nodes[k];
-            if (level_[k] < 0 || given(static_cast<int>(k))) continue;
-            Phase& phase = out.phases[level_[k]];
-            if (node.leaf == Leaf::product) {
-                if (std::find(phase.products.begin(), phase.products.end(), node.key) ==
-                    phase.products.end())
-                    phase.products.push_back(node.key);
-            } else if (node.leaf == Leaf::transposed) {
-                phase.products.push_back(static_cast<int>(k));
-            } else if (node.op >= 0) {
-                phase.pointwise.push_back(static_cast<int>(k));
-                const std::string& code = operations()[node.op];
-                out.whole_rows = out.whole_rows || code == "avg" || code == "sum";
-            }
-        }
-        return out;
+    int of(int node) const { return level_[node]; }
+
+    bool given(int node) const {
+        return backward_ && (stored_at(program_, node) >= 0 || new_state(program_, node) >= 0);
     }
 
 private:
-    bool given(int node) const {
-        if (!backward_) return false;
-        return stored_at(program_, node) >= 0 || new_state(program_, node) >= 0;
-    }
-
     int visit(int number) {
         int& level = level_[number];
         if (level >= 0) return level;
@@ -65,6 +51,213 @@ private:
     std::vector<int> level_;
 };
 
+class Arranger {
+public:
+    Arranger(Program& program, bool backward, const std::vector<int>& outputs)
+        : p_(program), outputs_(outputs.begin(), outputs.end()), levels_(program, backward),
+          uses_(program.nodes.size(), 0), fixed_(program.nodes.size(), false) {
+        for (int node : outputs) levels_.need(node);
+        for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
+            if (!computed(static_cast<int>(k)) && p_.nodes[k].leaf != Leaf::transposed &&
+                p_.nodes[k].leaf != Leaf::product)
+                continue;
+            if (levels_.of(static_cast<int>(k)) < 0 || levels_.given(static_cast<int>(k))) continue;
+            for (int arg : p_.nodes[k].args) ++uses_[arg];
+        }
+        outputs_.erase(-1);
+        for (int node : outputs_) uses_[node] += 2;
+        find_fixed();
+    }
+
+    // Sums of an input block and products become one accumulator.
+    void gather() {
+        p_.gathers.assign(p_.nodes.size(), -1);
+        p_.onto.clear();
+        for (const Product& product : p_.products) p_.onto.emplace_back(product.parts, -1);
+        std::vector<std::pair<int, int>> last(p_.x_parts, {-1, -1});  // phase and product
+        for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
+            const Node& node = p_.nodes[k];
+            if (!named(node, "add") || levels_.of(static_cast<int>(k)) < 0) continue;
+            for (int side = 0; side < 2; ++side) {
+                const int start = node.args[side], added = node.args[1 - side];
+                const Node& product = p_.nodes[added];
+                const int block = p_.nodes[start].leaf == Leaf::x ? p_.nodes[start].key
+                                                                  : p_.gathers[start];
+                if (block < 0 || product.leaf != Leaf::product || uses_[added] != 1 ||
+                    uses_[start] != 1 || product.width != p_.x_width)
+                    continue;
+                const std::pair<int, int> turn{levels_.of(added), product.key};
+                if (!(last[block] < turn) || levels_.of(static_cast<int>(k)) != turn.first) continue;
+                last[block] = turn;
+                p_.gathers[k] = block;
+                p_.onto[product.key][product.blocks[0]] = block;
+                break;
+            }
+        }
+    }
+
+    Schedule schedule() {
+        Schedule out;
+        int last = 0;
+        for (std::size_t k = 0; k < p_.nodes.size(); ++k)
+            last = std::max(last, levels_.of(static_cast<int>(k)));
+        out.phases.resize(last + 1);
+        std::vector<int> home(p_.nodes.size(), -1);  // the phase that makes a node
+        for (std::size_t i = 0; i < p_.nodes.size(); ++i) {
+            const int k = static_cast<int>(i), level = levels_.of(k);
+            const Node& node = p_.nodes[i];
+            if (level < 0 || levels_.given(k)) continue;
+            Phase& phase = out.phases[level];
+            if (node.leaf == Leaf::product) {
+                auto& list = phase.products;
+                if (std::find(list.begin(), list.end(), node.key) == list.end())
+                    list.push_back(node.key);
+            } else if (node.leaf == Leaf::transposed) {
+                phase.products.push_back(k);
+            } else if (node.op >= 0 && p_.gathers[i] < 0) {
+                (fixed_[i] ? out.once : phase.work).push_back(instruction(k));
+                home[i] = fixed_[i] ? -1 : level;
+                out.whole_rows = out.whole_rows || (!fixed_[i] && reduces(node));
+            }
+        }
+        for (Phase& phase : out.phases) std::sort(phase.products.begin(), phase.products.end());
+        for (Phase& phase : out.phases) join(phase.work);
+        widths(out);
+        places(out, home);
+        return out;
+    }
+
+private:
+    bool computed(int node) const { return p_.nodes[node].op >= 0; }
+
+    // What depends on constants and parameter vectors alone is the same for all tokens.
+    void find_fixed() {
+        for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
+            const Node& node = p_.nodes[k];
+            fixed_[k] = node.leaf == Leaf::constant || node.leaf == Leaf::size ||
+                        node.leaf == Leaf::vector;
+            if (node.op < 0 || levels_.given(static_cast<int>(k))) continue;
+            fixed_[k] = true;
+            for (int arg : node.args) fixed_[k] = fixed_[k] && fixed_[arg];
+        }
+    }
+
+    Instruction instruction(int k) const {
+        const Node& node = p_.nodes[k];
+        Instruction made{node.op, k, {0, 0, 0}, static_cast<int>(node.args.size())};
+        for (int i = 0; i < made.count; ++i) made.args[i] = node.args[i];
+        return made;
+    }
+
+    // A product of vectors that only one sum reads becomes part of the sum.
+    void join(std::vector<Instruction>& work) const {
+        for (std::size_t at = 0; at < work.size(); ++at) {
+            Instruction& sum = work[at];
+            const Node& node = p_.nodes[sum.made];
+            const bool add = named(node, "add"), subtract = named(node, "sub");
+            if (!(add || subtract) || node.width == 1) continue;
+            for (int side = 0; side < 2; ++side) {
+                const int factor = sum.args[side], other = sum.args[1 - side];
+                if (uses_[factor] != 1 || !named(p_.nodes[factor], "mul") ||
+                    p_.nodes[factor].width != node.width || factor == other)
+                    continue;
+                const auto found =
+                    std::find_if(work.begin(), work.begin() + static_cast<std::ptrdiff_t>(at),
+                                 [&](const Instruction& i) { return i.made == factor; });
+                if (found == work.begin() + static_cast<std::ptrdiff_t>(at) ||
+                    found->op >= kMultiplyAdd)
+                    continue;
+                const int op = add ? kMultiplyAdd : side == 0 ? kMultiplySubtract : kSubtractProduct;
+                sum = {op, sum.made, {found->args[0], found->args[1], other}, 3};
+                work.erase(found);
+                --at;
+                break;
+            }
+        }
+    }
+
+    void widths(Schedule& out) const {
+        for (Phase& phase : out.phases)
+            for (const Instruction& i : phase.work) {
+                const Index w = p_.nodes[i.made].width;
+                if (w != 1 && phase.width != 1 && w != phase.width) out.uniform = false;
+                phase.width = std::max(phase.width, w);
+            }
+    }
+
+    // A vector that is read within its own phase only lives in the tile; places are shared by
+    // vectors that do not live at the same time.
+    void places(Schedule& out, const std::vector<int>& home) const {
+        out.slot.assign(p_.nodes.size(), -1);
+        std::vector<bool> lasting(p_.nodes.size(), false);
+        for (int node : outputs_) lasting[node] = true;
+        for (const Node& node : p_.nodes)
+            if (node.leaf == Leaf::product || node.leaf == Leaf::transposed)
+                for (int arg : node.args) lasting[arg] = true;
+        for (std::size_t f = 0; f < out.phases.size(); ++f)
+            for (const Instruction& i : out.phases[f].work)
+                for (int a = 0; a < i.count; ++a)
+                    if (home[i.args[a]] != static_cast<int>(f)) lasting[i.args[a]] = true;
+        for (const Phase& phase : out.phases) share(out, phase, lasting, home);
+    }
+
+    void share(Schedule& out, const Phase& phase, const std::vector<bool>& lasting,
+               const std::vector<int>& home) const {
+        std::vector<std::size_t> end(p_.nodes.size(), 0);
+        for (std::size_t at = 0; at < phase.work.size(); ++at)
+            for (int a = 0; a < phase.work[at].count; ++a) end[phase.work[at].args[a]] = at;
+        std::set<int> free;
+        for (int s = 0; s < out.slots; ++s) free.insert(s);
+        for (std::size_t at = 0; at < phase.work.size(); ++at) {
+            const Instruction& i = phase.work[at];
+            if (!lasting[i.made]) {
+                if (free.empty()) free.insert(out.slots++);
+                out.slot[i.made] = *free.begin();
+                free.erase(free.begin());
+            }
+            std::set<int> read(i.args, i.args + i.count);
+            for (int arg : read)
+                if (out.slot[arg] >= 0 && home[arg] >= 0 && end[arg] == at)
+                    free.insert(out.slot[arg]);
+        }
+    }
+
+    Program& p_;
+    std::set<int> outputs_;
+    Levels levels_;
+    std::vector<int> uses_;
+    std::vector<bool> fixed_;
+};
+
+// Distinct gradients of products, side by side in one row.
+void lay_out_slopes(Program& p) {
+    p.slopes.clear();
+    p.slope_at.clear();
+    p.slope_pitch = 0;
+    auto add = [&](int node, Index width) {
+        if (node < 0 || std::find(p.slopes.begin(), p.slopes.end(), node) != p.slopes.end()) return;
+        p.slopes.push_back(node);
+        p.slope_at.push_back(p.slope_pitch);
+        p.slope_pitch += pitch(width);
+    };
+    for (int node : p.grad_x) add(node, p.x_width);
+    for (std::size_t k = 0; k < p.products.size(); ++k)
+        for (int node : p.grad_products[k]) add(node, p.products[k].width);
+}
+
+void lay_out_saved(Program& p) {
+    p.saved_at.clear();
+    p.saved_pitch = 0;
+    for (int node : p.stored) {
+        p.saved_at.push_back(p.saved_pitch);
+        p.saved_pitch += pitch(p.nodes[node].width);
+    }
+    for (std::size_t k = 1; k < p.states.size(); ++k) {
+        p.saved_at.push_back(p.saved_pitch);
+        p.saved_pitch += pitch(p.states[k]);
+    }
+}
+
 }  // namespace
 
 int new_state(const Program& program, int node) {
@@ -81,22 +274,22 @@ int stored_at(const Program& program, int node) {
     return -1;
 }
 
-Schedule schedule_forward(const Program& program) {
-    Levels levels(program, false);
-    for (int node : program.forward) levels.need(node);
-    for (int node : program.stored) levels.need(node);
-    return levels.schedule();
-}
-
-Schedule schedule_backward(const Program& program) {
-    Levels levels(program, true);
-    for (int node : program.grad_x) levels.need(node);
-    for (const auto& product : program.grad_products)
-        for (int node : product) levels.need(node);
-    for (int node : program.grad_states) levels.need(node);
-    for (int node : program.grad_vectors) levels.need(node);
-    for (int node : program.sources) levels.need(node);
-    return levels.schedule();
+void arrange(Program& p) {
+    std::vector<int> outputs = p.forward;
+    outputs.insert(outputs.end(), p.stored.begin(), p.stored.end());
+    Arranger ahead(p, false, outputs);
+    ahead.gather();
+    p.ahead = ahead.schedule();
+    outputs = p.grad_x;
+    for (const auto& list : p.grad_products) outputs.insert(outputs.end(), list.begin(), list.end());
+    for (const auto* list : {&p.grad_states, &p.grad_vectors, &p.sources})
+        outputs.insert(outputs.end(), list->begin(), list->end());
+    const std::vector<int> gathers = p.gathers;
+    p.gathers.assign(p.nodes.size(), -1);  // backward computes what it needs of them
+    p.back = Arranger(p, true, outputs).schedule();
+    p.gathers = gathers;
+    lay_out_slopes(p);
+    lay_out_saved(p);
 }
 
 }  // namespace unrolled

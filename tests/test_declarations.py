@@ -1,4 +1,5 @@
-"""The cells of docs/decisions/0002 are code: each is built, judged against NumPy, differentiated.
+"""Every cell of the library and of docs/decisions/0002 is built, judged against the same lines on
+NumPy, and differentiated twice.
 
 Also here: what a declaration says about parameters, and the functions that equations are made of.
 """
@@ -22,19 +23,33 @@ def _cells_of_page() -> dict[str, type[Cell]]:
     space: dict[str, Any] = {"__name__": "page"}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S):
         exec(block, space)
-    return {
-        name: value
+    return {name: value for name, value in _cells_of(space) if value.__module__ == "page"}
+
+
+def _cells_of(space: dict[str, Any]) -> list[tuple[str, type[Cell]]]:
+    return [
+        (name, value)
         for name, value in space.items()
         if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
-    }
+    ]
 
 
-CELLS = _cells_of_page()
-OWN = {name: cell for name, cell in CELLS.items() if cell.__module__ == "page"}
+class TwoHeads(cells.SLSTM):
+    """The block-diagonal form of a cell whose default is dense."""
+
+    def __init__(self) -> None:
+        super().__init__(heads=2, forget="exp")
 
 
-def test_the_page_holds_the_published_cells() -> None:
-    assert len(OWN) >= 20
+LIBRARY = dict(_cells_of({name: getattr(cells, name) for name in cells.__all__}))
+CELLS = LIBRARY | _cells_of_page() | {"TwoHeads": TwoHeads}
+
+
+def test_the_library_holds_the_published_cells_and_the_page_names_them() -> None:
+    assert len(LIBRARY) >= 27
+    rows = dict(re.findall(r"^\| `(\w+)\.py` \| (.*) \|$", PAGE.read_text(), re.M))
+    named = {name: file for file, names in rows.items() for name in names.split(", ")}
+    assert named == {name: cell.__module__.split(".")[-1] for name, cell in LIBRARY.items()}
 
 
 def _unroll(cell: Cell, sizes: Sizes, parameters: dict, x: Any, states: tuple) -> tuple:
@@ -53,7 +68,7 @@ def test_layer_equals_the_same_lines_on_numpy(name: str) -> None:
     layer = Recurrent(CELLS[name], I, H, dtype=torch.float64)
     x = torch.randn(T, N, I, dtype=torch.float64)
     states = tuple(torch.randn(1, N, w, dtype=torch.float64) for w in layer.spec.state_widths)
-    if name == "SLSTM":
+    if "n" in layer.cell.states:
         states = (states[0], states[1], states[2].abs() + 1, states[3])
     output, final = layer(x, states if len(states) > 1 else states[0])
     arrays = {key: value.detach().numpy() for key, value in layer.named_parameters()}
@@ -119,7 +134,7 @@ def test_one_step_module_equals_the_layer(name: str) -> None:
                 "weight_hr": (2, 5),
             },
         ),
-        (OWN["IndRNN"](), {"weight_ih": (5, 3), "bias_ih": (5,), "weight_hr": (2, 5), "u": (5,)}),
+        (cells.IndRNN(), {"weight_ih": (5, 3), "bias_ih": (5,), "weight_hr": (2, 5), "u": (5,)}),
     ],
 )
 def test_parameters_follow_from_the_declaration(
@@ -131,25 +146,25 @@ def test_parameters_follow_from_the_declaration(
 
 
 def test_bias_false_takes_all_biases_and_only_them() -> None:
-    assert set(OWN["FastGRNN"]().parameters(Sizes(3, 5, 5), bias=False)) == {
+    assert set(cells.FastGRNN().parameters(Sizes(3, 5, 5), bias=False)) == {
         "weight_ih",
         "weight_hh",
         "zeta",
         "nu",
     }
-    layer = Recurrent(OWN["FastGRNN"], 3, 5, bias=False)
+    layer = Recurrent(cells.FastGRNN, 3, 5, bias=False)
     assert layer(torch.randn(2, 1, 3))[0].isfinite().all()
 
 
 def test_starting_values_are_the_cells_own() -> None:
-    layer = Recurrent(OWN["FastRNN"], 3, 5)
+    layer = Recurrent(cells.FastRNN, 3, 5)
     assert layer.alpha_l0.tolist() == [-3.0]
     assert layer.beta_l0.tolist() == [3.0]
 
 
 def test_a_block_diagonal_product_is_the_dense_one_with_zeros() -> None:
     H, blocks, gates = 6, 2, 4
-    layer = Recurrent(OWN["SLSTM"], 3, H, dtype=torch.float64)
+    layer = Recurrent(TwoHeads, 3, H, dtype=torch.float64)
     bound = BoundCell(layer.cell, layer.spec.sizes(0), layer._parameters_of(0))
     v = torch.randn(5, H, dtype=torch.float64)
     dense = torch.zeros(gates, H, H, dtype=torch.float64)

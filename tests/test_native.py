@@ -78,8 +78,9 @@ def test_equal_bits_whatever_the_thread_count(kind: str, dtype: torch.dtype) -> 
 
 
 def test_a_row_has_the_same_bits_in_any_batch() -> None:
+    """But in calls of a few tokens, whose weights are read where they lie, in another order."""
     layer = nn.LSTM(9, 33)
-    x = torch.randn(6, 17, 9)
+    x = torch.randn(11, 17, 9)
     with torch.no_grad(), engines.use("native"):
         together = layer(x)[0]
         for n in (0, 5, 16):
@@ -169,35 +170,41 @@ def test_a_damaged_program_is_refused(change: Callable[[str], str], message: str
 def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     a = torch.zeros(1000)
+    many = torch.tensor([1, 2])
+    names = ["sizes", "table", "tokens", "output", "saved", "w_x", "b_x", "w", "b", "start", "end"]
+    fitting = [(0, 0), (0, 0), *((a.data_ptr(), n) for n in (10, 8)), (0, 0)]
+    fitting += [(a.data_ptr(), n) for n in (12 * 5, 12, 12 * 4, 12, 4, 4)]
 
-    def call(sizes: list[int], **changed: Any) -> None:
-        at = a.data_ptr()
-        given: dict[str, Any] = {
-            "tokens": (at, 2 * 5),
-            "weights": [(at, 12 * 5), (at, 12 * 4)],
-            "biases": [(at, 12), (0, 0)],
-            "vectors": [],
-            "initial": [(at, 4)],
-            "history": [(at, 8)],
-            "final": [(at, 4)],
-            "stored": [],
-        } | changed
-        _core.forward(program, "", False, _core.Inputs(sizes, 5, *given.values(), 1))
+    def call(T: int = 2, N: int = 1, rows: int = 2, build: str = "", **changed: Any) -> None:
+        given = {**dict(zip(names, fitting, strict=True)), **changed}
+        numbers = [number for pair in given.values() for number in pair]
+        _core.forward(program, build, False, [T, N, 5, rows, 0, 1, 1, 1], numbers)
 
+    call()
     with pytest.raises(ValueError, match="at least one step"):
-        call([])
+        call(T=0)
+    with pytest.raises(ValueError, match="negative size"):
+        call(N=-1)
+    with pytest.raises(ValueError, match="a row that is not there"):
+        call(T=3)
     with pytest.raises(ValueError, match="falling"):
-        call([1, 2])
+        call(sizes=(many.data_ptr(), 2))
+    with pytest.raises(ValueError, match="a row that is not there"):
+        call(table=(many.data_ptr(), 2))
     with pytest.raises(ValueError, match="tokens: wanted 10 elements, got 9"):
-        call([1, 1], tokens=(a.data_ptr(), 9))
-    with pytest.raises(ValueError, match="weights: wanted 2 arrays, got 1"):
-        call([1, 1], weights=[(a.data_ptr(), 60)])
-    with pytest.raises(ValueError, match="history: wanted 8"):
-        call([1, 1], history=[(0, 0)])
+        call(tokens=(a.data_ptr(), 9))
+    with pytest.raises(ValueError, match="output: wanted 8"):
+        call(output=(0, 0))
+    with pytest.raises(ValueError, match="saved: wanted 128 elements"):
+        call(saved=(a.data_ptr(), 32 + 1))
+    with pytest.raises(ValueError, match="more than the program has"):
+        call(more=(0, 0))
+    with pytest.raises(ValueError, match="too large"):
+        call(T=1 << 40, N=1 << 40)
+    with pytest.raises(ValueError, match="ends before it"):
+        _core.forward(program, "", False, [2, 1, 5, 2, 0, 1, 1, 1], [0, 0])
     with pytest.raises(ValueError, match="no build of the kernels called sse"):
-        _core.forward(
-            program, "sse", False, _core.Inputs([1], 5, (0, 0), [], [], [], [], [], [], [], 1)
-        )
+        call(build="sse")
 
 
 def test_an_unknown_build_is_refused() -> None:

@@ -1,6 +1,10 @@
 """Cells: the equations of recurrent networks, each a dozen lines.
 
 Everything else in this library follows from these lines. Nothing here imports torch or numpy.
+In the docstrings of cells W_ik is the block of gate k in ``weight_ih``, b_ik that in ``bias_ih``;
+W_hk and b_hk are those of ``weight_hh`` and ``bias_hh``, W_name and b_name those of a product of
+the cell's own; σ is the logistic sigmoid and ⊙ multiplies unit by unit. A gate that both products
+feed has two biases, as in torch.nn; papers write their sum.
 """
 
 from unrolled.cells.classic import GRU, LSTM, RNN
@@ -15,6 +19,7 @@ from unrolled.cells.declaration import (
     product,
     vector,
 )
+from unrolled.cells.dynamical import LEM, AntisymmetricRNN, CoRNN, GatedAntisymmetricRNN
 from unrolled.cells.functions import (
     clip,
     exp,
@@ -33,15 +38,44 @@ from unrolled.cells.functions import (
     tanh,
     where,
 )
+from unrolled.cells.gated import ATR, JANET, MGU, STAR, UGRNN, LiGRU, MinimalRNN, ResetBeforeGRU
+from unrolled.cells.independent import BRC, NBRC, IndRNN
+from unrolled.cells.memory import RAN, SLSTM, CoupledLSTM, MultiplicativeLSTM, PeepholeLSTM
+from unrolled.cells.normalised import LayerNormGRU, LayerNormLSTM
+from unrolled.cells.small import FastGRNN, FastRNN
 
 __all__ = [
+    "ATR",
+    "BRC",
     "GRU",
+    "JANET",
+    "LEM",
     "LSTM",
+    "MGU",
+    "NBRC",
+    "RAN",
     "RNN",
+    "SLSTM",
+    "STAR",
+    "UGRNN",
+    "AntisymmetricRNN",
     "BoundCell",
     "Cell",
     "CellError",
+    "CoRNN",
+    "CoupledLSTM",
+    "FastGRNN",
+    "FastRNN",
+    "GatedAntisymmetricRNN",
+    "IndRNN",
+    "LayerNormGRU",
+    "LayerNormLSTM",
+    "LiGRU",
+    "MinimalRNN",
+    "MultiplicativeLSTM",
     "ParameterSpec",
+    "PeepholeLSTM",
+    "ResetBeforeGRU",
     "Sizes",
     "check_cell",
     "check_step",

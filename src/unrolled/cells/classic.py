@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from unrolled.cells import settings
 from unrolled.cells.declaration import Cell
 from unrolled.cells.functions import sigmoid, tanh
 
@@ -17,9 +18,7 @@ class RNN(Cell):
     """
 
     def __init__(self, activation: Callable[[Any], Any] = tanh) -> None:
-        if not callable(activation):
-            raise TypeError(f"activation must be a function, got {activation!r}")
-        self.activation = activation
+        self.activation = settings.function("activation", activation)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         return self.activation(x + h)

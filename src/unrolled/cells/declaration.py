@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 from unrolled.cells.functions import linear, split, zeros
 
 Size = int | str
+Init = float | tuple[float, float] | None
 
-_FOUND = ("_found", "_texts")
+_FOUND = ("_found", "_texts", "_whole")
 
 
 class CellError(TypeError):
@@ -40,7 +41,7 @@ class Vector:
     """A parameter vector of the cell; see :func:`vector`."""
 
     size: Size = "H"
-    init: float | None = None
+    init: Init = None
     bias: bool = False
 
 
@@ -63,22 +64,25 @@ def product(
     return Product(targets, source, width, bias, blocks)
 
 
-def vector(size: Size = "H", init: float | None = None, bias: bool = False) -> Any:
+def vector(size: Size = "H", init: Init = None, bias: bool = False) -> Any:
     """Declare a parameter vector of a cell's own, in ``step`` ``self.name``.
 
-    ``size`` 1 is a number shared by all units. ``init`` is a starting value (else it is drawn as
-    the weights are); with ``bias`` the vector is 0 in layers built with ``bias=False``.
+    ``size`` 1 is a number shared by all units. ``init`` is a starting value, or a pair (low, high)
+    between which it is drawn (else it is drawn as the weights are); with ``bias`` the vector is 0
+    in layers built with ``bias=False``.
     """
     _check_size("vector", "size", size)
+    _check_init(init)
     return Vector(size, init, bias)
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Shape of one parameter, and the constant that it starts from (None: a random draw)."""
+    """Shape of one parameter, and what it starts from: a constant, a range to draw from, or (None)
+    the range of the weights."""
 
     shape: tuple[int, ...]
-    init: float | None = None
+    init: Init = None
 
 
 @dataclass(frozen=True)
@@ -357,7 +361,11 @@ def check_step(
             back in another shape.
     """
     name = type(cell).__name__
-    bound = BoundCell(cell, sizes, cell.prepare(parameters))
+    try:
+        prepared = cell.prepare(parameters)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CellError(f"cell {name}: prepare fails: {error}") from error
+    bound = BoundCell(cell, sizes, prepared)
     N = 2
     widths = cell.state_widths(sizes)
     x = bound.split_input(bound.project_input(zeros((N, sizes.I))))
@@ -409,6 +417,12 @@ def _check_targets(targets: tuple[str, ...]) -> None:
 def _check_size(what: str, name: str, size: Size) -> None:
     if size not in ("I", "H", "P") and not (isinstance(size, int) and size > 0):
         raise CellError(f"{what}: {name} must be I, H, P or a positive int, got {size!r}")
+
+
+def _check_init(init: Init) -> None:
+    ends = init if isinstance(init, tuple) and len(init) == 2 else (init,)
+    if init is not None and not all(isinstance(end, int | float) for end in ends):
+        raise CellError(f"vector: init must be a number, a pair (low, high) or None, got {init!r}")
 
 
 def _check_names(cls: type, attribute: str, names: Any) -> None:

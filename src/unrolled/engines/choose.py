@@ -42,7 +42,7 @@ def preferred(sweep: Sweep) -> list[Engine]:
     """The engines in the order in which they are asked.
 
     That of ``ENGINES``, but torch's functions first where they were measured to be faster than the
-    native core (``benchmarks/engines.py``): one step alone, whose weights are not worth packing,
+    native core (``benchmarks/grid.py``): one step alone, whose weights are not worth packing,
     and oneDNN's LSTM over a dense float32 batch without gradient.
     """
     order = list(ENGINES.values())

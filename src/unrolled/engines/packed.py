@@ -19,10 +19,7 @@ def run_packed(sweep: Sweep, run: Run) -> tuple[Tensor, States]:
     """Run a sweep by a function for packed batches."""
     if sweep.ragged.dense:
         return _run_dense(sweep, run)
-    plans = sweep.ragged.plans
-    if sweep.reverse not in plans:
-        plans[sweep.reverse] = make_plan(sweep.ragged, sweep.reverse)
-    plan: Plan = plans[sweep.reverse]
+    plan = find_plan(sweep.ragged, sweep.reverse)
     if sweep.ragged.resets is not None and not sweep.transformed:
         run = selecting(run, plan.episode)
     return _run_plan(plan, sweep, run)
@@ -62,6 +59,14 @@ class Plan:
     episode: Tensor  # [total] episode of each token
     initial: Tensor  # [E] into [states, reset states]: what the episode starts from
     final: Tensor  # [N] into [ends of episodes, states]: what the sequence ends in
+
+
+def find_plan(ragged: Ragged, reverse: bool) -> Plan:
+    """The plan of a ragged batch, made once for all layers."""
+    if reverse not in ragged.plans:
+        ragged.plans[reverse] = make_plan(ragged, reverse)
+    plan: Plan = ragged.plans[reverse]
+    return plan
 
 
 def make_plan(ragged: Ragged, reverse: bool) -> Plan:

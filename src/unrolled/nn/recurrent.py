@@ -195,14 +195,14 @@ class Recurrent(nn.Module):
 
 
 def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
-    """Start one layer's parameters: U(-1/√H, 1/√H), or the constant that the cell gives."""
+    """Start one layer's parameters: U(-1/√H, 1/√H), or the range or value that the cell gives."""
     bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
     for name, parameter in spec.parameters(layer).items():
         tensor = getattr(module, name + suffix)
-        if parameter.init is None:
-            nn.init.uniform_(tensor, -bound, bound)
-        else:
+        if isinstance(parameter.init, float | int):
             nn.init.constant_(tensor, parameter.init)
+        else:
+            nn.init.uniform_(tensor, *(parameter.init or (-bound, bound)))
 
 
 def register_modules(module: nn.Module, cell: Cell) -> None:

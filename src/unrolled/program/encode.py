@@ -7,7 +7,6 @@ directions, what forward stores. Numbers of nodes are positions in the text.
 from unrolled.program.graph import Node, needed
 from unrolled.program.operations import OPERATIONS
 from unrolled.program.program import Program
-from unrolled.program.trace import TraceError
 
 VERSION = 1
 
@@ -18,14 +17,10 @@ def encode(program: Program) -> str:
     Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
     a line for each node; then the nodes that come out: ``forward`` (new states), ``stored``,
     ``source`` (what each product multiplies) and the gradients, ``-`` where there is none.
-
-    Raises:
-        TraceError: a declared product is not used by the step.
+    A product that the step does not use is not there: its weights have no part in a run.
     """
     traced, derived = program.traced, program.derivative
     sources = program.sources
-    if unused := [key for key in traced.products if key not in ("input", *sources)]:
-        raise TraceError(f"cell {program.name}: the step does not use the product {unused[0]!r}")
     outputs = [*traced.states, *derived.outputs, *program.saving.stored, *sources.values()]
     nodes = needed(outputs)
     number = {node.number: k for k, node in enumerate(nodes)}
@@ -57,13 +52,19 @@ def encode(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
+def used_products(program: Program) -> list[str]:
+    """The products of a program's text, in their order there: the input's, then the others."""
+    used = program.sources
+    return ["input", *(key for key in program.traced.products if key in used and key != "input")]
+
+
 class _Names:
     """Positions of declared things, by which nodes refer to them."""
 
     def __init__(self, program: Program) -> None:
         traced = program.traced
         self.projected = traced.projected
-        self.products = [key for key in traced.products if key != "input"]
+        self.products = used_products(program)[1:]
         self.x = list(traced.products["input"].targets) or [""]
         self.states = list(traced.cell.states)
         self.vectors = list(traced.cell.vectors)

@@ -1,0 +1,25 @@
+"""The grid and every further figure, one after the other, into one file of results.
+
+python benchmarks/everything.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
+"""
+
+import grid
+import harness
+import latency
+import memory
+import published
+import ragged
+import report
+import stacks
+
+SECTIONS = {
+    "grid": grid.rows,
+    "stacks": stacks.rows,
+    "ragged": ragged.rows,
+    "published": published.rows,
+    "latency": latency.rows,
+    "memory": memory.rows,
+}
+
+if __name__ == "__main__":
+    report.render(harness.main(__doc__, SECTIONS))

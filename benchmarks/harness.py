@@ -1,0 +1,179 @@
+"""What every benchmark shares: options, green checks first, timing, JSON.
+
+A script gives names of sections and functions that make their rows, and calls ``main``.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import checks
+import results
+from checks import RedError, Results
+from machine import describe, environment, sgemm_gflops, slug
+from peers import Peer, available
+from problems import Case, Problem, make_case
+from timing import Plan, interleave
+from unrolled import engines
+
+Row = dict[str, Any]
+
+QUICK = Plan(rounds=3, sample_ms=0.5, budget_s=1.0, least=2)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for on the command line."""
+
+    plan: Plan
+    threads: int
+    only: str
+    quick: bool
+    output: Path
+
+    def wants(self, name: str) -> bool:
+        """Whether ``--only`` matches a row's name."""
+        return re.search(self.only, name) is not None
+
+
+Rows = Callable[[Settings], list[Row]]
+
+
+def main(about: str, sections: Mapping[str, Rows], arguments: Sequence[str] | None = None) -> Path:
+    """Run the tests, then each section, and write it; returns the file of results.
+
+    Raises:
+        SystemExit: something is red; its section and those after it are not written.
+    """
+    options = _parse(about, arguments)
+    settings = _settings(options)
+    limit(settings.threads)
+    try:
+        if not options.skip_tests:
+            checks.run_tests()
+        written = [name for name, rows in sections.items() if _section(name, rows, settings)]
+    except RedError as red:
+        sys.exit(f"a check is red, so this is not reported: {red}")
+    if not written:
+        sys.exit(f"--only {settings.only!r}: no row has it in its name")
+    print(f"\nwrote {', '.join(written)} to {settings.output}")
+    return settings.output
+
+
+def limit(threads: int) -> None:
+    """Give all peers the same number of threads, and the process no more cores than that.
+
+    Raises:
+        SystemExit: there are fewer cores.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= threads <= len(cores):
+        sys.exit(f"--threads {threads}: this process may use {len(cores)} cores")
+    os.sched_setaffinity(0, cores[:threads])
+    os.environ["NPROC"] = str(threads)  # XLA's number of threads
+    torch.set_num_threads(threads)
+
+
+def _section(name: str, rows: Rows, settings: Settings) -> bool:
+    """Measure one section and write it, unless no row of it is wanted.
+
+    Torch's rate of products is taken before and after: it tells whether the machine was steady.
+    """
+    print(f"\n{name}", flush=True)
+    found = environment(settings.threads)
+    before = sgemm_gflops(settings.plan)
+    print(f"{describe(found)}; sgemm {before['median']:.0f} GFLOP/s", flush=True)
+    made = rows(settings)
+    if not made:
+        return False
+    content = {
+        "environment": found,
+        "sgemm_gflops": {"before": before, "after": sgemm_gflops(settings.plan)},
+        "plan": asdict(settings.plan),
+        "only": settings.only,
+        "quick": settings.quick,
+        "skipped": available()[1],
+        "rows": made,
+    }
+    results.write(settings.output, name, content)
+    return True
+
+
+def measure_problems(problems: Sequence[Problem], settings: Settings) -> list[Row]:
+    """Each problem with every peer that is installed."""
+    makers, skipped = available()
+    for name, why in skipped.items():
+        print(f"skipped {name}: {why}", flush=True)
+    rows = []
+    for problem in problems:
+        if settings.wants(problem.name):
+            case = make_case(problem)
+            made = {name: maker(case, settings.threads) for name, maker in makers.items()}
+            peers = {name: peer for name, peer in made.items() if peer is not None}
+            wanted = case.truth()
+            truths = dict.fromkeys(peers, wanted)
+            row = measure(problem.name, peers, truths, problem.training, settings.plan)
+            rows.append({**row, **describe_problem(case)})
+    return rows
+
+
+def describe_problem(case: Case) -> Row:
+    """A problem as data."""
+    return {**asdict(case.problem), "kind": case.problem.kind}
+
+
+def measure(
+    name: str,
+    peers: Mapping[str, Peer],
+    truths: Mapping[str, Results],
+    training: bool,
+    plan: Plan,
+) -> Row:
+    """Check every peer against its truth, then time all of them; a row by peers.
+
+    Raises:
+        RedError: a peer's results are wrong, or it fails.
+    """
+    with torch.inference_mode(not training):
+        found = {who: checked(f"{name}, {who}", peers[who], truths[who]) for who in peers}
+        timings = interleave({who: peer.call for who, peer in peers.items()}, plan)
+    row = {who: {**asdict(timings[who]), **found[who]} for who in peers}
+    shown = ", ".join(f"{who} {timings[who].median_ms:.3g}" for who in peers)
+    print(f"{name}: {shown} ms", flush=True)
+    return {"name": name, "peers": row}
+
+
+def checked(who: str, peer: Peer, truth: Results) -> dict[str, Any]:
+    """How far off a peer is, and which of our engines ran for it."""
+    with engines.record() as ran:
+        try:
+            found = peer.results(peer.call())
+        except Exception as error:
+            raise RedError(f"{who}: failed, {type(error).__name__}: {error}") from error
+    worst = checks.check(who, found, truth)
+    return {"error": worst, **({"engines": sorted(set(ran))} if ran else {})}
+
+
+def _parse(about: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds (15)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of every peer (2)")
+    parser.add_argument("--only", default="", help="regular expression: rows whose name has it")
+    parser.add_argument("--quick", action="store_true", help="small shapes, 3 rounds: a trial")
+    parser.add_argument("--skip-tests", action="store_true", help="do not run the tests first")
+    parser.add_argument("--output", type=Path, help="JSON (results/PROCESSOR.json)")
+    return parser.parse_args(arguments)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    part = "-quick" if options.quick else "-part" if options.only else ""
+    output = options.output or results.FOLDER / f"{slug()}{part}.json"
+    plan = QUICK if options.quick else Plan(options.rounds)
+    return Settings(plan, options.threads, options.only, options.quick, output)

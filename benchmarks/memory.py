@@ -1,0 +1,90 @@
+"""Memory of one training step over a long sequence: the peak over what was there before it.
+
+    python benchmarks/memory.py [--threads 2] [--only REGEX] [--quick]
+
+Each run is a process of its own. Baseline: input, slope and module are there, and a step over two
+tokens has run. Peak and baseline are the resident set as Linux counts it (VmHWM, VmRSS).
+"""
+
+import gc
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import harness
+from harness import Row, Settings
+from peers.layers import layer_peer, make_torch, make_unrolled
+from problems import Problem, make_case
+from unrolled import nn as unrolled_nn
+
+SIZES = (1000, 32, 256, 256)  # T, N, I, H
+QUICK_SIZES = (100, 4, 32, 32)
+LIBRARIES = {"torch": nn, "unrolled": unrolled_nn}
+RUNS = 3
+CHILD = "one-step"
+
+
+def rows(settings: Settings) -> list[Row]:
+    """LSTM and GRU, ours and torch's; the results are checked first, in this process."""
+    return [
+        row(Problem(cell, *(QUICK_SIZES if settings.quick else SIZES), training=True), settings)
+        for cell in ("LSTM", "GRU")
+        if settings.wants(f"{cell} memory")
+    ]
+
+
+def row(problem: Problem, settings: Settings) -> Row:
+    """The medians of a few runs, in MiB."""
+    case = make_case(problem)
+    wanted = case.truth()
+    peers = {}
+    for who, maker in (("torch", make_torch), ("unrolled", make_unrolled)):
+        found = harness.checked(f"{problem.name}, {who}", maker(case, settings.threads), wanted)
+        runs = [_peak(who, problem, settings.threads) for _ in range(RUNS)]
+        peers[who] = {"mib": statistics.median(runs), "runs": runs, **found}
+        print(f"{problem.cell} memory, {who}: {peers[who]['mib']:.0f} MiB", flush=True)
+    return {"name": f"{problem.cell} memory", "peers": peers, **harness.describe_problem(case)}
+
+
+def _peak(who: str, problem: Problem, threads: int) -> float:
+    """What a fresh process measures."""
+    sizes = (problem.T, problem.N, problem.I, problem.H)
+    command = [sys.executable, __file__, CHILD, who, problem.cell, *map(str, (*sizes, threads))]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        raise harness.RedError(f"{problem.name}, {who}: its process failed\n{ran.stderr[-2000:]}")
+    return float(ran.stdout)
+
+
+def one_step(who: str, cell: str, T: int, N: int, I: int, H: int, threads: int) -> float:  # noqa: E741
+    """Peak of one training step over the baseline, in MiB."""
+    harness.limit(threads)
+    torch.manual_seed(0)
+    layer = getattr(LIBRARIES[who], cell)(I, H)
+    x, slope = torch.randn(T, N, I).requires_grad_(), torch.randn(T, N, H)
+    short = torch.randn(2, N, I).requires_grad_()
+    layer_peer(layer, short, torch.randn(2, N, H), training=True).call()
+    layer.zero_grad()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _kib("VmRSS")
+    layer_peer(layer, x, slope, training=True).call()
+    return (_kib("VmHWM") - before) / 1024
+
+
+def _kib(field: str) -> int:
+    """A line of what Linux knows about this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[0])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [CHILD]:
+        print(one_step(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:])))
+    else:
+        harness.main(__doc__, {"memory": rows})

@@ -1,0 +1,22 @@
+"""ONNX Runtime on its CPU provider, with its own settings but for the number of threads."""
+
+import onnxruntime
+
+from peers import Peer
+from peers.onnx_model import make_model, read_output
+from problems import Case
+
+
+def make(case: Case, threads: int) -> Peer | None:
+    """A session of the case's model; there is no training."""
+    if case.problem.training:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        make_model(case).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {"x": case.x.numpy()}
+    return Peer(lambda: session.run(["y"], feed), lambda found: {"output": read_output(found[0])})

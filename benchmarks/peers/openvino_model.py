@@ -1,0 +1,31 @@
+"""OpenVINO on the CPU, reading the same ONNX model; float32 throughout, as everyone here."""
+
+from typing import Any
+
+import numpy as np
+import openvino
+
+from checks import Results
+from peers import Peer
+from peers.onnx_model import make_model, read_output
+from problems import Case
+
+
+def make(case: Case, threads: int) -> Peer | None:
+    """A request with its input in place; there is no training."""
+    if case.problem.training:
+        return None
+    core = openvino.Core()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    model = core.read_model(make_model(case).SerializeToString(), b"")
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(case.x.numpy(), shared_memory=True))
+
+    def read(found: Any) -> Results:
+        return {"output": read_output(np.asarray(found[0]))}
+
+    return Peer(lambda: request.infer(share_outputs=True), read)

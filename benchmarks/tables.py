@@ -1,0 +1,180 @@
+"""Results as Markdown. A ratio is a peer's time over ours; those below 1 are rows that we lose.
+
+Ratios are cut, not rounded: what reads 1.00 is no less. No row is left out.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from machine import describe
+from peers import MAKERS, OURS
+from problems import CELLS
+
+Row = dict[str, Any]
+KINDS = {"infer": "inference", "train": "training"}
+LEVELS = (1.0, 0.97)
+
+
+def against_fastest(row: Row) -> float:
+    """The fastest peer's time over ours."""
+    return min(ms(row, who) for who in row["peers"] if who != OURS) / ms(row, OURS)
+
+
+def against_torch(row: Row) -> float:
+    """Torch's time over ours."""
+    return ms(row, "torch") / ms(row, OURS)
+
+
+def ms(row: Row, who: str) -> float:
+    """The median of one peer."""
+    return float(row["peers"][who]["median_ms"])
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    return math.exp(math.fsum(logs := [math.log(value) for value in values]) / len(logs))
+
+
+def cut(ratio: float) -> str:
+    """Two decimals, never upward, and a mark where we lose."""
+    return f"{math.floor(ratio * 100 + 1e-9) / 100:.2f}" + (" ▼" if ratio < 1 else "")
+
+
+def heading(section: dict[str, Any]) -> str:
+    """What a section was measured on, in a sentence or two."""
+    rates = [section["sgemm_gflops"][when]["median"] for when in ("before", "after")]
+    skipped = "".join(f" Skipped: {name} ({why})." for name, why in section["skipped"].items())
+    trial = " A quick trial, no figure to quote." if section["quick"] else ""
+    return (
+        f"{describe(section['environment'])}; {section['environment']['date'][:10]}. torch's own "
+        f"sgemm: {rates[0]:.0f} GFLOP/s before, {rates[1]:.0f} after. float32; "
+        f"{_rounds(section['rows'])}.{skipped}{trial}"
+    )
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Geometric means and how many rows reach a level, by kind and cell."""
+    lines = [
+        ["", "rows", "fastest peer / ours", "torch / ours", *(f"≥ {level:.2f}" for level in LEVELS)]
+    ]
+    for kind, title in KINDS.items():
+        for cell in (*CELLS, ""):
+            chosen = [r for r in rows if r["kind"] == kind and r["cell"] in (cell or CELLS)]
+            if chosen:
+                ratios = [against_fastest(r) for r in chosen]
+                reached = [str(sum(ratio >= level for ratio in ratios)) for level in LEVELS]
+                means = [geometric_mean(ratios), geometric_mean(map(against_torch, chosen))]
+                name = f"{title}, {cell or 'all'}"
+                lines.append([name, str(len(chosen)), *map(cut, means), *reached])
+    return table(lines)
+
+
+def ratios(rows: Sequence[Row]) -> str:
+    """One line a shape: fastest peer / ours, and in brackets torch / ours."""
+    found = {(shape(r), r["kind"], r["cell"]): r for r in rows}
+    columns = [(kind, cell) for kind in KINDS for cell in CELLS]
+    lines = [["T,N,I,H", *(f"{kind} {cell}" for kind, cell in columns)]]
+    for name in dict.fromkeys(map(shape, rows)):
+        picked = [found.get((name, *column)) for column in columns]
+        lines.append([name, *("" if r is None else _pair(r) for r in picked)])
+    return table(lines)
+
+
+def timings(rows: Sequence[Row]) -> str:
+    """One line a row: every peer's median and spread in ms, our engine, both ratios."""
+    peers = [name for name in MAKERS if name != OURS and any(name in r["peers"] for r in rows)]
+    lines = [["", *peers, "ours", "engine", "fastest peer / ours", "torch / ours"]]
+    for r in rows:
+        lines.append(
+            [
+                r["name"],
+                *(_time(r, who) for who in (*peers, OURS)),
+                ", ".join(r["peers"][OURS].get("engines", [])),
+                cut(against_fastest(r)),
+                cut(against_torch(r)),
+            ]
+        )
+    return table(lines)
+
+
+def ragged(rows: Sequence[Row]) -> str:
+    """Does the cost follow the tokens?"""
+    peers = ["unrolled lengths", "unrolled padded", "torch packed", "torch padded"]
+    titles = ["ours, lengths", "ours, padded", *peers[2:]]
+    lines = [["ms", "tokens", *titles, "ours / (tokens · padded)", "torch packed / ours"]]
+    for r in rows:
+        mine, padded, packed = (ms(r, who) for who in peers[:3])
+        over = f"{mine / (r['share'] * padded):.2f}"
+        share = f"{r['share']:.0%}"
+        lines.append(
+            [r["name"], share, *(_time(r, who) for who in peers), over, cut(packed / mine)]
+        )
+    return table(lines)
+
+
+def published(rows: Sequence[Row]) -> str:
+    """Cells of papers beside our LSTM and beside torchrecurrent."""
+    titles = ["ours", "our LSTM", "torchrecurrent"]
+    lines = [["ms", *titles, "ours / our LSTM", "torchrecurrent / ours"]]
+    for r in rows:
+        peers = [f"unrolled {r['cell']}", "unrolled LSTM", "torchrecurrent"]
+        mine = ms(r, peers[0])
+        theirs = cut(ms(r, peers[2]) / mine) if peers[2] in r["peers"] else ""
+        beside = f"{mine / ms(r, peers[1]):.2f}"
+        lines.append([r["name"], *(_time(r, who) for who in peers), beside, theirs])
+    return table(lines)
+
+
+def latency(rows: Sequence[Row]) -> str:
+    """Microseconds of a call."""
+    lines = [["µs", "torch", "ours", "torch / ours"]]
+    for r in rows:
+        both = [_time(r, who, 1e3) for who in ("torch", OURS)]
+        lines.append([r["name"], *both, cut(against_torch(r))])
+    return table(lines)
+
+
+def memory(rows: Sequence[Row]) -> str:
+    """MiB over the baseline."""
+    lines = [["MiB over the baseline", "torch", "ours", "torch / ours"]]
+    for r in rows:
+        theirs, ours = (float(r["peers"][who]["mib"]) for who in ("torch", OURS))
+        name = f"{r['cell']} {shape(r)}"
+        lines.append([name, f"{theirs:.0f}", f"{ours:.0f}", cut(theirs / ours)])
+    return table(lines)
+
+
+def shape(row: Row) -> str:
+    return ",".join(str(row[letter]) for letter in "TNIH")
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown of a head and its lines."""
+    rule = ["---"] * len(lines[0])
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _pair(row: Row) -> str:
+    return f"{cut(against_fastest(row))} ({math.floor(against_torch(row) * 10) / 10:.1f})"
+
+
+def _rounds(rows: Sequence[Row]) -> str:
+    """How many measurements each median is of."""
+    found = [peer for row in rows for peer in row["peers"].values()]
+    if "runs" in found[0]:
+        return f"medians of {len(found[0]['runs'])} processes"
+    counts = sorted({peer["rounds"] for peer in found})
+    return f"medians of {' to '.join(str(n) for n in counts[:: len(counts) - 1 or 1])} rounds"
+
+
+def _time(row: Row, who: str, scale: float = 1.0) -> str:
+    if who not in row["peers"]:
+        return ""
+    found = row["peers"][who]
+    spread = float(f"{found['spread_ms'] * scale:.1g}")
+    return f"{_plain(found['median_ms'] * scale)} ± {spread:g}"
+
+
+def _plain(value: float) -> str:
+    """Three digits, and all that stand before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,135 @@
+// What forward and backward have in common: tokens and their addresses, how threads divide a sweep,
+// the matrices in the form that the call's size pays for.
+#pragma once
+
+#include "machine.h"
+
+namespace unrolled {
+namespace UNROLLED_BUILD {
+
+// Products of so few rows read the weights where they lie: packing them would cost more.
+constexpr Index kFewRows = 8;
+
+// Multiplications of a sweep from which on a second thread is worth waking.
+constexpr double kWorthWaking = 1.2e6;
+
+// Multiplications of a step from which on threads share its units.
+constexpr double kWorthMeeting = 1e5;
+
+// A second-level cache, roughly: weights beyond it are better read by one thread each.
+constexpr Index kCache = 768 * 1024;
+
+template <class T>
+class Batch {
+public:
+    explicit Batch(const Call<T>& call) : call(call), program(*call.program) {
+        if (!call.sizes) return;
+        offsets_ = Buffer<Index>(call.T_steps + 1);
+        offsets_[0] = 0;
+        for (Index t = 0; t < call.T_steps; ++t) offsets_[t + 1] = offsets_[t] + call.sizes[t];
+    }
+
+    const Call<T>& call;
+    const Program& program;
+
+    // Number of the first token of a step.
+    Index offset(Index t) const { return call.sizes ? offsets_[t] : t * call.N; }
+
+    // Row of a token in the caller's arrays.
+    Index row(Index t, Index n) const {
+        const Rows& rows = call.rows;
+        return rows.table ? rows.table[offset(t) + n] : rows.base + t * rows.step + n * rows.next;
+    }
+
+    // Multiplications of a token.
+    double multiplications() const {
+        double one = static_cast<double>(program.x_parts) * program.x_width * call.I;
+        for (const Product& p : program.products)
+            one += static_cast<double>(p.parts) * p.width * p.source;
+        return one;
+    }
+
+    // Threads for a direction. Those that share the units of a step meet at each step, which has to
+    // be long enough for it.
+    Index threads(const Schedule& schedule) const {
+        const double token = multiplications(), all = token * static_cast<double>(call.total);
+        if (all < kWorthWaking) return 1;
+        const bool meets = by_units(schedule, call.threads);
+        if (meets && token * static_cast<double>(call.N) < kWorthMeeting) return 1;
+        return call.threads;
+    }
+
+    // Whether threads share the units of each step, with a barrier, rather than the sequences.
+    bool by_units(const Schedule& schedule, Index threads) const {
+        if (threads == 1 || schedule.whole_rows || !schedule.uniform) return false;
+        Index weights = 0;
+        for (const Product& p : program.products) weights += p.parts * p.width * p.source;
+        const Index tiles = divide_up(call.N, kTall);
+        const bool uneven = 4 * tiles < 3 * round_up(tiles, threads);
+        return uneven || weights * static_cast<Index>(sizeof(T)) > kCache;
+    }
+
+    // Sequences for one of `count` threads, whole tiles of them.
+    Part part(bool units, Index me, Index count) const {
+        if (units) return {0, call.N, me, count};
+        const Index tiles = divide_up(call.N, kTall);
+        return {least(call.N, tiles * me / count * kTall),
+                least(call.N, tiles * (me + 1) / count * kTall), 0, 1};
+    }
+
+private:
+    Buffer<Index> offsets_;
+};
+
+// Divides the packing of a matrix: whole panels, or the share that a thread will itself use.
+template <class T, class F>
+void divide(const Matrix<T>& m, bool units, Index me, Index count, F work) {
+    if (units) {
+        const Share own = share_units<T>(m.shape.width, me, count);
+        work(own.first * m.shape.parts, own.last * m.shape.parts);
+        return;
+    }
+    const Index all = m.shape.vectors(), panels = divide_up(all, m.vectors);
+    work(least(all, panels * me / count * m.vectors),
+         least(all, panels * (me + 1) / count * m.vectors));
+}
+
+// The matrix of W [parts * width, k], to be multiplied by so many rows at a time, `total` in all.
+template <class T>
+Matrix<T> make_matrix(const T* W, Index parts, Index width, Index k, Index rows, Index total) {
+    Matrix<T> m;
+    m.shape = {parts, width, k};
+    m.segments = Buffer<Segment>(1);
+    m.segments[0] = {0, k, 0, 0};
+    m.vectors = vectors_for(rows);
+    if (total <= kFewRows) m.plain = W;
+    else m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * k);
+    return m;
+}
+
+// The matrix of W [k, width] as it lies, for rows that hold stretches of k.
+template <class T>
+Matrix<T> make_transposed(const T* W, Index width, Index k, Buffer<Segment> segments, Index rows,
+                          Index total) {
+    Matrix<T> m;
+    m.count = segments.count();
+    Index used = 0;
+    for (Index s = 0; s < m.count; ++s) {
+        segments[s].b = total <= kFewRows ? segments[s].source : used;
+        used += segments[s].length;
+    }
+    m.segments = static_cast<Buffer<Segment>&&>(segments);
+    m.vectors = vectors_for(rows);
+    if (total <= kFewRows) {
+        m.shape = {1, width, k};
+        m.lying = W;
+        m.packed = Buffer<T>(lanes<T> * k);
+    } else {
+        m.shape = {1, width, used};
+        m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * used);
+    }
+    return m;
+}
+
+}  // namespace UNROLLED_BUILD
+}  // namespace unrolled

@@ -1,0 +1,287 @@
+// The sweep forward: inputs projected chunk by chunk, products, program, states.
+#pragma once
+
+#include "batch.h"
+
+namespace unrolled {
+namespace UNROLLED_BUILD {
+
+template <class T>
+class Forward {
+public:
+    explicit Forward(const Call<T>& call)
+        : batch_(call), call_(call), p_(*call.program), threads_(batch_.threads(p_.ahead)),
+          units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
+          barrier_(threads_) {
+        if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
+        const Index rows = units_ ? call.N : divide_up(divide_up(call.N, kTall), threads_) * kTall;
+        rows_ = least(rows, call.N);
+        steps_ = least(call.T_steps, most<Index>(1, 96 / most<Index>(1, rows_)));
+        ldx_ = p_.x_parts * pitch(p_.x_width);
+        inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
+        pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
+        make_matrices();
+        make_states();
+        aim();
+        machines_.reserve(threads_);
+        for (Index k = 0; k < threads_; ++k) {
+            machines_.emplace_back(p_, p_.ahead);
+            machines_[k].adopt(fixtures_.places());
+            place_products(machines_[k]);
+        }
+    }
+
+    void run() {
+        together(threads_, [this](Index me, Index count) { sweep(me, count); });
+    }
+
+private:
+    void make_matrices() {
+        input_ = make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I, steps_ * rows_,
+                             call_.total);
+        input_bias_ = zeros<T>(ldx_);
+        spread(input_bias_, call_.input.bias, p_.x_parts, p_.x_width);
+        matrices_ = std::vector<Matrix<T>>(p_.products.size());
+        biases_ = std::vector<Buffer<T>>(p_.products.size());
+        results_ = std::vector<Buffer<T>>(p_.products.size());
+        for (std::size_t k = 0; k < p_.products.size(); ++k) {
+            const Product& q = p_.products[k];
+            matrices_[k] = make_matrix(call_.products[k].weight, q.parts, q.width, q.source, rows_,
+                                       call_.total);
+            matrices_[k].onto = p_.onto[k].data();
+            biases_[k] = zeros<T>(q.parts * pitch(q.width));
+            spread(biases_[k], call_.products[k].bias, q.parts, q.width);
+            // A bias whose product joins an input block does so with it.
+            for (int part = 0; part < q.parts; ++part)
+                if (const int block = p_.onto[k][part]; block >= 0)
+                    for (Index u = 0; u < q.width; ++u)
+                        input_bias_[block * pitch(q.width) + u] +=
+                            biases_[k][part * pitch(q.width) + u];
+            results_[k] = Buffer<T>(call_.N * q.parts * pitch(q.width));
+        }
+    }
+
+    static void spread(Buffer<T>& to, const T* bias, Index parts, Index width) {
+        if (!bias) return;
+        for (Index part = 0; part < parts; ++part)
+            copy(to.data() + part * pitch(width), bias + part * width, width);
+    }
+
+    // Two rows of turns for each state, and one for the start.
+    void make_states() {
+        states_ = std::vector<Buffer<T>>(p_.states.size());
+        for (std::size_t k = 0; k < p_.states.size(); ++k) {
+            const Index w = p_.states[k], ld = pitch(w);
+            states_[k] = zeros<T>(3 * call_.N * ld);
+            if (!call_.initial[k]) continue;
+            for (Index n = 0; n < call_.N; ++n)
+                copy(states_[k].data() + n * ld, call_.initial[k] + n * w, w);
+        }
+    }
+
+    // Which computed vectors can be made where they have to go, and which have to be moved there.
+    void aim() {
+        const std::size_t count = p_.nodes.size();
+        aims_ = Buffer<int>(static_cast<Index>(count));
+        for (std::size_t k = 0; k < count; ++k) aims_[k] = -1;
+        for (std::size_t k = 0; k < p_.states.size(); ++k) {
+            const int node = p_.forward[k];
+            if (can_aim(node, p_.states[k]) && aims_[node] < 0) aims_[node] = static_cast<int>(k);
+        }
+        for (const Phase& phase : p_.ahead.phases)
+            for (const Instruction& i : phase.work)
+                if (p_.ahead.slot[i.made] < 0 && aims_[i.made] < 0)
+                    fixtures_.keep(i.made, call_.N, p_.nodes[i.made].width);
+        moving_ = Buffer<int>(static_cast<Index>(count));
+        for (std::size_t k = 0; k < count; ++k) {
+            const Leaf leaf = p_.nodes[k].leaf;
+            if (leaf == Leaf::x || leaf == Leaf::state || p_.gathers[k] >= 0 || aims_[k] >= 0)
+                moving_[moves_++] = static_cast<int>(k);
+        }
+    }
+
+    void place_products(Machine<T>& machine) {
+        for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
+            const Node& node = p_.nodes[k];
+            if (node.leaf != Leaf::product) continue;
+            const Product& q = p_.products[node.key];
+            machine.place(static_cast<int>(k)) = {
+                results_[node.key].data() + node.blocks[0] * pitch(q.width),
+                q.parts * pitch(q.width), node.width == 1};
+        }
+    }
+
+    bool can_aim(int node, Index width) const {
+        return p_.nodes[node].op >= 0 && p_.gathers[node] < 0 && p_.nodes[node].width == width &&
+               !fixtures_.places()[node].base;
+    }
+
+    void pack_own(Index me, Index count) {
+        if (!input_.dot())
+            divide(input_, units_, me, count,
+                   [&](Index a, Index b) { pack(input_, call_.input.weight, a, b); });
+        for (std::size_t k = 0; k < matrices_.size(); ++k)
+            if (!matrices_[k].dot())
+                divide(matrices_[k], units_, me, count,
+                       [&](Index a, Index b) { pack(matrices_[k], call_.products[k].weight, a, b); });
+    }
+
+    // The state at t - 1, or the start.
+    Place<T> before(std::size_t k, Index t) {
+        if (t > 0) return after(k, t - 1);
+        return {states_[k].data(), pitch(p_.states[k]), p_.states[k] == 1};
+    }
+
+    Place<T> after(std::size_t k, Index t) {
+        const Index ld = pitch(p_.states[k]), turn = call_.N * ld;
+        const bool one = p_.states[k] == 1;
+        if (k > 0 && call_.saved) return {saved(t, p_.stored.size() + k - 1), p_.saved_pitch, one};
+        return {states_[k].data() + (1 + t % 2) * turn, ld, one};
+    }
+
+    T* saved(Index t, std::size_t column) const {
+        return call_.saved + batch_.offset(t) * p_.saved_pitch + p_.saved_at[column];
+    }
+
+    void sweep(Index me, Index count) {
+        pack_own(me, count);
+        barrier_.wait(me, count);
+        if (units_) return sweep(batch_.part(true, me, count), me);
+        for (Index k = me; k < threads_; k += count) sweep(batch_.part(false, k, threads_), k);
+    }
+
+    void sweep(const Part& part, Index me) {
+        keep_ended(part, 0, least(part.last, most(part.first, call_.size(0))));
+        Machine<T>& machine = machines_[me];
+        const T** pointers = pointers_.data() + me * steps_ * rows_;
+        T* inputs = inputs_.data() + (units_ ? 0 : me * steps_ * rows_ * ldx_);
+        for (Index start = 0; start < call_.T_steps; start += steps_) {
+            const Index end = least(call_.T_steps, start + steps_);
+            project(part, start, end, pointers, inputs);
+            T* x = inputs;
+            for (Index t = start; t < end; ++t) {
+                const Index n = least(part.last, call_.size(t)) - part.first;
+                if (n <= 0) return;
+                step(machine, {part.first, part.first + n, part.me, part.count}, t, x, pointers);
+                x += n * ldx_;
+            }
+        }
+    }
+
+    // The input product of the tokens of some steps.
+    void project(const Part& part, Index start, Index end, const T** pointers, T* inputs) {
+        Index count = 0;
+        for (Index t = start; t < end; ++t)
+            for (Index n = part.first; n < least(part.last, call_.size(t)); ++n)
+                pointers[count++] = call_.tokens + batch_.row(t, n) * call_.I;
+        const Share share = share_units<T>(p_.x_width, part.me, part.count);
+        multiply(pointers, count, input_, share,
+                 Target<T>{nullptr, 0, inputs, ldx_, input_bias_.data()});
+    }
+
+    void step(Machine<T>& machine, const Part& part, Index t, T* x, const T** pointers) {
+        place(machine, part, t, x);
+        for (std::size_t f = 0; f < p_.ahead.phases.size(); ++f) {
+            const Phase& phase = p_.ahead.phases[f];
+            const bool waits = f == 0 ? t > 0 && !p_.products.empty() : !phase.products.empty();
+            if (waits) barrier_.wait(part.me, part.count);
+            for (int key : phase.products) {
+                const Place<T>& source = machine.place(p_.products[key].feeds);
+                for (Index r = part.first; r < part.last; ++r)
+                    pointers[r - part.first] = source.row(r);
+                const Product& q = p_.products[key];
+                const Index ld = q.parts * pitch(q.width);
+                const Share share = share_units<T>(q.width, part.me, part.count);
+                multiply(pointers, part.last - part.first, matrices_[key], share,
+                         Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
+                                   biases_[key].data()});
+            }
+            machine.run(f, part);
+        }
+        finish(machine, part, t);
+    }
+
+    // Where this step's vectors lie; rows are counted from the batch's first one.
+    void place(Machine<T>& machine, const Part& part, Index t, T* x) {
+        for (Index k = 0; k < moves_; ++k) {
+            const int number = moving_[k];
+            const Node& node = p_.nodes[number];
+            const int block = node.leaf == Leaf::x ? node.key : p_.gathers[number];
+            if (block >= 0) {
+                const Index space = pitch(p_.x_width);
+                machine.place(number) = {x + block * space - part.first * ldx_, ldx_,
+                                         node.width == 1};
+            } else if (node.leaf == Leaf::state) {
+                machine.place(number) = before(node.key, t);
+            } else {
+                machine.place(number) = after(aims_[number], t);
+            }
+        }
+        if (!call_.saved) return;
+        for (std::size_t k = 0; k < p_.stored.size(); ++k) {
+            const int node = p_.stored[k];
+            if (can_store(node))
+                machine.place(node) = {saved(t, k), p_.saved_pitch, p_.nodes[node].width == 1};
+        }
+    }
+
+    bool can_store(int node) const {
+        return p_.nodes[node].op >= 0 && p_.gathers[node] < 0 && aims_[node] < 0 &&
+               p_.ahead.slot[node] < 0 && fixtures_.places()[node].stride > 0;
+    }
+
+    // Moves what was not made in its place, hands out the output, and keeps the ends of sequences.
+    void finish(Machine<T>& machine, const Part& part, Index t) {
+        if (call_.saved)
+            for (std::size_t k = 0; k < p_.stored.size(); ++k) {
+                const int node = p_.stored[k];
+                if (!can_store(node))
+                    move_rows(machine.place(node), part, p_.nodes[node].width, saved(t, k),
+                              p_.saved_pitch);
+            }
+        for (std::size_t k = 0; k < p_.states.size(); ++k) {
+            const Place<T> to = after(k, t);
+            move_rows(machine.place(p_.forward[k]), part, p_.states[k], to.base, to.stride);
+            if (k == 0) hand_out(part, t, to);
+        }
+        const Index next = t + 1 < call_.T_steps ? call_.size(t + 1) : 0;
+        keep_ended(part, t + 1, most(part.first, least(part.last, next)));
+    }
+
+    void hand_out(const Part& part, Index t, const Place<T>& from) {
+        const Index width = p_.states[0];
+        const Share share = share_units<T>(width, part.me, part.count);
+        const Index a = share.first * lanes<T>, b = least(width, share.last * lanes<T>);
+        for (Index n = part.first; n < part.last; ++n)
+            copy(call_.output + batch_.row(t, n) * width + a, from.row(n) + a, b - a);
+    }
+
+    // The states of rows from `first` on, which end before step t, are final.
+    void keep_ended(const Part& part, Index t, Index first) {
+        if (first >= part.last) return;
+        const Part ended{first, part.last, part.me, part.count};
+        for (std::size_t k = 0; k < p_.states.size(); ++k)
+            move_rows(before(k, t), ended, p_.states[k], call_.final[k], p_.states[k]);
+    }
+
+    Batch<T> batch_;
+    const Call<T>& call_;
+    const Program& p_;
+    Index threads_;
+    bool units_;
+    Fixtures<T> fixtures_;
+    Barrier barrier_;
+    Index rows_ = 0, steps_ = 0, ldx_ = 0;
+    Matrix<T> input_;
+    std::vector<Matrix<T>> matrices_;
+    std::vector<Buffer<T>> biases_, results_, states_;
+    Buffer<T> input_bias_, inputs_;
+    Buffer<const T*> pointers_;
+    Buffer<int> aims_;    // by node: the state that it is made as, or -1
+    Buffer<int> moving_;  // nodes whose place changes from step to step
+    Index moves_ = 0;
+    std::vector<Machine<T>> machines_;
+};
+
+}  // namespace UNROLLED_BUILD
+}  // namespace unrolled

@@ -1,0 +1,103 @@
+// Memory that sweeps use again and again. Small blocks come from a piece that each thread has, which
+// is empty again when all of them are back; large ones from a pool for all threads: who finds it busy
+// does without.
+#include <stdlib.h>
+
+#include <atomic>
+#include <new>
+
+#include "dispatch.h"
+
+namespace unrolled {
+namespace {
+
+constexpr std::size_t kLine = 64;
+constexpr std::size_t kSmall = 16 * 1024;             // from here on blocks are large
+constexpr std::size_t kPiece = 256 * 1024;            // of a thread, for small ones
+constexpr std::size_t kLimit = std::size_t(64) << 20;  // bytes that wait in the pool
+
+// Stands before each block.
+struct alignas(kLine) Header {
+    std::size_t bytes;
+    Header* next;
+};
+
+// A thread's piece: blocks are cut from it one after the other.
+class Piece {
+public:
+    ~Piece() { free(memory_); }
+
+    Header* cut(std::size_t bytes) {
+        if (!memory_) memory_ = static_cast<char*>(aligned_alloc(kLine, kPiece));
+        if (!memory_ || used_ + sizeof(Header) + bytes > kPiece) return nullptr;
+        Header* const block = reinterpret_cast<Header*>(memory_ + used_);
+        used_ += sizeof(Header) + bytes;
+        ++out_;
+        block->bytes = 0;
+        return block;
+    }
+
+    void back() {
+        if (--out_ == 0) used_ = 0;
+    }
+
+private:
+    char* memory_ = nullptr;
+    std::size_t used_ = 0, out_ = 0;
+};
+
+thread_local Piece piece;
+
+std::atomic_flag busy = ATOMIC_FLAG_INIT;
+Header* first = nullptr;
+std::size_t waiting = 0;
+
+// The smallest block that waits, fits, and is not much too large.
+Header* find(std::size_t bytes) {
+    Header** best = nullptr;
+    for (Header** at = &first; *at; at = &(*at)->next)
+        if ((*at)->bytes >= bytes && (*at)->bytes <= 2 * bytes &&
+            (!best || (*at)->bytes < (*best)->bytes))
+            best = at;
+    if (!best) return nullptr;
+    Header* const found = *best;
+    *best = found->next;
+    waiting -= found->bytes;
+    return found;
+}
+
+}  // namespace
+
+void* take_memory(Index wanted) {
+    if (wanted < 0) throw std::bad_alloc();
+    const std::size_t bytes = (static_cast<std::size_t>(wanted) + 2 * kLine - 1) / kLine * kLine;
+    Header* block = bytes <= kSmall ? piece.cut(bytes) : nullptr;
+    if (bytes > kSmall && !busy.test_and_set(std::memory_order_acquire)) {
+        block = find(bytes);
+        busy.clear(std::memory_order_release);
+    }
+    if (!block) {
+        block = static_cast<Header*>(aligned_alloc(kLine, sizeof(Header) + bytes));
+        if (!block) throw std::bad_alloc();
+        block->bytes = bytes;
+    }
+    return block + 1;
+}
+
+void give_memory(void* memory) {
+    Header* const block = static_cast<Header*>(memory) - 1;
+    if (block->bytes == 0) return piece.back();
+    if (block->bytes > kSmall && !busy.test_and_set(std::memory_order_acquire)) {
+        const bool room = waiting + block->bytes <= kLimit;
+        if (room) {
+            block->next = first;
+            first = block;
+            waiting += block->bytes;
+        }
+        busy.clear(std::memory_order_release);
+        if (room) return;
+    }
+    free(block);
+}
+
+}  // namespace unrolled

@@ -1,0 +1,93 @@
+// Threads that work on one sweep: OpenMP's, which torch uses too, and a barrier that spins.
+#pragma once
+
+#include <sched.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "dispatch.h"
+#include "memory.h"
+
+namespace unrolled {
+namespace UNROLLED_BUILD {
+
+// Subnormal numbers are flushed to zero inside of a sweep; the caller's mode comes back after it.
+class Flush {
+public:
+#if defined(__x86_64__)
+    Flush() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+    ~Flush() { _mm_setcsr(before_); }
+
+private:
+    unsigned before_;
+#elif defined(__aarch64__)
+    Flush() {
+        asm volatile("mrs %0, fpcr" : "=r"(before_));
+        asm volatile("msr fpcr, %0" : : "r"(before_ | (1u << 24)));
+    }
+    ~Flush() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+
+private:
+    std::uint64_t before_;
+#endif
+};
+
+inline void pause() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Threads meet here: each says how often it has been, and waits until all have been as often. One
+// that waits long gives its core away.
+class Barrier {
+public:
+    explicit Barrier(Index threads) : rounds_(zeros<int>(threads * kApart)) {}
+
+    void wait(Index me, Index count) {
+        if (count == 1) return;
+        const int round = rounds_[me * kApart] + 1;
+        __atomic_store_n(&rounds_[me * kApart], round, __ATOMIC_RELEASE);
+        for (Index other = 0; other < count; ++other)
+            for (int spins = 0; !reached(other, round); ++spins) {
+                if (spins < 20000) pause();
+                else sched_yield();
+            }
+    }
+
+private:
+    static constexpr Index kApart = 32;  // two cache lines: neighbours are fetched in pairs
+
+    bool reached(Index other, int round) const {
+        return __atomic_load_n(&rounds_[other * kApart], __ATOMIC_ACQUIRE) - round >= 0;
+    }
+
+    Buffer<int> rounds_;
+};
+
+// Runs work(me, count) on at most so many threads; `count` is how many there are.
+template <class F>
+void together(Index threads, F work) {
+#ifdef _OPENMP
+    if (threads > 1 && !forked()) {
+#pragma omp parallel num_threads(static_cast<int>(threads))
+        {
+            Flush flush;
+            work(static_cast<Index>(omp_get_thread_num()), static_cast<Index>(omp_get_num_threads()));
+        }
+        return;
+    }
+#endif
+    Flush flush;
+    work(Index(0), Index(1));
+}
+
+}  // namespace UNROLLED_BUILD
+}  // namespace unrolled

@@ -1,0 +1,229 @@
+// Register tiles: a few rows times a few vectors of columns, one sum over k in rising order for each
+// element, so that a row's result depends neither on its neighbours nor on who computes it.
+#pragma once
+
+#include "api.h"
+#include "simd.h"
+
+namespace unrolled {
+namespace UNROLLED_BUILD {
+
+// The tile by the registers that there are: kTall rows for batches; few rows take more vectors, or
+// the additions would wait for one another.
+#if UNROLLED_BYTES == 64
+constexpr int kTall = 6, kTallVectors = 4, kWide = 24;
+#elif UNROLLED_BYTES == 32
+constexpr int kTall = 4, kTallVectors = 3, kWide = 12;
+#else
+constexpr int kTall = 4, kTallVectors = 2, kWide = 8;
+#endif
+
+// Vectors of a tile for calls of so many rows.
+constexpr int vectors_for(Index rows) {
+    return rows > 3 ? kTallVectors : rows <= 1 ? kWide : kWide / static_cast<int>(rows);
+}
+
+// A stretch of k: numbers from `a` on in a row, rows from `b` on of the packed matrix, which come
+// from row `source` on of the weights.
+struct Segment {
+    Index a, length, b, source;
+};
+
+// Where the vectors of a tile start from and go to; row r is `stride` further.
+template <class T>
+struct Lane {
+    const T* from;
+    Index from_stride;
+    T* to;
+    Index to_stride;
+};
+
+template <class T>
+using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count, const T* B,
+                              Index ld, const Lane<T>* lane, Index row);
+
+template <class T, int R, int V>
+void tile(const T* const* rows, const Segment* segments, int count, const T* B, Index ld,
+          const Lane<T>* lane, Index row) {
+    Vec<T> acc[R][V];
+#pragma GCC unroll 32
+    for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+            acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride);
+    for (int s = 0; s < count; ++s) {
+        const T* a[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) a[r] = rows[r] + segments[s].a;
+        const T* b = B + segments[s].b * ld;
+        const Index length = segments[s].length;
+        for (Index k = 0; k < length; ++k, b += ld) {
+            if (R <= 3) {
+                Vec<T> x[R];
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) x[r] = fill(a[r][k]);
+#pragma GCC unroll 32
+                for (int v = 0; v < V; ++v) {
+                    Vec<T> w = load(b + v * lanes<T>);
+                    if (R > 1) keep(w);
+#pragma GCC unroll 8
+                    for (int r = 0; r < R; ++r) acc[r][v] += x[r] * w;
+                }
+            } else {
+                Vec<T> w[V];
+#pragma GCC unroll 32
+                for (int v = 0; v < V; ++v) {
+                    w[v] = load(b + v * lanes<T>);
+                    keep(w[v]);
+                }
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) {
+                    const Vec<T> x = fill(a[r][k]);
+#pragma GCC unroll 32
+                    for (int v = 0; v < V; ++v) acc[r][v] += x * w[v];
+                }
+            }
+        }
+    }
+#pragma GCC unroll 32
+    for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+            store(lane[v].to + (row + r) * lane[v].to_stride, acc[r][v]);
+}
+
+// The tile for r rows and v vectors, within what vectors_for allows.
+template <class T, int R, int V>
+TileFunction<T> find_tile(int r, int v) {
+    if constexpr (R == 0) return nullptr;
+    else if constexpr (V == 0) return find_tile<T, R - 1, vectors_for(R - 1)>(r, v);
+    else if (r == R && v == V) return tile<T, R, V>;
+    else return find_tile<T, R, V - 1>(r, v);
+}
+
+// Tiles [rows - 1][vectors - 1].
+template <class T>
+struct Tiles {
+    TileFunction<T> of[kTall][kWide];
+    Tiles() {
+        for (int r = 0; r < kTall; ++r)
+            for (int v = 0; v < kWide; ++v)
+                of[r][v] = find_tile<T, kTall, kTallVectors>(r + 1, v + 1);
+    }
+};
+
+template <class T>
+inline TileFunction<T> tile_for(int r, int v) {
+    static const Tiles<T> tiles;
+    return tiles.of[r - 1][v - 1];
+}
+
+// C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector
+// of columns has `last` numbers.
+template <class T, int R, int V>
+void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool first) {
+    Vec<T> acc[R][V];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+            const T* c = C + r * ld + v * lanes<T>;
+            acc[r][v] = first ? Vec<T>{} : v + 1 < V ? load(c) : load_part(c, last);
+        }
+    for (Index i = 0; i < k; ++i, A += R, B += V * lanes<T>) {
+        Vec<T> b[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+            b[v] = load(B + v * lanes<T>);
+            keep(b[v]);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const Vec<T> a = fill(A[r]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) acc[r][v] += a * b[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+            T* c = C + r * ld + v * lanes<T>;
+            if (v + 1 < V) store(c, acc[r][v]);
+            else store_part(c, acc[r][v], last);
+        }
+}
+
+template <int... I>
+struct Places {};
+template <int N, int... I>
+struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I>
+struct Count<0, I...> {
+    typedef Places<I...> Type;
+};
+
+// Neighbours added: those of a, then those of b.
+template <class V, int... I>
+inline V add_neighbours(V a, V b, Places<I...>) {
+    return __builtin_shufflevector(a, b, (2 * I)...) + __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
+
+// Sums of each of `lanes` vectors, one a lane.
+template <class T>
+inline Vec<T> sums(Vec<T>* v) {
+    typedef typename Count<lanes<T>>::Type All;
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T> / 2; ++i) v[i] = add_neighbours(v[2 * i], v[2 * i + 1], All());
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T> / 4; ++i) v[i] = add_neighbours(v[2 * i], v[2 * i + 1], All());
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T> / 8; ++i) v[i] = add_neighbours(v[2 * i], v[2 * i + 1], All());
+    if (lanes<T> > 8) v[0] = add_neighbours(v[0], v[1], All());
+    return v[0];
+}
+
+// The matrix of `lanes` vectors transposed: halves zipped as often as they can be halved.
+template <class V, int... I>
+inline void zip(V a, V b, V& low, V& high, Places<I...>) {
+    constexpr int n = sizeof...(I);
+    low = __builtin_shufflevector(a, b, (I / 2 + (I % 2) * n)...);
+    high = __builtin_shufflevector(a, b, (n / 2 + I / 2 + (I % 2) * n)...);
+}
+
+template <class T>
+inline void transpose(Vec<T>* v) {
+    constexpr int n = lanes<T>;
+#pragma GCC unroll 8
+    for (int stage = 1; stage < n; stage *= 2) {
+        Vec<T> made[n];
+#pragma GCC unroll 16
+        for (int i = 0; i < n / 2; ++i)
+            zip(v[i], v[i + n / 2], made[2 * i], made[2 * i + 1], typename Count<n>::Type());
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) v[i] = made[i];
+    }
+}
+
+// `lanes` rows of W [·, K] times one row a, from the given start: the matrix is read as it lies.
+template <class T>
+Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
+    Vec<T> acc[lanes<T>];
+#pragma GCC unroll 16
+    for (int l = 0; l < lanes<T>; ++l) acc[l] = Vec<T>{};
+    const Index whole = K / lanes<T> * lanes<T>;
+    for (Index k = 0; k < whole; k += lanes<T>) {
+        const Vec<T> x = load(a + k);
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load(W[l] + k);
+    }
+    if (whole < K) {
+        const Vec<T> x = load_part(a + whole, K - whole);
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part(W[l] + whole, K - whole);
+    }
+    return start + sums<T>(acc);
+}
+
+}  // namespace UNROLLED_BUILD
+}  // namespace unrolled
