@@ -88,6 +88,7 @@ struct Program {
     Index slope_pitch = 0;
     std::vector<Index> saved_at;          // columns of stored vectors, then of states but the first
     Index saved_pitch = 0;
+    bool saved_whole = true;              // a row has no room between its vectors
 };
 
 // Names of the operations by their stable codes; the position is the number that nodes carry.

@@ -221,7 +221,9 @@ NB_MODULE(_core, m) {
              },
              nb::arg("text"), nb::arg("H"), nb::arg("P"))
         .def_ro("saved_width", &Program::saved_pitch,
-                "Numbers that forward keeps for backward, a token.");
+                "Numbers that forward keeps for backward, a token.")
+        .def_ro("saved_whole", &Program::saved_whole,
+                "Whether forward writes all of them: there is no room between vectors.");
     m.def("forward", &unrolled::forward, "Run forward.");
     m.def("backward", &unrolled::backward, "Run backward.");
 }

@@ -248,14 +248,14 @@ void lay_out_slopes(Program& p) {
 void lay_out_saved(Program& p) {
     p.saved_at.clear();
     p.saved_pitch = 0;
-    for (int node : p.stored) {
+    p.saved_whole = true;
+    auto add = [&](Index width) {
         p.saved_at.push_back(p.saved_pitch);
-        p.saved_pitch += pitch(p.nodes[node].width);
-    }
-    for (std::size_t k = 1; k < p.states.size(); ++k) {
-        p.saved_at.push_back(p.saved_pitch);
-        p.saved_pitch += pitch(p.states[k]);
-    }
+        p.saved_pitch += pitch(width);
+        p.saved_whole = p.saved_whole && pitch(width) == width;
+    };
+    for (int node : p.stored) add(p.nodes[node].width);
+    for (std::size_t k = 1; k < p.states.size(); ++k) add(p.states[k]);
 }
 
 }  // namespace

@@ -84,29 +84,24 @@ def test_explain_takes_what_forward_takes_and_fails_as_it_does() -> None:
     assert told.engine == "native"
     with pytest.raises(RuntimeError, match="hx"):
         engines.explain(layer, X, (hx[0], hx[1][:, :1]))
-    assert engines.explain(nn.GRUCell(3, 4), X[0], hx[0][0]).engine == "aten"
+    assert engines.explain(nn.GRUCell(3, 4), X[0], hx[0][0]).engine == "native"
 
 
-@pytest.mark.parametrize(
-    ("layer", "x", "lengths", "wanted"),
-    [
-        (nn.LSTM(3, 4), X, None, "aten"),
-        (nn.LSTM(3, 4), X, [1, 3], "native"),
-        (nn.LSTM(3, 4).double(), X.double(), None, "native"),
-        (nn.GRU(3, 4), X, None, "native"),
-        (nn.GRU(3, 4), X[:1], None, "aten"),
-        (nn.Recurrent(type("Own", (cells.GRU,), {}), 3, 4), X[:1], None, "native"),
-    ],
-)
-def test_torch_runs_what_it_runs_faster(
-    layer: nn.Recurrent, x: torch.Tensor, lengths: list[int] | None, wanted: str
-) -> None:
-    with torch.no_grad(), engines.record() as ran:
-        layer(x, lengths=lengths)
-    assert ran == [wanted]
-    with engines.record() as ran:
-        layer(x, lengths=lengths)
-    assert ran == ["native" if x.shape[0] > 1 else wanted]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("T", [1, 3])
+def test_the_native_engine_is_the_default(dtype: torch.dtype, T: int) -> None:
+    for layer in (
+        nn.RNN(3, 4),
+        nn.GRU(3, 4),
+        nn.LSTM(3, 4, proj_size=2),
+        nn.Recurrent(cells.MGU, 3, 4),
+    ):
+        for lengths in (None, [1, T]):
+            with engines.record() as ran:
+                layer.to(dtype)(X[:T].to(dtype), lengths=lengths)
+                with torch.no_grad():
+                    layer(X[:T].to(dtype), lengths=lengths)
+            assert ran == ["native"] * 2
 
 
 def test_explain_does_not_run() -> None:

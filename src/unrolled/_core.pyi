@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 class Program:
     saved_width: int
+    saved_whole: bool
     def __init__(self, text: str, H: int, P: int) -> None: ...
 
 def instruction_sets() -> dict[str, bool]: ...

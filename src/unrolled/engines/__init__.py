@@ -5,12 +5,14 @@
 """
 
 from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
+from unrolled.engines.direct import Direct
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import make_sweep, run_stack
 from unrolled.engines.sweep import Engine, Sweep
 
 __all__ = [
     "ENGINES",
+    "Direct",
     "Engine",
     "Explanation",
     "Ragged",

@@ -6,9 +6,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
-
-from unrolled.cells import LSTM
 from unrolled.engines import aten, native, reference
 from unrolled.engines.sweep import Engine, Sweep
 
@@ -17,7 +14,7 @@ ENGINES: dict[str, Engine] = {
     "aten": cast(Engine, aten),
     "reference": cast(Engine, reference),
 }
-"""All engines by name, the preferred first (but see ``preferred``)."""
+"""All engines by name, the preferred first."""
 
 _forced: ContextVar[str | None] = ContextVar("forced engine", default=None)
 _records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
@@ -38,21 +35,6 @@ class Explanation:
         return "\n".join(lines)
 
 
-def preferred(sweep: Sweep) -> list[Engine]:
-    """The engines in the order in which they are asked.
-
-    That of ``ENGINES``, but torch's functions first where they were measured to be faster than the
-    native core (``benchmarks/grid.py``): one step alone, whose weights are not worth packing,
-    and oneDNN's LSTM over a dense float32 batch without gradient.
-    """
-    order = list(ENGINES.values())
-    one_step = sweep.ragged.T == 1
-    fused = type(sweep.cell) is LSTM and sweep.ragged.dense and sweep.values.dtype == torch.float32
-    if one_step or (fused and not sweep.differentiated):
-        order.sort(key=lambda engine: engine.name != "aten")
-    return order
-
-
 def choose(sweep: Sweep) -> Engine:
     """The first engine that can run this sweep, or the forced one.
 
@@ -65,7 +47,7 @@ def choose(sweep: Sweep) -> Engine:
         if why is not None:
             raise RuntimeError(f"engine {forced!r} is forced but cannot run this: {why}")
         return ENGINES[forced]
-    return next(engine for engine in preferred(sweep) if engine.supports(sweep) is None)
+    return next(engine for engine in ENGINES.values() if engine.supports(sweep) is None)
 
 
 def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanation:
@@ -103,6 +85,11 @@ def record() -> Iterator[list[str]]:
         yield ran
     finally:
         _records.reset(token)
+
+
+def unobserved() -> bool:
+    """Whether the native engine may run a call without a word: no other is forced, none records."""
+    return _forced.get() in (None, "native") and not _records.get()
 
 
 def note(engine: Engine) -> None:

@@ -1,15 +1,12 @@
 """The native engine: the cell's program, and its derived gradient, in the C++ core.
 
-The core gets addresses; every tensor it writes is made here. Second derivatives re-run the plain
+Here is what autograd sees of it; ``core`` has the run itself. Second derivatives re-run the plain
 loop inside of backward, which is where torch asks for them.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,16 +15,23 @@ from torch import Tensor
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
 from unrolled.cells.declaration import parameter_names
+from unrolled.engines.core import (
+    Given,
+    Wanted,
+    Where,
+    dense,
+    forced_build,
+    load,
+    locate,
+    recorded,
+    run_backward,
+    run_forward,
+)
 from unrolled.engines.loop import run_loop
-from unrolled.engines.packed import find_plan, run_packed
-from unrolled.engines.ragged import Ragged
+from unrolled.engines.packed import run_packed
 from unrolled.engines.sweep import HALF, Run, States, Sweep, batched
-from unrolled.program import TraceError, make_program
-from unrolled.program.encode import encode, used_products
 
 name = "native"
-
-_build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
 
 
 def supports(sweep: Sweep) -> str | None:
@@ -42,14 +46,14 @@ def supports(sweep: Sweep) -> str | None:
         return "what traces or fakes tensors sees no addresses"
     if torch._C._is_any_autocast_enabled():
         return "the native core does not follow autocast yet"
-    return _recorded(sweep.cell, sweep.sizes.projected).why
+    return recorded(sweep.cell, sweep.sizes.projected).why
 
 
 def run(sweep: Sweep) -> tuple[Tensor, States]:
     """Outputs and final states; half precision is computed in float32, state included."""
     if sweep.ragged.resets is not None:
         return run_packed(sweep, _run_packed(sweep.sizes))
-    where = _where(sweep.ragged, sweep.reverse)
+    where = locate(sweep.ragged, sweep.reverse)
     return _widened(sweep.cell, sweep.sizes, where, sweep.values, sweep.states, sweep.parameters)
 
 
@@ -68,40 +72,6 @@ def _run_packed(sizes: Sizes) -> Run:
         return _widened(cell, sizes, where, tokens, states, parameters)
 
     return native
-
-
-@dataclass(frozen=True)
-class Where:
-    """Which row of the caller's arrays each token is, step by step, longest sequence first.
-
-    Token (t, n) is row ``base + t * stride_t + n * stride_n``; in a ragged batch step t has ``counts[t]``
-    tokens, and ``table`` [total] has the row of each.
-    """
-
-    T: int
-    N: int
-    rows: int
-    base: int = 0
-    stride_t: int = 0
-    stride_n: int = 0
-    counts: Tensor | None = None
-    table: Tensor | None = None
-
-    @property
-    def total(self) -> int:
-        return self.T * self.N if self.table is None else len(self.table)
-
-
-def _where(ragged: Ragged, reverse: bool) -> Where:
-    T, N = ragged.T, ragged.N
-    if ragged.lengths is None:
-        step, next = (1, T) if ragged.major == "batch" else (N, 1)
-        return Where(
-            T, N, T * N, (T - 1) * step if reverse else 0, -step if reverse else step, next
-        )
-    plan = find_plan(ragged, reverse)
-    counts = torch.tensor(plan.batch_sizes, device="cpu")
-    return Where(len(counts), N, ragged.rows, counts=counts, table=plan.row)
 
 
 def _widened(
@@ -133,48 +103,11 @@ def use_build(build: str) -> Iterator[None]:
     builds = _core.builds()
     if build not in builds:
         raise ValueError(f"build must be one of {', '.join(map(repr, builds))}, got {build!r}")
-    token = _build.set(build)
+    token = forced_build.set(build)
     try:
         yield
     finally:
-        _build.reset(token)
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """A cell's program as text, or why there is none, and the products that it uses."""
-
-    text: str
-    why: str | None = None
-    products: tuple[str, ...] = ()
-
-
-def _recorded(cell: Cell, projected: bool) -> _Recorded:
-    known: dict[bool, tuple[Any, _Recorded]] = vars(cell).setdefault("_texts", {})
-    settings = _settings(cell)
-    if projected in known:
-        before, found = known[projected]
-        if len(before) == len(settings) and all(map(_same, before, settings)):
-            return found
-    try:
-        program = make_program(cell, projected)
-        text, again = encode(program), encode(make_program(cell, projected))
-        why = None if text == again else f"cell {type(cell).__name__}: each step differs by itself"
-        found = _Recorded(text, why, tuple(used_products(program)))
-    except TraceError as error:
-        found = _Recorded("", str(error))
-    known[projected] = (settings, found)
-    return found
-
-
-def _settings(cell: Cell) -> list[Any]:
-    """Everything that a step may read of a cell: a program holds for these values only."""
-    spaces = [vars(cell), *(vars(cls) for cls in type(cell).__mro__[:-2])]
-    return [value for space in spaces for name, value in space.items() if name[0] != "_"]
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a is b
+        forced_build.reset(token)
 
 
 def _watched(values: Tensor) -> bool:
@@ -187,13 +120,29 @@ def _watched(values: Tensor) -> bool:
     )
 
 
-@lru_cache(maxsize=256)
-def _program(text: str, H: int, P: int) -> _core.Program:
-    return _core.Program(text, H, P)
+def _call(
+    cell: Cell,
+    sizes: Sizes,
+    where: Where,
+    tokens: Tensor,
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    cell, prepared = dense(cell, sizes, cell.prepare(parameters))
+    found = recorded(cell, sizes.projected)
+    program = load(found.text, sizes.H, sizes.P)
+    names, products = list(prepared), found.products
+    job = Job(cell, sizes, program, products, where, names, len(states), forced_build.get())
+    tensors = (tokens, *states, *prepared.values())
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        outputs, *final = _Sweep.apply(job, *tensors)
+        return outputs, tuple(final)
+    outputs, ends, _ = run_forward(job.given(tensors), job.widths, training=False)
+    return outputs, tuple(ends)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What stays the same between a forward run and its backward."""
 
     cell: Cell
@@ -205,101 +154,35 @@ class _Job:
     states: int
     build: str
 
-    def numbers(self, I: int) -> list[int]:  # noqa: E741
-        """The sizes of a run, as the core takes them."""
-        w = self.where
-        threads = torch.get_num_threads()
-        return [w.T, w.N, I, w.rows, w.base, w.stride_t, w.stride_n, threads]
+    @property
+    def matrices(self) -> list[str]:
+        """Names of weights and biases in the core's order."""
+        return [name for key in self.products for name in parameter_names(key)]
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self.cell.state_widths(self.sizes)
 
-def _call(
-    cell: Cell,
-    sizes: Sizes,
-    where: Where,
-    tokens: Tensor,
-    states: States,
-    parameters: dict[str, Tensor],
-) -> tuple[Tensor, States]:
-    cell, prepared = _dense(cell, sizes, cell.prepare(parameters))
-    recorded = _recorded(cell, sizes.projected)
-    program = _program(recorded.text, sizes.H, sizes.P)
-    names = list(prepared)
-    products = recorded.products
-    job = _Job(cell, sizes, program, products, where, names, len(states), _build.get())
-    tensors = (tokens, *states, *prepared.values())
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        outputs, *final = _Sweep.apply(job, *tensors)
-        return outputs, tuple(final)
-    outputs, final, _ = _forward(job, tensors, training=False)
-    return outputs, final
-
-
-def _dense(cell: Cell, sizes: Sizes, prepared: dict[str, Tensor]) -> tuple[Cell, dict[str, Tensor]]:
-    """Block-diagonal products as dense ones: the core knows no blocks."""
-    split = {key: p for key, p in cell.products(sizes).items() if p.blocks > 1}
-    if not split:
-        return cell, prepared
-    known = vars(cell).setdefault("_whole", {})
-    if not known:
-        known["cell"] = copy.copy(cell)
-        for key in ("_found", "_texts", "_whole"):
-            vars(known["cell"]).pop(key, None)
-        declared = {key: getattr(cell, key) for key in split}
-        vars(known["cell"]).update({key: replace(p, blocks=1) for key, p in declared.items()})
-    prepared = dict(prepared)
-    for key, p in split.items():
-        name = parameter_names(key)[0]
-        parts, K = max(1, len(p.targets)), prepared[name].shape[1]
-        rows = prepared[name].reshape(parts, p.blocks, -1, 1, K)
-        diagonal = torch.eye(p.blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
-        prepared[name] = torch.where(diagonal, rows, 0.0).reshape(-1, p.blocks * K)
-    return known["cell"], prepared
-
-
-class _Buffers:
-    """The tensors of one run, by role, and their addresses."""
-
-    def __init__(self, job: _Job, tensors: tuple[Tensor, ...]) -> None:
-        self.job = job
-        tensors = tuple(tensor.contiguous() for tensor in tensors)
-        self.tokens = tensors[0]
-        self.initial = tensors[1 : 1 + job.states]
-        self.named = dict(zip(job.names, tensors[1 + job.states :], strict=True))
-        self.matrices = [self.named.get(n) for key in job.products for n in parameter_names(key)]
-        self.vectors = []
-        for key, declared in job.cell.vectors.items():
-            absent = self.tokens.new_zeros(job.sizes.resolve(declared.size))
-            self.vectors.append(self.named.get(key, absent))
-
-    def arrays(self, output: Tensor, saved: Tensor | None, final: list[Tensor]) -> list[int]:
-        """Addresses and sizes, in the order in which the core reads them."""
-        where = self.job.where
-        listed = [where.counts, where.table, self.tokens, output, saved]
-        return _addresses([*listed, *self.matrices, *self.vectors, *self.initial, *final])
-
-
-def _forward(
-    job: _Job, tensors: tuple[Tensor, ...], training: bool
-) -> tuple[Tensor, States, Tensor | None]:
-    given, where = _Buffers(job, tensors), job.where
-    like = given.tokens
-    make = like.new_empty if where.total == where.rows else like.new_zeros
-    output = make(where.rows, given.initial[0].shape[1])
-    final = [torch.empty_like(state) for state in given.initial]
-    saved = like.new_empty(where.total, job.program.saved_width) if training else None
-    arrays = given.arrays(output, saved, final)
-    wide = like.dtype == torch.float64
-    _core.forward(job.program, job.build, wide, job.numbers(like.shape[1]), arrays)
-    return output, tuple(final), saved
+    def given(self, tensors: tuple[Tensor, ...]) -> Given:
+        """Tokens, states and prepared parameters as the core takes them."""
+        tokens, *rest = (tensor.contiguous() for tensor in tensors)
+        named = dict(zip(self.names, rest[self.states :], strict=True))
+        vectors = [
+            named[key] if key in named else tokens.new_zeros(self.sizes.resolve(declared.size))
+            for key, declared in self.cell.vectors.items()
+        ]
+        initial: list[Tensor | None] = [*rest[: self.states]]
+        matrices = [named.get(name) for name in self.matrices]
+        return Given(self.program, self.where, self.build, tokens, matrices, vectors, initial)
 
 
 class _Sweep(torch.autograd.Function):
     """The sweep as one node of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, job: _Job, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        output, final, saved = _forward(job, tensors, training=True)
+        output, final, saved = run_forward(job.given(tensors), job.widths, training=True)
         ctx.job = job
         ctx.save_for_backward(*tensors, output, saved)
         return output, *final
@@ -314,8 +197,29 @@ class _Sweep(torch.autograd.Function):
         return None, *_backward(job, tuple(tensors), needs, output, saved, grads)
 
 
+def _backward(
+    job: Job,
+    tensors: tuple[Tensor, ...],
+    needs: tuple[bool, ...],
+    output: Tensor,
+    saved: Tensor,
+    grads: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    need = dict(zip(job.names, needs[1 + job.states :], strict=True))
+    wanted = Wanted(
+        needs[0],
+        list(needs[1 : 1 + job.states]),
+        [need.get(name, False) for name in job.matrices],
+        [need.get(name, False) for name in job.cell.vectors],
+    )
+    found = run_backward(job.given(tensors), job.widths, output, saved, list(grads), wanted)
+    named = dict(zip(job.matrices, found.matrices, strict=True))
+    named |= dict(zip(job.cell.vectors, found.vectors, strict=True))
+    return [found.tokens, *found.initial, *(named.get(name) for name in job.names)]
+
+
 def _again(
-    job: _Job,
+    job: Job,
     tensors: tuple[Tensor, ...],
     needs: tuple[bool, ...],
     grads: tuple[Tensor | None, ...],
@@ -341,7 +245,7 @@ def _again(
 
 
 def _loop(
-    job: _Job, tokens: Tensor, start: States, prepared: dict[str, Tensor]
+    job: Job, tokens: Tensor, start: States, prepared: dict[str, Tensor]
 ) -> tuple[Tensor, States]:
     """What the core computed, by the plain loop."""
     where = job.where
@@ -359,41 +263,3 @@ def _loop(
     final = (torch.cat([end, s[sizes[0] :]]) for end, s in zip(ends, start, strict=True))
     rows = outputs.new_zeros(where.rows, outputs.shape[1]).index_copy(0, table, outputs)
     return rows, tuple(final)
-
-
-def _backward(
-    job: _Job,
-    tensors: tuple[Tensor, ...],
-    needs: tuple[bool, ...],
-    output: Tensor,
-    saved: Tensor,
-    grads: tuple[Tensor | None, ...],
-) -> list[Tensor | None]:
-    given, where = _Buffers(job, tensors), job.where
-    wanted = dict(zip(job.names, needs[1 + job.states :], strict=True))
-    grad_named = {key: torch.empty_like(given.named[key]) for key in job.names if wanted[key]}
-    grad_initial = [
-        torch.empty_like(state) if need else None
-        for state, need in zip(given.initial, needs[1:], strict=False)
-    ]
-    make = torch.empty_like if where.total == where.rows else torch.zeros_like
-    grad_tokens = make(given.tokens) if needs[0] else None
-    matrices = [grad_named.get(n) for key in job.products for n in parameter_names(key)]
-    slopes = [None if grad is None else grad.contiguous() for grad in grads]
-    # The final states are not written in backward: their places hold anything.
-    final = [torch.empty_like(state) for state in given.initial]
-    arrays = given.arrays(output, saved, final)
-    vectors = [grad_named.get(key) for key in job.cell.vectors]
-    arrays += _addresses([*slopes, grad_tokens, *grad_initial, *vectors, *matrices])
-    wide = given.tokens.dtype == torch.float64
-    _core.backward(job.program, job.build, wide, job.numbers(given.tokens.shape[1]), arrays)
-    used = {n for key in job.products for n in parameter_names(key)} | set(job.cell.vectors)
-    named = (grad_named.get(key) if key in used else None for key in job.names)
-    return [grad_tokens, *grad_initial, *named]
-
-
-def _addresses(tensors: list[Tensor | None]) -> list[int]:
-    found: list[int] = []
-    for tensor in tensors:
-        found += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel())
-    return found

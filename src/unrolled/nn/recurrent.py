@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.cells import Cell, CellError, check_step
-from unrolled.engines import Sweep, make_sweep, run_stack
+from unrolled.engines import Direct, Sweep, make_sweep, run_stack
 from unrolled.nn.arguments import as_cell, check_choices, check_dropout, check_sizes
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
@@ -62,6 +62,7 @@ class Recurrent(nn.Module):
 
     mode: str | None = None
     weight_ih_l0: Tensor
+    _direct: Direct | None = None
 
     def __init__(
         self,
@@ -129,6 +130,13 @@ class Recurrent(nn.Module):
         reset_state: Any = None,
     ) -> tuple[Any, Any]:
         """Run over a batch; see the class."""
+        plain = lengths is None and resets is None and reset_state is None
+        if plain and not torch.is_grad_enabled() and not (self.training and self.dropout):
+            if self._direct is None:
+                self._direct = Direct(self.spec)
+            found = self._direct(input, hx, self._parameters, self.batch_first)
+            if found is not None:
+                return found[0], found[1] if len(found[1]) > 1 else found[1][0]
         door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         values, final = run_stack(
             self.spec,
@@ -154,6 +162,10 @@ class Recurrent(nn.Module):
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._parameters_of(0)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: nothing that is found anew at the next call."""
+        return {name: value for name, value in self.__dict__.items() if name != "_direct"}
 
     def flatten_parameters(self) -> None:
         """Nothing: the weights are ordinary parameters. Here because models call it."""

@@ -1,0 +1,334 @@
+"""The sweep as an operator of torch.library: what graphs hold, everything by value.
+
+``torch.ops.unrolled.sweep`` is one layer in one direction. Its arguments:
+
+- ``values`` [T, N, I], or [N, T, I] with ``batch_first``;
+- ``states`` [N, width] each, ``reset_states`` the same or empty (zeros): what follows a cut;
+- ``matrices``: weight and bias (or an empty tensor) of the input product and of each product, in
+  the order of the program; ``vectors`` the cell's own;
+- ``program``: its text (``unrolled.program.encode``); ``sizes`` [H, P];
+- ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors: sorting them is the operator's work,
+  so a graph neither breaks nor changes with their values;
+- ``auxiliary``: inputs beside the tokens, a row or a step each; no program reads any yet;
+- ``groups``: weights and vectors have a first dimension of so many, and the batch as many equal
+  parts, each with weights of its own;
+- ``first``, ``last``: the steps to run; the others' outputs are zeros;
+- ``training``: whether to keep what backward needs.
+
+It returns output, final states, and what backward needs (empty without ``training``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from unrolled.engines.core import (
+    Given,
+    Wanted,
+    Where,
+    forced_build,
+    load,
+    run_backward,
+    run_forward,
+)
+from unrolled.engines.packed import Plan, make_plan
+from unrolled.engines.ragged import Ragged
+
+_ARGUMENTS = """Tensor values, Tensor[] states, Tensor[] reset_states, Tensor[] matrices,
+    Tensor[] vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
+    Tensor? resets, Tensor[] auxiliary, int groups, SymInt first, SymInt last"""
+
+Tensors = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The operator's arguments, and what follows from them."""
+
+    values: Tensor
+    states: Tensors
+    reset_states: Tensors
+    matrices: Tensors
+    vectors: Tensors
+    program: str
+    sizes: Sequence[int]
+    batch_first: bool
+    reverse: bool
+    lengths: Tensor | None
+    resets: Tensor | None
+    auxiliary: Tensors
+    groups: int
+    first: int
+    last: int
+
+    def check(self) -> None:
+        """What no shape can say.
+
+        Raises:
+            NotImplementedError: there are auxiliary inputs.
+            ValueError: groups, the range of steps or the number of dimensions do not fit.
+        """
+        who = "unrolled::sweep"
+        if self.auxiliary:
+            raise NotImplementedError(
+                f"{who}: auxiliary must be empty, got {len(self.auxiliary)} tensors; no program "
+                "reads them yet"
+            )
+        if self.values.dim() != 3:
+            raise ValueError(f"{who}: values must be 3D, got {self.values.dim()}D")
+        if self.groups < 1 or self.N % self.groups:
+            raise ValueError(f"{who}: groups must divide the batch of {self.N}, got {self.groups}")
+        if not 0 <= self.first < self.last <= self.T:
+            raise ValueError(
+                f"{who}: first and last must be steps within 0 and {self.T}, got {self.first} and "
+                f"{self.last}"
+            )
+
+    @property
+    def n_axis(self) -> int:
+        return 0 if self.batch_first else 1
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        return self.values.shape[1 - self.n_axis]
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        return self.values.shape[self.n_axis]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(state.shape[1] for state in self.states)
+
+    def split(self) -> list["_Task"]:
+        """One task for each group, with weights of its own."""
+        each = self.N // self.groups
+
+        def part(g: int, tensor: Tensor, axis: int) -> Tensor:
+            return tensor.narrow(axis, g * each, each)
+
+        return [
+            replace(
+                self,
+                values=part(g, self.values, self.n_axis),
+                states=[part(g, state, 0) for state in self.states],
+                reset_states=[part(g, state, 0) for state in self.reset_states],
+                matrices=[m[g] if m.numel() else m for m in self.matrices],
+                vectors=[vector[g] for vector in self.vectors],
+                lengths=None if self.lengths is None else part(g, self.lengths, 0),
+                resets=None if self.resets is None else part(g, self.resets, self.n_axis),
+                groups=1,
+            )
+            for g in range(self.groups)
+        ]
+
+    def steps(self, tensor: Tensor) -> Tensor:
+        """The range of steps of a tensor [T, N, ·] or [N, T, ·]."""
+        return tensor.narrow(1 - self.n_axis, self.first, self.last - self.first)
+
+    def plan(self) -> Plan:
+        """Every sequence of the range, from cut to cut."""
+        T = self.last - self.first
+        lengths = torch.full((self.N,), T, device="cpu")
+        if self.lengths is not None:
+            lengths = (self.lengths.to("cpu", torch.int64) - self.first).clamp(0, T)
+        cuts = None if self.resets is None else self.steps(self.resets)
+        if cuts is not None and self.batch_first:
+            cuts = cuts.t()
+        major: Literal["batch", "time"] = "batch" if self.batch_first else "time"
+        return make_plan(Ragged(T, self.N, major, lengths, None, cuts), self.reverse)
+
+    def given(self, plan: Plan) -> Given:
+        """What the core reads: episodes as sequences, their tokens where they lie."""
+        values = self.steps(self.values).contiguous()
+        resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
+        starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
+        counts = torch.tensor(plan.batch_sizes, device="cpu")
+        rows = values.shape[0] * values.shape[1]
+        where = Where(len(counts), len(plan.initial), rows, counts=counts, table=plan.row)
+        return Given(
+            load(self.program, *self.sizes),
+            where,
+            forced_build.get(),
+            values.flatten(0, 1),
+            [m.contiguous() if m.numel() else None for m in self.matrices],
+            [vector.contiguous() for vector in self.vectors],
+            [start.index_select(0, plan.initial) for start in starts],
+        )
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Rows of the range as a tensor of all steps, zeros outside of it."""
+        width = rows.shape[1]
+        full = rows.new_zeros((*self.values.shape[:2], width))
+        part = self.steps(full)
+        part.copy_(rows.view(part.shape))
+        return full
+
+
+def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]:
+    task.check()
+    if task.groups > 1:
+        outputs, finals, kept = zip(
+            *(_forward(part, training) for part in task.split()), strict=True
+        )
+        states = [torch.cat(ends) for ends in zip(*finals, strict=True)]
+        return torch.cat(outputs, task.n_axis), states, torch.cat(kept)
+    plan = task.plan()
+    output, ends, saved = run_forward(task.given(plan), task.widths, training)
+    final = [
+        torch.cat([end, state]).index_select(0, plan.final)
+        for end, state in zip(ends, task.states, strict=True)
+    ]
+    if saved is None or len(saved) < task.T * task.N:
+        room = task.values.new_zeros((task.T * task.N if training else 0, _saved_width(task)))
+        if saved is not None:
+            room[: len(saved)] = saved
+        saved = room
+    return task.whole(output), final, saved
+
+
+def _saved_width(task: _Task) -> int:
+    H, P = task.sizes
+    return load(task.program, H, P).saved_width
+
+
+def _backward(
+    task: _Task,
+    output: Tensor,
+    saved: Tensor,
+    grad_output: Tensor | None,
+    grad_states: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """Gradients of values, states, reset states, matrices (empty where there is none), vectors."""
+    if task.groups > 1:
+        return _backward_groups(task, output, saved, grad_output, grad_states)
+    plan = task.plan()
+    given = task.given(plan)
+    E, N = len(plan.initial), task.N
+    direct, slopes = [], []
+    for grad, state in zip(grad_states, task.states, strict=True):
+        both = state.new_zeros((E + N, state.shape[1]))
+        if grad is not None:
+            both.index_add_(0, plan.final, grad)
+        slopes.append(both[:E])
+        direct.append(both[E:])
+    rows = None if grad_output is None else task.steps(grad_output).contiguous().flatten(0, 1)
+    count = len(task.states)
+    wanted = Wanted(True, [True] * count, [True] * len(task.matrices), [True] * len(task.vectors))
+    output = task.steps(output).contiguous().flatten(0, 1)
+    kept = saved[: given.where.total].contiguous()
+    found = run_backward(given, task.widths, output, kept, [rows, *slopes], wanted)
+    assert found.tokens is not None
+    starts, resets = [], []
+    for grad, through in zip(found.initial, direct, strict=True):
+        assert grad is not None
+        both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, plan.initial, grad)
+        starts.append(both[:N] + through)
+        resets.append(both[N:].clone())
+    resets = resets if task.reset_states else []
+    matrices = [output.new_empty(0) if grad is None else grad for grad in found.matrices]
+    vectors = [grad for grad in found.vectors if grad is not None]
+    return [task.whole(found.tokens), *starts, *resets, *matrices, *vectors]
+
+
+def _backward_groups(
+    task: _Task,
+    output: Tensor,
+    saved: Tensor,
+    grad_output: Tensor | None,
+    grad_states: Sequence[Tensor | None],
+) -> list[Tensor]:
+    each, size = task.N // task.groups, len(saved) // task.groups
+    results = []
+    for g, part in enumerate(task.split()):
+        rows = slice(g * each, (g + 1) * each)
+        results.append(
+            _backward(
+                part,
+                output.narrow(task.n_axis, g * each, each),
+                saved[g * size : (g + 1) * size],
+                None if grad_output is None else grad_output.narrow(task.n_axis, g * each, each),
+                [None if grad is None else grad[rows] for grad in grad_states],
+            )
+        )
+    values, *others = zip(*results, strict=True)
+    count = len(task.states) + len(task.reset_states)
+    states = [torch.cat(parts) for parts in others[:count]]
+    weights = [torch.stack(parts) if parts[0].numel() else parts[0] for parts in others[count:]]
+    return [torch.cat(values, task.n_axis), *states, *weights]
+
+
+@torch.library.custom_op(
+    "unrolled::sweep",
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, bool training) -> (Tensor, Tensor[], Tensor)",
+    device_types="cpu",
+)
+def sweep(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
+    """See the module."""
+    *task, training = arguments
+    return _forward(_Task(*task), training)
+
+
+@sweep.register_fake
+def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
+    *rest, training = arguments
+    task = _Task(*rest)
+    output = task.values.new_empty((*task.values.shape[:2], task.widths[0]))
+    room = task.values.new_empty((task.T * task.N if training else 0, _saved_width(task)))
+    return output, [torch.empty_like(state) for state in task.states], room
+
+
+@torch.library.custom_op(
+    "unrolled::sweep_backward",
+    mutates_args=(),
+    schema=f"""({_ARGUMENTS}, Tensor output, Tensor saved, Tensor? grad_output,
+        Tensor?[] grad_states) -> Tensor[]""",
+    device_types="cpu",
+)
+def sweep_backward(*arguments: Any) -> list[Tensor]:
+    """Gradients of what ``sweep`` was given: values, states, reset states, matrices, vectors."""
+    *task, output, saved, grad_output, grad_states = arguments
+    return _backward(_Task(*task), output, saved, grad_output, grad_states)
+
+
+@sweep_backward.register_fake
+def _(*arguments: Any) -> list[Tensor]:
+    task = _Task(*arguments[:15])
+    like = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in like]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    *rest, ctx.training = inputs
+    task, (result, _, saved) = _Task(*rest), output
+    tensors = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
+    ctx.save_for_backward(*tensors, task.lengths, task.resets, result, saved)
+    ctx.counts = [len(task.states), len(task.reset_states), len(task.matrices), len(task.vectors)]
+    ctx.rest = (task.program, task.sizes, task.batch_first, task.reverse)
+    ctx.end = (task.groups, task.first, task.last)
+
+
+def _differentiate(
+    ctx: Any, grad_output: Tensor | None, grad_states: list[Tensor | None], _: Any
+) -> tuple[Any, ...]:
+    if not ctx.training:
+        raise RuntimeError("unrolled::sweep: training must be True for a gradient, got False")
+    values, *kept = ctx.saved_tensors
+    lists = []
+    for count in ctx.counts:
+        lists.append(list(kept[:count]))
+        kept = kept[count:]
+    lengths, resets, output, saved = kept
+    task = (values, *lists, *ctx.rest, lengths, resets, [], *ctx.end)
+    found = list(torch.ops.unrolled.sweep_backward(*task, output, saved, grad_output, grad_states))
+    grads: list[Any] = [found.pop(0)]
+    for tensors in lists:
+        grads.append([found.pop(0) for _ in tensors])
+    return (*grads, *(None,) * 6, [], *(None,) * 4)
+
+
+sweep.register_autograd(_differentiate, setup_context=_keep)

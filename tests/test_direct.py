@@ -1,0 +1,151 @@
+"""The shortest way gives the same bits as the usual one, and knows when it is not the one to go."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unrolled import cells, engines, nn
+from unrolled.engines import Direct
+
+LAYERS = {
+    "rnn": lambda: nn.RNN(5, 7),
+    "gru": lambda: nn.GRU(5, 7, num_layers=2, bidirectional=True),
+    "lstm": lambda: nn.LSTM(5, 7, batch_first=True, bias=False),
+    "projected": lambda: nn.LSTM(5, 7, num_layers=2, proj_size=3, bidirectional=True),
+    "summed": lambda: nn.GRU(5, 7, num_layers=3, bidirectional=True, merge="sum"),
+    "peephole": lambda: nn.Recurrent(cells.PeepholeLSTM, 5, 7, batch_first=True),
+}
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Whether each call in turn went the shortest way."""
+    seen: list[bool] = []
+    original = Direct.__call__
+
+    def watch(self: Direct, *args: Any) -> Any:
+        found = original(self, *args)
+        seen.append(found is not None)
+        return found
+
+    monkeypatch.setattr(Direct, "__call__", watch)
+    yield seen
+
+
+def flat(result: Any) -> list[Tensor]:
+    output, final = result
+    return [output, *(final if isinstance(final, tuple) else (final,))]
+
+
+def states(layer: nn.Recurrent, N: int, dtype: torch.dtype) -> Any:
+    LD = layer.spec.num_layers * layer.spec.num_directions
+    made = tuple(torch.randn(LD, N, width, dtype=dtype) for width in layer.spec.state_widths)
+    return made if len(made) > 1 else made[0]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (20, 9)])
+def test_equal_bits(
+    kind: str, dtype: torch.dtype, size: tuple[int, int], taken: list[bool], poisoned: None
+) -> None:
+    layer = LAYERS[kind]().to(dtype)
+    x = torch.randn(*size, 5, dtype=dtype)
+    N = size[0] if layer.batch_first else size[1]
+    for hx in (None, states(layer, N, dtype)):
+        with torch.no_grad():
+            short = flat(layer(x, hx))
+            with engines.record():
+                usual = flat(layer(x, hx))
+        assert all(torch.equal(a, b) for a, b in zip(short, usual, strict=True))
+        assert all(
+            a.shape == b.shape and a.isfinite().all() for a, b in zip(short, usual, strict=True)
+        )
+    assert taken == [True, False] * 2
+
+
+def test_results_do_not_share_memory(taken: list[bool]) -> None:
+    layer, x = nn.LSTM(4, 4), torch.randn(1, 1, 4)
+    with torch.no_grad():
+        y, (h, c) = layer(x, (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)))
+    assert taken == [True]
+    assert len({t.untyped_storage().data_ptr() for t in (x, y, h, c)}) == 4
+
+
+def test_weights_are_read_anew(taken: list[bool]) -> None:
+    layer, x = nn.GRU(4, 5), torch.randn(3, 2, 4)
+    with torch.no_grad():
+        first = layer(x)[0]
+        layer.weight_hh_l0.data.numpy()[:] = 0
+        layer.bias_ih_l0.data = torch.ones(15)
+        second = layer(x)[0]
+        other = nn.GRU(4, 5)
+        other.load_state_dict(layer.state_dict())
+        wanted = other(x)[0]
+    assert taken == [True] * 3
+    assert not torch.equal(first, second)
+    assert torch.equal(second, wanted)
+
+
+class Scaled(cells.Cell):
+    factor = 1.0
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        return cells.tanh(x + h) * self.factor
+
+
+def test_a_changed_setting_goes_the_usual_way(taken: list[bool]) -> None:
+    layer, x = nn.Recurrent(Scaled(), 3, 4), torch.randn(1, 2, 3)
+    with torch.no_grad():
+        first = layer(x)[0]
+        layer.cell.factor = 0.5
+        torch.testing.assert_close(layer(x)[0], 0.5 * first)
+        del layer.cell.factor
+        try:
+            Scaled.factor = 0.25
+            torch.testing.assert_close(layer(x)[0], 0.25 * first)
+        finally:
+            Scaled.factor = 1.0
+    assert taken == [True, False, False]
+
+
+def test_what_is_not_plain_goes_the_usual_way(taken: list[bool]) -> None:
+    layer, x = nn.GRU(3, 4), torch.randn(2, 2, 3)
+    odd = nn.GRU(3, 4)
+    odd.weight_hh_l0.data = torch.randn(4, 12).t()
+    with torch.no_grad():
+        layer(x[0])
+        layer.bfloat16()(x.bfloat16())
+        layer.float()(x, torch.zeros(1, 2, 8)[..., ::2])
+        odd(x)
+        torch.nn.utils.parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0")(x)
+        with engines.use("reference"):
+            layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x)
+        torch.func.vmap(layer, 1, (1, 1))(x)
+        nn.Recurrent(cells.AntisymmetricRNN, 3, 4)(x)
+        for bad in (x[:0], x[..., :2], x.double()):
+            with pytest.raises((RuntimeError, ValueError)):
+                layer(bad)
+    assert taken == [False] * 12
+
+
+def test_a_gradient_is_not_lost(taken: list[bool]) -> None:
+    layer, x = nn.GRU(3, 4), torch.randn(2, 2, 3)
+    layer(x)[0].sum().backward()
+    assert layer.weight_ih_l0.grad is not None
+    assert taken == []
+
+
+def test_layers_are_copied_and_pickled_after_it(taken: list[bool]) -> None:
+    layer, x = nn.GRU(3, 4), torch.randn(2, 2, 3)
+    with torch.no_grad():
+        wanted = layer(x)[0]
+        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert torch.equal(other(x)[0], wanted)
