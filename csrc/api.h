@@ -100,6 +100,9 @@ constexpr int kMultiplyAdd = 100, kMultiplySubtract = 101, kSubtractProduct = 10
 // the line and the fault.
 Program parse(const std::string& text, Index H, Index P);
 
+// Throws std::invalid_argument if nodes and declarations do not fit together.
+void check(const Program& program);
+
 // Fills what is derived.
 void arrange(Program& program);
 

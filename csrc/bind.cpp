@@ -99,9 +99,9 @@ void read_tokens(Call<T>& call, const Shape& s, Arrays& arrays) {
 }
 
 // Order of the arrays: sizes, table, tokens, output, saved; weight and bias of the input and of each
-// product; vectors; initial and final states.
+// product; vectors; initial and final states (of which backward knows nothing).
 template <class T>
-Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays) {
+Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backward) {
     Call<T> call{};
     call.program = &p;
     call.T_steps = s.T;
@@ -123,7 +123,8 @@ Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays) {
     for (Index w : p.vectors) call.vectors.push_back(arrays.next<const T>(w, false, "vector"));
     for (Index w : p.states)
         call.initial.push_back(arrays.next<const T>(product(s.N, w), true, "initial"));
-    for (Index w : p.states) call.final.push_back(arrays.next<T>(product(s.N, w), false, "final"));
+    for (Index w : p.states)
+        call.final.push_back(arrays.next<T>(product(s.N, w), backward, "final"));
     return call;
 }
 
@@ -157,7 +158,7 @@ template <class T>
 void forward_as(const Program& p, void (*run)(const Call<T>&), const Numbers& shape,
                 const Numbers& numbers) {
     Arrays arrays(numbers);
-    const Call<T> call = read_call<T>(p, read_shape(shape), arrays);
+    const Call<T> call = read_call<T>(p, read_shape(shape), arrays, false);
     arrays.finish();
     run(call);
 }
@@ -167,7 +168,7 @@ void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Numbe
                  const Numbers& numbers) {
     Arrays arrays(numbers);
     const Shape s = read_shape(shape);
-    const Call<T> call = read_call<T>(p, s, arrays);
+    const Call<T> call = read_call<T>(p, s, arrays, true);
     const Gradients<T> gradients = read_gradients(p, call, s, arrays);
     arrays.finish();
     run(gradients);

@@ -1,11 +1,19 @@
 // From a program's text to a checked Program. Nothing here is fast or knows an instruction set.
+#include <limits>
+#include <locale>
+#include <map>
+#include <set>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "api.h"
 
 namespace unrolled {
 namespace {
+
+// Far beyond any cell; sizes of buffers cannot overflow within them.
+constexpr Index kMostNodes = 4096, kWidest = Index(1) << 24;
 
 class Reader {
 public:
@@ -15,17 +23,22 @@ public:
     }
 
     Program read() {
-        if (H() < 0 || program_.P < 0) fail("negative sizes");
+        for (Index width : {program_.H, program_.P})
+            if (width < 1 || width > kWidest) fail("sizes out of range");
         if (!next_line() || word() != "unrolled-program" || number() != 1)
             fail("not a program of version 1");
-        while (next_line()) section(word());
-        check();
+        end_line();
+        while (next_line()) {
+            section(word());
+            end_line();
+        }
+        feed();
+        check(program_);
+        spread();
         return program_;
     }
 
 private:
-    Index H() const { return program_.H; }
-
     [[noreturn]] void fail(const std::string& what) const {
         throw std::invalid_argument("program, line " + std::to_string(line_number_) + " `" + line_ +
                                     "`: " + what);
@@ -44,8 +57,14 @@ private:
         return found;
     }
 
-    Index number() {
-        const std::string found = word();
+    void end_line() {
+        std::string more;
+        if (words_ >> more) fail("goes on with " + more);
+    }
+
+    Index number(Index most = kMostNodes) { return number(word(), most); }
+
+    Index number(const std::string& found, Index most) const {
         std::size_t used = 0;
         long long value = -1;
         try {
@@ -53,7 +72,7 @@ private:
         } catch (const std::exception&) {
             fail("wanted a number, got " + found);
         }
-        if (used != found.size() || value < 0 || value > (1 << 30)) fail("number out of range");
+        if (used != found.size() || value < 0 || value > most) fail("number out of range");
         return value;
     }
 
@@ -61,18 +80,29 @@ private:
         const std::string found = word();
         if (found == "H") return program_.H;
         if (found == "P") return program_.P;
-        words_ = std::istringstream(found + rest());
-        return number();
+        const Index given = number(found, kWidest);
+        if (given == 0) fail("a width of 0");
+        return given;
     }
 
-    std::string rest() {
-        std::string tail;
-        std::getline(words_, tail);
-        return tail;
+    // As Python writes it, whatever the process says of commas and points.
+    double real() {
+        const std::string found = word();
+        if (found == "inf") return std::numeric_limits<double>::infinity();
+        if (found == "-inf") return -std::numeric_limits<double>::infinity();
+        if (found == "nan") return std::numeric_limits<double>::quiet_NaN();
+        std::istringstream stream(found);
+        stream.imbue(std::locale::classic());
+        double value = 0;
+        if (!(stream >> value) || stream.peek() != std::istringstream::traits_type::eof())
+            fail("no number");
+        return value;
     }
 
-    int node_number() {
-        const Index found = number();
+    int node_number() { return node_number(word()); }
+
+    int node_number(const std::string& word) const {
+        const Index found = number(word, kMostNodes);
         if (found >= static_cast<Index>(program_.nodes.size())) fail("a node that is not there yet");
         return static_cast<int>(found);
     }
@@ -81,38 +111,45 @@ private:
         std::vector<int> found;
         std::string next;
         while (words_ >> next) {
-            if (next == "-") {
-                found.push_back(-1);
-                continue;
-            }
-            std::string tail = rest();
-            words_ = std::istringstream(next + tail);
-            found.push_back(node_number());
+            if (static_cast<Index>(found.size()) == kMostNodes) fail("too many nodes");
+            found.push_back(next == "-" ? -1 : node_number(next));
         }
         return found;
     }
 
+    // Lines that come once for each thing, and others.
     void section(const std::string& name) {
-        if (name == "state") program_.states.push_back(width());
-        else if (name == "vector") program_.vectors.push_back(width());
+        if (name == "state") add(program_.states, width());
+        else if (name == "vector") add(program_.vectors, width());
+        else if (name == "product") add(program_.products, product());
+        else if (name == "node") add(program_.nodes, node());
+        else if (name == "dproduct") add(program_.grad_products, node_list());
+        else if (!seen_.insert(name).second) fail("a second one");
         else if (name == "input") {
             program_.x_parts = static_cast<int>(number());
             program_.x_width = width();
-        } else if (name == "product") {
-            Product p;
-            p.parts = static_cast<int>(number());
-            p.width = width();
-            p.source = width();
-            program_.products.push_back(p);
-        } else if (name == "node") program_.nodes.push_back(node());
-        else if (name == "forward") program_.forward = node_list();
+        } else if (name == "forward") program_.forward = node_list();
         else if (name == "stored") program_.stored = node_list();
         else if (name == "source") program_.sources = node_list();
         else if (name == "dx") program_.grad_x = node_list();
-        else if (name == "dproduct") program_.grad_products.push_back(node_list());
         else if (name == "dstate") program_.grad_states = node_list();
         else if (name == "dvector") program_.grad_vectors = node_list();
         else fail("unknown");
+    }
+
+    template <class X>
+    void add(std::vector<X>& list, X made) {
+        if (static_cast<Index>(list.size()) == kMostNodes) fail("too many of them");
+        list.push_back(std::move(made));
+    }
+
+    Product product() {
+        Product p;
+        p.parts = static_cast<int>(number());
+        p.width = width();
+        p.source = width();
+        if (p.parts < 1) fail("a product without parts");
+        return p;
     }
 
     int within(Index value, std::size_t count) const {
@@ -126,11 +163,7 @@ private:
         made.width = width();
         if (kind == "const") {
             made.leaf = Leaf::constant;
-            try {
-                made.value = std::stod(word());
-            } catch (const std::exception&) {
-                fail("no number");
-            }
+            made.value = real();
         } else if (kind == "size") {
             made.leaf = Leaf::size;
             made.value = static_cast<double>(width());
@@ -152,7 +185,7 @@ private:
             made.leaf = Leaf::transposed;
             made.key = within(number(), program_.products.size());
             const Index count = number();
-            if (count > program_.products[made.key].parts) fail("too many blocks");
+            if (count < 1 || count > program_.products[made.key].parts) fail("too many blocks, or none");
             for (Index k = 0; k < count; ++k)
                 made.blocks.push_back(within(number(), program_.products[made.key].parts));
             for (Index k = 0; k < count; ++k) made.args.push_back(node_number());
@@ -182,13 +215,14 @@ private:
         for (const char* name : two)
             if (code == name) wanted = 2;
         if (made.args.size() != wanted) fail("wrong number of arguments");
+        for (int arg : made.args)
+            if (arg < 0) fail("a missing argument");
         if (code == "avg" || code == "sum") {
             if (made.width != 1) fail("a reduction has width 1");
             return;
         }
         Index widest = 1;
         for (int arg : made.args) {
-            if (arg < 0) fail("a missing argument");
             const Index w = program_.nodes[arg].width;
             if (w != 1 && widest != 1 && w != widest) fail("arguments of different widths");
             if (w != 1) widest = w;
@@ -196,60 +230,35 @@ private:
         if (made.width != widest) fail("width does not follow from the arguments");
     }
 
-    void check() {
-        if (program_.states.empty() || program_.nodes.empty()) fail("no states or no nodes");
-        if (program_.forward.size() != program_.states.size()) fail("a state has no new value");
-        if (program_.x_parts < 1 || program_.x_width < 0) fail("no input product");
-        const std::size_t products = program_.products.size();
-        if (program_.sources.size() != products || program_.grad_products.size() != products ||
-            program_.grad_x.size() != static_cast<std::size_t>(program_.x_parts) ||
-            program_.grad_states.size() != program_.states.size() ||
-            program_.grad_vectors.size() != program_.vectors.size())
-            fail("gradients do not match the declarations");
-        for (std::size_t k = 0; k < program_.states.size(); ++k)
-            check_width(program_.forward[k], program_.states[k], true);
-        for (int node : program_.stored)
-            if (node < 0) fail("nothing to store");
-        for (std::size_t k = 0; k < products; ++k) {
-            Product& p = program_.products[k];
-            if (program_.grad_products[k].size() != static_cast<std::size_t>(p.parts))
-                fail("a product lacks gradients");
-            if (program_.sources[k] < 0) fail("a product without a source");
-            check_width(program_.sources[k], p.source, false);
-            p.feeds = program_.sources[k];
-        }
-        for (const Node& node : program_.nodes) check_node(node);
+    void feed() {
+        if (program_.sources.size() != program_.products.size()) fail("a product without a source");
+        for (std::size_t k = 0; k < program_.products.size(); ++k)
+            program_.products[k].feeds = program_.sources[k];
     }
 
-    void check_width(int node, Index width, bool shared) const {
-        if (node < 0) fail("a missing node");
-        const Index found = program_.nodes[node].width;
-        if (found != width && !(shared && found == 1)) fail("a node of another width");
+    // Products read rows of gradients: one number for a whole row becomes a row.
+    void spread() {
+        std::map<std::pair<int, Index>, int> known;
+        spread(program_.grad_x, program_.x_width, known);
+        for (std::size_t k = 0; k < program_.products.size(); ++k)
+            spread(program_.grad_products[k], program_.products[k].width, known);
     }
 
-    void check_node(const Node& node) const {
-        switch (node.leaf) {
-        case Leaf::x:
-            if (node.width != program_.x_width) fail("an input block of another width");
-            break;
-        case Leaf::state:
-        case Leaf::grad:
-            if (node.width != program_.states[node.key] && node.width != 1)
-                fail("a state of another width");
-            break;
-        case Leaf::vector:
-            if (node.width != program_.vectors[node.key]) fail("a vector of another width");
-            break;
-        case Leaf::product:
-            if (node.width != program_.products[node.key].width ||
-                node.args[0] != program_.products[node.key].feeds)
-                fail("a product of another width or source");
-            break;
-        case Leaf::transposed:
-            if (node.width != program_.products[node.key].source) fail("a source of another width");
-            break;
-        default:
-            break;
+    void spread(std::vector<int>& nodes, Index width, std::map<std::pair<int, Index>, int>& known) {
+        for (int& number : nodes) {
+            if (number < 0 || program_.nodes[number].width == width) continue;
+            int& row = known[{number, width}];
+            if (row == 0) {
+                Node zero, sum;
+                zero.leaf = Leaf::constant;
+                sum.op = operation("add");
+                sum.args = {number, static_cast<int>(program_.nodes.size())};
+                sum.width = width;
+                row = static_cast<int>(program_.nodes.size()) + 1;
+                program_.nodes.push_back(zero);
+                program_.nodes.push_back(sum);
+            }
+            number = row;
         }
     }
 
@@ -257,6 +266,7 @@ private:
     std::istringstream stream_;
     std::istringstream words_;
     std::string line_;
+    std::set<std::string> seen_;
     int line_number_ = 0;
 };
 

@@ -183,6 +183,15 @@ private:
                 if (w != 1 && phase.width != 1 && w != phase.width) out.uniform = false;
                 phase.width = std::max(phase.width, w);
             }
+        // One number for a whole row comes from one thread: threads that share the units would have
+        // to wait for it.
+        bool narrow = false, wide = false;
+        for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
+            if (fixed_[k] || levels_.of(static_cast<int>(k)) < 0) continue;
+            narrow = narrow || p_.nodes[k].width == 1;
+            wide = wide || p_.nodes[k].width > 1;
+        }
+        if (narrow && wide) out.uniform = false;
     }
 
     // A vector that is read within its own phase only lives in the tile; places are shared by

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ LAYERS = {
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call in turn went the shortest way."""
     seen: list[bool] = []
     original = Direct.__call__
@@ -34,7 +33,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         return found
 
     monkeypatch.setattr(Direct, "__call__", watch)
-    yield seen
+    return seen
 
 
 def flat(result: Any) -> list[Tensor]:
@@ -136,11 +135,40 @@ def test_what_is_not_plain_goes_the_usual_way(taken: list[bool]) -> None:
     assert taken == [False] * 12
 
 
-def test_a_gradient_is_not_lost(taken: list[bool]) -> None:
-    layer, x = nn.GRU(3, 4), torch.randn(2, 2, 3)
-    layer(x)[0].sum().backward()
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("given", [False, True])
+def test_equal_gradients(kind: str, given: bool, taken: list[bool], poisoned: None) -> None:
+    layer = LAYERS[kind]().double()
+    x = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
+    hx = states(layer, 6 if layer.batch_first else 3, torch.float64) if given else None
+    leaves = [x, *layer.parameters()]
+    if given:
+        leaves += [s.requires_grad_() for s in (hx if isinstance(hx, tuple) else (hx,))]
+    found = []
+    for record in (False, True):
+        if record:
+            with engines.record():
+                parts = flat(layer(x, hx))
+        else:
+            parts = flat(layer(x, hx))
+        torch.manual_seed(1)
+        slopes = [torch.randn_like(part) for part in parts]
+        first = torch.autograd.grad(parts, leaves, slopes, create_graph=True)
+        second = torch.autograd.grad([g.square().sum() for g in first], leaves)
+        found.append([*parts, *first, *second])
+    assert taken == [True, False]
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_only_some_gradients(taken: list[bool]) -> None:
+    layer, x = nn.LSTM(5, 4), torch.randn(3, 2, 5)
+    layer.weight_hh_l0.requires_grad_(False)
+    layer(x)[1][1].sum().backward()
+    assert taken == [True]
+    assert layer.weight_hh_l0.grad is None
+    assert x.grad is None
     assert layer.weight_ih_l0.grad is not None
-    assert taken == []
 
 
 def test_layers_are_copied_and_pickled_after_it(taken: list[bool]) -> None:

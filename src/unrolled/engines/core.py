@@ -5,6 +5,7 @@ graphs to ``operator``.
 """
 
 import copy
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -124,19 +125,21 @@ def dense(cell: Cell, sizes: Sizes, prepared: dict[str, Tensor]) -> tuple[Cell, 
     return known["cell"], prepared
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Given:
     """What a run reads, in the core's order: a weight and a bias (or None) for each product."""
 
     program: _core.Program
     where: Where
     build: str
-    tokens: Tensor  # [rows, I]
+    tokens: Tensor  # [..., I], the leading dimensions are the rows
     matrices: list[Tensor | None]
     vectors: list[Tensor]
     initial: list[Tensor | None]  # [N, width]; None: zeros
 
-    def arrays(self, output: Tensor, saved: Tensor | None, final: list[Tensor]) -> list[int]:
+    def arrays(
+        self, output: Tensor, saved: Tensor | None, final: Sequence[Tensor | None]
+    ) -> list[int]:
         """Addresses and sizes of everything, with what forward writes."""
         where = self.where
         listed = [where.counts, where.table, self.tokens, output, saved]
@@ -145,21 +148,25 @@ class Given:
     def sizes(self) -> list[int]:
         """The sizes of a run, as the core takes them."""
         w, threads = self.where, torch.get_num_threads()
-        return [w.T, w.N, self.tokens.shape[1], w.rows, w.base, w.stride_t, w.stride_n, threads]
+        return [w.T, w.N, self.tokens.shape[-1], w.rows, w.base, w.stride_t, w.stride_n, threads]
 
     @property
     def wide(self) -> bool:
         return self.tokens.dtype == torch.float64
 
 
+Form = tuple[tuple[int, ...], ...]
+"""Shapes of the final states, [..., N, width] each."""
+
+
 def run_forward(
-    given: Given, widths: tuple[int, ...], training: bool
+    given: Given, form: Form, training: bool
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """Output [rows, P], final states, and what backward needs."""
+    """Output [..., P], final states, and what backward needs."""
     like, where = given.tokens, given.where
     make = like.new_empty if where.total == where.rows else like.new_zeros
-    output = make((where.rows, widths[0]))
-    final = [like.new_empty((where.N, width)) for width in widths]
+    output = make((*like.shape[:-1], form[0][-1]))
+    final = [like.new_empty(shape) for shape in form]
     keep = like.new_empty if given.program.saved_whole else like.new_zeros
     saved = keep((where.total, given.program.saved_width)) if training else None
     arrays = given.arrays(output, saved, final)
@@ -167,7 +174,7 @@ def run_forward(
     return output, final, saved
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Wanted:
     """Which gradients a run backward makes."""
 
@@ -177,7 +184,7 @@ class Wanted:
     vectors: list[bool]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Found:
     """Gradients, None where none was wanted."""
 
@@ -189,7 +196,7 @@ class Found:
 
 def run_backward(
     given: Given,
-    widths: tuple[int, ...],
+    form: Form,
     output: Tensor,
     saved: Tensor,
     slopes: list[Tensor | None],
@@ -201,8 +208,8 @@ def run_backward(
     found = Found(
         make(like) if wanted.tokens else None,
         [
-            like.new_empty((where.N, width)) if want else None
-            for width, want in zip(widths, wanted.initial, strict=True)
+            like.new_empty(shape) if want else None
+            for shape, want in zip(form, wanted.initial, strict=True)
         ],
         [
             torch.empty_like(matrix) if want and matrix is not None else None
@@ -213,12 +220,9 @@ def run_backward(
             for vector, want in zip(given.vectors, wanted.vectors, strict=True)
         ],
     )
-    # The final states are not written in backward: any place of their size will do.
-    final = [like.new_empty((where.N, width)) for width in widths]
-    arrays = given.arrays(output, saved, final)
     slopes = [None if slope is None else slope.contiguous() for slope in slopes]
     made = [*slopes, found.tokens, *found.initial, *found.vectors, *found.matrices]
-    arrays += addresses(made)
+    arrays = given.arrays(output, saved, [None] * len(form)) + addresses(made)
     _core.backward(given.program, given.build, given.wide, given.sizes(), arrays)
     return found
 

@@ -129,60 +129,74 @@ def _call(
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
     cell, prepared = dense(cell, sizes, cell.prepare(parameters))
-    found = recorded(cell, sizes.projected)
-    program = load(found.text, sizes.H, sizes.P)
-    names, products = list(prepared), found.products
-    job = Job(cell, sizes, program, products, where, names, len(states), forced_build.get())
+    job = make_job(cell, sizes, where, list(prepared), len(states))
     tensors = (tokens, *states, *prepared.values())
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        outputs, *final = _Sweep.apply(job, *tensors)
+        outputs, *final = Sweeping.apply(job, *tensors)
         return outputs, tuple(final)
-    outputs, ends, _ = run_forward(job.given(tensors), job.widths, training=False)
+    outputs, ends, _ = run_forward(job.given(tensors), job.form, training=False)
     return outputs, tuple(ends)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What stays the same between a forward run and its backward."""
+    """What stays the same between a forward run and its backward.
+
+    The tensors of a run are tokens, states (none: zeros), prepared parameters by ``names``;
+    ``matrices`` and ``vectors`` say which of them the core wants, in its order, None for one that
+    is absent.
+    """
 
     cell: Cell
     sizes: Sizes
     program: _core.Program
-    products: tuple[str, ...]
     where: Where
-    names: list[str]  # of the prepared parameters that follow tokens and states
+    form: tuple[tuple[int, ...], ...]  # shapes of the final states
     states: int
+    names: list[str]
+    matrices: list[int | None]
+    vectors: list[int | None]
     build: str
 
-    @property
-    def matrices(self) -> list[str]:
-        """Names of weights and biases in the core's order."""
-        return [name for key in self.products for name in parameter_names(key)]
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return self.cell.state_widths(self.sizes)
-
     def given(self, tensors: tuple[Tensor, ...]) -> Given:
-        """Tokens, states and prepared parameters as the core takes them."""
-        tokens, *rest = (tensor.contiguous() for tensor in tensors)
-        named = dict(zip(self.names, rest[self.states :], strict=True))
+        """The tensors as the core takes them."""
+        kept = [tensor.contiguous() for tensor in tensors]
         vectors = [
-            named[key] if key in named else tokens.new_zeros(self.sizes.resolve(declared.size))
-            for key, declared in self.cell.vectors.items()
+            kept[k] if k is not None else tensors[0].new_zeros(self.sizes.resolve(declared.size))
+            for k, declared in zip(self.vectors, self.cell.vectors.values(), strict=True)
         ]
-        initial: list[Tensor | None] = [*rest[: self.states]]
-        matrices = [named.get(name) for name in self.matrices]
-        return Given(self.program, self.where, self.build, tokens, matrices, vectors, initial)
+        matrices = [None if k is None else kept[k] for k in self.matrices]
+        initial: list[Tensor | None] = [*kept[1 : 1 + self.states]]
+        initial += [None] * (len(self.form) - self.states)
+        return Given(self.program, self.where, self.build, kept[0], matrices, vectors, initial)
 
 
-class _Sweep(torch.autograd.Function):
+def make_job(
+    cell: Cell,
+    sizes: Sizes,
+    where: Where,
+    names: list[str],
+    states: int,
+    lead: tuple[int, ...] = (),
+) -> Job:
+    """A job for states [*lead, N, width], as many as given: all or none."""
+    found = recorded(cell, sizes.projected)
+    place = {name: 1 + states + k for k, name in enumerate(names)}
+    matrices = [place.get(name) for key in found.products for name in parameter_names(key)]
+    vectors = [place.get(name) for name in cell.vectors]
+    form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
+    program = load(found.text, sizes.H, sizes.P)
+    build = forced_build.get()
+    return Job(cell, sizes, program, where, form, states, names, matrices, vectors, build)
+
+
+class Sweeping(torch.autograd.Function):
     """The sweep as one node of autograd."""
 
     @staticmethod
     def forward(ctx: Any, job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        output, final, saved = run_forward(job.given(tensors), job.widths, training=True)
+        output, final, saved = run_forward(job.given(tensors), job.form, training=True)
         ctx.job = job
         ctx.save_for_backward(*tensors, output, saved)
         return output, *final
@@ -203,19 +217,24 @@ def _backward(
     needs: tuple[bool, ...],
     output: Tensor,
     saved: Tensor,
-    grads: tuple[Tensor | None, ...],
+    slopes: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    need = dict(zip(job.names, needs[1 + job.states :], strict=True))
     wanted = Wanted(
         needs[0],
-        list(needs[1 : 1 + job.states]),
-        [need.get(name, False) for name in job.matrices],
-        [need.get(name, False) for name in job.cell.vectors],
+        list(needs[1 : 1 + job.states]) if job.states else [False] * len(job.form),
+        [k is not None and needs[k] for k in job.matrices],
+        [k is not None and needs[k] for k in job.vectors],
     )
-    found = run_backward(job.given(tensors), job.widths, output, saved, list(grads), wanted)
-    named = dict(zip(job.matrices, found.matrices, strict=True))
-    named |= dict(zip(job.cell.vectors, found.vectors, strict=True))
-    return [found.tokens, *found.initial, *(named.get(name) for name in job.names)]
+    found = run_backward(job.given(tensors), job.form, output, saved, list(slopes), wanted)
+    result: list[Tensor | None] = [None] * len(tensors)
+    result[0] = found.tokens
+    result[1 : 1 + job.states] = found.initial[: job.states]
+    for k, grad in zip(
+        (*job.matrices, *job.vectors), (*found.matrices, *found.vectors), strict=True
+    ):
+        if k is not None:
+            result[k] = grad
+    return result
 
 
 def _again(
@@ -227,7 +246,7 @@ def _again(
     """Gradients from the plain loop: differentiable, or for many vectors at once."""
     tokens, *rest = tensors
     prepared = dict(zip(job.names, rest[job.states :], strict=True))
-    start = tuple(rest[: job.states])
+    start = tuple(rest[: job.states]) or tuple(tokens.new_zeros(shape) for shape in job.form)
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         outputs, final = _loop(job, tokens, start, prepared)
@@ -256,10 +275,11 @@ def _loop(
     else:
         assert where.counts is not None
         table, sizes = where.table, where.counts.tolist()
-    active = tuple(state[: sizes[0]] for state in start)
-    outputs, ends = run_loop(
-        job.cell, job.sizes, tokens.index_select(0, table), sizes, active, prepared
-    )
-    final = (torch.cat([end, s[sizes[0] :]]) for end, s in zip(ends, start, strict=True))
-    rows = outputs.new_zeros(where.rows, outputs.shape[1]).index_copy(0, table, outputs)
-    return rows, tuple(final)
+    flat = [state.reshape(where.N, -1) for state in start]
+    active = tuple(state[: sizes[0]] for state in flat)
+    rows = tokens.flatten(0, -2).index_select(0, table)
+    outputs, ends = run_loop(job.cell, job.sizes, rows, sizes, active, prepared)
+    final = [torch.cat([end, state[sizes[0] :]]) for end, state in zip(ends, flat, strict=True)]
+    whole = outputs.new_zeros(where.rows, outputs.shape[1]).index_copy(0, table, outputs)
+    shaped = (end.view(shape) for end, shape in zip(final, job.form, strict=True))
+    return whole.view(*tokens.shape[:-1], -1), tuple(shaped)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from unrolled.engines.core import (
+    Form,
     Given,
     Wanted,
     Where,
@@ -103,6 +104,10 @@ class _Task:
     def widths(self) -> tuple[int, ...]:
         return tuple(state.shape[1] for state in self.states)
 
+    def form(self, plan: Plan) -> Form:
+        """Shapes of the ends of the plan's episodes."""
+        return tuple((len(plan.initial), width) for width in self.widths)
+
     def split(self) -> list["_Task"]:
         """One task for each group, with weights of its own."""
         each = self.N // self.groups
@@ -177,7 +182,7 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
         states = [torch.cat(ends) for ends in zip(*finals, strict=True)]
         return torch.cat(outputs, task.n_axis), states, torch.cat(kept)
     plan = task.plan()
-    output, ends, saved = run_forward(task.given(plan), task.widths, training)
+    output, ends, saved = run_forward(task.given(plan), task.form(plan), training)
     final = [
         torch.cat([end, state]).index_select(0, plan.final)
         for end, state in zip(ends, task.states, strict=True)
@@ -220,7 +225,7 @@ def _backward(
     wanted = Wanted(True, [True] * count, [True] * len(task.matrices), [True] * len(task.vectors))
     output = task.steps(output).contiguous().flatten(0, 1)
     kept = saved[: given.where.total].contiguous()
-    found = run_backward(given, task.widths, output, kept, [rows, *slopes], wanted)
+    found = run_backward(given, task.form(plan), output, kept, [rows, *slopes], wanted)
     assert found.tokens is not None
     starts, resets = [], []
     for grad, through in zip(found.initial, direct, strict=True):

@@ -131,7 +131,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Any, Any]:
         """Run over a batch; see the class."""
         plain = lengths is None and resets is None and reset_state is None
-        if plain and not torch.is_grad_enabled() and not (self.training and self.dropout):
+        if plain and not (self.training and self.dropout):
             if self._direct is None:
                 self._direct = Direct(self.spec)
             found = self._direct(input, hx, self._parameters, self.batch_first)

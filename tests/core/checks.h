@@ -1,0 +1,25 @@
+// Counts what was checked, and tells what failed.
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+namespace core_test {
+
+class Checks {
+public:
+    bool that(bool holds, const std::string& what) {
+        ++done_;
+        if (!holds && ++failed_ <= kTold) std::fprintf(stderr, "failed: %s\n", what.c_str());
+        return holds;
+    }
+
+    long done() const { return done_; }
+    long failed() const { return failed_; }
+
+private:
+    static constexpr long kTold = 20;  // further failures are only counted
+    long done_ = 0, failed_ = 0;
+};
+
+}  // namespace core_test

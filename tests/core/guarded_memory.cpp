@@ -1,0 +1,48 @@
+// Memory of sweeps for tests, in place of csrc/memory.cpp: every block is fresh, exactly as large as
+// it was wanted, full of NaN, and looked after when it comes back. The linker takes these two
+// functions and leaves the library's aside.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "dispatch.h"
+#include "guarded.h"
+
+namespace unrolled {
+namespace {
+
+constexpr std::size_t kLine = 64;
+
+// Before each block stands its size; behind it, bytes that nobody may write.
+struct alignas(kLine) Header {
+    std::size_t bytes;
+};
+
+}  // namespace
+
+void* take_memory(Index wanted) {
+    if (wanted < 0) throw std::bad_alloc();
+    const std::size_t bytes = static_cast<std::size_t>(wanted);
+    void* memory = nullptr;
+    if (posix_memalign(&memory, kLine, sizeof(Header) + bytes + kLine)) throw std::bad_alloc();
+    Header* const block = new (memory) Header{bytes};
+    char* const data = reinterpret_cast<char*>(block + 1);
+    std::memset(data, core_test::kPoison, bytes + kLine);
+    ASAN_POISON_MEMORY_REGION(data + bytes, kLine);
+    return data;
+}
+
+void give_memory(void* memory) {
+    Header* const block = static_cast<Header*>(memory) - 1;
+    char* const end = static_cast<char*>(memory) + block->bytes;
+    ASAN_UNPOISON_MEMORY_REGION(end, kLine);
+    if (!core_test::all_poison(end, kLine)) {
+        std::fprintf(stderr, "failed: a sweep wrote beyond a block of %zu bytes\n", block->bytes);
+        std::abort();
+    }
+    std::free(block);
+}
+
+}  // namespace unrolled
