@@ -57,7 +57,7 @@ public:
         __atomic_store_n(&rounds_[me * kApart], round, __ATOMIC_RELEASE);
         for (Index other = 0; other < count; ++other)
             for (int spins = 0; !reached(other, round); ++spins) {
-                if (spins < 20000) pause();
+                if (spins < 2000) pause();
                 else sched_yield();
             }
     }

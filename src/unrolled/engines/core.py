@@ -47,6 +47,17 @@ class Where:
         return self.T * self.N if self.table is None else len(self.table)
 
 
+def ragged_rows(counts: list[int], N: int, rows: int, table: Tensor) -> Where:
+    """The rows of steps of so many tokens each. Under torch.func new tensors come wrapped."""
+    sizes = torch.tensor(counts, device="cpu")
+    wrapped, inside = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch
+    while wrapped(sizes):
+        sizes = inside.get_unwrapped(sizes)
+    while wrapped(table):
+        table = inside.get_unwrapped(table)
+    return Where(len(counts), N, rows, counts=sizes, table=table)
+
+
 def locate(ragged: Ragged, reverse: bool) -> Where:
     """The rows of a ragged batch without resets."""
     T, N = ragged.T, ragged.N
@@ -55,8 +66,7 @@ def locate(ragged: Ragged, reverse: bool) -> Where:
         base, stride_t = ((T - 1) * stride_t, -stride_t) if reverse else (0, stride_t)
         return Where(T, N, T * N, base, stride_t, stride_n)
     plan = find_plan(ragged, reverse)
-    counts = torch.tensor(plan.batch_sizes, device="cpu")
-    return Where(len(counts), N, ragged.rows, counts=counts, table=plan.row)
+    return ragged_rows(plan.batch_sizes, N, ragged.rows, plan.row)
 
 
 @dataclass(frozen=True)

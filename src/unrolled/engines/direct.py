@@ -14,10 +14,10 @@ from torch import Tensor
 from unrolled import _core
 from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
+from unrolled.engines.autograd import Job, Sweeping, make_job
 from unrolled.engines.choose import unobserved
 from unrolled.engines.core import Where, forced_build, load, recorded, settings_of
-from unrolled.engines.native import Job, Sweeping, make_job
-from unrolled.engines.sweep import States
+from unrolled.engines.sweep import States, transformed
 from unrolled.spec import Spec
 
 _C = torch._C
@@ -197,8 +197,7 @@ def _plain() -> bool:
         or torch.compiler.is_compiling()
         or _C._len_torch_dispatch_stack()
         or _C._len_torch_function_stack()
-        or _C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
+        or transformed()
         or _C._is_any_autocast_enabled()
         or not unobserved()
     )

@@ -29,9 +29,9 @@ from unrolled.engines.core import (
     Form,
     Given,
     Wanted,
-    Where,
     forced_build,
     load,
+    ragged_rows,
     run_backward,
     run_forward,
 )
@@ -151,9 +151,8 @@ class _Task:
         values = self.steps(self.values).contiguous()
         resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
         starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
-        counts = torch.tensor(plan.batch_sizes, device="cpu")
         rows = values.shape[0] * values.shape[1]
-        where = Where(len(counts), len(plan.initial), rows, counts=counts, table=plan.row)
+        where = ragged_rows(plan.batch_sizes, len(plan.initial), rows, plan.row)
         return Given(
             load(self.program, *self.sizes),
             where,

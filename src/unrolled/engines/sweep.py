@@ -47,10 +47,7 @@ class Sweep:
     @property
     def transformed(self) -> bool:
         """Whether functorch or forward-mode differentiation is active around this call."""
-        return (
-            torch._C._are_functorch_transforms_active()
-            or torch.autograd.forward_ad._current_level >= 0
-        )
+        return transformed()
 
 
 class Engine(Protocol):
@@ -63,6 +60,13 @@ class Engine(Protocol):
 
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
         """Outputs [rows, P], zero where no token is, and the final states [N, width]."""
+
+
+def transformed() -> bool:
+    """Whether functorch or forward-mode differentiation is active."""
+    return (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def batched(tensor: Tensor) -> bool:
