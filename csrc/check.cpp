@@ -109,7 +109,8 @@ private:
             if (node.leaf != Leaf::transposed) continue;
             std::vector<int> left = p_.grad_products[node.key];
             for (std::size_t k = 0; k < node.args.size(); ++k) {
-                if (left[node.blocks[k]] != node.args[k]) fail("transposed: not the gradients of it");
+                if (left[node.blocks[k]] != node.args[k])
+                    fail("transposed: not the gradients of its product");
                 left[node.blocks[k]] = -1;
             }
             for (int gradient : left)

@@ -2,6 +2,9 @@
 // is empty again when all of them are back; large ones from a pool for all threads: who finds it busy
 // does without.
 #include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <atomic>
 #include <new>
@@ -14,6 +17,7 @@ namespace {
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kSmall = 16 * 1024;             // from here on blocks are large
 constexpr std::size_t kPiece = 256 * 1024;            // of a thread, for small ones
+constexpr std::size_t kHuge = std::size_t(2) << 20;    // a large page
 constexpr std::size_t kLimit = std::size_t(64) << 20;  // bytes that wait in the pool
 
 // Stands before each block.
@@ -66,6 +70,19 @@ Header* find(std::size_t bytes) {
     return found;
 }
 
+// Weights of megabytes are read from end to end at each step: large pages spare the processor the
+// search for 4 KiB ones.
+void* from_system(std::size_t bytes) {
+    const std::size_t align = bytes < kHuge ? kLine : kHuge;
+    const std::size_t whole = (bytes + align - 1) / align * align;
+    void* const found = aligned_alloc(align, whole);
+    if (!found) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    if (bytes >= kHuge) madvise(found, whole, MADV_HUGEPAGE);
+#endif
+    return found;
+}
+
 }  // namespace
 
 void* take_memory(Index wanted) {
@@ -77,8 +94,7 @@ void* take_memory(Index wanted) {
         busy.clear(std::memory_order_release);
     }
     if (!block) {
-        block = static_cast<Header*>(aligned_alloc(kLine, sizeof(Header) + bytes));
-        if (!block) throw std::bad_alloc();
+        block = static_cast<Header*>(from_system(sizeof(Header) + bytes));
         block->bytes = bytes;
     }
     return block + 1;

@@ -103,7 +103,8 @@ private:
 
     int node_number(const std::string& word) const {
         const Index found = number(word, kMostNodes);
-        if (found >= static_cast<Index>(program_.nodes.size())) fail("a node that is not there yet");
+        if (found >= static_cast<Index>(program_.nodes.size()))
+            fail("a node that is not there yet");
         return static_cast<int>(found);
     }
 
@@ -185,7 +186,8 @@ private:
             made.leaf = Leaf::transposed;
             made.key = within(number(), program_.products.size());
             const Index count = number();
-            if (count < 1 || count > program_.products[made.key].parts) fail("too many blocks, or none");
+            if (count < 1 || count > program_.products[made.key].parts)
+                fail("too many blocks, or none");
             for (Index k = 0; k < count; ++k)
                 made.blocks.push_back(within(number(), program_.products[made.key].parts));
             for (Index k = 0; k < count; ++k) made.args.push_back(node_number());

@@ -59,6 +59,9 @@ void tile(const T* const* rows, const Segment* segments, int count, const T* B, 
         const Index length = segments[s].length;
         for (Index k = 0; k < length; ++k, b += ld) {
             if (R <= 3) {
+#pragma GCC unroll 16
+                for (int line = 0; line < V * lanes<T> * static_cast<int>(sizeof(T)) / 64; ++line)
+                    __builtin_prefetch(b + 10 * ld + line * 64 / static_cast<int>(sizeof(T)));
                 Vec<T> x[R];
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) x[r] = fill(a[r][k]);
