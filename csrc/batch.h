@@ -16,8 +16,10 @@ constexpr double kWorthWaking = 1.2e6;
 // Multiplications of a step from which on threads share its units.
 constexpr double kWorthMeeting = 1e5;
 
-// A second-level cache, roughly: weights beyond it are better read by one thread each.
+// A second-level cache, roughly: weights beyond it are better read by one thread each, unless every
+// thread has many rows to use them for.
 constexpr Index kCache = 768 * 1024;
+constexpr Index kManyRows = 16;
 
 template <class T>
 class Batch {
@@ -66,7 +68,8 @@ public:
         for (const Product& p : program.products) weights += p.parts * p.width * p.source;
         const Index tiles = divide_up(call.N, kTall);
         const bool uneven = 4 * tiles < 3 * round_up(tiles, threads);
-        return uneven || weights * static_cast<Index>(sizeof(T)) > kCache;
+        const bool few = call.N < kManyRows * threads;
+        return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
     }
 
     // Sequences for one of `count` threads, whole tiles of them.

@@ -43,6 +43,20 @@ constexpr double kInverseFactorial[] = {1.0,
                                         1.0 / 479001600,
                                         1.0 / 6227020800.0};
 
+// Terms [First, First + Count) of exp(r)'s series by r^First, in pairs of pairs (Estrin): the sum waits
+// for fewer results than one term after the other would.
+template <class T, int First, int Count>
+inline Vec<T> series(Vec<T> r, Vec<T> r2, Vec<T> r4, Vec<T> r8) {
+    constexpr int half = Count > 8 ? 8 : Count > 4 ? 4 : Count > 2 ? 2 : 1;
+    if constexpr (Count == 1) {
+        return fill(static_cast<T>(kInverseFactorial[First]));
+    } else {
+        const Vec<T> low = series<T, First, half>(r, r2, r4, r8);
+        const Vec<T> high = series<T, First + half, Count - half>(r, r2, r4, r8);
+        return low + high * (half == 8 ? r8 : half == 4 ? r4 : half == 2 ? r2 : r);
+    }
+}
+
 // exp(y) = 2^n (1 + q): Cody-Waite reduction by ln 2 in two parts, Taylor's series of exp(r) - 1 in
 // |r| <= ln2/2. `n` comes back as a whole number in the low bits of the sum with `magic`.
 template <class T>
@@ -56,10 +70,8 @@ struct Exponential {
         const Vec<T> whole = shifted - F::magic;
         Vec<T> r = y - whole * F::ln2_high;
         r = r - whole * F::ln2_low;
-        Vec<T> p = fill(static_cast<T>(kInverseFactorial[F::terms]));
-#pragma GCC unroll 16
-        for (int k = F::terms - 1; k >= 1; --k) p = p * r + static_cast<T>(kInverseFactorial[k]);
-        q = p * r;
+        const Vec<T> r2 = r * r, r4 = r2 * r2;
+        q = r * series<T, 1, F::terms>(r, r2, r4, r4 * r4);
         n = (Mask<T>)shifted - (Mask<T>)fill(F::magic);
     }
 };
