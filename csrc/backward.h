@@ -15,6 +15,7 @@ public:
           units_(batch_.by_units(p_.back, threads_)), fixtures_(p_, p_.back, call_),
           barrier_(threads_) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call_.N, kTall)));
+        batch_.share_rows(threads_);
         steps_ = least(call_.T_steps, most<Index>(1, kChunk / most<Index>(1, call_.N)));
         ld_ = p_.slope_pitch + 16;  // odd in cache lines: columns of slopes are read, too
         slopes_ = zeros<T>(steps_ * call_.N * ld_);
@@ -78,7 +79,7 @@ private:
     }
 
     Index tile_rows() const {
-        return units_ ? call_.N : most<Index>(1, least(call_.N, divide_up(call_.N, threads_)));
+        return units_ ? call_.N : batch_.most_rows();
     }
 
     bool source_is_state(std::size_t k) const {

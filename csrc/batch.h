@@ -72,16 +72,38 @@ public:
         return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
     }
 
-    // Sequences for one of `count` threads, whole tiles of them.
+    // Sequences for each of so many threads: whole tiles of them, or of a ragged batch, whose first
+    // sequences are the longest, as many as make even shares of the tokens.
+    void share_rows(Index threads) {
+        bounds_ = Buffer<Index>(threads + 1);
+        const Index tiles = divide_up(call.N, kTall);
+        for (Index k = 0; k <= threads; ++k)
+            bounds_[k] = least(call.N, tiles * k / threads * kTall);
+        if (!call.sizes || call.total == 0) return;
+        Index t = call.T_steps, tokens = 0, k = 1;
+        for (Index n = 0; n < call.N && k < threads; ++n) {
+            while (t > 0 && call.sizes[t - 1] <= n) --t;  // t is the length of sequence n
+            tokens += t;
+            while (k < threads && tokens * threads >= call.total * k) bounds_[k++] = n + 1;
+        }
+    }
+
+    // The most sequences of a thread.
+    Index most_rows() const {
+        Index found = 1;
+        for (Index k = 0; k + 1 < bounds_.count(); ++k)
+            found = most(found, bounds_[k + 1] - bounds_[k]);
+        return found;
+    }
+
+    // What one of `count` threads works on.
     Part part(bool units, Index me, Index count) const {
         if (units) return {0, call.N, me, count};
-        const Index tiles = divide_up(call.N, kTall);
-        return {least(call.N, tiles * me / count * kTall),
-                least(call.N, tiles * (me + 1) / count * kTall), 0, 1};
+        return {bounds_[me], bounds_[me + 1], 0, 1};
     }
 
 private:
-    Buffer<Index> offsets_;
+    Buffer<Index> offsets_, bounds_;
 };
 
 // Divides the packing of a matrix: whole panels, or the share that a thread will itself use.

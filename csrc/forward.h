@@ -14,8 +14,8 @@ public:
           units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
           barrier_(threads_) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
-        const Index rows = units_ ? call.N : divide_up(divide_up(call.N, kTall), threads_) * kTall;
-        rows_ = least(rows, call.N);
+        batch_.share_rows(threads_);
+        rows_ = units_ ? call.N : batch_.most_rows();
         steps_ = least(call.T_steps, most<Index>(1, 96 / most<Index>(1, rows_)));
         ldx_ = p_.x_parts * pitch(p_.x_width);
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
