@@ -4,14 +4,42 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+MAKEFLAGS += --no-print-directory
+CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
+CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
+CHECK := $(CMAKE) --build build
+
+.PHONY: demo test core sanitize neon lint clean
 
 # The main job: a language model learns the machine's own Python sources, then writes some.
 demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
-test: lint
+test: lint core
 	$(BIN)/python -m pytest -n 2
+
+# The core's own tests, on the objects that the module was linked from.
+core: $(INSTALLED) $(CMAKE)
+	$(CORE_TESTS) -B build/core -DUNROLLED_CORE="$$(ls -t $(CURDIR)/build/*-*-*/libcore.a | head -n 1)"
+	$(CHECK)/core --parallel 2 --target check
+
+# What this machine runs, with the address and the undefined behaviour sanitizer.
+sanitize: $(CMAKE)
+	$(CORE_TESTS) -B build/sanitize -DUNROLLED_SANITIZE=ON -DUNROLLED_TEST_OPTIONS=--quick \
+		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
+	$(CHECK)/sanitize --parallel 2 --target check
+
+# NEON under an emulator.
+neon: $(CMAKE)
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+		{ echo 'make neon: apt-get install g++-aarch64-linux-gnu qemu-user'; exit 1; }
+	$(CORE_TESTS) -B build/neon -DUNROLLED_BUILDS=neon -DUNROLLED_TEST_OPTIONS=--quick \
+		-DCMAKE_TOOLCHAIN_FILE=tests/core/aarch64.cmake
+	$(CHECK)/neon --parallel 2 --target check
+
+$(BIN)/cmake:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet cmake
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

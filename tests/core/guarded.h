@@ -1,5 +1,5 @@
-// Arrays of exactly the size that a call is told, between guards: all bytes of the guards, and of an
-// array that is to be written, are ones, which are NaN where they are read as numbers.
+// Arrays of exactly the size that a call is told, between guards: all bits of the guards, and of an
+// array that is to be written, are ones, which is NaN where it is read as a number.
 #pragma once
 
 #include <cstdlib>

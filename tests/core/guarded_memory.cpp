@@ -1,5 +1,5 @@
-// Memory of sweeps for tests, in place of csrc/memory.cpp: every block is fresh, exactly as large as
-// it was wanted, full of NaN, and looked after when it comes back. The linker takes these two
+// Memory of sweeps for tests, in place of csrc/memory.cpp: every block is fresh, exactly as large
+// as it was wanted, full of NaN, and looked after when it comes back. The linker takes these two
 // functions and leaves the library's aside.
 #include <atomic>
 #include <cstdio>

@@ -77,7 +77,7 @@ void Problem::lay_out(Layout layout, Random& random) {
     std::vector<Index> places(static_cast<std::size_t>(rows));
     for (std::size_t k = 0; k < places.size(); ++k) places[k] = static_cast<Index>(k);
     for (std::size_t k = places.size(); k > 1; --k)
-        std::swap(places[k - 1], places[static_cast<std::size_t>(random.below(static_cast<Index>(k)))]);
+        std::swap(places[k - 1], places[random.place(k)]);
     for (Index& place : row) place = places[static_cast<std::size_t>(place)];
 }
 

@@ -17,7 +17,8 @@ class Random {
 public:
     explicit Random(std::uint64_t seed) : state_(seed) {}
     std::uint64_t next();
-    Index below(Index limit) { return static_cast<Index>(next() % static_cast<std::uint64_t>(limit)); }
+    std::size_t place(std::size_t count) { return static_cast<std::size_t>(next() % count); }
+    Index below(Index limit) { return static_cast<Index>(place(static_cast<std::size_t>(limit))); }
     double uniform(double low, double high);  // a float32 number
     bool coin() { return next() >> 63; }
     Vector vector(Index count, double low, double high);
@@ -74,7 +75,8 @@ private:
     std::vector<Index> firsts_;
 };
 
-// What a run gives: arrays by name; without numbers where none were wanted. Rows of no token are NaN.
+// What a run gives: arrays by name, without numbers where none were wanted. Rows that belong to no
+// token are NaN.
 struct Result {
     std::string name;
     Vector values;

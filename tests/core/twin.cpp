@@ -1,5 +1,6 @@
 #include "twin.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -105,7 +106,8 @@ private:
 
     Values start(const std::vector<Array>& arrays, Index n) const {
         Values made;
-        for (std::size_t k = 0; k < arrays.size(); ++k) made.push_back(row(arrays[k], n, g_.states[k]));
+        for (std::size_t k = 0; k < arrays.size(); ++k)
+            made.push_back(row(arrays[k], n, g_.states[k]));
         return made;
     }
 
@@ -120,14 +122,14 @@ private:
                 values[k] = node(g_.nodes[k], values, p_.row_of(t, n), states);
     }
 
-    Vector node(const Node& node, const Values& values, Index row_number, const Values& states) const {
+    Vector node(const Node& node, const Values& values, Index token, const Values& states) const {
         switch (node.leaf) {
         case Leaf::constant:
         case Leaf::size: return {node.value};
         case Leaf::vector: return p_.vectors[size(node.key)].values;
         case Leaf::state:
         case Leaf::grad: return states[size(node.key)];
-        case Leaf::x: return multiply(0, node.key, row(p_.tokens, row_number, p_.I));
+        case Leaf::x: return multiply(0, node.key, row(p_.tokens, token, p_.I));
         case Leaf::product:
             return multiply(size(node.key) + 1, node.blocks[0], values[size(node.args[0])]);
         case Leaf::transposed: return transposed(node, values);
@@ -186,7 +188,8 @@ private:
             const Vector slope = gradient(values, g_.grad_vectors[k], g_.vectors[k]);
             for (std::size_t u = 0; u < slope.size(); ++u) grad_vectors_[k][u] += slope[u];
         }
-        Vector token = row(p_.tokens, p_.row_of(t, n), p_.I), grad_token(size(p_.I));
+        const Vector token = row(p_.tokens, p_.row_of(t, n), p_.I);
+        Vector grad_token(size(p_.I));
         for (std::size_t part = 0; part < g_.grad_x.size(); ++part) {
             const Vector slope = gradient(values, g_.grad_x[part], g_.x_width);
             weight(0, static_cast<Index>(part), slope, token);

@@ -1,0 +1,142 @@
+// A problem on one build of the kernels, forward and backward, and what it did to its arrays.
+#pragma once
+
+#include <memory>
+
+#include "checks.h"
+#include "guarded.h"
+#include "problem.h"
+
+namespace core_test {
+
+template <class T>
+class Run {
+public:
+    Run(const Problem& p, int threads) : p_(p) {
+        call_.program = &p.program;
+        call_.T_steps = p.T;
+        call_.N = p.N;
+        call_.I = p.I;
+        call_.total = p.total;
+        call_.threads = threads;
+        if (p.ragged) call_.sizes = indices(p.sizes);
+        call_.rows = {p.tabled ? indices(p.row) : nullptr, p.base, p.step, p.next};
+        call_.tokens = input(p.tokens);
+        for (const Weights& w : p.weights) {
+            const unrolled::Weights<T> made{input(w.weight), input(w.bias)};
+            if (&w == &p.weights.front()) call_.input = made;
+            else call_.products.push_back(made);
+        }
+        for (const Array& vector : p.vectors) call_.vectors.push_back(input(vector));
+        for (const Array& state : p.initial) call_.initial.push_back(input(state));
+        call_.output = output("output", p.rows * p.program.states[0], true);
+        for (std::size_t k = 0; k < p.program.states.size(); ++k)
+            call_.final.push_back(output("final state", p.N * p.program.states[k], true));
+    }
+
+    void forward(const unrolled::Build& build) {
+        if constexpr (sizeof(T) == sizeof(float)) build.forward_float(call_);
+        else build.forward_double(call_);
+    }
+
+    // Forward as training has it, then backward, which knows no final states and may not touch what
+    // forward wrote.
+    void train(const unrolled::Build& build) {
+        arrays_.push_back(std::make_unique<Guarded<T>>(size(p_.total * p_.program.saved_pitch)));
+        Guarded<T>& saved = *arrays_.back();
+        call_.saved = saved.data();
+        forward(build);
+        if (p_.program.saved_whole) saved_written_ = !has_poison(saved);
+        for (auto& array : arrays_) array->keep();
+        for (T*& state : call_.final) state = nullptr;
+        aim();
+        if constexpr (sizeof(T) == sizeof(float)) build.backward_float(gradients_);
+        else build.backward_double(gradients_);
+    }
+
+    Results results() {
+        Results made;
+        for (const Out& out : outs_)
+            made.push_back({out.name, out.array ? out.array->values() : Vector{}});
+        return made;
+    }
+
+    // What is wrong with the arrays, "" if nothing is.
+    std::string fault() const {
+        for (const auto& array : arrays_) {
+            if (!array->intact()) return "an array was left";
+            if (!array->unchanged()) return "an input was written";
+        }
+        for (const auto& array : indices_)
+            if (!array->intact() || !array->unchanged()) return "sizes or rows were written";
+        return saved_written_ ? "" : "numbers for backward are missing";
+    }
+
+private:
+    struct Out {
+        std::string name;
+        Guarded<T>* array;
+    };
+
+    static std::size_t size(Index count) { return static_cast<std::size_t>(count); }
+
+    static bool has_poison(Guarded<T>& array) {
+        for (std::size_t k = 0; k < array.count(); ++k)
+            if (all_poison(array.data() + k, sizeof(T))) return true;
+        return false;
+    }
+
+    // As torch has it, an array without elements has no address.
+    const T* input(const Array& array) {
+        if (!array.given || array.values.empty()) return nullptr;
+        arrays_.push_back(std::make_unique<Guarded<T>>(array.values));
+        return arrays_.back()->data();
+    }
+
+    T* output(const char* name, Index count, bool wanted) {
+        outs_.push_back({name, nullptr});
+        if (!wanted || count == 0) return nullptr;
+        arrays_.push_back(std::make_unique<Guarded<T>>(size(count)));
+        outs_.back().array = arrays_.back().get();
+        return arrays_.back()->data();
+    }
+
+    const Index* indices(const std::vector<Index>& values) {
+        indices_.push_back(std::make_unique<Guarded<Index>>(values.size()));
+        for (std::size_t k = 0; k < values.size(); ++k) indices_.back()->data()[k] = values[k];
+        indices_.back()->keep();
+        return indices_.back()->data();
+    }
+
+    // In the order of the twin's results.
+    void aim() {
+        const unrolled::Program& g = p_.program;
+        const std::vector<Shape> all = shapes(g, p_.I);
+        gradients_.call = &call_;
+        gradients_.grad_output = input(p_.grad_output);
+        for (const Array& state : p_.grad_final) gradients_.grad_final.push_back(input(state));
+        gradients_.grad_tokens = output("gradient of tokens", p_.rows * p_.I, p_.wants_tokens);
+        for (std::size_t k = 0; k < g.states.size(); ++k)
+            gradients_.grad_initial.push_back(
+                output("gradient of initial state", p_.N * g.states[k], p_.wants_initial[k]));
+        for (std::size_t k = 0; k < g.vectors.size(); ++k)
+            gradients_.grad_vectors.push_back(
+                output("gradient of vector", g.vectors[k], p_.wants_vectors[k]));
+        for (std::size_t k = 0; k < all.size(); ++k)
+            gradients_.grad_weights.push_back(
+                output("gradient of weight", all[k].elements(), p_.wants_weights[k]));
+        for (std::size_t k = 0; k < all.size(); ++k)
+            gradients_.grad_biases.push_back(
+                output("gradient of bias", all[k].parts * all[k].width, p_.wants_biases[k]));
+    }
+
+    const Problem& p_;
+    unrolled::Call<T> call_{};
+    unrolled::Gradients<T> gradients_{};
+    std::vector<std::unique_ptr<Guarded<T>>> arrays_;
+    std::vector<std::unique_ptr<Guarded<Index>>> indices_;
+    std::vector<Out> outs_;
+    bool saved_written_ = true;
+};
+
+}  // namespace core_test

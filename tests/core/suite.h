@@ -1,0 +1,49 @@
+// The parts of the test program, and what they share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "checks.h"
+#include "dispatch.h"
+#include "problem.h"
+
+namespace core_test {
+
+struct Text {
+    std::string name, text;
+};
+
+// What is tried: quick means fewer sizes, for emulators and sanitizers.
+struct Options {
+    bool quick = false;
+    std::string build;     // only this one
+    std::string programs;  // a folder of texts
+};
+
+// A build and the checks that were made on it.
+struct Subject {
+    const unrolled::Build* build;
+    Checks checks;
+};
+
+// Texts of a folder, by name.
+std::vector<Text> read_texts(const std::string& folder);
+
+// Widths for a text: projected states are about half as wide as the others.
+unrolled::Program load(const std::string& text, Index H);
+
+// Values and gradients of all programs against the plain twin.
+void check_values(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects);
+
+// exp, sigmoid and tanh over their range, in units in the last place.
+void check_functions(bool quick, std::vector<Subject>& subjects);
+
+// Damaged texts are refused, or run like any other.
+void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects,
+                 Checks& checks);
+
+// Blocks of the memory that sweeps use.
+void check_memory(Checks& checks);
+
+}  // namespace core_test

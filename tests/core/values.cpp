@@ -1,0 +1,116 @@
+// Every build against the plain twin: sizes around each width of vector, layouts, threads.
+#include <cmath>
+#include <cstring>
+
+#include "run.h"
+#include "suite.h"
+#include "twin.h"
+
+namespace core_test {
+namespace {
+
+// Around the widths of vectors and panels; more sequences, and more steps, than a chunk has tokens;
+// threads that share the units (few sequences) or the sequences; no sequence, no input at all.
+const Sizes kQuick[] = {
+    {1, 1, 3, 5, Layout::time, false},        {2, 7, 33, 65, Layout::batch, false},
+    {5, 3, 7, 9, Layout::reversed, false},    {9, 1, 40, 100, Layout::reversed, true},
+    {12, 9, 5, 17, Layout::ragged, false},    {12, 1, 340, 300, Layout::time, false},
+    {21, 13, 30, 72, Layout::ragged, true},   {3, 0, 4, 5, Layout::time, false},
+    {2, 3, 0, 4, Layout::batch, false},       {3, 2, 2, 1, Layout::table, false},
+    {3, 300, 2, 6, Layout::time, false},
+};
+
+const Sizes kMore[] = {
+    {30, 5, 10, 20, Layout::time, false},     {30, 5, 10, 20, Layout::ragged, true},
+    {7, 6, 16, 32, Layout::table, true},      {1, 20, 4, 48, Layout::batch, false},
+    {270, 1, 2, 4, Layout::reversed, false},  {1, 3, 1, 16, Layout::reversed, true},
+    {25, 24, 24, 64, Layout::batch, true},    {40, 2, 31, 127, Layout::table, false},
+    {1, 1, 1, 1, Layout::time, true},         {4, 3, 16, 16, Layout::ragged, false},
+    {2, 8, 17, 24, Layout::time, true},       {6, 12, 100, 31, Layout::ragged, false},
+};
+
+// Errors relative to the largest number of an array.
+template <class T>
+constexpr double kLimit = sizeof(T) == sizeof(float) ? 1e-4 : 1e-11;
+
+bool agrees(const Vector& found, const Vector& wanted, double limit) {
+    double scale = 1e-2;
+    for (double x : wanted)
+        if (std::isfinite(x)) scale = std::max(scale, std::fabs(x));
+    for (std::size_t k = 0; k < wanted.size(); ++k) {
+        if (std::isnan(wanted[k]) && std::isnan(found[k])) continue;
+        if (!(std::fabs(found[k] - wanted[k]) <= limit * scale)) return false;
+    }
+    return true;
+}
+
+bool same_bits(const Vector& a, const Vector& b) {
+    return a.size() == b.size() &&
+           (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
+}
+
+template <class T>
+Results train(const Problem& problem, int threads, Subject& subject, const std::string& label) {
+    Run<T> run(problem, threads);
+    run.train(*subject.build);
+    const std::string fault = run.fault();
+    subject.checks.that(fault.empty(), label + ": " + fault);
+    return run.results();
+}
+
+template <class T>
+void check_build(const Problem& problem, const Results& wanted, Subject& subject,
+                 const std::string& what, bool quick) {
+    const std::string label =
+        what + " " + subject.build->name + (sizeof(T) == sizeof(float) ? " float" : " double");
+    const Results one = train<T>(problem, 1, subject, label);
+    for (std::size_t k = 0; k < wanted.size(); ++k)
+        subject.checks.that(one[k].values.size() == wanted[k].values.size() &&
+                                agrees(one[k].values, wanted[k].values, kLimit<T>),
+                            label + ": " + wanted[k].name);
+    for (int threads = 2; threads <= (quick ? 2 : 3); ++threads) {
+        const Results more = train<T>(problem, threads, subject, label);
+        for (std::size_t k = 0; k < wanted.size(); ++k)
+            subject.checks.that(same_bits(one[k].values, more[k].values),
+                                label + ": " + wanted[k].name + " on " + std::to_string(threads) +
+                                    " threads");
+    }
+    Run<T> run(problem, 2);
+    run.forward(*subject.build);
+    subject.checks.that(run.fault().empty(), label + ": inference: " + run.fault());
+    const Results inference = run.results();
+    for (std::size_t k = 0; k < inference.size(); ++k)
+        subject.checks.that(same_bits(inference[k].values, one[k].values),
+                            label + ": inference: " + wanted[k].name);
+}
+
+// Subnormal numbers are flushed within a sweep; the caller has them again after it.
+bool has_subnormals() {
+    volatile float small = 1e-38f;
+    return small * 0.01f > 0;
+}
+
+void check_case(const Text& text, const Sizes& sizes, bool quick,
+                std::vector<Subject>& subjects) {
+    const unrolled::Program program = load(text.text, sizes.H);
+    const Problem problem(program, sizes, 1);
+    const Results wanted = solve(problem);
+    for (Subject& subject : subjects) {
+        const std::string what = text.name + " " + sizes.name();
+        check_build<float>(problem, wanted, subject, what, quick);
+        check_build<double>(problem, wanted, subject, what, quick);
+        subject.checks.that(has_subnormals(), what + ": subnormal numbers are still flushed");
+    }
+}
+
+}  // namespace
+
+void check_values(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects) {
+    for (const Text& text : texts) {
+        for (const Sizes& sizes : kQuick) check_case(text, sizes, quick, subjects);
+        if (quick) continue;
+        for (const Sizes& sizes : kMore) check_case(text, sizes, quick, subjects);
+    }
+}
+
+}  // namespace core_test
