@@ -71,7 +71,7 @@ struct Exponential {
         Vec<T> r = y - whole * F::ln2_high;
         r = r - whole * F::ln2_low;
         const Vec<T> r2 = r * r, r4 = r2 * r2;
-        q = r * series<T, 1, F::terms>(r, r2, r4, r4 * r4);
+        q = r + r2 * series<T, 2, F::terms - 1>(r, r2, r4, r4 * r4);
         n = (Mask<T>)shifted - (Mask<T>)fill(F::magic);
     }
 };
