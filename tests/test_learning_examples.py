@@ -128,12 +128,13 @@ def test_clipping_cures_divergence() -> None:
         assert max(norms) <= 1 + 1e-6
         assert losses[0] > 0.5
         assert max(losses[-20:]) < 0.1
-    ends = []
+    ends, largest = [], []
     for seed in range(module.SEEDS):
         losses, norms = module.echo(max_norm=float("inf"), seed=seed)
         ends.append(losses[-1])
-        assert max(norms) > 10
+        largest.append(max(norms))
     assert sum(map(math.isnan, ends)) >= 7, f"chaotic, so a few may be lucky: {ends}"
+    assert sum(norm > 10 for norm in largest) >= 7, f"the same: {largest}"
 
 
 @pytest.mark.slow
