@@ -2,6 +2,7 @@
 #pragma once
 
 #include "batch.h"
+#include "chunks.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -20,6 +21,7 @@ public:
         ldx_ = p_.x_parts * pitch(p_.x_width);
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
         pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
+        if (!units_ && threads_ > 1) divide_steps();
         make_matrices();
         make_states();
         aim();
@@ -36,6 +38,15 @@ public:
     }
 
 private:
+    void divide_steps() {
+        chunks_.reserve(threads_);
+        for (Index k = 0; k < threads_; ++k) {
+            Index steps = call_.T_steps;
+            while (steps > 0 && call_.size(steps - 1) <= batch_.part(false, k, threads_).first) --steps;
+            chunks_.emplace_back(divide_up(steps, steps_), steps_ * rows_ * ldx_);
+        }
+    }
+
     void make_matrices() {
         input_ = make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I, steps_ * rows_,
                              call_.total);
@@ -148,23 +159,37 @@ private:
         barrier_.wait(me, count);
         if (units_) return sweep(batch_.part(true, me, count), me);
         for (Index k = me; k < threads_; k += count) sweep(batch_.part(false, k, threads_), k);
+        for (Index k = 1; count > 1 && k < threads_; ++k) help((me + k) % threads_, me);
     }
 
     void sweep(const Part& part, Index me) {
         keep_ended(part, 0, least(part.last, most(part.first, call_.size(0))));
         Machine<T>& machine = machines_[me];
         const T** pointers = pointers_.data() + me * steps_ * rows_;
-        T* inputs = inputs_.data() + (units_ ? 0 : me * steps_ * rows_ * ldx_);
+        T* const own = inputs_.data() + (units_ ? 0 : me * steps_ * rows_ * ldx_);
         for (Index start = 0; start < call_.T_steps; start += steps_) {
-            const Index end = least(call_.T_steps, start + steps_);
-            project(part, start, end, pointers, inputs);
-            T* x = inputs;
+            if (call_.size(start) <= part.first) return;
+            const Index end = least(call_.T_steps, start + steps_), chunk = start / steps_;
+            const bool helped = !chunks_.empty() && !chunks_[me].claim(chunk);
+            T* x = helped ? chunks_[me].wait(chunk) : own;
+            if (!helped) project(part, start, end, pointers, x);
             for (Index t = start; t < end; ++t) {
                 const Index n = least(part.last, call_.size(t)) - part.first;
                 if (n <= 0) return;
                 step(machine, {part.first, part.first + n, part.me, part.count}, t, x, pointers);
                 x += n * ldx_;
             }
+        }
+    }
+
+    // Projects inputs for another's sequences, from the last chunk back until all are claimed.
+    void help(Index other, Index me) {
+        Chunks<T>& chunks = chunks_[other];
+        for (Index c = chunks.count() - 1; c >= chunks.first() && chunks.claim(c); --c) {
+            project(batch_.part(false, other, threads_), c * steps_,
+                    least(call_.T_steps, (c + 1) * steps_), pointers_.data() + me * steps_ * rows_,
+                    chunks.buffer(c));
+            chunks.publish(c);
         }
     }
 
@@ -276,6 +301,7 @@ private:
     std::vector<Matrix<T>> matrices_;
     std::vector<Buffer<T>> biases_, results_, states_;
     Buffer<T> input_bias_, inputs_;
+    std::vector<Chunks<T>> chunks_;  // by thread, where threads share the sequences
     Buffer<const T*> pointers_;
     Buffer<int> aims_;    // by node: the state that it is made as, or -1
     Buffer<int> moving_;  // nodes whose place changes from step to step
