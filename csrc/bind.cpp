@@ -1,197 +1,16 @@
-// The seam between Python and the core: argument conversion and checks only, no arithmetic.
+// The seam between Python and the core: argument conversion only, no arithmetic.
 //
 // Arrays come as one flat list of addresses and numbers of elements, since a tensor's pointer costs
-// Python a tenth of what an array object does; the sizes are checked here against the program.
+// Python a tenth of what an array object does.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <stdexcept>
-
-#include "api.h"
+#include "arrays.h"
+#include "direct.h"
 #include "dispatch.h"
 
 namespace nb = nanobind;
-
-namespace unrolled {
-namespace {
-
-using Numbers = std::vector<Index>;
-
-// Reads (address, elements) pairs in the order in which they are expected.
-class Arrays {
-public:
-    explicit Arrays(const Numbers& numbers) : numbers_(numbers) {}
-
-    template <class T>
-    T* next(Index wanted, bool optional, const char* what) {
-        if (at_ + 2 > numbers_.size())
-            throw std::invalid_argument(std::string(what) + ": the list of arrays ends before it");
-        const Index address = numbers_[at_], elements = numbers_[at_ + 1];
-        at_ += 2;
-        if (address == 0 && (optional || wanted == 0)) return nullptr;
-        if (address == 0 || elements != wanted)
-            throw std::invalid_argument(std::string(what) + ": wanted " + std::to_string(wanted) +
-                                        " elements, got " + std::to_string(elements));
-        return reinterpret_cast<T*>(address);
-    }
-
-    void finish() const {
-        if (at_ != numbers_.size()) throw std::invalid_argument("arrays: more than the program has");
-    }
-
-private:
-    const Numbers& numbers_;
-    std::size_t at_ = 0;
-};
-
-// What a call says besides its arrays: T, N, I, the caller's rows, the plan of a dense batch (base,
-// step, next), threads; whether forward keeps what backward needs.
-struct Shape {
-    Index T, N, I, rows, base, step, next, threads;
-};
-
-constexpr Index kLargest = Index(1) << 40;
-
-Index product(Index a, Index b) {
-    if (a < 0 || b < 0 || (b > 0 && a > kLargest / b)) throw std::invalid_argument("sizes: too large");
-    return a * b;
-}
-
-Shape read_shape(const Numbers& numbers) {
-    if (numbers.size() != 8) throw std::invalid_argument("shape: wanted 8 numbers");
-    const Shape s{numbers[0], numbers[1], numbers[2], numbers[3],
-                  numbers[4], numbers[5], numbers[6], numbers[7]};
-    if (s.T < 1) throw std::invalid_argument("shape: wanted at least one step");
-    if (s.N < 0 || s.I < 0 || s.rows < 0 || s.threads < 1)
-        throw std::invalid_argument("shape: negative size or no thread");
-    return s;
-}
-
-// Sizes of the steps and rows of the tokens, both checked element by element; null where dense.
-template <class T>
-void read_tokens(Call<T>& call, const Shape& s, Arrays& arrays) {
-    call.sizes = arrays.next<const Index>(s.T, true, "sizes");
-    call.total = product(s.T, s.N);
-    if (call.sizes) {
-        Index before = s.N;
-        call.total = 0;
-        for (Index t = 0; t < s.T; ++t) {
-            if (call.sizes[t] < 0 || call.sizes[t] > before)
-                throw std::invalid_argument("sizes: wanted falling numbers of rows");
-            call.total += before = call.sizes[t];
-        }
-    }
-    call.rows = {arrays.next<const Index>(call.total, true, "table"), s.base, s.step, s.next};
-    if (call.rows.table) {
-        for (Index k = 0; k < call.total; ++k)
-            if (call.rows.table[k] < 0 || call.rows.table[k] >= s.rows)
-                throw std::invalid_argument("table: a row that is not there");
-    } else if (call.total > 0) {
-        for (Index t : {Index(0), s.T - 1})
-            for (Index n : {Index(0), s.N - 1}) {
-                const Index row = s.base + t * s.step + n * s.next;
-                if (row < 0 || row >= s.rows)
-                    throw std::invalid_argument("shape: a row that is not there");
-            }
-        if (call.sizes) throw std::invalid_argument("table: missing beside sizes");
-    }
-}
-
-// Order of the arrays: sizes, table, tokens, output, saved; weight and bias of the input and of each
-// product; vectors; initial and final states (of which backward knows nothing).
-template <class T>
-Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backward) {
-    Call<T> call{};
-    call.program = &p;
-    call.T_steps = s.T;
-    call.N = s.N;
-    call.I = s.I;
-    call.threads = static_cast<int>(s.threads);
-    read_tokens(call, s, arrays);
-    call.tokens = arrays.next<const T>(product(s.rows, s.I), false, "tokens");
-    call.output = arrays.next<T>(product(s.rows, p.states[0]), false, "output");
-    call.saved = arrays.next<T>(product(call.total, p.saved_pitch), true, "saved");
-    const Index M = p.x_parts * p.x_width;
-    call.input.weight = arrays.next<const T>(product(M, s.I), false, "input weight");
-    call.input.bias = arrays.next<const T>(M, true, "input bias");
-    for (const Product& q : p.products) {
-        const Index rows = q.parts * q.width;
-        const T* weight = arrays.next<const T>(product(rows, q.source), false, "weight");
-        call.products.push_back({weight, arrays.next<const T>(rows, true, "bias")});
-    }
-    for (Index w : p.vectors) call.vectors.push_back(arrays.next<const T>(w, false, "vector"));
-    for (Index w : p.states)
-        call.initial.push_back(arrays.next<const T>(product(s.N, w), true, "initial"));
-    for (Index w : p.states)
-        call.final.push_back(arrays.next<T>(product(s.N, w), backward, "final"));
-    return call;
-}
-
-// Then, backward: gradients of the output and of the final states; out, of the tokens, the initial
-// states, the vectors, weight and bias of the input and of each product.
-template <class T>
-Gradients<T> read_gradients(const Program& p, const Call<T>& call, const Shape& s, Arrays& arrays) {
-    Gradients<T> g{};
-    g.call = &call;
-    if (!call.saved && call.total > 0 && p.saved_pitch > 0)
-        throw std::invalid_argument("saved: missing");
-    g.grad_output = arrays.next<const T>(product(s.rows, p.states[0]), true, "grad_output");
-    for (Index w : p.states)
-        g.grad_final.push_back(arrays.next<const T>(product(s.N, w), true, "grad_final"));
-    g.grad_tokens = arrays.next<T>(product(s.rows, s.I), true, "grad_tokens");
-    for (Index w : p.states)
-        g.grad_initial.push_back(arrays.next<T>(product(s.N, w), true, "grad_initial"));
-    for (Index w : p.vectors) g.grad_vectors.push_back(arrays.next<T>(w, true, "grad_vector"));
-    const Index M = p.x_parts * p.x_width;
-    g.grad_weights.push_back(arrays.next<T>(product(M, s.I), true, "grad input weight"));
-    g.grad_biases.push_back(arrays.next<T>(M, true, "grad input bias"));
-    for (const Product& q : p.products) {
-        const Index rows = q.parts * q.width;
-        g.grad_weights.push_back(arrays.next<T>(product(rows, q.source), true, "grad weight"));
-        g.grad_biases.push_back(arrays.next<T>(rows, true, "grad bias"));
-    }
-    return g;
-}
-
-template <class T>
-void forward_as(const Program& p, void (*run)(const Call<T>&), const Numbers& shape,
-                const Numbers& numbers) {
-    Arrays arrays(numbers);
-    const Call<T> call = read_call<T>(p, read_shape(shape), arrays, false);
-    arrays.finish();
-    run(call);
-}
-
-template <class T>
-void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Numbers& shape,
-                 const Numbers& numbers) {
-    Arrays arrays(numbers);
-    const Shape s = read_shape(shape);
-    const Call<T> call = read_call<T>(p, s, arrays, true);
-    const Gradients<T> gradients = read_gradients(p, call, s, arrays);
-    arrays.finish();
-    run(gradients);
-}
-
-void forward(const Program& p, const std::string& build, bool wide, const Numbers& shape,
-             const Numbers& arrays) {
-    nb::gil_scoped_release free;
-    const Build& kernels = find_build(build);
-    if (wide) forward_as(p, kernels.forward_double, shape, arrays);
-    else forward_as(p, kernels.forward_float, shape, arrays);
-}
-
-void backward(const Program& p, const std::string& build, bool wide, const Numbers& shape,
-              const Numbers& arrays) {
-    nb::gil_scoped_release free;
-    const Build& kernels = find_build(build);
-    if (wide) backward_as(p, kernels.backward_double, shape, arrays);
-    else backward_as(p, kernels.backward_float, shape, arrays);
-}
-
-}  // namespace
-}  // namespace unrolled
 
 NB_MODULE(_core, m) {
     using namespace unrolled;
@@ -225,6 +44,8 @@ NB_MODULE(_core, m) {
                 "Numbers that forward keeps for backward, a token.")
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no room between vectors.");
-    m.def("forward", &unrolled::forward, "Run forward.");
-    m.def("backward", &unrolled::backward, "Run backward.");
+    const auto free = nb::call_guard<nb::gil_scoped_release>();
+    m.def("forward", &run_forward, free, "Run forward.");
+    m.def("backward", &run_backward, free, "Run backward.");
+    bind_direct(m);
 }

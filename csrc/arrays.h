@@ -1,0 +1,28 @@
+// A call as a caller has it: sizes, and arrays as one flat list of addresses and numbers of elements,
+// which are checked against the program before anything runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "api.h"
+
+namespace unrolled {
+
+using Numbers = std::vector<Index>;
+
+// `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of the first token and
+// how far the next step and the next sequence are; threads.
+//
+// `arrays`, a pair each, (0, 0) for none: sizes, table, tokens, output, saved; weight and bias of the
+// input and of each product; vectors; initial and final states. Backward, then: gradients of the
+// output and of the final states; those to be made, of the tokens, the initial states, the vectors,
+// weight and bias of the input and of each product.
+//
+// Both throw std::invalid_argument where the numbers do not fit the program. `wide`: double.
+void run_forward(const Program& program, const std::string& build, bool wide, const Numbers& shape,
+                 const Numbers& arrays);
+void run_backward(const Program& program, const std::string& build, bool wide, const Numbers& shape,
+                  const Numbers& arrays);
+
+}  // namespace unrolled

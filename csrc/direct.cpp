@@ -1,0 +1,290 @@
+// A layer's stack without gradient, from the tensors as the user passed them. Everything that is not
+// the plainest case is refused with None: the usual way knows all forms and has all the messages.
+//
+// Tensors are seen through their Python methods alone; nothing of torch is linked.
+#include "direct.h"
+
+#include <nanobind/stl/string.h>
+
+#include "arrays.h"
+
+namespace nb = nanobind;
+
+namespace unrolled {
+namespace {
+
+// An exception that a method of a tensor raised goes on as it is.
+nb::object own(PyObject* made) {
+    if (!made) throw nb::python_error();
+    return nb::steal(made);
+}
+
+nb::object get(nb::handle object, nb::handle name) {
+    return own(PyObject_GetAttr(object.ptr(), name.ptr()));
+}
+
+nb::object call(nb::handle object, nb::handle name) {
+    return own(PyObject_CallMethodNoArgs(object.ptr(), name.ptr()));
+}
+
+Index whole(nb::handle number) {
+    const long long value = PyLong_AsLongLong(number.ptr());
+    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+    return value;
+}
+
+nb::object tuple_of(std::initializer_list<Index> numbers) {
+    nb::object made = own(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
+    Py_ssize_t k = 0;
+    for (Index number : numbers) PyTuple_SET_ITEM(made.ptr(), k++, PyLong_FromLongLong(number));
+    return made;
+}
+
+nb::object name_of(const char* name) { return own(PyUnicode_InternFromString(name)); }
+
+// Names of what is asked of a tensor.
+struct Names {
+    nb::object shape = name_of("shape"), dtype = name_of("dtype"), is_cpu = name_of("is_cpu"),
+               is_contiguous = name_of("is_contiguous"), contiguous = name_of("contiguous"),
+               data_ptr = name_of("data_ptr"), numel = name_of("numel"),
+               requires_grad = name_of("requires_grad"), new_empty = name_of("new_empty_strided");
+};
+
+// One sweep: its program, the names of its parameters in the core's order (None where one is absent).
+struct Way {
+    nb::object held;
+    const Program* program;
+    nb::tuple names;
+    bool reverse;
+    Index I;
+};
+
+class Direct {
+public:
+    Direct(nb::list ways, nb::list widths, nb::dict cell, nb::tuple kinds, nb::tuple dtypes,
+           nb::tuple watchers, nb::object merge)
+        : tensor_(kinds[0]), parameter_(kinds[1]), single_(dtypes[0]), double_(dtypes[1]),
+          watchers_(watchers), merge_(merge), cell_(cell) {
+        each_setting([this](PyObject* value) { settings_.push_back(nb::borrow(value)); });
+        for (nb::handle way : ways) {
+            const nb::tuple parts = nb::cast<nb::tuple>(way);
+            const nb::object held = parts[0];
+            ways_.push_back({held, nb::cast<const Program*>(held), nb::cast<nb::tuple>(parts[1]),
+                             nb::cast<bool>(parts[2]), nb::cast<Index>(parts[3])});
+        }
+        for (nb::handle width : widths) widths_.push_back(whole(width));
+    }
+
+    // (output, final states) without gradient; where `grad` and one is needed, [states, parameters];
+    // or None.
+    nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first,
+                          bool grad, const std::string& build, Index threads) {
+        Form f;
+        if (ways_.empty() || watched() || !unchanged() || !enter(input, f)) return nb::none();
+        if (batch_first) std::swap(f.T, f.N);
+        if (f.I != ways_[0].I || f.T < 1 || f.N < 1) return nb::none();
+        f.batch_first = batch_first;
+        f.threads = threads;
+        States states;
+        if (!start(hx, f, states)) return nb::none();
+        Weights weights;  // those of this call: another thread may be in another one
+        for (const Way& way : ways_)
+            for (nb::handle name : way.names)
+                if (!add(name, parameters, f, weights)) return nb::none();
+        if (grad && wanted(input, states, weights)) return wanting(states, weights);
+        return run(input, states, weights, f, build);
+    }
+
+private:
+    using States = std::vector<nb::handle>;
+    using Weights = std::vector<nb::object>;  // invalid where one is absent
+
+    struct Form {
+        Index T = 0, N = 0, I = 0, threads = 1;
+        bool batch_first = false, wide = false;
+        nb::object dtype;
+    };
+
+    // Whether anything watches, records or transforms what runs: a watcher's answer is not empty.
+    bool watched() const {
+        for (nb::handle watcher : watchers_) {
+            const nb::object found = own(PyObject_CallNoArgs(watcher.ptr()));
+            const int some = PyObject_IsTrue(found.ptr());
+            if (some < 0) throw nb::python_error();
+            if (some) return true;
+        }
+        return false;
+    }
+
+    // What a program holds for: the values in a cell's __dict__ but for private ones.
+    template <class F>
+    void each_setting(F seen) const {
+        PyObject *key, *value;
+        for (Py_ssize_t at = 0; PyDict_Next(cell_.ptr(), &at, &key, &value);)
+            if (PyUnicode_GET_LENGTH(key) == 0 || PyUnicode_READ_CHAR(key, 0) != '_') seen(value);
+    }
+
+    bool unchanged() const {
+        std::size_t count = 0;
+        bool same = true;
+        each_setting([&](PyObject* value) {
+            same = same && count < settings_.size() && settings_[count].is(value);
+            ++count;
+        });
+        return same && count == settings_.size();
+    }
+
+    bool is_tensor(nb::handle x) const { return x.type().is(tensor_); }
+
+    bool true_of(nb::handle x, nb::handle name) const { return get(x, name).is(Py_True); }
+
+    bool enter(nb::handle input, Form& f) const {
+        if (!is_tensor(input)) return false;
+        const nb::object shape = get(input, n_.shape);
+        if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
+        f.T = whole(PyTuple_GET_ITEM(shape.ptr(), 0));
+        f.N = whole(PyTuple_GET_ITEM(shape.ptr(), 1));
+        f.I = whole(PyTuple_GET_ITEM(shape.ptr(), 2));
+        f.dtype = get(input, n_.dtype);
+        f.wide = f.dtype.is(double_);
+        return (f.wide || f.dtype.is(single_)) && true_of(input, n_.is_cpu);
+    }
+
+    // The initial states; none for zeros.
+    bool start(nb::handle hx, const Form& f, States& states) const {
+        if (hx.is_none()) return true;
+        if (widths_.size() == 1) {
+            states.push_back(hx);
+        } else {
+            if (!PyTuple_CheckExact(hx.ptr())) return false;
+            for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(hx.ptr()); ++k)
+                states.push_back(PyTuple_GET_ITEM(hx.ptr(), k));
+        }
+        if (states.size() != widths_.size()) return false;
+        for (std::size_t k = 0; k < states.size(); ++k) {
+            if (!is_tensor(states[k]) || !plain(states[k], f)) return false;
+            const nb::object shape = get(states[k], n_.shape);
+            const Index wanted[3] = {static_cast<Index>(ways_.size()), f.N, widths_[k]};
+            if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
+            for (int d = 0; d < 3; ++d)
+                if (whole(PyTuple_GET_ITEM(shape.ptr(), d)) != wanted[d]) return false;
+        }
+        return true;
+    }
+
+    bool plain(nb::handle x, const Form& f) const {
+        return get(x, n_.dtype).is(f.dtype) && true_of(x, n_.is_cpu) &&
+               call(x, n_.is_contiguous).is(Py_True);
+    }
+
+    bool add(nb::handle name, const nb::dict& parameters, const Form& f, Weights& weights) const {
+        if (name.is_none()) {
+            weights.push_back({});
+            return true;
+        }
+        PyObject* const found = PyDict_GetItemWithError(parameters.ptr(), name.ptr());
+        if (!found) return PyErr_Occurred() ? throw nb::python_error() : false;
+        const nb::handle p = found;
+        if (!(p.type().is(parameter_) || is_tensor(p)) || !plain(p, f)) return false;
+        weights.push_back(nb::borrow(p));
+        return true;
+    }
+
+    bool wanted(nb::handle input, const States& states, const Weights& weights) const {
+        if (true_of(input, n_.requires_grad)) return true;
+        for (nb::handle state : states)
+            if (true_of(state, n_.requires_grad)) return true;
+        for (const nb::object& weight : weights)
+            if (weight.is_valid() && true_of(weight, n_.requires_grad)) return true;
+        return false;
+    }
+
+    static nb::object wanting(const States& states, const Weights& weights) {
+        nb::list starts, found;
+        for (nb::handle state : states) starts.append(state);
+        for (const nb::object& weight : weights) found.append(weight.is_valid() ? weight : nb::none());
+        return nb::list(nb::make_tuple(nb::tuple(starts), found));
+    }
+
+    Index address(nb::handle x) const { return whole(call(x, n_.data_ptr)); }
+
+    nb::object empty(nb::handle like, Index a, Index b, Index c) const {
+        const nb::object shape = tuple_of({a, b, c}), strides = tuple_of({b * c, c, 1});
+        PyObject* const args[] = {like.ptr(), shape.ptr(), strides.ptr()};
+        return own(PyObject_VectorcallMethod(n_.new_empty.ptr(), args, 3, nullptr));
+    }
+
+    nb::object run(nb::handle input, const States& states, const Weights& weights, const Form& f,
+                   const std::string& build) const {
+        const Index L = static_cast<Index>(ways_.size()), size = f.wide ? 8 : 4;
+        nb::object values = call(input, n_.contiguous);
+        nb::object final = own(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
+        std::vector<Index> begins, ends;
+        for (std::size_t k = 0; k < widths_.size(); ++k) {
+            nb::object end = empty(values, L, f.N, widths_[k]);
+            ends.push_back(address(end));
+            PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
+            begins.push_back(states.empty() ? 0 : address(states[k]));
+        }
+        std::size_t next = 0;
+        nb::list outputs;
+        const bool both = !merge_.is_none();
+        for (Index w = 0; w < L; ++w) {
+            const Way& way = ways_[w];
+            const Index P = widths_[0], tokens = f.T * f.N;
+            nb::object output = empty(values, f.batch_first ? f.N : f.T, f.batch_first ? f.T : f.N, P);
+            Numbers arrays = {0, 0, 0, 0, address(values), tokens * way.I,
+                              address(output), tokens * P, 0, 0};
+            for (std::size_t k = 0; k < nb::len(way.names); ++k, ++next) {
+                const nb::object& weight = weights[next];
+                arrays.push_back(weight.is_valid() ? address(weight) : 0);
+                arrays.push_back(weight.is_valid() ? whole(call(weight, n_.numel)) : 0);
+            }
+            for (const auto* at : {&begins, &ends})
+                for (std::size_t k = 0; k < widths_.size(); ++k) {
+                    const Index numbers = f.N * widths_[k], first = (*at)[k];
+                    arrays.push_back(first ? first + w * numbers * size : 0);
+                    arrays.push_back(first ? numbers : 0);
+                }
+            const Index step = f.batch_first ? 1 : f.N, row = f.batch_first ? f.T : 1;
+            const Numbers shape = {f.T, f.N, way.I, tokens, way.reverse ? (f.T - 1) * step : 0,
+                                   way.reverse ? -step : step, row, f.threads};
+            {
+                nb::gil_scoped_release free;
+                run_forward(*way.program, build, f.wide, shape, arrays);
+            }
+            if (!both) {
+                values = output;
+                continue;
+            }
+            outputs.append(output);
+            if (nb::len(outputs) < 2) continue;
+            values = merge_(outputs);
+            outputs = nb::list();
+        }
+        return nb::make_tuple(values, final);
+    }
+
+    Names n_;
+    nb::object tensor_, parameter_, single_, double_;
+    nb::tuple watchers_;
+    nb::object merge_;
+    nb::dict cell_;
+    std::vector<nb::object> settings_;
+    std::vector<Way> ways_;
+    std::vector<Index> widths_;
+};
+
+}  // namespace
+
+void bind_direct(nb::module_& m) {
+    nb::class_<Direct>(m, "Direct", "A layer's stack without gradient, from its tensors.")
+        .def(nb::init<nb::list, nb::list, nb::dict, nb::tuple, nb::tuple, nb::tuple, nb::object>(),
+             nb::arg("ways"), nb::arg("widths"), nb::arg("cell"), nb::arg("kinds"), nb::arg("dtypes"), nb::arg("watchers"),
+             nb::arg("merge").none())
+        .def("__call__", &Direct::operator(), nb::arg("input").none(), nb::arg("hx").none(),
+             nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
+             nb::arg("threads"));
+}
+
+}  // namespace unrolled
