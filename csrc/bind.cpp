@@ -1,7 +1,4 @@
 // The seam between Python and the core: argument conversion only, no arithmetic.
-//
-// Arrays come as one flat list of addresses and numbers of elements, since a tensor's pointer costs
-// Python a tenth of what an array object does.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -9,6 +6,7 @@
 #include "arrays.h"
 #include "direct.h"
 #include "dispatch.h"
+#include "sweeps.h"
 
 namespace nb = nanobind;
 
@@ -44,8 +42,10 @@ NB_MODULE(_core, m) {
                 "Numbers that forward keeps for backward, a token.")
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no room between vectors.");
+    // A call in numbers, for callers whose arrays are no tensors.
     const auto free = nb::call_guard<nb::gil_scoped_release>();
-    m.def("forward", &run_forward, free, "Run forward.");
-    m.def("backward", &run_backward, free, "Run backward.");
+    m.def("forward", &run_forward, free, "Run forward; see arrays.h.");
+    m.def("backward", &run_backward, free, "Run backward; see arrays.h.");
+    bind_sweeps(m);
     bind_direct(m);
 }

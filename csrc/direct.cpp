@@ -6,49 +6,10 @@
 
 #include <nanobind/stl/string.h>
 
-#include "arrays.h"
-
-namespace nb = nanobind;
+#include "tensors.h"
 
 namespace unrolled {
 namespace {
-
-// An exception that a method of a tensor raised goes on as it is.
-nb::object own(PyObject* made) {
-    if (!made) throw nb::python_error();
-    return nb::steal(made);
-}
-
-nb::object get(nb::handle object, nb::handle name) {
-    return own(PyObject_GetAttr(object.ptr(), name.ptr()));
-}
-
-nb::object call(nb::handle object, nb::handle name) {
-    return own(PyObject_CallMethodNoArgs(object.ptr(), name.ptr()));
-}
-
-Index whole(nb::handle number) {
-    const long long value = PyLong_AsLongLong(number.ptr());
-    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
-    return value;
-}
-
-nb::object tuple_of(std::initializer_list<Index> numbers) {
-    nb::object made = own(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
-    Py_ssize_t k = 0;
-    for (Index number : numbers) PyTuple_SET_ITEM(made.ptr(), k++, PyLong_FromLongLong(number));
-    return made;
-}
-
-nb::object name_of(const char* name) { return own(PyUnicode_InternFromString(name)); }
-
-// Names of what is asked of a tensor.
-struct Names {
-    nb::object shape = name_of("shape"), dtype = name_of("dtype"), is_cpu = name_of("is_cpu"),
-               is_contiguous = name_of("is_contiguous"), contiguous = name_of("contiguous"),
-               data_ptr = name_of("data_ptr"), numel = name_of("numel"),
-               requires_grad = name_of("requires_grad"), new_empty = name_of("new_empty_strided");
-};
 
 // One sweep: its program, the names of its parameters in the core's order (None where one is absent).
 struct Way {
@@ -140,14 +101,14 @@ private:
 
     bool enter(nb::handle input, Form& f) const {
         if (!is_tensor(input)) return false;
-        const nb::object shape = get(input, n_.shape);
-        if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
-        f.T = whole(PyTuple_GET_ITEM(shape.ptr(), 0));
-        f.N = whole(PyTuple_GET_ITEM(shape.ptr(), 1));
-        f.I = whole(PyTuple_GET_ITEM(shape.ptr(), 2));
-        f.dtype = get(input, n_.dtype);
+        const std::vector<Index> shape = shape_of(input);
+        if (shape.size() != 3) return false;
+        f.T = shape[0];
+        f.N = shape[1];
+        f.I = shape[2];
+        f.dtype = get(input, names().dtype);
         f.wide = f.dtype.is(double_);
-        return (f.wide || f.dtype.is(single_)) && true_of(input, n_.is_cpu);
+        return (f.wide || f.dtype.is(single_)) && true_of(input, names().is_cpu);
     }
 
     // The initial states; none for zeros.
@@ -163,18 +124,15 @@ private:
         if (states.size() != widths_.size()) return false;
         for (std::size_t k = 0; k < states.size(); ++k) {
             if (!is_tensor(states[k]) || !plain(states[k], f)) return false;
-            const nb::object shape = get(states[k], n_.shape);
-            const Index wanted[3] = {static_cast<Index>(ways_.size()), f.N, widths_[k]};
-            if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
-            for (int d = 0; d < 3; ++d)
-                if (whole(PyTuple_GET_ITEM(shape.ptr(), d)) != wanted[d]) return false;
+            const std::vector<Index> wanted{static_cast<Index>(ways_.size()), f.N, widths_[k]};
+            if (shape_of(states[k]) != wanted) return false;
         }
         return true;
     }
 
     bool plain(nb::handle x, const Form& f) const {
-        return get(x, n_.dtype).is(f.dtype) && true_of(x, n_.is_cpu) &&
-               call(x, n_.is_contiguous).is(Py_True);
+        return get(x, names().dtype).is(f.dtype) && true_of(x, names().is_cpu) &&
+               call(x, names().is_contiguous).is(Py_True);
     }
 
     bool add(nb::handle name, const nb::dict& parameters, const Form& f, Weights& weights) const {
@@ -191,11 +149,11 @@ private:
     }
 
     bool wanted(nb::handle input, const States& states, const Weights& weights) const {
-        if (true_of(input, n_.requires_grad)) return true;
+        if (true_of(input, names().requires_grad)) return true;
         for (nb::handle state : states)
-            if (true_of(state, n_.requires_grad)) return true;
+            if (true_of(state, names().requires_grad)) return true;
         for (const nb::object& weight : weights)
-            if (weight.is_valid() && true_of(weight, n_.requires_grad)) return true;
+            if (weight.is_valid() && true_of(weight, names().requires_grad)) return true;
         return false;
     }
 
@@ -206,22 +164,14 @@ private:
         return nb::list(nb::make_tuple(nb::tuple(starts), found));
     }
 
-    Index address(nb::handle x) const { return whole(call(x, n_.data_ptr)); }
-
-    nb::object empty(nb::handle like, Index a, Index b, Index c) const {
-        const nb::object shape = tuple_of({a, b, c}), strides = tuple_of({b * c, c, 1});
-        PyObject* const args[] = {like.ptr(), shape.ptr(), strides.ptr()};
-        return own(PyObject_VectorcallMethod(n_.new_empty.ptr(), args, 3, nullptr));
-    }
-
     nb::object run(nb::handle input, const States& states, const Weights& weights, const Form& f,
                    const std::string& build) const {
         const Index L = static_cast<Index>(ways_.size()), size = f.wide ? 8 : 4;
-        nb::object values = call(input, n_.contiguous);
+        nb::object values = call(input, names().contiguous);
         nb::object final = own(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
         std::vector<Index> begins, ends;
         for (std::size_t k = 0; k < widths_.size(); ++k) {
-            nb::object end = empty(values, L, f.N, widths_[k]);
+            nb::object end = empty(values, {L, f.N, widths_[k]});
             ends.push_back(address(end));
             PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
             begins.push_back(states.empty() ? 0 : address(states[k]));
@@ -232,14 +182,11 @@ private:
         for (Index w = 0; w < L; ++w) {
             const Way& way = ways_[w];
             const Index P = widths_[0], tokens = f.T * f.N;
-            nb::object output = empty(values, f.batch_first ? f.N : f.T, f.batch_first ? f.T : f.N, P);
+            const nb::object output = f.batch_first ? empty(values, {f.N, f.T, P})
+                                                    : empty(values, {f.T, f.N, P});
             Numbers arrays = {0, 0, 0, 0, address(values), tokens * way.I,
                               address(output), tokens * P, 0, 0};
-            for (std::size_t k = 0; k < nb::len(way.names); ++k, ++next) {
-                const nb::object& weight = weights[next];
-                arrays.push_back(weight.is_valid() ? address(weight) : 0);
-                arrays.push_back(weight.is_valid() ? whole(call(weight, n_.numel)) : 0);
-            }
+            for (std::size_t k = 0; k < nb::len(way.names); ++k) add_array(arrays, weights[next++]);
             for (const auto* at : {&begins, &ends})
                 for (std::size_t k = 0; k < widths_.size(); ++k) {
                     const Index numbers = f.N * widths_[k], first = (*at)[k];
@@ -265,7 +212,6 @@ private:
         return nb::make_tuple(values, final);
     }
 
-    Names n_;
     nb::object tensor_, parameter_, single_, double_;
     nb::tuple watchers_;
     nb::object merge_;

@@ -15,6 +15,25 @@ def backward(
     program: Program, build: str, wide: bool, shape: Sequence[int], arrays: Sequence[int]
 ) -> None: ...
 
+class Given:
+    total: int
+    def __init__(
+        self,
+        program: Program,
+        build: str,
+        wide: bool,
+        place: tuple[int, int, int, int, int, int],
+        counts: Any,
+        table: Any,
+        tensors: Sequence[Any],
+        states: int,
+        parameters: Sequence[int],
+    ) -> None: ...
+    def forward(self, form: Sequence[Sequence[int]], training: bool, threads: int) -> Any: ...
+    def backward(
+        self, output: Any, saved: Any, slopes: Sequence[Any], needs: Sequence[bool], threads: int
+    ) -> list[Any]: ...
+
 class Direct:
     def __init__(
         self,

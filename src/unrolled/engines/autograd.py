@@ -13,10 +13,9 @@ from unrolled import _core
 from unrolled.cells import Cell, Sizes
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines.core import (
-    Given,
-    Wanted,
     Where,
     forced_build,
+    given,
     load,
     recorded,
     run_backward,
@@ -31,8 +30,8 @@ class Job:
     """What stays the same between a forward run and its backward.
 
     The tensors of a run are tokens, states (none: zeros), prepared parameters by ``names``;
-    ``matrices`` and ``vectors`` say which of them the core wants, in its order, None for one that
-    is absent.
+    ``places`` says for each array of the program, in the core's order, which of them it is, -1
+    where none is.
     """
 
     cell: Cell
@@ -42,21 +41,21 @@ class Job:
     form: tuple[tuple[int, ...], ...]  # shapes of the final states
     states: int
     names: list[str]
-    matrices: list[int | None]
-    vectors: list[int | None]
+    places: list[int]
+    absent: list[int]  # places in ``places`` of vectors that are not there: zeros
     build: str
 
-    def given(self, tensors: tuple[Tensor, ...]) -> Given:
+    def given(self, tensors: tuple[Tensor, ...]) -> _core.Given:
         """The tensors as the core takes them."""
-        kept = [tensor.contiguous() for tensor in tensors]
-        vectors = [
-            kept[k] if k is not None else tensors[0].new_zeros(self.sizes.resolve(declared.size))
-            for k, declared in zip(self.vectors, self.cell.vectors.values(), strict=True)
-        ]
-        matrices = [None if k is None else kept[k] for k in self.matrices]
-        initial: list[Tensor | None] = [*kept[1 : 1 + self.states]]
-        initial += [None] * (len(self.form) - self.states)
-        return Given(self.program, self.where, self.build, kept[0], matrices, vectors, initial)
+        places = self.places
+        if self.absent:
+            places = list(places)
+            shapes = [self.sizes.resolve(v.size) for v in self.cell.vectors.values()]
+            first = len(places) - len(shapes)
+            for k in self.absent:
+                places[k] = len(tensors)
+                tensors += (tensors[0].new_zeros(shapes[k - first]),)
+        return given(self.program, self.where, self.build, tensors, self.states, places)
 
 
 def make_job(
@@ -70,12 +69,13 @@ def make_job(
     """A job for states [*lead, N, width], as many as given: all or none."""
     found = recorded(cell, sizes.projected)
     place = {name: 1 + states + k for k, name in enumerate(names)}
-    matrices = [place.get(name) for key in found.products for name in parameter_names(key)]
-    vectors = [place.get(name) for name in cell.vectors]
+    matrices = [place.get(name, -1) for key in found.products for name in parameter_names(key)]
+    vectors = [place.get(name, -1) for name in cell.vectors]
+    absent = [len(matrices) + k for k, at in enumerate(vectors) if at < 0]
     form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
     program = load(found.text, sizes.H, sizes.P)
-    build = forced_build.get()
-    return Job(cell, sizes, program, where, form, states, names, matrices, vectors, build)
+    places, build = matrices + vectors, forced_build.get()
+    return Job(cell, sizes, program, where, form, states, names, places, absent, build)
 
 
 class Sweeping(torch.autograd.Function):
@@ -84,7 +84,7 @@ class Sweeping(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        output, final, saved = run_forward(job.given(tensors), job.form, training=True)
+        output, saved, final = run_forward(job.given(tensors), job.form, training=True)
         ctx.job = job
         ctx.save_for_backward(*tensors, output, saved)
         return output, *final
@@ -96,34 +96,7 @@ class Sweeping(torch.autograd.Function):
         job = ctx.job
         if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
             return None, *_again(job, tuple(tensors), needs, grads)
-        return None, *backward_of(job, tuple(tensors), needs, output, saved, grads)
-
-
-def backward_of(
-    job: Job,
-    tensors: tuple[Tensor, ...],
-    needs: tuple[bool, ...],
-    output: Tensor,
-    saved: Tensor,
-    slopes: tuple[Tensor | None, ...],
-) -> list[Tensor | None]:
-    """Gradients of the tensors that need one, by the core."""
-    wanted = Wanted(
-        needs[0],
-        list(needs[1 : 1 + job.states]) if job.states else [False] * len(job.form),
-        [k is not None and needs[k] for k in job.matrices],
-        [k is not None and needs[k] for k in job.vectors],
-    )
-    found = run_backward(job.given(tensors), job.form, output, saved, list(slopes), wanted)
-    result: list[Tensor | None] = [None] * len(tensors)
-    result[0] = found.tokens
-    result[1 : 1 + job.states] = found.initial[: job.states]
-    for k, grad in zip(
-        (*job.matrices, *job.vectors), (*found.matrices, *found.vectors), strict=True
-    ):
-        if k is not None:
-            result[k] = grad
-    return result
+        return None, *run_backward(job.given(tuple(tensors)), output, saved, grads, needs)
 
 
 def _again(

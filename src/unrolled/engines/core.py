@@ -1,7 +1,6 @@
-"""What the core is told: programs, addresses, the tensors that a run reads and writes.
+"""What the core is told: programs, which rows the tokens are, which tensors a run reads.
 
-The core gets addresses; every tensor that it writes is made here. Autograd is left to ``native``,
-graphs to ``operator``.
+Autograd is left to ``autograd`` and ``transforms``, graphs to ``operator``.
 """
 
 import copy
@@ -135,34 +134,20 @@ def dense(cell: Cell, sizes: Sizes, prepared: dict[str, Tensor]) -> tuple[Cell, 
     return known["cell"], prepared
 
 
-@dataclass(slots=True)
-class Given:
-    """What a run reads, in the core's order: a weight and a bias (or None) for each product."""
-
-    program: _core.Program
-    where: Where
-    build: str
-    tokens: Tensor  # [..., I], the leading dimensions are the rows
-    matrices: list[Tensor | None]
-    vectors: list[Tensor]
-    initial: list[Tensor | None]  # [N, width]; None: zeros
-
-    def arrays(
-        self, output: Tensor, saved: Tensor | None, final: Sequence[Tensor | None]
-    ) -> list[int]:
-        """Addresses and sizes of everything, with what forward writes."""
-        where = self.where
-        listed = [where.counts, where.table, self.tokens, output, saved]
-        return addresses([*listed, *self.matrices, *self.vectors, *self.initial, *final])
-
-    def sizes(self) -> list[int]:
-        """The sizes of a run, as the core takes them."""
-        w, threads = self.where, torch.get_num_threads()
-        return [w.T, w.N, self.tokens.shape[-1], w.rows, w.base, w.stride_t, w.stride_n, threads]
-
-    @property
-    def wide(self) -> bool:
-        return self.tokens.dtype == torch.float64
+def given(
+    program: _core.Program,
+    where: Where,
+    build: str,
+    tensors: Sequence[Tensor],
+    states: int,
+    parameters: Sequence[int],
+) -> _core.Given:
+    """What a run reads: tokens [..., I], whose leading dimensions are the rows; states [N, width],
+    all or none (zeros); parameters, and for each array of the program (a weight and a bias for
+    each product, then the vectors) its place among these tensors, -1 for none."""
+    w, wide = where, tensors[0].dtype == torch.float64
+    place = (w.T, w.N, w.rows, w.base, w.stride_t, w.stride_n)
+    return _core.Given(program, build, wide, place, w.counts, w.table, tensors, states, parameters)
 
 
 Form = tuple[tuple[int, ...], ...]
@@ -170,76 +155,22 @@ Form = tuple[tuple[int, ...], ...]
 
 
 def run_forward(
-    given: Given, form: Form, training: bool
-) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """Output [..., P], final states, and what backward needs."""
-    like, where = given.tokens, given.where
-    make = like.new_empty if where.total == where.rows else like.new_zeros
-    output = make((*like.shape[:-1], form[0][-1]))
-    final = [like.new_empty(shape) for shape in form]
-    keep = like.new_empty if given.program.saved_whole else like.new_zeros
-    saved = keep((where.total, given.program.saved_width)) if training else None
-    arrays = given.arrays(output, saved, final)
-    _core.forward(given.program, given.build, given.wide, given.sizes(), arrays)
-    return output, final, saved
-
-
-@dataclass(slots=True)
-class Wanted:
-    """Which gradients a run backward makes."""
-
-    tokens: bool
-    initial: list[bool]
-    matrices: list[bool]
-    vectors: list[bool]
-
-
-@dataclass(slots=True)
-class Found:
-    """Gradients, None where none was wanted."""
-
-    tokens: Tensor | None
-    initial: list[Tensor | None]
-    matrices: list[Tensor | None]
-    vectors: list[Tensor | None]
+    given: _core.Given, form: Form, training: bool
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """Output [..., P], what backward needs, and the final states."""
+    found: tuple[Tensor, Tensor | None, list[Tensor]] = given.forward(
+        form, training, torch.get_num_threads()
+    )
+    return found
 
 
 def run_backward(
-    given: Given,
-    form: Form,
+    given: _core.Given,
     output: Tensor,
     saved: Tensor,
-    slopes: list[Tensor | None],
-    wanted: Wanted,
-) -> Found:
-    """Gradients from those of the output and of the final states (None: zeros)."""
-    like, where = given.tokens, given.where
-    make = torch.empty_like if where.total == where.rows else torch.zeros_like
-    found = Found(
-        make(like) if wanted.tokens else None,
-        [
-            like.new_empty(shape) if want else None
-            for shape, want in zip(form, wanted.initial, strict=True)
-        ],
-        [
-            torch.empty_like(matrix) if want and matrix is not None else None
-            for matrix, want in zip(given.matrices, wanted.matrices, strict=True)
-        ],
-        [
-            torch.empty_like(vector) if want else None
-            for vector, want in zip(given.vectors, wanted.vectors, strict=True)
-        ],
-    )
-    slopes = [None if slope is None else slope.contiguous() for slope in slopes]
-    made = [*slopes, found.tokens, *found.initial, *found.vectors, *found.matrices]
-    arrays = given.arrays(output, saved, [None] * len(form)) + addresses(made)
-    _core.backward(given.program, given.build, given.wide, given.sizes(), arrays)
-    return found
-
-
-def addresses(tensors: list[Tensor | None]) -> list[int]:
-    """Address and number of elements of each; zeros for none."""
-    found: list[int] = []
-    for tensor in tensors:
-        found += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel())
-    return found
+    slopes: Sequence[Tensor | None],
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients of the tensors that need one, from those of the output and of the final states
+    (None: zeros)."""
+    return given.backward(output, saved, slopes, needs, torch.get_num_threads())

@@ -91,7 +91,8 @@ class Direct:
             return found
         T, N = input.shape[:2]
         size = (N, T, True) if batch_first else (T, N, False)
-        return self._train(input, *found, size)
+        start, weights = found
+        return self._train(input, start, weights, size)
 
     def _train(
         self, values: Tensor, start: States, weights: list[Any], size: tuple[int, int, bool]

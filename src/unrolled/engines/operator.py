@@ -25,11 +25,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from unrolled import _core
 from unrolled.engines.core import (
     Form,
-    Given,
-    Wanted,
     forced_build,
+    given,
     load,
     ragged_rows,
     run_backward,
@@ -146,22 +146,20 @@ class _Task:
         major: Literal["batch", "time"] = "batch" if self.batch_first else "time"
         return make_plan(Ragged(T, self.N, major, lengths, None, cuts), self.reverse)
 
-    def given(self, plan: Plan) -> Given:
+    def given(self, plan: Plan) -> _core.Given:
         """What the core reads: episodes as sequences, their tokens where they lie."""
         values = self.steps(self.values).contiguous()
         resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
         starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
         rows = values.shape[0] * values.shape[1]
         where = ragged_rows(plan.batch_sizes, len(plan.initial), rows, plan.row)
-        return Given(
-            load(self.program, *self.sizes),
-            where,
-            forced_build.get(),
-            values.flatten(0, 1),
-            [m.contiguous() if m.numel() else None for m in self.matrices],
-            [vector.contiguous() for vector in self.vectors],
-            [start.index_select(0, plan.initial) for start in starts],
-        )
+        states = [start.index_select(0, plan.initial) for start in starts]
+        first, count = 1 + len(states), len(self.matrices)
+        places = [first + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
+        places += range(first + count, first + count + len(self.vectors))
+        tensors = [values.flatten(0, 1), *states, *self.matrices, *self.vectors]
+        program = load(self.program, *self.sizes)
+        return given(program, where, forced_build.get(), tensors, len(states), places)
 
     def whole(self, rows: Tensor) -> Tensor:
         """Rows of the range as a tensor of all steps, zeros outside of it."""
@@ -181,7 +179,7 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
         states = [torch.cat(ends) for ends in zip(*finals, strict=True)]
         return torch.cat(outputs, task.n_axis), states, torch.cat(kept)
     plan = task.plan()
-    output, ends, saved = run_forward(task.given(plan), task.form(plan), training)
+    output, saved, ends = run_forward(task.given(plan), task.form(plan), training)
     final = [
         torch.cat([end, state]).index_select(0, plan.final)
         for end, state in zip(ends, task.states, strict=True)
@@ -210,7 +208,7 @@ def _backward(
     if task.groups > 1:
         return _backward_groups(task, output, saved, grad_output, grad_states)
     plan = task.plan()
-    given = task.given(plan)
+    run = task.given(plan)
     E, N = len(plan.initial), task.N
     direct, slopes = [], []
     for grad, state in zip(grad_states, task.states, strict=True):
@@ -220,22 +218,22 @@ def _backward(
         slopes.append(both[:E])
         direct.append(both[E:])
     rows = None if grad_output is None else task.steps(grad_output).contiguous().flatten(0, 1)
-    count = len(task.states)
-    wanted = Wanted(True, [True] * count, [True] * len(task.matrices), [True] * len(task.vectors))
     output = task.steps(output).contiguous().flatten(0, 1)
-    kept = saved[: given.where.total].contiguous()
-    found = run_backward(given, task.form(plan), output, kept, [rows, *slopes], wanted)
-    assert found.tokens is not None
+    kept = saved[: run.total].contiguous()
+    count = len(task.states)
+    needs = [True] * (1 + count)
+    needs += [tensor.numel() > 0 for tensor in (*task.matrices, *task.vectors)]
+    tokens, *found = run_backward(run, output, kept, [rows, *slopes], needs)
+    assert tokens is not None
     starts, resets = [], []
-    for grad, through in zip(found.initial, direct, strict=True):
+    for grad, through in zip(found[:count], direct, strict=True):
         assert grad is not None
         both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, plan.initial, grad)
         starts.append(both[:N] + through)
         resets.append(both[N:].clone())
     resets = resets if task.reset_states else []
-    matrices = [output.new_empty(0) if grad is None else grad for grad in found.matrices]
-    vectors = [grad for grad in found.vectors if grad is not None]
-    return [task.whole(found.tokens), *starts, *resets, *matrices, *vectors]
+    weights = [output.new_empty(0) if grad is None else grad for grad in found[count:]]
+    return [task.whole(tokens), *starts, *resets, *weights]
 
 
 def _backward_groups(

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.engines.autograd import Job, backward_of, loop_of, make_job
-from unrolled.engines.core import Where, run_forward
+from unrolled.engines.autograd import Job, loop_of, make_job
+from unrolled.engines.core import Where, run_backward, run_forward
 
 
 def run_transformed(job: Job, tensors: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -25,7 +25,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
-        output, final, saved = run_forward(job.given(tensors), job.form, training=True)
+        output, saved, final = run_forward(job.given(tensors), job.form, training=True)
         assert saved is not None
         return output, saved, *final
 
@@ -77,7 +77,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(job: Job, needs: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         given, (output, saved, *slopes) = tensors[: len(needs)], tensors[len(needs) :]
-        found = backward_of(job, given, needs, output, saved, tuple(slopes))
+        found = run_backward(job.given(given), output, saved, slopes, needs)
         pairs = zip(found, given, needs, strict=True)
         return tuple(torch.zeros_like(t) if g is None else g for g, t, need in pairs if need)
 

@@ -1,0 +1,11 @@
+// One sweep from tensors, in either direction.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace unrolled {
+
+// Adds the class `Given` to the module.
+void bind_sweeps(nanobind::module_& m);
+
+}  // namespace unrolled
