@@ -154,6 +154,17 @@ void forward_as(const Program& p, void (*run)(const Call<T>&), const Numbers& sh
 }
 
 template <class T>
+void both_as(const Program& p, const Program& q, void (*run)(const Call<T>&, const Call<T>&),
+             const Numbers (&shapes)[2], const Numbers (&numbers)[2]) {
+    Arrays first(numbers[0]), second(numbers[1]);
+    const Call<T> a = read_call<T>(p, read_shape(shapes[0]), first, false);
+    const Call<T> b = read_call<T>(q, read_shape(shapes[1]), second, false);
+    first.finish();
+    second.finish();
+    run(a, b);
+}
+
+template <class T>
 void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Numbers& shape,
                  const Numbers& numbers) {
     Arrays arrays(numbers);
@@ -171,6 +182,13 @@ void run_forward(const Program& p, const std::string& build, bool wide, const Nu
     const Build& kernels = find_build(build);
     if (wide) forward_as(p, kernels.forward_double, shape, arrays);
     else forward_as(p, kernels.forward_float, shape, arrays);
+}
+
+void run_both(const Program& p, const Program& q, const std::string& build, bool wide,
+              const Numbers (&shapes)[2], const Numbers (&arrays)[2]) {
+    const Build& kernels = find_build(build);
+    if (wide) both_as(p, q, kernels.both_double, shapes, arrays);
+    else both_as(p, q, kernels.both_float, shapes, arrays);
 }
 
 void run_backward(const Program& p, const std::string& build, bool wide, const Numbers& shape,

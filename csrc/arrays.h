@@ -25,4 +25,8 @@ void run_forward(const Program& program, const std::string& build, bool wide, co
 void run_backward(const Program& program, const std::string& build, bool wide, const Numbers& shape,
                   const Numbers& arrays);
 
+// Forward of two programs, which may share all but what they write.
+void run_both(const Program& first, const Program& second, const std::string& build, bool wide,
+              const Numbers (&shapes)[2], const Numbers (&arrays)[2]);
+
 }  // namespace unrolled

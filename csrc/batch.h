@@ -24,7 +24,7 @@ constexpr Index kManyRows = 16;
 template <class T>
 class Batch {
 public:
-    explicit Batch(const Call<T>& call) : call(call), program(*call.program) {
+    Batch(const Call<T>& call, Index limit) : call(call), program(*call.program), limit_(limit) {
         if (!call.sizes) return;
         offsets_ = Buffer<Index>(call.T_steps + 1);
         offsets_[0] = 0;
@@ -56,9 +56,9 @@ public:
     Index threads(const Schedule& schedule) const {
         const double token = multiplications(), all = token * static_cast<double>(call.total);
         if (all < kWorthWaking) return 1;
-        const bool meets = by_units(schedule, call.threads);
+        const bool meets = by_units(schedule, limit_);
         if (meets && token * static_cast<double>(call.N) < kWorthMeeting) return 1;
-        return call.threads;
+        return limit_;
     }
 
     // Whether threads share the units of each step, with a barrier, rather than the sequences.
@@ -103,6 +103,7 @@ public:
     }
 
 private:
+    Index limit_;  // of threads
     Buffer<Index> offsets_, bounds_;
 };
 

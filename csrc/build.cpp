@@ -8,7 +8,12 @@ namespace {
 
 template <class T>
 void forward(const Call<T>& call) {
-    Forward<T>(call).run();
+    Forward<T>(call, call.threads).run();
+}
+
+template <class T>
+void both(const Call<T>& a, const Call<T>& b) {
+    sweep_both(a, b);
 }
 
 template <class T>
@@ -20,7 +25,7 @@ void backward(const Gradients<T>& gradients) {
 
 extern const Build build;
 const Build build = {UNROLLED_NAME, lanes<float>, forward<float>, forward<double>,
-                     backward<float>, backward<double>};
+                     backward<float>, backward<double>, both<float>, both<double>};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

@@ -176,38 +176,37 @@ private:
             PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
             begins.push_back(states.empty() ? 0 : address(states[k]));
         }
+        const Index D = merge_.is_none() ? 1 : 2, P = widths_[0], tokens = f.T * f.N;
         std::size_t next = 0;
-        nb::list outputs;
-        const bool both = !merge_.is_none();
-        for (Index w = 0; w < L; ++w) {
-            const Way& way = ways_[w];
-            const Index P = widths_[0], tokens = f.T * f.N;
-            const nb::object output = f.batch_first ? empty(values, {f.N, f.T, P})
-                                                    : empty(values, {f.T, f.N, P});
-            Numbers arrays = {0, 0, 0, 0, address(values), tokens * way.I,
-                              address(output), tokens * P, 0, 0};
-            for (std::size_t k = 0; k < nb::len(way.names); ++k) add_array(arrays, weights[next++]);
-            for (const auto* at : {&begins, &ends})
-                for (std::size_t k = 0; k < widths_.size(); ++k) {
-                    const Index numbers = f.N * widths_[k], first = (*at)[k];
-                    arrays.push_back(first ? first + w * numbers * size : 0);
-                    arrays.push_back(first ? numbers : 0);
-                }
-            const Index step = f.batch_first ? 1 : f.N, row = f.batch_first ? f.T : 1;
-            const Numbers shape = {f.T, f.N, way.I, tokens, way.reverse ? (f.T - 1) * step : 0,
-                                   way.reverse ? -step : step, row, f.threads};
+        for (Index w = 0; w < L; w += D) {
+            Numbers shapes[2], arrays[2];
+            nb::list outputs;
+            for (Index d = 0; d < D; ++d) {
+                const Way& way = ways_[w + d];
+                outputs.append(f.batch_first ? empty(values, {f.N, f.T, P})
+                                             : empty(values, {f.T, f.N, P}));
+                Numbers& own = arrays[d];
+                own = {0, 0, 0, 0, address(values), tokens * way.I, address(outputs[d]), tokens * P,
+                       0, 0};
+                for (std::size_t k = 0; k < nb::len(way.names); ++k) add_array(own, weights[next++]);
+                for (const auto* at : {&begins, &ends})
+                    for (std::size_t k = 0; k < widths_.size(); ++k) {
+                        const Index numbers = f.N * widths_[k], first = (*at)[k];
+                        own.push_back(first ? first + (w + d) * numbers * size : 0);
+                        own.push_back(first ? numbers : 0);
+                    }
+                const Index step = f.batch_first ? 1 : f.N, row = f.batch_first ? f.T : 1;
+                const Index base = way.reverse ? (f.T - 1) * step : 0;
+                shapes[d] = {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row,
+                             f.threads};
+            }
             {
                 nb::gil_scoped_release free;
-                run_forward(*way.program, build, f.wide, shape, arrays);
+                const Program& p = *ways_[w].program;
+                if (D == 1) run_forward(p, build, f.wide, shapes[0], arrays[0]);
+                else run_both(p, *ways_[w + 1].program, build, f.wide, shapes, arrays);
             }
-            if (!both) {
-                values = output;
-                continue;
-            }
-            outputs.append(output);
-            if (nb::len(outputs) < 2) continue;
-            values = merge_(outputs);
-            outputs = nb::list();
+            values = D == 1 ? nb::borrow(outputs[0]) : merge_(outputs);
         }
         return nb::make_tuple(values, final);
     }

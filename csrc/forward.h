@@ -10,8 +10,9 @@ namespace UNROLLED_BUILD {
 template <class T>
 class Forward {
 public:
-    explicit Forward(const Call<T>& call)
-        : batch_(call), call_(call), p_(*call.program), threads_(batch_.threads(p_.ahead)),
+    // On at most so many threads.
+    Forward(const Call<T>& call, Index limit)
+        : batch_(call, limit), call_(call), p_(*call.program), threads_(batch_.threads(p_.ahead)),
           units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
           barrier_(threads_) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
@@ -308,6 +309,22 @@ private:
     Index moves_ = 0;
     std::vector<Machine<T>> machines_;
 };
+
+// Two sweeps of one kind that need nothing of one another, as two directions are: on a thread each
+// where threads would have to meet within one, or one would keep a single thread.
+template <class T>
+void sweep_both(const Call<T>& a, const Call<T>& b) {
+    const Batch<T> batch(a, a.threads);
+    const Schedule& schedule = a.program->ahead;
+    const Index threads = batch.threads(schedule);
+    const double all = 2 * batch.multiplications() * static_cast<double>(a.total);
+    const bool single = threads == 1 || batch.by_units(schedule, threads);
+    const bool apart = a.threads > 1 && single && all >= kWorthWaking;
+    Forward<T> first(a, apart ? 1 : a.threads), second(b, apart ? 1 : b.threads);
+    together(apart ? 2 : 1, [&](Index me, Index count) {
+        for (Index k = me; k < 2; k += count) (k == 0 ? first : second).run();
+    });
+}
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled
