@@ -1,5 +1,6 @@
 """Engines can be listed, chosen, forced, recorded, and asked why."""
 
+import copy
 import re
 import threading
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from subjects import KINDS, RUNS
+from tolerances import close
 from unrolled import cells, engines, nn
 
 X = torch.zeros(3, 2, 3)
@@ -118,12 +120,41 @@ def test_transforms_run_natively() -> None:
     assert ran == ["native"] * 2
 
 
-def test_autocast_chooses_the_reference() -> None:
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "peephole"])
+def test_autocast_is_the_lower_precision(kind: str) -> None:
+    """Inputs, states and weights are rounded as .bfloat16() rounds them; gradients come back in the
+    parameters' dtype; both engines agree."""
+    layer = KINDS[kind](3, 4, num_layers=2, bidirectional=True)
+    low = copy.deepcopy(layer).bfloat16()
+    x = torch.randn(5, 2, 3)
+    start = tuple(torch.randn(4, 2, width) for width in layer.spec.state_widths)
+    cut = tuple(state.bfloat16() for state in start)
+    many = len(start) > 1
+    wanted, _ = low(x.bfloat16(), cut if many else cut[0])
+    wanted.float().sum().backward()
+    for name in ("native", "reference"):
+        for given in (x, x.bfloat16()):
+            layer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16), engines.use(name):
+                assert engines.explain(layer, given).engine == name
+                with engines.record() as ran:
+                    output, _ = layer(given, start if many else start[0])
+            assert ran == [name] * 4
+            assert output.dtype == torch.bfloat16
+            close(output, wanted, "output")
+            output.float().sum().backward()
+            for ours, theirs in zip(layer.parameters(), low.parameters(), strict=True):
+                assert ours.grad is not None
+                assert theirs.grad is not None
+                assert ours.grad.dtype == torch.float32
+                close(ours.grad.bfloat16(), theirs.grad, "gradient")
+
+
+def test_autocast_leaves_float64_alone() -> None:
     layer = nn.GRU(3, 4)
-    with torch.autocast("cpu", torch.bfloat16), engines.record() as ran:
-        layer(X)
-        layer(X.bfloat16())
-    assert ran == ["reference"] * 2
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), engines.record() as ran:
+        assert layer.double()(X.double())[0].dtype == torch.float64
+    assert ran == ["native"]
 
 
 def test_forcing(engine: str) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from subjects import KINDS
+from tolerances import close
 from unrolled import _core, cells, engines, nn
 from unrolled.engines import native
 from unrolled.program import make_program
@@ -75,6 +76,37 @@ def test_equal_bits_whatever_the_thread_count(kind: str, dtype: torch.dtype) -> 
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "peephole", "projected"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (300, 5),  # one tile of sequences and a bit: a thread soon projects for the other
+        (64, 9),
+        (100, 1),  # too little a step to share: the directions run on a thread each
+        (40, 2),
+    ],
+)
+def test_equal_bits_without_gradient_whatever_the_thread_count(
+    kind: str, size: tuple[int, int], poisoned: None
+) -> None:
+    layer = KINDS[kind](48, 72, num_layers=2, bidirectional=True)
+    x = torch.randn(*size, 48)
+    lengths = [size[0] - n * size[0] // size[1] for n in range(size[1])]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 2, 3, 5):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                found.append([layer(x)[0], layer(x, lengths=lengths)[0]])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    with torch.no_grad(), engines.use("reference"):
+        close(found[0][0], layer(x)[0], "output")
 
 
 def test_a_row_has_the_same_bits_in_any_batch() -> None:

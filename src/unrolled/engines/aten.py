@@ -23,8 +23,6 @@ def supports(sweep: Sweep) -> str | None:
         return "torch's fused functions have no rules for vmap and forward-mode derivatives"
     if sweep.values.device.type == "cpu" and sweep.values.dtype in HALF:
         return "on the CPU torch rounds the state to half precision at each step"
-    if torch._C._is_any_autocast_enabled():
-        return "torch's fused functions under autocast depend on the processor"
     return None
 
 

@@ -37,8 +37,6 @@ def supports(sweep: Sweep) -> str | None:
         return f"the native core has no arithmetic for {sweep.values.dtype}"
     if _watched(sweep.values):
         return "what traces or fakes tensors sees no addresses"
-    if torch._C._is_any_autocast_enabled():
-        return "the native core does not follow autocast yet"
     return recorded(sweep.cell, sweep.sizes.projected).why
 
 

@@ -1,12 +1,14 @@
 """Layers × directions × dropout around single sweeps."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unrolled.engines.choose import choose, note
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.sweep import States, Sweep
+from unrolled.engines.sweep import Engine, States, Sweep
 from unrolled.spec import Spec
 
 
@@ -19,9 +21,9 @@ def make_sweep(
     parameters: dict[str, Tensor],
     reset_states: States | None,
 ) -> Sweep:
-    """Sweep number ``index`` of a stack whose states are [L·D, N, width]."""
+    """Sweep number ``index`` of a stack whose states are [L·D, N, width], in autocast's dtype."""
     place = spec.sweeps[index]
-    return Sweep(
+    sweep = Sweep(
         spec.cell,
         place.sizes,
         ragged,
@@ -31,6 +33,7 @@ def make_sweep(
         parameters,
         None if reset_states is None else tuple(state[index] for state in reset_states),
     )
+    return _lowered(sweep) if _autocast(values) else sweep
 
 
 def run_stack(
@@ -57,11 +60,42 @@ def run_stack(
             sweep = make_sweep(spec, index, ragged, values, states, parameters[index], reset_states)
             engine = choose(sweep)
             note(engine)
-            output, last = engine.run(sweep)
+            output, last = _run(engine, sweep)
             outputs.append(output)
             final.append(last)
         values = _merge(outputs, spec.merge)
     return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
+
+
+def _autocast(values: Tensor) -> bool:
+    """Whether autocast is on for where these values are."""
+    device = values.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _lowered(sweep: Sweep) -> Sweep:
+    """What autocast makes of a sweep: a function that wants the lower precision, like a product."""
+    dtype = torch.get_autocast_dtype(sweep.values.device.type)
+
+    def lower(tensor: Tensor) -> Tensor:
+        fits = tensor.is_floating_point() and tensor.dtype != torch.float64
+        return tensor.to(dtype) if fits else tensor
+
+    return replace(
+        sweep,
+        values=lower(sweep.values),
+        states=tuple(map(lower, sweep.states)),
+        parameters={name: lower(p) for name, p in sweep.parameters.items()},
+        reset_states=sweep.reset_states and tuple(map(lower, sweep.reset_states)),
+    )
+
+
+def _run(engine: Engine, sweep: Sweep) -> tuple[Tensor, States]:
+    """An engine's work is not cast once more: the state stays in float32 inside of it."""
+    if not _autocast(sweep.values):
+        return engine.run(sweep)
+    with torch.autocast(sweep.values.device.type, enabled=False):
+        return engine.run(sweep)
 
 
 def _merge(outputs: list[Tensor], merge: str) -> Tensor:
