@@ -164,9 +164,11 @@ struct Build {
     void (*forward_double)(const Call<double>&);
     void (*backward_float)(const Gradients<float>&);
     void (*backward_double)(const Gradients<double>&);
-    // Forward of two calls of one kind that write to nothing in common.
-    void (*both_float)(const Call<float>&, const Call<float>&);
-    void (*both_double)(const Call<double>&, const Call<double>&);
+    // Two runs that write to nothing in common.
+    void (*forward_both_float)(const Call<float>&, const Call<float>&);
+    void (*forward_both_double)(const Call<double>&, const Call<double>&);
+    void (*backward_both_float)(const Gradients<float>&, const Gradients<float>&);
+    void (*backward_both_double)(const Gradients<double>&, const Gradients<double>&);
 };
 
 }  // namespace unrolled

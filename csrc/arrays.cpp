@@ -144,58 +144,56 @@ Gradients<T> read_gradients(const Program& p, const Call<T>& call, const Shape& 
     return g;
 }
 
+// A call forward, read.
 template <class T>
-void forward_as(const Program& p, void (*run)(const Call<T>&), const Numbers& shape,
-                const Numbers& numbers) {
-    Arrays arrays(numbers);
-    const Call<T> call = read_call<T>(p, read_shape(shape), arrays, false);
-    arrays.finish();
-    run(call);
-}
+struct Ahead {
+    Call<T> call;
+    explicit Ahead(const Told& told) {
+        Arrays arrays(told.arrays);
+        call = read_call<T>(*told.program, read_shape(told.shape), arrays, false);
+        arrays.finish();
+    }
+};
 
+// A call backward, read.
 template <class T>
-void both_as(const Program& p, const Program& q, void (*run)(const Call<T>&, const Call<T>&),
-             const Numbers (&shapes)[2], const Numbers (&numbers)[2]) {
-    Arrays first(numbers[0]), second(numbers[1]);
-    const Call<T> a = read_call<T>(p, read_shape(shapes[0]), first, false);
-    const Call<T> b = read_call<T>(q, read_shape(shapes[1]), second, false);
-    first.finish();
-    second.finish();
-    run(a, b);
-}
-
-template <class T>
-void backward_as(const Program& p, void (*run)(const Gradients<T>&), const Numbers& shape,
-                 const Numbers& numbers) {
-    Arrays arrays(numbers);
-    const Shape s = read_shape(shape);
-    const Call<T> call = read_call<T>(p, s, arrays, true);
-    const Gradients<T> gradients = read_gradients(p, call, s, arrays);
-    arrays.finish();
-    run(gradients);
-}
+struct Back {
+    Call<T> call;
+    Gradients<T> gradients;
+    explicit Back(const Told& told) {
+        Arrays arrays(told.arrays);
+        const Shape shape = read_shape(told.shape);
+        call = read_call<T>(*told.program, shape, arrays, true);
+        gradients = read_gradients(*told.program, call, shape, arrays);
+        arrays.finish();
+    }
+    Back(const Back&) = delete;  // the gradients point at the call
+};
 
 }  // namespace
 
-void run_forward(const Program& p, const std::string& build, bool wide, const Numbers& shape,
-                 const Numbers& arrays) {
+void run_forward(const Told& told, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) forward_as(p, kernels.forward_double, shape, arrays);
-    else forward_as(p, kernels.forward_float, shape, arrays);
+    if (wide) kernels.forward_double(Ahead<double>(told).call);
+    else kernels.forward_float(Ahead<float>(told).call);
 }
 
-void run_both(const Program& p, const Program& q, const std::string& build, bool wide,
-              const Numbers (&shapes)[2], const Numbers (&arrays)[2]) {
+void run_forward(const Told& a, const Told& b, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) both_as(p, q, kernels.both_double, shapes, arrays);
-    else both_as(p, q, kernels.both_float, shapes, arrays);
+    if (wide) kernels.forward_both_double(Ahead<double>(a).call, Ahead<double>(b).call);
+    else kernels.forward_both_float(Ahead<float>(a).call, Ahead<float>(b).call);
 }
 
-void run_backward(const Program& p, const std::string& build, bool wide, const Numbers& shape,
-                  const Numbers& arrays) {
+void run_backward(const Told& told, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) backward_as(p, kernels.backward_double, shape, arrays);
-    else backward_as(p, kernels.backward_float, shape, arrays);
+    if (wide) kernels.backward_double(Back<double>(told).gradients);
+    else kernels.backward_float(Back<float>(told).gradients);
+}
+
+void run_backward(const Told& a, const Told& b, const std::string& build, bool wide) {
+    const Build& kernels = find_build(build);
+    if (wide) kernels.backward_both_double(Back<double>(a).gradients, Back<double>(b).gradients);
+    else kernels.backward_both_float(Back<float>(a).gradients, Back<float>(b).gradients);
 }
 
 }  // namespace unrolled

@@ -11,22 +11,23 @@ namespace unrolled {
 
 using Numbers = std::vector<Index>;
 
-// `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of the first token and
-// how far the next step and the next sequence are; threads.
+// A call: its program; `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of
+// the first token and how far the next step and the next sequence are; threads.
 //
 // `arrays`, a pair each, (0, 0) for none: sizes, table, tokens, output, saved; weight and bias of the
 // input and of each product; vectors; initial and final states. Backward, then: gradients of the
 // output and of the final states; those to be made, of the tokens, the initial states, the vectors,
 // weight and bias of the input and of each product.
-//
-// Both throw std::invalid_argument where the numbers do not fit the program. `wide`: double.
-void run_forward(const Program& program, const std::string& build, bool wide, const Numbers& shape,
-                 const Numbers& arrays);
-void run_backward(const Program& program, const std::string& build, bool wide, const Numbers& shape,
-                  const Numbers& arrays);
+struct Told {
+    const Program* program;
+    Numbers shape, arrays;
+};
 
-// Forward of two programs, which may share all but what they write.
-void run_both(const Program& first, const Program& second, const std::string& build, bool wide,
-              const Numbers (&shapes)[2], const Numbers (&arrays)[2]);
+// They throw std::invalid_argument where the numbers do not fit the program. `wide`: double. Two
+// calls may share all but what they write.
+void run_forward(const Told& call, const std::string& build, bool wide);
+void run_forward(const Told& first, const Told& second, const std::string& build, bool wide);
+void run_backward(const Told& call, const std::string& build, bool wide);
+void run_backward(const Told& first, const Told& second, const std::string& build, bool wide);
 
 }  // namespace unrolled

@@ -10,8 +10,9 @@ namespace UNROLLED_BUILD {
 template <class T>
 class Backward {
 public:
-    explicit Backward(const Gradients<T>& g)
-        : g_(g), call_(*g.call), batch_(call_, call_.threads), p_(*call_.program), threads_(batch_.threads(p_.back)),
+    // On at most so many threads.
+    Backward(const Gradients<T>& g, Index limit)
+        : g_(g), call_(*g.call), batch_(call_, limit), p_(*call_.program), threads_(batch_.threads(p_.back)),
           units_(batch_.by_units(p_.back, threads_)), fixtures_(p_, p_.back, call_),
           barrier_(threads_) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call_.N, kTall)));

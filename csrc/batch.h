@@ -72,6 +72,15 @@ public:
         return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
     }
 
+    // Whether two such sweeps are better run on a thread each: one by itself would keep a single
+    // thread, or its threads would have to meet.
+    bool apart(const Schedule& schedule) const {
+        const double all = 2 * multiplications() * static_cast<double>(call.total);
+        if (limit_ < 2 || all < kWorthWaking) return false;
+        const Index alone = threads(schedule);
+        return alone == 1 || by_units(schedule, alone);
+    }
+
     // Sequences for each of so many threads: whole tiles of them, or of a ragged batch, whose first
     // sequences are the longest, as many as make even shares of the tokens.
     void share_rows(Index threads) {

@@ -44,8 +44,12 @@ NB_MODULE(_core, m) {
                 "Whether forward writes all of them: there is no room between vectors.");
     // A call in numbers, for callers whose arrays are no tensors.
     const auto free = nb::call_guard<nb::gil_scoped_release>();
-    m.def("forward", &run_forward, free, "Run forward; see arrays.h.");
-    m.def("backward", &run_backward, free, "Run backward; see arrays.h.");
+    m.def("forward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
+                        const Numbers& arrays) { run_forward({&p, shape, arrays}, build, wide); },
+          free, "Run forward; see arrays.h.");
+    m.def("backward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
+                         const Numbers& arrays) { run_backward({&p, shape, arrays}, build, wide); },
+          free, "Run backward; see arrays.h.");
     bind_sweeps(m);
     bind_direct(m);
 }

@@ -179,15 +179,14 @@ private:
         const Index D = merge_.is_none() ? 1 : 2, P = widths_[0], tokens = f.T * f.N;
         std::size_t next = 0;
         for (Index w = 0; w < L; w += D) {
-            Numbers shapes[2], arrays[2];
+            Told told[2];
             nb::list outputs;
             for (Index d = 0; d < D; ++d) {
                 const Way& way = ways_[w + d];
                 outputs.append(f.batch_first ? empty(values, {f.N, f.T, P})
                                              : empty(values, {f.T, f.N, P}));
-                Numbers& own = arrays[d];
-                own = {0, 0, 0, 0, address(values), tokens * way.I, address(outputs[d]), tokens * P,
-                       0, 0};
+                Numbers own = {0, 0, 0, 0, address(values), tokens * way.I, address(outputs[d]),
+                               tokens * P, 0, 0};
                 for (std::size_t k = 0; k < nb::len(way.names); ++k) add_array(own, weights[next++]);
                 for (const auto* at : {&begins, &ends})
                     for (std::size_t k = 0; k < widths_.size(); ++k) {
@@ -197,14 +196,14 @@ private:
                     }
                 const Index step = f.batch_first ? 1 : f.N, row = f.batch_first ? f.T : 1;
                 const Index base = way.reverse ? (f.T - 1) * step : 0;
-                shapes[d] = {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row,
-                             f.threads};
+                told[d] = {way.program,
+                           {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row, f.threads},
+                           std::move(own)};
             }
             {
                 nb::gil_scoped_release free;
-                const Program& p = *ways_[w].program;
-                if (D == 1) run_forward(p, build, f.wide, shapes[0], arrays[0]);
-                else run_both(p, *ways_[w + 1].program, build, f.wide, shapes, arrays);
+                if (D == 1) run_forward(told[0], build, f.wide);
+                else run_forward(told[0], told[1], build, f.wide);
             }
             values = D == 1 ? nb::borrow(outputs[0]) : merge_(outputs);
         }

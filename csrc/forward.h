@@ -310,21 +310,5 @@ private:
     std::vector<Machine<T>> machines_;
 };
 
-// Two sweeps of one kind that need nothing of one another, as two directions are: on a thread each
-// where threads would have to meet within one, or one would keep a single thread.
-template <class T>
-void sweep_both(const Call<T>& a, const Call<T>& b) {
-    const Batch<T> batch(a, a.threads);
-    const Schedule& schedule = a.program->ahead;
-    const Index threads = batch.threads(schedule);
-    const double all = 2 * batch.multiplications() * static_cast<double>(a.total);
-    const bool single = threads == 1 || batch.by_units(schedule, threads);
-    const bool apart = a.threads > 1 && single && all >= kWorthWaking;
-    Forward<T> first(a, apart ? 1 : a.threads), second(b, apart ? 1 : b.threads);
-    together(apart ? 2 : 1, [&](Index me, Index count) {
-        for (Index k = me; k < 2; k += count) (k == 0 ? first : second).run();
-    });
-}
-
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

@@ -35,10 +35,17 @@ public:
             if (k >= count) throw std::invalid_argument("parameters: a tensor that is not there");
     }
 
-    // (output [..., P], what backward needs or None, final states).
-    nb::object forward(const Form& form, bool training, Index threads) const {
+    // What one run needs and makes; `made` is for the caller.
+    struct Run {
+        Told told;
+        nb::object made;
+        std::vector<nb::object> held;  // until the run is over
+    };
+
+    // Makes (output [..., P], what backward needs or None, final states).
+    Run forward(const Form& form, bool training, Index threads) const {
         std::vector<Index> rows = shape_of(tokens());
-        const Numbers shape = sizes(rows.back(), threads);
+        Run run{{program_, sizes(rows.back(), threads), {}}, {}, {}};
         rows.back() = form.at(0).back();
         const nb::object output = full() ? empty(tokens(), rows) : zeros(tokens(), rows);
         nb::object saved = nb::none();
@@ -46,31 +53,28 @@ public:
             const std::vector<Index> kept{total(), program_->saved_pitch};
             saved = program_->saved_whole ? empty(tokens(), kept) : zeros(tokens(), kept);
         }
-        Numbers arrays = read(output, saved);
+        run.told.arrays = read(output, saved);
         nb::list final;
         for (const std::vector<Index>& wanted : form) {
             const nb::object end = empty(tokens(), wanted);
-            add_array(arrays, end);
+            add_array(run.told.arrays, end);
             final.append(end);
         }
-        {
-            nb::gil_scoped_release free;
-            run_forward(*program_, build_, wide_, shape, arrays);
-        }
-        return nb::make_tuple(output, saved, final);
+        run.made = nb::make_tuple(output, saved, final);
+        return run;
     }
 
-    // Gradients of the tensors that need one, None for the others; as many as `needs`. `slopes` are those of the output
-    // and of the final states, None for zeros.
-    nb::object backward(nb::handle output, nb::handle saved, nb::handle slopes, nb::handle needs,
-                        Index threads) const {
+    // Makes gradients of the tensors that need one, None for the others; as many as `needs`. `slopes`
+    // are those of the output and of the final states, None for zeros.
+    Run backward(nb::handle output, nb::handle saved, nb::handle slopes, nb::handle needs,
+                 Index threads) const {
         const Index count = static_cast<Index>(program_->states.size());
-        Numbers arrays = read(output, saved);
+        Run run{{program_, sizes(shape_of(tokens()).back(), threads), read(output, saved)}, {}, {}};
+        Numbers& arrays = run.told.arrays;
         arrays.resize(arrays.size() + 2 * static_cast<std::size_t>(count));
-        std::vector<nb::object> held;  // until the run is over
         for (nb::handle slope : slopes) {
-            held.push_back(slope.is_none() ? nb::none() : call(slope, names().contiguous));
-            add_array(arrays, held.back());
+            run.held.push_back(slope.is_none() ? nb::none() : call(slope, names().contiguous));
+            add_array(arrays, run.held.back());
         }
         nb::list grads;
         std::size_t next = 0;
@@ -90,13 +94,12 @@ public:
         const std::size_t matrices = 2 * (1 + program_->products.size());
         for (std::size_t k = matrices; k < parameters_.size(); ++k) add(parameters_[k]);
         for (std::size_t k = 0; k < matrices; ++k) add(parameters_[k]);
-        const Numbers shape = sizes(shape_of(tokens()).back(), threads);
-        {
-            nb::gil_scoped_release free;
-            run_backward(*program_, build_, wide_, shape, arrays);
-        }
-        return grads;
+        run.made = grads;
+        return run;
     }
+
+    const std::string& build() const { return build_; }
+    bool wide() const { return wide_; }
 
     Index total() const {
         return table_.is_none() ? place_[0] * place_[1] : whole(call(table_, names().numel));
@@ -133,6 +136,50 @@ private:
     Places parameters_;
 };
 
+using Form = Given::Form;
+
+nb::object forward(const Given& g, const Form& form, bool training, Index threads) {
+    const Given::Run run = g.forward(form, training, threads);
+    {
+        nb::gil_scoped_release free;
+        run_forward(run.told, g.build(), g.wide());
+    }
+    return run.made;
+}
+
+nb::object forward_both(const Given& a, const Given& b, const Form& form, bool training,
+                        Index threads) {
+    const Given::Run first = a.forward(form, training, threads);
+    const Given::Run second = b.forward(form, training, threads);
+    {
+        nb::gil_scoped_release free;
+        run_forward(first.told, second.told, a.build(), a.wide());
+    }
+    return nb::make_tuple(first.made, second.made);
+}
+
+nb::object backward(const Given& g, nb::handle output, nb::handle saved, nb::handle slopes,
+                    nb::handle needs, Index threads) {
+    const Given::Run run = g.backward(output, saved, slopes, needs, threads);
+    {
+        nb::gil_scoped_release free;
+        run_backward(run.told, g.build(), g.wide());
+    }
+    return run.made;
+}
+
+// Of each: (output, saved, slopes, needs).
+nb::object backward_both(const Given& a, const Given& b, nb::tuple of_a, nb::tuple of_b,
+                         Index threads) {
+    const Given::Run first = a.backward(of_a[0], of_a[1], of_a[2], of_a[3], threads);
+    const Given::Run second = b.backward(of_b[0], of_b[1], of_b[2], of_b[3], threads);
+    {
+        nb::gil_scoped_release free;
+        run_backward(first.told, second.told, a.build(), a.wide());
+    }
+    return nb::make_tuple(first.made, second.made);
+}
+
 }  // namespace
 
 void bind_sweeps(nb::module_& m) {
@@ -142,9 +189,13 @@ void bind_sweeps(nb::module_& m) {
              nb::arg("program"), nb::arg("build"), nb::arg("wide"), nb::arg("place"),
              nb::arg("counts").none(), nb::arg("table").none(), nb::arg("tensors"), nb::arg("states"),
              nb::arg("parameters"))
-        .def("forward", &Given::forward, nb::arg("form"), nb::arg("training"), nb::arg("threads"))
-        .def("backward", &Given::backward, nb::arg("output"), nb::arg("saved"), nb::arg("slopes"),
+        .def("forward", &forward, nb::arg("form"), nb::arg("training"), nb::arg("threads"))
+        .def("backward", &backward, nb::arg("output"), nb::arg("saved"), nb::arg("slopes"),
              nb::arg("needs"), nb::arg("threads"))
+        .def("forward_both", &forward_both, nb::arg("other"), nb::arg("form"), nb::arg("training"),
+             nb::arg("threads"))
+        .def("backward_both", &backward_both, nb::arg("other"), nb::arg("own"), nb::arg("others"),
+             nb::arg("threads"))
         .def_prop_ro("total", &Given::total, "Number of tokens.");
 }
 

@@ -33,6 +33,12 @@ class Given:
     def backward(
         self, output: Any, saved: Any, slopes: Sequence[Any], needs: Sequence[bool], threads: int
     ) -> list[Any]: ...
+    def forward_both(
+        self, other: Given, form: Sequence[Sequence[int]], training: bool, threads: int
+    ) -> Any: ...
+    def backward_both(
+        self, other: Given, own: tuple[Any, ...], others: tuple[Any, ...], threads: int
+    ) -> tuple[list[Any], list[Any]]: ...
 
 class Direct:
     def __init__(

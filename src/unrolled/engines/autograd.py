@@ -99,6 +99,56 @@ class Sweeping(torch.autograd.Function):
         return None, *run_backward(job.given(tuple(tensors)), output, saved, grads, needs)
 
 
+class BothSweeping(torch.autograd.Function):
+    """Two sweeps over one input, one in each direction, as one node: the core may run them side by
+    side."""
+
+    @staticmethod
+    def forward(ctx: Any, jobs: tuple[Job, Job], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Of tokens, states and parameters of each: outputs, then final states of each."""
+        ctx.set_materialize_grads(False)
+        first, second = _shares(jobs, tensors)
+        (output, saved, final), (other, kept, ends) = (
+            jobs[0]
+            .given(first)
+            .forward_both(jobs[1].given(second), jobs[0].form, True, torch.get_num_threads())
+        )
+        ctx.jobs = jobs
+        ctx.save_for_backward(*tensors, output, saved, other, kept)
+        return output, other, *final, *ends
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        *tensors, output, saved, other, kept = ctx.saved_tensors
+        jobs = ctx.jobs
+        needs = _shares(jobs, ctx.needs_input_grad[1:])
+        shares = _shares(jobs, tuple(tensors))
+        count = len(jobs[0].form)
+        slopes = (grads[0], *grads[2 : 2 + count]), (grads[1], *grads[2 + count :])
+        if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
+            found = [_again(*some) for some in zip(jobs, shares, needs, slopes, strict=True)]
+        else:
+            one, two = (job.given(share) for job, share in zip(jobs, shares, strict=True))
+            found = [
+                *one.backward_both(
+                    two,
+                    (output, saved, slopes[0], needs[0]),
+                    (other, kept, slopes[1], needs[1]),
+                    torch.get_num_threads(),
+                )
+            ]
+        (tokens, *ours), (more, *others) = found
+        if tokens is not None and more is not None:
+            tokens = tokens + more
+        return None, more if tokens is None else tokens, *ours, *others
+
+
+def _shares(jobs: tuple[Job, Job], of: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What each of two sweeps has of tokens, then states and parameters of both."""
+    end = 1 + jobs[0].states + len(jobs[0].names)
+    return of[:end], (of[0], *of[end:])
+
+
 def _again(
     job: Job,
     tensors: tuple[Tensor, ...],

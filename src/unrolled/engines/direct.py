@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from unrolled import _core
 from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines.autograd import Job, Sweeping, make_job
+from unrolled.engines.autograd import BothSweeping, Job, Sweeping, make_job
 from unrolled.engines.choose import unobserved
 from unrolled.engines.core import Where, forced_build, load, recorded, settings_of
 from unrolled.engines.sweep import States
@@ -97,20 +97,26 @@ class Direct:
     def _train(
         self, values: Tensor, start: States, weights: list[Any], size: tuple[int, int, bool]
     ) -> tuple[Tensor, States]:
-        outputs: list[Tensor] = []
+        jobs = self._jobs(size, len(start))
+        if len(jobs) == 1:
+            output, *ends = Sweeping.apply(jobs[0], values, *start, *_present(weights))
+            return output, tuple(ends)
         final: list[tuple[Tensor, ...]] = []
-        each, alone = len(self.ways[0].names), len(self.ways) == 1
-        for index, job in enumerate(self._jobs(size, len(start))):
-            own = [p for p in weights[each * index : each * (index + 1)] if p is not None]
-            states = start if alone else [state[index : index + 1] for state in start]
-            output, *ends = Sweeping.apply(job, values, *states, *own)
-            outputs.append(output)
-            final.append(tuple(ends))
-            if len(outputs) == self.directions:
-                values = output if self.directions == 1 else _merge(outputs, self.spec.merge)
-                outputs = []
-        if alone:
-            return values, final[0]
+        each = len(self.ways[0].names)
+        shares = [
+            (*(s[k : k + 1] for s in start), *_present(weights[each * k : each * (k + 1)]))
+            for k in range(len(jobs))
+        ]
+        for k in range(0, len(jobs), self.directions):
+            if self.directions == 1:
+                values, *ends = Sweeping.apply(jobs[k], values, *shares[k])
+                final.append(tuple(ends))
+                continue
+            pair = tuple(jobs[k : k + 2])
+            output, other, *ends = BothSweeping.apply(pair, values, *shares[k], *shares[k + 1])
+            half = len(ends) // 2
+            final += tuple(ends[:half]), tuple(ends[half:])
+            values = _merge([output, other], self.spec.merge)
         return values, tuple(torch.cat(parts) for parts in zip(*final, strict=True))
 
     def _jobs(self, size: tuple[int, int, bool], states: int) -> list[Job]:
@@ -159,6 +165,10 @@ def _ways(spec: Spec) -> tuple[_Way, ...]:
         program = load(found.text, place.sizes.H, place.sizes.P)
         ways.append(_Way(program, full, plain, place.reverse, place.sizes.I))
     return tuple(ways)
+
+
+def _present(weights: list[Any]) -> list[Any]:
+    return [p for p in weights if p is not None]
 
 
 def _merge(outputs: list[Tensor], merge: str) -> Tensor:
