@@ -42,16 +42,24 @@ public:
     // Forward as training has it, then backward, which knows no final states and may not touch what
     // forward wrote.
     void train(const unrolled::Build& build) {
-        arrays_.push_back(std::make_unique<Guarded<T>>(size(p_.total * p_.program.saved_pitch)));
-        Guarded<T>& saved = *arrays_.back();
-        call_.saved = saved.data();
+        begin();
         forward(build);
-        if (p_.program.saved_whole) saved_written_ = !has_poison(saved);
-        for (auto& array : arrays_) array->keep();
-        for (T*& state : call_.final) state = nullptr;
-        aim();
+        turn();
         if constexpr (sizeof(T) == sizeof(float)) build.backward_float(gradients_);
         else build.backward_double(gradients_);
+    }
+
+    // Two at once.
+    static void train(const unrolled::Build& build, Run& a, Run& b) {
+        a.begin();
+        b.begin();
+        if constexpr (sizeof(T) == sizeof(float)) build.forward_both_float(a.call_, b.call_);
+        else build.forward_both_double(a.call_, b.call_);
+        a.turn();
+        b.turn();
+        if constexpr (sizeof(T) == sizeof(float))
+            build.backward_both_float(a.gradients_, b.gradients_);
+        else build.backward_both_double(a.gradients_, b.gradients_);
     }
 
     Results results() {
@@ -77,6 +85,20 @@ private:
         std::string name;
         Guarded<T>* array;
     };
+
+    void begin() {
+        arrays_.push_back(std::make_unique<Guarded<T>>(size(p_.total * p_.program.saved_pitch)));
+        saved_ = arrays_.back().get();
+        call_.saved = saved_->data();
+    }
+
+    // Between forward and backward.
+    void turn() {
+        if (p_.program.saved_whole) saved_written_ = !has_poison(*saved_);
+        for (auto& array : arrays_) array->keep();
+        for (T*& state : call_.final) state = nullptr;
+        aim();
+    }
 
     static std::size_t size(Index count) { return static_cast<std::size_t>(count); }
 
@@ -136,6 +158,7 @@ private:
     std::vector<std::unique_ptr<Guarded<T>>> arrays_;
     std::vector<std::unique_ptr<Guarded<Index>>> indices_;
     std::vector<Out> outs_;
+    Guarded<T>* saved_ = nullptr;
     bool saved_written_ = true;
 };
 

@@ -75,6 +75,15 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
                                 label + ": " + wanted[k].name + " on " + std::to_string(threads) +
                                     " threads");
     }
+    Run<T> first(problem, 2), second(problem, 2);
+    Run<T>::train(*subject.build, first, second);
+    for (Run<T>* run : {&first, &second}) {
+        subject.checks.that(run->fault().empty(), label + ": two at once: " + run->fault());
+        const Results found = run->results();
+        for (std::size_t k = 0; k < wanted.size(); ++k)
+            subject.checks.that(same_bits(one[k].values, found[k].values),
+                                label + ": two at once: " + wanted[k].name);
+    }
     Run<T> run(problem, 2);
     run.forward(*subject.build);
     subject.checks.that(run.fault().empty(), label + ": inference: " + run.fault());
