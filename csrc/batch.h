@@ -17,9 +17,9 @@ constexpr double kWorthWaking = 1.2e6;
 constexpr double kWorthMeeting = 1e5;
 
 // A second-level cache, roughly: weights beyond it are better read by one thread each, unless every
-// thread has many rows to use them for.
+// thread has some rows to use them for, and as many as the others or many.
 constexpr Index kCache = 768 * 1024;
-constexpr Index kManyRows = 16;
+constexpr Index kSomeRows = 8, kManyRows = 16;
 
 template <class T>
 class Batch {
@@ -68,7 +68,7 @@ public:
         for (const Product& p : program.products) weights += p.parts * p.width * p.source;
         const Index tiles = divide_up(call.N, kTall);
         const bool uneven = 4 * tiles < 3 * round_up(tiles, threads);
-        const bool few = call.N < kManyRows * threads;
+        const bool few = call.N < (tiles % threads ? kManyRows : kSomeRows) * threads;
         return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
     }
 

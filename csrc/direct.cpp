@@ -5,17 +5,20 @@
 #include "direct.h"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "tensors.h"
 
 namespace unrolled {
 namespace {
 
-// One sweep: its program, the names of its parameters in the core's order (None where one is absent).
+// One sweep: its program, the names and shapes of its parameters in the core's order (None where one is
+// absent).
 struct Way {
     nb::object held;
     const Program* program;
     nb::tuple names;
+    std::vector<std::vector<Index>> shapes;
     bool reverse;
     Index I;
 };
@@ -31,7 +34,8 @@ public:
             const nb::tuple parts = nb::cast<nb::tuple>(way);
             const nb::object held = parts[0];
             ways_.push_back({held, nb::cast<const Program*>(held), nb::cast<nb::tuple>(parts[1]),
-                             nb::cast<bool>(parts[2]), nb::cast<Index>(parts[3])});
+                             nb::cast<std::vector<std::vector<Index>>>(parts[2]),
+                             nb::cast<bool>(parts[3]), nb::cast<Index>(parts[4])});
         }
         for (nb::handle width : widths) widths_.push_back(whole(width));
     }
@@ -50,8 +54,8 @@ public:
         if (!start(hx, f, states)) return nb::none();
         Weights weights;  // those of this call: another thread may be in another one
         for (const Way& way : ways_)
-            for (nb::handle name : way.names)
-                if (!add(name, parameters, f, weights)) return nb::none();
+            for (std::size_t k = 0; k < way.shapes.size(); ++k)
+                if (!add(way.names[k], way.shapes[k], parameters, f, weights)) return nb::none();
         if (grad && wanted(input, states, weights)) return wanting(states, weights);
         return run(input, states, weights, f, build);
     }
@@ -135,7 +139,8 @@ private:
                call(x, names().is_contiguous).is(Py_True);
     }
 
-    bool add(nb::handle name, const nb::dict& parameters, const Form& f, Weights& weights) const {
+    bool add(nb::handle name, const std::vector<Index>& shape, const nb::dict& parameters,
+             const Form& f, Weights& weights) const {
         if (name.is_none()) {
             weights.push_back({});
             return true;
@@ -143,7 +148,8 @@ private:
         PyObject* const found = PyDict_GetItemWithError(parameters.ptr(), name.ptr());
         if (!found) return PyErr_Occurred() ? throw nb::python_error() : false;
         const nb::handle p = found;
-        if (!(p.type().is(parameter_) || is_tensor(p)) || !plain(p, f)) return false;
+        if (!(p.type().is(parameter_) || is_tensor(p)) || !plain(p, f) || shape_of(p) != shape)
+            return false;
         weights.push_back(nb::borrow(p));
         return true;
     }

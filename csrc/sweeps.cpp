@@ -33,6 +33,14 @@ public:
             throw std::invalid_argument("parameters: wanted a place for each array of the program");
         for (Index k : parameters_)
             if (k >= count) throw std::invalid_argument("parameters: a tensor that is not there");
+        for (const nb::object& tensor : tensors_)
+            if (whole(get(tensor, names().itemsize)) != (wide_ ? 8 : 4))
+                throw std::runtime_error("tensors: wanted all in float32, or all in float64");
+        check_weight(0, p.x_parts * p.x_width, shape_of(tokens()).back());
+        for (std::size_t k = 0; k < p.products.size(); ++k) {
+            const Product& q = p.products[k];
+            check_weight(k + 1, q.parts * q.width, q.source);
+        }
     }
 
     // What one run needs and makes; `made` is for the caller.
@@ -106,6 +114,19 @@ public:
     }
 
 private:
+    // That a product's weight is a matrix [rows, columns]: numbers alone do not tell it from [columns,
+    // rows].
+    void check_weight(std::size_t product, Index rows, Index columns) const {
+        const Index k = parameters_[2 * product];
+        if (k < 0) return;
+        const std::vector<Index> shape = shape_of(tensors_[k]);
+        if (shape == std::vector<Index>{rows, columns}) return;
+        std::string found;
+        for (Index size : shape) found += (found.empty() ? "" : ", ") + std::to_string(size);
+        throw std::runtime_error("weight: wanted shape [" + std::to_string(rows) + ", " +
+                                 std::to_string(columns) + "], got [" + found + "]");
+    }
+
     const nb::object& tokens() const { return tensors_[0]; }
     bool full() const { return total() == place_[2]; }
 

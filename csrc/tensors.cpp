@@ -19,7 +19,8 @@ const Names& names() {
                                 intern("is_cpu"),        intern("is_contiguous"),
                                 intern("contiguous"),    intern("data_ptr"),
                                 intern("numel"),         intern("requires_grad"),
-                                intern("new_empty_strided"), intern("new_zeros")};
+                                intern("new_empty_strided"), intern("new_zeros"),
+                                intern("itemsize")};
     return known;
 }
 

@@ -32,7 +32,7 @@ inline Index whole(nb::handle number) {
 // Names of what is asked of a tensor; one set for the life of the module.
 struct Names {
     PyObject *shape, *dtype, *is_cpu, *is_contiguous, *contiguous, *data_ptr, *numel, *requires_grad,
-        *new_empty, *new_zeros;
+        *new_empty, *new_zeros, *itemsize;
 };
 const Names& names();
 

@@ -199,6 +199,20 @@ def test_a_damaged_program_is_refused(change: Callable[[str], str], message: str
         _core.Program(change(TEXT), 4, 4)
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_weights_that_were_changed_behind_the_layer_s_back_are_refused(grad: bool) -> None:
+    x = torch.randn(3, 2, 4)
+    with torch.set_grad_enabled(grad):
+        layer = nn.LSTM(4, 5)
+        layer.weight_ih_l0.data = torch.randn(4, 20)
+        with pytest.raises(RuntimeError, match=r"wanted shape \[20, 4\], got \[4, 20\]"):
+            layer(x)
+        layer = nn.LSTM(4, 5)
+        layer.weight_hh_l0.data = layer.weight_hh_l0.data.double()
+        with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+            layer(x)
+
+
 def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     a = torch.zeros(1000)

@@ -199,3 +199,17 @@ def test_auxiliary_inputs_and_flat_values_are_refused() -> None:
         OP(x[0], *arguments(layer, x)[1:])
     with pytest.raises(ValueError, match="not a program of version 1"):
         OP(*given[:5], "hello", *given[6:11], [], *given[12:])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_tensors_of_several_or_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+    """The core would read beyond their ends."""
+    layer, x = LAYERS["lstm"](), input_for({}).float()
+    given = arguments(layer, x)
+    given[1] = [state.float() for state in given[1]]
+    OP(*given)
+    for place in (0, 1, 3):
+        wrong = list(given)
+        wrong[place] = x.to(dtype) if place == 0 else [t.to(dtype) for t in given[place]]
+        with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+            OP(*wrong)

@@ -43,7 +43,7 @@ class Given:
 class Direct:
     def __init__(
         self,
-        ways: list[tuple[Program, tuple[str | None, ...], bool, int]],
+        ways: list[tuple[Program, tuple[str | None, ...], list[tuple[int, ...]], bool, int]],
         widths: list[int],
         cell: dict[str, Any],
         kinds: tuple[type, type],

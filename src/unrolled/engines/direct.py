@@ -41,6 +41,7 @@ class _Way:
     program: _core.Program
     names: tuple[str | None, ...]
     plain: tuple[str | None, ...]  # the same without the suffix of the sweep
+    shapes: list[tuple[int, ...]]
     reverse: bool
     input_size: int
 
@@ -57,7 +58,10 @@ class Direct:
         self.jobs: dict[Any, list[Job]] = {}
         merge = None if self.directions == 1 else partial(_merge, merge=spec.merge)
         self.core = _core.Direct(
-            [(way.program, way.names, way.reverse, way.input_size) for way in self.ways],
+            [
+                (way.program, way.names, way.shapes, way.reverse, way.input_size)
+                for way in self.ways
+            ],
             list(spec.state_widths),
             vars(spec.cell),
             (Tensor, torch.nn.Parameter),
@@ -163,7 +167,8 @@ def _ways(spec: Spec) -> tuple[_Way, ...]:
         plain = tuple(name if name in shapes else None for name in (*names, *cell.vectors))
         full = tuple(None if name is None else name + place.suffix for name in plain)
         program = load(found.text, place.sizes.H, place.sizes.P)
-        ways.append(_Way(program, full, plain, place.reverse, place.sizes.I))
+        sizes = [() if name is None else tuple(shapes[name].shape) for name in plain]
+        ways.append(_Way(program, full, plain, sizes, place.reverse, place.sizes.I))
     return tuple(ways)
 
 
