@@ -49,6 +49,19 @@ def _with(**settings: Any) -> Cell:
         (lambda: _with(spec=torch.nn.Linear(4, 4)), "a module cannot be called 'spec'"),
         (lambda: _make(act=torch.nn.Tanh()), "act stands on the class"),
         (lambda: Cell, "cell Cell defines no step"),
+        (lambda: _make(widths={"h": "X"}), "widths: h must be I, H, P or a positive int, got 'X'"),
+        (
+            lambda: _make(prepare=lambda self, parameters: None),
+            "cell Bad: prepare must return parameters by name, got None",
+        ),
+        (
+            lambda: _make(prepare=lambda self, parameters: parameters["none"]),
+            "cell Bad: prepare fails: KeyError: 'none'",
+        ),
+        (
+            lambda: _make(step=lambda self, x, h, state: x / (0 // 0)),
+            "cell Bad: step fails on states of widths \\(4,\\): ZeroDivisionError",
+        ),
     ],
 )
 def test_a_malformed_cell_is_refused_by_name(make: Callable[[], Any], message: str) -> None:

@@ -7,15 +7,14 @@ the cell's own; σ is the logistic sigmoid and ⊙ multiplies unit by unit. A ga
 feed has two biases, as in torch.nn; papers write their sum.
 """
 
+from unrolled.cells.bound import BoundCell, check_step
 from unrolled.cells.classic import GRU, LSTM, RNN
 from unrolled.cells.declaration import (
-    BoundCell,
     Cell,
     CellError,
     ParameterSpec,
     Sizes,
     check_cell,
-    check_step,
     product,
     vector,
 )
