@@ -1,8 +1,7 @@
-// The sweep backward: the derived program from the last step to the first, and chunk by chunk the
-// gradients of weights, biases and inputs from the slopes of the products.
+// The sweep backward: the derived program from the last step to the first.
 #pragma once
 
-#include "batch.h"
+#include "sums.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -12,9 +11,9 @@ class Backward {
 public:
     // On at most so many threads.
     Backward(const Gradients<T>& g, Index limit)
-        : g_(g), call_(*g.call), batch_(call_, limit), p_(*call_.program), threads_(batch_.threads(p_.back)),
-          units_(batch_.by_units(p_.back, threads_)), fixtures_(p_, p_.back, call_),
-          barrier_(threads_) {
+        : g_(g), call_(*g.call), batch_(call_, limit), p_(*call_.program),
+          threads_(batch_.threads(p_.back)), units_(batch_.by_units(p_.back, threads_)),
+          fixtures_(p_, p_.back, call_), barrier_(threads_), token_sums_(g, batch_) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call_.N, kTall)));
         batch_.share_rows(threads_);
         steps_ = least(call_.T_steps, most<Index>(1, kChunk / most<Index>(1, call_.N)));
@@ -23,11 +22,8 @@ public:
         make_matrices();
         make_states();
         aim();
-        const Index tokens = steps_ * call_.N;
-        space_ = least(tokens, kChunk) * (widest_slope() + (kTallVectors + 1) * lanes<T>);
-        space_ = round_up(most(space_, 8 * kTall * pitch(call_.I)), 16);
-        work_ = Buffer<T>(threads_ * space_);
-        pointers_ = Buffer<const T*>(threads_ * most(tokens, call_.N));
+        token_sums_.begin(threads_, steps_, slopes_.data(), ld_, starts_, sources_);
+        pointers_ = Buffer<const T*>(threads_ * call_.N);
         machines_.reserve(threads_);
         for (Index k = 0; k < threads_; ++k) {
             machines_.emplace_back(p_, p_.back);
@@ -44,59 +40,24 @@ public:
 private:
     static constexpr int kOutput = -2;
 
-    // The matrix of a transposed product: its rows are the product's outputs, part by part, and a
-    // row of slopes has those of each part somewhere.
-    Matrix<T> transposed(const T* W, const std::vector<int>& parts, Index width, Index columns,
-                         Index rows, Index total) {
-        Index count = 0;
-        for (int node : parts) count += node >= 0;
-        Buffer<Segment> segments(count);
-        count = 0;
-        for (std::size_t part = 0; part < parts.size(); ++part)
-            if (parts[part] >= 0)
-                segments[count++] = {slope_at(parts[part]), width, 0,
-                                     static_cast<Index>(part) * width};
-        return make_transposed(W, columns, static_cast<Index>(parts.size()) * width,
-                               static_cast<Buffer<Segment>&&>(segments), rows, total);
-    }
-
     void make_matrices() {
         matrices_ = std::vector<Matrix<T>>(p_.products.size());
         results_ = std::vector<Buffer<T>>(p_.products.size());
         sources_ = std::vector<Buffer<T>>(p_.products.size());
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
-            matrices_[k] = transposed(call_.products[k].weight, p_.grad_products[k], q.width,
+            matrices_[k] = transposed(p_, call_.products[k].weight, p_.grad_products[k], q.width,
                                       q.source, tile_rows(), call_.total);
             results_[k] = zeros<T>(call_.N * pitch(q.source));
-            if (!source_is_state(k) && g_.grad_weights[k + 1])
+            if (!source_is_state(p_, k) && g_.grad_weights[k + 1])
                 sources_[k] = zeros<T>(steps_ * call_.N * pitch(q.source));
             zero_width_ = most(zero_width_, q.source);
         }
-        if (g_.grad_tokens)
-            input_back_ = transposed(call_.input.weight, p_.grad_x, p_.x_width, call_.I,
-                                     steps_ * call_.N, call_.total);
-        zeros_ = zeros<T>(pitch(most(zero_width_, call_.I)));
+        zeros_ = zeros<T>(pitch(zero_width_));
     }
 
     Index tile_rows() const {
         return units_ ? call_.N : batch_.most_rows();
-    }
-
-    bool source_is_state(std::size_t k) const {
-        return p_.nodes[p_.sources[k]].leaf == Leaf::state;
-    }
-
-    Index slope_at(int node) const {
-        for (std::size_t k = 0; k < p_.slopes.size(); ++k)
-            if (p_.slopes[k] == node) return p_.slope_at[k];
-        return -1;
-    }
-
-    Index widest_slope() const {
-        Index w = p_.x_width;
-        for (const Product& q : p_.products) w = most(w, q.width);
-        return w;
     }
 
     // Gradients that come from later steps start as those of the ends; starts are rows of zeros or
@@ -196,7 +157,7 @@ private:
                 for (Index k = me; k < threads_; k += count)
                     sweep_chunk(batch_.part(false, k, threads_), k, start, end);
             barrier_.wait(me, count);
-            gather(me, count, start, end, c == chunks - 1);
+            token_sums_.add(me, count, start, end, c == chunks - 1);
             barrier_.wait(me, count);
         }
         if (me > 0) return;
@@ -211,10 +172,7 @@ private:
             divide(matrices_[k], units_, me, count, [&](Index a, Index b) {
                 pack_transposed(matrices_[k], call_.products[k].weight, a, b);
             });
-        if (g_.grad_tokens)
-            divide(input_back_, false, me, count, [&](Index a, Index b) {
-                pack_transposed(input_back_, call_.input.weight, a, b);
-            });
+        token_sums_.pack_own(me, count);
     }
 
     void sweep_chunk(const Part& part, Index me, Index start, Index end) {
@@ -232,7 +190,7 @@ private:
     void step(Machine<T>& machine, const Part& part, Index me, Index t, Index start) {
         for (std::size_t k = 0; k < p_.states.size(); ++k) seed(part, k, t);
         place(machine, part, t, start);
-        const T** pointers = pointers_.data() + me * (pointers_.count() / threads_);
+        const T** pointers = pointers_.data() + me * call_.N;
         T* const rows = slopes(t, start);
         for (std::size_t f = 0; f < p_.back.phases.size(); ++f) {
             const Phase& phase = p_.back.phases[f];
@@ -376,91 +334,6 @@ private:
             for (Index u = 0; u < w; ++u) g_.grad_vectors[k][u] += sums_[k][n * pitch(w) + u];
     }
 
-    // Gradients that sum over tokens, from one chunk; threads share the rows of each.
-    void gather(Index me, Index count, Index start, Index end, bool first) {
-        const Index tokens = batch_.offset(end) - batch_.offset(start);
-        const T** pointers = pointers_.data() + me * (pointers_.count() / threads_);
-        T* const space = work_.data() + me * space_;
-        if (g_.grad_weights[0] || g_.grad_biases[0]) {
-            Index i = 0;
-            for (Index t = start; t < end; ++t)
-                for (Index n = 0; n < call_.size(t); ++n)
-                    pointers[i++] = call_.tokens + batch_.row(t, n) * call_.I;
-            weights(p_.grad_x, p_.x_width, call_.I, pointers, tokens, g_.grad_weights[0],
-                    g_.grad_biases[0], {0, 0, me, count}, space, first);
-        }
-        for (std::size_t k = 0; k < p_.products.size(); ++k) {
-            if (!g_.grad_weights[k + 1] && !g_.grad_biases[k + 1]) continue;
-            point_at_sources(k, start, end, pointers);
-            weights(p_.grad_products[k], p_.products[k].width, p_.products[k].source, pointers,
-                    tokens, g_.grad_weights[k + 1], g_.grad_biases[k + 1], {0, 0, me, count}, space,
-                    first);
-        }
-        if (g_.grad_tokens) send_back(me, count, start, end, pointers, space);
-    }
-
-    // What a product multiplied, token by token.
-    void point_at_sources(std::size_t k, Index start, Index end, const T** pointers) {
-        if (!g_.grad_weights[k + 1]) return;
-        const Index w = p_.products[k].source;
-        const int state = p_.nodes[p_.sources[k]].key;
-        Index i = 0;
-        for (Index t = start; t < end; ++t)
-            for (Index n = 0; n < call_.size(t); ++n, ++i) {
-                if (!source_is_state(k)) pointers[i] = sources_[k].data() + i * pitch(w);
-                else if (t == 0) pointers[i] = starts_[state].data() + n * pitch(w);
-                else if (state == 0) pointers[i] = call_.output + batch_.row(t - 1, n) * w;
-                else
-                    pointers[i] = call_.saved + (batch_.offset(t - 1) + n) * p_.saved_pitch +
-                                  p_.saved_at[p_.stored.size() + state - 1];
-            }
-    }
-
-    void weights(const std::vector<int>& parts, Index width, Index K, const T* const* S,
-                 Index tokens, T* weight, T* bias, const Part& part, T* space, bool first) {
-        const Index blocks = divide_up(width, kTall);
-        const Index m0 = least(width, blocks * part.me / part.count * kTall);
-        const Index m1 = least(width, blocks * (part.me + 1) / part.count * kTall);
-        for (std::size_t k = 0; k < parts.size(); ++k) {
-            T* const rows = weight ? weight + static_cast<Index>(k) * width * K : nullptr;
-            T* const sums = bias ? bias + static_cast<Index>(k) * width : nullptr;
-            if (first && sums) clear(sums + m0, m1 - m0);
-            if (parts[k] < 0) {
-                if (first && rows) clear(rows + m0 * K, (m1 - m0) * K);
-                continue;
-            }
-            const T* D = slopes_.data() + slope_at(parts[k]);
-            for (Index i = 0; rows && i < most<Index>(tokens, 1); i += kChunk)
-                weight_gradient(D + i * ld_, ld_, m0, m1, S + i, K, least(kChunk, tokens - i), rows,
-                                first && i == 0, space);
-            if (sums)
-                for (Index i = 0; i < tokens; ++i)
-                    for (Index m = m0; m < m1; ++m) sums[m] += D[i * ld_ + m];
-        }
-    }
-
-    // Gradients of the inputs: slopes times the input's weights, token by token.
-    void send_back(Index me, Index count, Index start, Index end, const T** pointers, T* space) {
-        const Index tokens = batch_.offset(end) - batch_.offset(start);
-        const Index tiles = divide_up(tokens, kTall), ld = pitch(call_.I);
-        const Index from = least(tokens, tiles * me / count * kTall);
-        const Index to = least(tokens, tiles * (me + 1) / count * kTall);
-        for (Index i = from; i < to; ++i) pointers[i] = slopes_.data() + i * ld_;
-        const Share all{0, input_back_.shape.groups()};
-        Index t = start, n = from;
-        while (t < end && n >= call_.size(t)) n -= call_.size(t++);
-        const Index block = most<Index>(kTall, space_ / ld / kTall * kTall);
-        for (Index i = from; i < to; i += block) {
-            const Index some = least(block, to - i);
-            multiply(pointers + i, some, input_back_, all,
-                     Target<T>{nullptr, 0, space, ld, zeros_.data()});
-            for (Index k = 0; k < some; ++k) {
-                copy(g_.grad_tokens + batch_.row(t, n) * call_.I, space + k * ld, call_.I);
-                for (++n; t < end && n >= call_.size(t); ++t) n = 0;
-            }
-        }
-    }
-
     const Gradients<T>& g_;
     const Call<T>& call_;
     Batch<T> batch_;
@@ -469,11 +342,11 @@ private:
     bool units_;
     Fixtures<T> fixtures_;
     Barrier barrier_;
-    Index steps_ = 0, ld_ = 0, space_ = 0, zero_width_ = 0;
-    Matrix<T> input_back_;
+    TokenSums<T> token_sums_;
+    Index steps_ = 0, ld_ = 0, zero_width_ = 0;
     std::vector<Matrix<T>> matrices_;
     std::vector<Buffer<T>> results_, sources_, later_, seeds_, starts_, sums_;
-    Buffer<T> slopes_, outputs_, zeros_, work_;
+    Buffer<T> slopes_, outputs_, zeros_;
     Buffer<const T*> pointers_;
     Buffer<Index> slope_;  // by node: its column in a row of slopes, if it is made there
     Buffer<int> state_;    // the state whose gradient it is made as
