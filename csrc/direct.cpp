@@ -26,9 +26,10 @@ struct Way {
 class Direct {
 public:
     Direct(nb::list ways, nb::list widths, nb::dict cell, nb::tuple kinds, nb::tuple dtypes,
-           nb::tuple watchers, nb::object merge)
+           nb::tuple watchers, nb::object merge, bool step)
         : tensor_(kinds[0]), parameter_(kinds[1]), single_(dtypes[0]), double_(dtypes[1]),
-          watchers_(watchers), merge_(merge), cell_(cell) {
+          watchers_(watchers), merge_(merge), cell_(cell),
+          step_(step) {
         each_setting([this](PyObject* value) { settings_.push_back(nb::borrow(value)); });
         for (nb::handle way : ways) {
             const nb::tuple parts = nb::cast<nb::tuple>(way);
@@ -99,17 +100,22 @@ private:
         return same && count == settings_.size();
     }
 
+    std::vector<Index> state_shape(const Form& f, std::size_t k) const {
+        if (step_) return {f.N, widths_[k]};
+        return {static_cast<Index>(ways_.size()), f.N, widths_[k]};
+    }
+
     bool is_tensor(nb::handle x) const { return x.type().is(tensor_); }
 
     bool true_of(nb::handle x, nb::handle name) const { return get(x, name).is(Py_True); }
 
     bool enter(nb::handle input, Form& f) const {
         if (!is_tensor(input)) return false;
-        const std::vector<Index> shape = shape_of(input);
-        if (shape.size() != 3) return false;
-        f.T = shape[0];
-        f.N = shape[1];
-        f.I = shape[2];
+        std::vector<Index> shape = shape_of(input);
+        if (shape.size() != (step_ ? 2 : 3)) return false;
+        f.T = step_ ? 1 : shape[0];
+        f.N = shape[shape.size() - 2];
+        f.I = shape.back();
         f.dtype = get(input, names().dtype);
         f.wide = f.dtype.is(double_);
         return (f.wide || f.dtype.is(single_)) && true_of(input, names().is_cpu);
@@ -128,8 +134,7 @@ private:
         if (states.size() != widths_.size()) return false;
         for (std::size_t k = 0; k < states.size(); ++k) {
             if (!is_tensor(states[k]) || !plain(states[k], f)) return false;
-            const std::vector<Index> wanted{static_cast<Index>(ways_.size()), f.N, widths_[k]};
-            if (shape_of(states[k]) != wanted) return false;
+            if (shape_of(states[k]) != state_shape(f, k)) return false;
         }
         return true;
     }
@@ -177,7 +182,7 @@ private:
         nb::object final = own(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
         std::vector<Index> begins, ends;
         for (std::size_t k = 0; k < widths_.size(); ++k) {
-            nb::object end = empty(values, {L, f.N, widths_[k]});
+            nb::object end = empty(values, state_shape(f, k));
             ends.push_back(address(end));
             PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
             begins.push_back(states.empty() ? 0 : address(states[k]));
@@ -220,6 +225,7 @@ private:
     nb::tuple watchers_;
     nb::object merge_;
     nb::dict cell_;
+    bool step_;  // one step: no dimension of time, nor of layers
     std::vector<nb::object> settings_;
     std::vector<Way> ways_;
     std::vector<Index> widths_;
@@ -229,9 +235,10 @@ private:
 
 void bind_direct(nb::module_& m) {
     nb::class_<Direct>(m, "Direct", "A layer's stack without gradient, from its tensors.")
-        .def(nb::init<nb::list, nb::list, nb::dict, nb::tuple, nb::tuple, nb::tuple, nb::object>(),
+        .def(nb::init<nb::list, nb::list, nb::dict, nb::tuple, nb::tuple, nb::tuple, nb::object,
+                      bool>(),
              nb::arg("ways"), nb::arg("widths"), nb::arg("cell"), nb::arg("kinds"), nb::arg("dtypes"), nb::arg("watchers"),
-             nb::arg("merge").none())
+             nb::arg("merge").none(), nb::arg("step"))
         .def("__call__", &Direct::operator(), nb::arg("input").none(), nb::arg("hx").none(),
              nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
              nb::arg("threads"));

@@ -148,7 +148,11 @@ void execute(int op, const Tile<T>& d, const Operand<T>* a) {
 template <class T>
 T reduce(const T* p, Index w, bool mean) {
     double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    for (Index i = 0; i < w; ++i) sums[i % 8] += static_cast<double>(p[i]);
+    Index i = 0;
+    for (; i + 8 <= w; i += 8)
+#pragma GCC unroll 8
+        for (int lane = 0; lane < 8; ++lane) sums[lane] += static_cast<double>(p[i + lane]);
+    for (int lane = 0; i < w; ++i, ++lane) sums[lane] += static_cast<double>(p[i]);
     double total = 0;
     for (double s : sums) total += s;
     return static_cast<T>(mean ? total / static_cast<double>(w) : total);

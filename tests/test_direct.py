@@ -1,5 +1,6 @@
 """The shortest way gives the same bits as the usual one, and knows when it is not the one to go."""
 
+import contextlib
 import copy
 import pickle
 from typing import Any
@@ -177,3 +178,52 @@ def test_layers_are_copied_and_pickled_after_it(taken: list[bool]) -> None:
         wanted = layer(x)[0]
         for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
             assert torch.equal(other(x)[0], wanted)
+
+
+CELLS = {
+    "rnn": lambda: nn.RNNCell(5, 7),
+    "gru": lambda: nn.GRUCell(5, 7, bias=False),
+    "lstm": lambda: nn.LSTMCell(5, 7),
+    "peephole": lambda: nn.RecurrentCell(cells.PeepholeLSTM, 5, 7),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("N", [1, 9])
+def test_a_step_of_a_cell(
+    kind: str, given: bool, N: int, taken: list[bool], poisoned: None
+) -> None:
+    """Equal bits, with and without gradient; states without dimensions of layers or time."""
+    cell = CELLS[kind]()
+    x = torch.randn(N, 5, requires_grad=True)
+    start = tuple(torch.randn(N, w, requires_grad=True) for w in cell.spec.state_widths)
+    hx = None if not given else start if len(start) > 1 else start[0]
+    leaves = [x, *cell.parameters(), *(start if given else ())]
+    found = []
+    for record in (False, True):
+        with contextlib.ExitStack() as stack:
+            if record:
+                stack.enter_context(engines.record())
+            with torch.no_grad():
+                plain = cell(x, hx)
+            ends = cell(x, hx)
+        ends, plain = ((e,) if isinstance(e, Tensor) else e for e in (ends, plain))
+        assert all(torch.equal(a, b) for a, b in zip(ends, plain, strict=True))
+        slopes = [torch.cos(torch.arange(end.numel())).view_as(end) for end in ends]
+        found.append([*plain, *torch.autograd.grad(ends, leaves, slopes)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert taken == [True, True, False, False]
+    assert [end.shape for end in plain] == [(N, width) for width in cell.spec.state_widths]
+
+
+def test_a_cell_that_was_called_can_be_copied(taken: list[bool]) -> None:
+    cell, x = nn.GRUCell(3, 4), torch.randn(2, 3)
+    wanted = cell(x)
+    for other in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+        assert torch.equal(other(x), wanted)
+    for bad in (x[:, :2], x.double()):
+        with pytest.raises((RuntimeError, ValueError)):
+            cell(bad)
+    assert cell(x[0]).shape == (4,)
+    assert taken == [True] * 3 + [False] * 3

@@ -50,6 +50,7 @@ class Direct:
         dtypes: tuple[Any, Any],
         watchers: tuple[Callable[[], Any], ...],
         merge: Callable[[list[Any]], Any] | None,
+        step: bool,
     ) -> None: ...
     def __call__(
         self,

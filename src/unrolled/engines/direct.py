@@ -47,13 +47,18 @@ class _Way:
 
 
 class Direct:
-    """The stack of a layer without dropout, on what needs no preparation."""
+    """The stack of a layer without dropout, on what needs no preparation.
 
-    def __init__(self, spec: Spec) -> None:
+    With ``step`` one step of a cell: input [N, I], states [N, width], parameters without the suffix
+    of a layer.
+    """
+
+    def __init__(self, spec: Spec, step: bool = False) -> None:
         self.spec = spec
+        self.step = step
         self.own = type(spec.cell).__module__.startswith("unrolled.cells.")
         self.settings = settings_of(spec.cell)
-        self.ways = _ways(spec)
+        self.ways = _ways(spec, step)
         self.directions = spec.num_directions
         self.jobs: dict[Any, list[Job]] = {}
         merge = None if self.directions == 1 else partial(_merge, merge=spec.merge)
@@ -68,12 +73,13 @@ class Direct:
             (torch.float32, torch.float64),
             _WATCHERS,
             merge,
+            step,
         )
 
     def __call__(
         self, input: Any, hx: Any, parameters: dict[str, Any], batch_first: bool
     ) -> tuple[Tensor, States] | None:
-        """Output and final states [L·D, N, width], or None: go the usual way.
+        """Output and final states, [L·D, N, width] or [N, width], or None: go the usual way.
 
         ``input`` and ``hx`` are what the user passed, ``parameters`` the layer's by full name.
         """
@@ -93,7 +99,7 @@ class Direct:
         )
         if type(found) is not list:
             return found
-        T, N = input.shape[:2]
+        T, N = (1, len(input)) if self.step else input.shape[:2]
         size = (N, T, True) if batch_first else (T, N, False)
         start, weights = found
         return self._train(input, start, weights, size)
@@ -131,11 +137,12 @@ class Direct:
         if len(self.jobs) >= 16:
             self.jobs.clear()
         T, N, batch_first = size
+        lead = () if self.step else (1,)
         jobs = []
         for way, place in zip(self.ways, self.spec.sweeps, strict=True):
             where = Where(T, N, T * N, *_strides(T, N, batch_first, way.reverse))
             names = [name for name in way.plain if name is not None]
-            jobs.append(make_job(self.spec.cell, place.sizes, where, names, states, (1,)))
+            jobs.append(make_job(self.spec.cell, place.sizes, where, names, states, lead))
         self.jobs[key] = jobs
         return jobs
 
@@ -150,7 +157,7 @@ def _differs(a: Any, b: Any) -> bool:
     return a is not b
 
 
-def _ways(spec: Spec) -> tuple[_Way, ...]:
+def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
     """None at all where the core has no program, or parameters are prepared in torch."""
     cell = spec.cell
     found = recorded(cell, spec.sizes(0).projected)
@@ -165,7 +172,8 @@ def _ways(spec: Spec) -> tuple[_Way, ...]:
         if any(name not in shapes for name in cell.vectors):
             return ()
         plain = tuple(name if name in shapes else None for name in (*names, *cell.vectors))
-        full = tuple(None if name is None else name + place.suffix for name in plain)
+        suffix = "" if step else place.suffix
+        full = tuple(None if name is None else name + suffix for name in plain)
         program = load(found.text, place.sizes.H, place.sizes.P)
         sizes = [() if name is None else tuple(shapes[name].shape) for name in plain]
         ways.append(_Way(program, full, plain, sizes, place.reverse, place.sizes.I))

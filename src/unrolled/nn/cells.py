@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import cells
-from unrolled.engines import Sweep, make_sweep, run_stack
+from unrolled.engines import Direct, Sweep, make_sweep, run_stack
 from unrolled.nn.arguments import as_cell
 from unrolled.nn.classic import activation
 from unrolled.nn.layout import Door, Form, States
@@ -34,6 +34,7 @@ class RecurrentCell(nn.Module):
     """
 
     weight_ih: Tensor
+    _direct: Direct | None = None
 
     def __init__(
         self,
@@ -88,6 +89,12 @@ class RecurrentCell(nn.Module):
         reset_state: Any = None,
     ) -> Any:
         """One step; see the class."""
+        if lengths is None and resets is None and reset_state is None:
+            if self._direct is None:
+                self._direct = Direct(self.spec, step=True)
+            found = self._direct(input, hx, self._parameters, False)
+            if found is not None:
+                return found[1] if len(found[1]) > 1 else found[1][0]
         door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         parameters = [self._own_parameters()]
         _, final = run_stack(self.spec, form.ragged, form.values, states, parameters, after_cut)
@@ -106,6 +113,10 @@ class RecurrentCell(nn.Module):
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._own_parameters()
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: nothing that is found anew at the next call."""
+        return {name: value for name, value in self.__dict__.items() if name != "_direct"}
 
     def extra_repr(self) -> str:
         """As torch.nn prints it."""
