@@ -3,6 +3,7 @@
 python benchmarks/everything.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 """
 
+import floor
 import grid
 import harness
 import latency
@@ -18,6 +19,7 @@ SECTIONS = {
     "ragged": ragged.rows,
     "published": published.rows,
     "latency": latency.rows,
+    "floor": floor.rows,
     "memory": memory.rows,
 }
 

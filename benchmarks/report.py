@@ -28,6 +28,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "ragged": ("A ragged batch, lengths 1..200", tables.ragged),
     "published": ("Published cells", tables.published),
     "latency": ("One call of one step without gradient", tables.latency),
+    "floor": ("Training of one step, and a node of autograd that only clones", tables.floor),
     "memory": ("Memory of a training step", tables.memory),
 }
 RATIOS = "Fastest peer's time / ours, in brackets torch's time / ours; ▼: we lose."

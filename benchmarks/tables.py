@@ -134,6 +134,15 @@ def latency(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def floor(rows: Sequence[Row]) -> str:
+    """Microseconds of a training step, and ours as a multiple of the floor."""
+    lines = [["µs", "torch", "jax", "floor", "ours", "ours / floor"]]
+    for r in rows:
+        times = [_time(r, who, 1e3) for who in ("torch", "jax", "floor", OURS)]
+        lines.append([r["name"], *times, f"{ms(r, OURS) / ms(r, 'floor'):.2f}"])
+    return table(lines)
+
+
 def memory(rows: Sequence[Row]) -> str:
     """MiB over the baseline."""
     lines = [["MiB over the baseline", "torch", "ours", "torch / ours"]]
