@@ -36,7 +36,7 @@ private:
 };
 
 // What a call says besides its arrays: T, N, I, the caller's rows, the plan of a dense batch (base,
-// step, next), threads; whether forward keeps what backward needs.
+// step, next), threads.
 struct Shape {
     Index T, N, I, rows, base, step, next, threads;
 };

@@ -73,12 +73,13 @@ public:
     }
 
     // Whether two such sweeps are better run on a thread each: one by itself would keep a single
-    // thread, its threads would have to meet, or each would have few rows.
+    // thread; or there are but two, which would have to meet, or have few rows each.
     bool apart(const Schedule& schedule) const {
         const double all = 2 * multiplications() * static_cast<double>(call.total);
         if (limit_ < 2 || all < kWorthWaking) return false;
         const Index alone = threads(schedule);
-        return alone == 1 || by_units(schedule, alone) || call.N < kManyRows * limit_;
+        if (alone == 1) return true;
+        return limit_ == 2 && (by_units(schedule, alone) || call.N < kManyRows * limit_);
     }
 
     // Sequences for each of so many threads: whole tiles of them, or of a ragged batch, whose first

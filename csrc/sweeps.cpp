@@ -33,9 +33,7 @@ public:
             throw std::invalid_argument("parameters: wanted a place for each array of the program");
         for (Index k : parameters_)
             if (k >= count) throw std::invalid_argument("parameters: a tensor that is not there");
-        for (const nb::object& tensor : tensors_)
-            if (whole(get(tensor, names().itemsize)) != (wide_ ? 8 : 4))
-                throw std::runtime_error("tensors: wanted all in float32, or all in float64");
+        for (const nb::object& tensor : tensors_) check_size(tensor);
         check_weight(0, p.x_parts * p.x_width, shape_of(tokens()).back());
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
@@ -81,6 +79,7 @@ public:
         Numbers& arrays = run.told.arrays;
         arrays.resize(arrays.size() + 2 * static_cast<std::size_t>(count));
         for (nb::handle slope : slopes) {
+            check_size(slope);
             run.held.push_back(slope.is_none() ? nb::none() : call(slope, names().contiguous));
             add_array(arrays, run.held.back());
         }
@@ -114,6 +113,12 @@ public:
     }
 
 private:
+    // That a number is as long as the kernels read it, None passes.
+    void check_size(nb::handle tensor) const {
+        if (!tensor.is_none() && whole(get(tensor, names().itemsize)) != (wide_ ? 8 : 4))
+            throw std::runtime_error("tensors: wanted all in float32, or all in float64");
+    }
+
     // That a product's weight is a matrix [rows, columns]: numbers alone do not tell it from [columns,
     // rows].
     void check_weight(std::size_t product, Index rows, Index columns) const {
@@ -136,10 +141,13 @@ private:
 
     // What both directions read, in the order of arrays.h.
     Numbers read(nb::handle output, nb::handle saved) const {
+        check_size(output);
+        check_size(saved);
         Numbers arrays;
         arrays.reserve(64);
-        for (nb::handle tensor : {nb::handle(counts_), nb::handle(table_), nb::handle(tokens()), output, saved})
-            add_array(arrays, tensor);
+        for (const nb::object* tensor : {&counts_, &table_, &tokens()}) add_array(arrays, *tensor);
+        add_array(arrays, output);
+        add_array(arrays, saved);
         for (Index k : parameters_) add_array(arrays, k < 0 ? nb::handle() : nb::handle(tensors_[k]));
         for (Index k = 0; k < static_cast<Index>(program_->states.size()); ++k)
             add_array(arrays, states_ > 0 ? nb::handle(tensors_[1 + k]) : nb::handle());

@@ -213,3 +213,13 @@ def test_tensors_of_several_or_other_dtypes_are_refused(dtype: torch.dtype) -> N
         wrong[place] = x.to(dtype) if place == 0 else [t.to(dtype) for t in given[place]]
         with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
             OP(*wrong)
+    output, finals, saved = OP(*given)
+    slope, ends = torch.ones_like(output), [torch.ones_like(end) for end in finals]
+    task = given[:-1]
+    back = torch.ops.unrolled.sweep_backward
+    back(*task, output, saved, slope, ends)
+    for tensors in ((output.to(dtype), saved, slope), (output, saved.to(dtype), slope)):
+        with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+            back(*task, *tensors, ends)
+    with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+        back(*task, output, saved, slope.to(dtype), ends)
