@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 import harness
+from checks import Results
 from harness import Row, Settings
 from latency import MORE
-from peers import Peer, available
+from peers import Peer
 from peers.layers import layer_peer
-from problems import CELLS, Case, Problem, make_case
+from problems import CELLS, Case, Problem
 
 SIZES = (64, 256)  # I = H
 QUICK_SIZES = (8,)
@@ -36,32 +37,24 @@ class Cloned(torch.autograd.Function):
         return tuple(tensor.clone() for tensor in ctx.saved_tensors)
 
 
-def make_floor(case: Case) -> Peer:
-    """The floor for a layer's tensors."""
-    leaves = [case.x, *case.layer.parameters()]
-    return layer_peer(case.layer, case.x, case.slope, True, lambda: Cloned.apply(*leaves))
+def make_floor(case: Case) -> dict[str, tuple[Peer, Results]]:
+    """The floor for a layer's tensors, whose gradients are themselves."""
+    own = {"input": case.x, **dict(case.layer.named_parameters())}
+    wanted = {name: tensor.detach().clone() for name, tensor in own.items()}
+
+    def run() -> Tensor:
+        cloned: Tensor = Cloned.apply(*own.values())
+        return cloned
+
+    return {"floor": (layer_peer(case.layer, case.x, case.slope, True, run), wanted)}
 
 
 def rows(settings: Settings) -> list[Row]:
     """T = N = 1."""
     plan = replace(settings.plan, rounds=MORE * settings.plan.rounds)
-    makers = available()[0]
-    made = []
-    for size in QUICK_SIZES if settings.quick else SIZES:
-        for cell in CELLS:
-            problem = Problem(cell, 1, 1, size, size, training=True)
-            if not settings.wants(problem.name):
-                continue
-            case = make_case(problem)
-            peers = {name: maker(case, settings.threads) for name, maker in makers.items()}
-            found = {name: peer for name, peer in peers.items() if peer is not None}
-            truths = dict.fromkeys(found, case.truth())
-            own = {"input": case.x, **dict(case.layer.named_parameters())}
-            truths["floor"] = {name: tensor.detach().clone() for name, tensor in own.items()}
-            found["floor"] = make_floor(case)
-            row = harness.measure(problem.name, found, truths, True, plan)
-            made.append({**row, **harness.describe_problem(case)})
-    return made
+    sizes = QUICK_SIZES if settings.quick else SIZES
+    problems = [Problem(cell, 1, 1, size, size, True) for size in sizes for cell in CELLS]
+    return harness.measure_problems(problems, replace(settings, plan=plan), make_floor)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,16 @@ def _section(name: str, rows: Rows, settings: Settings) -> bool:
     return True
 
 
-def measure_problems(problems: Sequence[Problem], settings: Settings) -> list[Row]:
-    """Each problem with every peer that is installed."""
+def nothing_more(case: Case) -> dict[str, tuple[Peer, Results]]:
+    return {}
+
+
+def measure_problems(
+    problems: Sequence[Problem],
+    settings: Settings,
+    more: Callable[[Case], Mapping[str, tuple[Peer, Results]]] = nothing_more,
+) -> list[Row]:
+    """Each problem with every peer that is installed, and ``more``, each with its own truth."""
     makers, skipped = available()
     for name, why in skipped.items():
         print(f"skipped {name}: {why}", flush=True)
@@ -119,6 +127,8 @@ def measure_problems(problems: Sequence[Problem], settings: Settings) -> list[Ro
             peers = {name: peer for name, peer in made.items() if peer is not None}
             wanted = case.truth()
             truths = dict.fromkeys(peers, wanted)
+            for name, (peer, truth) in more(case).items():
+                peers[name], truths[name] = peer, truth
             row = measure(problem.name, peers, truths, problem.training, settings.plan)
             rows.append({**row, **describe_problem(case)})
     return rows
