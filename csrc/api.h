@@ -135,7 +135,7 @@ struct Call {
     const T* tokens;                  // [rows, I]
     Weights<T> input;                 // [x_parts * x_width, I]
     std::vector<Weights<T>> products;
-    std::vector<const T*> vectors;    // [width]
+    std::vector<const T*> vectors;    // [width], null for zeros
     std::vector<const T*> initial;    // [N, width] by state; null: zeros
     T* output;                        // [rows, width of the first state], out
     std::vector<T*> final;            // [N, width] by state, out

@@ -110,7 +110,7 @@ Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backwar
         const T* weight = arrays.next<const T>(product(rows, q.source), false, "weight");
         call.products.push_back({weight, arrays.next<const T>(rows, true, "bias")});
     }
-    for (Index w : p.vectors) call.vectors.push_back(arrays.next<const T>(w, false, "vector"));
+    for (Index w : p.vectors) call.vectors.push_back(arrays.next<const T>(w, true, "vector"));
     for (Index w : p.states)
         call.initial.push_back(arrays.next<const T>(product(s.N, w), true, "initial"));
     for (Index w : p.states)

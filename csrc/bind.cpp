@@ -7,6 +7,7 @@
 #include "direct.h"
 #include "dispatch.h"
 #include "sweeps.h"
+#include "tensors.h"
 
 namespace nb = nanobind;
 
@@ -50,6 +51,7 @@ NB_MODULE(_core, m) {
     m.def("backward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
                          const Numbers& arrays) { run_backward({&p, shape, arrays}, build, wide); },
           free, "Run backward; see arrays.h.");
+    m.def("name_tensors", &name_tensors, nb::arg("kind"), "Name the class of all tensors.");
     bind_sweeps(m);
     bind_direct(m);
 }

@@ -1,7 +1,5 @@
 // A layer's stack without gradient, from the tensors as the user passed them. Everything that is not
 // the plainest case is refused with None: the usual way knows all forms and has all the messages.
-//
-// Tensors are seen through their Python methods alone; nothing of torch is linked.
 #include "direct.h"
 
 #include <nanobind/stl/string.h>
@@ -25,10 +23,9 @@ struct Way {
 
 class Direct {
 public:
-    Direct(nb::list ways, nb::list widths, nb::dict cell, nb::tuple kinds, nb::tuple dtypes,
-           nb::tuple watchers, nb::object merge, bool step)
-        : tensor_(kinds[0]), parameter_(kinds[1]), single_(dtypes[0]), double_(dtypes[1]),
-          watchers_(watchers), merge_(merge), cell_(cell),
+    Direct(nb::list ways, nb::list widths, nb::dict cell, nb::tuple kinds, nb::tuple watchers,
+           nb::object merge, bool step)
+        : tensor_(kinds[0]), parameter_(kinds[1]), watchers_(watchers), merge_(merge), cell_(cell),
           step_(step) {
         each_setting([this](PyObject* value) { settings_.push_back(nb::borrow(value)); });
         for (nb::handle way : ways) {
@@ -38,7 +35,7 @@ public:
                              nb::cast<std::vector<std::vector<Index>>>(parts[2]),
                              nb::cast<bool>(parts[3]), nb::cast<Index>(parts[4])});
         }
-        for (nb::handle width : widths) widths_.push_back(whole(width));
+        for (nb::handle width : widths) widths_.push_back(nb::cast<Index>(width));
     }
 
     // (output, final states) without gradient; where `grad` and one is needed, [states, parameters];
@@ -46,29 +43,28 @@ public:
     nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first,
                           bool grad, const std::string& build, Index threads) {
         Form f;
-        if (ways_.empty() || watched() || !unchanged() || !enter(input, f)) return nb::none();
-        if (batch_first) std::swap(f.T, f.N);
-        if (f.I != ways_[0].I || f.T < 1 || f.N < 1) return nb::none();
         f.batch_first = batch_first;
         f.threads = threads;
-        States states;
+        if (ways_.empty() || watched() || !unchanged() || !enter(input, f)) return nb::none();
+        Several states;
         if (!start(hx, f, states)) return nb::none();
-        Weights weights;  // those of this call: another thread may be in another one
-        for (const Way& way : ways_)
-            for (std::size_t k = 0; k < way.shapes.size(); ++k)
-                if (!add(way.names[k], way.shapes[k], parameters, f, weights)) return nb::none();
+        Several weights;  // those of this call: another thread may be in another one
+        if (!collect(parameters, f, weights)) return nb::none();
         if (grad && wanted(input, states, weights)) return wanting(states, weights);
         return run(input, states, weights, f, build);
     }
 
 private:
-    using States = std::vector<nb::handle>;
-    using Weights = std::vector<nb::object>;  // invalid where one is absent
+    // A tensor, invalid where one is absent, and how it lies.
+    struct Found {
+        nb::object tensor;
+        View view;
+    };
+    using Several = std::vector<Found>;
 
     struct Form {
-        Index T = 0, N = 0, I = 0, threads = 1;
-        bool batch_first = false, wide = false;
-        nb::object dtype;
+        Index T = 0, N = 0, threads = 1;
+        bool batch_first = false, wide = false, contiguous = false;
     };
 
     // Whether anything watches, records or transforms what runs: a watcher's answer is not empty.
@@ -105,87 +101,91 @@ private:
         return {static_cast<Index>(ways_.size()), f.N, widths_[k]};
     }
 
-    bool is_tensor(nb::handle x) const { return x.type().is(tensor_); }
-
-    bool true_of(nb::handle x, nb::handle name) const { return get(x, name).is(Py_True); }
+    // A tensor of torch's own class on the CPU, in float32 or float64, as torch shows it.
+    bool show(nb::handle x, View& view) const {
+        if (!x.type().is(tensor_) && !x.type().is(parameter_)) return false;
+        return look(x, view) && view.on_cpu() && view.real() &&
+               (view.itemsize() == 4 || view.itemsize() == 8);
+    }
 
     bool enter(nb::handle input, Form& f) const {
-        if (!is_tensor(input)) return false;
-        std::vector<Index> shape = shape_of(input);
-        if (shape.size() != (step_ ? 2 : 3)) return false;
-        f.T = step_ ? 1 : shape[0];
-        f.N = shape[shape.size() - 2];
-        f.I = shape.back();
-        f.dtype = get(input, names().dtype);
-        f.wide = f.dtype.is(double_);
-        return (f.wide || f.dtype.is(single_)) && true_of(input, names().is_cpu);
+        View view;
+        if (!show(input, view) || view.ndim != (step_ ? 2 : 3)) return false;
+        f.T = step_ ? 1 : view.size(0);
+        f.N = view.size(-2);
+        if (f.batch_first) std::swap(f.T, f.N);
+        f.wide = view.itemsize() == 8;
+        f.contiguous = view.contiguous();
+        return view.size(-1) == ways_[0].I && f.T > 0 && f.N > 0;
+    }
+
+    // Adds a tensor that lies as the core reads it.
+    bool add(nb::handle x, const std::vector<Index>& shape, const Form& f, Several& found) const {
+        View view;
+        if (!show(x, view) || (view.itemsize() == 8) != f.wide || !view.is(shape) || !view.contiguous())
+            return false;
+        found.push_back({nb::borrow(x), view});
+        return true;
     }
 
     // The initial states; none for zeros.
-    bool start(nb::handle hx, const Form& f, States& states) const {
+    bool start(nb::handle hx, const Form& f, Several& states) const {
         if (hx.is_none()) return true;
-        if (widths_.size() == 1) {
-            states.push_back(hx);
-        } else {
-            if (!PyTuple_CheckExact(hx.ptr())) return false;
-            for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(hx.ptr()); ++k)
-                states.push_back(PyTuple_GET_ITEM(hx.ptr(), k));
-        }
-        if (states.size() != widths_.size()) return false;
-        for (std::size_t k = 0; k < states.size(); ++k) {
-            if (!is_tensor(states[k]) || !plain(states[k], f)) return false;
-            if (shape_of(states[k]) != state_shape(f, k)) return false;
-        }
+        const std::size_t count = widths_.size();
+        if (count == 1) return add(hx, state_shape(f, 0), f, states);
+        if (!PyTuple_CheckExact(hx.ptr()) || nb::len(hx) != count) return false;
+        for (std::size_t k = 0; k < count; ++k)
+            if (!add(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k)), state_shape(f, k), f, states))
+                return false;
         return true;
     }
 
-    bool plain(nb::handle x, const Form& f) const {
-        return get(x, names().dtype).is(f.dtype) && true_of(x, names().is_cpu) &&
-               call(x, names().is_contiguous).is(Py_True);
-    }
-
-    bool add(nb::handle name, const std::vector<Index>& shape, const nb::dict& parameters,
-             const Form& f, Weights& weights) const {
-        if (name.is_none()) {
-            weights.push_back({});
-            return true;
-        }
-        PyObject* const found = PyDict_GetItemWithError(parameters.ptr(), name.ptr());
-        if (!found) return PyErr_Occurred() ? throw nb::python_error() : false;
-        const nb::handle p = found;
-        if (!(p.type().is(parameter_) || is_tensor(p)) || !plain(p, f) || shape_of(p) != shape)
-            return false;
-        weights.push_back(nb::borrow(p));
+    bool collect(const nb::dict& parameters, const Form& f, Several& weights) const {
+        for (const Way& way : ways_)
+            for (std::size_t k = 0; k < way.shapes.size(); ++k) {
+                const nb::handle name = way.names[k];
+                if (name.is_none()) {
+                    weights.push_back({});
+                    continue;
+                }
+                PyObject* const found = PyDict_GetItemWithError(parameters.ptr(), name.ptr());
+                if (!found && PyErr_Occurred()) throw nb::python_error();
+                if (!found || !add(found, way.shapes[k], f, weights)) return false;
+            }
         return true;
     }
 
-    bool wanted(nb::handle input, const States& states, const Weights& weights) const {
-        if (true_of(input, names().requires_grad)) return true;
-        for (nb::handle state : states)
-            if (true_of(state, names().requires_grad)) return true;
-        for (const nb::object& weight : weights)
-            if (weight.is_valid() && true_of(weight, names().requires_grad)) return true;
+    static bool needs(nb::handle tensor) {
+        return tensor.is_valid() && get(tensor, names().requires_grad).is(Py_True);
+    }
+
+    static bool wanted(nb::handle input, const Several& states, const Several& weights) {
+        if (needs(input)) return true;
+        for (const Several* several : {&states, &weights})
+            for (const Found& found : *several)
+                if (needs(found.tensor)) return true;
         return false;
     }
 
-    static nb::object wanting(const States& states, const Weights& weights) {
+    static nb::object wanting(const Several& states, const Several& weights) {
         nb::list starts, found;
-        for (nb::handle state : states) starts.append(state);
-        for (const nb::object& weight : weights) found.append(weight.is_valid() ? weight : nb::none());
+        for (const Found& state : states) starts.append(state.tensor);
+        for (const Found& weight : weights)
+            found.append(weight.tensor.is_valid() ? weight.tensor : nb::none());
         return nb::list(nb::make_tuple(nb::tuple(starts), found));
     }
 
-    nb::object run(nb::handle input, const States& states, const Weights& weights, const Form& f,
+    nb::object run(nb::handle input, const Several& states, const Several& weights, const Form& f,
                    const std::string& build) const {
         const Index L = static_cast<Index>(ways_.size()), size = f.wide ? 8 : 4;
-        nb::object values = call(input, names().contiguous);
+        nb::object values = f.contiguous ? nb::borrow(input) : call(input, names().contiguous);
         nb::object final = own(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
         std::vector<Index> begins, ends;
         for (std::size_t k = 0; k < widths_.size(); ++k) {
             nb::object end = empty(values, state_shape(f, k));
-            ends.push_back(address(end));
+            ends.push_back(see(end).address());
             PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
-            begins.push_back(states.empty() ? 0 : address(states[k]));
+            begins.push_back(states.empty() ? 0 : states[k].view.address());
         }
         const Index D = merge_.is_none() ? 1 : 2, P = widths_[0], tokens = f.T * f.N;
         std::size_t next = 0;
@@ -196,9 +196,13 @@ private:
                 const Way& way = ways_[w + d];
                 outputs.append(f.batch_first ? empty(values, {f.N, f.T, P})
                                              : empty(values, {f.T, f.N, P}));
-                Numbers own = {0, 0, 0, 0, address(values), tokens * way.I, address(outputs[d]),
-                               tokens * P, 0, 0};
-                for (std::size_t k = 0; k < nb::len(way.names); ++k) add_array(own, weights[next++]);
+                Numbers own = {0, 0, 0, 0, see(values).address(), tokens * way.I,
+                               see(outputs[d]).address(), tokens * P, 0, 0};
+                own.reserve(64);
+                for (std::size_t k = 0; k < way.shapes.size(); ++k, ++next) {
+                    if (weights[next].tensor.is_valid()) add_array(own, weights[next].view);
+                    else add_array(own, nb::handle());
+                }
                 for (const auto* at : {&begins, &ends})
                     for (std::size_t k = 0; k < widths_.size(); ++k) {
                         const Index numbers = f.N * widths_[k], first = (*at)[k];
@@ -221,7 +225,7 @@ private:
         return nb::make_tuple(values, final);
     }
 
-    nb::object tensor_, parameter_, single_, double_;
+    nb::object tensor_, parameter_;
     nb::tuple watchers_;
     nb::object merge_;
     nb::dict cell_;
@@ -235,10 +239,9 @@ private:
 
 void bind_direct(nb::module_& m) {
     nb::class_<Direct>(m, "Direct", "A layer's stack without gradient, from its tensors.")
-        .def(nb::init<nb::list, nb::list, nb::dict, nb::tuple, nb::tuple, nb::tuple, nb::object,
-                      bool>(),
-             nb::arg("ways"), nb::arg("widths"), nb::arg("cell"), nb::arg("kinds"), nb::arg("dtypes"), nb::arg("watchers"),
-             nb::arg("merge").none(), nb::arg("step"))
+        .def(nb::init<nb::list, nb::list, nb::dict, nb::tuple, nb::tuple, nb::object, bool>(),
+             nb::arg("ways"), nb::arg("widths"), nb::arg("cell"), nb::arg("kinds"),
+             nb::arg("watchers"), nb::arg("merge").none(), nb::arg("step"))
         .def("__call__", &Direct::operator(), nb::arg("input").none(), nb::arg("hx").none(),
              nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
              nb::arg("threads"));

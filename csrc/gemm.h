@@ -203,6 +203,10 @@ OuterFunction<T> find_outer(int v, bool tall) {
 template <class T>
 void weight_gradient(const T* D, Index ld, Index m0, Index m1, const T* const* S, Index K,
                      Index tokens, T* C, bool first, T* space) {
+    if (tokens == 1) return outer_few<T, 1>(D, ld, S, m0, m1, K, C, first);
+    if (tokens == 2) return outer_few<T, 2>(D, ld, S, m0, m1, K, C, first);
+    if (tokens == 3) return outer_few<T, 3>(D, ld, S, m0, m1, K, C, first);
+    if (tokens == 4) return outer_few<T, 4>(D, ld, S, m0, m1, K, C, first);
     constexpr Index panel = kTallVectors * lanes<T>;
     const Index tall_end = m0 + (m1 - m0) / kTall * kTall;
     for (Index m = m0; m < tall_end; m += kTall)

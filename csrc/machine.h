@@ -154,7 +154,7 @@ public:
                 reserve(k, 1, 1)[0] = static_cast<T>(node.value);
             } else if (node.leaf == Leaf::vector) {
                 T* to = reserve(k, 1, node.width);
-                copy(to, call.vectors[node.key], node.width);
+                if (call.vectors[node.key]) copy(to, call.vectors[node.key], node.width);
             }
         }
         for (const Instruction& i : schedule.once) reserve(i.made, 1, program.nodes[i.made].width);

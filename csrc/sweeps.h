@@ -5,7 +5,7 @@
 
 namespace unrolled {
 
-// Adds the class `Given` to the module.
+// Adds the class `Work` to the module.
 void bind_sweeps(nanobind::module_& m);
 
 }  // namespace unrolled

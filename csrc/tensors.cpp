@@ -1,58 +1,106 @@
 // What the core asks of tensors.
 #include "tensors.h"
 
+#include <stdexcept>
+#include <string>
+
 namespace unrolled {
 namespace {
 
-nb::object tuple_of(const std::vector<Index>& numbers) {
-    nb::object made = own(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
-    for (std::size_t k = 0; k < numbers.size(); ++k)
-        PyTuple_SET_ITEM(made.ptr(), static_cast<Py_ssize_t>(k), PyLong_FromLongLong(numbers[k]));
-    return made;
-}
+// DLPack's table, version 1: the functions that are not called here are but named.
+struct Exchange {
+    std::uint32_t major, minor;
+    const Exchange* older;
+    void *allocate, *take, *give;
+    int (*look)(void* tensor, nb::dlpack::dltensor* out);
+    void* stream;
+};
+
+const Exchange* exchange = nullptr;
 
 }  // namespace
 
 const Names& names() {
     static const auto intern = PyUnicode_InternFromString;
-    static const Names known = {intern("shape"),         intern("dtype"),
-                                intern("is_cpu"),        intern("is_contiguous"),
-                                intern("contiguous"),    intern("data_ptr"),
-                                intern("numel"),         intern("requires_grad"),
-                                intern("new_empty_strided"), intern("new_zeros"),
-                                intern("itemsize")};
+    static const Names known = {intern("contiguous"), intern("requires_grad"),
+                                intern("new_empty"), intern("new_zeros")};
     return known;
 }
 
-std::vector<Index> shape_of(nb::handle tensor) {
-    const nb::object shape = get(tensor, names().shape);
-    if (!PyTuple_Check(shape.ptr())) throw nb::type_error("a tensor's shape is a tuple");
-    std::vector<Index> found(static_cast<std::size_t>(PyTuple_GET_SIZE(shape.ptr())));
-    for (std::size_t d = 0; d < found.size(); ++d)
-        found[d] = whole(PyTuple_GET_ITEM(shape.ptr(), static_cast<Py_ssize_t>(d)));
+Index View::numel() const {
+    Index found = 1;
+    for (int d = 0; d < ndim; ++d) found *= shape[d];
     return found;
 }
 
+bool View::contiguous() const {
+    Index wanted = 1;
+    for (int d = ndim - 1; d >= 0; --d) {
+        if (shape[d] == 0) return true;
+        if (shape[d] > 1 && strides[d] != wanted) return false;
+        wanted *= shape[d];
+    }
+    return true;
+}
+
+bool View::is(const std::vector<Index>& wanted) const {
+    if (static_cast<std::size_t>(ndim) != wanted.size()) return false;
+    for (int d = 0; d < ndim; ++d)
+        if (shape[d] != wanted[static_cast<std::size_t>(d)]) return false;
+    return true;
+}
+
+void name_tensors(nb::handle kind) {
+    const nb::object capsule = nb::getattr(kind, "__dlpack_c_exchange_api__");
+    void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
+    if (!table) throw nb::python_error();
+    const Exchange* found = static_cast<const Exchange*>(table);
+    while (found && found->major != 1) found = found->older;
+    if (!found || !found->look)
+        throw std::runtime_error("tensors: wanted a class with DLPack's C functions, version 1");
+    exchange = found;
+}
+
+View see(nb::handle tensor) {
+    if (!exchange) throw std::runtime_error("tensors: no class of theirs was named");
+    View view;
+    if (exchange->look(tensor.ptr(), &view) != 0) throw nb::python_error();
+    return view;
+}
+
+bool look(nb::handle tensor, View& view) {
+    if (exchange && exchange->look(tensor.ptr(), &view) == 0) return true;
+    PyErr_Clear();
+    return false;
+}
+
+// One of a tensor's methods, called with sizes.
+static nb::object make(PyObject* method, nb::handle like, const std::vector<Index>& shape) {
+    constexpr std::size_t most = 8;
+    if (shape.size() > most) throw std::invalid_argument("shape: wanted at most 8 dimensions");
+    nb::object sizes[most];
+    PyObject* args[1 + most] = {like.ptr()};
+    for (std::size_t d = 0; d < shape.size(); ++d) {
+        sizes[d] = own(PyLong_FromLongLong(shape[d]));
+        args[1 + d] = sizes[d].ptr();
+    }
+    return own(PyObject_VectorcallMethod(method, args, 1 + shape.size(), nullptr));
+}
+
 nb::object empty(nb::handle like, const std::vector<Index>& shape) {
-    std::vector<Index> strides(shape.size());
-    Index stride = 1;
-    for (std::size_t d = shape.size(); d-- > 0; stride *= shape[d] > 0 ? shape[d] : 1)
-        strides[d] = stride;
-    const nb::object sizes = tuple_of(shape), steps = tuple_of(strides);
-    PyObject* const args[] = {like.ptr(), sizes.ptr(), steps.ptr()};
-    return own(PyObject_VectorcallMethod(names().new_empty, args, 3, nullptr));
+    return make(names().new_empty, like, shape);
 }
 
 nb::object zeros(nb::handle like, const std::vector<Index>& shape) {
-    const nb::object sizes = tuple_of(shape);
-    PyObject* const args[] = {like.ptr(), sizes.ptr()};
-    return own(PyObject_VectorcallMethod(names().new_zeros, args, 2, nullptr));
+    return make(names().new_zeros, like, shape);
 }
 
 void add_array(Numbers& arrays, nb::handle tensor) {
-    const bool none = !tensor.is_valid() || tensor.is_none();
-    arrays.push_back(none ? 0 : address(tensor));
-    arrays.push_back(none ? 0 : whole(call(tensor, names().numel)));
+    if (!tensor.is_valid() || tensor.is_none()) {
+        arrays.insert(arrays.end(), {0, 0});
+        return;
+    }
+    add_array(arrays, see(tensor));
 }
 
 }  // namespace unrolled

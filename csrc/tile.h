@@ -157,6 +157,25 @@ void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool fir
         }
 }
 
+// The same for few tokens, whose rows of B stay in the first cache: rows of C one after another, so that
+// each is written once and in order. Row m of C has D[i * ld + m] of token i; the bits are outer's.
+template <class T, int Tokens>
+void outer_few(const T* D, Index ld, const T* const* S, Index m0, Index m1, Index K, T* C, bool first) {
+    for (Index m = m0; m < m1; ++m) {
+        Vec<T> a[Tokens];
+#pragma GCC unroll 4
+        for (int i = 0; i < Tokens; ++i) a[i] = fill(D[i * ld + m]);
+        T* const row = C + m * K;
+        for (Index k = 0; k < K; k += lanes<T>) {
+            const Index some = least<Index>(lanes<T>, K - k);
+            Vec<T> acc = first ? Vec<T>{} : load_part(row + k, some);
+#pragma GCC unroll 4
+            for (int i = 0; i < Tokens; ++i) acc += a[i] * load_part(S[i] + k, some);
+            store_part(row + k, acc, some);
+        }
+    }
+}
+
 template <int... I>
 struct Places {};
 template <int N, int... I>

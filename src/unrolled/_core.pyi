@@ -15,29 +15,41 @@ def backward(
     program: Program, build: str, wide: bool, shape: Sequence[int], arrays: Sequence[int]
 ) -> None: ...
 
-class Given:
+def name_tensors(kind: type) -> None: ...
+
+class Work:
     total: int
     def __init__(
         self,
         program: Program,
         build: str,
-        wide: bool,
         place: tuple[int, int, int, int, int, int],
         counts: Any,
         table: Any,
-        tensors: Sequence[Any],
         states: int,
         parameters: Sequence[int],
+        form: Sequence[Sequence[int]],
     ) -> None: ...
-    def forward(self, form: Sequence[Sequence[int]], training: bool, threads: int) -> Any: ...
+    def forward(self, tensors: Sequence[Any], training: bool, threads: int) -> Any: ...
     def backward(
-        self, output: Any, saved: Any, slopes: Sequence[Any], needs: Sequence[bool], threads: int
+        self,
+        tensors: Sequence[Any],
+        output: Any,
+        saved: Any,
+        slopes: Sequence[Any],
+        needs: Sequence[bool],
+        threads: int,
     ) -> list[Any]: ...
     def forward_both(
-        self, other: Given, form: Sequence[Sequence[int]], training: bool, threads: int
+        self,
+        other: Work,
+        own: Sequence[Any],
+        others: Sequence[Any],
+        training: bool,
+        threads: int,
     ) -> Any: ...
     def backward_both(
-        self, other: Given, own: tuple[Any, ...], others: tuple[Any, ...], threads: int
+        self, other: Work, own: tuple[Any, ...], others: tuple[Any, ...], threads: int
     ) -> tuple[list[Any], list[Any]]: ...
 
 class Direct:
@@ -47,7 +59,6 @@ class Direct:
         widths: list[int],
         cell: dict[str, Any],
         kinds: tuple[type, type],
-        dtypes: tuple[Any, Any],
         watchers: tuple[Callable[[], Any], ...],
         merge: Callable[[list[Any]], Any] | None,
         step: bool,

@@ -13,10 +13,10 @@ from unrolled import _core
 from unrolled.cells import Cell, Sizes
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines.core import (
+    Form,
     Where,
-    forced_build,
-    given,
     load,
+    make_work,
     recorded,
     run_backward,
     run_forward,
@@ -29,33 +29,16 @@ from unrolled.engines.sweep import States, batched
 class Job:
     """What stays the same between a forward run and its backward.
 
-    The tensors of a run are tokens, states (none: zeros), prepared parameters by ``names``;
-    ``places`` says for each array of the program, in the core's order, which of them it is, -1
-    where none is.
+    The tensors of a run are tokens, states (none: zeros), prepared parameters by ``names``.
     """
 
     cell: Cell
     sizes: Sizes
-    program: _core.Program
     where: Where
-    form: tuple[tuple[int, ...], ...]  # shapes of the final states
+    form: Form  # shapes of the final states
     states: int
     names: list[str]
-    places: list[int]
-    absent: list[int]  # places in ``places`` of vectors that are not there: zeros
-    build: str
-
-    def given(self, tensors: tuple[Tensor, ...]) -> _core.Given:
-        """The tensors as the core takes them."""
-        places = self.places
-        if self.absent:
-            places = list(places)
-            shapes = [self.sizes.resolve(v.size) for v in self.cell.vectors.values()]
-            first = len(places) - len(shapes)
-            for k in self.absent:
-                places[k] = len(tensors)
-                tensors += (tensors[0].new_zeros(shapes[k - first]),)
-        return given(self.program, self.where, self.build, tensors, self.states, places)
+    work: _core.Work
 
 
 def make_job(
@@ -69,13 +52,11 @@ def make_job(
     """A job for states [*lead, N, width], as many as given: all or none."""
     found = recorded(cell, sizes.projected)
     place = {name: 1 + states + k for k, name in enumerate(names)}
-    matrices = [place.get(name, -1) for key in found.products for name in parameter_names(key)]
-    vectors = [place.get(name, -1) for name in cell.vectors]
-    absent = [len(matrices) + k for k, at in enumerate(vectors) if at < 0]
+    matrices = [name for key in found.products for name in parameter_names(key)]
+    places = [place.get(name, -1) for name in (*matrices, *cell.vectors)]
     form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
-    program = load(found.text, sizes.H, sizes.P)
-    places, build = matrices + vectors, forced_build.get()
-    return Job(cell, sizes, program, where, form, states, names, places, absent, build)
+    work = make_work(load(found.text, sizes.H, sizes.P), where, states, places, form)
+    return Job(cell, sizes, where, form, states, names, work)
 
 
 class Sweeping(torch.autograd.Function):
@@ -84,7 +65,7 @@ class Sweeping(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        output, saved, final = run_forward(job.given(tensors), job.form, training=True)
+        output, saved, final = run_forward(job.work, tensors, training=True)
         ctx.job = job
         ctx.save_for_backward(*tensors, output, saved)
         return output, *final
@@ -96,7 +77,7 @@ class Sweeping(torch.autograd.Function):
         job = ctx.job
         if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
             return None, *_again(job, tuple(tensors), needs, grads)
-        return None, *run_backward(job.given(tuple(tensors)), output, saved, grads, needs)
+        return None, *run_backward(job.work, tensors, output, saved, grads, needs)
 
 
 class BothSweeping(torch.autograd.Function):
@@ -108,10 +89,9 @@ class BothSweeping(torch.autograd.Function):
         """Of tokens, states and parameters of each: outputs, then final states of each."""
         ctx.set_materialize_grads(False)
         first, second = _shares(jobs, tensors)
-        (output, saved, final), (other, kept, ends) = (
-            jobs[0]
-            .given(first)
-            .forward_both(jobs[1].given(second), jobs[0].form, True, torch.get_num_threads())
+        one, two = jobs[0].work, jobs[1].work
+        (output, saved, final), (other, kept, ends) = one.forward_both(
+            two, first, second, True, torch.get_num_threads()
         )
         ctx.jobs = jobs
         ctx.save_for_backward(*tensors, output, saved, other, kept)
@@ -128,12 +108,11 @@ class BothSweeping(torch.autograd.Function):
         if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
             found = [_again(*some) for some in zip(jobs, shares, needs, slopes, strict=True)]
         else:
-            one, two = (job.given(share) for job, share in zip(jobs, shares, strict=True))
             found = [
-                *one.backward_both(
-                    two,
-                    (output, saved, slopes[0], needs[0]),
-                    (other, kept, slopes[1], needs[1]),
+                *jobs[0].work.backward_both(
+                    jobs[1].work,
+                    (shares[0], output, saved, slopes[0], needs[0]),
+                    (shares[1], other, kept, slopes[1], needs[1]),
                     torch.get_num_threads(),
                 )
             ]

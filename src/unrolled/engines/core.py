@@ -21,6 +21,8 @@ from unrolled.engines.ragged import Ragged
 from unrolled.program import TraceError, make_program
 from unrolled.program.encode import encode, used_products
 
+_core.name_tensors(Tensor)
+
 forced_build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
 
 
@@ -134,38 +136,38 @@ def dense(cell: Cell, sizes: Sizes, prepared: dict[str, Tensor]) -> tuple[Cell, 
     return known["cell"], prepared
 
 
-def given(
-    program: _core.Program,
-    where: Where,
-    build: str,
-    tensors: Sequence[Tensor],
-    states: int,
-    parameters: Sequence[int],
-) -> _core.Given:
-    """What a run reads: tokens [..., I], whose leading dimensions are the rows; states [N, width],
-    all or none (zeros); parameters, and for each array of the program (a weight and a bias for
-    each product, then the vectors) its place among these tensors, -1 for none."""
-    w, wide = where, tensors[0].dtype == torch.float64
-    place = (w.T, w.N, w.rows, w.base, w.stride_t, w.stride_n)
-    return _core.Given(program, build, wide, place, w.counts, w.table, tensors, states, parameters)
-
-
 Form = tuple[tuple[int, ...], ...]
 """Shapes of the final states, [..., N, width] each."""
 
 
+def make_work(
+    program: _core.Program, where: Where, states: int, parameters: Sequence[int], form: Form
+) -> _core.Work:
+    """What stays the same between runs.
+
+    A run's tensors are tokens [..., I], whose leading dimensions are the rows; states [N, width],
+    all or none (zeros); parameters, and for each array of the program (a weight and a bias for
+    each product, then the vectors) its place among these tensors, -1 for none.
+    """
+    w = where
+    place = (w.T, w.N, w.rows, w.base, w.stride_t, w.stride_n)
+    build = forced_build.get()
+    return _core.Work(program, build, place, w.counts, w.table, states, parameters, form)
+
+
 def run_forward(
-    given: _core.Given, form: Form, training: bool
+    work: _core.Work, tensors: Sequence[Tensor], training: bool
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Output [..., P], what backward needs, and the final states."""
-    found: tuple[Tensor, Tensor | None, list[Tensor]] = given.forward(
-        form, training, torch.get_num_threads()
+    found: tuple[Tensor, Tensor | None, list[Tensor]] = work.forward(
+        tensors, training, torch.get_num_threads()
     )
     return found
 
 
 def run_backward(
-    given: _core.Given,
+    work: _core.Work,
+    tensors: Sequence[Tensor],
     output: Tensor,
     saved: Tensor,
     slopes: Sequence[Tensor | None],
@@ -173,4 +175,4 @@ def run_backward(
 ) -> list[Tensor | None]:
     """Gradients of the tensors that need one, from those of the output and of the final states
     (None: zeros)."""
-    return given.backward(output, saved, slopes, needs, torch.get_num_threads())
+    return work.backward(tensors, output, saved, slopes, needs, torch.get_num_threads())

@@ -70,7 +70,6 @@ class Direct:
             list(spec.state_widths),
             vars(spec.cell),
             (Tensor, torch.nn.Parameter),
-            (torch.float32, torch.float64),
             _WATCHERS,
             merge,
             step,
@@ -169,8 +168,6 @@ def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
         if any(p.blocks > 1 for p in cell.products(place.sizes).values()):
             return ()
         names = [name for key in found.products for name in parameter_names(key)]
-        if any(name not in shapes for name in cell.vectors):
-            return ()
         plain = tuple(name if name in shapes else None for name in (*names, *cell.vectors))
         suffix = "" if step else place.suffix
         full = tuple(None if name is None else name + suffix for name in plain)

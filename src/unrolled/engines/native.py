@@ -126,5 +126,5 @@ def _call(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         outputs, *final = Sweeping.apply(job, *tensors)
         return outputs, tuple(final)
-    outputs, _, ends = run_forward(job.given(tensors), job.form, training=False)
+    outputs, _, ends = run_forward(job.work, tensors, training=False)
     return outputs, tuple(ends)

@@ -27,10 +27,8 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled.engines.core import (
-    Form,
-    forced_build,
-    given,
     load,
+    make_work,
     ragged_rows,
     run_backward,
     run_forward,
@@ -104,10 +102,6 @@ class _Task:
     def widths(self) -> tuple[int, ...]:
         return tuple(state.shape[1] for state in self.states)
 
-    def form(self, plan: Plan) -> Form:
-        """Shapes of the ends of the plan's episodes."""
-        return tuple((len(plan.initial), width) for width in self.widths)
-
     def split(self) -> list["_Task"]:
         """One task for each group, with weights of its own."""
         each = self.N // self.groups
@@ -146,20 +140,22 @@ class _Task:
         major: Literal["batch", "time"] = "batch" if self.batch_first else "time"
         return make_plan(Ragged(T, self.N, major, lengths, None, cuts), self.reverse)
 
-    def given(self, plan: Plan) -> _core.Given:
-        """What the core reads: episodes as sequences, their tokens where they lie."""
+    def work(self, plan: Plan) -> tuple[_core.Work, list[Tensor]]:
+        """What the core does and reads: episodes as sequences, their tokens where they lie."""
         values = self.steps(self.values).contiguous()
         resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
         starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
         rows = values.shape[0] * values.shape[1]
-        where = ragged_rows(plan.batch_sizes, len(plan.initial), rows, plan.row)
+        episodes = len(plan.initial)
+        where = ragged_rows(plan.batch_sizes, episodes, rows, plan.row)
         states = [start.index_select(0, plan.initial) for start in starts]
         first, count = 1 + len(states), len(self.matrices)
         places = [first + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
         places += range(first + count, first + count + len(self.vectors))
         tensors = [values.flatten(0, 1), *states, *self.matrices, *self.vectors]
         program = load(self.program, *self.sizes)
-        return given(program, where, forced_build.get(), tensors, len(states), places)
+        form = tuple((episodes, width) for width in self.widths)
+        return make_work(program, where, len(states), places, form), tensors
 
     def whole(self, rows: Tensor) -> Tensor:
         """Rows of the range as a tensor of all steps, zeros outside of it."""
@@ -179,7 +175,7 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
         states = [torch.cat(ends) for ends in zip(*finals, strict=True)]
         return torch.cat(outputs, task.n_axis), states, torch.cat(kept)
     plan = task.plan()
-    output, saved, ends = run_forward(task.given(plan), task.form(plan), training)
+    output, saved, ends = run_forward(*task.work(plan), training)
     final = [
         torch.cat([end, state]).index_select(0, plan.final)
         for end, state in zip(ends, task.states, strict=True)
@@ -208,7 +204,7 @@ def _backward(
     if task.groups > 1:
         return _backward_groups(task, output, saved, grad_output, grad_states)
     plan = task.plan()
-    run = task.given(plan)
+    work, tensors = task.work(plan)
     E, N = len(plan.initial), task.N
     direct, slopes = [], []
     for grad, state in zip(grad_states, task.states, strict=True):
@@ -219,11 +215,11 @@ def _backward(
         direct.append(both[E:])
     rows = None if grad_output is None else task.steps(grad_output).contiguous().flatten(0, 1)
     output = task.steps(output).contiguous().flatten(0, 1)
-    kept = saved[: run.total].contiguous()
+    kept = saved[: work.total].contiguous()
     count = len(task.states)
     needs = [True] * (1 + count)
     needs += [tensor.numel() > 0 for tensor in (*task.matrices, *task.vectors)]
-    tokens, *found = run_backward(run, output, kept, [rows, *slopes], needs)
+    tokens, *found = run_backward(work, tensors, output, kept, [rows, *slopes], needs)
     assert tokens is not None
     starts, resets = [], []
     for grad, through in zip(found[:count], direct, strict=True):

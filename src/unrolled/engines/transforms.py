@@ -25,7 +25,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
-        output, saved, final = run_forward(job.given(tensors), job.form, training=True)
+        output, saved, final = run_forward(job.work, tensors, training=True)
         assert saved is not None
         return output, saved, *final
 
@@ -77,7 +77,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(job: Job, needs: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         given, (output, saved, *slopes) = tensors[: len(needs)], tensors[len(needs) :]
-        found = run_backward(job.given(given), output, saved, slopes, needs)
+        found = run_backward(job.work, given, output, saved, slopes, needs)
         pairs = zip(found, given, needs, strict=True)
         return tuple(torch.zeros_like(t) if g is None else g for g, t, need in pairs if need)
 
