@@ -142,6 +142,15 @@ void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const 
               dots(W, rows[r], K, load(lane.from + r * lane.from_stride)));
 }
 
+// While the tiles of one panel run, each fetches its share of the panel that comes next: of weights that
+// lie beyond the second-level cache its first tile would else wait for all.
+template <class T>
+Fetch fetch_next(const Matrix<T>& m, Index next, Index vectors, Index tiles) {
+    if (m.lying || tiles == 0) return {nullptr, 0};
+    const Index bytes = vectors * lanes<T> * static_cast<Index>(sizeof(T));  // of a k
+    return {reinterpret_cast<const char*>(m.at(next)), bytes / tiles};
+}
+
 // Rows [count] times the vectors of the groups [share.first, share.last).
 template <class T>
 void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share,
@@ -170,10 +179,12 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
         if (m.dot()) continue;
         const T* B = m.at(from);
         const Index ld = m.ld(from, some);
+        Fetch fetch = fetch_next(m, from + some < last ? from + some : first, some, count / tall);
         for (Index r = 0; r < count; r += tall) {
             const int R = static_cast<int>(least<Index>(tall, count - r));
             tile_for<T>(R, static_cast<int>(some))(rows + r, m.segments.data(),
-                                                   static_cast<int>(m.count), B, ld, lane, r);
+                                                   static_cast<int>(m.count), B, ld, lane, r, fetch);
+            fetch.at += fetch.pace * m.shape.k;
         }
     }
 }

@@ -38,13 +38,19 @@ struct Lane {
     Index to_stride;
 };
 
+// What is fetched from memory meanwhile: at each k the line at a place that moves on by `pace` bytes.
+struct Fetch {
+    const char* at;
+    Index pace;
+};
+
 template <class T>
 using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count, const T* B,
-                              Index ld, const Lane<T>* lane, Index row);
+                              Index ld, const Lane<T>* lane, Index row, Fetch fetch);
 
 template <class T, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const T* B, Index ld,
-          const Lane<T>* lane, Index row) {
+          const Lane<T>* lane, Index row, Fetch fetch) {
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
@@ -73,6 +79,8 @@ void tile(const T* const* rows, const Segment* segments, int count, const T* B, 
                     for (int r = 0; r < R; ++r) acc[r][v] += x[r] * w;
                 }
             } else {
+                __builtin_prefetch(fetch.at, 0, 2);
+                fetch.at += fetch.pace;
                 Vec<T> w[V];
 #pragma GCC unroll 32
                 for (int v = 0; v < V; ++v) {
