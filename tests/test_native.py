@@ -213,6 +213,53 @@ def test_weights_that_were_changed_behind_the_layer_s_back_are_refused(grad: boo
             layer(x)
 
 
+@pytest.mark.parametrize(("T", "N"), [(1, 1), (2, 1), (1, 3), (4, 1), (2, 257), (1, 260)])
+def test_gradients_of_few_tokens_and_of_chunks_that_end_in_few(T: int, N: int) -> None:
+    """Weight gradients sum over chunks of 256 tokens; one to four have a way of their own."""
+    layer, x = nn.LSTM(5, 7), torch.randn(T, N, 5)
+    twin = copy.deepcopy(layer).double()
+    found = _gradients(layer, x)
+    with engines.use("reference"):
+        y = x.double().requires_grad_()
+        output, final = twin(y)
+        loss = output.sin().sum() + sum(state.cos().sum() for state in final)
+        slopes = torch.autograd.grad(loss, [y, *twin.parameters()])
+    for mine, wanted in zip(found, [output, *final, *slopes], strict=True):
+        close(mine, wanted, "gradient")
+
+
+def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
+    program = _core.Program(TEXT, 4, 4)
+    place = (2, 1, 2, 0, 1, 1)
+    work = _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)])
+    fitting = [torch.randn(shape) for shape in [(2, 5), (12, 5), (12,), (12, 4), (12,)]]
+    output, saved, final = work.forward(fitting, True, 1)
+    assert output.shape == (2, 4)
+    assert final[0].shape == (1, 4)
+    slopes = [torch.ones(2, 4), None]
+    assert len(work.backward(fitting, output, saved, slopes, [True] * 5, 1)) == 5
+    for k, wrong in enumerate([torch.randn(2, 5).int(), torch.randn(5, 12), torch.randn(11)]):
+        with pytest.raises((RuntimeError, ValueError), match="wanted"):
+            work.forward([*fitting[:k], wrong, *fitting[k + 1 :]], False, 1)
+    with pytest.raises(ValueError, match="a tensor that is not there"):
+        work.forward(fitting[:3], False, 1)
+    with pytest.raises(ValueError, match="wanted tokens and states"):
+        work.forward([], False, 1)
+    with pytest.raises(ValueError, match="needs: more than tensors"):
+        work.backward(fitting, output, saved, slopes, [True] * 6, 1)
+    with pytest.raises(RuntimeError, match="wanted all in float32"):
+        work.backward(fitting, output, saved, [slopes[0].double(), None], [True] * 5, 1)
+    with pytest.raises(RuntimeError, match="meta"):
+        work.forward([fitting[0].to("meta"), *fitting[1:]], False, 1)
+    with pytest.raises(ValueError, match="wanted the shape of each state"):
+        _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [])
+
+
+def test_a_class_that_is_none_of_tensors_is_refused() -> None:
+    with pytest.raises(AttributeError):
+        _core.name_tensors(int)
+
+
 def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     a = torch.zeros(1000)
