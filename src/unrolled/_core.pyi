@@ -14,7 +14,6 @@ def forward(
 def backward(
     program: Program, build: str, wide: bool, shape: Sequence[int], arrays: Sequence[int]
 ) -> None: ...
-
 def name_tensors(kind: type) -> None: ...
 
 class Work:
