@@ -3,7 +3,7 @@
 What it describes can be built by torch (``unrolled.nn``) or by nothing at all; no array is here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from unrolled.cells import Cell, ParameterSpec, Sizes
@@ -33,6 +33,10 @@ class Spec:
     bidirectional: bool = False
     proj_size: int = 0
     merge: str = "concat"
+    state_widths: tuple[int, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state_widths", self.cell.state_widths(self.sizes(0)))
 
     @property
     def num_directions(self) -> int:
@@ -48,10 +52,6 @@ class Spec:
         """The letters of one layer; from the second on, I is the output size of the one below."""
         P = self.proj_size or self.hidden_size
         return Sizes(self.input_size if layer == 0 else self.output_size, self.hidden_size, P)
-
-    @cached_property
-    def state_widths(self) -> tuple[int, ...]:
-        return self.cell.state_widths(self.sizes(0))
 
     def parameters(self, layer: int) -> dict[str, ParameterSpec]:
         """Shapes of one layer and direction by plain name (``weight_ih``)."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 Size = int | str
 Init = float | tuple[float, float] | None
 
-_FOUND = ("_found", "_texts", "_whole")
+_FOUND = ("_found", "_texts", "_whole", "_version")
 
 
 class CellError(TypeError):
@@ -164,6 +164,16 @@ class Cell:
                 raise CellError(f"cell {cls.__name__}: {name!r} cannot be declared, Cell has it")
         if "step" in own:
             _check_step(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name[0] != "_":
+            vars(self)["_version"] = self.version + 1
+
+    @property
+    def version(self) -> int:
+        """How often a setting was set: a program holds for the settings that it was traced with."""
+        return vars(self).get("_version", 0)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         """The equations: states at t from the input products x, the recurrent products h and the

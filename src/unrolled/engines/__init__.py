@@ -6,6 +6,7 @@
 
 from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
 from unrolled.engines.direct import Direct
+from unrolled.engines.graph import Graph, make_graph, run_graph
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import make_sweep, run_stack
 from unrolled.engines.sweep import Engine, Sweep
@@ -15,12 +16,15 @@ __all__ = [
     "Direct",
     "Engine",
     "Explanation",
+    "Graph",
     "Ragged",
     "Sweep",
     "choose",
     "explain",
+    "make_graph",
     "make_sweep",
     "record",
+    "run_graph",
     "run_stack",
     "use",
 ]

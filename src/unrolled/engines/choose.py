@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
+
 from unrolled.engines import aten, native, reference
 from unrolled.engines.sweep import Engine, Sweep
 
@@ -36,11 +38,14 @@ class Explanation:
 
 
 def choose(sweep: Sweep) -> Engine:
-    """The first engine that can run this sweep, or the forced one.
+    """The first engine that can run this sweep, or the forced one; in a graph, where no context is
+    seen, the reference: what has a program is an operator there (``graph``).
 
     Raises:
         RuntimeError: the forced engine cannot run it; the message has its reason.
     """
+    if torch.compiler.is_compiling():
+        return ENGINES["reference"]
     forced = _forced.get()
     if forced is not None:
         why = ENGINES[forced].supports(sweep)
@@ -93,6 +98,8 @@ def unobserved() -> bool:
 
 
 def note(engine: Engine) -> None:
-    """Tell the open records that an engine runs."""
+    """Tell the open records that an engine runs; in a graph there are none."""
+    if torch.compiler.is_compiling():
+        return
     for ran in _records.get():
         ran.append(engine.name)

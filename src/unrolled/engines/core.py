@@ -114,11 +114,20 @@ def load(text: str, H: int, P: int) -> _core.Program:
     return _core.Program(text, H, P)
 
 
-def dense(cell: Cell, sizes: Sizes, prepared: dict[str, Tensor]) -> tuple[Cell, dict[str, Tensor]]:
-    """Block-diagonal products as dense ones: the core knows no blocks."""
-    split = {key: p for key, p in cell.products(sizes).items() if p.blocks > 1}
+def split_products(cell: Cell, sizes: Sizes) -> tuple[tuple[str, int, int], ...]:
+    """The weights in blocks: name, parts (targets) and blocks of each part."""
+    return tuple(
+        (parameter_names(key)[0], max(1, len(p.targets)), p.blocks)
+        for key, p in cell.products(sizes).items()
+        if p.blocks > 1
+    )
+
+
+def undivided(cell: Cell, sizes: Sizes) -> Cell:
+    """The cell with dense products in place of block-diagonal ones: the core knows no blocks."""
+    split = [key for key, p in cell.products(sizes).items() if p.blocks > 1]
     if not split:
-        return cell, prepared
+        return cell
     known = vars(cell).setdefault("_whole", {})
     if not known:
         known["cell"] = copy.copy(cell)
@@ -126,14 +135,16 @@ def dense(cell: Cell, sizes: Sizes, prepared: dict[str, Tensor]) -> tuple[Cell, 
             vars(known["cell"]).pop(key, None)
         declared = {key: getattr(cell, key) for key in split}
         vars(known["cell"]).update({key: replace(p, blocks=1) for key, p in declared.items()})
-    prepared = dict(prepared)
-    for key, p in split.items():
-        name = parameter_names(key)[0]
-        parts, K = max(1, len(p.targets)), prepared[name].shape[1]
-        rows = prepared[name].reshape(parts, p.blocks, -1, 1, K)
-        diagonal = torch.eye(p.blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
-        prepared[name] = torch.where(diagonal, rows, 0.0).reshape(-1, p.blocks * K)
-    return known["cell"], prepared
+    whole: Cell = known["cell"]
+    return whole
+
+
+def whole_weight(weight: Tensor, parts: int, blocks: int) -> Tensor:
+    """The matrix of a block-diagonal weight [parts * width, K / blocks], with its zeros."""
+    K = weight.shape[1]
+    rows = weight.reshape(parts, blocks, -1, 1, K)
+    diagonal = torch.eye(blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
+    return torch.where(diagonal, rows, 0.0).reshape(-1, blocks * K)
 
 
 Form = tuple[tuple[int, ...], ...]

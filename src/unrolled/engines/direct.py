@@ -82,7 +82,7 @@ class Direct:
 
         ``input`` and ``hx`` are what the user passed, ``parameters`` the layer's by full name.
         """
-        if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or not unobserved():
+        if forward_ad._current_level >= 0 or not unobserved():
             return None
         # The library's classes do not change; what stands in the cell itself, the core looks at.
         if not self.own and any(map(_differs, self.settings, settings_of(self.spec.cell))):

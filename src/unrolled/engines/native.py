@@ -15,12 +15,14 @@ from unrolled.cells import Cell, Sizes
 from unrolled.engines.autograd import Sweeping, make_job
 from unrolled.engines.core import (
     Where,
-    dense,
     forced_build,
     locate,
     ragged_rows,
     recorded,
     run_forward,
+    split_products,
+    undivided,
+    whole_weight,
 )
 from unrolled.engines.packed import run_packed
 from unrolled.engines.sweep import HALF, Run, States, Sweep, transformed
@@ -118,7 +120,10 @@ def _call(
     states: States,
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
-    cell, prepared = dense(cell, sizes, cell.prepare(parameters))
+    prepared = cell.prepare(parameters)
+    for name, parts, blocks in split_products(cell, sizes):
+        prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
+    cell = undivided(cell, sizes)
     job = make_job(cell, sizes, where, list(prepared), len(states))
     tensors = (tokens, *states, *prepared.values())
     if transformed():

@@ -68,7 +68,7 @@ class _Task:
 
         Raises:
             NotImplementedError: there are auxiliary inputs.
-            ValueError: groups, the range of steps or the number of dimensions do not fit.
+            ValueError: groups, the range of steps, a length or the number of dimensions do not fit.
         """
         who = "unrolled::sweep"
         if self.auxiliary:
@@ -84,6 +84,10 @@ class _Task:
             raise ValueError(
                 f"{who}: first and last must be steps within 0 and {self.T}, got {self.first} and "
                 f"{self.last}"
+            )
+        if self.lengths is not None and bool(((self.lengths < 0) | (self.lengths > self.T)).any()):
+            raise ValueError(
+                f"{who}: lengths must lie in [0, {self.T}], got {self.lengths.tolist()}"
             )
 
     @property

@@ -4,9 +4,11 @@ For reading and for judging the others. It runs every cell, on every device and 
 of derivative.
 """
 
+from functools import partial
+
 from torch import Tensor
 
-from unrolled.cells import Cell
+from unrolled.cells import Cell, Sizes
 from unrolled.engines.loop import run_loop
 from unrolled.engines.packed import run_packed
 from unrolled.engines.sweep import HALF, States, Sweep
@@ -21,22 +23,20 @@ def supports(sweep: Sweep) -> str | None:
 
 def run(sweep: Sweep) -> tuple[Tensor, States]:
     """Outputs and final states; half precision is computed in float32, state included."""
+    return run_packed(sweep, partial(_loop, sweep.sizes))
 
-    def loop(
-        cell: Cell,
-        tokens: Tensor,
-        batch_sizes: list[int],
-        states: States,
-        parameters: dict[str, Tensor],
-    ) -> tuple[Tensor, States]:
-        if tokens.dtype not in HALF:
-            prepared = cell.prepare(parameters)
-            return run_loop(cell, sweep.sizes, tokens, batch_sizes, states, prepared)
-        wide = {key: value.float() for key, value in parameters.items()}
-        start = tuple(state.float() for state in states)
-        outputs, final = run_loop(
-            cell, sweep.sizes, tokens.float(), batch_sizes, start, cell.prepare(wide)
-        )
-        return outputs.to(tokens.dtype), tuple(state.to(tokens.dtype) for state in final)
 
-    return run_packed(sweep, loop)
+def _loop(
+    sizes: Sizes,
+    cell: Cell,
+    tokens: Tensor,
+    batch_sizes: list[int],
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    if tokens.dtype not in HALF:
+        return run_loop(cell, sizes, tokens, batch_sizes, states, cell.prepare(parameters))
+    wide = {key: value.float() for key, value in parameters.items()}
+    start = tuple(state.float() for state in states)
+    outputs, final = run_loop(cell, sizes, tokens.float(), batch_sizes, start, cell.prepare(wide))
+    return outputs.to(tokens.dtype), tuple(state.to(tokens.dtype) for state in final)

@@ -33,7 +33,8 @@ def make_sweep(
         parameters,
         None if reset_states is None else tuple(state[index] for state in reset_states),
     )
-    return _lowered(sweep) if _autocast(values) else sweep
+    dtype = autocast_dtype(values)
+    return sweep if dtype is None else _lowered(sweep, dtype)
 
 
 def run_stack(
@@ -67,15 +68,18 @@ def run_stack(
     return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
 
 
-def _autocast(values: Tensor) -> bool:
-    """Whether autocast is on for where these values are."""
+def autocast_dtype(values: Tensor) -> torch.dtype | None:
+    """The dtype that autocast asks for where these values are; None where it leaves them alone."""
     device = values.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    if not values.is_floating_point() or values.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)
 
 
-def _lowered(sweep: Sweep) -> Sweep:
+def _lowered(sweep: Sweep, dtype: torch.dtype) -> Sweep:
     """What autocast makes of a sweep: a function that wants the lower precision, like a product."""
-    dtype = torch.get_autocast_dtype(sweep.values.device.type)
 
     def lower(tensor: Tensor) -> Tensor:
         fits = tensor.is_floating_point() and tensor.dtype != torch.float64
@@ -92,7 +96,7 @@ def _lowered(sweep: Sweep) -> Sweep:
 
 def _run(engine: Engine, sweep: Sweep) -> tuple[Tensor, States]:
     """An engine's work is not cast once more: the state stays in float32 inside of it."""
-    if not _autocast(sweep.values):
+    if autocast_dtype(sweep.values) is None:
         return engine.run(sweep)
     with torch.autocast(sweep.values.device.type, enabled=False):
         return engine.run(sweep)

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from unrolled import cells
-from unrolled.engines import Direct, Sweep, make_sweep, run_stack
+from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import as_cell
+from unrolled.nn.base import Swept, check_torch_step, draw, register_modules
 from unrolled.nn.classic import activation
 from unrolled.nn.layout import Door, Form, States
-from unrolled.nn.recurrent import check_torch_step, draw, register_modules
 from unrolled.spec import Spec
 
 
-class RecurrentCell(nn.Module):
+class RecurrentCell(Swept):
     """One step of any cell, for loops of your own.
 
     Call with ``input`` [N, I] or [I] and ``hx`` (zeros by default) [N, width] or [width], a tuple
@@ -34,7 +34,6 @@ class RecurrentCell(nn.Module):
     """
 
     weight_ih: Tensor
-    _direct: Direct | None = None
 
     def __init__(
         self,
@@ -74,6 +73,7 @@ class RecurrentCell(nn.Module):
         register_modules(self, self.cell)
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._own_parameters())
+        self._find_graph()
 
     def reset_parameters(self) -> None:
         """Draw all weights and biases anew, in the order of the parameters."""
@@ -89,7 +89,8 @@ class RecurrentCell(nn.Module):
         reset_state: Any = None,
     ) -> Any:
         """One step; see the class."""
-        if lengths is None and resets is None and reset_state is None:
+        plain = lengths is None and resets is None and reset_state is None
+        if plain and not torch.compiler.is_compiling():
             if self._direct is None:
                 self._direct = Direct(self.spec, step=True)
             found = self._direct(input, hx, self._parameters, False)
@@ -97,7 +98,7 @@ class RecurrentCell(nn.Module):
                 return found[1] if len(found[1]) > 1 else found[1][0]
         door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         parameters = [self._own_parameters()]
-        _, final = run_stack(self.spec, form.ragged, form.values, states, parameters, after_cut)
+        _, final = self._run(form, states, parameters, after_cut)
         return door.leave_states(form, final)
 
     def first_sweep(
@@ -113,10 +114,6 @@ class RecurrentCell(nn.Module):
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._own_parameters()
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and copy take: nothing that is found anew at the next call."""
-        return {name: value for name, value in self.__dict__.items() if name != "_direct"}
 
     def extra_repr(self) -> str:
         """As torch.nn prints it."""

@@ -1,20 +1,20 @@
 """The layer: any cell, stacked, in one or two directions, over batches of any form."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from unrolled.cells import Cell, CellError, check_step
-from unrolled.engines import Direct, Sweep, make_sweep, run_stack
+from unrolled.cells import Cell
+from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import as_cell, check_choices, check_dropout, check_sizes
+from unrolled.nn.base import Swept, check_torch_step, draw, register_modules
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
 
 
-class Recurrent(nn.Module):
+class Recurrent(Swept):
     r"""A stack of recurrent layers of any cell.
 
     Layer l at time t computes states_t = cell(x_t, states_{t-1}), where x_t is the input or, from
@@ -62,7 +62,6 @@ class Recurrent(nn.Module):
 
     mode: str | None = None
     weight_ih_l0: Tensor
-    _direct: Direct | None = None
 
     def __init__(
         self,
@@ -114,6 +113,7 @@ class Recurrent(nn.Module):
         register_modules(self, self.cell)
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._parameters_of(0))
+        self._find_graph()
 
     def reset_parameters(self) -> None:
         """Draw all weights and biases anew, in the order of the parameters."""
@@ -131,6 +131,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Any, Any]:
         """Run over a batch; see the class."""
         plain = lengths is None and resets is None and reset_state is None
+        plain = plain and not torch.compiler.is_compiling()
         if plain and not (self.training and self.dropout):
             if self._direct is None:
                 self._direct = Direct(self.spec)
@@ -138,10 +139,8 @@ class Recurrent(nn.Module):
             if found is not None:
                 return found[0], found[1] if len(found[1]) > 1 else found[1][0]
         door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
-        values, final = run_stack(
-            self.spec,
-            form.ragged,
-            form.values,
+        values, final = self._run(
+            form,
             states,
             [self._parameters_of(index) for index in range(len(self._names))],
             after_cut,
@@ -162,10 +161,6 @@ class Recurrent(nn.Module):
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._parameters_of(0)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and copy take: nothing that is found anew at the next call."""
-        return {name: value for name, value in self.__dict__.items() if name != "_direct"}
 
     def flatten_parameters(self) -> None:
         """Nothing: the weights are ordinary parameters. Here because models call it."""
@@ -204,49 +199,3 @@ class Recurrent(nn.Module):
 
     def _parameters_of(self, index: int) -> dict[str, Tensor]:
         return {name: getattr(self, full) for name, full in self._names[index].items()}
-
-
-def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
-    """Start one layer's parameters: U(-1/√H, 1/√H), or the range or value that the cell gives."""
-    bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
-    for name, parameter in spec.parameters(layer).items():
-        tensor = getattr(module, name + suffix)
-        if isinstance(parameter.init, float | int):
-            nn.init.constant_(tensor, parameter.init)
-        else:
-            nn.init.uniform_(tensor, *(parameter.init or (-bound, bound)))
-
-
-def register_modules(module: nn.Module, cell: Cell) -> None:
-    """Modules that a cell holds (an activation with weights) become part of the layer's."""
-    for cls in type(cell).__mro__:
-        for name, value in vars(cls).items():
-            if isinstance(value, nn.Module | nn.Parameter):
-                raise CellError(
-                    f"cell {type(cell).__name__}: {name} stands on the class, where all layers "
-                    "would share it; set it in __init__"
-                )
-    for name, value in vars(cell).items():
-        held = value.values() if isinstance(value, dict) else value
-        inside = list(held) if isinstance(held, list | tuple | type({}.values())) else []
-        if isinstance(value, nn.Parameter) or any(
-            isinstance(item, nn.Module | nn.Parameter) for item in inside
-        ):
-            raise CellError(
-                f"cell {type(cell).__name__}: {name} holds parameters that no layer would own; "
-                "declare them by vector() or product(), or hold one torch module"
-            )
-        if isinstance(value, nn.Module):
-            if hasattr(module, name):
-                raise CellError(
-                    f"cell {type(cell).__name__}: a module cannot be called {name!r}, a name of "
-                    f"{type(module).__name__}"
-                )
-            module.add_module(name, value)
-
-
-def check_torch_step(cell: Cell, spec: Spec, parameters: dict[str, Tensor]) -> None:
-    """One step on zeros, like the parameters; raises CellError."""
-    like = next(iter(parameters.values()))
-    with torch.no_grad():
-        check_step(cell, spec.sizes(0), parameters, lambda shape: like.new_zeros(shape))

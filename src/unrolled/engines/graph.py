@@ -1,0 +1,157 @@
+"""A stack as calls of the operator: what torch.compile and torch.export make a graph of.
+
+Nothing here depends on the values of a tensor, so that no graph breaks or changes with them: to
+check and to sort lengths and resets is the operator's work. All that is not a tensor is constant
+and found beforehand, in ``Graph``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unrolled.cells import Cell
+from unrolled.cells.declaration import parameter_names
+from unrolled.engines import operator  # noqa: F401  registers the operator
+from unrolled.engines.core import recorded, split_products, undivided, whole_weight
+from unrolled.engines.ragged import Ragged
+from unrolled.engines.stack import autocast_dtype
+from unrolled.engines.sweep import HALF, States
+from unrolled.spec import Spec
+
+
+@dataclass(frozen=True)
+class Site:
+    """One sweep: its program, and the names of the parameters in the program's order."""
+
+    text: str
+    H: int
+    P: int
+    reverse: bool
+    matrices: tuple[str, ...]
+    vectors: tuple[tuple[str, int], ...]  # with their sizes
+    blocks: tuple[tuple[str, int, int], ...]  # weights in blocks: name, parts, blocks
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A stack as constants; ``why`` there is none, or None."""
+
+    sites: tuple[Site, ...]
+    directions: int
+    merge: str
+    version: int  # of the cell's settings
+    why: str | None
+
+    def fits(self, cell: Cell) -> bool:
+        """Whether the programs hold for the cell as it is now."""
+        return self.why is None and cell.version == self.version
+
+
+def make_graph(spec: Spec) -> Graph:
+    """What a graph has to know of a stack."""
+    sites = []
+    why = None
+    for place in spec.sweeps:
+        cell, sizes = undivided(spec.cell, place.sizes), place.sizes
+        found = recorded(cell, sizes.projected)
+        why = found.why
+        matrices = tuple(name for key in found.products for name in parameter_names(key))
+        vectors = tuple((name, sizes.resolve(v.size)) for name, v in cell.vectors.items())
+        blocks = split_products(spec.cell, sizes)
+        sites.append(Site(found.text, sizes.H, sizes.P, place.reverse, matrices, vectors, blocks))
+    return Graph(tuple(sites), spec.num_directions, spec.merge, spec.cell.version, why)
+
+
+def run_graph(
+    graph: Graph,
+    cell: Cell,
+    ragged: Ragged,
+    values: Tensor,
+    states: States,
+    parameters: list[dict[str, Tensor]],
+    reset_states: States | None = None,
+    dropout: float = 0.0,
+) -> tuple[Tensor, States]:
+    """As ``run_stack`` on values [T, N, I] or [N, T, I], in the user's order: ``ragged`` has the
+    lengths and resets that the user gave."""
+    by_row = ragged.major == "batch"
+    D = graph.directions
+    final: list[list[Tensor]] = []
+    for layer in range(len(graph.sites) // D):
+        if layer > 0 and dropout > 0:
+            values = _dropout(values, by_row, dropout)
+        outputs = []
+        for index in range(layer * D, layer * D + D):
+            starts = [state[index] for state in states]
+            after = [] if reset_states is None else [state[index] for state in reset_states]
+            own = parameters[index]
+            output, ends = _sweep(graph.sites[index], cell, ragged, values, starts, after, own)
+            outputs.append(output)
+            final.append(ends)
+        values = outputs[0]
+        if D == 2:
+            values = torch.cat(outputs, 2) if graph.merge == "concat" else outputs[0] + outputs[1]
+    return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
+
+
+def _sweep(
+    site: Site,
+    cell: Cell,
+    ragged: Ragged,
+    values: Tensor,
+    states: list[Tensor],
+    reset_states: list[Tensor],
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    dtype = autocast_dtype(values) or values.dtype
+    inside = torch.float32 if dtype in HALF else dtype
+
+    def enter(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype).to(inside)
+
+    prepared = cell.prepare({name: enter(p) for name, p in parameters.items()})
+    for name, parts, blocks in site.blocks:
+        prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
+    none = values.new_empty(0, dtype=inside)
+    arguments: list[Any] = [
+        enter(values),
+        [enter(state) for state in states],
+        [enter(state) for state in reset_states],
+        [prepared.get(name, none) for name in site.matrices],
+        [
+            prepared[name] if name in prepared else none.new_zeros(size)
+            for name, size in site.vectors
+        ],
+    ]
+    output, ends, _ = torch.ops.unrolled.sweep(
+        *arguments,
+        site.text,
+        [site.H, site.P],
+        ragged.major == "batch",
+        site.reverse,
+        ragged.lengths,
+        _as_given(ragged),
+        [],
+        1,
+        0,
+        ragged.T,
+        torch.is_grad_enabled(),
+    )
+    return output.to(dtype), [end.to(dtype) for end in ends]
+
+
+def _as_given(ragged: Ragged) -> Tensor | None:
+    """Resets in the order of the values' first two dimensions."""
+    if ragged.resets is None or ragged.major != "batch":
+        return ragged.resets
+    return ragged.resets.t()
+
+
+def _dropout(values: Tensor, by_row: bool, p: float) -> Tensor:
+    """Elements are drawn time-major, as torch does."""
+    if not by_row:
+        return F.dropout(values, p)
+    return F.dropout(values.transpose(0, 1).contiguous(), p).transpose(0, 1)

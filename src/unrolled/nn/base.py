@@ -1,0 +1,106 @@
+"""What layers and cells have in common: parameters and their start, and ways to run a stack."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import Cell, CellError, check_step
+from unrolled.engines import Direct, Graph, make_graph, run_graph, run_stack
+from unrolled.nn.layout import Form, States
+from unrolled.spec import Spec
+
+
+class Swept(nn.Module):
+    """A module that runs a cell over time. It has a ``cell``, a ``spec`` and parameters."""
+
+    cell: Cell
+    spec: Spec
+    _direct: Direct | None = None
+    _graph: Graph
+
+    def _find_graph(self) -> None:
+        """What torch.compile and torch.export need, which cannot be found while they trace."""
+        self._graph = make_graph(self.spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: nothing that is found anew."""
+        found = ("_direct", "_graph")
+        return {name: value for name, value in self.__dict__.items() if name not in found}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._find_graph()
+
+    def _run(
+        self,
+        form: Form,
+        states: States,
+        parameters: list[dict[str, Tensor]],
+        reset_states: States | None,
+        dropout: float = 0.0,
+    ) -> tuple[Tensor, States]:
+        """The stack on what came through the door; as operators where torch.compile or torch.export
+        makes a graph of it.
+
+        Raises:
+            RuntimeError: in a graph, lengths or resets for a cell that has no program.
+        """
+        rest = (states, parameters, reset_states, dropout)
+        if torch.compiler.is_compiling() and form.packed is None:
+            if self._graph.fits(self.cell):
+                return run_graph(self._graph, self.cell, form.ragged, form.tokens, *rest)
+            if not form.ragged.dense:
+                why = self._graph.why or "a setting of the cell was changed after it was made"
+                raise RuntimeError(
+                    f"{type(self).__name__}: in a graph lengths and resets need the cell's "
+                    f"program: {why}"
+                )
+        return run_stack(self.spec, form.ragged, form.values, *rest)
+
+
+def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
+    """Start one layer's parameters: U(-1/√H, 1/√H), or the range or value that the cell gives."""
+    bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
+    for name, parameter in spec.parameters(layer).items():
+        tensor = getattr(module, name + suffix)
+        if isinstance(parameter.init, float | int):
+            nn.init.constant_(tensor, parameter.init)
+        else:
+            nn.init.uniform_(tensor, *(parameter.init or (-bound, bound)))
+
+
+def register_modules(module: nn.Module, cell: Cell) -> None:
+    """Modules that a cell holds (an activation with weights) become part of the layer's."""
+    for cls in type(cell).__mro__:
+        for name, value in vars(cls).items():
+            if isinstance(value, nn.Module | nn.Parameter):
+                raise CellError(
+                    f"cell {type(cell).__name__}: {name} stands on the class, where all layers "
+                    "would share it; set it in __init__"
+                )
+    for name, value in vars(cell).items():
+        held = value.values() if isinstance(value, dict) else value
+        inside = list(held) if isinstance(held, list | tuple | type({}.values())) else []
+        if isinstance(value, nn.Parameter) or any(
+            isinstance(item, nn.Module | nn.Parameter) for item in inside
+        ):
+            raise CellError(
+                f"cell {type(cell).__name__}: {name} holds parameters that no layer would own; "
+                "declare them by vector() or product(), or hold one torch module"
+            )
+        if isinstance(value, nn.Module):
+            if hasattr(module, name):
+                raise CellError(
+                    f"cell {type(cell).__name__}: a module cannot be called {name!r}, a name of "
+                    f"{type(module).__name__}"
+                )
+            module.add_module(name, value)
+
+
+def check_torch_step(cell: Cell, spec: Spec, parameters: dict[str, Tensor]) -> None:
+    """One step on zeros, like the parameters; raises CellError."""
+    like = next(iter(parameters.values()))
+    with torch.no_grad():
+        check_step(cell, spec.sizes(0), parameters, lambda shape: like.new_zeros(shape))
