@@ -28,6 +28,7 @@ from torch import Tensor
 from unrolled import _core
 from unrolled.engines.core import (
     load,
+    locate,
     make_work,
     ragged_rows,
     run_backward,
@@ -132,8 +133,10 @@ class _Task:
         """The range of steps of a tensor [T, N, ·] or [N, T, ·]."""
         return tensor.narrow(1 - self.n_axis, self.first, self.last - self.first)
 
-    def plan(self) -> Plan:
-        """Every sequence of the range, from cut to cut."""
+    def plan(self) -> Plan | None:
+        """Every sequence of the range, from cut to cut; None where all are whole."""
+        if self.lengths is None and self.resets is None:
+            return None
         T = self.last - self.first
         lengths = torch.full((self.N,), T, device="cpu")
         if self.lengths is not None:
@@ -141,18 +144,25 @@ class _Task:
         cuts = None if self.resets is None else self.steps(self.resets)
         if cuts is not None and self.batch_first:
             cuts = cuts.t()
-        major: Literal["batch", "time"] = "batch" if self.batch_first else "time"
-        return make_plan(Ragged(T, self.N, major, lengths, None, cuts), self.reverse)
+        return make_plan(Ragged(T, self.N, self.major, lengths, None, cuts), self.reverse)
 
-    def work(self, plan: Plan) -> tuple[_core.Work, list[Tensor]]:
+    @property
+    def major(self) -> Literal["batch", "time"]:
+        return "batch" if self.batch_first else "time"
+
+    def work(self, plan: Plan | None) -> tuple[_core.Work, list[Tensor]]:
         """What the core does and reads: episodes as sequences, their tokens where they lie."""
         values = self.steps(self.values).contiguous()
-        resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
-        starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
         rows = values.shape[0] * values.shape[1]
-        episodes = len(plan.initial)
-        where = ragged_rows(plan.batch_sizes, episodes, rows, plan.row)
-        states = [start.index_select(0, plan.initial) for start in starts]
+        if plan is None:
+            where = locate(Ragged(self.last - self.first, self.N, self.major), self.reverse)
+            episodes, states = self.N, list(self.states)
+        else:
+            episodes = len(plan.initial)
+            where = ragged_rows(plan.batch_sizes, episodes, rows, plan.row)
+            resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
+            starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
+            states = [start.index_select(0, plan.initial) for start in starts]
         first, count = 1 + len(states), len(self.matrices)
         places = [first + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
         places += range(first + count, first + count + len(self.vectors))
@@ -164,6 +174,8 @@ class _Task:
     def whole(self, rows: Tensor) -> Tensor:
         """Rows of the range as a tensor of all steps, zeros outside of it."""
         width = rows.shape[1]
+        if self.last - self.first == self.T:
+            return rows.view(*self.values.shape[:2], width)
         full = rows.new_zeros((*self.values.shape[:2], width))
         part = self.steps(full)
         part.copy_(rows.view(part.shape))
@@ -180,10 +192,12 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
         return torch.cat(outputs, task.n_axis), states, torch.cat(kept)
     plan = task.plan()
     output, saved, ends = run_forward(*task.work(plan), training)
-    final = [
-        torch.cat([end, state]).index_select(0, plan.final)
-        for end, state in zip(ends, task.states, strict=True)
-    ]
+    final = ends
+    if plan is not None:
+        final = [
+            torch.cat([end, state]).index_select(0, plan.final)
+            for end, state in zip(ends, task.states, strict=True)
+        ]
     if saved is None or len(saved) < task.T * task.N:
         room = task.values.new_zeros((task.T * task.N if training else 0, _saved_width(task)))
         if saved is not None:
@@ -209,14 +223,7 @@ def _backward(
         return _backward_groups(task, output, saved, grad_output, grad_states)
     plan = task.plan()
     work, tensors = task.work(plan)
-    E, N = len(plan.initial), task.N
-    direct, slopes = [], []
-    for grad, state in zip(grad_states, task.states, strict=True):
-        both = state.new_zeros((E + N, state.shape[1]))
-        if grad is not None:
-            both.index_add_(0, plan.final, grad)
-        slopes.append(both[:E])
-        direct.append(both[E:])
+    slopes, direct = _slopes_of_ends(task, plan, grad_states)
     rows = None if grad_output is None else task.steps(grad_output).contiguous().flatten(0, 1)
     output = task.steps(output).contiguous().flatten(0, 1)
     kept = saved[: work.total].contiguous()
@@ -225,15 +232,42 @@ def _backward(
     needs += [tensor.numel() > 0 for tensor in (*task.matrices, *task.vectors)]
     tokens, *found = run_backward(work, tensors, output, kept, [rows, *slopes], needs)
     assert tokens is not None
+    starts, resets = _slopes_of_starts(task, plan, found[:count], direct)
+    weights = [output.new_empty(0) if grad is None else grad for grad in found[count:]]
+    return [task.whole(tokens), *starts, *resets, *weights]
+
+
+def _slopes_of_ends(
+    task: _Task, plan: Plan | None, grads: Sequence[Tensor | None]
+) -> tuple[list[Tensor | None], list[Tensor]]:
+    """Gradients of the ends of episodes, and of states that no episode leads to."""
+    if plan is None:
+        return list(grads), []
+    E = len(plan.initial)
+    direct, slopes = [], []
+    for grad, state in zip(grads, task.states, strict=True):
+        both = state.new_zeros((E + task.N, state.shape[1]))
+        if grad is not None:
+            both.index_add_(0, plan.final, grad)
+        slopes.append(both[:E])
+        direct.append(both[E:])
+    return [*slopes], direct
+
+
+def _slopes_of_starts(
+    task: _Task, plan: Plan | None, grads: Sequence[Tensor | None], direct: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of the states and of the reset states from those of the starts of episodes."""
+    found = [grad for grad in grads if grad is not None]
+    if plan is None:
+        return found, [torch.zeros_like(reset) for reset in task.reset_states]
+    N = task.N
     starts, resets = [], []
-    for grad, through in zip(found[:count], direct, strict=True):
-        assert grad is not None
+    for grad, through in zip(found, direct, strict=True):
         both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, plan.initial, grad)
         starts.append(both[:N] + through)
         resets.append(both[N:].clone())
-    resets = resets if task.reset_states else []
-    weights = [output.new_empty(0) if grad is None else grad for grad in found[count:]]
-    return [task.whole(tokens), *starts, *resets, *weights]
+    return starts, resets if task.reset_states else []
 
 
 def _backward_groups(
