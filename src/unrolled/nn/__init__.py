@@ -1,12 +1,13 @@
 """Recurrent layers for PyTorch: drop-in for ``torch.nn``'s, and for any cell.
 
 ``RNN``, ``LSTM``, ``GRU`` and their cells take torch's arguments and give torch's numbers;
-``Recurrent`` and ``RecurrentCell`` take a cell of your own.
+``Recurrent`` and ``RecurrentCell`` take a cell of your own. ``convert`` changes a whole model.
 """
 
 from unrolled.nn.arguments import ArgumentTypeError
 from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from unrolled.nn.classic import GRU, LSTM, RNN
+from unrolled.nn.convert import Conversion, convert
 from unrolled.nn.recurrent import Recurrent
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "LSTM",
     "RNN",
     "ArgumentTypeError",
+    "Conversion",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
     "Recurrent",
     "RecurrentCell",
+    "convert",
 ]

@@ -1,0 +1,169 @@
+"""convert: the same parameters, names, hooks and numbers, there and back."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils import prune
+
+from tolerances import close
+from unrolled import nn
+
+
+class Model(torch.nn.Module):
+    """Layers and cells of all kinds, one of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = torch.nn.RNN(3, 4, nonlinearity="relu", bias=False)
+        self.deep = torch.nn.ModuleList(
+            [torch.nn.LSTM(4, 6, 2, dropout=0.5, bidirectional=True, proj_size=2)]
+        )
+        self.gru = torch.nn.GRU(4, 3, batch_first=True)
+        self.again = self.gru
+        self.steps = torch.nn.ModuleDict(
+            {"lstm": torch.nn.LSTMCell(3, 3), "gru": torch.nn.GRUCell(3, 3, bias=False)}
+        )
+        self.last = torch.nn.RNNCell(3, 2, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.deep[0](self.rnn(x)[0])[0]
+        x = self.again(self.gru(x)[0].repeat(1, 1, 2)[..., :4])[0][:, -1]
+        h = self.steps["gru"](self.steps["lstm"](x)[0])
+        found: Tensor = self.last(h)
+        return found
+
+
+NAMES = ("rnn", "deep.0", "gru", "steps.lstm", "steps.gru", "last")
+
+
+def made() -> tuple[Model, Tensor]:
+    model = Model().double().eval()
+    return model, torch.randn(5, 2, 3, dtype=torch.float64)
+
+
+def test_numbers_and_parameters_stay() -> None:
+    model, x = made()
+    wanted, before = model(x), dict(model.named_parameters())
+    model.gru.weight_hh_l0.requires_grad_(False)
+    draws = torch.random.get_rng_state()
+    found = nn.convert(model)
+    assert torch.equal(draws, torch.random.get_rng_state())
+    assert found.model is model
+    assert found.replaced == NAMES
+    assert found.left == {}
+    assert isinstance(model.gru, nn.GRU)
+    assert model.again is model.gru
+    assert not any(isinstance(m, torch.nn.RNNBase | torch.nn.RNNCellBase) for m in model.modules())
+    after = dict(model.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+    assert not model.gru.weight_hh_l0.requires_grad
+    assert not model.gru.training
+    close(model(x), wanted, "output")
+
+
+def test_an_optimizer_goes_on() -> None:
+    model, x = made()
+    twin = copy.deepcopy(model)
+    moves = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (model, twin)]
+    for k in range(4):
+        for m, move in zip((model, twin), moves, strict=True):
+            move.zero_grad()
+            m(x).square().sum().backward()
+            move.step()
+        if k == 1:
+            nn.convert(model)
+    for mine, wanted in zip(model.parameters(), twin.parameters(), strict=True):
+        assert (mine - wanted).abs().max().item() < 1e-9
+
+
+def test_there_and_back() -> None:
+    model, x = made()
+    wanted, before = model(x), dict(model.named_parameters())
+    nn.convert(model)
+    found = nn.convert(model, to="torch")
+    assert found.replaced == NAMES
+    assert type(model.gru) is torch.nn.GRU
+    assert all(p is before[name] for name, p in model.named_parameters())
+    assert torch.equal(model(x), wanted)
+    model.gru.to(torch.float32)
+    assert model.gru(torch.randn(1, 2, 4))[0].dtype == torch.float32
+
+
+def test_hooks_stay_and_can_be_removed() -> None:
+    model, x = made()
+    seen: list[str] = []
+    handles = [
+        model.gru.register_forward_hook(lambda *_: seen.append("forward")),
+        model.gru.register_forward_pre_hook(
+            lambda *_, **__: seen.append("before"), with_kwargs=True
+        ),
+        model.gru.register_state_dict_post_hook(lambda *_: seen.append("saved")),
+    ]
+    nn.convert(model)
+    model(x)
+    model.state_dict()
+    assert seen == ["before", "forward"] * 2 + ["saved"] * 2
+    for handle in handles:
+        handle.remove()
+    model(x)
+    assert len(seen) == 6
+
+
+def test_a_layer_by_itself() -> None:
+    layer = torch.nn.LSTM(3, 4)
+    found = nn.convert(layer)
+    assert isinstance(found.model, nn.LSTM)
+    assert found.replaced == ("",)
+    assert found.model.weight_ih_l0 is layer.weight_ih_l0
+    assert str(found) == "replaced the model itself"
+
+
+class Doubled(torch.nn.GRU):
+    def forward(self, *args: Any) -> Any:  # type: ignore[override]
+        return super().forward(*args)
+
+
+class Renamed(torch.nn.GRU):
+    """Only a name."""
+
+
+def test_what_is_left_and_why() -> None:
+    model = torch.nn.ModuleDict(
+        {
+            "doubled": Doubled(2, 3),
+            "renamed": Renamed(2, 3),
+            "orthogonal": torch.nn.utils.parametrizations.orthogonal(
+                torch.nn.RNN(3, 3), "weight_hh_l0"
+            ),
+            "pruned": prune.identity(torch.nn.GRU(2, 3), "weight_hh_l0"),
+            "linear": torch.nn.Linear(2, 3),
+        }
+    )
+    found = nn.convert(model)
+    assert found.replaced == ("renamed",)
+    assert set(found.left) == {"doubled", "orthogonal", "pruned"}
+    assert "members of its own: forward" in found.left["doubled"]
+    assert found.left["orthogonal"] == "it is parametrised: weight_hh_l0"
+    assert "weight_hh_l0" in found.left["pruned"]
+    assert "left doubled: Doubled is a subclass" in str(found)
+    back = nn.convert(
+        torch.nn.Sequential(
+            nn.GRU(2, 3, merge="sum", bidirectional=True), nn.RNN(2, 3, 1, torch.sin)
+        ),
+        to="torch",
+    )
+    assert back.left == {
+        "0": "merge='sum' is not torch's",
+        "1": "its nonlinearity is a function",
+    }
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
+        nn.convert([])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="to must be 'unrolled' or 'torch', got 'jax'"):
+        nn.convert(torch.nn.Linear(1, 1), to="jax")
