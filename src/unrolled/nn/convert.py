@@ -104,7 +104,7 @@ def _obstacle(module: nn.Module, pair: _Pair, to: str) -> str | None:
     """None, or why a module has to stay."""
     base = _source(pair, to)
     if is_parametrized(module):
-        return f"it is parametrised: {', '.join(module.parametrizations)}"
+        return f"it is parametrised: {', '.join(module.get_submodule('parametrizations')._modules)}"
     mro = type(module).__mro__
     own = [key for cls in mro[: mro.index(base)] for key in vars(cls) if key not in _HARMLESS]
     if own:
