@@ -213,7 +213,19 @@ def test_lengths_need_a_program() -> None:
     layer, x = nn.Recurrent(Branching, I, H), input_of(nn.RNN(I, H)).float()
     assert layer._graph.why is not None
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
-    with pytest.raises(RuntimeError, match="lengths and resets need the cell's program"):
+    with pytest.raises(RuntimeError, match="lengths and resets need the operator: cell Branching"):
+        compiled(x, lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("make", [nn.GRU, nn.LSTM])
+def test_off_the_cpu_there_is_no_operator(make: Any) -> None:
+    """Its kernels are the CPU's. The device without numbers stands in for others."""
+    layer, backend = make(I, H, device="meta"), Captured()
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    x = torch.empty(T, N, I, device="meta")
+    assert compiled(x)[0].shape == (T, N, H)
+    assert backend.count() == 0
+    with pytest.raises(RuntimeError, match="need the operator: it runs on the CPU"):
         compiled(x, lengths=LENGTHS)
 
 

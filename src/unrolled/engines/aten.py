@@ -3,6 +3,7 @@
 Only for the three cells of torch.nn. What makes a batch ragged is ``packed``'s work.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,32 +29,30 @@ def supports(sweep: Sweep) -> str | None:
 
 def run(sweep: Sweep) -> tuple[Tensor, States]:
     """Outputs and final states, by one fused call."""
-    function = _function(sweep)
+    return run_packed(sweep, partial(_fused, _function(sweep)))
 
-    def fused(
-        cell: Cell,
-        tokens: Tensor,
-        batch_sizes: list[int],
-        states: States,
-        parameters: dict[str, Tensor],
-    ) -> tuple[Tensor, States]:
-        T, N = len(batch_sizes), batch_sizes[0]
-        weights = list(parameters.values())
-        hx = states if isinstance(cell, LSTM) else states[0]
-        hx = tuple(s[None] for s in hx) if isinstance(hx, tuple) else hx[None]
-        # cuDNN keeps what its backward needs only when told that it trains; dropout is 0 anyway.
-        options = ("bias_ih" in parameters, 1, 0.0, torch.is_grad_enabled(), False)
-        if batch_sizes[-1] == N:
-            result = function(tokens.unflatten(0, (T, N)), hx, weights, *options, False)
-            outputs = result[0].flatten(0, 1)
-        else:
-            result = function(
-                tokens, torch.tensor(batch_sizes, device="cpu"), hx, weights, *options
-            )
-            outputs = result[0]
-        return outputs, tuple(state[0] for state in result[1:])
 
-    return run_packed(sweep, fused)
+def _fused(
+    function: Any,
+    cell: Cell,
+    tokens: Tensor,
+    batch_sizes: list[int],
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    T, N = len(batch_sizes), batch_sizes[0]
+    weights = list(parameters.values())
+    hx = states if isinstance(cell, LSTM) else states[0]
+    hx = tuple(s[None] for s in hx) if isinstance(hx, tuple) else hx[None]
+    # cuDNN keeps what its backward needs only when told that it trains; dropout is 0 anyway.
+    options = ("bias_ih" in parameters, 1, 0.0, torch.is_grad_enabled(), False)
+    if batch_sizes[-1] == N:
+        result = function(tokens.unflatten(0, (T, N)), hx, weights, *options, False)
+        outputs = result[0].flatten(0, 1)
+    else:
+        result = function(tokens, torch.tensor(batch_sizes, device="cpu"), hx, weights, *options)
+        outputs = result[0]
+    return outputs, tuple(state[0] for state in result[1:])
 
 
 def _function(sweep: Sweep) -> Any:

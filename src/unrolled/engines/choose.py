@@ -39,13 +39,14 @@ class Explanation:
 
 def choose(sweep: Sweep) -> Engine:
     """The first engine that can run this sweep, or the forced one; in a graph, where no context is
-    seen, the reference: what has a program is an operator there (``graph``).
+    seen, aten off the CPU, else the reference: on it, programs are operators (``graph``).
 
     Raises:
         RuntimeError: the forced engine cannot run it; the message has its reason.
     """
     if torch.compiler.is_compiling():
-        return ENGINES["reference"]
+        fused = sweep.values.device.type != "cpu" and aten.supports(sweep) is None
+        return ENGINES["aten" if fused else "reference"]
     forced = _forced.get()
     if forced is not None:
         why = ENGINES[forced].supports(sweep)

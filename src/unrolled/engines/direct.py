@@ -19,7 +19,7 @@ from unrolled.cells.declaration import parameter_names
 from unrolled.engines.autograd import BothSweeping, Job, Sweeping, make_job
 from unrolled.engines.choose import unobserved
 from unrolled.engines.core import Where, forced_build, load, recorded, settings_of
-from unrolled.engines.sweep import States
+from unrolled.engines.sweep import States, merged
 from unrolled.spec import Spec
 
 _C = torch._C
@@ -61,7 +61,7 @@ class Direct:
         self.ways = _ways(spec, step)
         self.directions = spec.num_directions
         self.jobs: dict[Any, list[Job]] = {}
-        merge = None if self.directions == 1 else partial(_merge, merge=spec.merge)
+        merge = None if self.directions == 1 else partial(merged, merge=spec.merge)
         self.core = _core.Direct(
             [
                 (way.program, way.names, way.shapes, way.reverse, way.input_size)
@@ -125,7 +125,7 @@ class Direct:
             output, other, *ends = BothSweeping.apply(pair, values, *shares[k], *shares[k + 1])
             half = len(ends) // 2
             final += tuple(ends[:half]), tuple(ends[half:])
-            values = _merge([output, other], self.spec.merge)
+            values = merged([output, other], self.spec.merge)
         return values, tuple(torch.cat(parts) for parts in zip(*final, strict=True))
 
     def _jobs(self, size: tuple[int, int, bool], states: int) -> list[Job]:
@@ -179,7 +179,3 @@ def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
 
 def _present(weights: list[Any]) -> list[Any]:
     return [p for p in weights if p is not None]
-
-
-def _merge(outputs: list[Tensor], merge: str) -> Tensor:
-    return torch.cat(outputs, 2) if merge == "concat" else outputs[0] + outputs[1]

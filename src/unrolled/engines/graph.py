@@ -18,7 +18,7 @@ from unrolled.engines import operator  # noqa: F401  registers the operator
 from unrolled.engines.core import recorded, split_products, undivided, whole_weight
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import autocast_dtype
-from unrolled.engines.sweep import HALF, States
+from unrolled.engines.sweep import HALF, States, merged
 from unrolled.spec import Spec
 
 
@@ -45,9 +45,13 @@ class Graph:
     version: int  # of the cell's settings
     why: str | None
 
-    def fits(self, cell: Cell) -> bool:
-        """Whether the programs hold for the cell as it is now."""
-        return self.why is None and cell.version == self.version
+    def refusal(self, cell: Cell, values: Tensor) -> str | None:
+        """None, or why the operator cannot run the cell, as it is now, on these values."""
+        if values.device.type != "cpu":
+            return "it runs on the CPU"
+        if cell.version != self.version:
+            return "a setting of the cell was changed after the layer was made"
+        return self.why
 
 
 def make_graph(spec: Spec) -> Graph:
@@ -91,9 +95,7 @@ def run_graph(
             output, ends = _sweep(graph.sites[index], cell, ragged, values, starts, after, own)
             outputs.append(output)
             final.append(ends)
-        values = outputs[0]
-        if D == 2:
-            values = torch.cat(outputs, 2) if graph.merge == "concat" else outputs[0] + outputs[1]
+        values = merged(outputs, graph.merge)
     return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
 
 

@@ -6,6 +6,7 @@ through ``autograd``, under torch.func through ``transforms``.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from unrolled.engines.core import (
     whole_weight,
 )
 from unrolled.engines.packed import run_packed
-from unrolled.engines.sweep import HALF, Run, States, Sweep, transformed
+from unrolled.engines.sweep import HALF, Run, States, Sweep, in_float32, transformed
 from unrolled.engines.transforms import run_transformed
 
 name = "native"
@@ -47,7 +48,8 @@ def run(sweep: Sweep) -> tuple[Tensor, States]:
     if sweep.ragged.resets is not None:
         return run_packed(sweep, _run_packed(sweep.sizes))
     where = locate(sweep.ragged, sweep.reverse)
-    return _widened(sweep.cell, sweep.sizes, where, sweep.values, sweep.states, sweep.parameters)
+    call = partial(_call, sweep.cell, sweep.sizes, where)
+    return in_float32(call, sweep.values, sweep.states, sweep.parameters)
 
 
 def _run_packed(sizes: Sizes) -> Run:
@@ -61,26 +63,9 @@ def _run_packed(sizes: Sizes) -> Run:
         total = tokens.shape[0]
         rows = torch.arange(total, device="cpu")
         where = ragged_rows(batch_sizes, states[0].shape[0], total, rows)
-        return _widened(cell, sizes, where, tokens, states, parameters)
+        return in_float32(partial(_call, cell, sizes, where), tokens, states, parameters)
 
     return native
-
-
-def _widened(
-    cell: Cell,
-    sizes: Sizes,
-    where: Where,
-    tokens: Tensor,
-    states: States,
-    parameters: dict[str, Tensor],
-) -> tuple[Tensor, States]:
-    dtype = tokens.dtype
-    if dtype not in HALF:
-        return _call(cell, sizes, where, tokens, states, parameters)
-    wide = {key: value.float() for key, value in parameters.items()}
-    starts = tuple(state.float() for state in states)
-    outputs, final = _call(cell, sizes, where, tokens.float(), starts, wide)
-    return outputs.to(dtype), tuple(state.to(dtype) for state in final)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled.cells import Cell, Sizes
 from unrolled.engines.loop import run_loop
 from unrolled.engines.packed import run_packed
-from unrolled.engines.sweep import HALF, States, Sweep
+from unrolled.engines.sweep import States, Sweep, in_float32
 
 name = "reference"
 
@@ -34,9 +34,16 @@ def _loop(
     states: States,
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
-    if tokens.dtype not in HALF:
-        return run_loop(cell, sizes, tokens, batch_sizes, states, cell.prepare(parameters))
-    wide = {key: value.float() for key, value in parameters.items()}
-    start = tuple(state.float() for state in states)
-    outputs, final = run_loop(cell, sizes, tokens.float(), batch_sizes, start, cell.prepare(wide))
-    return outputs.to(tokens.dtype), tuple(state.to(tokens.dtype) for state in final)
+    prepared = partial(_prepared, cell, sizes, batch_sizes)
+    return in_float32(prepared, tokens, states, parameters)
+
+
+def _prepared(
+    cell: Cell,
+    sizes: Sizes,
+    batch_sizes: list[int],
+    tokens: Tensor,
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    return run_loop(cell, sizes, tokens, batch_sizes, states, cell.prepare(parameters))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unrolled.engines.choose import choose, note
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.sweep import Engine, States, Sweep
+from unrolled.engines.sweep import Engine, States, Sweep, merged
 from unrolled.spec import Spec
 
 
@@ -64,7 +64,7 @@ def run_stack(
             output, last = _run(engine, sweep)
             outputs.append(output)
             final.append(last)
-        values = _merge(outputs, spec.merge)
+        values = merged(outputs, spec.merge)
     return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
 
 
@@ -100,12 +100,6 @@ def _run(engine: Engine, sweep: Sweep) -> tuple[Tensor, States]:
         return engine.run(sweep)
     with torch.autocast(sweep.values.device.type, enabled=False):
         return engine.run(sweep)
-
-
-def _merge(outputs: list[Tensor], merge: str) -> Tensor:
-    if len(outputs) == 1:
-        return outputs[0]
-    return torch.cat(outputs, 1) if merge == "concat" else outputs[0] + outputs[1]
 
 
 def _dropout(values: Tensor, ragged: Ragged, p: float) -> Tensor:

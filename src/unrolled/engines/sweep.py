@@ -62,6 +62,29 @@ class Engine(Protocol):
         """Outputs [rows, P], zero where no token is, and the final states [N, width]."""
 
 
+def in_float32(
+    run: Callable[[Tensor, States, dict[str, Tensor]], tuple[Tensor, States]],
+    tokens: Tensor,
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    """What a function of tokens, states and parameters gives; half precision is computed in
+    float32, state included."""
+    dtype = tokens.dtype
+    if dtype not in HALF:
+        return run(tokens, states, parameters)
+    wide = {key: value.float() for key, value in parameters.items()}
+    outputs, final = run(tokens.float(), tuple(state.float() for state in states), wide)
+    return outputs.to(dtype), tuple(state.to(dtype) for state in final)
+
+
+def merged(outputs: list[Tensor], merge: str) -> Tensor:
+    """The outputs of a layer's directions as one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs, -1) if merge == "concat" else outputs[0] + outputs[1]
+
+
 def transformed() -> bool:
     """Whether functorch or forward-mode differentiation is active."""
     return (

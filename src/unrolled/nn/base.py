@@ -45,17 +45,16 @@ class Swept(nn.Module):
         makes a graph of it.
 
         Raises:
-            RuntimeError: in a graph, lengths or resets for a cell that has no program.
+            RuntimeError: in a graph, lengths or resets where the operator cannot run.
         """
         rest = (states, parameters, reset_states, dropout)
         if torch.compiler.is_compiling() and form.packed is None:
-            if self._graph.fits(self.cell):
+            why = self._graph.refusal(self.cell, form.tokens)
+            if why is None:
                 return run_graph(self._graph, self.cell, form.ragged, form.tokens, *rest)
             if not form.ragged.dense:
-                why = self._graph.why or "a setting of the cell was changed after it was made"
                 raise RuntimeError(
-                    f"{type(self).__name__}: in a graph lengths and resets need the cell's "
-                    f"program: {why}"
+                    f"{type(self).__name__}: in a graph lengths and resets need the operator: {why}"
                 )
         return run_stack(self.spec, form.ragged, form.values, *rest)
 
