@@ -81,7 +81,9 @@ class Recorded:
 
 def recorded(cell: Cell, projected: bool) -> Recorded:
     """The program of a cell, traced again when a setting of the cell changed."""
-    known: dict[bool, tuple[Any, Recorded]] = vars(cell).setdefault("_texts", {})
+    plain = type(cell).__module__.startswith("unrolled.cells.") and not _set(cell)
+    known: dict[bool, tuple[Any, Recorded]]
+    known = _shared.setdefault(type(cell), {}) if plain else vars(cell).setdefault("_texts", {})
     settings = settings_of(cell)
     if projected in known:
         before, found = known[projected]
@@ -96,6 +98,14 @@ def recorded(cell: Cell, projected: bool) -> Recorded:
         found = Recorded("", str(error))
     known[projected] = (settings, found)
     return found
+
+
+_shared: dict[type[Cell], dict[bool, tuple[Any, Recorded]]] = {}
+"""Programs of the library's cells without settings: each layer has a cell of its own."""
+
+
+def _set(cell: Cell) -> list[str]:
+    return [name for name in vars(cell) if name[0] != "_"]
 
 
 def settings_of(cell: Cell) -> list[Any]:
