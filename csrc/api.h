@@ -125,6 +125,13 @@ struct Weights {
     const T* bias;
 };
 
+// Long sweeps ask now and then, on any thread, whether the caller wants them to go on. From when
+// `over` is set all threads leave, and nothing that the call has written is worth anything.
+struct Stop {
+    void (*ask)(Stop&);  // may set `over`, and may take its time
+    int over = 0;
+};
+
 // All pointers are borrowed for the call; inputs are read only, outputs do not overlap anything.
 template <class T>
 struct Call {
@@ -141,34 +148,34 @@ struct Call {
     std::vector<T*> final;            // [N, width] by state, out
     T* saved;                         // [total, saved_pitch], out; null: inference
     int threads;
+    Stop* stop;                       // or null
     Index size(Index t) const { return sizes ? sizes[t] : N; }
 };
 
+// Gradients of what all sequences share are sums over them: one, or one for each of `groups`, to
+// which sequence n belongs by n % groups. Sizes are multiples of it.
 template <class T>
 struct Gradients {
     const Call<T>* call;                 // of the forward run; output and saved are read
+    Index groups = 1;
     const T* grad_output;                // [rows, width of the output]; null: zeros
     std::vector<const T*> grad_final;    // [N, width] by state; null: zeros
     T* grad_tokens;                      // [rows, I], out or null
     std::vector<T*> grad_initial;        // [N, width] by state, out or null
-    std::vector<T*> grad_vectors;        // [width], out or null
-    std::vector<T*> grad_weights;        // the input's first, out or null
-    std::vector<T*> grad_biases;         // the input's first, out or null
+    std::vector<T*> grad_vectors;        // [groups, width], out or null
+    std::vector<T*> grad_weights;        // [groups, ...], the input's first, out or null
+    std::vector<T*> grad_biases;         // the same
 };
 
-// One entry of the table of builds.
+// One entry of the table of builds. It takes runs that write to nothing in common, and need nothing
+// of one another, with equal numbers of threads.
 struct Build {
     const char* name;
     int lanes;  // floats in a vector
-    void (*forward_float)(const Call<float>&);
-    void (*forward_double)(const Call<double>&);
-    void (*backward_float)(const Gradients<float>&);
-    void (*backward_double)(const Gradients<double>&);
-    // Two runs that write to nothing in common.
-    void (*forward_both_float)(const Call<float>&, const Call<float>&);
-    void (*forward_both_double)(const Call<double>&, const Call<double>&);
-    void (*backward_both_float)(const Gradients<float>&, const Gradients<float>&);
-    void (*backward_both_double)(const Gradients<double>&, const Gradients<double>&);
+    void (*forward_float)(const Call<float>* const* runs, Index count);
+    void (*forward_double)(const Call<double>* const* runs, Index count);
+    void (*backward_float)(const Gradients<float>* const* runs, Index count);
+    void (*backward_double)(const Gradients<double>* const* runs, Index count);
 };
 
 }  // namespace unrolled

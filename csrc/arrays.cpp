@@ -1,6 +1,7 @@
 // What a caller says in numbers, read and checked against the program.
 #include "arrays.h"
 
+#include <deque>
 #include <stdexcept>
 
 #include "dispatch.h"
@@ -118,12 +119,23 @@ Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backwar
     return call;
 }
 
+template <class T>
+void check_groups(const Call<T>& call, Index groups) {
+    bool fits = groups >= 1 && call.N % groups == 0;
+    for (Index t = 0; fits && call.sizes && t < call.T_steps; ++t) fits = call.sizes[t] % groups == 0;
+    if (!fits) throw std::invalid_argument("groups: wanted a divisor of each step's sequences");
+}
+
 // Then, backward: gradients of the output and of the final states; out, of the tokens, the initial
 // states, the vectors, weight and bias of the input and of each product.
 template <class T>
-Gradients<T> read_gradients(const Program& p, const Call<T>& call, const Shape& s, Arrays& arrays) {
+Gradients<T> read_gradients(const Told& told, const Call<T>& call, const Shape& s, Arrays& arrays) {
+    const Program& p = *told.program;
+    const Index G = told.groups;
     Gradients<T> g{};
     g.call = &call;
+    g.groups = G;
+    check_groups(call, G);
     if (!call.saved && call.total > 0 && p.saved_pitch > 0)
         throw std::invalid_argument("saved: missing");
     g.grad_output = arrays.next<const T>(product(s.rows, p.states[0]), true, "grad_output");
@@ -132,12 +144,13 @@ Gradients<T> read_gradients(const Program& p, const Call<T>& call, const Shape& 
     g.grad_tokens = arrays.next<T>(product(s.rows, s.I), true, "grad_tokens");
     for (Index w : p.states)
         g.grad_initial.push_back(arrays.next<T>(product(s.N, w), true, "grad_initial"));
-    for (Index w : p.vectors) g.grad_vectors.push_back(arrays.next<T>(w, true, "grad_vector"));
-    const Index M = p.x_parts * p.x_width;
+    for (Index w : p.vectors)
+        g.grad_vectors.push_back(arrays.next<T>(product(G, w), true, "grad_vector"));
+    const Index M = product(G, p.x_parts * p.x_width);
     g.grad_weights.push_back(arrays.next<T>(product(M, s.I), true, "grad input weight"));
     g.grad_biases.push_back(arrays.next<T>(M, true, "grad input bias"));
     for (const Product& q : p.products) {
-        const Index rows = q.parts * q.width;
+        const Index rows = product(G, q.parts * q.width);
         g.grad_weights.push_back(arrays.next<T>(product(rows, q.source), true, "grad weight"));
         g.grad_biases.push_back(arrays.next<T>(rows, true, "grad bias"));
     }
@@ -147,10 +160,11 @@ Gradients<T> read_gradients(const Program& p, const Call<T>& call, const Shape& 
 // A call forward, read.
 template <class T>
 struct Ahead {
-    Call<T> call;
+    Call<T> run;
     explicit Ahead(const Told& told) {
         Arrays arrays(told.arrays);
-        call = read_call<T>(*told.program, read_shape(told.shape), arrays, false);
+        run = read_call<T>(*told.program, read_shape(told.shape), arrays, false);
+        run.stop = told.stop;
         arrays.finish();
     }
 };
@@ -159,41 +173,43 @@ struct Ahead {
 template <class T>
 struct Back {
     Call<T> call;
-    Gradients<T> gradients;
+    Gradients<T> run;
     explicit Back(const Told& told) {
         Arrays arrays(told.arrays);
         const Shape shape = read_shape(told.shape);
         call = read_call<T>(*told.program, shape, arrays, true);
-        gradients = read_gradients(*told.program, call, shape, arrays);
+        call.stop = told.stop;
+        run = read_gradients(told, call, shape, arrays);
         arrays.finish();
     }
     Back(const Back&) = delete;  // the gradients point at the call
 };
 
+template <class Read, class Run>
+void run_all(const Told* calls, std::size_t count, void (*kernel)(const Run* const*, Index)) {
+    if (count == 1) {
+        const Read read(calls[0]);
+        const Run* const one = &read.run;
+        return kernel(&one, 1);
+    }
+    std::deque<Read> reads;
+    std::vector<const Run*> runs;
+    for (std::size_t k = 0; k < count; ++k) runs.push_back(&reads.emplace_back(calls[k]).run);
+    if (count > 0) kernel(runs.data(), static_cast<Index>(count));
+}
+
 }  // namespace
 
-void run_forward(const Told& told, const std::string& build, bool wide) {
+void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) kernels.forward_double(Ahead<double>(told).call);
-    else kernels.forward_float(Ahead<float>(told).call);
+    if (wide) run_all<Ahead<double>>(calls, count, kernels.forward_double);
+    else run_all<Ahead<float>>(calls, count, kernels.forward_float);
 }
 
-void run_forward(const Told& a, const Told& b, const std::string& build, bool wide) {
+void run_backward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) kernels.forward_both_double(Ahead<double>(a).call, Ahead<double>(b).call);
-    else kernels.forward_both_float(Ahead<float>(a).call, Ahead<float>(b).call);
-}
-
-void run_backward(const Told& told, const std::string& build, bool wide) {
-    const Build& kernels = find_build(build);
-    if (wide) kernels.backward_double(Back<double>(told).gradients);
-    else kernels.backward_float(Back<float>(told).gradients);
-}
-
-void run_backward(const Told& a, const Told& b, const std::string& build, bool wide) {
-    const Build& kernels = find_build(build);
-    if (wide) kernels.backward_both_double(Back<double>(a).gradients, Back<double>(b).gradients);
-    else kernels.backward_both_float(Back<float>(a).gradients, Back<float>(b).gradients);
+    if (wide) run_all<Back<double>>(calls, count, kernels.backward_double);
+    else run_all<Back<float>>(calls, count, kernels.backward_float);
 }
 
 }  // namespace unrolled

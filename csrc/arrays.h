@@ -21,13 +21,13 @@ using Numbers = std::vector<Index>;
 struct Told {
     const Program* program;
     Numbers shape, arrays;
+    Index groups = 1;  // backward: of the gradients of what all sequences share
+    Stop* stop = nullptr;
 };
 
-// They throw std::invalid_argument where the numbers do not fit the program. `wide`: double. Two
-// calls may share all but what they write.
-void run_forward(const Told& call, const std::string& build, bool wide);
-void run_forward(const Told& first, const Told& second, const std::string& build, bool wide);
-void run_backward(const Told& call, const std::string& build, bool wide);
-void run_backward(const Told& first, const Told& second, const std::string& build, bool wide);
+// They throw std::invalid_argument where the numbers do not fit the program. `wide`: double. Calls
+// may share all but what they write.
+void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide);
+void run_backward(const Told* calls, std::size_t count, const std::string& build, bool wide);
 
 }  // namespace unrolled

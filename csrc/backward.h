@@ -13,10 +13,10 @@ public:
     Backward(const Gradients<T>& g, Index limit)
         : g_(g), call_(*g.call), batch_(call_, limit), p_(*call_.program),
           threads_(batch_.threads(p_.back)), units_(batch_.by_units(p_.back, threads_)),
-          fixtures_(p_, p_.back, call_), barrier_(threads_), token_sums_(g, batch_) {
+          fixtures_(p_, p_.back, call_), barrier_(threads_, call_.stop), token_sums_(g, batch_) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call_.N, kTall)));
         batch_.share_rows(threads_);
-        steps_ = least(call_.T_steps, most<Index>(1, kChunk / most<Index>(1, call_.N)));
+        steps_ = least(call_.T_steps, chunk_steps());
         ld_ = p_.slope_pitch + 16;  // odd in cache lines: columns of slopes are read, too
         slopes_ = zeros<T>(steps_ * call_.N * ld_);
         make_matrices();
@@ -39,6 +39,15 @@ public:
 
 private:
     static constexpr int kOutput = -2;
+    static constexpr Index kMostTokens = 8192;  // of a chunk that is summed group by group
+
+    // Steps of a chunk: each group shall have a chunk's worth of tokens in it.
+    Index chunk_steps() const {
+        const Index N = most<Index>(1, call_.N), one = most<Index>(1, kChunk / N);
+        if (g_.groups == 1) return one;
+        const Index own = kChunk / most<Index>(1, N / g_.groups);
+        return most(one, least(own, kMostTokens / N));
+    }
 
     void make_matrices() {
         matrices_ = std::vector<Matrix<T>>(p_.products.size());
@@ -150,12 +159,13 @@ private:
         pack_own(me, count);
         barrier_.wait(me, count);
         const Index chunks = divide_up(call_.T_steps, steps_);
-        for (Index c = chunks - 1; c >= 0; --c) {
+        Watch watch(call_.stop, batch_.work());
+        for (Index c = chunks - 1; c >= 0 && !is_over(call_.stop); --c) {
             const Index start = c * steps_, end = least(call_.T_steps, start + steps_);
-            if (units_) sweep_chunk(batch_.part(true, me, count), me, start, end);
+            if (units_) sweep_chunk(batch_.part(true, me, count), me, start, end, watch);
             else
                 for (Index k = me; k < threads_; k += count)
-                    sweep_chunk(batch_.part(false, k, threads_), k, start, end);
+                    sweep_chunk(batch_.part(false, k, threads_), k, start, end, watch);
             barrier_.wait(me, count);
             token_sums_.add(me, count, start, end, c == chunks - 1);
             barrier_.wait(me, count);
@@ -175,9 +185,10 @@ private:
         token_sums_.pack_own(me, count);
     }
 
-    void sweep_chunk(const Part& part, Index me, Index start, Index end) {
+    void sweep_chunk(const Part& part, Index me, Index start, Index end, Watch& watch) {
         for (Index t = end - 1; t >= start; --t) {
             const Index last = least(part.last, call_.size(t));
+            if (watch.over(most<Index>(0, last - part.first))) return;
             if (last > part.first || (units_ && call_.size(t) > 0))
                 step(machines_[me], {part.first, last, part.me, part.count}, me, t, start);
         }
@@ -329,9 +340,11 @@ private:
     void sum_vector(std::size_t k) {
         if (!g_.grad_vectors[k]) return;
         const Index w = p_.vectors[k];
-        clear(g_.grad_vectors[k], w);
-        for (Index n = 0; n < call_.N; ++n)
-            for (Index u = 0; u < w; ++u) g_.grad_vectors[k][u] += sums_[k][n * pitch(w) + u];
+        clear(g_.grad_vectors[k], g_.groups * w);
+        for (Index n = 0; n < call_.N; ++n) {
+            T* const to = g_.grad_vectors[k] + n % g_.groups * w;
+            for (Index u = 0; u < w; ++u) to[u] += sums_[k][n * pitch(w) + u];
+        }
     }
 
     const Gradients<T>& g_;

@@ -51,6 +51,11 @@ public:
         return one;
     }
 
+    // The same with its pointwise operations, roughly.
+    double work() const {
+        return multiplications() + static_cast<double>(program.H) * program.nodes.size();
+    }
+
     // Threads for a direction. Those that share the units of a step meet at each step, which has to
     // be long enough for it.
     Index threads(const Schedule& schedule) const {
@@ -72,14 +77,15 @@ public:
         return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
     }
 
-    // Whether two such sweeps are better run on a thread each: one by itself would keep a single
-    // thread; or there are but two, which would have to meet, or have few rows each.
-    bool apart(const Schedule& schedule) const {
-        const double all = 2 * multiplications() * static_cast<double>(call.total);
-        if (limit_ < 2 || all < kWorthWaking) return false;
+    // Whether so many such sweeps are better run on a thread each: one by itself would keep a single
+    // thread; or there are many; or there are two for two threads, which would have to meet, or have
+    // few rows each.
+    bool apart(const Schedule& schedule, Index count) const {
+        const double all = multiplications() * static_cast<double>(count * call.total);
+        if (limit_ < 2 || count < 2 || all < kWorthWaking) return false;
         const Index alone = threads(schedule);
-        if (alone == 1) return true;
-        return limit_ == 2 && (by_units(schedule, alone) || call.N < kManyRows * limit_);
+        if (alone == 1 || count >= 2 * limit_) return true;
+        return count == limit_ && (by_units(schedule, alone) || call.N < kManyRows * limit_);
     }
 
     // Sequences for each of so many threads: whole tiles of them, or of a ragged batch, whose first

@@ -46,11 +46,15 @@ NB_MODULE(_core, m) {
     // A call in numbers, for callers whose arrays are no tensors.
     const auto free = nb::call_guard<nb::gil_scoped_release>();
     m.def("forward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
-                        const Numbers& arrays) { run_forward({&p, shape, arrays}, build, wide); },
-          free, "Run forward; see arrays.h.");
+                        const Numbers& arrays) {
+        const Told told{&p, shape, arrays};
+        run_forward(&told, 1, build, wide);
+    }, free, "Run forward; see arrays.h.");
     m.def("backward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
-                         const Numbers& arrays) { run_backward({&p, shape, arrays}, build, wide); },
-          free, "Run backward; see arrays.h.");
+                         const Numbers& arrays) {
+        const Told told{&p, shape, arrays};
+        run_backward(&told, 1, build, wide);
+    }, free, "Run backward; see arrays.h.");
     m.def("name_tensors", &name_tensors, nb::arg("kind"), "Name the class of all tensors.");
     bind_sweeps(m);
     bind_direct(m);

@@ -7,36 +7,49 @@ namespace UNROLLED_BUILD {
 namespace {
 
 template <class T>
-void forward(const Call<T>& call) {
-    Forward<T>(call, call.threads).run();
+const Call<T>& call_of(const Call<T>& run) {
+    return run;
 }
-
 template <class T>
-void backward(const Gradients<T>& gradients) {
-    Backward<T>(gradients, gradients.call->threads).run();
+const Call<T>& call_of(const Gradients<T>& run) {
+    return *run.call;
 }
 
-// Two sweeps that need nothing of one another, as two directions are.
-template <class Sweep>
-void run_both(Sweep& first, Sweep& second, bool apart) {
-    together(apart ? 2 : 1, [&](Index me, Index count) {
-        for (Index k = me; k < 2; k += count) (k == 0 ? first : second).run();
+// Several runs on a thread each, as threads come free.
+template <class Sweep, class Run>
+void run_apart(const Run* const* runs, Index count, Index threads) {
+    Index next = 0;
+    int failed = 0;
+    together(least(threads, count), [&](Index, Index) {
+        try {
+            for (;;) {
+                const Index k = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+                if (k >= count || is_over(call_of(*runs[k]).stop)) return;
+                Sweep(*runs[k], 1).run();
+            }
+        } catch (...) {  // memory: no exception may leave a parallel region
+            __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        }
     });
+    if (failed) take_memory(-1);  // throws
+}
+
+template <class Sweep, class Run>
+void run_all(const Run* const* runs, Index count, const Schedule& schedule) {
+    const auto& call = call_of(*runs[0]);
+    if (Batch(call, call.threads).apart(schedule, count))
+        return run_apart<Sweep>(runs, count, call.threads);
+    for (Index k = 0; k < count && !is_over(call.stop); ++k) Sweep(*runs[k], call.threads).run();
 }
 
 template <class T>
-void forward_both(const Call<T>& a, const Call<T>& b) {
-    const bool apart = Batch<T>(a, a.threads).apart(a.program->ahead);
-    Forward<T> first(a, apart ? 1 : a.threads), second(b, apart ? 1 : b.threads);
-    run_both(first, second, apart);
+void forward(const Call<T>* const* runs, Index count) {
+    run_all<Forward<T>>(runs, count, runs[0]->program->ahead);
 }
 
 template <class T>
-void backward_both(const Gradients<T>& a, const Gradients<T>& b) {
-    const Call<T>& call = *a.call;
-    const bool apart = Batch<T>(call, call.threads).apart(call.program->back);
-    Backward<T> first(a, apart ? 1 : call.threads), second(b, apart ? 1 : call.threads);
-    run_both(first, second, apart);
+void backward(const Gradients<T>* const* runs, Index count) {
+    run_all<Backward<T>>(runs, count, runs[0]->call->program->back);
 }
 
 }  // namespace
@@ -47,11 +60,7 @@ const Build build = {UNROLLED_NAME,
                      forward<float>,
                      forward<double>,
                      backward<float>,
-                     backward<double>,
-                     forward_both<float>,
-                     forward_both<double>,
-                     backward_both<float>,
-                     backward_both<double>};
+                     backward<double>};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

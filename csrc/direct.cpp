@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "interrupt.h"
 #include "tensors.h"
 
 namespace unrolled {
@@ -213,13 +214,15 @@ private:
                 const Index base = way.reverse ? (f.T - 1) * step : 0;
                 told[d] = {way.program,
                            {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row, f.threads},
-                           std::move(own)};
+                           std::move(own), 1, nullptr};
             }
+            Interrupt interrupt;
+            told[0].stop = told[1].stop = &interrupt;
             {
                 nb::gil_scoped_release free;
-                if (D == 1) run_forward(told[0], build, f.wide);
-                else run_forward(told[0], told[1], build, f.wide);
+                run_forward(told, static_cast<std::size_t>(D), build, f.wide);
             }
+            interrupt.raise();
             values = D == 1 ? nb::borrow(outputs[0]) : merge_(outputs);
         }
         return nb::make_tuple(values, final);

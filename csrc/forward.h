@@ -14,7 +14,7 @@ public:
     Forward(const Call<T>& call, Index limit)
         : batch_(call, limit), call_(call), p_(*call.program), threads_(batch_.threads(p_.ahead)),
           units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
-          barrier_(threads_) {
+          barrier_(threads_, call.stop) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
         batch_.share_rows(threads_);
         rows_ = units_ ? call.N : batch_.most_rows();
@@ -168,6 +168,7 @@ private:
         Machine<T>& machine = machines_[me];
         const T** pointers = pointers_.data() + me * steps_ * rows_;
         T* const own = inputs_.data() + (units_ ? 0 : me * steps_ * rows_ * ldx_);
+        Watch watch(call_.stop, batch_.work());
         for (Index start = 0; start < call_.T_steps; start += steps_) {
             if (call_.size(start) <= part.first) return;
             const Index end = least(call_.T_steps, start + steps_), chunk = start / steps_;
@@ -176,7 +177,7 @@ private:
             if (!helped) project(part, start, end, pointers, x);
             for (Index t = start; t < end; ++t) {
                 const Index n = least(part.last, call_.size(t)) - part.first;
-                if (n <= 0) return;
+                if (n <= 0 || watch.over(n)) return;
                 step(machine, {part.first, part.first + n, part.me, part.count}, t, x, pointers);
                 x += n * ldx_;
             }

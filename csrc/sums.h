@@ -78,42 +78,60 @@ public:
         if (g_.grad_weights[0] || g_.grad_biases[0]) {
             Index i = 0;
             for (Index t = start; t < end; ++t)
-                for (Index n = 0; n < call_.size(t); ++n)
-                    pointers[i++] = call_.tokens + batch_.row(t, n) * call_.I;
+                for (Index n = 0; n < call_.size(t); ++n, ++i)
+                    pointers[grouped(i, tokens)] = call_.tokens + batch_.row(t, n) * call_.I;
             weights(p_.grad_x, p_.x_width, call_.I, pointers, tokens, g_.grad_weights[0],
-                    g_.grad_biases[0], {0, 0, me, count}, space, first);
+                    g_.grad_biases[0], me, count, space, first);
         }
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             if (!g_.grad_weights[k + 1] && !g_.grad_biases[k + 1]) continue;
-            point_at_sources(k, start, end, pointers);
+            point_at_sources(k, start, end, tokens, pointers);
             weights(p_.grad_products[k], p_.products[k].width, p_.products[k].source, pointers,
-                    tokens, g_.grad_weights[k + 1], g_.grad_biases[k + 1], {0, 0, me, count}, space,
-                    first);
+                    tokens, g_.grad_weights[k + 1], g_.grad_biases[k + 1], me, count, space, first);
         }
         if (g_.grad_tokens) send_back(me, count, start, end, pointers, space);
     }
 
 private:
-    // What a product multiplied, token by token.
-    void point_at_sources(std::size_t k, Index start, Index end, const T** pointers) {
+    // Place of the i-th of so many tokens where those of a group stand together.
+    Index grouped(Index i, Index tokens) const {
+        return g_.groups == 1 ? i : i % g_.groups * (tokens / g_.groups) + i / g_.groups;
+    }
+
+    // What a product multiplied, group by group, token by token.
+    void point_at_sources(std::size_t k, Index start, Index end, Index tokens, const T** pointers) {
         if (!g_.grad_weights[k + 1]) return;
         const Index w = p_.products[k].source;
         const int state = p_.nodes[p_.sources[k]].key;
         Index i = 0;
         for (Index t = start; t < end; ++t)
             for (Index n = 0; n < call_.size(t); ++n, ++i) {
-                if (!source_is_state(p_, k)) pointers[i] = (*sources_)[k].data() + i * pitch(w);
-                else if (t == 0) pointers[i] = (*starts_)[state].data() + n * pitch(w);
-                else if (state == 0) pointers[i] = call_.output + batch_.row(t - 1, n) * w;
+                const T*& at = pointers[grouped(i, tokens)];
+                if (!source_is_state(p_, k)) at = (*sources_)[k].data() + i * pitch(w);
+                else if (t == 0) at = (*starts_)[state].data() + n * pitch(w);
+                else if (state == 0) at = call_.output + batch_.row(t - 1, n) * w;
                 else
-                    pointers[i] = call_.saved + (batch_.offset(t - 1) + n) * p_.saved_pitch +
-                                  p_.saved_at[p_.stored.size() + state - 1];
+                    at = call_.saved + (batch_.offset(t - 1) + n) * p_.saved_pitch +
+                         p_.saved_at[p_.stored.size() + state - 1];
             }
     }
 
+    // Threads share the rows of a gradient, or the groups.
     void weights(const std::vector<int>& parts, Index width, Index K, const T* const* S,
-                 Index tokens, T* weight, T* bias, const Part& part, T* space, bool first) {
-        const Index blocks = divide_up(width, kTall);
+                 Index tokens, T* weight, T* bias, Index me, Index count, T* space, bool first) {
+        const Index G = g_.groups, each = tokens / G, all = static_cast<Index>(parts.size()) * width;
+        if (G == 1)
+            return weights_of(0, parts, width, K, S, tokens, weight, bias, {0, 0, me, count}, space,
+                              first);
+        for (Index g = G * me / count; g < G * (me + 1) / count; ++g)
+            weights_of(g, parts, width, K, S + g * each, each, weight ? weight + g * all * K : nullptr,
+                       bias ? bias + g * all : nullptr, {0, 0, 0, 1}, space, first);
+    }
+
+    void weights_of(Index group, const std::vector<int>& parts, Index width, Index K,
+                    const T* const* S, Index tokens, T* weight, T* bias, const Part& part, T* space,
+                    bool first) {
+        const Index blocks = divide_up(width, kTall), ld = ld_ * g_.groups;
         const Index m0 = least(width, blocks * part.me / part.count * kTall);
         const Index m1 = least(width, blocks * (part.me + 1) / part.count * kTall);
         for (std::size_t k = 0; k < parts.size(); ++k) {
@@ -124,13 +142,13 @@ private:
                 if (first && rows) clear(rows + m0 * K, (m1 - m0) * K);
                 continue;
             }
-            const T* D = slopes_ + slope_at(p_, parts[k]);
+            const T* D = slopes_ + slope_at(p_, parts[k]) + group * ld_;
             for (Index i = 0; rows && i < most<Index>(tokens, 1); i += kChunk)
-                weight_gradient(D + i * ld_, ld_, m0, m1, S + i, K, least(kChunk, tokens - i), rows,
+                weight_gradient(D + i * ld, ld, m0, m1, S + i, K, least(kChunk, tokens - i), rows,
                                 first && i == 0, space);
             if (sums)
                 for (Index i = 0; i < tokens; ++i)
-                    for (Index m = m0; m < m1; ++m) sums[m] += D[i * ld_ + m];
+                    for (Index m = m0; m < m1; ++m) sums[m] += D[i * ld + m];
         }
     }
 

@@ -6,10 +6,19 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "interrupt.h"
 #include "tensors.h"
 
 namespace unrolled {
 namespace {
+
+// Sweeps of one kind side by side: so many, and which of the tensors have a first dimension of so
+// many; the others are the same for all. None: one sweep.
+struct Stack {
+    Index count = 0;
+    std::vector<bool> which;
+    bool has(std::size_t k) const { return k < which.size() && which[k]; }
+};
 
 // What stays the same between runs: the program, which rows the tokens are, which of the tensors that a
 // run is given (tokens, states, then parameters in any order) the core wants where.
@@ -19,10 +28,11 @@ public:
     using Form = std::vector<std::vector<Index>>;  // shapes of the final states
 
     Work(nb::handle program, std::string build, Numbers place, nb::object counts, nb::object table,
-         Index states, Places parameters, Form form)
+         Index states, Places parameters, Form form, Index groups)
         : program_(nb::cast<const Program*>(program)), held_(nb::borrow(program)),
           build_(std::move(build)), place_(std::move(place)), counts_(counts), table_(table),
-          states_(states), parameters_(std::move(parameters)), form_(std::move(form)) {
+          states_(states), parameters_(std::move(parameters)), form_(std::move(form)),
+          groups_(groups) {
         const Program& p = *program_;
         if (place_.size() != 6) throw std::invalid_argument("place: wanted 6 numbers");
         if (states != 0 && states != static_cast<Index>(p.states.size()))
@@ -35,90 +45,110 @@ public:
             if (shape.empty()) throw std::invalid_argument("form: a state without dimensions");
     }
 
-    // One run's tensors, whose numbers lie in a row each.
+    // A tensor's numbers in a row each, of one sweep's; `step` bytes to the next one's.
+    struct Array {
+        nb::object held;
+        View view;
+        Index step = 0;
+    };
+
     struct Tensors {
-        std::vector<nb::object> held;
-        std::vector<View> views;
+        std::vector<Array> arrays;
         bool wide = false;  // float64
 
-        const nb::object& tokens() const { return held[0]; }
-        void add(nb::handle tensor) {
-            held.push_back(nb::borrow(tensor));
-            views.push_back(see(tensor));
-            if (views.back().contiguous()) return;
-            held.back() = call(tensor, names().contiguous);
-            views.back() = see(held.back());
-        }
+        const View& tokens() const { return arrays[0].view; }
     };
 
     // What one run needs and makes; `made` is for the caller.
     struct Run {
         Tensors given;
-        Told told;
+        Told told;            // of the first sweep
+        Numbers steps;        // by array: bytes to the next sweep's
+        Index count = 1;      // of sweeps
         nb::object made;
-        std::vector<nb::object> held;  // until the run is over
+        std::vector<Array> held;  // until the run is over
+
+        void add(const Array& array) {
+            add_array(told.arrays, array.view);
+            steps.push_back(array.step);
+        }
+        void add() {
+            told.arrays.insert(told.arrays.end(), {0, 0});
+            steps.push_back(0);
+        }
     };
 
     // Makes (output [..., P], what backward needs or None, final states).
-    Run forward(nb::handle tensors, bool training, Index threads) const {
-        Run run{take(tensors), {}, {}, {}};
-        const nb::object& tokens = run.given.tokens();
-        std::vector<Index> rows = run.given.views[0].sizes();
+    Run forward(nb::handle tensors, const Stack& stack, bool training, Index threads) const {
+        Run run = begin(tensors, stack, threads);
+        const nb::object& tokens = run.given.arrays[0].held;
+        std::vector<Index> rows = run.given.tokens().sizes();
         rows.back() = form_[0].back();
-        const nb::object output = (full() ? empty : zeros)(tokens, rows);
-        nb::object saved = nb::none();
+        const Array output = make(tokens, stack, rows, full());
+        Array saved;
         if (training)
-            saved = (program_->saved_whole ? empty : zeros)(tokens, {total(), program_->saved_pitch});
-        run.told = tell(run.given, output, saved, threads);
+            saved = make(tokens, stack, {total(), program_->saved_pitch}, program_->saved_whole);
+        tell(run, output, training ? &saved : nullptr);
         nb::list final;
         for (const std::vector<Index>& shape : form_) {
-            const nb::object end = empty(tokens, shape);
-            add_array(run.told.arrays, end);
-            final.append(end);
+            const Array end = make(tokens, stack, shape, true);
+            run.add(end);
+            final.append(end.held);
         }
-        run.made = nb::make_tuple(output, saved, final);
+        run.made = nb::make_tuple(output.held, training ? saved.held : nb::none(), final);
         return run;
     }
 
     // Makes gradients of the tensors that need one, None for the others. `slopes` are those of the
-    // output and of the final states, None for zeros.
-    Run backward(nb::handle tensors, nb::handle output, nb::handle saved, nb::handle slopes,
-                 nb::handle needs, Index threads) const {
-        const Index count = static_cast<Index>(program_->states.size());
-        Run run{take(tensors), {}, {}, {}};
-        run.told = tell(run.given, output, saved, threads);
-        Numbers& arrays = run.told.arrays;
-        arrays.resize(arrays.size() + 2 * static_cast<std::size_t>(count));
-        Tensors from;
+    // output and of the final states, None for zeros. A stack names tensors, output, saved, slopes.
+    Run backward(nb::handle tensors, const Stack& stack, nb::handle output, nb::handle saved,
+                 nb::handle slopes, nb::handle needs, Index threads) const {
+        const std::size_t count = program_->states.size();
+        Run run = begin(tensors, stack, threads);
+        run.told.groups = groups_;
+        std::size_t place = run.given.arrays.size();
+        const auto see_next = [&](nb::handle tensor) {
+            Array found = show(tensor, stack, place++);
+            check_kind(found.view, run.given.wide);
+            run.held.push_back(found);
+            return found;
+        };
+        const Array ended = see_next(output);
+        const Array kept = saved.is_none() ? Array{} : see_next(saved);
+        tell(run, ended, saved.is_none() ? nullptr : &kept);
+        for (std::size_t k = 0; k < count; ++k) run.add();
         for (nb::handle slope : slopes) {
             if (slope.is_none()) {
-                add_array(arrays, slope);
-                continue;
+                ++place;
+                run.add();
+            } else {
+                run.add(see_next(slope));
             }
-            from.add(slope);
-            check_kind(from.views.back(), run.given.wide);
-            add_array(arrays, from.views.back());
         }
-        run.held = std::move(from.held);
         nb::list grads;
-        std::vector<nb::object> made;
+        std::vector<Array> made;
         for (nb::handle need : needs) {
-            if (made.size() == run.given.held.size())
-                throw std::invalid_argument("needs: more than tensors");
-            const nb::object& tensor = run.given.held[made.size()];
-            const bool whole = !made.empty() || full();
-            nb::object grad = nb::none();
-            if (need.is(Py_True))
-                grad = (whole ? empty : zeros)(tensor, run.given.views[made.size()].sizes());
-            made.push_back(grad);
-            grads.append(grad);
+            const std::size_t k = made.size();
+            if (k == run.given.arrays.size()) throw std::invalid_argument("needs: more than tensors");
+            const Array& of = run.given.arrays[k];
+            Array grad;
+            if (need.is(Py_True)) {
+                std::vector<Index> shape = of.view.sizes();
+                if (groups_ > 1 && k > static_cast<std::size_t>(states_))
+                    shape.insert(shape.begin(), groups_);
+                grad = make(of.held, stack, shape, k > 0 || full());
+            }
+            grads.append(grad.held.is_valid() ? grad.held : nb::none());
+            made.push_back(std::move(grad));
         }
         const auto add = [&](Index k) {
             const bool some = k >= 0 && k < static_cast<Index>(made.size());
-            add_array(arrays, some ? made[static_cast<std::size_t>(k)] : nb::handle());
+            if (some && made[static_cast<std::size_t>(k)].held.is_valid())
+                run.add(made[static_cast<std::size_t>(k)]);
+            else run.add();
         };
         add(0);
-        for (Index k = 0; k < count; ++k) add(states_ > 0 ? 1 + k : -1);
+        for (std::size_t k = 0; k < count; ++k) add(states_ > 0 ? 1 + static_cast<Index>(k) : -1);
         const std::size_t matrices = 2 * (1 + program_->products.size());
         for (std::size_t k = matrices; k < parameters_.size(); ++k) add(parameters_[k]);
         for (std::size_t k = 0; k < matrices; ++k) add(parameters_[k]);
@@ -131,23 +161,60 @@ public:
     Index total() const { return table_.is_none() ? place_[0] * place_[1] : see(table_).numel(); }
 
 private:
-    Tensors take(nb::handle tensors) const {
-        Tensors given;
-        for (nb::handle tensor : tensors) given.add(tensor);
-        const Index count = static_cast<Index>(given.held.size());
+    Run begin(nb::handle tensors, const Stack& stack, Index threads) const {
+        Run run;
+        if (stack.count > 0) run.count = stack.count;
+        Tensors& given = run.given;
+        for (nb::handle tensor : tensors)
+            given.arrays.push_back(show(tensor, stack, given.arrays.size()));
+        const Index count = static_cast<Index>(given.arrays.size());
         if (count < 1 + states_) throw std::invalid_argument("tensors: wanted tokens and states");
-        given.wide = given.views[0].itemsize() == 8;
-        for (const View& view : given.views) check_kind(view, given.wide);
-        if (given.views[0].ndim < 1) throw std::invalid_argument("tokens: no dimension");
+        given.wide = given.tokens().itemsize() == 8;
+        for (const Array& array : given.arrays) check_kind(array.view, given.wide);
+        if (given.tokens().ndim < 1) throw std::invalid_argument("tokens: no dimension");
         const Program& p = *program_;
-        check_weight(given, 0, p.x_parts * p.x_width, given.views[0].size(-1));
+        check_weight(given, 0, p.x_parts * p.x_width, given.tokens().size(-1));
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
             check_weight(given, k + 1, q.parts * q.width, q.source);
         }
         for (Index k : parameters_)
             if (k >= count) throw std::invalid_argument("parameters: a tensor that is not there");
-        return given;
+        run.told.program = program_;
+        run.told.shape = {place_[0], place_[1], given.tokens().size(-1), place_[2], place_[3],
+                          place_[4], place_[5], threads};
+        return run;
+    }
+
+    // Tensor number k of a run.
+    static Array show(nb::handle tensor, const Stack& stack, std::size_t k) {
+        Array array{nb::borrow(tensor), see(tensor)};
+        if (!array.view.contiguous()) {
+            array.held = call(tensor, names().contiguous);
+            array.view = see(array.held);
+        }
+        if (stack.has(k)) enter(array, stack);
+        return array;
+    }
+
+    // Without the dimension of the sweeps.
+    static void enter(Array& array, const Stack& stack) {
+        View& view = array.view;
+        if (view.ndim < 1 || view.size(0) != stack.count)
+            throw std::invalid_argument("stack: a tensor without a first dimension of its count");
+        --view.ndim;
+        ++view.shape;
+        ++view.strides;
+        array.step = view.numel() * view.itemsize();
+    }
+
+    // A new tensor of this shape for each sweep; not `whole`: zeros, as not all of it is written.
+    static Array make(nb::handle like, const Stack& stack, std::vector<Index> shape, bool whole) {
+        if (stack.count > 0) shape.insert(shape.begin(), stack.count);
+        Array array{(whole ? empty : zeros)(like, shape), {}};
+        array.view = see(array.held);
+        if (stack.count > 0) enter(array, stack);
+        return array;
     }
 
     // That numbers are as the kernels read them.
@@ -160,8 +227,8 @@ private:
     // rows].
     void check_weight(const Tensors& given, std::size_t product, Index rows, Index columns) const {
         const Index k = parameters_[2 * product];
-        if (k < 0 || k >= static_cast<Index>(given.views.size())) return;
-        const View& view = given.views[static_cast<std::size_t>(k)];
+        if (k < 0 || k >= static_cast<Index>(given.arrays.size())) return;
+        const View& view = given.arrays[static_cast<std::size_t>(k)].view;
         if (view.is({rows, columns})) return;
         std::string found;
         for (Index size : view.sizes()) found += (found.empty() ? "" : ", ") + std::to_string(size);
@@ -172,28 +239,24 @@ private:
     bool full() const { return total() == place_[2]; }
 
     // What both directions read, in the order of arrays.h.
-    Told tell(const Tensors& given, nb::handle output, nb::handle saved, Index threads) const {
-        Told told{program_,
-                  {place_[0], place_[1], given.views[0].size(-1), place_[2], place_[3], place_[4],
-                   place_[5], threads},
-                  {}};
-        Numbers& arrays = told.arrays;
+    void tell(Run& run, const Array& output, const Array* saved) const {
+        Numbers& arrays = run.told.arrays;
         arrays.reserve(64);
+        run.steps.reserve(32);
         add_array(arrays, counts_);
         add_array(arrays, table_);
-        add_array(arrays, given.views[0]);
-        for (nb::handle tensor : {output, saved}) {
-            if (!tensor.is_none()) check_kind(see(tensor), given.wide);
-            add_array(arrays, tensor);
-        }
+        run.steps.assign(2, 0);
+        run.add(run.given.arrays[0]);
+        run.add(output);
+        if (saved) run.add(*saved);
+        else run.add();
         const auto add = [&](Index k) {
-            if (k < 0) add_array(arrays, nb::handle());
-            else add_array(arrays, given.views[static_cast<std::size_t>(k)]);
+            if (k < 0) run.add();
+            else run.add(run.given.arrays[static_cast<std::size_t>(k)]);
         };
         for (Index k : parameters_) add(k);
         for (std::size_t k = 0; k < program_->states.size(); ++k)
             add(states_ > 0 ? 1 + static_cast<Index>(k) : -1);
-        return told;
     }
 
     const Program* program_;
@@ -204,57 +267,81 @@ private:
     Index states_;
     Places parameters_;
     Form form_;
+    Index groups_;  // sums over tokens that backward makes, see Gradients
 };
 
-nb::object forward(const Work& work, nb::handle tensors, bool training, Index threads) {
-    const Work::Run run = work.forward(tensors, training, threads);
+using Kernel = void (*)(const Told*, std::size_t, const std::string&, bool);
+
+// Runs what was begun, without the interpreter's lock.
+nb::object finish(Work::Run run, Kernel kernel, const std::string& build) {
+    Interrupt interrupt;
+    run.told.stop = &interrupt;
+    std::vector<Told> calls(1, std::move(run.told));
+    calls.reserve(static_cast<std::size_t>(run.count));
+    for (Index g = 1; g < run.count; ++g) {
+        calls.push_back(calls[0]);
+        for (std::size_t k = 0; k < run.steps.size(); ++k)
+            calls.back().arrays[2 * k] += g * run.steps[k];
+    }
     {
         nb::gil_scoped_release free;
-        run_forward(run.told, work.build(), run.given.wide);
+        kernel(calls.data(), calls.size(), build, run.given.wide);
     }
+    interrupt.raise();
     return run.made;
 }
 
-void check_same(const Work::Run& first, const Work::Run& second) {
+nb::object finish(Work::Run first, Work::Run second, Kernel kernel, const std::string& build) {
     if (first.given.wide != second.given.wide)
         throw std::runtime_error("tensors: wanted all in float32, or all in float64");
+    Interrupt interrupt;
+    Told calls[2] = {std::move(first.told), std::move(second.told)};
+    for (Told& told : calls) told.stop = &interrupt;
+    {
+        nb::gil_scoped_release free;
+        kernel(calls, 2, build, first.given.wide);
+    }
+    interrupt.raise();
+    return nb::make_tuple(first.made, second.made);
+}
+
+nb::object forward(const Work& work, nb::handle tensors, bool training, Index threads) {
+    return finish(work.forward(tensors, {}, training, threads), run_forward, work.build());
 }
 
 nb::object forward_both(const Work& a, const Work& b, nb::handle of_a, nb::handle of_b,
                         bool training, Index threads) {
-    const Work::Run first = a.forward(of_a, training, threads);
-    const Work::Run second = b.forward(of_b, training, threads);
-    check_same(first, second);
-    {
-        nb::gil_scoped_release free;
-        run_forward(first.told, second.told, a.build(), first.given.wide);
-    }
-    return nb::make_tuple(first.made, second.made);
+    return finish(a.forward(of_a, {}, training, threads), b.forward(of_b, {}, training, threads),
+                  run_forward, a.build());
+}
+
+nb::object forward_each(const Work& work, Index count, std::vector<bool> which, nb::handle tensors,
+                        bool training, Index threads) {
+    const Stack stack{count, std::move(which)};
+    return finish(work.forward(tensors, stack, training, threads), run_forward, work.build());
 }
 
 nb::object backward(const Work& work, nb::handle tensors, nb::handle output, nb::handle saved,
                     nb::handle slopes, nb::handle needs, Index threads) {
-    const Work::Run run = work.backward(tensors, output, saved, slopes, needs, threads);
-    {
-        nb::gil_scoped_release free;
-        run_backward(run.told, work.build(), run.given.wide);
-    }
-    return run.made;
+    return finish(work.backward(tensors, {}, output, saved, slopes, needs, threads), run_backward,
+                  work.build());
 }
 
 // Of each: (tensors, output, saved, slopes, needs).
 nb::object backward_both(const Work& a, const Work& b, nb::tuple of_a, nb::tuple of_b,
                          Index threads) {
     const auto make = [threads](const Work& work, nb::tuple of) {
-        return work.backward(of[0], of[1], of[2], of[3], of[4], threads);
+        return work.backward(of[0], {}, of[1], of[2], of[3], of[4], threads);
     };
-    const Work::Run first = make(a, of_a), second = make(b, of_b);
-    check_same(first, second);
-    {
-        nb::gil_scoped_release free;
-        run_backward(first.told, second.told, a.build(), first.given.wide);
-    }
-    return nb::make_tuple(first.made, second.made);
+    return finish(make(a, of_a), make(b, of_b), run_backward, a.build());
+}
+
+nb::object backward_each(const Work& work, Index count, std::vector<bool> which, nb::handle tensors,
+                         nb::handle output, nb::handle saved, nb::handle slopes, nb::handle needs,
+                         Index threads) {
+    const Stack stack{count, std::move(which)};
+    return finish(work.backward(tensors, stack, output, saved, slopes, needs, threads), run_backward,
+                  work.build());
 }
 
 }  // namespace
@@ -262,9 +349,10 @@ nb::object backward_both(const Work& a, const Work& b, nb::tuple of_a, nb::tuple
 void bind_sweeps(nb::module_& m) {
     nb::class_<Work>(m, "Work", "What stays the same between runs of a sweep.")
         .def(nb::init<nb::handle, std::string, Numbers, nb::object, nb::object, Index, Work::Places,
-                      Work::Form>(),
+                      Work::Form, Index>(),
              nb::arg("program"), nb::arg("build"), nb::arg("place"), nb::arg("counts").none(),
-             nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"), nb::arg("form"))
+             nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"), nb::arg("form"),
+             nb::arg("groups"))
         .def("forward", &forward, nb::arg("tensors"), nb::arg("training"), nb::arg("threads"))
         .def("backward", &backward, nb::arg("tensors"), nb::arg("output"), nb::arg("saved").none(),
              nb::arg("slopes"), nb::arg("needs"), nb::arg("threads"))
@@ -272,6 +360,11 @@ void bind_sweeps(nb::module_& m) {
              nb::arg("training"), nb::arg("threads"))
         .def("backward_both", &backward_both, nb::arg("other"), nb::arg("own"), nb::arg("others"),
              nb::arg("threads"))
+        .def("forward_each", &forward_each, nb::arg("count"), nb::arg("stacked"), nb::arg("tensors"),
+             nb::arg("training"), nb::arg("threads"))
+        .def("backward_each", &backward_each, nb::arg("count"), nb::arg("stacked"),
+             nb::arg("tensors"), nb::arg("output"), nb::arg("saved"), nb::arg("slopes"),
+             nb::arg("needs"), nb::arg("threads"))
         .def_prop_ro("total", &Work::total, "Number of tokens.");
 }
 

@@ -45,11 +45,39 @@ inline void pause() {
 #endif
 }
 
-// Threads meet here: each says how often it has been, and waits until all have been as often. One
-// that waits long gives its core away.
+inline bool is_over(const Stop* stop) {
+    return stop && __atomic_load_n(&stop->over, __ATOMIC_RELAXED);
+}
+
+// One thread's question whether to go on, put each time that so much work is done.
+class Watch {
+public:
+    // `work`: of a token, in multiplications.
+    Watch(Stop* stop, double work) : stop_(stop), work_(work) {}
+
+    bool over(Index tokens) {
+        if (!stop_) return false;
+        done_ += static_cast<double>(tokens) * work_;
+        if (done_ > kPatience) {
+            done_ = 0;
+            stop_->ask(*stop_);
+        }
+        return is_over(stop_);
+    }
+
+private:
+    static constexpr double kPatience = 2e8;  // some ten milliseconds
+
+    Stop* stop_;
+    double work_, done_ = 0;
+};
+
+// Threads meet here: each says how often it has been, and waits until all have been as often, or
+// until the sweep is over. One that waits long gives its core away.
 class Barrier {
 public:
-    explicit Barrier(Index threads) : rounds_(zeros<int>(threads * kApart)) {}
+    Barrier(Index threads, const Stop* stop)
+        : rounds_(zeros<int>(threads * kApart)), stop_(stop) {}
 
     void wait(Index me, Index count) {
         if (count == 1) return;
@@ -58,6 +86,7 @@ public:
         for (Index other = 0; other < count; ++other)
             for (int spins = 0; !reached(other, round); ++spins) {
                 if (spins < 2000) pause();
+                else if (is_over(stop_)) return;
                 else sched_yield();
             }
     }
@@ -70,6 +99,7 @@ private:
     }
 
     Buffer<int> rounds_;
+    const Stop* stop_;
 };
 
 // Runs work(me, count) on at most so many threads; `count` is how many there are.

@@ -1,6 +1,6 @@
 """Gradients against finite differences, to second order, for every cell on every engine.
 
-And torch's own transforms of functions: grad, vmap, jvp.
+And torch.func's grad and jvp; more of torch.func in ``test_transforms``.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import functional_call, grad, jvp
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from subjects import Subject, gradients, pack, run, slopes, states, tokens
@@ -114,25 +114,6 @@ def test_func_grad_is_backward(kind: str, options: dict[str, Any], call: dict[st
     loss(dict(layer.named_parameters()), x).backward()
     for name, parameter in layer.named_parameters():
         close(seen[name], parameter.grad, "gradient", name)
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("kind", "options"), LAYERS)
-def test_gradients_of_each_sample(kind: str, options: dict[str, Any], call: dict[str, Any]) -> None:
-    layer, weights = _layer(kind, options)
-    batches = tokens(4, 3, 2, 3).detach()
-
-    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(layer, weights, (x,), call)[0].square().sum()
-
-    with engines.record() as ran:
-        seen = vmap(grad(loss), (None, 0))(weights, batches)
-    assert set(ran) == {"native"}
-    for k, x in enumerate(batches):
-        layer.zero_grad()
-        layer(x, **call)[0].square().sum().backward()
-        for name, parameter in layer.named_parameters():
-            close(seen[name][k], parameter.grad, "gradient", name)
 
 
 # torch scripts its own formulas when it first differentiates forward.

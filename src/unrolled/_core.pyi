@@ -28,10 +28,30 @@ class Work:
         states: int,
         parameters: Sequence[int],
         form: Sequence[Sequence[int]],
+        groups: int,
     ) -> None: ...
     def forward(self, tensors: Sequence[Any], training: bool, threads: int) -> Any: ...
     def backward(
         self,
+        tensors: Sequence[Any],
+        output: Any,
+        saved: Any,
+        slopes: Sequence[Any],
+        needs: Sequence[bool],
+        threads: int,
+    ) -> list[Any]: ...
+    def forward_each(
+        self,
+        count: int,
+        stacked: Sequence[bool],
+        tensors: Sequence[Any],
+        training: bool,
+        threads: int,
+    ) -> Any: ...
+    def backward_each(
+        self,
+        count: int,
+        stacked: Sequence[bool],
         tensors: Sequence[Any],
         output: Any,
         saved: Any,

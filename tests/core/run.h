@@ -12,7 +12,8 @@ namespace core_test {
 template <class T>
 class Run {
 public:
-    Run(const Problem& p, int threads) : p_(p) {
+    // With groups, sums over sequences have a first dimension of so many.
+    Run(const Problem& p, int threads, Index groups = 1) : p_(p), groups_(groups) {
         call_.program = &p.program;
         call_.T_steps = p.T;
         call_.N = p.N;
@@ -35,8 +36,9 @@ public:
     }
 
     void forward(const unrolled::Build& build) {
-        if constexpr (sizeof(T) == sizeof(float)) build.forward_float(call_);
-        else build.forward_double(call_);
+        const unrolled::Call<T>* const one = &call_;
+        if constexpr (sizeof(T) == sizeof(float)) build.forward_float(&one, 1);
+        else build.forward_double(&one, 1);
     }
 
     // Forward as training has it, then backward, which knows no final states and may not touch what
@@ -45,21 +47,26 @@ public:
         begin();
         forward(build);
         turn();
-        if constexpr (sizeof(T) == sizeof(float)) build.backward_float(gradients_);
-        else build.backward_double(gradients_);
+        const unrolled::Gradients<T>* const one = &gradients_;
+        if constexpr (sizeof(T) == sizeof(float)) build.backward_float(&one, 1);
+        else build.backward_double(&one, 1);
     }
 
-    // Two at once.
-    static void train(const unrolled::Build& build, Run& a, Run& b) {
-        a.begin();
-        b.begin();
-        if constexpr (sizeof(T) == sizeof(float)) build.forward_both_float(a.call_, b.call_);
-        else build.forward_both_double(a.call_, b.call_);
-        a.turn();
-        b.turn();
-        if constexpr (sizeof(T) == sizeof(float))
-            build.backward_both_float(a.gradients_, b.gradients_);
-        else build.backward_both_double(a.gradients_, b.gradients_);
+    // Several at once.
+    static void train(const unrolled::Build& build, const std::vector<Run*>& runs) {
+        const Index count = static_cast<Index>(runs.size());
+        std::vector<const unrolled::Call<T>*> calls;
+        std::vector<const unrolled::Gradients<T>*> gradients;
+        for (Run* run : runs) {
+            run->begin();
+            calls.push_back(&run->call_);
+            gradients.push_back(&run->gradients_);
+        }
+        if constexpr (sizeof(T) == sizeof(float)) build.forward_float(calls.data(), count);
+        else build.forward_double(calls.data(), count);
+        for (Run* run : runs) run->turn();
+        if constexpr (sizeof(T) == sizeof(float)) build.backward_float(gradients.data(), count);
+        else build.backward_double(gradients.data(), count);
     }
 
     Results results() {
@@ -135,6 +142,7 @@ private:
         const unrolled::Program& g = p_.program;
         const std::vector<Shape> all = shapes(g, p_.I);
         gradients_.call = &call_;
+        gradients_.groups = groups_;
         gradients_.grad_output = input(p_.grad_output);
         for (const Array& state : p_.grad_final) gradients_.grad_final.push_back(input(state));
         gradients_.grad_tokens = output("gradient of tokens", p_.rows * p_.I, p_.wants_tokens);
@@ -143,16 +151,18 @@ private:
                 output("gradient of initial state", p_.N * g.states[k], p_.wants_initial[k]));
         for (std::size_t k = 0; k < g.vectors.size(); ++k)
             gradients_.grad_vectors.push_back(
-                output("gradient of vector", g.vectors[k], p_.wants_vectors[k]));
+                output("gradient of vector", groups_ * g.vectors[k], p_.wants_vectors[k]));
         for (std::size_t k = 0; k < all.size(); ++k)
             gradients_.grad_weights.push_back(
-                output("gradient of weight", all[k].elements(), p_.wants_weights[k]));
+                output("gradient of weight", groups_ * all[k].elements(), p_.wants_weights[k]));
         for (std::size_t k = 0; k < all.size(); ++k)
             gradients_.grad_biases.push_back(
-                output("gradient of bias", all[k].parts * all[k].width, p_.wants_biases[k]));
+                output("gradient of bias", groups_ * all[k].parts * all[k].width,
+                       p_.wants_biases[k]));
     }
 
     const Problem& p_;
+    Index groups_;
     unrolled::Call<T> call_{};
     unrolled::Gradients<T> gradients_{};
     std::vector<std::unique_ptr<Guarded<T>>> arrays_;

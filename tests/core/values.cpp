@@ -58,6 +58,27 @@ Results train(const Problem& problem, int threads, Subject& subject, const std::
     return run.results();
 }
 
+// Gradients of each sequence alone, or of each third one, make up those of all.
+template <class T>
+void check_groups(const Problem& problem, const Results& wanted, Subject& subject,
+                  const std::string& label) {
+    for (Index groups : {problem.N, problem.N / 3}) {
+        if (problem.ragged || groups < 2 || problem.N % groups) continue;
+        Run<T> run(problem, 2, groups);
+        run.train(*subject.build);
+        subject.checks.that(run.fault().empty(), label + " in groups: " + run.fault());
+        const Results found = run.results();
+        for (std::size_t k = 0; k < wanted.size(); ++k) {
+            Vector sum(wanted[k].values.size());
+            const std::size_t parts = sum.empty() ? 1 : found[k].values.size() / sum.size();
+            for (std::size_t i = 0; i < found[k].values.size(); ++i)
+                sum[parts > 1 ? i % sum.size() : i] += found[k].values[i];
+            subject.checks.that(agrees(sum, wanted[k].values, kLimit<T>),
+                                label + " in groups: " + wanted[k].name);
+        }
+    }
+}
+
 template <class T>
 void check_build(const Problem& problem, const Results& wanted, Subject& subject,
                  const std::string& what, bool quick) {
@@ -75,15 +96,24 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
                                 label + ": " + wanted[k].name + " on " + std::to_string(threads) +
                                     " threads");
     }
-    Run<T> first(problem, 2), second(problem, 2);
-    Run<T>::train(*subject.build, first, second);
-    for (Run<T>* run : {&first, &second}) {
-        subject.checks.that(run->fault().empty(), label + ": two at once: " + run->fault());
-        const Results found = run->results();
-        for (std::size_t k = 0; k < wanted.size(); ++k)
-            subject.checks.that(same_bits(one[k].values, found[k].values),
-                                label + ": two at once: " + wanted[k].name);
+    for (std::size_t count : {2, 5}) {
+        std::vector<std::unique_ptr<Run<T>>> runs;
+        std::vector<Run<T>*> all;
+        for (std::size_t k = 0; k < count; ++k) {
+            runs.push_back(std::make_unique<Run<T>>(problem, 2));
+            all.push_back(runs.back().get());
+        }
+        Run<T>::train(*subject.build, all);
+        const std::string at_once = label + ": " + std::to_string(count) + " at once: ";
+        for (Run<T>* run : all) {
+            subject.checks.that(run->fault().empty(), at_once + run->fault());
+            const Results found = run->results();
+            for (std::size_t k = 0; k < wanted.size(); ++k)
+                subject.checks.that(same_bits(one[k].values, found[k].values),
+                                    at_once + wanted[k].name);
+        }
     }
+    check_groups<T>(problem, wanted, subject, label);
     Run<T> run(problem, 2);
     run.forward(*subject.build);
     subject.checks.that(run.fault().empty(), label + ": inference: " + run.fault());

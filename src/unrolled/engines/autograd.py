@@ -48,14 +48,16 @@ def make_job(
     names: list[str],
     states: int,
     lead: tuple[int, ...] = (),
+    groups: int = 1,
 ) -> Job:
-    """A job for states [*lead, N, width], as many as given: all or none."""
+    """A job for states [*lead, N, width], as many as given: all or none; ``groups``: see
+    ``make_work``."""
     found = recorded(cell, sizes.projected)
     place = {name: 1 + states + k for k, name in enumerate(names)}
     matrices = [name for key in found.products for name in parameter_names(key)]
     places = [place.get(name, -1) for name in (*matrices, *cell.vectors)]
     form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
-    work = make_work(load(found.text, sizes.H, sizes.P), where, states, places, form)
+    work = make_work(load(found.text, sizes.H, sizes.P), where, states, places, form, groups)
     return Job(cell, sizes, where, form, states, names, work)
 
 
@@ -157,13 +159,8 @@ def loop_of(job: Job, tensors: tuple[Tensor, ...]) -> tuple[Tensor, States]:
     prepared = dict(zip(job.names, rest[job.states :], strict=True))
     start = tuple(rest[: job.states]) or tuple(tokens.new_zeros(shape) for shape in job.form)
     where = job.where
-    if where.table is None:
-        t, n = torch.arange(where.T, device="cpu"), torch.arange(where.N, device="cpu")
-        table = (where.base + t[:, None] * where.stride_t + n * where.stride_n).flatten()
-        sizes = [where.N] * where.T
-    else:
-        assert where.counts is not None
-        table, sizes = where.table, where.counts.tolist()
+    table = where.row_of_each()
+    sizes = [where.N] * where.T if where.counts is None else where.counts.tolist()
     flat = [state.reshape(where.N, -1) for state in start]
     active = tuple(state[: sizes[0]] for state in flat)
     rows = tokens.flatten(0, -2).index_select(0, table)

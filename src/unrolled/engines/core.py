@@ -43,9 +43,12 @@ class Where:
     counts: Tensor | None = None
     table: Tensor | None = None
 
-    @property
-    def total(self) -> int:
-        return self.T * self.N if self.table is None else len(self.table)
+    def row_of_each(self) -> Tensor:
+        """[total] the row of each token."""
+        if self.table is not None:
+            return self.table
+        t, n = torch.arange(self.T, device="cpu"), torch.arange(self.N, device="cpu")
+        return (self.base + t[:, None] * self.stride_t + n * self.stride_n).flatten()
 
 
 def ragged_rows(counts: list[int], N: int, rows: int, table: Tensor) -> Where:
@@ -162,18 +165,24 @@ Form = tuple[tuple[int, ...], ...]
 
 
 def make_work(
-    program: _core.Program, where: Where, states: int, parameters: Sequence[int], form: Form
+    program: _core.Program,
+    where: Where,
+    states: int,
+    parameters: Sequence[int],
+    form: Form,
+    groups: int = 1,
 ) -> _core.Work:
     """What stays the same between runs.
 
     A run's tensors are tokens [..., I], whose leading dimensions are the rows; states [N, width],
     all or none (zeros); parameters, and for each array of the program (a weight and a bias for
-    each product, then the vectors) its place among these tensors, -1 for none.
+    each product, then the vectors) its place among these tensors, -1 for none. With ``groups`` G
+    gradients of parameters are sums over the sequences n of equal n % G, [G, ...].
     """
     w = where
     place = (w.T, w.N, w.rows, w.base, w.stride_t, w.stride_n)
     build = forced_build.get()
-    return _core.Work(program, build, place, w.counts, w.table, states, parameters, form)
+    return _core.Work(program, build, place, w.counts, w.table, states, parameters, form, groups)
 
 
 def run_forward(
