@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from subjects import Subject, gradients, pack, run, slopes, states, tokens
 from tolerances import close, same
-from unrolled import engines, nn
+from unrolled import nn
 
 CUTS = torch.tensor([[True, False], [False, True], [False, False]])
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -253,8 +253,8 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
         work.forward([fitting[0].to("meta"), *fitting[1:]], False, 1)
     with pytest.raises(ValueError, match="wanted the shape of each state"):
         _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [], 1)
+    work = _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2)
     with pytest.raises(ValueError, match="wanted a divisor of each step's sequences"):
-        work = _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2)
         work.backward(fitting, output, saved, slopes, [True] * 5, 1)
 
 
@@ -266,13 +266,13 @@ def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
     output, saved, _ = work.forward_each(3, stacked, fitting, True, 1)
     assert output.shape == (3, 2, 4)
     for k, wrong in ((1, torch.randn(12, 5)), (3, torch.randn(2, 12, 4)), (2, torch.randn(3, 12))):
-        with pytest.raises((RuntimeError, ValueError), match="wanted|without a first dimension"):
+        with pytest.raises((RuntimeError, ValueError), match=r"wanted|without a first dimension"):
             work.forward_each(3, stacked, [*fitting[:k], wrong, *fitting[k + 1 :]], True, 1)
     slopes = [torch.ones(3, 2, 4), None]
     needs = [True] * 5
     found = work.backward_each(3, [*stacked, *[True] * 4], fitting, output, saved, slopes, needs, 1)
     assert [grad.shape[0] for grad in found] == [3] * 5
-    with pytest.raises(ValueError, match="wanted 8 elements, got 24|wanted .* elements"):
+    with pytest.raises(ValueError, match=r"wanted \d+ elements"):
         work.backward_each(3, stacked, fitting, output, saved, slopes, needs, 1)
 
 

@@ -91,9 +91,9 @@ class BothSweeping(torch.autograd.Function):
         """Of tokens, states and parameters of each: outputs, then final states of each."""
         ctx.set_materialize_grads(False)
         first, second = _shares(jobs, tensors)
-        one, two = jobs[0].work, jobs[1].work
+        one, two, threads = jobs[0].work, jobs[1].work, torch.get_num_threads()
         (output, saved, final), (other, kept, ends) = one.forward_both(
-            two, first, second, True, torch.get_num_threads()
+            two, first, second, True, threads
         )
         ctx.jobs = jobs
         ctx.save_for_backward(*tensors, output, saved, other, kept)

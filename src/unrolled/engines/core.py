@@ -189,9 +189,8 @@ def run_forward(
     work: _core.Work, tensors: Sequence[Tensor], training: bool
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Output [..., P], what backward needs, and the final states."""
-    found: tuple[Tensor, Tensor | None, list[Tensor]] = work.forward(
-        tensors, training, torch.get_num_threads()
-    )
+    threads = torch.get_num_threads()  # Dynamo, where it looks in, loses a call that holds this one
+    found: tuple[Tensor, Tensor | None, list[Tensor]] = work.forward(tensors, training, threads)
     return found
 
 
@@ -205,4 +204,5 @@ def run_backward(
 ) -> list[Tensor | None]:
     """Gradients of the tensors that need one, from those of the output and of the final states
     (None: zeros)."""
-    return work.backward(tensors, output, saved, slopes, needs, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return work.backward(tensors, output, saved, slopes, needs, threads)

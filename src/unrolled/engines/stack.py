@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unrolled.engines.choose import choose, note
 from unrolled.engines.ragged import Ragged
+from unrolled.engines.segments import run_in_segments
 from unrolled.engines.sweep import Engine, States, Sweep, merged
 from unrolled.spec import Spec
 
@@ -45,11 +46,13 @@ def run_stack(
     parameters: list[dict[str, Tensor]],
     reset_states: States | None = None,
     dropout: float = 0.0,
+    checkpoint: int | bool = False,
 ) -> tuple[Tensor, States]:
     """All layers, each on the merged output of the one below it.
 
     ``values`` [rows, I]; ``states`` and ``reset_states`` [L·D, N, width], ordered as ``ragged`` is;
-    ``parameters`` one dictionary a sweep. Returns values [rows, output size] and final states.
+    ``parameters`` one dictionary a sweep; ``checkpoint``: see ``segments``. Returns values [rows,
+    output size] and final states.
     """
     D = spec.num_directions
     final: list[States] = []
@@ -61,7 +64,7 @@ def run_stack(
             sweep = make_sweep(spec, index, ragged, values, states, parameters[index], reset_states)
             engine = choose(sweep)
             note(engine)
-            output, last = _run(engine, sweep)
+            output, last = _run(engine, sweep, checkpoint)
             outputs.append(output)
             final.append(last)
         values = merged(outputs, spec.merge)
@@ -94,12 +97,12 @@ def _lowered(sweep: Sweep, dtype: torch.dtype) -> Sweep:
     )
 
 
-def _run(engine: Engine, sweep: Sweep) -> tuple[Tensor, States]:
+def _run(engine: Engine, sweep: Sweep, checkpoint: int | bool) -> tuple[Tensor, States]:
     """An engine's work is not cast once more: the state stays in float32 inside of it."""
-    if autocast_dtype(sweep.values) is None:
-        return engine.run(sweep)
-    with torch.autocast(sweep.values.device.type, enabled=False):
-        return engine.run(sweep)
+    if autocast_dtype(sweep.values) is not None:
+        with torch.autocast(sweep.values.device.type, enabled=False):
+            return _run(engine, sweep, checkpoint)
+    return run_in_segments(engine, sweep, checkpoint) if checkpoint else engine.run(sweep)
 
 
 def _dropout(values: Tensor, ragged: Ragged, p: float) -> Tensor:

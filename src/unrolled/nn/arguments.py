@@ -80,3 +80,14 @@ def check_choices(bidirectional: Any, merge: Any) -> None:
         raise TypeError(f"bidirectional must be a bool, got {bidirectional!r}")
     if merge not in MERGES:
         raise ValueError(f"merge must be one of {', '.join(map(repr, MERGES))}, got {merge!r}")
+
+
+def check_checkpoint(checkpoint: Any) -> None:
+    """Steps of a segment, or whether to choose them."""
+    if not isinstance(checkpoint, int):
+        raise TypeError(
+            f"checkpoint must be a bool or a number of steps, got {checkpoint!r} of type "
+            f"{type(checkpoint).__name__}"
+        )
+    if checkpoint < 0:
+        raise ValueError(f"checkpoint must be a bool or a number of steps, got {checkpoint}")

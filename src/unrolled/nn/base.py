@@ -40,14 +40,21 @@ class Swept(nn.Module):
         parameters: list[dict[str, Tensor]],
         reset_states: States | None,
         dropout: float = 0.0,
+        checkpoint: int | bool = False,
     ) -> tuple[Tensor, States]:
         """The stack on what came through the door; as operators where torch.compile or torch.export
         makes a graph of it.
 
         Raises:
-            RuntimeError: in a graph, lengths or resets where the operator cannot run.
+            RuntimeError: in a graph, lengths or resets where the operator cannot run, or a gradient
+                with ``checkpoint``.
         """
         rest = (states, parameters, reset_states, dropout)
+        if torch.compiler.is_compiling() and checkpoint and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{type(self).__name__}: checkpoint={checkpoint} is for eager mode: what a graph "
+                "keeps for backward is its compiler's choice; set layer.checkpoint = False"
+            )
         if torch.compiler.is_compiling() and form.packed is None:
             why = self._graph.refusal(self.cell, form.tokens)
             if why is None:
@@ -56,7 +63,7 @@ class Swept(nn.Module):
                 raise RuntimeError(
                     f"{type(self).__name__}: in a graph lengths and resets need the operator: {why}"
                 )
-        return run_stack(self.spec, form.ragged, form.values, *rest)
+        return run_stack(self.spec, form.ragged, form.values, *rest, checkpoint)
 
 
 def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:

@@ -33,6 +33,7 @@ class RNN(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
+        checkpoint: int | bool = False,
     ) -> None:
         _refuse_projection(proj_size)
         super().__init__(
@@ -47,6 +48,7 @@ class RNN(Recurrent):
             device=device,
             dtype=dtype,
             merge=merge,
+            checkpoint=checkpoint,
         )
         self._named = nonlinearity if isinstance(nonlinearity, str) else None
         self.mode = f"RNN_{nonlinearity.upper()}" if isinstance(nonlinearity, str) else "RNN"
@@ -79,6 +81,7 @@ class LSTM(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
+        checkpoint: int | bool = False,
     ) -> None:
         super().__init__(
             cells.LSTM,
@@ -93,6 +96,7 @@ class LSTM(Recurrent):
             device,
             dtype,
             merge=merge,
+            checkpoint=checkpoint,
         )
 
 
@@ -118,6 +122,7 @@ class GRU(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
+        checkpoint: int | bool = False,
     ) -> None:
         _refuse_projection(proj_size)
         super().__init__(
@@ -132,6 +137,7 @@ class GRU(Recurrent):
             device=device,
             dtype=dtype,
             merge=merge,
+            checkpoint=checkpoint,
         )
 
 

@@ -8,7 +8,13 @@ from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.cells import Cell
 from unrolled.engines import Direct, Sweep, make_sweep
-from unrolled.nn.arguments import as_cell, check_choices, check_dropout, check_sizes
+from unrolled.nn.arguments import (
+    as_cell,
+    check_checkpoint,
+    check_choices,
+    check_dropout,
+    check_sizes,
+)
 from unrolled.nn.base import Swept, check_torch_step, draw, register_modules
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
@@ -33,6 +39,9 @@ class Recurrent(Swept):
         device, dtype: of the parameters.
         merge: ``"concat"`` puts the outputs of the two directions side by side, [·, D·P];
             ``"sum"`` adds them, [·, P]; on all layers, so the next layer's input follows.
+        checkpoint: training keeps only the states between segments of so many steps (True: √T) and
+            runs each segment once more in backward, for memory that grows as √T beside inputs and
+            outputs, and about a third more time. Same numbers. Not in graphs of torch.compile.
 
     Call with ``input`` [T, N, I], unbatched [T, I], or a ``PackedSequence``, and optionally
 
@@ -78,11 +87,13 @@ class Recurrent(Swept):
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
+        checkpoint: int | bool = False,
     ) -> None:
         super().__init__()
         check_sizes(input_size, hidden_size, num_layers, proj_size, bias, batch_first)
         check_dropout(dropout, num_layers)
         check_choices(bidirectional, merge)
+        check_checkpoint(checkpoint)
         self.cell = as_cell(cell)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -93,6 +104,7 @@ class Recurrent(Swept):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self.merge = merge
+        self.checkpoint = checkpoint
         self.spec = Spec(
             self.cell,
             input_size,
@@ -132,6 +144,7 @@ class Recurrent(Swept):
         """Run over a batch; see the class."""
         plain = lengths is None and resets is None and reset_state is None
         plain = plain and not torch.compiler.is_compiling()
+        plain = plain and not (self.checkpoint and torch.is_grad_enabled())
         if plain and not (self.training and self.dropout):
             if self._direct is None:
                 self._direct = Direct(self.spec)
@@ -145,6 +158,7 @@ class Recurrent(Swept):
             [self._parameters_of(index) for index in range(len(self._names))],
             after_cut,
             self.dropout if self.training else 0.0,
+            self.checkpoint,
         )
         return door.leave(form, values), door.leave_states(form, final)
 
@@ -181,6 +195,7 @@ class Recurrent(Swept):
             "dropout": 0.0,
             "bidirectional": False,
             "merge": "concat",
+            "checkpoint": False,
         }
         for name, default in defaults.items():
             if (value := getattr(self, name)) != default:
