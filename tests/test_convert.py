@@ -130,6 +130,9 @@ class Doubled(torch.nn.GRU):
 class Renamed(torch.nn.GRU):
     """Only a name."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+
 
 def test_what_is_left_and_why() -> None:
     model = torch.nn.ModuleDict(
@@ -162,8 +165,52 @@ def test_what_is_left_and_why() -> None:
     }
 
 
+def test_what_was_done_to_one_layer_alone() -> None:
+    model = torch.nn.ModuleList([torch.nn.GRU(2, 3), torch.nn.GRU(2, 3), torch.nn.GRUCell(2, 3)])
+    x = torch.randn(4, 1, 2)
+    model[0].note = note = ["kept"]
+    model[1].forward = lambda x: x
+    model[2].compile(backend="eager")
+    found = nn.convert(model)
+    assert found.replaced == ("0", "2")
+    assert found.left == {"1": "it has members of its own: forward"}
+    assert model[0].note is note
+    assert model[1](x) is x
+    assert model[2]._compiled_call_impl is None  # it would call the old cell
+    # Between our classes the object stays, and all that is on it.
+    model[0].forward = lambda x: x
+    assert nn.convert(model, subclass=True).replaced == ("0", "2")
+    assert model[0](x) is x
+    assert nn.convert(model, to="torch").left == {"0": "it has members of its own: forward"}
+
+
+def test_a_warning_is_given_once() -> None:
+    with pytest.warns(UserWarning, match="dropout=0.5"):
+        layer = torch.nn.GRU(2, 3, dropout=0.5)
+    assert nn.convert(layer).model.dropout == 0.5
+
+
+def test_derived_classes_are_left_on_every_way() -> None:
+    class Ours(nn.GRU):
+        def forward(self, *args: Any, **options: Any) -> Any:
+            return super().forward(*args, **options)
+
+    model = torch.nn.Sequential(Ours(2, 3), Doubled(2, 3))
+    ours = {"0": "Ours is a subclass with members of its own: forward"}
+    theirs = {"1": "Doubled is a subclass with members of its own: forward"}
+    assert nn.convert(model).left == theirs
+    assert nn.convert(model, subclass=True).left == ours | theirs
+    assert nn.convert(model, to="torch").left == ours
+    assert [type(layer) for layer in model] == [Ours, Doubled]
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
         nn.convert([])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="to must be 'unrolled' or 'torch', got 'jax'"):
         nn.convert(torch.nn.Linear(1, 1), to="jax")
+    layer = torch.nn.GRU(1, 1)
+    with pytest.raises(TypeError, match="subclass must be a bool, got 1"):
+        nn.convert(layer, subclass=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="subclass=True is for layers of ours, got to='torch'"):
+        nn.convert(layer, to="torch", subclass=True)

@@ -20,6 +20,7 @@ PRINTED = {
     "two_directions": "sum    output [8, 3, 6], states [2, 3, 6]",
     "different_lengths": "lengths [3, 9, 1, 6] in one batch",
     "from_scratch": "LSTM: 14 tensors, W_xi, W_hi, b_i,",
+    "convert_model": "the same parameters: True",
     "layers": "output [5, 3, 20], h_n [2, 3, 20]",
 }
 

@@ -5,6 +5,7 @@
 """
 
 from unrolled.nn.arguments import ArgumentTypeError
+from unrolled.nn.asking import Ask
 from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from unrolled.nn.classic import GRU, LSTM, RNN
 from unrolled.nn.convert import Conversion, convert
@@ -15,6 +16,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "ArgumentTypeError",
+    "Ask",
     "Conversion",
     "GRUCell",
     "LSTMCell",

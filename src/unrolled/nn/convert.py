@@ -4,6 +4,7 @@ The parameters stay the very same objects, so that an optimizer, a tied weight o
 not notice.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,29 +13,42 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from unrolled.nn import both, classic
 from unrolled.nn import cells as steps
-from unrolled.nn import classic
+from unrolled.nn.asking import Ask, find_asks
 
 _CELL = ("input_size", "hidden_size", "bias")
 _LAYER = (*_CELL, "num_layers", "batch_first", "dropout", "bidirectional")
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A class of torch's, ours, and the arguments that say the same to both."""
+class _Kind:
+    """A class of torch's, ours, one that is both, and the arguments that say the same to all."""
 
     torch: type[nn.Module]
     ours: type[nn.Module]
+    both: type[nn.Module]
     arguments: tuple[str, ...]
 
+    def base(self, module: nn.Module) -> type[nn.Module] | None:
+        """The one of the three that a module is, or is derived from."""
+        classes = (self.both, self.ours, self.torch)
+        return next((cls for cls in classes if isinstance(module, cls)), None)
 
-_PAIRS = (
-    _Pair(nn.RNN, classic.RNN, (*_LAYER, "nonlinearity")),
-    _Pair(nn.LSTM, classic.LSTM, (*_LAYER, "proj_size")),
-    _Pair(nn.GRU, classic.GRU, _LAYER),
-    _Pair(nn.RNNCell, steps.RNNCell, (*_CELL, "nonlinearity")),
-    _Pair(nn.LSTMCell, steps.LSTMCell, _CELL),
-    _Pair(nn.GRUCell, steps.GRUCell, _CELL),
+    def target(self, to: str, subclass: bool) -> type[nn.Module]:
+        """The one that is wanted."""
+        if to == "torch":
+            return self.torch
+        return self.both if subclass else self.ours
+
+
+_KINDS = (
+    _Kind(nn.RNN, classic.RNN, both.RNN, (*_LAYER, "nonlinearity")),
+    _Kind(nn.LSTM, classic.LSTM, both.LSTM, (*_LAYER, "proj_size")),
+    _Kind(nn.GRU, classic.GRU, both.GRU, _LAYER),
+    _Kind(nn.RNNCell, steps.RNNCell, both.RNNCell, (*_CELL, "nonlinearity")),
+    _Kind(nn.LSTMCell, steps.LSTMCell, both.LSTMCell, _CELL),
+    _Kind(nn.GRUCell, steps.GRUCell, both.GRUCell, _CELL),
 )
 
 
@@ -43,83 +57,148 @@ class Conversion:
     """What :func:`convert` did.
 
     ``model`` is the model, or what took its place where it was itself a layer; ``replaced`` has the
-    names of the modules that were, ``left`` of those that were not, with the reason.
+    names of the modules that were, ``left`` of those that were not, with the reason. ``asking`` has
+    the names of the modules whose source asks for torch's classes, and where; it is empty on the
+    way to torch's, which satisfy them. ``subclass`` is what was asked for.
     """
 
     model: nn.Module
     replaced: tuple[str, ...]
     left: dict[str, str]
+    asking: dict[str, tuple[Ask, ...]]
+    subclass: bool
 
     def __str__(self) -> str:
-        lines = [f"replaced {name or 'the model itself'}" for name in self.replaced]
-        lines += [f"left {name or 'the model itself'}: {why}" for name, why in self.left.items()]
-        return "\n".join(lines) or "no recurrent layer is there"
+        lines = [f"replaced {_called(name)}" for name in self.replaced]
+        lines += [f"left {_called(name)}: {why}" for name, why in self.left.items()]
+        lines = lines or ["nothing to replace"]
+        asks = [(name, ask) for name, found in self.asking.items() for ask in found]
+        lines += [f"{_called(name)} asks at {ask}" for name, ask in asks]
+        if not self.subclass and not all(ask.exact for _, ask in asks):
+            lines.append("subclass=True makes layers that are instances of torch's classes, too")
+        return "\n".join(lines)
 
 
-def convert(model: nn.Module, to: str = "unrolled") -> Conversion:
+def _called(name: str) -> str:
+    return name or "the model itself"
+
+
+def convert(model: nn.Module, to: str = "unrolled", *, subclass: bool = False) -> Conversion:
     """Replace every recurrent layer and cell of ``torch.nn`` in a model by ours, in place.
 
-    Names, parameters (the same objects, with their dtype, device and ``requires_grad``), hooks and
-    the mode stay; numbers agree to rounding. ``to="torch"`` goes back. Left as they are: subclasses
-    with members of their own, parametrised or pruned layers (their weights are no parameters), and
-    on the way back what torch's classes cannot say.
+    Names, parameters (the same objects, with their dtype, device and ``requires_grad``), hooks, the
+    mode and attributes of your own stay, so an optimizer goes on and checkpoints fit both ways;
+    numbers agree to rounding.
+
+    Code that asks ``isinstance(layer, torch.nn.LSTM)`` gets no from our layers. The report names
+    the modules whose source asks; a function outside of any module's class cannot be seen. With
+    ``subclass=True`` the layers are instances of both classes. They run as ours do, but
+    ``torch.compile`` breaks its graph at them, as at torch's; cells it takes.
+
+    Left as they are: subclasses with members of their own, layers with a method set on them (a
+    ``forward``), parametrised or pruned ones (their weights are no parameters), and on the way to
+    torch what its classes cannot say. Layers of ours are not made anew: they become instances of
+    torch's classes, too, or cease to be.
+
+    Args:
+        model: the model, or a layer itself; then what takes its place is the report's ``model``.
+        to: ``"unrolled"``, or ``"torch"`` to go back, from layers of both classes as well.
+        subclass: whether our layers shall be instances of torch's classes, too.
+
+    Returns:
+        What was replaced, what was left and why, and who asks; ``print`` shows it.
 
     Raises:
-        TypeError: ``model`` is no module.
-        ValueError: ``to`` is neither ``"unrolled"`` nor ``"torch"``.
+        TypeError: ``model`` is no module, or ``subclass`` no bool.
+        ValueError: ``to`` is neither ``"unrolled"`` nor ``"torch"``, or it is ``"torch"`` together
+            with ``subclass=True``.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if to not in ("unrolled", "torch"):
-        raise ValueError(f"to must be 'unrolled' or 'torch', got {to!r}")
+    _check(model, to, subclass)
     made: dict[nn.Module, nn.Module] = {}
     replaced: list[str] = []
     left: dict[str, str] = {}
     for name, module in list(model.named_modules()):
-        pair = next((p for p in _PAIRS if isinstance(module, _source(p, to))), None)
-        if pair is None:
+        kind = next((kind for kind in _KINDS if kind.base(module)), None)
+        if kind is None or kind.base(module) is kind.target(to, subclass):
             continue
-        why = _obstacle(module, pair, to)
-        if why is None:
-            made[module] = _make(module, pair, to)
-            replaced.append(name)
+        found = _replace(module, kind, kind.target(to, subclass))
+        if isinstance(found, str):
+            left[name] = found
         else:
-            left[name] = why
+            made[module] = found
+            replaced.append(name)
     for parent in [model, *model.modules()]:
         for key, child in parent._modules.items():
             if child in made:
                 parent._modules[key] = made[child]
-    return Conversion(made.get(model, model), tuple(replaced), left)
+    asking = find_asks(model) if to == "unrolled" else {}
+    return Conversion(made.get(model, model), tuple(replaced), left, asking, subclass)
 
 
-_HARMLESS = ("__module__", "__doc__", "__init__", "__annotations__", "__parameters__")
+def _check(model: Any, to: Any, subclass: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if to not in ("unrolled", "torch"):
+        raise ValueError(f"to must be 'unrolled' or 'torch', got {to!r}")
+    if not isinstance(subclass, bool):
+        raise TypeError(f"subclass must be a bool, got {subclass!r}")
+    if subclass and to == "torch":
+        raise ValueError("subclass=True is for layers of ours, got to='torch': leave it out")
+
+
+_HARMLESS = (
+    "__module__",
+    "__doc__",
+    "__init__",
+    "__annotations__",
+    "__annotate_func__",
+    "__parameters__",
+    "__firstlineno__",
+    "__static_attributes__",
+)
 """Members of a subclass that do not change what it does once it is made."""
 
 
-def _source(pair: _Pair, to: str) -> type[nn.Module]:
-    return pair.torch if to == "unrolled" else pair.ours
-
-
-def _obstacle(module: nn.Module, pair: _Pair, to: str) -> str | None:
-    """None, or why a module has to stay."""
-    base = _source(pair, to)
+def _replace(module: nn.Module, kind: _Kind, target: type[nn.Module]) -> nn.Module | str:
+    """What takes a module's place, or why it has to stay."""
+    base = kind.base(module)
+    assert base is not None
     if is_parametrized(module):
         return f"it is parametrised: {', '.join(module.get_submodule('parametrizations')._modules)}"
     mro = type(module).__mro__
     own = [key for cls in mro[: mro.index(base)] for key in vars(cls) if key not in _HARMLESS]
     if own:
         return f"{type(module).__name__} is a subclass with members of its own: {', '.join(own)}"
-    if to == "torch":
-        if getattr(module, "merge", "concat") != "concat":
-            return f"merge={module.merge!r} is not torch's"
-        if not isinstance(getattr(module, "nonlinearity", "tanh"), str):
-            return "its nonlinearity is a function"
+    if kind.torch not in (base, target):
+        module.__class__ = target
+        return module
+    if target is kind.torch and (why := _beyond_torch(module)):
+        return why
     if module._buffers or module._modules:
         return f"it holds {', '.join([*module._buffers, *module._modules])}"
-    wanted = _names(_empty(module, pair, to))
-    found = _names(module)
+    was, made = (_empty(module, cls, kind) for cls in (base, target))
+    added = vars(module).keys() - vars(was).keys()
+    methods = sorted(key for key in added if callable(getattr(base, key, None)))
+    if methods:
+        return f"it has members of its own: {', '.join(methods)}"
+    found, wanted = _names(module), _names(made)
     if wanted != found:
         return f"its parameters are {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
+    for name in found:
+        setattr(made, name, module._parameters[name])
+    # The very dictionaries: a handle that removes a hook holds on to the one that it is in.
+    vars(made).update({name: vars(module)[name] for name in _HOOKS})
+    # What somebody noted on it; what its class knows too (a compiled call) is for this one alone.
+    vars(made).update({key: vars(module)[key] for key in added if not hasattr(base, key)})
+    made.training = module.training
+    return made
+
+
+def _beyond_torch(module: nn.Module) -> str | None:
+    if getattr(module, "merge", "concat") != "concat":
+        return f"merge={module.merge!r} is not torch's"
+    if not isinstance(getattr(module, "nonlinearity", "tanh"), str):
+        return "its nonlinearity is a function"
     return None
 
 
@@ -127,12 +206,12 @@ def _names(module: nn.Module) -> set[str]:
     return {name for name, parameter in module._parameters.items() if parameter is not None}
 
 
-def _empty(module: nn.Module, pair: _Pair, to: str) -> nn.Module:
+def _empty(module: nn.Module, cls: Callable[..., nn.Module], kind: _Kind) -> nn.Module:
     """A new one that says the same, with parameters that take no memory and no random numbers."""
-    target: Callable[..., nn.Module] = pair.ours if to == "unrolled" else pair.torch
-    arguments: dict[str, Any] = {name: getattr(module, name) for name in pair.arguments}
-    with torch.random.fork_rng(devices=[]):
-        return target(**arguments, device="meta")
+    arguments: dict[str, Any] = {name: getattr(module, name) for name in kind.arguments}
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of arguments were given when the first was made
+        return cls(**arguments, device="meta")
 
 
 _HOOKS = (
@@ -149,13 +228,3 @@ _HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
-
-
-def _make(module: nn.Module, pair: _Pair, to: str) -> nn.Module:
-    made = _empty(module, pair, to)
-    for name in _names(module):
-        setattr(made, name, module._parameters[name])
-    # The very dictionaries: a handle that removes a hook holds on to the one that it is in.
-    vars(made).update({name: vars(module)[name] for name in _HOOKS})
-    made.training = module.training
-    return made
