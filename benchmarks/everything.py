@@ -11,6 +11,7 @@ import memory
 import published
 import ragged
 import report
+import several
 import stacks
 
 SECTIONS = {
@@ -20,6 +21,7 @@ SECTIONS = {
     "published": published.rows,
     "latency": latency.rows,
     "floor": floor.rows,
+    "several": several.rows,
     "memory": memory.rows,
 }
 

@@ -12,30 +12,41 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 import harness
 from harness import Row, Settings
-from peers.layers import layer_peer, make_torch, make_unrolled
-from problems import Problem, make_case
+from peers import Peer
+from peers.layers import layer_peer
+from problems import Case, Problem, make_case
 from unrolled import nn as unrolled_nn
 
-SIZES = (1000, 32, 256, 256)  # T, N, I, H
-QUICK_SIZES = (100, 4, 32, 32)
-LIBRARIES = {"torch": nn, "unrolled": unrolled_nn}
+SIZES = ((1000, 32, 256, 256), (4000, 32, 256, 256))  # T, N, I, H
+QUICK_SIZES = ((100, 4, 32, 32),)
+LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "torch": (nn, {}),
+    "unrolled": (unrolled_nn, {}),
+    "unrolled checkpoint": (unrolled_nn, {"checkpoint": True}),
+}
 RUNS = 3
 CHILD = "one-step"
 
 
 def rows(settings: Settings) -> list[Row]:
     """LSTM and GRU, ours and torch's; the results are checked first, in this process."""
-    return [
-        row(Problem(cell, *(QUICK_SIZES if settings.quick else SIZES), training=True), settings)
+    problems = [
+        Problem(cell, *size, training=True)
+        for size in (QUICK_SIZES if settings.quick else SIZES)
         for cell in ("LSTM", "GRU")
-        if settings.wants(f"{cell} memory")
     ]
+    return [row(problem, settings) for problem in problems if settings.wants(_name(problem))]
+
+
+def _name(problem: Problem) -> str:
+    return f"{problem.cell} memory {problem.T}"
 
 
 def row(problem: Problem, settings: Settings) -> Row:
@@ -43,12 +54,24 @@ def row(problem: Problem, settings: Settings) -> Row:
     case = make_case(problem)
     wanted = case.truth()
     peers = {}
-    for who, maker in (("torch", make_torch), ("unrolled", make_unrolled)):
-        found = harness.checked(f"{problem.name}, {who}", maker(case, settings.threads), wanted)
+    for who in LAYERS:
+        found = harness.checked(f"{problem.name}, {who}", _peer(who, case), wanted)
         runs = [_peak(who, problem, settings.threads) for _ in range(RUNS)]
         peers[who] = {"mib": statistics.median(runs), "runs": runs, **found}
-        print(f"{problem.cell} memory, {who}: {peers[who]['mib']:.0f} MiB", flush=True)
-    return {"name": f"{problem.cell} memory", "peers": peers, **harness.describe_problem(case)}
+        print(f"{_name(problem)}, {who}: {peers[who]['mib']:.0f} MiB", flush=True)
+    return {"name": _name(problem), "peers": peers, **harness.describe_problem(case)}
+
+
+def _peer(who: str, case: Case) -> Peer:
+    layer = _layer(who, case.problem.cell, case.problem.I, case.problem.H)
+    layer.load_state_dict(case.layer.state_dict())
+    return layer_peer(layer, case.x, case.slope, training=True)
+
+
+def _layer(who: str, cell: str, I: int, H: int) -> nn.Module:  # noqa: E741
+    library, options = LAYERS[who]
+    made: nn.Module = getattr(library, cell)(I, H, **options)
+    return made
 
 
 def _peak(who: str, problem: Problem, threads: int) -> float:
@@ -65,7 +88,7 @@ def one_step(who: str, cell: str, T: int, N: int, I: int, H: int, threads: int) 
     """Peak of one training step over the baseline, in MiB."""
     harness.limit(threads)
     torch.manual_seed(0)
-    layer = getattr(LIBRARIES[who], cell)(I, H)
+    layer = _layer(who, cell, I, H)
     x, slope = torch.randn(T, N, I).requires_grad_(), torch.randn(T, N, H)
     short = torch.randn(2, N, I).requires_grad_()
     layer_peer(layer, short, torch.randn(2, N, H), training=True).call()

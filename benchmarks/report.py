@@ -29,6 +29,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "published": ("Published cells", tables.published),
     "latency": ("One call of one step without gradient", tables.latency),
     "floor": ("Training of one step, and a node of autograd that only clones", tables.floor),
+    "several": ("Many networks at once, and gradients of each sample", tables.several),
     "memory": ("Memory of a training step", tables.memory),
 }
 RATIOS = "Fastest peer's time / ours, in brackets torch's time / ours; ▼: we lose."

@@ -143,13 +143,26 @@ def floor(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def several(rows: Sequence[Row]) -> str:
+    """torch.func's way beside loops in Python."""
+    peers = ["unrolled vmap", "unrolled loop", "torch loop"]
+    lines = [["ms", "ours", "our loop", "torch loop", "our loop / ours", "torch loop / ours"]]
+    for r in rows:
+        mine, *loops = (ms(r, who) for who in peers)
+        lines.append(
+            [r["name"], *(_time(r, who) for who in peers), *(cut(m / mine) for m in loops)]
+        )
+    return table(lines)
+
+
 def memory(rows: Sequence[Row]) -> str:
     """MiB over the baseline."""
-    lines = [["MiB over the baseline", "torch", "ours", "torch / ours"]]
+    peers = ["torch", OURS, "unrolled checkpoint"]
+    lines = [["MiB over the baseline", "torch", "ours", "ours, checkpoint", "torch / ours"]]
     for r in rows:
-        theirs, ours = (float(r["peers"][who]["mib"]) for who in ("torch", OURS))
+        found = [float(r["peers"][who]["mib"]) for who in peers]
         name = f"{r['cell']} {shape(r)}"
-        lines.append([name, f"{theirs:.0f}", f"{ours:.0f}", cut(theirs / ours)])
+        lines.append([name, *(f"{mib:.0f}" for mib in found), cut(found[0] / found[1])])
     return table(lines)
 
 

@@ -202,7 +202,18 @@ def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["grid", "stacks", "ragged", "published", "latency", "floor", "memory", "everything"]
+    "script",
+    [
+        "grid",
+        "stacks",
+        "ragged",
+        "published",
+        "latency",
+        "floor",
+        "several",
+        "memory",
+        "everything",
+    ],
 )
 def test_scripts_load(script: str) -> None:
     assert importlib.import_module(script).__doc__

@@ -197,6 +197,8 @@ def _replace(module: nn.Module, kind: _Kind, target: type[nn.Module]) -> nn.Modu
 def _beyond_torch(module: nn.Module) -> str | None:
     if getattr(module, "merge", "concat") != "concat":
         return f"merge={module.merge!r} is not torch's"
+    if getattr(module, "checkpoint", False):
+        return f"checkpoint={module.checkpoint!r} is not torch's"
     if not isinstance(getattr(module, "nonlinearity", "tanh"), str):
         return "its nonlinearity is a function"
     return None
