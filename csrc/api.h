@@ -118,10 +118,27 @@ struct Rows {
     Index base, step, next;
 };
 
+// How a caller's numbers are stored: in the type of the computation, or in half of a float, which
+// is what then computes.
+enum class Storage { own, bfloat16, float16 };
+using Half = std::uint16_t;  // the bits of either
+
+// The gradient of a weight is made at once for so many tokens, row by row.
+constexpr Index kAtOnce = 4;
+
+// Numbers that the kernels read or write in their own type, or as bfloat16; one of both is there, or
+// none.
+template <class T>
+struct Lines {
+    T* own = nullptr;
+    Half* brief = nullptr;
+    explicit operator bool() const { return own || brief; }
+};
+
 // One product's weights [parts * width, source] row-major, bias [parts * width] or null.
 template <class T>
 struct Weights {
-    const T* weight;
+    Lines<const T> weight;
     const T* bias;
 };
 
@@ -139,12 +156,12 @@ struct Call {
     Index T_steps, N, I, total;
     const Index* sizes;               // [T_steps], falling, sizes[0] <= N; null: N each
     Rows rows;
-    const T* tokens;                  // [rows, I]
+    Lines<const T> tokens;            // [rows, I]
     Weights<T> input;                 // [x_parts * x_width, I]
     std::vector<Weights<T>> products;
     std::vector<const T*> vectors;    // [width], null for zeros
     std::vector<const T*> initial;    // [N, width] by state; null: zeros
-    T* output;                        // [rows, width of the first state], out
+    Lines<T> output;                  // [rows, width of the first state], out
     std::vector<T*> final;            // [N, width] by state, out
     T* saved;                         // [total, saved_pitch], out; null: inference
     int threads;
@@ -158,13 +175,14 @@ template <class T>
 struct Gradients {
     const Call<T>* call;                 // of the forward run; output and saved are read
     Index groups = 1;
-    const T* grad_output;                // [rows, width of the output]; null: zeros
+    Lines<const T> grad_output;          // [rows, width of the output]; none: zeros
     std::vector<const T*> grad_final;    // [N, width] by state; null: zeros
-    T* grad_tokens;                      // [rows, I], out or null
+    Lines<T> grad_tokens;                // [rows, I], out or none
     std::vector<T*> grad_initial;        // [N, width] by state, out or null
     std::vector<T*> grad_vectors;        // [groups, width], out or null
-    std::vector<T*> grad_weights;        // [groups, ...], the input's first, out or null
-    std::vector<T*> grad_biases;         // the same
+    std::vector<Lines<T>> grad_weights;  // [groups, ...], the input's first, out or none; brief
+                                         // only where there are at most kAtOnce tokens
+    std::vector<T*> grad_biases;         // [groups, ...], the input's first, out or null
 };
 
 // One entry of the table of builds. It takes runs that write to nothing in common, and need nothing
@@ -176,6 +194,8 @@ struct Build {
     void (*forward_double)(const Call<double>* const* runs, Index count);
     void (*backward_float)(const Gradients<float>* const* runs, Index count);
     void (*backward_double)(const Gradients<double>* const* runs, Index count);
+    void (*widen)(const Half* from, float* to, Index count, Storage storage);
+    void (*narrow)(const float* from, Half* to, Index count, Storage storage);
 };
 
 }  // namespace unrolled

@@ -9,11 +9,29 @@
 namespace unrolled {
 namespace {
 
+// Memory of the pool, for copies in float of what a caller has in half of it.
+struct Copy {
+    float* numbers;
+    Half* home;  // null: nothing goes back
+    Index count;
+    Copy(Index count, Half* home)
+        : numbers(static_cast<float*>(take_memory(count * static_cast<Index>(sizeof(float))))),
+          home(home), count(count) {}
+    Copy(Copy&& other) : numbers(other.numbers), home(other.home), count(other.count) {
+        other.numbers = nullptr;
+    }
+    ~Copy() {
+        if (numbers) give_memory(numbers);
+    }
+};
+
 // Reads (address, elements) pairs in the order in which they are expected.
 class Arrays {
 public:
-    explicit Arrays(const Numbers& numbers) : numbers_(numbers) {}
+    Arrays(const Told& told, const Build& build)
+        : numbers_(told.arrays), storage_(told.storage), build_(build) {}
 
+    // An array as it is.
     template <class T>
     T* next(Index wanted, bool optional, const char* what) {
         if (at_ + 2 > numbers_.size())
@@ -27,12 +45,56 @@ public:
         return reinterpret_cast<T*>(address);
     }
 
+    // Numbers to read.
+    template <class T>
+    const T* read(Index wanted, bool optional, const char* what) {
+        if constexpr (sizeof(T) == sizeof(float))
+            if (storage_ != Storage::own) return widened(next<Half>(wanted, optional, what), wanted, true);
+        return next<const T>(wanted, optional, what);
+    }
+
+    // Numbers to write.
+    template <class T>
+    T* made(Index wanted, bool optional, const char* what) {
+        if constexpr (sizeof(T) == sizeof(float))
+            if (storage_ != Storage::own) return widened(next<Half>(wanted, optional, what), wanted, false);
+        return next<T>(wanted, optional, what);
+    }
+
+    // Numbers that the kernels themselves read, or write, as bfloat16.
+    template <class T>
+    Lines<const T> lines(Index wanted, bool optional, const char* what) {
+        if (storage_ == Storage::bfloat16) return {nullptr, next<Half>(wanted, optional, what)};
+        return {read<T>(wanted, optional, what), nullptr};
+    }
+    template <class T>
+    Lines<T> lines_made(Index wanted, bool optional, const char* what) {
+        if (storage_ == Storage::bfloat16) return {nullptr, next<Half>(wanted, optional, what)};
+        return {made<T>(wanted, optional, what), nullptr};
+    }
+
     void finish() const {
         if (at_ != numbers_.size()) throw std::invalid_argument("arrays: more than the program has");
     }
 
+    // Brings home what was made.
+    void narrow() const {
+        for (const Copy& copy : copies_)
+            if (copy.home) build_.narrow(copy.numbers, copy.home, copy.count, storage_);
+    }
+
 private:
+    float* widened(Half* from, Index count, bool reads) {
+        if (!from) return nullptr;
+        copies_.emplace_back(count, reads ? nullptr : from);
+        if (reads) build_.widen(from, copies_.back().numbers, count, storage_);
+        return copies_.back().numbers;
+    }
+
     const Numbers& numbers_;
+    Storage storage_;
+    const Build& build_;
+    std::vector<Copy> copies_;
     std::size_t at_ = 0;
 };
 
@@ -100,23 +162,35 @@ Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backwar
     call.I = s.I;
     call.threads = static_cast<int>(s.threads);
     read_tokens(call, s, arrays);
-    call.tokens = arrays.next<const T>(product(s.rows, s.I), false, "tokens");
-    call.output = arrays.next<T>(product(s.rows, p.states[0]), false, "output");
+    call.tokens = arrays.lines<T>(product(s.rows, s.I), false, "tokens");
+    if (backward) {
+        const Lines<const T> found = arrays.lines<T>(product(s.rows, p.states[0]), false, "output");
+        call.output = {const_cast<T*>(found.own), found.brief};  // which backward only reads
+    } else {
+        call.output = arrays.lines_made<T>(product(s.rows, p.states[0]), false, "output");
+    }
     call.saved = arrays.next<T>(product(call.total, p.saved_pitch), true, "saved");
     const Index M = p.x_parts * p.x_width;
-    call.input.weight = arrays.next<const T>(product(M, s.I), false, "input weight");
-    call.input.bias = arrays.next<const T>(M, true, "input bias");
+    call.input.weight = arrays.lines<T>(product(M, s.I), false, "input weight");
+    call.input.bias = arrays.read<T>(M, true, "input bias");
     for (const Product& q : p.products) {
         const Index rows = q.parts * q.width;
-        const T* weight = arrays.next<const T>(product(rows, q.source), false, "weight");
-        call.products.push_back({weight, arrays.next<const T>(rows, true, "bias")});
+        const Lines<const T> weight = arrays.lines<T>(product(rows, q.source), false, "weight");
+        call.products.push_back({weight, arrays.read<T>(rows, true, "bias")});
     }
-    for (Index w : p.vectors) call.vectors.push_back(arrays.next<const T>(w, true, "vector"));
+    for (Index w : p.vectors) call.vectors.push_back(arrays.read<T>(w, true, "vector"));
     for (Index w : p.states)
-        call.initial.push_back(arrays.next<const T>(product(s.N, w), true, "initial"));
+        call.initial.push_back(arrays.read<T>(product(s.N, w), true, "initial"));
     for (Index w : p.states)
-        call.final.push_back(arrays.next<T>(product(s.N, w), backward, "final"));
+        call.final.push_back(arrays.made<T>(product(s.N, w), backward, "final"));
     return call;
+}
+
+template <class T>
+Lines<T> weight_gradient(const Call<T>& call, Arrays& arrays, Index wanted) {
+    if (call.total > 0 && call.total <= kAtOnce)
+        return arrays.lines_made<T>(wanted, true, "grad weight");
+    return {arrays.made<T>(wanted, true, "grad weight"), nullptr};
 }
 
 template <class T>
@@ -138,21 +212,21 @@ Gradients<T> read_gradients(const Told& told, const Call<T>& call, const Shape& 
     check_groups(call, G);
     if (!call.saved && call.total > 0 && p.saved_pitch > 0)
         throw std::invalid_argument("saved: missing");
-    g.grad_output = arrays.next<const T>(product(s.rows, p.states[0]), true, "grad_output");
+    g.grad_output = arrays.lines<T>(product(s.rows, p.states[0]), true, "grad_output");
     for (Index w : p.states)
-        g.grad_final.push_back(arrays.next<const T>(product(s.N, w), true, "grad_final"));
-    g.grad_tokens = arrays.next<T>(product(s.rows, s.I), true, "grad_tokens");
+        g.grad_final.push_back(arrays.read<T>(product(s.N, w), true, "grad_final"));
+    g.grad_tokens = arrays.lines_made<T>(product(s.rows, s.I), true, "grad_tokens");
     for (Index w : p.states)
-        g.grad_initial.push_back(arrays.next<T>(product(s.N, w), true, "grad_initial"));
+        g.grad_initial.push_back(arrays.made<T>(product(s.N, w), true, "grad_initial"));
     for (Index w : p.vectors)
-        g.grad_vectors.push_back(arrays.next<T>(product(G, w), true, "grad_vector"));
+        g.grad_vectors.push_back(arrays.made<T>(product(G, w), true, "grad_vector"));
     const Index M = product(G, p.x_parts * p.x_width);
-    g.grad_weights.push_back(arrays.next<T>(product(M, s.I), true, "grad input weight"));
-    g.grad_biases.push_back(arrays.next<T>(M, true, "grad input bias"));
+    g.grad_weights.push_back(weight_gradient<T>(call, arrays, product(M, s.I)));
+    g.grad_biases.push_back(arrays.made<T>(M, true, "grad input bias"));
     for (const Product& q : p.products) {
         const Index rows = product(G, q.parts * q.width);
-        g.grad_weights.push_back(arrays.next<T>(product(rows, q.source), true, "grad weight"));
-        g.grad_biases.push_back(arrays.next<T>(rows, true, "grad bias"));
+        g.grad_weights.push_back(weight_gradient<T>(call, arrays, product(rows, q.source)));
+        g.grad_biases.push_back(arrays.made<T>(rows, true, "grad bias"));
     }
     return g;
 }
@@ -160,9 +234,9 @@ Gradients<T> read_gradients(const Told& told, const Call<T>& call, const Shape& 
 // A call forward, read.
 template <class T>
 struct Ahead {
+    Arrays arrays;
     Call<T> run;
-    explicit Ahead(const Told& told) {
-        Arrays arrays(told.arrays);
+    Ahead(const Told& told, const Build& build) : arrays(told, build) {
         run = read_call<T>(*told.program, read_shape(told.shape), arrays, false);
         run.stop = told.stop;
         arrays.finish();
@@ -172,10 +246,10 @@ struct Ahead {
 // A call backward, read.
 template <class T>
 struct Back {
+    Arrays arrays;
     Call<T> call;
     Gradients<T> run;
-    explicit Back(const Told& told) {
-        Arrays arrays(told.arrays);
+    Back(const Told& told, const Build& build) : arrays(told, build) {
         const Shape shape = read_shape(told.shape);
         call = read_call<T>(*told.program, shape, arrays, true);
         call.stop = told.stop;
@@ -186,30 +260,33 @@ struct Back {
 };
 
 template <class Read, class Run>
-void run_all(const Told* calls, std::size_t count, void (*kernel)(const Run* const*, Index)) {
+void run_all(const Told* calls, std::size_t count, const Build& build,
+             void (*kernel)(const Run* const*, Index)) {
     if (count == 1) {
-        const Read read(calls[0]);
+        const Read read(calls[0], build);
         const Run* const one = &read.run;
-        return kernel(&one, 1);
+        kernel(&one, 1);
+        return read.arrays.narrow();
     }
     std::deque<Read> reads;
     std::vector<const Run*> runs;
-    for (std::size_t k = 0; k < count; ++k) runs.push_back(&reads.emplace_back(calls[k]).run);
+    for (std::size_t k = 0; k < count; ++k) runs.push_back(&reads.emplace_back(calls[k], build).run);
     if (count > 0) kernel(runs.data(), static_cast<Index>(count));
+    for (const Read& read : reads) read.arrays.narrow();
 }
 
 }  // namespace
 
 void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) run_all<Ahead<double>>(calls, count, kernels.forward_double);
-    else run_all<Ahead<float>>(calls, count, kernels.forward_float);
+    if (wide) run_all<Ahead<double>>(calls, count, kernels, kernels.forward_double);
+    else run_all<Ahead<float>>(calls, count, kernels, kernels.forward_float);
 }
 
 void run_backward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);
-    if (wide) run_all<Back<double>>(calls, count, kernels.backward_double);
-    else run_all<Back<float>>(calls, count, kernels.backward_float);
+    if (wide) run_all<Back<double>>(calls, count, kernels, kernels.backward_double);
+    else run_all<Back<float>>(calls, count, kernels, kernels.backward_float);
 }
 
 }  // namespace unrolled

@@ -22,6 +22,7 @@ struct Told {
     const Program* program;
     Numbers shape, arrays;
     Index groups = 1;  // backward: of the gradients of what all sequences share
+    Storage storage = Storage::own;  // of all numbers but those saved, which are float
     Stop* stop = nullptr;
 };
 

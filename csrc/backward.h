@@ -235,8 +235,8 @@ private:
                 copy(to + a, later + a, b - a);
                 continue;
             }
-            const T* direct = g_.grad_output + batch_.row(t, n) * w;
-            for (Index u = a; u < b; ++u) to[u] = later[u] + direct[u];
+            read(g_.grad_output, batch_.row(t, n) * w + a, to + a, b - a);
+            for (Index u = a; u < b; ++u) to[u] += later[u];
         }
     }
 
@@ -248,7 +248,8 @@ private:
         const Share share = share_units<T>(w, part.me, part.count);
         const Index a = share.first * lanes<T>, b = least(w, share.last * lanes<T>);
         for (Index n = part.first; n < part.last; ++n)
-            copy(to + n * ld + a, call_.output + batch_.row(t, n) * w + a, b - a);
+            read({call_.output.own, call_.output.brief}, batch_.row(t, n) * w + a, to + n * ld + a,
+                 b - a);
         return {to, ld, w == 1};
     }
 

@@ -138,7 +138,7 @@ void divide(const Matrix<T>& m, bool units, Index me, Index count, F work) {
 
 // The matrix of W [parts * width, k], to be multiplied by so many rows at a time, `total` in all.
 template <class T>
-Matrix<T> make_matrix(const T* W, Index parts, Index width, Index k, Index rows, Index total) {
+Matrix<T> make_matrix(const Lines<const T>& W, Index parts, Index width, Index k, Index rows, Index total) {
     Matrix<T> m;
     m.shape = {parts, width, k};
     m.segments = Buffer<Segment>(1);
@@ -151,18 +151,19 @@ Matrix<T> make_matrix(const T* W, Index parts, Index width, Index k, Index rows,
 
 // The matrix of W [k, width] as it lies, for rows that hold stretches of k.
 template <class T>
-Matrix<T> make_transposed(const T* W, Index width, Index k, Buffer<Segment> segments, Index rows,
-                          Index total) {
+Matrix<T> make_transposed(const Lines<const T>& W, Index width, Index k, Buffer<Segment> segments,
+                          Index rows, Index total) {
+    const bool lies = total <= kFewRows;
     Matrix<T> m;
     m.count = segments.count();
     Index used = 0;
     for (Index s = 0; s < m.count; ++s) {
-        segments[s].b = total <= kFewRows ? segments[s].source : used;
+        segments[s].b = lies ? segments[s].source : used;
         used += segments[s].length;
     }
     m.segments = static_cast<Buffer<Segment>&&>(segments);
     m.vectors = vectors_for(rows);
-    if (total <= kFewRows) {
+    if (lies) {
         m.shape = {1, width, k};
         m.lying = W;
         m.packed = Buffer<T>(lanes<T> * k);

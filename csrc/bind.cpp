@@ -55,7 +55,8 @@ NB_MODULE(_core, m) {
         const Told told{&p, shape, arrays};
         run_backward(&told, 1, build, wide);
     }, free, "Run backward; see arrays.h.");
-    m.def("name_tensors", &name_tensors, nb::arg("kind"), "Name the class of all tensors.");
+    m.def("name_tensors", &name_tensors, nb::arg("kind"), nb::arg("single"),
+          "Name the class of all tensors, and one in float32.");
     bind_sweeps(m);
     bind_direct(m);
 }

@@ -1,5 +1,6 @@
 // One build of the kernels: compiled once per instruction set, with its flags.
 #include "backward.h"
+#include "float16.h"
 #include "forward.h"
 
 namespace unrolled {
@@ -52,6 +53,20 @@ void backward(const Gradients<T>* const* runs, Index count) {
     run_all<Backward<T>>(runs, count, runs[0]->call->program->back);
 }
 
+void widen(const Half* from, float* to, Index count, Storage storage) {
+    if (storage == Storage::bfloat16)
+        for (Index k = 0; k < count; ++k) to[k] = value_of(from[k]);
+    else
+        for (Index k = 0; k < count; ++k) to[k] = from_float16(from[k]);
+}
+
+void narrow(const float* from, Half* to, Index count, Storage storage) {
+    if (storage == Storage::bfloat16)
+        for (Index k = 0; k < count; ++k) to[k] = half_of(from[k]);
+    else
+        for (Index k = 0; k < count; ++k) to[k] = to_float16(from[k]);
+}
+
 }  // namespace
 
 extern const Build build;
@@ -60,7 +75,9 @@ const Build build = {UNROLLED_NAME,
                      forward<float>,
                      forward<double>,
                      backward<float>,
-                     backward<double>};
+                     backward<double>,
+                     widen,
+                     narrow};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

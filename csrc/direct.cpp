@@ -65,7 +65,8 @@ private:
 
     struct Form {
         Index T = 0, N = 0, threads = 1;
-        bool batch_first = false, wide = false, contiguous = false;
+        bool batch_first = false, contiguous = false;
+        Kind kind = Kind::float32;
     };
 
     // Whether anything watches, records or transforms what runs: a watcher's answer is not empty.
@@ -102,11 +103,10 @@ private:
         return {static_cast<Index>(ways_.size()), f.N, widths_[k]};
     }
 
-    // A tensor of torch's own class on the CPU, in float32 or float64, as torch shows it.
+    // A tensor of torch's own class on the CPU, of numbers that the core reads, as torch shows it.
     bool show(nb::handle x, View& view) const {
         if (!x.type().is(tensor_) && !x.type().is(parameter_)) return false;
-        return look(x, view) && view.on_cpu() && view.real() &&
-               (view.itemsize() == 4 || view.itemsize() == 8);
+        return look(x, view) && view.on_cpu() && view.kind() != Kind::other;
     }
 
     bool enter(nb::handle input, Form& f) const {
@@ -115,7 +115,7 @@ private:
         f.T = step_ ? 1 : view.size(0);
         f.N = view.size(-2);
         if (f.batch_first) std::swap(f.T, f.N);
-        f.wide = view.itemsize() == 8;
+        f.kind = view.kind();
         f.contiguous = view.contiguous();
         return view.size(-1) == ways_[0].I && f.T > 0 && f.N > 0;
     }
@@ -123,7 +123,7 @@ private:
     // Adds a tensor that lies as the core reads it.
     bool add(nb::handle x, const std::vector<Index>& shape, const Form& f, Several& found) const {
         View view;
-        if (!show(x, view) || (view.itemsize() == 8) != f.wide || !view.is(shape) || !view.contiguous())
+        if (!show(x, view) || view.kind() != f.kind || !view.is(shape) || !view.contiguous())
             return false;
         found.push_back({nb::borrow(x), view});
         return true;
@@ -178,7 +178,7 @@ private:
 
     nb::object run(nb::handle input, const Several& states, const Several& weights, const Form& f,
                    const std::string& build) const {
-        const Index L = static_cast<Index>(ways_.size()), size = f.wide ? 8 : 4;
+        const Index L = static_cast<Index>(ways_.size()), size = see(input).itemsize();
         nb::object values = f.contiguous ? nb::borrow(input) : call(input, names().contiguous);
         nb::object final = own(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
         std::vector<Index> begins, ends;
@@ -214,13 +214,13 @@ private:
                 const Index base = way.reverse ? (f.T - 1) * step : 0;
                 told[d] = {way.program,
                            {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row, f.threads},
-                           std::move(own), 1, nullptr};
+                           std::move(own), 1, storage_of(f.kind), nullptr};
             }
             Interrupt interrupt;
             told[0].stop = told[1].stop = &interrupt;
             {
                 nb::gil_scoped_release free;
-                run_forward(told, static_cast<std::size_t>(D), build, f.wide);
+                run_forward(told, static_cast<std::size_t>(D), build, f.kind == Kind::float64);
             }
             interrupt.raise();
             values = D == 1 ? nb::borrow(outputs[0]) : merge_(outputs);

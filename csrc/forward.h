@@ -22,6 +22,7 @@ public:
         ldx_ = p_.x_parts * pitch(p_.x_width);
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
         pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
+        if (call.tokens.brief) lines_ = Buffer<T>(threads_ * steps_ * rows_ * call.I);
         if (!units_ && threads_ > 1) divide_steps();
         make_matrices();
         make_states();
@@ -174,7 +175,7 @@ private:
             const Index end = least(call_.T_steps, start + steps_), chunk = start / steps_;
             const bool helped = !chunks_.empty() && !chunks_[me].claim(chunk);
             T* x = helped ? chunks_[me].wait(chunk) : own;
-            if (!helped) project(part, start, end, pointers, x);
+            if (!helped) project(part, start, end, me, x);
             for (Index t = start; t < end; ++t) {
                 const Index n = least(part.last, call_.size(t)) - part.first;
                 if (n <= 0 || watch.over(n)) return;
@@ -189,18 +190,20 @@ private:
         Chunks<T>& chunks = chunks_[other];
         for (Index c = chunks.count() - 1; c >= chunks.first() && chunks.claim(c); --c) {
             project(batch_.part(false, other, threads_), c * steps_,
-                    least(call_.T_steps, (c + 1) * steps_), pointers_.data() + me * steps_ * rows_,
-                    chunks.buffer(c));
+                    least(call_.T_steps, (c + 1) * steps_), me, chunks.buffer(c));
             chunks.publish(c);
         }
     }
 
     // The input product of the tokens of some steps.
-    void project(const Part& part, Index start, Index end, const T** pointers, T* inputs) {
+    void project(const Part& part, Index start, Index end, Index me, T* inputs) {
+        const T** pointers = pointers_.data() + me * steps_ * rows_;
+        T* const lines = lines_.part(me * steps_ * rows_ * call_.I);
         Index count = 0;
         for (Index t = start; t < end; ++t)
-            for (Index n = part.first; n < least(part.last, call_.size(t)); ++n)
-                pointers[count++] = call_.tokens + batch_.row(t, n) * call_.I;
+            for (Index n = part.first; n < least(part.last, call_.size(t)); ++n, ++count)
+                pointers[count] = row_of(call_.tokens, batch_.row(t, n) * call_.I, call_.I, lines,
+                                         count, call_.I);
         const Share share = share_units<T>(p_.x_width, part.me, part.count);
         multiply(pointers, count, input_, share,
                  Target<T>{nullptr, 0, inputs, ldx_, input_bias_.data()});
@@ -280,7 +283,7 @@ private:
         const Share share = share_units<T>(width, part.me, part.count);
         const Index a = share.first * lanes<T>, b = least(width, share.last * lanes<T>);
         for (Index n = part.first; n < part.last; ++n)
-            copy(call_.output + batch_.row(t, n) * width + a, from.row(n) + a, b - a);
+            write(call_.output, batch_.row(t, n) * width + a, from.row(n) + a, b - a);
     }
 
     // The states of rows from `first` on, which end before step t, are final.
@@ -302,7 +305,7 @@ private:
     Matrix<T> input_;
     std::vector<Matrix<T>> matrices_;
     std::vector<Buffer<T>> biases_, results_, states_;
-    Buffer<T> input_bias_, inputs_;
+    Buffer<T> input_bias_, inputs_, lines_;  // lines: the caller's rows, where they are brief
     std::vector<Chunks<T>> chunks_;  // by thread, where threads share the sequences
     Buffer<const T*> pointers_;
     Buffer<int> aims_;    // by node: the state that it is made as, or -1

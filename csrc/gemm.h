@@ -44,13 +44,13 @@ struct Matrix {
     Shape<T> shape;
     Index vectors = 1;            // of a panel
     Buffer<T> packed;
-    const T* plain = nullptr;     // [parts * width, k]
-    const T* lying = nullptr;     // [k, width]
+    Lines<const T> plain;         // [parts * width, k]
+    Lines<const T> lying;         // [k, width]
     Buffer<Segment> segments;
     Index count = 1;              // of segments
     const int* onto = nullptr;
 
-    bool dot() const { return plain != nullptr; }
+    bool dot() const { return static_cast<bool>(plain); }
 
     // Vectors of the panel that starts at one, and where its numbers are.
     Index panel(Index first, Index last) const {
@@ -58,34 +58,35 @@ struct Matrix {
         if (lying && first < whole) return least(vectors, least(last, whole) - first);
         return least(vectors, last - first);
     }
+    bool lies(Index first) const { return lying && first < shape.width / lanes<T>; }
     const T* at(Index first) const {
-        if (lying) return first < shape.width / lanes<T> ? lying + first * lanes<T> : packed.data();
-        return packed.data() + first * lanes<T> * shape.k;
+        if (lies(first)) return lying.own + first * lanes<T>;
+        return lying ? packed.data() : packed.data() + first * lanes<T> * shape.k;
     }
     Index ld(Index first, Index count) const {
-        return lying && first < shape.width / lanes<T> ? shape.width : count * lanes<T>;
+        return lies(first) ? shape.width : count * lanes<T>;
     }
 };
 
 // One vector of columns, at steps of ld: `some` rows of W, transposed; zeros beyond them.
-template <class T>
-void pack_vector(const T* const* rows, Index some, Index K, T* to, Index ld) {
+template <class T, class Number>
+void pack_vector(const Number* const* rows, Index some, Index K, T* to, Index ld) {
     Index k = 0;
     for (; some == lanes<T> && k + lanes<T> <= K; k += lanes<T>) {
         Vec<T> block[lanes<T>];
 #pragma GCC unroll 16
-        for (int l = 0; l < lanes<T>; ++l) block[l] = load(rows[l] + k);
+        for (int l = 0; l < lanes<T>; ++l) block[l] = load_as<T>(rows[l] + k);
         transpose<T>(block);
 #pragma GCC unroll 16
         for (int l = 0; l < lanes<T>; ++l) store(to + (k + l) * ld, block[l]);
     }
     for (; k < K; ++k)
-        for (Index l = 0; l < lanes<T>; ++l) to[k * ld + l] = l < some ? rows[l][k] : T(0);
+        for (Index l = 0; l < lanes<T>; ++l) to[k * ld + l] = l < some ? T(value_of(rows[l][k])) : T(0);
 }
 
 // Packs vectors [first, last) of W [parts * width, k] as Wᵀ.
-template <class T>
-void pack(Matrix<T>& m, const T* W, Index first, Index last) {
+template <class T, class Number>
+void pack_rows(Matrix<T>& m, const Number* W, Index first, Index last) {
     const Index K = m.shape.k, width = m.shape.width;
     for (Index from = first; from < last; from += m.vectors) {
         const Index count = least<Index>(m.vectors, last - from);
@@ -93,7 +94,7 @@ void pack(Matrix<T>& m, const T* W, Index first, Index last) {
         for (Index v = 0; v < count; ++v) {
             const Index group = (from + v) / m.shape.parts, part = (from + v) % m.shape.parts;
             const Index start = group * lanes<T>, some = least<Index>(lanes<T>, width - start);
-            const T* rows[lanes<T>];
+            const Number* rows[lanes<T>];
             for (Index l = 0; l < lanes<T>; ++l)
                 rows[l] = W + (part * width + start + least(l, some - 1)) * K;
             pack_vector(rows, some, K, to + v * lanes<T>, count * lanes<T>);
@@ -101,9 +102,15 @@ void pack(Matrix<T>& m, const T* W, Index first, Index last) {
     }
 }
 
-// Packs vectors [first, last) of W [k, width] as it is; parts is 1.
 template <class T>
-void pack_transposed(Matrix<T>& m, const T* W, Index first, Index last) {
+void pack(Matrix<T>& m, const Lines<const T>& W, Index first, Index last) {
+    if (W.brief) pack_rows(m, W.brief, first, last);
+    else pack_rows(m, W.own, first, last);
+}
+
+// Packs vectors [first, last) of W [k, width] as it is; parts is 1.
+template <class T, class Number>
+void pack_columns(Matrix<T>& m, const Number* W, Index first, Index last) {
     const Index width = m.shape.width;
     if (m.lying) first = most(first, width / lanes<T>);
     for (Index from = first; from < last; from += m.vectors) {
@@ -113,11 +120,17 @@ void pack_transposed(Matrix<T>& m, const T* W, Index first, Index last) {
         for (Index s = 0; s < m.count; ++s)
             for (Index k = 0; k < m.segments[s].length; ++k) {
                 T* at = to + (m.segments[s].b + k) * count * lanes<T>;
-                const T* row = W + (m.segments[s].source + k) * width + start;
-                for (Index j = 0; j < some; ++j) at[j] = row[j];
+                const Number* row = W + (m.segments[s].source + k) * width + start;
+                for (Index j = 0; j < some; ++j) at[j] = T(value_of(row[j]));
                 for (Index j = some; j < count * lanes<T>; ++j) at[j] = 0;
             }
     }
+}
+
+template <class T>
+void pack_transposed(Matrix<T>& m, const Lines<const T>& W, Index first, Index last) {
+    if (W.brief) pack_columns(m, W.brief, first, last);
+    else pack_columns(m, W.own, first, last);
 }
 
 // The two rows that a product may write: inputs, and its own results from a bias.
@@ -130,16 +143,32 @@ struct Target {
     const T* bias;  // padded as a row of results
 };
 
-template <class T>
-void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const Lane<T>& lane,
-                   Index part, Index group) {
+template <class T, class Number>
+void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const Number* plain,
+                   const Lane<T>& lane, Index part, Index group) {
     const Index width = m.shape.width, K = m.shape.k, start = group * lanes<T>;
-    const T* W[lanes<T>];
+    const Number* W[lanes<T>];
     for (Index l = 0; l < lanes<T>; ++l)
-        W[l] = m.plain + (part * width + least(start + l, width - 1)) * K;
+        W[l] = plain + (part * width + least(start + l, width - 1)) * K;
     for (Index r = 0; r < count; ++r)
         store(lane.to + r * lane.to_stride,
-              dots(W, rows[r], K, load(lane.from + r * lane.from_stride)));
+              dots<T>(W, rows[r], K, load(lane.from + r * lane.from_stride)));
+}
+
+// The same with bfloat16: the weights are widened once for all rows.
+template <class T>
+void multiply_brief(const T* const* rows, Index count, const Matrix<T>& m, const Lane<T>& lane,
+                    Index part, Index group) {
+    if (count == 1) return multiply_dots(rows, count, m, m.plain.brief, lane, part, group);
+    const Index width = m.shape.width, K = m.shape.k, start = group * lanes<T>;
+    Buffer<T> wide(lanes<T> * K);
+    const T* W[lanes<T>];
+    for (Index l = 0; l < lanes<T>; ++l)
+        W[l] = row_of<T>({nullptr, m.plain.brief}, (part * width + least(start + l, width - 1)) * K, K,
+                         wide.data(), l, K);
+    for (Index r = 0; r < count; ++r)
+        store(lane.to + r * lane.to_stride,
+              dots<T>(W, rows[r], K, load(lane.from + r * lane.from_stride)));
 }
 
 // While the tiles of one panel run, each fetches its share of the panel that comes next: of weights that
@@ -149,6 +178,19 @@ Fetch fetch_next(const Matrix<T>& m, Index next, Index vectors, Index tiles) {
     if (m.lying || tiles == 0) return {nullptr, 0};
     const Index bytes = vectors * lanes<T> * static_cast<Index>(sizeof(T));  // of a k
     return {reinterpret_cast<const char*>(m.at(next)), bytes / tiles};
+}
+
+// All rows times one panel.
+template <class T, class Number>
+void run_tiles(const T* const* rows, Index count, Index tall, const Matrix<T>& m, const Number* B,
+               Index from, Index some, const Lane<T>* lane, Fetch fetch) {
+    const Index ld = m.ld(from, some);
+    for (Index r = 0; r < count; r += tall) {
+        const int R = static_cast<int>(least<Index>(tall, count - r));
+        tile_for<T, Number>(R, static_cast<int>(some))(
+            rows + r, m.segments.data(), static_cast<int>(m.count), B, ld, lane, r, fetch);
+        fetch.at += fetch.pace * m.shape.k;
+    }
 }
 
 // Rows [count] times the vectors of the groups [share.first, share.last).
@@ -170,22 +212,22 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
                            target.inputs_stride};
             else
                 lane[v] = {target.bias + at, 0, target.own + at, target.own_stride};
-            if (m.dot()) multiply_dots(rows, count, m, lane[0], part, group);
+            if (m.plain.own) multiply_dots(rows, count, m, m.plain.own, lane[0], part, group);
+            if (m.plain.brief) multiply_brief(rows, count, m, lane[0], part, group);
             if (++part == parts) {
                 part = 0;
                 ++group;
             }
         }
         if (m.dot()) continue;
-        const T* B = m.at(from);
-        const Index ld = m.ld(from, some);
-        Fetch fetch = fetch_next(m, from + some < last ? from + some : first, some, count / tall);
-        for (Index r = 0; r < count; r += tall) {
-            const int R = static_cast<int>(least<Index>(tall, count - r));
-            tile_for<T>(R, static_cast<int>(some))(rows + r, m.segments.data(),
-                                                   static_cast<int>(m.count), B, ld, lane, r, fetch);
-            fetch.at += fetch.pace * m.shape.k;
+        if (m.lying.brief && m.lies(from)) {
+            if constexpr (sizeof(T) == sizeof(float))
+                run_tiles(rows, count, tall, m, m.lying.brief + from * lanes<T>, from, some, lane,
+                          Fetch{nullptr, 0});
+            continue;
         }
+        run_tiles(rows, count, tall, m, m.at(from), from, some, lane,
+                  fetch_next(m, from + some < last ? from + some : first, some, count / tall));
     }
 }
 

@@ -50,6 +50,9 @@ public:
     const X& operator[](Index i) const { return data_[i]; }
     Index count() const { return count_; }
 
+    // From a number on; nowhere in a buffer without memory.
+    X* part(Index from) { return data_ ? data_ + from : nullptr; }
+
 private:
     X* data_ = nullptr;
     Index count_ = 0;

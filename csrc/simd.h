@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "api.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -24,6 +26,10 @@ struct Simd<float> {
     typedef float V __attribute__((vector_size(UNROLLED_BYTES)));
     typedef std::int32_t M __attribute__((vector_size(UNROLLED_BYTES)));
     typedef float U __attribute__((vector_size(UNROLLED_BYTES), aligned(4), may_alias));
+    // As many numbers of 16 bits, and the floats whose upper halves they are.
+    typedef Half H __attribute__((vector_size(UNROLLED_BYTES / 2), aligned(2), may_alias));
+    typedef std::uint32_t B __attribute__((vector_size(UNROLLED_BYTES)));
+    typedef float F __attribute__((vector_size(UNROLLED_BYTES)));
 };
 
 template <>
@@ -31,6 +37,9 @@ struct Simd<double> {
     typedef double V __attribute__((vector_size(UNROLLED_BYTES)));
     typedef std::int64_t M __attribute__((vector_size(UNROLLED_BYTES)));
     typedef double U __attribute__((vector_size(UNROLLED_BYTES), aligned(8), may_alias));
+    typedef Half H __attribute__((vector_size(UNROLLED_BYTES / 4), aligned(2), may_alias));
+    typedef std::uint32_t B __attribute__((vector_size(UNROLLED_BYTES / 2)));
+    typedef float F __attribute__((vector_size(UNROLLED_BYTES / 2)));
 };
 
 template <class T>
@@ -133,6 +142,71 @@ inline void store_part(T* p, Vec<T> v, std::int64_t count) {
     T all[lanes<T>];
     store(all, v);
     copy(p, all, count);
+}
+
+// A bfloat16 is the upper half of a float.
+inline float value_of(Half half) {
+    const std::uint32_t bits = std::uint32_t(half) << 16;
+    float made;
+    std::memcpy(&made, &bits, sizeof(made));
+    return made;
+}
+template <class T>
+inline T value_of(T x) {
+    return x;
+}
+
+// The nearest one, the even one of two; NaN stays NaN.
+inline Half half_of(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof(bits));
+    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return static_cast<Half>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+// Vectors from numbers of T, or from bfloat16.
+template <class T>
+inline Vec<T> load_as(const T* p) {
+    return load(p);
+}
+template <class T>
+inline Vec<T> load_as(const Half* p) {
+    typedef Simd<T> S;
+    const auto halves = *reinterpret_cast<const typename S::H*>(p);
+    const auto bits = __builtin_convertvector(halves, typename S::B) << 16;
+    return __builtin_convertvector((typename S::F)bits, Vec<T>);
+}
+template <class T>
+inline Vec<T> load_part_as(const T* p, std::int64_t count) {
+    return load_part(p, count);
+}
+template <class T>
+inline Vec<T> load_part_as(const Half* p, std::int64_t count) {
+    if (count >= lanes<T>) return load_as<T>(p);
+    Half all[lanes<T>] = {};
+    copy(all, p, count);
+    return load_as<T>(all);
+}
+
+// Numbers [at, at + count) of a caller's, read and written.
+template <class T>
+inline void read(const Lines<const T>& from, std::int64_t at, T* to, std::int64_t count) {
+    if (from.own) return copy(to, from.own + at, count);
+    for (std::int64_t k = 0; k < count; ++k) to[k] = static_cast<T>(value_of(from.brief[at + k]));
+}
+template <class T>
+inline void write(const Lines<T>& to, std::int64_t at, const T* from, std::int64_t count) {
+    if (to.own) return copy(to.own + at, from, count);
+    for (std::int64_t k = 0; k < count; ++k) to.brief[at + k] = half_of(static_cast<float>(from[k]));
+}
+
+// The same in place where they are numbers of T, else read into row number `k` of `room`.
+template <class T>
+inline const T* row_of(const Lines<const T>& from, std::int64_t at, std::int64_t count, T* room,
+                       std::int64_t k, std::int64_t ld) {
+    if (!from.brief) return from.own + at;
+    read(from, at, room + k * ld, count);
+    return room + k * ld;
 }
 
 }  // namespace UNROLLED_BUILD

@@ -54,9 +54,11 @@ public:
 
     struct Tensors {
         std::vector<Array> arrays;
-        bool wide = false;  // float64
+        Kind kind = Kind::float32;
 
         const View& tokens() const { return arrays[0].view; }
+        bool half() const { return storage_of(kind) != Storage::own; }
+        bool wide() const { return kind == Kind::float64; }
     };
 
     // What one run needs and makes; `made` is for the caller.
@@ -87,7 +89,8 @@ public:
         const Array output = make(tokens, stack, rows, full());
         Array saved;
         if (training)
-            saved = make(tokens, stack, {total(), program_->saved_pitch}, program_->saved_whole);
+            saved = make(run.given.half() ? in_float() : nb::handle(tokens), stack,
+                         {total(), program_->saved_pitch}, program_->saved_whole);
         tell(run, output, training ? &saved : nullptr);
         nb::list final;
         for (const std::vector<Index>& shape : form_) {
@@ -109,12 +112,14 @@ public:
         std::size_t place = run.given.arrays.size();
         const auto see_next = [&](nb::handle tensor) {
             Array found = show(tensor, stack, place++);
-            check_kind(found.view, run.given.wide);
             run.held.push_back(found);
             return found;
         };
         const Array ended = see_next(output);
         const Array kept = saved.is_none() ? Array{} : see_next(saved);
+        check_kind(ended.view, run.given.kind);
+        if (!saved.is_none())
+            check_kind(kept.view, run.given.half() ? Kind::float32 : run.given.kind);
         tell(run, ended, saved.is_none() ? nullptr : &kept);
         for (std::size_t k = 0; k < count; ++k) run.add();
         for (nb::handle slope : slopes) {
@@ -123,6 +128,7 @@ public:
                 run.add();
             } else {
                 run.add(see_next(slope));
+                check_kind(run.held.back().view, run.given.kind);
             }
         }
         nb::list grads;
@@ -169,8 +175,9 @@ private:
             given.arrays.push_back(show(tensor, stack, given.arrays.size()));
         const Index count = static_cast<Index>(given.arrays.size());
         if (count < 1 + states_) throw std::invalid_argument("tensors: wanted tokens and states");
-        given.wide = given.tokens().itemsize() == 8;
-        for (const Array& array : given.arrays) check_kind(array.view, given.wide);
+        given.kind = given.tokens().kind();
+        for (const Array& array : given.arrays) check_kind(array.view, given.kind);
+        run.told.storage = storage_of(given.kind);
         if (given.tokens().ndim < 1) throw std::invalid_argument("tokens: no dimension");
         const Program& p = *program_;
         check_weight(given, 0, p.x_parts * p.x_width, given.tokens().size(-1));
@@ -218,9 +225,10 @@ private:
     }
 
     // That numbers are as the kernels read them.
-    static void check_kind(const View& view, bool wide) {
-        if (!view.on_cpu() || !view.real() || view.itemsize() != (wide ? 8 : 4))
-            throw std::runtime_error("tensors: wanted all in float32, or all in float64");
+    static void check_kind(const View& view, Kind kind) {
+        if (!view.on_cpu() || kind == Kind::other || view.kind() != kind)
+            throw std::runtime_error(
+                "tensors: wanted all in float32, or all in float64, bfloat16 or float16");
     }
 
     // That a product's weight is a matrix [rows, columns]: numbers alone do not tell it from [columns,
@@ -285,21 +293,21 @@ nb::object finish(Work::Run run, Kernel kernel, const std::string& build) {
     }
     {
         nb::gil_scoped_release free;
-        kernel(calls.data(), calls.size(), build, run.given.wide);
+        kernel(calls.data(), calls.size(), build, run.given.wide());
     }
     interrupt.raise();
     return run.made;
 }
 
 nb::object finish(Work::Run first, Work::Run second, Kernel kernel, const std::string& build) {
-    if (first.given.wide != second.given.wide)
-        throw std::runtime_error("tensors: wanted all in float32, or all in float64");
+    if (first.given.kind != second.given.kind)
+        throw std::runtime_error("tensors: wanted all of one kind");
     Interrupt interrupt;
     Told calls[2] = {std::move(first.told), std::move(second.told)};
     for (Told& told : calls) told.stop = &interrupt;
     {
         nb::gil_scoped_release free;
-        kernel(calls, 2, build, first.given.wide);
+        kernel(calls, 2, build, first.given.wide());
     }
     interrupt.raise();
     return nb::make_tuple(first.made, second.made);

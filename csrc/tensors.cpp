@@ -17,6 +17,7 @@ struct Exchange {
 };
 
 const Exchange* exchange = nullptr;
+PyObject* single_tensor = nullptr;  // for the life of the module
 
 }  // namespace
 
@@ -50,7 +51,16 @@ bool View::is(const std::vector<Index>& wanted) const {
     return true;
 }
 
-void name_tensors(nb::handle kind) {
+Kind View::kind() const {
+    const bool plain = dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float);
+    const bool brain = dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat);
+    if (dtype.lanes != 1 || !(plain || brain)) return Kind::other;
+    if (dtype.bits == 16) return brain ? Kind::bfloat16 : Kind::float16;
+    if (brain) return Kind::other;
+    return dtype.bits == 32 ? Kind::float32 : dtype.bits == 64 ? Kind::float64 : Kind::other;
+}
+
+void name_tensors(nb::handle kind, nb::handle single) {
     const nb::object capsule = nb::getattr(kind, "__dlpack_c_exchange_api__");
     void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
     if (!table) throw nb::python_error();
@@ -59,7 +69,10 @@ void name_tensors(nb::handle kind) {
     if (!found || !found->look)
         throw std::runtime_error("tensors: wanted a class with DLPack's C functions, version 1");
     exchange = found;
+    single_tensor = single.inc_ref().ptr();
 }
+
+nb::handle in_float() { return single_tensor; }
 
 View see(nb::handle tensor) {
     if (!exchange) throw std::runtime_error("tensors: no class of theirs was named");

@@ -30,6 +30,14 @@ struct Names {
 };
 const Names& names();
 
+// What the core computes with, or widens.
+enum class Kind { float32, float64, bfloat16, float16, other };
+
+inline Storage storage_of(Kind kind) {
+    if (kind == Kind::bfloat16) return Storage::bfloat16;
+    return kind == Kind::float16 ? Storage::float16 : Storage::own;
+}
+
 // Where a tensor's numbers lie and in which form. It holds while the tensor lives and is not resized.
 struct View : nb::dlpack::dltensor {
     Index address() const {
@@ -39,7 +47,7 @@ struct View : nb::dlpack::dltensor {
     Index numel() const;
     bool contiguous() const;
     bool on_cpu() const { return device.device_type == nb::device::cpu::value; }
-    bool real() const { return dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float); }
+    Kind kind() const;
     Index itemsize() const { return dtype.bits / 8; }
     bool is(const std::vector<Index>& wanted) const;
     std::vector<Index> sizes() const { return {shape, shape + ndim}; }
@@ -47,7 +55,8 @@ struct View : nb::dlpack::dltensor {
 
 // The class of all tensors, which has DLPack's table of C functions (`__dlpack_c_exchange_api__`, 2025):
 // they show a tensor in nanoseconds, where each attribute in Python takes a tenth of a microsecond.
-void name_tensors(nb::handle kind);
+// `single` is a tensor in float32.
+void name_tensors(nb::handle kind, nb::handle single);
 
 // A tensor's view. What torch cannot show (no storage, a device without addresses) raises its error, or
 // is false.
@@ -57,6 +66,9 @@ bool look(nb::handle tensor, View& view);
 // A contiguous tensor like another one, not initialised or of zeros.
 nb::object empty(nb::handle like, const std::vector<Index>& shape);
 nb::object zeros(nb::handle like, const std::vector<Index>& shape);
+
+// A tensor in float32 to make others like.
+nb::handle in_float();
 
 // Address and number of elements, (0, 0) for None or none.
 void add_array(Numbers& arrays, nb::handle tensor);

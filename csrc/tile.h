@@ -44,12 +44,13 @@ struct Fetch {
     Index pace;
 };
 
-template <class T>
-using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count, const T* B,
-                              Index ld, const Lane<T>* lane, Index row, Fetch fetch);
+template <class T, class Number>
+using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count,
+                              const Number* B, Index ld, const Lane<T>* lane, Index row,
+                              Fetch fetch);
 
-template <class T, int R, int V>
-void tile(const T* const* rows, const Segment* segments, int count, const T* B, Index ld,
+template <class T, class Number, int R, int V>
+void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
           const Lane<T>* lane, Index row, Fetch fetch) {
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
@@ -61,19 +62,19 @@ void tile(const T* const* rows, const Segment* segments, int count, const T* B, 
         const T* a[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) a[r] = rows[r] + segments[s].a;
-        const T* b = B + segments[s].b * ld;
+        const Number* b = B + segments[s].b * ld;
         const Index length = segments[s].length;
         for (Index k = 0; k < length; ++k, b += ld) {
             if (R <= 3) {
 #pragma GCC unroll 16
-                for (int line = 0; line < V * lanes<T> * static_cast<int>(sizeof(T)) / 64; ++line)
-                    __builtin_prefetch(b + 10 * ld + line * 64 / static_cast<int>(sizeof(T)));
+                for (int line = 0; line < V * lanes<T> * static_cast<int>(sizeof(Number)) / 64; ++line)
+                    __builtin_prefetch(b + 10 * ld + line * 64 / static_cast<int>(sizeof(Number)));
                 Vec<T> x[R];
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) x[r] = fill(a[r][k]);
 #pragma GCC unroll 32
                 for (int v = 0; v < V; ++v) {
-                    Vec<T> w = load(b + v * lanes<T>);
+                    Vec<T> w = load_as<T>(b + v * lanes<T>);
                     if (R > 1) keep(w);
 #pragma GCC unroll 8
                     for (int r = 0; r < R; ++r) acc[r][v] += x[r] * w;
@@ -84,7 +85,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const T* B, 
                 Vec<T> w[V];
 #pragma GCC unroll 32
                 for (int v = 0; v < V; ++v) {
-                    w[v] = load(b + v * lanes<T>);
+                    w[v] = load_as<T>(b + v * lanes<T>);
                     keep(w[v]);
                 }
 #pragma GCC unroll 8
@@ -104,28 +105,28 @@ void tile(const T* const* rows, const Segment* segments, int count, const T* B, 
 }
 
 // The tile for r rows and v vectors, within what vectors_for allows.
-template <class T, int R, int V>
-TileFunction<T> find_tile(int r, int v) {
+template <class T, class Number, int R, int V>
+TileFunction<T, Number> find_tile(int r, int v) {
     if constexpr (R == 0) return nullptr;
-    else if constexpr (V == 0) return find_tile<T, R - 1, vectors_for(R - 1)>(r, v);
-    else if (r == R && v == V) return tile<T, R, V>;
-    else return find_tile<T, R, V - 1>(r, v);
+    else if constexpr (V == 0) return find_tile<T, Number, R - 1, vectors_for(R - 1)>(r, v);
+    else if (r == R && v == V) return tile<T, Number, R, V>;
+    else return find_tile<T, Number, R, V - 1>(r, v);
 }
 
 // Tiles [rows - 1][vectors - 1].
-template <class T>
+template <class T, class Number>
 struct Tiles {
-    TileFunction<T> of[kTall][kWide];
+    TileFunction<T, Number> of[kTall][kWide];
     Tiles() {
         for (int r = 0; r < kTall; ++r)
             for (int v = 0; v < kWide; ++v)
-                of[r][v] = find_tile<T, kTall, kTallVectors>(r + 1, v + 1);
+                of[r][v] = find_tile<T, Number, kTall, kTallVectors>(r + 1, v + 1);
     }
 };
 
-template <class T>
-inline TileFunction<T> tile_for(int r, int v) {
-    static const Tiles<T> tiles;
+template <class T, class Number>
+inline TileFunction<T, Number> tile_for(int r, int v) {
+    static const Tiles<T, Number> tiles;
     return tiles.of[r - 1][v - 1];
 }
 
@@ -236,8 +237,8 @@ inline void transpose(Vec<T>* v) {
 }
 
 // `lanes` rows of W [·, K] times one row a, from the given start: the matrix is read as it lies.
-template <class T>
-Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
+template <class T, class Number>
+Vec<T> dots(const Number* const* W, const T* a, Index K, Vec<T> start) {
     Vec<T> acc[lanes<T>];
 #pragma GCC unroll 16
     for (int l = 0; l < lanes<T>; ++l) acc[l] = Vec<T>{};
@@ -245,12 +246,12 @@ Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
     for (Index k = 0; k < whole; k += lanes<T>) {
         const Vec<T> x = load(a + k);
 #pragma GCC unroll 16
-        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load(W[l] + k);
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_as<T>(W[l] + k);
     }
     if (whole < K) {
         const Vec<T> x = load_part(a + whole, K - whole);
 #pragma GCC unroll 16
-        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part(W[l] + whole, K - whole);
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part_as<T>(W[l] + whole, K - whole);
     }
     return start + sums<T>(acc);
 }

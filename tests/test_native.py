@@ -278,7 +278,7 @@ def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
 
 def test_a_class_that_is_none_of_tensors_is_refused() -> None:
     with pytest.raises(AttributeError):
-        _core.name_tensors(int)
+        _core.name_tensors(int, torch.empty(0))
 
 
 def test_sizes_that_do_not_fit_the_program_are_refused() -> None:

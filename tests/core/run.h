@@ -22,15 +22,15 @@ public:
         call_.threads = threads;
         if (p.ragged) call_.sizes = indices(p.sizes);
         call_.rows = {p.tabled ? indices(p.row) : nullptr, p.base, p.step, p.next};
-        call_.tokens = input(p.tokens);
+        call_.tokens = {input(p.tokens), nullptr};
         for (const Weights& w : p.weights) {
-            const unrolled::Weights<T> made{input(w.weight), input(w.bias)};
+            const unrolled::Weights<T> made{{input(w.weight), nullptr}, input(w.bias)};
             if (&w == &p.weights.front()) call_.input = made;
             else call_.products.push_back(made);
         }
         for (const Array& vector : p.vectors) call_.vectors.push_back(input(vector));
         for (const Array& state : p.initial) call_.initial.push_back(input(state));
-        call_.output = output("output", p.rows * p.program.states[0], true);
+        call_.output = {output("output", p.rows * p.program.states[0], true), nullptr};
         for (std::size_t k = 0; k < p.program.states.size(); ++k)
             call_.final.push_back(output("final state", p.N * p.program.states[k], true));
     }
@@ -143,9 +143,10 @@ private:
         const std::vector<Shape> all = shapes(g, p_.I);
         gradients_.call = &call_;
         gradients_.groups = groups_;
-        gradients_.grad_output = input(p_.grad_output);
+        gradients_.grad_output = {input(p_.grad_output), nullptr};
         for (const Array& state : p_.grad_final) gradients_.grad_final.push_back(input(state));
-        gradients_.grad_tokens = output("gradient of tokens", p_.rows * p_.I, p_.wants_tokens);
+        gradients_.grad_tokens = {output("gradient of tokens", p_.rows * p_.I, p_.wants_tokens),
+                                  nullptr};
         for (std::size_t k = 0; k < g.states.size(); ++k)
             gradients_.grad_initial.push_back(
                 output("gradient of initial state", p_.N * g.states[k], p_.wants_initial[k]));
@@ -154,7 +155,8 @@ private:
                 output("gradient of vector", groups_ * g.vectors[k], p_.wants_vectors[k]));
         for (std::size_t k = 0; k < all.size(); ++k)
             gradients_.grad_weights.push_back(
-                output("gradient of weight", groups_ * all[k].elements(), p_.wants_weights[k]));
+                {output("gradient of weight", groups_ * all[k].elements(), p_.wants_weights[k]),
+                 nullptr});
         for (std::size_t k = 0; k < all.size(); ++k)
             gradients_.grad_biases.push_back(
                 output("gradient of bias", groups_ * all[k].parts * all[k].width,

@@ -4,6 +4,7 @@ Second derivatives re-run the plain loop inside of backward, which is where torc
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from unrolled.engines.core import (
     run_forward,
 )
 from unrolled.engines.loop import run_loop
-from unrolled.engines.sweep import States, batched
+from unrolled.engines.sweep import States, batched, in_float32
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,12 @@ def loop_of(job: Job, tensors: tuple[Tensor, ...]) -> tuple[Tensor, States]:
     tokens, *rest = tensors
     prepared = dict(zip(job.names, rest[job.states :], strict=True))
     start = tuple(rest[: job.states]) or tuple(tokens.new_zeros(shape) for shape in job.form)
+    return in_float32(partial(_loop_of, job), tokens, start, prepared)
+
+
+def _loop_of(
+    job: Job, tokens: Tensor, start: States, prepared: dict[str, Tensor]
+) -> tuple[Tensor, States]:
     where = job.where
     table = where.row_of_each()
     sizes = [where.N] * where.T if where.counts is None else where.counts.tolist()

@@ -21,7 +21,7 @@ from unrolled.engines.ragged import Ragged
 from unrolled.program import TraceError, make_program
 from unrolled.program.encode import encode, used_products
 
-_core.name_tensors(Tensor)
+_core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
 
 forced_build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
 
@@ -134,6 +134,11 @@ def split_products(cell: Cell, sizes: Sizes) -> tuple[tuple[str, int, int], ...]
         for key, p in cell.products(sizes).items()
         if p.blocks > 1
     )
+
+
+def prepared_in_torch(cell: Cell, sizes: Sizes) -> bool:
+    """Whether the core's parameters are made from the cell's, by operations of torch."""
+    return type(cell).prepare is not Cell.prepare or bool(split_products(cell, sizes))
 
 
 def undivided(cell: Cell, sizes: Sizes) -> Cell:

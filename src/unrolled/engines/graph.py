@@ -109,7 +109,8 @@ def _sweep(
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     dtype = autocast_dtype(values) or values.dtype
-    inside = torch.float32 if dtype in HALF else dtype
+    wide = dtype in HALF and (site.blocks or type(cell).prepare is not Cell.prepare)
+    inside = torch.float32 if wide else dtype  # what torch prepares is not rounded
 
     def enter(tensor: Tensor) -> Tensor:
         return tensor.to(dtype).to(inside)

@@ -18,6 +18,7 @@ from unrolled.engines.core import (
     Where,
     forced_build,
     locate,
+    prepared_in_torch,
     ragged_rows,
     recorded,
     run_forward,
@@ -48,8 +49,7 @@ def run(sweep: Sweep) -> tuple[Tensor, States]:
     if sweep.ragged.resets is not None:
         return run_packed(sweep, _run_packed(sweep.sizes))
     where = locate(sweep.ragged, sweep.reverse)
-    call = partial(_call, sweep.cell, sweep.sizes, where)
-    return in_float32(call, sweep.values, sweep.states, sweep.parameters)
+    return _run(sweep.cell, sweep.sizes, where, sweep.values, sweep.states, sweep.parameters)
 
 
 def _run_packed(sizes: Sizes) -> Run:
@@ -63,7 +63,7 @@ def _run_packed(sizes: Sizes) -> Run:
         total = tokens.shape[0]
         rows = torch.arange(total, device="cpu")
         where = ragged_rows(batch_sizes, states[0].shape[0], total, rows)
-        return in_float32(partial(_call, cell, sizes, where), tokens, states, parameters)
+        return _run(cell, sizes, where, tokens, states, parameters)
 
     return native
 
@@ -95,6 +95,21 @@ def _watched(values: Tensor) -> bool:
         or torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
     )
+
+
+def _run(
+    cell: Cell,
+    sizes: Sizes,
+    where: Where,
+    tokens: Tensor,
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    """The core widens half precision itself, but for parameters that torch prepares."""
+    call = partial(_call, cell, sizes, where)
+    if prepared_in_torch(cell, sizes):
+        return in_float32(call, tokens, states, parameters)
+    return call(tokens, states, parameters)
 
 
 def _call(

@@ -36,6 +36,7 @@ from unrolled.engines.core import (
 )
 from unrolled.engines.packed import Plan, make_plan
 from unrolled.engines.ragged import Ragged
+from unrolled.engines.sweep import HALF
 
 _ARGUMENTS = """Tensor values, Tensor[] states, Tensor[] reset_states, Tensor[] matrices,
     Tensor[] vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
@@ -199,16 +200,20 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
             for end, state in zip(ends, task.states, strict=True)
         ]
     if saved is None or len(saved) < task.T * task.N:
-        room = task.values.new_zeros((task.T * task.N if training else 0, _saved_width(task)))
+        room = _room(task, training, "new_zeros")
         if saved is not None:
             room[: len(saved)] = saved
         saved = room
     return task.whole(output), final, saved
 
 
-def _saved_width(task: _Task) -> int:
+def _room(task: _Task, training: bool, make: str) -> Tensor:
+    """For what backward needs, a row a token; of half precision it is in float32."""
     H, P = task.sizes
-    return load(task.program, H, P).saved_width
+    width = load(task.program, H, P).saved_width
+    dtype = torch.float32 if task.values.dtype in HALF else task.values.dtype
+    room: Tensor = getattr(task.values, make)((task.T * task.N * training, width), dtype=dtype)
+    return room
 
 
 def _backward(
@@ -314,7 +319,7 @@ def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
     *rest, training = arguments
     task = _Task(*rest)
     output = task.values.new_empty((*task.values.shape[:2], task.widths[0]))
-    room = task.values.new_empty((task.T * task.N if training else 0, _saved_width(task)))
+    room = _room(task, training, "new_empty")
     return output, [torch.empty_like(state) for state in task.states], room
 
 
