@@ -106,7 +106,7 @@ private:
     // A tensor of torch's own class on the CPU, of numbers that the core reads, as torch shows it.
     bool show(nb::handle x, View& view) const {
         if (!x.type().is(tensor_) && !x.type().is(parameter_)) return false;
-        return look(x, view) && view.on_cpu() && view.kind() != Kind::other;
+        return look(x, view) && view.on_cpu() && view.kind() != Kind::other && !negated(x);
     }
 
     bool enter(nb::handle input, Form& f) const {

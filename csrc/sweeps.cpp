@@ -196,10 +196,12 @@ private:
     // Tensor number k of a run.
     static Array show(nb::handle tensor, const Stack& stack, std::size_t k) {
         Array array{nb::borrow(tensor), see(tensor)};
-        if (!array.view.contiguous()) {
-            array.held = call(tensor, names().contiguous);
+        const auto replace = [&array](PyObject* method) {
+            array.held = call(array.held, method);
             array.view = see(array.held);
-        }
+        };
+        if (negated(tensor)) replace(names().resolve_neg);
+        if (!array.view.contiguous()) replace(names().contiguous);
         if (stack.has(k)) enter(array, stack);
         return array;
     }

@@ -18,13 +18,14 @@ struct Exchange {
 
 const Exchange* exchange = nullptr;
 PyObject* single_tensor = nullptr;  // for the life of the module
+PyObject* is_neg = nullptr;  // the method, looked up once
 
 }  // namespace
 
 const Names& names() {
     static const auto intern = PyUnicode_InternFromString;
     static const Names known = {intern("contiguous"), intern("requires_grad"),
-                                intern("new_empty"), intern("new_zeros")};
+                                intern("resolve_neg"), intern("new_empty"), intern("new_zeros")};
     return known;
 }
 
@@ -68,6 +69,7 @@ void name_tensors(nb::handle kind, nb::handle single) {
     while (found && found->major != 1) found = found->older;
     if (!found || !found->look)
         throw std::runtime_error("tensors: wanted a class with DLPack's C functions, version 1");
+    is_neg = nb::object(nb::getattr(kind, "is_neg")).release().ptr();
     exchange = found;
     single_tensor = single.inc_ref().ptr();
 }
@@ -85,6 +87,10 @@ bool look(nb::handle tensor, View& view) {
     if (exchange && exchange->look(tensor.ptr(), &view) == 0) return true;
     PyErr_Clear();
     return false;
+}
+
+bool negated(nb::handle tensor) {
+    return own(PyObject_CallOneArg(is_neg, tensor.ptr())).is(Py_True);
 }
 
 // One of a tensor's methods, called with sizes.

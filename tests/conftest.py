@@ -1,6 +1,7 @@
 """Fixtures for all tests: seeds, one thread, engines forced and proved, poisoned memory."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from subjects import RUNS, Subject
 from unrolled import engines
+from unrolled.engines import Direct
 
 settings.register_profile(
     "steady",
@@ -41,6 +43,21 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with engines.use(name), engines.record() as ran:
         yield Subject(kind, name)
     assert set(ran) == {name}
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call in turn went the shortest way."""
+    seen: list[bool] = []
+    original = Direct.__call__
+
+    def watch(self: Direct, *args: Any) -> Any:
+        found = original(self, *args)
+        seen.append(found is not None)
+        return found
+
+    monkeypatch.setattr(Direct, "__call__", watch)
+    return seen
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from unrolled import cells, engines, nn
-from unrolled.engines import Direct
 
 LAYERS = {
     "rnn": lambda: nn.RNN(5, 7),
@@ -20,21 +19,6 @@ LAYERS = {
     "summed": lambda: nn.GRU(5, 7, num_layers=3, bidirectional=True, merge="sum"),
     "peephole": lambda: nn.Recurrent(cells.PeepholeLSTM, 5, 7, batch_first=True),
 }
-
-
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each call in turn went the shortest way."""
-    seen: list[bool] = []
-    original = Direct.__call__
-
-    def watch(self: Direct, *args: Any) -> Any:
-        found = original(self, *args)
-        seen.append(found is not None)
-        return found
-
-    monkeypatch.setattr(Direct, "__call__", watch)
-    return seen
 
 
 def flat(result: Any) -> list[Tensor]:

@@ -75,6 +75,10 @@ class Direct:
             step,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made anew by whoever copies it: the core's part is for this cell object alone."""
+        return Direct, (self.spec, self.step)
+
     def __call__(
         self, input: Any, hx: Any, parameters: dict[str, Any], batch_first: bool
     ) -> tuple[Tensor, States] | None:
