@@ -34,6 +34,14 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
         "8 eps: as outputs, and each layer's rounding enters the slopes of all layers around it, "
         "whose own gradients are rounded before they are summed over directions",
     ),
+    (torch.float16, "output"): (
+        2**-10,
+        "2 eps, as in bfloat16",
+    ),
+    (torch.float16, "gradient"): (
+        2**-8,
+        "8 eps, as in bfloat16",
+    ),
     (torch.bfloat16, "stepwise output"): (
         2**-4,
         "against torch.nn in bfloat16, which rounds gates and state at each of some 5 steps",

@@ -17,8 +17,8 @@ from unrolled.cells.declaration import parameter_names
 from unrolled.engines import operator  # noqa: F401  registers the operator
 from unrolled.engines.core import recorded, split_products, undivided, whole_weight
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.stack import autocast_dtype
-from unrolled.engines.sweep import HALF, States, merged
+from unrolled.engines.stack import autocast_dtype, lower
+from unrolled.engines.sweep import HALF, States, check_dtypes, merged
 from unrolled.spec import Spec
 
 
@@ -108,21 +108,23 @@ def _sweep(
     reset_states: list[Tensor],
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    dtype = autocast_dtype(values) or values.dtype
+    asked = autocast_dtype(values)
+    values = lower(values, asked)
+    states = [lower(state, asked) for state in states]
+    reset_states = [lower(state, asked) for state in reset_states]
+    parameters = {name: lower(p, asked) for name, p in parameters.items()}
+    check_dtypes(values, (*states, *reset_states), parameters)
+    dtype = values.dtype
     wide = dtype in HALF and (site.blocks or type(cell).prepare is not Cell.prepare)
     inside = torch.float32 if wide else dtype  # what torch prepares is not rounded
-
-    def enter(tensor: Tensor) -> Tensor:
-        return tensor.to(dtype).to(inside)
-
-    prepared = cell.prepare({name: enter(p) for name, p in parameters.items()})
+    prepared = cell.prepare({name: p.to(inside) for name, p in parameters.items()})
     for name, parts, blocks in site.blocks:
         prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
     none = values.new_empty(0, dtype=inside)
     arguments: list[Any] = [
-        enter(values),
-        [enter(state) for state in states],
-        [enter(state) for state in reset_states],
+        values.to(inside),
+        [state.to(inside) for state in states],
+        [state.to(inside) for state in reset_states],
         [prepared.get(name, none) for name in site.matrices],
         [
             prepared[name] if name in prepared else none.new_zeros(size)

@@ -9,7 +9,7 @@ from torch import Tensor
 from unrolled.engines.choose import choose, note
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.segments import run_in_segments
-from unrolled.engines.sweep import Engine, States, Sweep, merged
+from unrolled.engines.sweep import Engine, States, Sweep, check_dtypes, merged
 from unrolled.spec import Spec
 
 
@@ -22,7 +22,11 @@ def make_sweep(
     parameters: dict[str, Tensor],
     reset_states: States | None,
 ) -> Sweep:
-    """Sweep number ``index`` of a stack whose states are [L·D, N, width], in autocast's dtype."""
+    """Sweep number ``index`` of a stack whose states are [L·D, N, width], in autocast's dtype.
+
+    Raises:
+        RuntimeError: dtypes are mixed.
+    """
     place = spec.sweeps[index]
     sweep = Sweep(
         spec.cell,
@@ -35,7 +39,9 @@ def make_sweep(
         None if reset_states is None else tuple(state[index] for state in reset_states),
     )
     dtype = autocast_dtype(values)
-    return sweep if dtype is None else _lowered(sweep, dtype)
+    sweep = sweep if dtype is None else _lowered(sweep, dtype)
+    check_dtypes(sweep.values, (*sweep.states, *(sweep.reset_states or ())), sweep.parameters)
+    return sweep
 
 
 def run_stack(
@@ -81,19 +87,21 @@ def autocast_dtype(values: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
+def lower(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor in the dtype that autocast asks for, if any: to it a sweep is like a product."""
+    if dtype is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(dtype)
+
+
 def _lowered(sweep: Sweep, dtype: torch.dtype) -> Sweep:
-    """What autocast makes of a sweep: a function that wants the lower precision, like a product."""
-
-    def lower(tensor: Tensor) -> Tensor:
-        fits = tensor.is_floating_point() and tensor.dtype != torch.float64
-        return tensor.to(dtype) if fits else tensor
-
+    after = sweep.reset_states
     return replace(
         sweep,
-        values=lower(sweep.values),
-        states=tuple(map(lower, sweep.states)),
-        parameters={name: lower(p) for name, p in sweep.parameters.items()},
-        reset_states=sweep.reset_states and tuple(map(lower, sweep.reset_states)),
+        values=lower(sweep.values, dtype),
+        states=tuple(lower(state, dtype) for state in sweep.states),
+        parameters={name: lower(p, dtype) for name, p in sweep.parameters.items()},
+        reset_states=after and tuple(lower(state, dtype) for state in after),
     )
 
 

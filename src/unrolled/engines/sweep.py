@@ -50,6 +50,21 @@ class Sweep:
         return transformed()
 
 
+def check_dtypes(values: Tensor, states: States, parameters: dict[str, Tensor]) -> None:
+    """All must be in one dtype: no engine converts what the user, or autocast, did not.
+
+    Raises:
+        RuntimeError: one is in another dtype than the values.
+    """
+    named = {f"state {k}": state for k, state in enumerate(states)} | parameters
+    for name, tensor in named.items():
+        if tensor.dtype != values.dtype:
+            raise RuntimeError(
+                f"{name} has dtype {tensor.dtype}, wanted {values.dtype}, which the input has "
+                "(autocast converts all but float64)"
+            )
+
+
 class Engine(Protocol):
     """A way to run a sweep. ``name`` is what users force and see."""
 
