@@ -1,6 +1,7 @@
 // What a caller says in numbers, read and checked against the program.
 #include "arrays.h"
 
+#include <algorithm>
 #include <deque>
 #include <stdexcept>
 
@@ -70,7 +71,10 @@ public:
     template <class T>
     Lines<T> lines_made(Index wanted, bool optional, const char* what) {
         if (storage_ == Storage::bfloat16) return {nullptr, next<Half>(wanted, optional, what)};
-        return {made<T>(wanted, optional, what), nullptr};
+        T* const found = made<T>(wanted, optional, what);
+        // Rows that are no token go home as zeros.
+        if (found && storage_ != Storage::own) std::fill_n(found, wanted, T(0));
+        return {found, nullptr};
     }
 
     void finish() const {
