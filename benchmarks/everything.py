@@ -5,6 +5,7 @@ python benchmarks/everything.py [--rounds 15] [--threads 2] [--only REGEX] [--qu
 
 import floor
 import grid
+import half
 import harness
 import latency
 import memory
@@ -21,6 +22,7 @@ SECTIONS = {
     "published": published.rows,
     "latency": latency.rows,
     "floor": floor.rows,
+    "half": half.rows,
     "several": several.rows,
     "memory": memory.rows,
 }

@@ -29,6 +29,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "published": ("Published cells", tables.published),
     "latency": ("One call of one step without gradient", tables.latency),
     "floor": ("Training of one step, and a node of autograd that only clones", tables.floor),
+    "half": ("bfloat16", tables.half),
     "several": ("Many networks at once, and gradients of each sample", tables.several),
     "memory": ("Memory of a training step", tables.memory),
 }

@@ -143,6 +143,19 @@ def floor(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def half(rows: Sequence[Row]) -> str:
+    """bfloat16 beside float32."""
+    peers = [OURS, "unrolled bfloat16", "torch bfloat16"]
+    titles = ["ours, float32", "ours, bfloat16", "torch, bfloat16"]
+    lines = [["ms", *titles, "float32 / bfloat16", "torch / ours, bfloat16"]]
+    for r in rows:
+        mine = ms(r, peers[1])
+        theirs = cut(ms(r, peers[2]) / mine) if peers[2] in r["peers"] else ""
+        times = (_time(r, who) for who in peers)
+        lines.append([r["name"], *times, cut(ms(r, OURS) / mine), theirs])
+    return table(lines)
+
+
 def several(rows: Sequence[Row]) -> str:
     """torch.func's way beside loops in Python."""
     peers = ["unrolled vmap", "unrolled loop", "torch loop"]

@@ -143,33 +143,69 @@ struct Target {
     const T* bias;  // padded as a row of results
 };
 
+// Rows of W for one vector of units; those beyond the last are it once more.
 template <class T, class Number>
-void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const Number* plain,
-                   const Lane<T>& lane, Index part, Index group) {
-    const Index width = m.shape.width, K = m.shape.k, start = group * lanes<T>;
-    const Number* W[lanes<T>];
+void point_at(const Number* (&W)[lanes<T>], const Number* all, const Shape<T>& shape, Index part,
+              Index group) {
     for (Index l = 0; l < lanes<T>; ++l)
-        W[l] = plain + (part * width + least(start + l, width - 1)) * K;
-    for (Index r = 0; r < count; ++r)
-        store(lane.to + r * lane.to_stride,
-              dots<T>(W, rows[r], K, load(lane.from + r * lane.from_stride)));
+        W[l] = all + (part * shape.width + least(group * lanes<T> + l, shape.width - 1)) * shape.k;
 }
 
-// The same with bfloat16: the weights are widened once for all rows.
 template <class T>
-void multiply_brief(const T* const* rows, Index count, const Matrix<T>& m, const Lane<T>& lane,
-                    Index part, Index group) {
-    if (count == 1) return multiply_dots(rows, count, m, m.plain.brief, lane, part, group);
-    const Index width = m.shape.width, K = m.shape.k, start = group * lanes<T>;
-    Buffer<T> wide(lanes<T> * K);
+void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const Lane<T>& lane,
+                   Index part, Index group) {
     const T* W[lanes<T>];
-    for (Index l = 0; l < lanes<T>; ++l)
-        W[l] = row_of<T>({nullptr, m.plain.brief}, (part * width + least(start + l, width - 1)) * K, K,
-                         wide.data(), l, K);
+    point_at<T>(W, m.plain.own, m.shape, part, group);
     for (Index r = 0; r < count; ++r)
         store(lane.to + r * lane.to_stride,
-              dots<T>(W, rows[r], K, load(lane.from + r * lane.from_stride)));
+              dots(W, rows[r], m.shape.k, load(lane.from + r * lane.from_stride)));
 }
+
+// The same with bfloat16, and rows that are unzipped. For several rows the weights are widened and
+// unzipped first, which makes the same sums in the same order.
+template <class T>
+void multiply_brief(const T* const* rows, Index count, const Matrix<T>& m, const Lane<T>& lane,
+                    Index part, Index group, T* space) {
+    const Half* W[lanes<T>];
+    point_at<T>(W, m.plain.brief, m.shape, part, group);
+    const Index K = m.shape.k;
+    if (count == 1)
+        return store(lane.to, dots_brief(W, rows[0], K, load(lane.from)));
+    const T* wide[lanes<T>];
+    for (Index l = 0; l < lanes<T>; ++l) {
+        unzip(W[l], K, space + l * K);
+        wide[l] = space + l * K;
+    }
+    for (Index r = 0; r < count; ++r)
+        store(lane.to + r * lane.to_stride,
+              dots(wide, rows[r], K, load(lane.from + r * lane.from_stride)));
+}
+
+// What products with bfloat16 need: the rows unzipped, and space.
+template <class T>
+class Unzipped {
+public:
+    Unzipped(const T* const* rows, Index count, const Matrix<T>& m) : pointers_(rows) {
+        if (!m.plain.brief) return;
+        const Index K = m.shape.k;
+        room_ = Buffer<T>((count + lanes<T>) * K);
+        own_ = Buffer<const T*>(count);
+        for (Index r = 0; r < count; ++r) {
+            unzip(rows[r], K, room_.data() + r * K);
+            own_[r] = room_.data() + r * K;
+        }
+        pointers_ = own_.data();
+        space_ = room_.data() + count * K;
+    }
+    const T* const* rows() const { return pointers_; }
+    T* space() const { return space_; }
+
+private:
+    const T* const* pointers_;
+    Buffer<T> room_;
+    Buffer<const T*> own_;
+    T* space_ = nullptr;
+};
 
 // While the tiles of one panel run, each fetches its share of the panel that comes next: of weights that
 // lie beyond the second-level cache its first tile would else wait for all.
@@ -200,6 +236,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
     const Index parts = m.shape.parts, space = pitch(m.shape.width);
     const Index first = share.first * parts, last = share.last * parts;
     const int tall = m.vectors <= kTallVectors ? kTall : kWide / static_cast<int>(m.vectors);
+    const Unzipped<T> unzipped(rows, count, m);
     Lane<T> lane[kWide];
     Index some = 1, group = share.first, part = 0;
     for (Index from = first; from < last; from += some) {
@@ -212,8 +249,9 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
                            target.inputs_stride};
             else
                 lane[v] = {target.bias + at, 0, target.own + at, target.own_stride};
-            if (m.plain.own) multiply_dots(rows, count, m, m.plain.own, lane[0], part, group);
-            if (m.plain.brief) multiply_brief(rows, count, m, lane[0], part, group);
+            if (m.plain.own) multiply_dots(rows, count, m, lane[0], part, group);
+            if (m.plain.brief)
+                multiply_brief(unzipped.rows(), count, m, lane[0], part, group, unzipped.space());
             if (++part == parts) {
                 part = 0;
                 ++group;

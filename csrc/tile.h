@@ -237,8 +237,8 @@ inline void transpose(Vec<T>* v) {
 }
 
 // `lanes` rows of W [·, K] times one row a, from the given start: the matrix is read as it lies.
-template <class T, class Number>
-Vec<T> dots(const Number* const* W, const T* a, Index K, Vec<T> start) {
+template <class T>
+Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
     Vec<T> acc[lanes<T>];
 #pragma GCC unroll 16
     for (int l = 0; l < lanes<T>; ++l) acc[l] = Vec<T>{};
@@ -246,12 +246,71 @@ Vec<T> dots(const Number* const* W, const T* a, Index K, Vec<T> start) {
     for (Index k = 0; k < whole; k += lanes<T>) {
         const Vec<T> x = load(a + k);
 #pragma GCC unroll 16
-        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_as<T>(W[l] + k);
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load(W[l] + k);
     }
     if (whole < K) {
         const Vec<T> x = load_part(a + whole, K - whole);
 #pragma GCC unroll 16
-        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part_as<T>(W[l] + whole, K - whole);
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part(W[l] + whole, K - whole);
+    }
+    return start + sums<T>(acc);
+}
+
+// Two vectors from the bfloat16 at p, each of 32 bits: those at even places, and at odd ones.
+template <class T>
+inline void load_zipped(const Half* p, Vec<T>& even, Vec<T>& odd) {
+    typename Simd<T>::M both;
+    std::memcpy(&both, p, sizeof(both));
+    even = (Vec<T>)(both << 16);
+    odd = (Vec<T>)(both & static_cast<std::int32_t>(0xffff0000));
+}
+
+// Numbers of which each two vectors hold the even ones, then the odd ones.
+template <class T, class Number>
+void unzip(const Number* from, Index count, T* to) {
+    constexpr Index L = lanes<T>;
+    constexpr bool halves = sizeof(Number) == sizeof(Half) && sizeof(T) == sizeof(float);
+    const Index whole = count / (2 * L) * (2 * L);
+    for (Index k = 0; k < whole; k += 2 * L) {
+        if constexpr (halves) {
+            Vec<T> even, odd;
+            load_zipped<T>(from + k, even, odd);
+            store(to + k, even);
+            store(to + k + L, odd);
+        } else {
+            for (Index i = 0; i < L; ++i) {
+                to[k + i] = T(value_of(from[k + 2 * i]));
+                to[k + L + i] = T(value_of(from[k + 2 * i + 1]));
+            }
+        }
+    }
+    for (Index k = whole; k < count; ++k) to[k] = T(value_of(from[k]));
+}
+
+// The dot products of rows in bfloat16 with a row that is unzipped: two numbers are widened from 32
+// bits by a shift and a mask.
+template <class T>
+Vec<T> dots_brief(const Half* const* W, const T* a, Index K, Vec<T> start) {
+    Vec<T> acc[lanes<T>];
+#pragma GCC unroll 16
+    for (int l = 0; l < lanes<T>; ++l) acc[l] = Vec<T>{};
+    Index k = 0;
+    if constexpr (sizeof(T) == sizeof(float)) {
+        for (; k + 2 * lanes<T> <= K; k += 2 * lanes<T>) {
+            const Vec<T> even = load(a + k), odd = load(a + k + lanes<T>);
+#pragma GCC unroll 16
+            for (int l = 0; l < lanes<T>; ++l) {
+                Vec<T> first, second;
+                load_zipped<T>(W[l] + k, first, second);
+                acc[l] += even * first;
+                acc[l] += odd * second;
+            }
+        }
+    }
+    for (; k < K; k += lanes<T>) {
+        const Vec<T> x = load_part(a + k, K - k);
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part_as<T>(W[l] + k, K - k);
     }
     return start + sums<T>(acc);
 }

@@ -25,6 +25,7 @@ from unrolled.program import make_program
 from unrolled.program.encode import encode
 
 DTYPES = [torch.float32, torch.float64]
+HALF = [torch.bfloat16, torch.float16]
 
 
 def _gradients(layer: nn.Recurrent, x: Tensor, lengths: list[int] | None = None) -> list[Tensor]:
@@ -38,12 +39,13 @@ def _gradients(layer: nn.Recurrent, x: Tensor, lengths: list[int] | None = None)
     return [output, *states, *found]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("build", _core.builds())
 def test_every_build_agrees_with_the_reference(build: str, kind: str, dtype: torch.dtype) -> None:
     """Sizes around each width of vector: 1, tails, whole vectors and panels."""
-    limit = 1e-4 if dtype == torch.float32 else 1e-11
+    limits = {torch.float32: 1e-4, torch.float64: 1e-11}
+    limit = limits.get(dtype, 8 * torch.finfo(dtype).eps)
     for T, N, I, H in [(3, 1, 1, 5), (4, 7, 3, 16), (2, 13, 17, 33), (5, 3, 5, 71)]:  # noqa: E741
         layer = KINDS[kind](I, H, dtype=dtype)
         x = torch.randn(T, N, I, dtype=dtype)
@@ -60,12 +62,16 @@ def test_every_build_agrees_with_the_reference(build: str, kind: str, dtype: tor
             assert (mine - wanted).abs().max().item() <= limit * scale
 
 
+@pytest.mark.parametrize("size", [(20, 31, 64), (1, 5, 250)])
 @pytest.mark.parametrize("kind", ["gru", "lstm", "peephole"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_equal_bits_whatever_the_thread_count(kind: str, dtype: torch.dtype) -> None:
-    layer = KINDS[kind](40, 64, bidirectional=True, dtype=dtype)
-    x = torch.randn(20, 31, 40, dtype=dtype)
-    lengths = [n % 21 for n in range(31)]
+@pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
+def test_equal_bits_whatever_the_thread_count(
+    kind: str, dtype: torch.dtype, size: tuple[int, int, int]
+) -> None:
+    T, N, H = size
+    layer = KINDS[kind](40, H, bidirectional=True, dtype=dtype)
+    x = torch.randn(T, N, 40, dtype=dtype)
+    lengths = [n % (T + 1) for n in range(N)]
     before = torch.get_num_threads()
     found = []
     try:
