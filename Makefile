@@ -9,7 +9,7 @@ CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
 CHECK := $(CMAKE) --build build
 
-.PHONY: demo test core sanitize neon lint clean
+.PHONY: demo test core sanitize fuzz neon lint clean
 
 # The main job: a language model learns the machine's own Python sources, then writes some.
 demo: $(INSTALLED)
@@ -28,6 +28,22 @@ sanitize: $(CMAKE)
 	$(CORE_TESTS) -B build/sanitize -DUNROLLED_SANITIZE=ON -DUNROLLED_TEST_OPTIONS=--quick \
 		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
 	$(CHECK)/sanitize --parallel 2 --target check
+
+# Random calls of the module with both sanitizers: make fuzz FUZZ='--calls 20000 --seed 1'. On two of
+# the builds of the kernels: the processor's best, and one whose layout it has not.
+FUZZ ?= --calls 2000
+PRELOAD = $(shell for one in libasan.so libubsan.so libstdc++.so; do g++ -print-file-name=$$one; done)
+fuzz: $(INSTALLED) $(CMAKE) build/nanobind
+	$(CMAKE) -S . -B build/fuzz -DUNROLLED_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+		-Dnanobind_DIR=$(CURDIR)/build/nanobind/nanobind/cmake \
+		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512,avx2);neon;plain16"
+	$(CMAKE) --build build/fuzz --parallel 2 --target _core
+	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/fuzz.py \
+		--core build/fuzz/_core.*.so $(FUZZ)
+
+build/nanobind: | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --upgrade --target $@ nanobind
+	touch $@
 
 # NEON under an emulator.
 neon: $(CMAKE)

@@ -10,6 +10,21 @@
 namespace unrolled {
 namespace {
 
+// Far beyond any call; within it no sum or product of sizes overflows, nor one of those that buffers
+// have.
+constexpr Index kLargest = Index(1) << 40, kMostThreads = 1024;
+
+}  // namespace
+
+Index product(Index a, Index b) {
+    if (a < 0 || b < 0 || a > kLargest || (b > 0 && a > kLargest / b))
+        throw std::invalid_argument("sizes: " + std::to_string(a) + " times " + std::to_string(b) +
+                                    " is negative or more than " + std::to_string(kLargest));
+    return a * b;
+}
+
+namespace {
+
 // Memory of the pool, for copies in float of what a caller has in half of it.
 struct Copy {
     float* numbers;
@@ -108,13 +123,6 @@ struct Shape {
     Index T, N, I, rows, base, step, next, threads;
 };
 
-constexpr Index kLargest = Index(1) << 40;
-
-Index product(Index a, Index b) {
-    if (a < 0 || b < 0 || (b > 0 && a > kLargest / b)) throw std::invalid_argument("sizes: too large");
-    return a * b;
-}
-
 Shape read_shape(const Numbers& numbers) {
     if (numbers.size() != 8) throw std::invalid_argument("shape: wanted 8 numbers");
     const Shape s{numbers[0], numbers[1], numbers[2], numbers[3],
@@ -122,7 +130,15 @@ Shape read_shape(const Numbers& numbers) {
     if (s.T < 1) throw std::invalid_argument("shape: wanted at least one step");
     if (s.N < 0 || s.I < 0 || s.rows < 0 || s.threads < 1)
         throw std::invalid_argument("shape: negative size or no thread");
+    for (Index size : {s.T, s.N, s.I, s.rows}) product(size, 1);
     return s;
+}
+
+// Whether so many places, `stride` apart, reach beyond the rows.
+bool beyond(Index stride, Index places, Index rows) {
+    if (places < 2) return false;
+    const Index most = (rows - 1) / (places - 1);
+    return stride > most || stride < -most;
 }
 
 // Sizes of the steps and rows of the tokens, both checked element by element; null where dense.
@@ -145,6 +161,9 @@ void read_tokens(Call<T>& call, const Shape& s, Arrays& arrays) {
             if (call.rows.table[k] < 0 || call.rows.table[k] >= s.rows)
                 throw std::invalid_argument("table: a row that is not there");
     } else if (call.total > 0) {
+        if (s.base < 0 || s.base >= s.rows || beyond(s.step, s.T, s.rows) ||
+            beyond(s.next, s.N, s.rows))
+            throw std::invalid_argument("shape: a row that is not there");
         for (Index t : {Index(0), s.T - 1})
             for (Index n : {Index(0), s.N - 1}) {
                 const Index row = s.base + t * s.step + n * s.next;
@@ -155,17 +174,29 @@ void read_tokens(Call<T>& call, const Shape& s, Arrays& arrays) {
     }
 }
 
+// What a sweep makes for itself has a row of each of these for every sequence.
+void check_room(const Program& p, const Shape& s) {
+    Index widest = std::max(p.x_parts * pitch(p.x_width), p.slope_pitch);
+    for (const Product& q : p.products)
+        widest = std::max(widest, std::max(q.parts * pitch(q.width), pitch(q.source)));
+    for (Index w : p.states) widest = std::max(widest, pitch(w));
+    for (Index w : p.vectors) widest = std::max(widest, pitch(w));
+    product(s.N, widest);
+}
+
 // Order of the arrays: sizes, table, tokens, output, saved; weight and bias of the input and of each
 // product; vectors; initial and final states (of which backward knows nothing).
 template <class T>
 Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backward) {
     Call<T> call{};
+    check_room(p, s);
     call.program = &p;
     call.T_steps = s.T;
     call.N = s.N;
     call.I = s.I;
-    call.threads = static_cast<int>(s.threads);
+    call.threads = static_cast<int>(std::min(s.threads, kMostThreads));
     read_tokens(call, s, arrays);
+    if (s.N == 0 && !call.sizes) call.T_steps = 1;  // steps of nothing, however many
     call.tokens = arrays.lines<T>(product(s.rows, s.I), false, "tokens");
     if (backward) {
         const Lines<const T> found = arrays.lines<T>(product(s.rows, p.states[0]), false, "output");

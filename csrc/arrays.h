@@ -11,6 +11,9 @@ namespace unrolled {
 
 using Numbers = std::vector<Index>;
 
+// a * b; throws std::invalid_argument where one is negative or that is far beyond any call.
+Index product(Index a, Index b);
+
 // A call: its program; `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of
 // the first token and how far the next step and the next sequence are; threads.
 //

@@ -7,9 +7,6 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// Products of so few rows read the weights where they lie: packing them would cost more.
-constexpr Index kFewRows = 8;
-
 // Multiplications of a sweep from which on a second thread is worth waking.
 constexpr double kWorthWaking = 1.2e6;
 

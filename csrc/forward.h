@@ -23,6 +23,12 @@ public:
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
         pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
         if (call.tokens.brief) lines_ = Buffer<T>(threads_ * steps_ * rows_ * call.I);
+        if (call.tokens.brief && call.total <= kFewRows) {
+            Index K = call.I;
+            for (const Product& q : p_.products) K = most(K, q.source);
+            space_ = brief_space<T>(kFewRows, K);
+            spaces_ = Buffer<T>(threads_ * space_);
+        }
         if (!units_ && threads_ > 1) divide_steps();
         make_matrices();
         make_states();
@@ -179,7 +185,8 @@ private:
             for (Index t = start; t < end; ++t) {
                 const Index n = least(part.last, call_.size(t)) - part.first;
                 if (n <= 0 || watch.over(n)) return;
-                step(machine, {part.first, part.first + n, part.me, part.count}, t, x, pointers);
+                step(machine, {part.first, part.first + n, part.me, part.count}, t, x, pointers,
+                     spaces_.part(me * space_));
                 x += n * ldx_;
             }
         }
@@ -206,10 +213,10 @@ private:
                                          count, call_.I);
         const Share share = share_units<T>(p_.x_width, part.me, part.count);
         multiply(pointers, count, input_, share,
-                 Target<T>{nullptr, 0, inputs, ldx_, input_bias_.data()});
+                 Target<T>{nullptr, 0, inputs, ldx_, input_bias_.data()}, spaces_.part(me * space_));
     }
 
-    void step(Machine<T>& machine, const Part& part, Index t, T* x, const T** pointers) {
+    void step(Machine<T>& machine, const Part& part, Index t, T* x, const T** pointers, T* space) {
         place(machine, part, t, x);
         for (std::size_t f = 0; f < p_.ahead.phases.size(); ++f) {
             const Phase& phase = p_.ahead.phases[f];
@@ -224,7 +231,8 @@ private:
                 const Share share = share_units<T>(q.width, part.me, part.count);
                 multiply(pointers, part.last - part.first, matrices_[key], share,
                          Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
-                                   biases_[key].data()});
+                                   biases_[key].data()},
+                         space);
             }
             machine.run(f, part);
         }
@@ -307,6 +315,8 @@ private:
     std::vector<Buffer<T>> biases_, results_, states_;
     Buffer<T> input_bias_, inputs_, lines_;  // lines: the caller's rows, where they are brief
     std::vector<Chunks<T>> chunks_;  // by thread, where threads share the sequences
+    Buffer<T> spaces_;  // by thread, for products with bfloat16
+    Index space_ = 0;
     Buffer<const T*> pointers_;
     Buffer<int> aims_;    // by node: the state that it is made as, or -1
     Buffer<int> moving_;  // nodes whose place changes from step to step

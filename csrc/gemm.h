@@ -7,6 +7,9 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
+// Products of so few rows read the weights where they lie: packing them would cost more.
+constexpr Index kFewRows = 8;
+
 // The vectors of a matrix: unit by unit, within it part by part, so that all gates of a unit stand
 // together, and threads that share the units share the vectors.
 template <class T>
@@ -181,31 +184,20 @@ void multiply_brief(const T* const* rows, Index count, const Matrix<T>& m, const
               dots(wide, rows[r], K, load(lane.from + r * lane.from_stride)));
 }
 
-// What products with bfloat16 need: the rows unzipped, and space.
+// Numbers of space that products of so many rows with a matrix in bfloat16 need.
 template <class T>
-class Unzipped {
-public:
-    Unzipped(const T* const* rows, Index count, const Matrix<T>& m) : pointers_(rows) {
-        if (!m.plain.brief) return;
-        const Index K = m.shape.k;
-        room_ = Buffer<T>((count + lanes<T>) * K);
-        own_ = Buffer<const T*>(count);
-        for (Index r = 0; r < count; ++r) {
-            unzip(rows[r], K, room_.data() + r * K);
-            own_[r] = room_.data() + r * K;
-        }
-        pointers_ = own_.data();
-        space_ = room_.data() + count * K;
-    }
-    const T* const* rows() const { return pointers_; }
-    T* space() const { return space_; }
+Index brief_space(Index rows, Index K) {
+    return (rows + lanes<T>) * K;
+}
 
-private:
-    const T* const* pointers_;
-    Buffer<T> room_;
-    Buffer<const T*> own_;
-    T* space_ = nullptr;
-};
+// The rows unzipped into space, one after the other.
+template <class T>
+void unzip_rows(const T* const* rows, Index count, Index K, const T** unzipped, T* space) {
+    for (Index r = 0; r < count; ++r) {
+        unzip(rows[r], K, space + r * K);
+        unzipped[r] = space + r * K;
+    }
+}
 
 // While the tiles of one panel run, each fetches its share of the panel that comes next: of weights that
 // lie beyond the second-level cache its first tile would else wait for all.
@@ -229,21 +221,23 @@ void run_tiles(const T* const* rows, Index count, Index tall, const Matrix<T>& m
     }
 }
 
-// Rows [count] times the vectors of the groups [share.first, share.last).
+// Rows [count] times the vectors of the groups [share.first, share.last). `space` as brief_space has
+// it, where the matrix is in bfloat16 as it lies.
 template <class T>
 void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share,
-              const Target<T>& target) {
-    const Index parts = m.shape.parts, space = pitch(m.shape.width);
+              const Target<T>& target, T* space = nullptr) {
+    const Index parts = m.shape.parts, block_pitch = pitch(m.shape.width);
     const Index first = share.first * parts, last = share.last * parts;
     const int tall = m.vectors <= kTallVectors ? kTall : kWide / static_cast<int>(m.vectors);
-    const Unzipped<T> unzipped(rows, count, m);
+    const T* unzipped[kFewRows];
+    if (m.plain.brief) unzip_rows(rows, count, m.shape.k, unzipped, space);
     Lane<T> lane[kWide];
     Index some = 1, group = share.first, part = 0;
     for (Index from = first; from < last; from += some) {
         if (!m.dot()) some = m.panel(from, last);
         for (Index v = 0; v < some; ++v) {
             const int block = m.onto ? m.onto[part] : -1;
-            const Index at = (block >= 0 ? block : part) * space + group * lanes<T>;
+            const Index at = (block >= 0 ? block : part) * block_pitch + group * lanes<T>;
             if (block >= 0)
                 lane[v] = {target.inputs + at, target.inputs_stride, target.inputs + at,
                            target.inputs_stride};
@@ -251,7 +245,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
                 lane[v] = {target.bias + at, 0, target.own + at, target.own_stride};
             if (m.plain.own) multiply_dots(rows, count, m, lane[0], part, group);
             if (m.plain.brief)
-                multiply_brief(unzipped.rows(), count, m, lane[0], part, group, unzipped.space());
+                multiply_brief(unzipped, count, m, lane[0], part, group, space + count * m.shape.k);
             if (++part == parts) {
                 part = 0;
                 ++group;

@@ -24,7 +24,10 @@ public:
 
     Program read() {
         for (Index width : {program_.H, program_.P})
-            if (width < 1 || width > kWidest) fail("sizes out of range");
+            if (width < 1 || width > kWidest)
+                throw std::invalid_argument("sizes: wanted H and P from 1 to " +
+                                            std::to_string(kWidest) + ", got " +
+                                            std::to_string(width));
         if (!next_line() || word() != "unrolled-program" || number() != 1)
             fail("not a program of version 1");
         end_line();

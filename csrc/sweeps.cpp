@@ -35,6 +35,7 @@ public:
           groups_(groups) {
         const Program& p = *program_;
         if (place_.size() != 6) throw std::invalid_argument("place: wanted 6 numbers");
+        if (table.is_none()) total_ = product(place_[0], place_[1]);
         if (states != 0 && states != static_cast<Index>(p.states.size()))
             throw std::invalid_argument("states: wanted all or none of the program's");
         if (parameters_.size() != 2 * (1 + p.products.size()) + p.vectors.size())
@@ -164,7 +165,7 @@ public:
 
     const std::string& build() const { return build_; }
 
-    Index total() const { return table_.is_none() ? place_[0] * place_[1] : see(table_).numel(); }
+    Index total() const { return table_.is_none() ? total_ : see(table_).numel(); }
 
 private:
     Run begin(nb::handle tensors, const Stack& stack, Index threads) const {
@@ -274,6 +275,7 @@ private:
     std::string build_;
     Numbers place_;  // T, N, rows; row of the first token, how far the next step and sequence are
     nb::object counts_, table_;
+    Index total_ = 0;  // tokens, where there is no table
     Index states_;
     Places parameters_;
     Form form_;

@@ -1,8 +1,11 @@
 // What the core asks of tensors.
 #include "tensors.h"
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
+
+#include "dispatch.h"
 
 namespace unrolled {
 namespace {
@@ -110,8 +113,15 @@ nb::object empty(nb::handle like, const std::vector<Index>& shape) {
     return make(names().new_empty, like, shape);
 }
 
+// In a forked child torch, which fills on several threads, would wait for them forever.
 nb::object zeros(nb::handle like, const std::vector<Index>& shape) {
-    return make(names().new_zeros, like, shape);
+    if (!forked()) return make(names().new_zeros, like, shape);
+    const nb::object made = empty(like, shape);
+    const View view = see(made);
+    if (const Index numbers = view.numel())
+        std::memset(reinterpret_cast<void*>(view.address()), 0,
+                    static_cast<std::size_t>(numbers * view.itemsize()));
+    return made;
 }
 
 void add_array(Numbers& arrays, nb::handle tensor) {

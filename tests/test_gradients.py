@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, jvp
+from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from subjects import Subject, gradients, pack, run, slopes, states, tokens
@@ -114,6 +114,27 @@ def test_func_grad_is_backward(kind: str, options: dict[str, Any], call: dict[st
     loss(dict(layer.named_parameters()), x).backward()
     for name, parameter in layer.named_parameters():
         close(seen[name], parameter.grad, "gradient", name)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 3), (3, 3), (1, 1, 3)])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("kind", "options"), LAYERS)
+def test_gradients_of_each_sample_of_one_sequence(
+    kind: str, options: dict[str, Any], batch_first: bool, shape: tuple[int, ...]
+) -> None:
+    """Their results lie side by side in one run of all samples, and are not contiguous alone."""
+    layer, weights = _layer(kind, {**options, "batch_first": batch_first})
+    samples = tokens(4, *(shape[1::-1] if batch_first and len(shape) == 3 else shape[:-1]), 3)
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(layer, weights, (x,))[0].square().sum()
+
+    seen = vmap(grad(loss), (None, 0))(weights, samples.detach())
+    for k, x in enumerate(samples.detach()):
+        layer.zero_grad()
+        layer(x)[0].square().sum().backward()
+        for name, parameter in layer.named_parameters():
+            close(seen[name][k], parameter.grad, "gradient", name)
 
 
 # torch scripts its own formulas when it first differentiates forward.

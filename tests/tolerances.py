@@ -50,6 +50,17 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
         2**-2,
         "as outputs, and torch.nn sums a weight's gradient over the steps in bfloat16",
     ),
+    (torch.float64, "random"): (
+        1e-11,
+        "of calls drawn at random: sums of up to 260 products, up to 100 steps, 3 layers, cells "
+        "that pass on more than they got; weight gradients sum over up to 500 tokens",
+    ),
+    (torch.float32, "random"): (1e-4, "as in float64"),
+    (torch.bfloat16, "random"): (
+        2**-4,
+        "as bfloat16 gradients, with 3 layers of cells that pass on more than they got",
+    ),
+    (torch.float16, "random"): (2**-7, "as bfloat16, with three bits more"),
 }
 
 

@@ -2,6 +2,7 @@
 // array that is to be written, are ones, which is NaN where it is read as a number.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -17,6 +18,9 @@
 namespace core_test {
 
 constexpr unsigned char kPoison = 0xff;
+
+// Of the memory of sweeps, where it is guarded: blocks that may yet be taken, and that are out.
+extern std::atomic<long> blocks_left, blocks_out;
 
 inline bool all_poison(const void* memory, std::size_t bytes) {
     const unsigned char* p = static_cast<const unsigned char*>(memory);

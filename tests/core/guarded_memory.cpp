@@ -1,7 +1,6 @@
 // Memory of sweeps for tests, in place of csrc/memory.cpp: every block is fresh, exactly as large
 // as it was wanted, full of NaN, and looked after when it comes back. The linker takes these two
 // functions and leaves the library's aside.
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +8,12 @@
 
 #include "dispatch.h"
 #include "guarded.h"
+
+namespace core_test {
+
+std::atomic<long> blocks_left{1L << 40}, blocks_out{0};
+
+}  // namespace core_test
 
 namespace unrolled {
 namespace {
@@ -23,12 +28,13 @@ struct alignas(kLine) Header {
 }  // namespace
 
 void* take_memory(Index wanted) {
-    if (wanted < 0) throw std::bad_alloc();
+    if (wanted < 0 || core_test::blocks_left-- <= 0) throw std::bad_alloc();
     const std::size_t bytes = static_cast<std::size_t>(wanted);
     void* memory = nullptr;
     if (posix_memalign(&memory, kLine, sizeof(Header) + bytes + kLine)) throw std::bad_alloc();
     Header* const block = new (memory) Header{bytes};
     char* const data = reinterpret_cast<char*>(block + 1);
+    ++core_test::blocks_out;
     std::memset(data, core_test::kPoison, bytes + kLine);
     ASAN_POISON_MEMORY_REGION(data + bytes, kLine);
     return data;
@@ -42,6 +48,7 @@ void give_memory(void* memory) {
         std::fprintf(stderr, "failed: a sweep wrote beyond a block of %zu bytes\n", block->bytes);
         std::abort();
     }
+    --core_test::blocks_out;
     std::free(block);
 }
 

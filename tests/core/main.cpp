@@ -58,6 +58,7 @@ int run(const Options& options) {
     const std::vector<Text> texts = read_texts(options.programs);
     Checks texts_checks, memory_checks;
     check_memory(memory_checks);
+    if (check_shortage) check_shortage(texts, *subjects.front().build, memory_checks);
     check_functions(options.quick, subjects);
     check_values(texts, options.quick, subjects);
     check_texts(texts, options.quick, subjects, texts_checks);

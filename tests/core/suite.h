@@ -43,6 +43,10 @@ void check_functions(bool quick, std::vector<Subject>& subjects);
 void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects,
                  Checks& checks);
 
+// Sweeps that get too little memory; there in guarded_test alone.
+void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)
+    __attribute__((weak));
+
 // Blocks of the memory that sweeps use.
 void check_memory(Checks& checks);
 

@@ -77,7 +77,7 @@ class _Bound:
         K = self.weight.shape[1]
         rows = self.weight.reshape(parts, blocks, -1, K)
         inner = v.reshape(*v.shape[:-1], 1, blocks, 1, K)
-        result = (inner * rows).sum(-1).reshape(*v.shape[:-1], -1)
+        result = (inner * rows).sum(-1).reshape(*v.shape[:-1], self.weight.shape[0])
         return result if self.bias is None else result + self.bias
 
     def part(self, whole: Any) -> Any:

@@ -214,7 +214,7 @@ class Cell:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is found again on demand is neither copied nor pickled."""
-        return {name: value for name, value in vars(self).items() if name not in _FOUND}
+        return {name: value for name, value in list(vars(self).items()) if name not in _FOUND}
 
     def _once(self) -> dict[Any, Any]:
         """What this instance declares, found once: a step is too short to search each time."""
@@ -273,7 +273,7 @@ class Cell:
     def __repr__(self) -> str:
         settings = ", ".join(
             f"{name}={getattr(value, '__name__', value)}"
-            for name, value in vars(self).items()
+            for name, value in list(vars(self).items())
             if not isinstance(value, Product | Vector) and not name.startswith("_")
         )
         return f"{type(self).__name__}({settings})"
@@ -301,7 +301,7 @@ def check_cell(cell: Cell) -> None:
         _check_product(name, key, getattr(cell, key), cell.gates)
     for state, size in cell.widths.items():
         _check_size(f"cell {name}: widths", state, size)
-    for key, value in vars(cell).items():
+    for key, value in list(vars(cell).items()):
         if key in _TAKEN - {"gates", "states", "widths"} or (
             key == "hr" and not isinstance(value, Product)
         ):

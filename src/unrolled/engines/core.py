@@ -23,6 +23,9 @@ from unrolled.program.encode import encode, used_products
 
 _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
 
+WIDEST = 1 << 24
+"""Units of a state, at most: what the core's reader of programs allows."""
+
 forced_build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
 
 
@@ -103,18 +106,27 @@ def recorded(cell: Cell, projected: bool) -> Recorded:
     return found
 
 
+def refusal(cell: Cell, sizes: Sizes) -> str | None:
+    """None, or why the core has no program for a cell of these sizes."""
+    for width in (sizes.H, sizes.P):
+        if not 1 <= width <= WIDEST:
+            return f"the native core takes states of 1 to {WIDEST} units, got {width}"
+    return recorded(cell, sizes.projected).why
+
+
 _shared: dict[type[Cell], dict[bool, tuple[Any, Recorded]]] = {}
 """Programs of the library's cells without settings: each layer has a cell of its own."""
 
 
 def _set(cell: Cell) -> list[str]:
-    return [name for name in vars(cell) if name[0] != "_"]
+    return [name for name in list(vars(cell)) if name[0] != "_"]
 
 
 def settings_of(cell: Cell) -> list[Any]:
     """Everything that a step may read of a cell: a program holds for these values only."""
     spaces = [vars(cell), *(vars(cls) for cls in type(cell).__mro__[:-2])]
-    return [value for space in spaces for name, value in space.items() if name[0] != "_"]
+    # Listed at once: another thread may find something for the same cell meanwhile.
+    return [value for space in spaces for name, value in list(space.items()) if name[0] != "_"]
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -146,15 +158,13 @@ def undivided(cell: Cell, sizes: Sizes) -> Cell:
     split = [key for key, p in cell.products(sizes).items() if p.blocks > 1]
     if not split:
         return cell
-    known = vars(cell).setdefault("_whole", {})
-    if not known:
-        known["cell"] = copy.copy(cell)
-        for key in ("_found", "_texts", "_whole"):
-            vars(known["cell"]).pop(key, None)
+    known: Cell | None = vars(cell).get("_whole")
+    if known is None:
+        known = copy.copy(cell)
         declared = {key: getattr(cell, key) for key in split}
-        vars(known["cell"]).update({key: replace(p, blocks=1) for key, p in declared.items()})
-    whole: Cell = known["cell"]
-    return whole
+        vars(known).update({key: replace(p, blocks=1) for key, p in declared.items()})
+        vars(cell)["_whole"] = known  # when it is whole: another thread may look for it
+    return known
 
 
 def whole_weight(weight: Tensor, parts: int, blocks: int) -> Tensor:

@@ -18,7 +18,14 @@ from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines.autograd import BothSweeping, Job, Sweeping, make_job
 from unrolled.engines.choose import unobserved
-from unrolled.engines.core import Where, forced_build, load, recorded, settings_of
+from unrolled.engines.core import (
+    Where,
+    forced_build,
+    load,
+    recorded,
+    refusal,
+    settings_of,
+)
 from unrolled.engines.sweep import States, merged
 from unrolled.spec import Spec
 
@@ -135,8 +142,9 @@ class Direct:
     def _jobs(self, size: tuple[int, int, bool], states: int) -> list[Job]:
         """A job for each sweep; the last few sizes are kept."""
         key = (size, states, forced_build.get())
-        if key in self.jobs:
-            return self.jobs[key]
+        known = self.jobs.get(key)  # asked once: another thread may clear them
+        if known is not None:
+            return known
         if len(self.jobs) >= 16:
             self.jobs.clear()
         T, N, batch_first = size
@@ -164,7 +172,7 @@ def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
     """None at all where the core has no program, or parameters are prepared in torch."""
     cell = spec.cell
     found = recorded(cell, spec.sizes(0).projected)
-    if found.why is not None or type(cell).prepare is not Cell.prepare:
+    if refusal(cell, spec.sizes(0)) is not None or type(cell).prepare is not Cell.prepare:
         return ()
     ways = []
     for place in spec.sweeps:

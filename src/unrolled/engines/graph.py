@@ -15,7 +15,7 @@ from torch import Tensor
 from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines import operator  # noqa: F401  registers the operator
-from unrolled.engines.core import recorded, split_products, undivided, whole_weight
+from unrolled.engines.core import recorded, refusal, split_products, undivided, whole_weight
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import autocast_dtype, lower
 from unrolled.engines.sweep import HALF, States, check_dtypes, merged
@@ -61,7 +61,7 @@ def make_graph(spec: Spec) -> Graph:
     for place in spec.sweeps:
         cell, sizes = undivided(spec.cell, place.sizes), place.sizes
         found = recorded(cell, sizes.projected)
-        why = found.why
+        why = refusal(cell, sizes)
         matrices = tuple(name for key in found.products for name in parameter_names(key))
         vectors = tuple((name, sizes.resolve(v.size)) for name, v in cell.vectors.items())
         blocks = split_products(spec.cell, sizes)

@@ -20,7 +20,7 @@ from unrolled.engines.core import (
     locate,
     prepared_in_torch,
     ragged_rows,
-    recorded,
+    refusal,
     run_forward,
     split_products,
     undivided,
@@ -41,7 +41,7 @@ def supports(sweep: Sweep) -> str | None:
         return f"the native core has no arithmetic for {sweep.values.dtype}"
     if _watched(sweep.values):
         return "what traces or fakes tensors sees no addresses"
-    return recorded(sweep.cell, sweep.sizes.projected).why
+    return refusal(sweep.cell, sweep.sizes)
 
 
 def run(sweep: Sweep) -> tuple[Tensor, States]:

@@ -128,7 +128,7 @@ class _Leave(torch.autograd.Function):
 
 def _without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], list[Tensor]]:
     """A maker of the cell with given parameters for the modules that it holds, and their own."""
-    modules = {name: m for name, m in vars(cell).items() if isinstance(m, nn.Module)}
+    modules = {name: m for name, m in list(vars(cell).items()) if isinstance(m, nn.Module)}
     own = [(name, key, p) for name, m in modules.items() for key, p in m.named_parameters()]
     if not own:
         return lambda _: cell, []

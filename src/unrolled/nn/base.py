@@ -11,6 +11,9 @@ from unrolled.engines import Direct, Graph, make_graph, run_graph, run_stack
 from unrolled.nn.layout import Form, States
 from unrolled.spec import Spec
 
+MOST = 2**60
+"""Elements of a parameter, at most: their bytes are counted in 64 bits."""
+
 
 class Swept(nn.Module):
     """A module that runs a cell over time. It has a ``cell``, a ``spec`` and parameters."""
@@ -66,6 +69,19 @@ class Swept(nn.Module):
         return run_stack(self.spec, form.ragged, form.values, *rest, checkpoint)
 
 
+def make_parameter(name: str, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:
+    """A parameter without numbers yet.
+
+    Raises:
+        RuntimeError: it would have more than can be addressed, or than there is memory for.
+    """
+    if math.prod(shape) > MOST:
+        raise RuntimeError(
+            f"{name} would have shape {list(shape)}; at most {MOST} elements can be addressed"
+        )
+    return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+
 def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
     """Start one layer's parameters: U(-1/√H, 1/√H), or the range or value that the cell gives."""
     bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
@@ -86,7 +102,7 @@ def register_modules(module: nn.Module, cell: Cell) -> None:
                     f"cell {type(cell).__name__}: {name} stands on the class, where all layers "
                     "would share it; set it in __init__"
                 )
-    for name, value in vars(cell).items():
+    for name, value in list(vars(cell).items()):
         held = value.values() if isinstance(value, dict) else value
         inside = list(held) if isinstance(held, list | tuple | type({}.values())) else []
         if isinstance(value, nn.Parameter) or any(

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unrolled import cells
 from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import as_cell
-from unrolled.nn.base import Swept, check_torch_step, draw, register_modules
+from unrolled.nn.base import Swept, check_torch_step, draw, make_parameter, register_modules
 from unrolled.nn.classic import activation
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
@@ -65,8 +65,7 @@ class RecurrentCell(Swept):
                     f"cell {type(self.cell).__name__}: a parameter cannot be called {name!r}, a "
                     "name of the module"
                 )
-            empty = torch.empty(parameter.shape, device=device, dtype=dtype)
-            self.register_parameter(name, nn.Parameter(empty))
+            self.register_parameter(name, make_parameter(name, parameter.shape, device, dtype))
         for name in ("bias_ih", "bias_hh"):
             if not hasattr(self, name):
                 self.register_parameter(name, None)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.cells import Cell
@@ -15,7 +15,7 @@ from unrolled.nn.arguments import (
     check_dropout,
     check_sizes,
 )
-from unrolled.nn.base import Swept, check_torch_step, draw, register_modules
+from unrolled.nn.base import Swept, check_torch_step, draw, make_parameter, register_modules
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
 
@@ -120,8 +120,8 @@ class Recurrent(Swept):
             shapes = self.spec.parameters(place.layer)
             self._names.append({name: name + place.suffix for name in shapes})
             for name, parameter in shapes.items():
-                empty = torch.empty(parameter.shape, device=device, dtype=dtype)
-                setattr(self, name + place.suffix, nn.Parameter(empty))
+                full = name + place.suffix
+                setattr(self, full, make_parameter(full, parameter.shape, device, dtype))
         register_modules(self, self.cell)
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._parameters_of(0))

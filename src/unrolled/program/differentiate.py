@@ -189,7 +189,7 @@ RULES: dict[str, Rule] = {
     "sqrt": lambda g, node, d: (g.apply("div", d, g.apply("mul", g.const(2), node)),),
     "sigmoid": _slope(lambda g, x, y: g.apply("mul", y, g.apply("sub", g.const(1), y))),
     "tanh": _slope(lambda g, x, y: g.apply("sub", g.const(1), g.apply("mul", y, y))),
-    "relu": _selected(lambda g, x: (g.apply("lt", g.const(0), x), 1.0)),
+    "relu": lambda g, node, d: (_rectified(g, node, d),),
     "softplus": _slope(lambda g, x, y: g.apply("sigmoid", x)),
     "softsign": lambda g, node, d: (_softsign(g, node, d),),
     "hard_sigmoid": _selected(lambda g, x: (_inside(g, x, 3), 1 / 6)),
@@ -203,6 +203,12 @@ RULES: dict[str, Rule] = {
     "mean": lambda g, node, d: (g.apply("div", d, g.leaf("size", str(node.args[0].width), 1)),),
     "sum": lambda g, node, d: (d,),
 }
+
+
+def _rectified(g: Graph, node: Node, d: Node) -> Node:
+    """0 where x <= 0, so that NaN goes on, as in torch."""
+    zero = g.const(0)
+    return g.apply("where", g.apply("le", node.args[0], zero), zero, d)
 
 
 def _softsign(g: Graph, node: Node, d: Node) -> Node:

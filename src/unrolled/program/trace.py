@@ -213,7 +213,7 @@ class _Recorder:
         x = self._input_products()
         h = vars(cell)["recurrent"](states[0]) if "recurrent" in self.products else None
         result = self._guarded(cell, x, h, States(self.cell.states, states))
-        for name, value in vars(self.cell).items():
+        for name, value in list(vars(self.cell).items()):
             setting = name[0] != "_" and not isinstance(value, Product | Vector)
             if setting and vars(cell).get(name) is not value:
                 kind = type(self.cell).__name__

@@ -1,0 +1,69 @@
+// Memory that is refused at each block in turn: a sweep throws std::bad_alloc, also one of several
+// threads, gives back what it had, and writes to none of its inputs. Only where memory is guarded.
+#include <cstring>
+#include <new>
+
+#include "run.h"
+#include "suite.h"
+
+namespace core_test {
+namespace {
+
+constexpr long kPlenty = 1L << 40;
+
+// One thread; two by sequences, of a ragged batch; by units; a direction each.
+const Sizes kSizes[] = {
+    {5, 3, 7, 9, Layout::batch, false},
+    {21, 13, 30, 72, Layout::ragged, false},
+    {12, 1, 160, 100, Layout::reversed, false},
+};
+
+bool same(const Results& a, const Results& b) {
+    for (std::size_t k = 0; k < a.size(); ++k)
+        if (a[k].values.size() != b[k].values.size() ||
+            (!a[k].values.empty() && std::memcmp(a[k].values.data(), b[k].values.data(),
+                                                 a[k].values.size() * sizeof(double))))
+            return false;
+    return true;
+}
+
+void check_case(const Problem& problem, int threads, bool both, const unrolled::Build& build,
+                const std::string& label, Checks& checks) {
+    Run<float> whole(problem, threads);
+    whole.train(build);
+    const Results wanted = whole.results();
+    bool enough = false;
+    long left = 0;
+    for (; !enough; ++left) {
+        Run<float> first(problem, threads), second(problem, threads);
+        blocks_left = left;
+        try {
+            if (both) Run<float>::train(build, first, second);
+            else first.train(build);
+            enough = true;
+        } catch (const std::bad_alloc&) {
+        }
+        blocks_left = kPlenty;
+        checks.that(blocks_out == 0, label + ": a block is lost");
+        checks.that(first.fault().empty(), label + ": " + first.fault());
+        if (enough) checks.that(same(first.results(), wanted), label + ": other numbers");
+    }
+    checks.that(left > 20, label + ": nothing was refused");
+}
+
+}  // namespace
+
+void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks) {
+    for (const Text& text : texts) {
+        if (text.name != "LSTM" && text.name != "LayerNormGRU" && text.name != "Functions") continue;
+        for (const Sizes& sizes : kSizes) {
+            const unrolled::Program program = load(text.text, sizes.H);
+            const Problem problem(program, sizes, 1);
+            for (int threads = 1; threads <= 3; ++threads)
+                for (bool both : {false, true})
+                    check_case(problem, threads, both, build, text.name + " " + sizes.name(), checks);
+        }
+    }
+}
+
+}  // namespace core_test
