@@ -252,6 +252,16 @@ def test_any_dimension_may_be_mapped(dim: int, one_call: list[int]) -> None:
         close(seen.select(dim, k), layer(x[k])[0], "output")
 
 
+@pytest.mark.parametrize(
+    ("argument", "mapped"),
+    [("lengths", torch.tensor([[5, 2]] * 3)), ("resets", torch.stack([CUTS] * 3))],
+)
+def test_what_decides_the_order_is_not_mapped(argument: str, mapped: Tensor) -> None:
+    (layer,) = _members("lstm", {}, 1)
+    with pytest.raises(RuntimeError, match=f"LSTM: {argument} cannot be mapped by vmap"):
+        vmap(lambda x, m: layer(x, **{argument: m})[0])(_input({}, 3), mapped)
+
+
 def test_states_alone_may_be_mapped(one_call: list[int]) -> None:
     (layer,) = _members("lstm", {}, 1)
     x = _input({}).requires_grad_()

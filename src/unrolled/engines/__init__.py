@@ -9,7 +9,7 @@ from unrolled.engines.direct import Direct
 from unrolled.engines.graph import Graph, make_graph, run_graph
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import make_sweep, run_stack
-from unrolled.engines.sweep import Engine, Sweep
+from unrolled.engines.sweep import Engine, Sweep, batched
 
 __all__ = [
     "ENGINES",
@@ -19,6 +19,7 @@ __all__ = [
     "Graph",
     "Ragged",
     "Sweep",
+    "batched",
     "choose",
     "explain",
     "make_graph",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from unrolled.engines import Ragged
+from unrolled.engines import Ragged, batched
 from unrolled.nn.arguments import ArgumentTypeError
 from unrolled.spec import Spec
 
@@ -181,6 +181,11 @@ class Door:
         return cuts if order is None else cuts.index_select(1, order.cpu())
 
     def _as_tensor(self, argument: str, kind: str, value: Any) -> Tensor:
+        if isinstance(value, Tensor) and not torch.compiler.is_compiling() and batched(value):
+            raise RuntimeError(
+                f"{self.who}: {argument} cannot be mapped by vmap, which hides their values; give "
+                "all the same, or let the sequences be one batch"
+            )
         try:
             return value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
