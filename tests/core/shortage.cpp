@@ -38,7 +38,7 @@ void check_case(const Problem& problem, int threads, bool both, const unrolled::
         Run<float> first(problem, threads), second(problem, threads);
         blocks_left = left;
         try {
-            if (both) Run<float>::train(build, first, second);
+            if (both) Run<float>::train(build, {&first, &second});
             else first.train(build);
             enough = true;
         } catch (const std::bad_alloc&) {
