@@ -317,6 +317,10 @@ def _starved(layer: nn.Recurrent) -> dict[str, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the pages of a process")
 def test_too_little_memory_is_an_error_and_nothing_worse() -> None:
-    for seen in Child("spawn", _starve).result():
-        assert seen["MemoryError"], seen  # the core's; torch has RuntimeErrors
-        assert seen["MemoryError"] + seen["RuntimeError"] > 3, seen
+    """How often depends on what the process has kept; the core's own tests refuse each block."""
+    seen = Child("spawn", _starve).result()
+    assert sum(counts["MemoryError"] for counts in seen), (
+        seen
+    )  # the core's; torch has RuntimeErrors
+    for counts in seen:
+        assert counts["MemoryError"] + counts["RuntimeError"], seen
