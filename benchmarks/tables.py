@@ -173,9 +173,10 @@ def memory(rows: Sequence[Row]) -> str:
     peers = ["torch", OURS, "unrolled checkpoint"]
     lines = [["MiB over the baseline", "torch", "ours", "ours, checkpoint", "torch / ours"]]
     for r in rows:
-        found = [float(r["peers"][who]["mib"]) for who in peers]
+        found = [r["peers"][who]["mib"] if who in r["peers"] else None for who in peers]
         name = f"{r['cell']} {shape(r)}"
-        lines.append([name, *(f"{mib:.0f}" for mib in found), cut(found[0] / found[1])])
+        shown = ("" if mib is None else f"{mib:.0f}" for mib in found)
+        lines.append([name, *shown, cut(found[0] / found[1])])
     return table(lines)
 
 

@@ -45,14 +45,13 @@ def _run(
     after = sweep.reset_states
     if after is not None:
         after = tuple(state.to(values.dtype) for state in after)
+    pieces = list(zip(bounds, _split(ragged, values, bounds), strict=True))
     outputs: list[Tensor] = []
-    for start, end in reversed(bounds) if sweep.reverse else bounds:
+    for (start, end), rows in reversed(pieces) if sweep.reverse else pieces:
         if sweep.reverse and ragged.resets is not None and end < ragged.T:
             states = _cut(ragged, end, states, after)
         part = replace(sweep, ragged=_part(ragged, start, end), reset_states=after)
-        output, states = _segment(
-            engine, part, _rows(ragged, values, start, end), states, parameters
-        )
+        output, states = _segment(engine, part, rows, states, parameters)
         outputs.append(output)
     return _whole(ragged, outputs[::-1] if sweep.reverse else outputs), states
 
@@ -100,14 +99,17 @@ def _part(ragged: Ragged, start: int, end: int) -> Ragged:
     )
 
 
-def _rows(ragged: Ragged, values: Tensor, start: int, end: int) -> Tensor:
-    """The rows of these steps."""
+def _split(ragged: Ragged, values: Tensor, bounds: list[tuple[int, int]]) -> list[Tensor]:
+    """The rows of each segment: cut at once, or each cut would have a gradient of the whole."""
+    steps = [end - start for start, end in bounds]
     if ragged.major == "batch":
-        return values.unflatten(0, (ragged.N, ragged.T))[:, start:end].flatten(0, 1)
+        by_row = values.unflatten(0, (ragged.N, ragged.T))
+        return [part.flatten(0, 1) for part in by_row.split(steps, 1)]
     if ragged.major == "time" or ragged.lengths is None:
-        return values[start * ragged.N : end * ragged.N]
-    first, last = (int(ragged.lengths.clamp(max=step).sum()) for step in (start, end))
-    return values[first:last]
+        return list(values.split([count * ragged.N for count in steps]))
+    ends = [int(ragged.lengths.clamp(max=end).sum()) for _, end in bounds]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return list(values.split(sizes))
 
 
 def _whole(ragged: Ragged, outputs: list[Tensor]) -> Tensor:
