@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from unrolled import _core
-from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines.autograd import BothSweeping, Job, Sweeping, make_job
 from unrolled.engines.choose import unobserved
@@ -22,6 +21,7 @@ from unrolled.engines.core import (
     Where,
     forced_build,
     load,
+    prepared_in_torch,
     recorded,
     refusal,
     settings_of,
@@ -172,13 +172,11 @@ def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
     """None at all where the core has no program, or parameters are prepared in torch."""
     cell = spec.cell
     found = recorded(cell, spec.sizes(0).projected)
-    if refusal(cell, spec.sizes(0)) is not None or type(cell).prepare is not Cell.prepare:
+    if refusal(cell, spec.sizes(0)) is not None or prepared_in_torch(cell, spec.sizes(0)):
         return ()
     ways = []
     for place in spec.sweeps:
         shapes = spec.parameters(place.layer)
-        if any(p.blocks > 1 for p in cell.products(place.sizes).values()):
-            return ()
         names = [name for key in found.products for name in parameter_names(key)]
         plain = tuple(name if name in shapes else None for name in (*names, *cell.vectors))
         suffix = "" if step else place.suffix

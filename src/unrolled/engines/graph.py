@@ -15,7 +15,14 @@ from torch import Tensor
 from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines import operator  # noqa: F401  registers the operator
-from unrolled.engines.core import recorded, refusal, split_products, undivided, whole_weight
+from unrolled.engines.core import (
+    prepared_in_torch,
+    recorded,
+    refusal,
+    split_products,
+    undivided,
+    whole_weight,
+)
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import autocast_dtype, lower
 from unrolled.engines.sweep import HALF, States, check_dtypes, merged
@@ -33,6 +40,7 @@ class Site:
     matrices: tuple[str, ...]
     vectors: tuple[tuple[str, int], ...]  # with their sizes
     blocks: tuple[tuple[str, int, int], ...]  # weights in blocks: name, parts, blocks
+    prepared: bool  # whether torch makes parameters of the program from the cell's
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ def make_graph(spec: Spec) -> Graph:
         matrices = tuple(name for key in found.products for name in parameter_names(key))
         vectors = tuple((name, sizes.resolve(v.size)) for name, v in cell.vectors.items())
         blocks = split_products(spec.cell, sizes)
-        sites.append(Site(found.text, sizes.H, sizes.P, place.reverse, matrices, vectors, blocks))
+        made = prepared_in_torch(spec.cell, sizes)
+        text, H, P = found.text, sizes.H, sizes.P
+        sites.append(Site(text, H, P, place.reverse, matrices, vectors, blocks, made))
     return Graph(tuple(sites), spec.num_directions, spec.merge, spec.cell.version, why)
 
 
@@ -115,8 +125,7 @@ def _sweep(
     parameters = {name: lower(p, asked) for name, p in parameters.items()}
     check_dtypes(values, (*states, *reset_states), parameters)
     dtype = values.dtype
-    wide = dtype in HALF and (site.blocks or type(cell).prepare is not Cell.prepare)
-    inside = torch.float32 if wide else dtype  # what torch prepares is not rounded
+    inside = torch.float32 if site.prepared and dtype in HALF else dtype  # torch's work unrounded
     prepared = cell.prepare({name: p.to(inside) for name, p in parameters.items()})
     for name, parts, blocks in site.blocks:
         prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}

@@ -49,7 +49,7 @@ def run(sweep: Sweep) -> tuple[Tensor, States]:
     if sweep.ragged.resets is not None:
         return run_packed(sweep, _run_packed(sweep.sizes))
     where = locate(sweep.ragged, sweep.reverse)
-    return _run(sweep.cell, sweep.sizes, where, sweep.values, sweep.states, sweep.parameters)
+    return _call(sweep.cell, sweep.sizes, where, sweep.values, sweep.states, sweep.parameters)
 
 
 def _run_packed(sizes: Sizes) -> Run:
@@ -63,7 +63,7 @@ def _run_packed(sizes: Sizes) -> Run:
         total = tokens.shape[0]
         rows = torch.arange(total, device="cpu")
         where = ragged_rows(batch_sizes, states[0].shape[0], total, rows)
-        return _run(cell, sizes, where, tokens, states, parameters)
+        return _call(cell, sizes, where, tokens, states, parameters)
 
     return native
 
@@ -97,21 +97,6 @@ def _watched(values: Tensor) -> bool:
     )
 
 
-def _run(
-    cell: Cell,
-    sizes: Sizes,
-    where: Where,
-    tokens: Tensor,
-    states: States,
-    parameters: dict[str, Tensor],
-) -> tuple[Tensor, States]:
-    """The core widens half precision itself, but for parameters that torch prepares."""
-    call = partial(_call, cell, sizes, where)
-    if prepared_in_torch(cell, sizes):
-        return in_float32(call, tokens, states, parameters)
-    return call(tokens, states, parameters)
-
-
 def _call(
     cell: Cell,
     sizes: Sizes,
@@ -120,6 +105,10 @@ def _call(
     states: States,
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
+    if tokens.dtype in HALF and prepared_in_torch(cell, sizes):
+        # The core widens half precision itself, but not what torch prepares.
+        call = partial(_call, cell, sizes, where)
+        return in_float32(call, tokens, states, parameters)
     prepared = cell.prepare(parameters)
     for name, parts, blocks in split_products(cell, sizes):
         prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
