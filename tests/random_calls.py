@@ -303,7 +303,9 @@ def outcome(call: Call, module: Any, dtype: torch.dtype) -> dict[str, Tensor]:
     if call.recorded:
         again = _gradients(ends, leaves, slopes)
         for name, gradient in found.items():
-            assert torch.equal(gradient, again[name]), f"{name}: another one the second time"
+            # Sums beyond float16 are infinite, and what is made of those is no number: both times.
+            same = torch.allclose(gradient, again[name], rtol=0, atol=0, equal_nan=True)
+            assert same, f"{name}: another one the second time"
     return seen | found
 
 
@@ -376,6 +378,8 @@ def check(call: Call) -> None:
         assert set(ran) == {"native"}
     with engines.use("reference"):
         wanted = outcome(call, twin, torch.float64)
+        half = call.dtype in (torch.bfloat16, torch.float16)
+        rounded = outcome(call, module, call.dtype) if half else wanted
     assert seen.keys() == wanted.keys()
     low = call.dtype != torch.float64
     for name, found in seen.items():
@@ -383,4 +387,4 @@ def check(call: Call) -> None:
         if gradient and low and call.kind in KINKED:
             continue
         assert found.dtype == call.dtype, f"{name}: {found.dtype}"
-        close(found, wanted[name], "random", name)
+        close(found, wanted[name], "random", name, twin=rounded[name])

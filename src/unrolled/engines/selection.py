@@ -30,7 +30,7 @@ def selecting(run: Run, episode: Tensor) -> Run:
         states: States,
         parameters: dict[str, Tensor],
     ) -> tuple[Tensor, States]:
-        cell_with, inner = _without_modules(cell)
+        cell_with, inner = without_modules(cell)
         names, count = list(parameters), len(states)
 
         def call(tensors: tuple[Tensor, ...], sizes: list[int]) -> tuple[Tensor, ...]:
@@ -126,7 +126,7 @@ class _Leave(torch.autograd.Function):
         return None, *grads
 
 
-def _without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], list[Tensor]]:
+def without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], list[Tensor]]:
     """A maker of the cell with given parameters for the modules that it holds, and their own."""
     modules = {name: m for name, m in list(vars(cell).items()) if isinstance(m, nn.Module)}
     own = [(name, key, p) for name, m in modules.items() for key, p in m.named_parameters()]
