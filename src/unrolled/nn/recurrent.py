@@ -41,7 +41,8 @@ class Recurrent(Swept):
             ``"sum"`` adds them, [·, P]; on all layers, so the next layer's input follows.
         checkpoint: training keeps only the states between segments of so many steps (True: √T) and
             runs each segment once more in backward, for memory that grows as √T beside inputs and
-            outputs, and about a third more time. Same numbers. Not in graphs of torch.compile.
+            outputs, and a third to a half more time (more where segments are short work: each costs
+            most of a millisecond). Same numbers. Not in graphs of torch.compile.
 
     Call with ``input`` [T, N, I], unbatched [T, I], or a ``PackedSequence``, and optionally
 
