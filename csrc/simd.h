@@ -164,7 +164,7 @@ inline Half half_of(float x) {
     return static_cast<Half>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
-// Vectors from numbers of T, or from bfloat16.
+// Vectors from numbers of T, or from bfloat16 (the part of one only from that).
 template <class T>
 inline Vec<T> load_as(const T* p) {
     return load(p);
@@ -175,10 +175,6 @@ inline Vec<T> load_as(const Half* p) {
     const auto halves = *reinterpret_cast<const typename S::H*>(p);
     const auto bits = __builtin_convertvector(halves, typename S::B) << 16;
     return __builtin_convertvector((typename S::F)bits, Vec<T>);
-}
-template <class T>
-inline Vec<T> load_part_as(const T* p, std::int64_t count) {
-    return load_part(p, count);
 }
 template <class T>
 inline Vec<T> load_part_as(const Half* p, std::int64_t count) {
