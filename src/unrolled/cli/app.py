@@ -9,7 +9,7 @@ import typer
 from unrolled import __version__
 from unrolled.cli.errors import UserError
 from unrolled.cli.sample import sample
-from unrolled.cli.train import lm
+from unrolled.cli.train import add_commands
 
 __all__ = ["app", "run"]
 
@@ -24,7 +24,7 @@ app = typer.Typer(name="unrolled", **_PLAIN)  # type: ignore[arg-type]
 train = typer.Typer(help="Train a model on your own data.", **_PLAIN)  # type: ignore[arg-type]
 app.add_typer(train, name="train")
 app.command()(sample)
-train.command()(lm)
+add_commands(train)
 
 
 @app.callback(invoke_without_command=True)

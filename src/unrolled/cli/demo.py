@@ -6,12 +6,11 @@ progress line, which a terminal alone gets to see, shows rates and times.
 
 import lzma
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unrolled.train.config import LanguageModelConfig
+from unrolled.config import LanguageModelConfig
 
 if TYPE_CHECKING:
-    from unrolled.models import LanguageModel
     from unrolled.tasks import Vocabulary
 
 __all__ = ["main"]
@@ -27,13 +26,15 @@ LENGTH = 400
 
 def main() -> int:
     """Run the demonstration and return the exit code (130 after Ctrl-C)."""
-    from unrolled.tasks import Vocabulary, load_language_model, read_text, score, split
+    from unrolled.tasks import find_task, load_language_model, read_text, score, split
+    from unrolled.tasks.language import windows
     from unrolled.train import fit
-    from unrolled.train.run import new_model, windows
+    from unrolled.train.run import new_model
 
     config = CONFIG
     text = read_text(limit=config.limit)
-    vocabulary = Vocabulary()
+    task = find_task("lm").read(config)
+    vocabulary = task.codec
     tokens = vocabulary.encode(text)
     _, validation = windows(config, tokens)
     # What the model predicts is exactly this: the split's first byte is only ever an input.
@@ -45,8 +46,7 @@ def main() -> int:
         f"{config.cell}, {config.hidden_size} units, {config.steps} steps of {config.batch_size} "
         f"streams × {config.window} characters, seed {config.seed}."
     )
-    model = new_model(config, vocabulary).eval()
-    _show("before training", _sample(model, vocabulary))
+    _show("before training", _sample(new_model(task).eval(), vocabulary))
     result = fit(config, RUN)
     if result.interrupted or result.best is None:
         print(f"Interrupted after step {result.step}; the checkpoint is {result.last}.")
@@ -66,7 +66,7 @@ def main() -> int:
     return 0
 
 
-def _sample(model: "LanguageModel", vocabulary: "Vocabulary") -> str:
+def _sample(model: Any, vocabulary: "Vocabulary") -> str:
     import torch
 
     from unrolled.tasks import generate

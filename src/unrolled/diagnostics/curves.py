@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from io import BytesIO
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,21 +17,26 @@ _TRAINING = "#7a9cc6"
 _VALIDATION = "#b5382a"
 
 
-def loss_curve(rows: Iterable[Mapping[str, str]], path: str | os.PathLike[str]) -> None:
-    """Draw bits per character over steps, with the perplexity on the right, as a PNG.
+def loss_curve(
+    rows: Iterable[Mapping[str, str]],
+    path: str | os.PathLike[str],
+    measure: str = "bits_per_character",
+) -> None:
+    """Draw a measure over steps as a PNG; beside bits per character stands the perplexity.
 
     Args:
-        rows: of a metrics file: columns `step`, `training_bits_per_character` and
-            `validation_bits_per_character`, empty where not measured.
+        rows: of a metrics file: columns `step`, `training_…` and `validation_…` of the measure,
+            empty where not measured.
         path: the PNG, replaced as a whole.
+        measure: its name in the columns.
     """
     rows = list(rows)
     figure = Figure(figsize=(8.0, 4.5), dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    steps, values = _series(rows, "training_bits_per_character")
+    steps, values = _series(rows, f"training_{measure}")
     axes.plot(steps, values, color=_TRAINING, linewidth=1.2, label="training")
-    steps, values = _series(rows, "validation_bits_per_character")
+    steps, values = _series(rows, f"validation_{measure}")
     axes.plot(steps, values, color=_VALIDATION, marker="o", markersize=4, label="validation")
     if values:
         axes.annotate(
@@ -42,14 +48,12 @@ def loss_curve(rows: Iterable[Mapping[str, str]], path: str | os.PathLike[str]) 
             color=_VALIDATION,
         )
     axes.set_xlabel("step")
-    axes.set_ylabel("bits per character")
+    axes.set_ylabel(measure.replace("_", " "))
     axes.grid(alpha=0.25)
     axes.spines["top"].set_visible(False)
     axes.legend(frameon=False)
-    right = axes.secondary_yaxis("right", functions=(lambda bits: bits, lambda bits: bits))
-    right.set_yticks(axes.get_yticks())
-    right.set_yticklabels([f"{2.0**bits:.3g}" for bits in axes.get_yticks()])
-    right.set_ylabel("perplexity")
+    if measure == "bits_per_character":
+        _add_perplexity(axes)
     picture = BytesIO()
     canvas.print_png(picture)
     write(path, picture.getvalue())
@@ -59,3 +63,10 @@ def _series(rows: Iterable[Mapping[str, str]], column: str) -> tuple[list[int], 
     points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
     finite = [(step, value) for step, value in points if math.isfinite(value)]
     return [step for step, _ in finite], [value for _, value in finite]
+
+
+def _add_perplexity(axes: Any) -> None:
+    right = axes.secondary_yaxis("right", functions=(lambda bits: bits, lambda bits: bits))
+    right.set_yticks(axes.get_yticks())
+    right.set_yticklabels([f"{2.0**bits:.3g}" for bits in axes.get_yticks()])
+    right.set_ylabel("perplexity")

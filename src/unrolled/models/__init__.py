@@ -1,6 +1,28 @@
 """Whole models: what stands around the recurrent layers, and their files."""
 
+from unrolled.models.cells import CellNameError, State, find_cell, make_stack, published
 from unrolled.models.files import load_tree, save_tree
-from unrolled.models.language import LanguageModel, OneHot
+from unrolled.models.language import LanguageModel
+from unrolled.models.pooling import Pooling
+from unrolled.models.sequence import OneHot, SequenceModel
+from unrolled.models.start import LearnedStart, StartFromFeatures
+from unrolled.models.translation import DotAttention, EncoderDecoder, Memory
 
-__all__ = ["LanguageModel", "OneHot", "load_tree", "save_tree"]
+__all__ = [
+    "CellNameError",
+    "DotAttention",
+    "EncoderDecoder",
+    "LanguageModel",
+    "LearnedStart",
+    "Memory",
+    "OneHot",
+    "Pooling",
+    "SequenceModel",
+    "StartFromFeatures",
+    "State",
+    "find_cell",
+    "load_tree",
+    "make_stack",
+    "published",
+    "save_tree",
+]

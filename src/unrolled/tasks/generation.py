@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from unrolled.models import LanguageModel
-from unrolled.models.language import State
+from unrolled.models import LanguageModel, State
 
 __all__ = ["distribution", "generate"]
 

@@ -1,21 +1,25 @@
-"""Loss and measures of language models, and reading a trained one back."""
+"""The language model's task: text in windows, loss and measures, reading a trained one back."""
 
+import hashlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
-from unrolled.io import FileError
-from unrolled.models import LanguageModel, load_tree
-from unrolled.models.language import State
-from unrolled.tasks.vocabulary import Vocabulary
-from unrolled.tasks.windows import Window
+from unrolled.models import LanguageModel, State
+from unrolled.tasks.task import Share, Task
+from unrolled.tasks.text import read_text
+from unrolled.tasks.trained import load_trained
+from unrolled.tasks.vocabulary import Vocabulary, make_vocabulary, vocabulary_from
+from unrolled.tasks.windows import Window, Windows, split
 
-__all__ = ["Score", "detach", "load_language_model", "loss", "score"]
+__all__ = ["LanguageModeling", "Score", "detach", "load_language_model", "loss", "score"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,12 @@ class Score:
 
     loss: float
     tokens: int = 1
+    characters_per_token: float = 1.0
 
     @property
     def bits_per_character(self) -> float:
-        """The loss in bits a token; a token is a byte or a character, as the vocabulary has it."""
-        return self.loss / math.log(2)
+        """The loss in bits a character: a byte, or a character, as the vocabulary has it."""
+        return self.loss / math.log(2) / self.characters_per_token
 
     @property
     def perplexity(self) -> float:
@@ -42,18 +47,106 @@ class Score:
         )
 
 
-def loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of logits `[T, N, V]` against targets `[T, N]`, in nats a token."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+def loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of logits `[T, N, V]` against targets `[T, N]`, in nats: mean or sum."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
 def detach(state: State) -> State:
     """The same state, cut off from the graph that led to it."""
-    return state.detach() if isinstance(state, Tensor) else (state[0].detach(), state[1].detach())
+    return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
+
+
+class LanguageModeling(Task):
+    """Truncated backpropagation: the state goes from window to window, the gradient does not."""
+
+    name = "lm"
+    unit = "tokens"
+    measures = ("loss", "bits_per_character", "perplexity")
+    of_loss = measures
+    shown = "bits_per_character"
+
+    def __init__(self, config: Any, text: bytes, codec: Vocabulary) -> None:
+        self.config = config
+        self.codec = codec
+        self.digest = hashlib.sha256(text).hexdigest()
+        self.training, self.held_out = windows(config, codec.encode(text))
+
+    @override
+    @classmethod
+    def read(cls, config: Any, codec: Vocabulary | None = None) -> "LanguageModeling":
+        text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
+        return cls(config, text, codec or make_vocabulary(config, text))
+
+    @override
+    @classmethod
+    def codec_of(cls, state: dict[str, Any]) -> Vocabulary:
+        return vocabulary_from(state)
+
+    @override
+    @classmethod
+    def make(cls, arguments: dict[str, Any]) -> LanguageModel:
+        return LanguageModel(**arguments)
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        names = ("hidden_size", "cell", "num_layers", "input", "embedding_size", "dropout")
+        given = {name: getattr(self.config, name) for name in (*names, "initial")}
+        return {"vocabulary_size": len(self.codec), **given}
+
+    @override
+    def batch(self, step: int, share: Share) -> Window:
+        return self.training[step % len(self.training)].share(share)
+
+    @override
+    def validation(self, share: Share) -> Iterator[Window]:
+        return (window.share(share) for window in self.held_out)
+
+    @override
+    def loss(self, model: Any, batch: Window, carried: State | None) -> tuple[Tensor, State]:
+        logits, after = model(batch.inputs, None if batch.first else carried)
+        return loss(logits, batch.targets, "sum"), detach(after)
+
+    @override
+    def tally(
+        self, model: Any, batch: Window, carried: State | None
+    ) -> tuple[dict[str, Tensor], State]:
+        found, after = self.loss(model, batch, carried)
+        count = torch.tensor(float(batch.count), dtype=torch.float64, device=found.device)
+        return {"loss": found.double(), "tokens": count}, after
+
+    @override
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        return self.scores_of_loss((sums["loss"] / sums["tokens"]).item())
+
+    @override
+    def scores_of_loss(self, loss: float) -> dict[str, float]:
+        found = Score(loss, characters_per_token=self.codec.characters_per_token)
+        return {name: getattr(found, name) for name in self.measures}
+
+    @override
+    def show(self, scores: dict[str, float]) -> str:
+        return str(Score(scores["loss"], characters_per_token=self.codec.characters_per_token))
+
+
+def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:
+    """The windows for training and for validation.
+
+    A short validation text is read in fewer streams. All of it is predicted but its first token
+    and, where the streams do not divide it, fewer than a token a stream at its end.
+    """
+    kept, held_out = split(tokens, config.validation_fraction, config.validation_limit)
+    streams = min(config.batch_size, max(1, len(held_out) // config.window))
+    return (
+        Windows(kept, config.batch_size, config.window),
+        Windows(held_out, streams, config.window, partial=True),
+    )
 
 
 @torch.no_grad()
-def score(model: LanguageModel, windows: Iterable[Window]) -> Score:
+def score(
+    model: LanguageModel, batches: Iterable[Window], characters_per_token: float = 1.0
+) -> Score:
     """Measure a model on consecutive windows, the state carried from each to the next.
 
     The model is measured in the mode it is in: call `model.eval()` before if it has dropout.
@@ -61,12 +154,12 @@ def score(model: LanguageModel, windows: Iterable[Window]) -> Score:
     device = next(model.parameters()).device
     state: State | None = None
     total, tokens = 0.0, 0
-    for window in windows:
+    for window in batches:
         before = None if window.first else state
         logits, state = model(window.inputs.to(device), before)
-        total += loss(logits, window.targets.to(device)).item() * window.targets.numel()
+        total += loss(logits, window.targets.to(device), "sum").item()
         tokens += window.targets.numel()
-    return Score(total / tokens, tokens)
+    return Score(total / tokens, tokens, characters_per_token)
 
 
 def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vocabulary]:
@@ -75,12 +168,4 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, or holds no language model.
     """
-    tree = load_tree(path)
-    try:
-        vocabulary = Vocabulary.from_state(tree["vocabulary"])
-        model = LanguageModel(**tree["model"])
-        weights = {k.removeprefix("model."): v for k, v in tree["state_dict"].items()}
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise FileError(path, f"holds no language model ({error})".replace("\n", " ")) from None
-    return model.eval(), vocabulary
+    return load_trained(path, "lm", LanguageModeling.codec_of, LanguageModeling.make)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unrolled.tasks.text import TextError
 
-__all__ = ["Vocabulary"]
+__all__ = ["Vocabulary", "make_vocabulary", "vocabulary_from"]
 
 
 class Vocabulary:
@@ -21,6 +21,8 @@ class Vocabulary:
     Args:
         characters: the known characters, each once, in the order of their numbers; None for bytes.
     """
+
+    characters_per_token = 1.0
 
     def __init__(self, characters: str | None = None) -> None:
         if characters is not None and len(set(characters)) != len(characters):
@@ -70,6 +72,26 @@ class Vocabulary:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Vocabulary":
         return cls(state["characters"])
+
+
+def make_vocabulary(config: Any, text: bytes) -> Any:
+    """The vocabulary that a configuration asks for: bytes, or learned from the text."""
+    if config.vocabulary == "bytes":
+        return Vocabulary()
+    if config.vocabulary == "characters":
+        return Vocabulary.of(text)
+    from unrolled.tasks.pieces import Pieces
+
+    return Pieces.of(text, config.vocabulary_size)
+
+
+def vocabulary_from(state: dict[str, Any]) -> Any:
+    """The vocabulary of a state, of either kind."""
+    if state["unit"] != "piece":
+        return Vocabulary.from_state(state)
+    from unrolled.tasks.pieces import Pieces
+
+    return Pieces.from_state(state)
 
 
 def _no_tokens() -> Tensor:

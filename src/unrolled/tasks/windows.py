@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from unrolled.tasks.task import Share
 from unrolled.tasks.text import TextError
 
 __all__ = ["Window", "Windows", "split"]
@@ -18,12 +19,24 @@ __all__ = ["Window", "Windows", "split"]
 class Window(NamedTuple):
     """Inputs `[T, N]`, targets `[T, N]` (the inputs one token later), both int64.
 
-    `first` is true where the streams begin: the state before this window is zero.
+    `first` is true where the streams begin: the state before this window is zero. `total` counts
+    the targets of all shares together.
     """
 
     inputs: Tensor
     targets: Tensor
     first: bool
+    total: int
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+        """Targets of this share."""
+        return self.targets.numel()
+
+    def share(self, share: Share) -> "Window":
+        """The streams that one process reads."""
+        inputs, targets = (x[:, share.items].contiguous() for x in (self.inputs, self.targets))
+        return self._replace(inputs=inputs, targets=targets)
 
 
 class Windows:
@@ -64,16 +77,10 @@ class Windows:
             raise IndexError(f"window: wanted one of {self._windows}, got {window}")
         steps = slice(window * self.length, (window + 1) * self.length)
         inputs, targets = (x[:, steps].t().long() for x in (self._inputs, self._targets))
-        return Window(inputs.contiguous(), targets.contiguous(), window == 0)
+        return Window(inputs.contiguous(), targets.contiguous(), window == 0, targets.numel())
 
     def __iter__(self) -> Iterator[Window]:
         return (self[window] for window in range(self._windows))
-
-    def endless(self, start: int = 0) -> Iterator[Window]:
-        """Every window from `start` on, over and over."""
-        while True:
-            yield self[start % self._windows]
-            start += 1
 
 
 def split(tokens: Tensor, fraction: float, limit: int | None = None) -> tuple[Tensor, Tensor]:

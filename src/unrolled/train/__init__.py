@@ -1,26 +1,28 @@
 """Training through Lightning: progress, metrics, checkpoints, interrupt, resume.
 
-The configuration loads at once; Lightning loads when `fit` or another of its users is first named.
+Lightning loads when one of the names here is first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from unrolled.train.config import LanguageModelConfig
 
 if TYPE_CHECKING:
     from unrolled.train.checkpoint import TreeCheckpointIO
+    from unrolled.train.module import Diverged
     from unrolled.train.run import Result, fit, resume
 
-__all__ = ["LanguageModelConfig", "Result", "TreeCheckpointIO", "fit", "resume"]
+__all__ = ["Diverged", "Result", "TreeCheckpointIO", "fit", "resume"]
+
+_PLACES = {
+    "Diverged": "module",
+    "Result": "run",
+    "TreeCheckpointIO": "checkpoint",
+    "fit": "run",
+    "resume": "run",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Result", "fit", "resume"}:
-        from unrolled.train import run
-
-        return getattr(run, name)
-    if name == "TreeCheckpointIO":
-        from unrolled.train.checkpoint import TreeCheckpointIO
-
-        return TreeCheckpointIO
+    if name in _PLACES:
+        return getattr(import_module(f"unrolled.train.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'unrolled.train' has no attribute {name!r}")

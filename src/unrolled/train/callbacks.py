@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,31 +16,19 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.io import write
-from unrolled.tasks import Score, Window
+from unrolled.tasks import Batch, Task
 from unrolled.train.checkpoint import Checkpoints
+from unrolled.train.module import Training
 
 __all__ = [
-    "COLUMNS",
     "Abort",
     "FinalValidation",
     "Interrupt",
     "Interrupted",
     "Metrics",
+    "columns",
     "read_rows",
 ]
-
-COLUMNS = (
-    "step",
-    "tokens",
-    "seconds",
-    "learning_rate",
-    "training_loss",
-    "training_bits_per_character",
-    "training_perplexity",
-    "validation_loss",
-    "validation_bits_per_character",
-    "validation_perplexity",
-)
 
 
 class Interrupted(Exception):  # noqa: N818  what happened is no error
@@ -48,45 +36,52 @@ class Interrupted(Exception):  # noqa: N818  what happened is no error
 
 
 class Interrupt(Callback):
-    """Stop at Ctrl-C without loss: finish the step, write the last checkpoint, leave.
+    """Stop at Ctrl-C or SIGTERM without loss: finish the step, write the last checkpoint, leave.
 
     Where a validation is due or under way it is finished first, so that the resumed run has the
     rows and the best checkpoint that an undisturbed one has. A second Ctrl-C stops at once and
-    leaves the checkpoint before.
+    leaves the checkpoint before. Of several processes all leave when one was asked.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
-        self.requested = False
+        self.signal = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen for Ctrl-C; where no signals reach (another thread), do nothing."""
+        """Listen for signals; where none reach (another thread), do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._ask)
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(kind, self._ask) for kind in kinds]
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for kind, handler in zip(kinds, before, strict=True):
+                signal.signal(kind, handler)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.signal:
             raise Abort
-        self.requested = True
+        self.signal = signum
+
+    def _requested(self, trainer: Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.signal != 0
+        return trainer.strategy.reduce_boolean_decision(self.signal != 0, all=False)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.requested and not _validation_due(trainer):
+        if self._requested(trainer) and not _validation_due(trainer):
             self.checkpoints.save_last(trainer)
             raise Interrupted
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.requested and trainer.global_step < trainer.max_steps:
+        if self._requested(trainer) and trainer.global_step < trainer.max_steps:
             raise Interrupted
 
 
@@ -107,26 +102,31 @@ class FinalValidation(Callback):
 
 
 class Metrics(Callback):
-    """Write the measures as CSV: a row every `every` steps, and one for each validation.
+    """Write the measures as CSV: a row every `every` steps, and one for each validation; to the
+    trainer's logger (TensorBoard) as well.
 
     The training loss of a row is the mean since the row before. `seconds` counts training and
-    validation, over all resumed parts of the run.
+    validation, over all resumed parts of the run. One process of several writes.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, task: Task) -> None:
         self.path = path
-        self.every = every
+        self.task = task
+        self.columns = columns(task)
         self.seconds = 0.0
         self.total = 0.0
         self.steps = 0
-        self.tokens = 0
+        self.items = 0
         self._began = 0.0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter() - self.seconds
-        kept = [row for row in read_rows(self.path) if int(row["step"]) <= trainer.global_step]
-        lines = [",".join(COLUMNS), *(",".join(row[c] for c in COLUMNS) for row in kept)]
+        if not trainer.is_global_zero:
+            return
+        rows = read_rows(self.path, self.columns)
+        kept = [row for row in rows if int(row["step"]) <= trainer.global_step]
+        lines = [",".join(self.columns), *(",".join(row[c] for c in self.columns) for row in kept)]
         write(self.path, ("\n".join(lines) + "\n").encode())
 
     @override
@@ -135,52 +135,72 @@ class Metrics(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Window,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
-        loss: Tensor = outputs["loss"]
+        # Of the own share: the mean over processes is the loss of the whole batch.
+        loss: Tensor = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
         self.total += loss.item()
         self.steps += 1
-        self.tokens += batch.targets.numel()
-        if self.steps >= self.every:
-            self._row(trainer, "training", self.total / self.steps)
+        self.items += batch.total
+        if self.steps >= self.task.config.log_every:
+            self._row(trainer, "training", self.task.scores_of_loss(self.total / self.steps))
             self.total, self.steps = 0.0, 0
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._row(trainer, "validation", trainer.callback_metrics["validation_loss"].item())
+        assert isinstance(pl_module, Training)
+        self._row(trainer, "validation", pl_module.scores)
 
     @override
     def state_dict(self) -> dict[str, Any]:
         self.seconds = time.perf_counter() - self._began
-        return {name: getattr(self, name) for name in ("seconds", "total", "steps", "tokens")}
+        return {name: getattr(self, name) for name in ("seconds", "total", "steps", "items")}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
 
-    def _row(self, trainer: Trainer, part: str, loss: float) -> None:
-        measured = Score(loss)
+    def _row(self, trainer: Trainer, part: str, scores: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        named = {f"{part}_{name}": value for name, value in scores.items()}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {
             "step": trainer.global_step,
-            "tokens": self.tokens,
+            self.task.unit: self.items,
             "seconds": f"{time.perf_counter() - self._began:.2f}",
-            "learning_rate": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
-            f"{part}_loss": f"{loss:.6f}",
-            f"{part}_bits_per_character": f"{measured.bits_per_character:.6f}",
-            f"{part}_perplexity": f"{measured.perplexity:.6f}",
+            "learning_rate": f"{rate:.6g}",
+            **{name: f"{value:.6f}" for name, value in named.items()},
         }
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n").writerow(row)
+            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(named | {"learning_rate": rate}, trainer.global_step)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics file; none if it does not exist, and none that are incomplete."""
+def columns(task: Task) -> tuple[str, ...]:
+    """Of a task's metrics file."""
+    return (
+        "step",
+        task.unit,
+        "seconds",
+        "learning_rate",
+        *(f"training_{name}" for name in task.of_loss),
+        *(f"validation_{name}" for name in task.measures),
+    )
+
+
+def read_rows(path: Path, wanted: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """The rows of a metrics file, of the wanted columns if given; none if it does not exist, and
+    none that are incomplete."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row.values() and row.keys() == set(COLUMNS)]
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        names = set(wanted or reader.fieldnames or ())
+    return [row for row in rows if None not in row.values() and row.keys() == names]
 
 
 def _validation_due(trainer: Trainer) -> bool:

@@ -11,11 +11,9 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from typing_extensions import override
 
 from unrolled.models import load_tree, save_tree
+from unrolled.train.folder import BEST, LAST
 
-__all__ = ["BEST", "LAST", "Checkpoints", "TreeCheckpointIO", "random_states", "set_random_states"]
-
-BEST = "best.safetensors"
-LAST = "last.safetensors"
+__all__ = ["Checkpoints", "TreeCheckpointIO", "random_states", "set_random_states"]
 
 
 class TreeCheckpointIO(CheckpointIO):
@@ -58,6 +56,8 @@ class Checkpoints(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = trainer.callback_metrics["validation_loss"].item()
+        if not math.isfinite(loss):
+            return
         if loss < self.least:
             self.least = loss
             trainer.save_checkpoint(self.folder / BEST)

@@ -1,72 +1,87 @@
-"""The language model as Lightning wants it: steps, optimizer, data, and what a checkpoint adds."""
+"""A task as Lightning wants it: steps, optimizer, data, and what a checkpoint adds."""
 
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from unrolled.models import LanguageModel
-from unrolled.models.language import State
-from unrolled.tasks import TextError, Vocabulary, Window, Windows, detach, loss
+from unrolled.config import Config
+from unrolled.tasks import Share, Task, TextError
 from unrolled.train.checkpoint import random_states, set_random_states
-from unrolled.train.config import LanguageModelConfig
 
-__all__ = ["LanguageData", "LanguageTraining", "rate_factor"]
+__all__ = ["Data", "Diverged", "Training", "rate_factor"]
 
 _WARMUP = 50
 _FINAL_FACTOR = 0.05
 
 
-class LanguageTraining(LightningModule):
-    """Truncated backpropagation: the state goes from window to window, the gradient does not."""
+class Diverged(ValueError):  # noqa: N818  what happened is no fault of the code
+    """The loss is no number any more; the last checkpoint is from before."""
 
-    def __init__(
-        self, model: LanguageModel, vocabulary: Vocabulary, config: LanguageModelConfig
-    ) -> None:
+
+class Training(LightningModule):
+    """A model that learns a task; the state that it carries goes from batch to batch.
+
+    `scores` are those of the last validation.
+    """
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.vocabulary = vocabulary
-        self.config = config
-        self.carried: State | None = None
-        self._validation: State | None = None
+        self.task = task
+        self.carried: Any = None
+        self.scores: dict[str, float] = {}
+        self._validation: Any = None
+        self._sums: dict[str, Tensor] = {}
         self._restored: dict[str, Any] | None = None
 
     @override
-    def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        before = None if batch.first else self.carried
-        logits, after = self.model(batch.inputs, before)
-        self.carried = detach(after)
-        return loss(logits, batch.targets)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        total, self.carried = self.task.loss(self.model, batch, self.carried)
+        if not bool(total.isfinite()):
+            raise Diverged(
+                f"the loss at step {self.global_step + 1} is {total.item()}: wanted a number; try "
+                "a lower --learning-rate or --clip, or --precision 32"
+            )
+        # Lightning averages gradients over processes, each of which has a share of the batch.
+        return total * (self.trainer.world_size / batch.total)
 
     @override
-    def validation_step(self, batch: Window, batch_idx: int) -> None:
-        before = None if batch.first else self._validation
-        logits, self._validation = self.model(batch.inputs, before)
-        # The mean over windows weighs them by their tokens: the last may be shorter.
-        self.log(
-            "validation_loss",
-            loss(logits, batch.targets),
-            on_step=False,
-            on_epoch=True,
-            batch_size=batch.targets.numel(),
-        )
+    def on_validation_epoch_start(self) -> None:
+        self._validation, self._sums = None, {}
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        found, self._validation = self.task.tally(self.model, batch, self._validation)
+        self._sums = {name: self._sums.get(name, 0) + value for name, value in found.items()}
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        strategy = self.trainer.strategy
+        sums = {k: strategy.reduce(v, reduce_op="sum") for k, v in self._sums.items()}
+        self.scores = self.task.scores({k: torch.as_tensor(v).cpu() for k, v in sums.items()})
+        for name, value in self.scores.items():
+            self.log(f"validation_{name}", torch.tensor(value, dtype=torch.float64))
+        self._validation, self._sums = None, {}
 
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        config: Config = self.task.config
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         vectors = [p for p in self.model.parameters() if p.dim() <= 1]
         groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
+            {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        optimizer = AdamW(groups, lr=self.config.learning_rate)
-        scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, self.config))
+        optimizer = AdamW(groups, lr=config.learning_rate)
+        scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, config))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -74,14 +89,21 @@ class LanguageTraining(LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["model"] = self.model.arguments
-        checkpoint["vocabulary"] = self.vocabulary.state()
-        checkpoint["carried"] = self.carried
-        checkpoint["random"] = random_states()
+        checkpoint["task"] = self.task.name
+        checkpoint["model"] = self.task.arguments()
+        checkpoint["codec"] = self.task.codec.state()
+        own = {"carried": self.carried, "random": random_states()}
+        checkpoint["processes"] = _gathered(own, self.trainer.world_size)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restored = {name: checkpoint[name] for name in ("carried", "random")}
+        processes, wanted = checkpoint["processes"], self.trainer.world_size
+        if len(processes) != wanted:
+            raise ValueError(
+                f"devices: wanted as many processes as the run began with, {len(processes)}, "
+                f"got {wanted}"
+            )
+        self._restored = processes[self.trainer.global_rank]
 
     @override
     def on_train_start(self) -> None:
@@ -95,58 +117,75 @@ class LanguageTraining(LightningModule):
         self._restored = None
 
 
-class LanguageData(LightningDataModule):
-    """Windows of training text, over and over, and windows of validation text.
+def _gathered(own: Any, processes: int) -> list[Any]:
+    """What each process has, by rank, in all of them."""
+    found = [own] * processes
+    if processes > 1:
+        torch.distributed.all_gather_object(found, own)
+    return found
 
-    Args:
-        digest: of the whole text; a checkpoint made on other text is refused.
-    """
 
-    def __init__(self, training: Windows, validation: Windows, digest: str) -> None:
+class Data(LightningDataModule):
+    """A task's batches for training, without end, and for validation."""
+
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.training = training
-        self.validation = validation
-        self.digest = digest
-        self._start = 0
+        self.task = task
+
+    def _share(self) -> Share:
+        assert self.trainer is not None
+        return Share(self.trainer.global_rank, self.trainer.world_size)
 
     @override
-    def train_dataloader(self) -> Iterable[Window]:
-        return _Endless(self.training, self._start)
+    def train_dataloader(self) -> Iterable[Any]:
+        assert self.trainer is not None
+        # One optimizer step is one batch, so a resumed run begins with the batch of its step.
+        return _Endless(self.task, self._share(), self.trainer.global_step)
 
     @override
-    def val_dataloader(self) -> Iterable[Window]:
-        return self.validation
+    def val_dataloader(self) -> Iterable[Any]:
+        return _Whole(self.task, self._share())
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        # Lightning fetches a window ahead: the loader knows where it reads, not what was learned.
-        # One optimizer step is one window.
-        assert self.trainer is not None
-        place = self.trainer.global_step % len(self.training)
-        return {"next_window": place, "windows": len(self.training), "digest": self.digest}
+        return {"digest": self.task.digest}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["digest"] != self.digest or state_dict["windows"] != len(self.training):
-            raise TextError("text: wanted the text that the run began with, it has changed since")
-        self._start = state_dict["next_window"]
+        if state_dict["digest"] != self.task.digest:
+            raise TextError("data: wanted those that the run began with, they have changed since")
 
 
 class _Endless:
-    """A loader without an end, so that the whole run is one of Lightning's epochs.
+    """Batches without an end, so that the whole run is one of Lightning's epochs.
 
     Not a DataLoader: that one draws from torch's generator whenever it is iterated.
     """
 
-    def __init__(self, windows: Windows, start: int) -> None:
-        self.windows = windows
+    def __init__(self, task: Task, share: Share, start: int) -> None:
+        self.task = task
+        self.share = share
         self.start = start
 
-    def __iter__(self) -> Iterator[Window]:
-        return self.windows.endless(self.start)
+    def __iter__(self) -> Iterator[Any]:
+        step = self.start
+        while True:
+            yield self.task.batch(step, self.share)
+            step += 1
 
 
-def rate_factor(step: int, config: LanguageModelConfig) -> float:
+class _Whole:
+    """The batches of a validation."""
+
+    def __init__(self, task: Task, share: Share) -> None:
+        self.task = task
+        self.share = share
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.task.validation(self.share))
+
+
+def rate_factor(step: int, config: Config) -> float:
     """What the learning rate is multiplied with before step `step`, counted from 0.
 
     A linear rise over the first 50 steps (a tenth of a short run), then constant, or half a cosine

@@ -7,30 +7,33 @@ from typing import Any, TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from unrolled.tasks import Score, Window
+from unrolled.tasks import Batch, Task
+from unrolled.train.module import Training
 
 __all__ = ["Progress", "bar", "clock"]
 
 _INTERVAL = 0.1
 _SMOOTHING = 0.95
 _TAIL = "\x1b[K"
+_SHORT = {"bits_per_character": "bits/char"}
 
 
 class Progress(Callback):
-    """Loss, bits per character, perplexity, rate and remaining time, on one line that is redrawn.
+    """Loss and what follows from it, rate and remaining time, on one line that is redrawn.
 
     The loss is a running mean of the training loss. What is written where no terminal listens
     depends on nothing but the run: no rate, no time.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, task: Task) -> None:
         self.stream = stream
+        self.task = task
         self.live = stream.isatty()
         self._loss: float | None = None
         self._drawn = 0.0
         self._began = 0.0
         self._first_step = 0
-        self._tokens = 0
+        self._items = 0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,10 +46,10 @@ class Progress(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Window,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
-        self._tokens += batch.targets.numel()
+        self._items += batch.total
         if not self.live:
             return
         loss = outputs["loss"].item()
@@ -59,7 +62,8 @@ class Progress(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        measured = Score(trainer.callback_metrics["validation_loss"].item())
+        assert isinstance(pl_module, Training)
+        measured = self.task.show(pl_module.scores)
         end = f"{_TAIL}\n" if self.live else "\n"
         start = "\r" if self.live else ""
         self.stream.write(f"{start}step {trainer.global_step:>6}  validation {measured}{end}")
@@ -84,14 +88,16 @@ class Progress(Callback):
         step, steps = trainer.global_step, trainer.max_steps
         elapsed = time.perf_counter() - self._began
         left = elapsed / max(1, step - self._first_step) * (steps - step)
-        measured = Score(loss)
-        # Short enough for 80 columns; the bar takes what is left of wider ones.
-        text = (
-            f"{step:>{len(str(steps))}}/{steps}  loss {loss:.3f}  "
-            f"{measured.bits_per_character:.3f} bits/char  perplexity {measured.perplexity:.3g}  "
-            f"{self._tokens / elapsed / 1000:.0f}k/s  {clock(left)} left"
-        )
+        shown = self.task.scores_of_loss(loss)
+        measured = "  ".join(f"{_SHORT.get(k, k)} {v:.4g}" for k, v in shown.items())
+        rate = self._items / elapsed
+        often = f"{rate / 1000:.0f}k/s" if rate >= 10_000 else f"{rate:.0f}/s"
+        # Short enough for 80 columns; the bar takes what is left of wider ones, and narrower ones
+        # go without the measures before they lose the time.
+        place, time_left = f"{step:>{len(str(steps))}}/{steps}", f"{often}  {clock(left)} left"
         columns = shutil.get_terminal_size().columns
+        texts = (f"{place}  {measured}  {time_left}", f"{place}  {time_left}", place)
+        text = next((text for text in texts if len(text) < columns), "")
         drawn = bar(step / steps, min(30, columns - len(text) - 3), self.stream.encoding)
         self.stream.write(f"\r{f'{drawn}  {text}'[: columns - 1]}{_TAIL}")
         self.stream.flush()

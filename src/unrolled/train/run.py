@@ -1,11 +1,10 @@
 """A training run from its configuration to its folder, and its continuation."""
 
 import dataclasses
-import hashlib
-import json
 import logging
 import os
 import random
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
+from unrolled.config import CONFIGS, Config
 from unrolled.diagnostics import loss_curve
-from unrolled.io import FileError, write
-from unrolled.models import LanguageModel
-from unrolled.tasks import Score, TextError, Vocabulary, Windows, read_text, split
+from unrolled.tasks import Task, TextError, find_task
 from unrolled.train.callbacks import (
     Abort,
     FinalValidation,
@@ -29,75 +30,77 @@ from unrolled.train.callbacks import (
     Metrics,
     read_rows,
 )
-from unrolled.train.checkpoint import BEST, LAST, Checkpoints, TreeCheckpointIO
-from unrolled.train.config import LanguageModelConfig
-from unrolled.train.module import LanguageData, LanguageTraining
+from unrolled.train.checkpoint import Checkpoints, TreeCheckpointIO
+from unrolled.train.folder import (
+    BEST,
+    CONFIG,
+    CURVE,
+    LAST,
+    METRICS,
+    held,
+    read_config,
+    write_config,
+)
+from unrolled.train.module import Data, Training
 from unrolled.train.progress import Progress
 
-__all__ = [
-    "CONFIG",
-    "CURVE",
-    "METRICS",
-    "Result",
-    "fit",
-    "new_model",
-    "read_config",
-    "resume",
-    "windows",
-]
+__all__ = ["Result", "fit", "new_model", "resume"]
 
-CONFIG = "config.json"
-METRICS = "metrics.csv"
-CURVE = "curve.png"
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run that has ended, or was interrupted; `best` and `validation` lack before a validation.
+    """A run that has ended, or was interrupted by a signal (0: it was not).
 
-    `step` counts optimizer steps, `validation` is the last measured one.
+    `step` counts optimizer steps, `validation` has the last validation's measures by name; it and
+    `best` lack before a validation.
     """
 
+    task: Task
     run: Path
     step: int
-    interrupted: bool
+    signal: int
     last: Path
     best: Path | None
     metrics: Path
     curve: Path
-    validation: Score | None
+    validation: dict[str, float]
+
+    @property
+    def interrupted(self) -> bool:
+        return self.signal != 0
 
 
-def fit(
-    config: LanguageModelConfig,
-    run: str | os.PathLike[str],
-    *,
-    progress: TextIO | bool = True,
-) -> Result:
-    """Train a language model; whatever an earlier run left in the folder `run` is replaced.
+def fit(config: Config, run: str | os.PathLike[str], *, progress: TextIO | bool = True) -> Result:
+    """Train on the task of a configuration; what an earlier run left in the folder `run` is
+    replaced.
 
     The folder gets `config.json`, `metrics.csv`, `last.safetensors`, `best.safetensors` (least
-    validation loss) and `curve.png`. Ctrl-C ends the run after the current step with a valid
-    checkpoint (`Result.interrupted`). The seed fixes every number: torch's and Python's global
-    generators are set.
+    validation loss) and `curve.png`. Ctrl-C or SIGTERM ends the run after the current step with a
+    valid checkpoint (`Result.interrupted`). The seed fixes every number: torch's and Python's
+    global generators are set.
 
     Args:
         progress: where to show it; True for stderr, False for silence.
 
     Raises:
-        unrolled.tasks.TextError: the text is missing, unreadable, empty or too short.
-        ValueError: the configuration wants a GPU and there is none.
+        unrolled.tasks.TextError: data are missing, unreadable, empty or too short.
+        unrolled.train.Diverged: the loss is no number any more.
+        ValueError: the configuration wants what there is not: a GPU, a cell.
+        OSError: another process trains in the folder.
         KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
     """
     run = Path(run)
-    vocabulary, training, validation, digest = _prepare(config)
-    model = new_model(config, vocabulary)
+    task = _read(config)
+    model = new_model(task)
     run.mkdir(parents=True, exist_ok=True)
-    for name in (METRICS, LAST, BEST, CURVE):
-        (run / name).unlink(missing_ok=True)
-    _write_config(config, run / CONFIG)
-    module = LanguageTraining(model, vocabulary, config)
-    return _train(module, LanguageData(training, validation, digest), run, progress, None)
+    with held(run, _is_first()):
+        if _is_first():
+            for name in (METRICS, LAST, BEST, CURVE):
+                (run / name).unlink(missing_ok=True)
+            write_config(task.name, config, run / CONFIG)
+        return _train(Training(task, model), run, progress, None)
 
 
 def resume(
@@ -115,145 +118,132 @@ def resume(
 
     Raises:
         unrolled.io.FileError: the configuration or the checkpoint is missing or damaged.
-        unrolled.tasks.TextError: the text is not the one that the run began with.
+        unrolled.tasks.TextError: the data are not those that the run began with.
+        unrolled.train.Diverged: the loss is no number any more.
         ValueError: fewer steps than are done already.
+        OSError: another process trains in the folder.
         KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
     """
     run = Path(run)
-    before = read_config(run / CONFIG)
+    _, before = read_config(run / CONFIG)
     config = before if steps is None else dataclasses.replace(before, steps=steps)
-    # A fault of the checkpoint shows before the work of reading text.
+    # A fault of the checkpoint shows before the work of reading data.
     done = TreeCheckpointIO().load_checkpoint(run / LAST).get("global_step", 0)
     if config.steps < done:
         raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
-    vocabulary, training, validation, digest = _prepare(config)
-    module = LanguageTraining(new_model(config, vocabulary), vocabulary, config)
-    data = LanguageData(training, validation, digest)
-    _write_config(config, run / CONFIG)
-    try:
-        return _train(module, data, run, progress, run / LAST)
-    except TextError:
-        _write_config(before, run / CONFIG)
-        raise
+    task = _read(config)
+    module = Training(task, new_model(task))
+    with held(run, _is_first()):
+        write_config(task.name, config, run / CONFIG)
+        try:
+            return _train(module, run, progress, run / LAST)
+        except TextError:
+            write_config(task.name, before, run / CONFIG)
+            raise
 
 
-def new_model(config: LanguageModelConfig, vocabulary: Vocabulary) -> LanguageModel:
-    """The untrained model of a configuration: seeds the global generators and draws its weights."""
-    random.seed(config.seed)
-    torch.manual_seed(config.seed)
-    return LanguageModel(
-        len(vocabulary),
-        config.hidden_size,
-        config.cell,  # type: ignore[arg-type]
-        config.num_layers,
-        config.input,  # type: ignore[arg-type]
-        config.embedding_size,
-        config.dropout,
-    )
+def new_model(task: Task) -> nn.Module:
+    """The untrained model of a task: seeds the global generators and draws its weights."""
+    random.seed(task.config.seed)
+    torch.manual_seed(task.config.seed)
+    return task.make(task.arguments())
 
 
-def windows(config: LanguageModelConfig, tokens: torch.Tensor) -> tuple[Windows, Windows]:
-    """The windows for training and for validation.
-
-    A short validation text is read in fewer streams. All of it is predicted but its first token
-    and, where the streams do not divide it, fewer than a token a stream at its end.
-    """
-    kept, held_out = split(tokens, config.validation_fraction, config.validation_limit)
-    streams = min(config.batch_size, max(1, len(held_out) // config.window))
-    return (
-        Windows(kept, config.batch_size, config.window),
-        Windows(held_out, streams, config.window, partial=True),
-    )
-
-
-def read_config(path: str | os.PathLike[str]) -> LanguageModelConfig:
-    """Read a run's `config.json`.
-
-    Raises:
-        unrolled.io.FileError: no such file, or not a configuration.
-    """
-    try:
-        values: dict[str, Any] = json.loads(Path(path).read_bytes())
-        listed = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        return LanguageModelConfig(**(values | listed))
-    except OSError as error:
-        raise FileError(path, error.strerror or str(error)) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FileError(path, f"not a configuration of a language model ({error})") from None
-
-
-def _write_config(config: LanguageModelConfig, path: Path) -> None:
-    write(path, (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode())
-
-
-def _prepare(config: LanguageModelConfig) -> tuple[Vocabulary, Windows, Windows, str]:
+def _read(config: Config) -> Task:
     if config.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("accelerator: wanted a GPU, but torch sees none; use cpu or auto")
-    text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
-    vocabulary = Vocabulary() if config.vocabulary == "bytes" else Vocabulary.of(text)
-    training, validation = windows(config, vocabulary.encode(text))
-    return vocabulary, training, validation, hashlib.sha256(text).hexdigest()
+    if config.batch_size < config.devices * config.nodes:
+        processes = config.devices * config.nodes
+        raise ValueError(
+            f"batch_size: wanted one for each of {processes} processes, got {config.batch_size}"
+        )
+    name = next(name for name, kind in CONFIGS.items() if kind is type(config))
+    return find_task(name).read(config)
 
 
-def _train(
-    module: LanguageTraining,
-    data: LanguageData,
-    run: Path,
-    progress: TextIO | bool,
-    checkpoint: Path | None,
-) -> Result:
-    config = module.config
+def _is_first() -> bool:
+    """Whether this is the process that writes, or the only one."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Path | None) -> Result:
+    task: Task = module.task
+    config = task.config
     checkpoints = Checkpoints(run)
     interrupt = Interrupt(checkpoints)
-    stream = sys.stderr if progress is True else progress
-    shown = [Progress(stream)] if stream else []
-    interrupted = False
+    stopped = 0
     with _quiet(), interrupt.listening():
         trainer = Trainer(
             accelerator=config.accelerator,
-            devices=1,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy="ddp" if config.devices * config.nodes > 1 else "auto",
+            use_distributed_sampler=False,
+            precision=_PRECISION[config.precision],  # type: ignore[arg-type]
             max_steps=config.steps,
             gradient_clip_val=config.clip or None,
             val_check_interval=config.validate_every,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
-            # The order matters: what is measured, then shown, then kept, then left.
-            callbacks=[
-                Metrics(run / METRICS, config.log_every),
-                *shown,
-                FinalValidation(),
-                checkpoints,
-                interrupt,
-            ],
+            callbacks=_callbacks(task, run, progress, checkpoints, interrupt),
             plugins=[TreeCheckpointIO()],
             default_root_dir=run,
-            logger=False,
+            logger=_logger(config, run),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+            trainer.fit(module, datamodule=Data(task), ckpt_path=checkpoint)
         except Interrupted:
-            interrupted = True
+            stopped = interrupt.signal or signal.SIGINT
         except Abort:
             raise KeyboardInterrupt from None
-    return _result(run, trainer.global_step, interrupted)
+    return _result(task, run, trainer.global_step, stopped)
 
 
-def _result(run: Path, step: int, interrupted: bool) -> Result:
+def _callbacks(
+    task: Task,
+    run: Path,
+    progress: TextIO | bool,
+    checkpoints: Checkpoints,
+    interrupt: Interrupt,
+) -> list[Callback]:
+    """The order matters: what is measured, then shown, then kept, then left."""
+    stream = sys.stderr if progress is True else progress
+    found: list[Callback] = [Metrics(run / METRICS, task)]
+    if stream and _is_first():
+        found.append(Progress(stream, task))
+    found.append(FinalValidation())
+    if task.config.patience is not None:
+        patience = task.config.patience
+        found.append(EarlyStopping("validation_loss", patience=patience, check_finite=False))
+    return [*found, checkpoints, interrupt]
+
+
+def _logger(config: Config, run: Path) -> Any:
+    if not config.tensorboard:
+        return False
+    return TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False)
+
+
+def _result(task: Task, run: Path, step: int, stopped: int) -> Result:
     rows = read_rows(run / METRICS)
-    losses = [row["validation_loss"] for row in rows if row["validation_loss"]]
-    loss_curve(rows, run / CURVE)
+    last = [row for row in rows if row["validation_loss"]][-1:]
+    if _is_first():
+        loss_curve(rows, run / CURVE, task.shown)
     return Result(
+        task=task,
         run=run,
         step=step,
-        interrupted=interrupted,
+        signal=stopped,
         last=run / LAST,
         best=run / BEST if (run / BEST).exists() else None,
         metrics=run / METRICS,
         curve=run / CURVE,
-        validation=Score(float(losses[-1])) if losses else None,
+        validation={
+            name: float(row[f"validation_{name}"]) for row in last for name in task.measures
+        },
     )
 
 

@@ -1,0 +1,107 @@
+"""A recurrent stack from the name of its cell: a published one, or a class in a user's file."""
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from unrolled import cells, nn
+from unrolled.cells import Cell
+
+__all__ = ["CellNameError", "State", "find_cell", "make_stack", "published"]
+
+State = Tensor | tuple[Tensor, ...]
+"""What a layer carries: [L·D, N, width], a tuple of such where the cell has several states."""
+
+
+class CellNameError(ValueError):
+    """No cell can be had by a name; the message says what was wanted."""
+
+
+def published() -> dict[str, type[Cell]]:
+    """The cells of ``unrolled.cells`` by name."""
+    found = {name: getattr(cells, name) for name in cells.__all__}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
+    }
+
+
+def find_cell(name: str) -> type[Cell]:
+    """The class of a cell: published, in any case of letters, or ``path/to/file.py:MyCell``.
+
+    Raises:
+        CellNameError: there is none of that name, or the file cannot be run or lacks the class.
+    """
+    file, colon, own = name.rpartition(":")
+    if colon:
+        return _from_file(Path(file), own)
+    known = published()
+    folded = {key.casefold(): key for key in known}
+    key = folded.get(name.casefold())
+    if key is None:
+        near = difflib.get_close_matches(name.casefold(), folded, 1)
+        hint = f"; did you mean {folded[near[0]]}?" if near else ""
+        raise CellNameError(
+            f"cell: wanted one of {', '.join(known)}, or path/to/file.py:MyCell, got {name!r}{hint}"
+        )
+    return known[key]
+
+
+def make_stack(cell: str, input_size: int, hidden_size: int, **options: Any) -> nn.Recurrent:
+    """Layers of the cell of that name; ``options`` are those of :class:`unrolled.nn.Recurrent`.
+
+    Raises:
+        CellNameError: see ``find_cell``.
+        unrolled.cells.CellError: the cell contradicts itself.
+    """
+    found = find_cell(cell)
+    classic = {cells.RNN: nn.RNN, cells.LSTM: nn.LSTM, cells.GRU: nn.GRU}
+    if found in classic:
+        return classic[found](input_size, hidden_size, **options)
+    return nn.Recurrent(found, input_size, hidden_size, **options)
+
+
+def _from_file(path: Path, name: str) -> type[Cell]:
+    module = _run(path)
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Cell)):
+        kinds = [key for key, value in vars(module).items() if _is_own(value, module)]
+        raise CellNameError(
+            f"cell: wanted a subclass of unrolled.cells.Cell called {name!r} in {path}, "
+            f"which has {', '.join(kinds) or 'none'}"
+        )
+    return found
+
+
+def _is_own(value: Any, module: ModuleType) -> bool:
+    return (
+        isinstance(value, type) and issubclass(value, Cell) and value.__module__ == module.__name__
+    )
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a file, run once in a process, under a name that nothing else has."""
+    if not path.is_file():
+        raise CellNameError(f"cell: wanted a Python file before the colon, there is no {path}")
+    name = f"unrolled cell {path.resolve()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise CellNameError(f"cell: wanted a Python file ending in .py, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise CellNameError(
+            f"cell: {path} cannot be run ({type(error).__name__}: {error})"
+        ) from error
+    return module

@@ -1,0 +1,62 @@
+"""One vector of a whole sequence: its last state, or mean, maximum or attention over its steps."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.models.cells import State
+
+__all__ = ["Pooling", "PoolingName"]
+
+PoolingName = Literal["last", "mean", "max", "attention"]
+
+
+class Pooling(nn.Module):
+    """Outputs [T, N, width] to [N, width]; steps from a sequence's length on do not count.
+
+    - last: the state that each direction ends in.
+    - mean, max: over the steps, unit by unit.
+    - attention: Σ_t a_t y_t with a = softmax_t(v · tanh(W y_t + b)) (Lin et al. 2017, one hop).
+
+    Of a sequence without a step all are zero but the last, which is its initial state.
+
+    Raises:
+        ValueError: there is no pooling of that name.
+    """
+
+    def __init__(self, name: str, width: int, directions: int = 1) -> None:
+        super().__init__()
+        if name not in get_args(PoolingName):
+            wanted = ", ".join(get_args(PoolingName))
+            raise ValueError(f"pooling: wanted one of {wanted}, got {name!r}")
+        self.name = name
+        self.directions = directions
+        if name == "attention":
+            self.keys = nn.Linear(width, width)
+            self.query = nn.Linear(width, 1, bias=False)
+
+    def forward(self, outputs: Tensor, final: State, lengths: Tensor | None = None) -> Tensor:
+        """``final`` is the layer's final state, ``lengths`` [N] those of the sequences."""
+        if self.name == "last":
+            state = final if isinstance(final, Tensor) else final[0]
+            return torch.cat(list(state[-self.directions :]), -1)
+        T, N = outputs.shape[:2]
+        if lengths is None:
+            lengths = torch.full((N,), T, device=outputs.device)
+        inside = torch.arange(T, device=outputs.device)[:, None] < lengths.to(outputs.device)
+        return self._over(outputs, inside[..., None])
+
+    def _over(self, outputs: Tensor, inside: Tensor) -> Tensor:
+        """Over the steps inside [T, N, 1] of the sequences."""
+        some = inside.any(0)
+        if self.name == "mean":
+            return outputs.where(inside, 0.0).sum(0) / inside.sum(0).clamp(min=1)
+        if self.name == "max":
+            return outputs.masked_fill(~inside, -torch.inf).amax(0).where(some, 0.0)
+        scores = self.query(torch.tanh(self.keys(outputs))).masked_fill(~inside, -torch.inf)
+        weights = torch.softmax(scores.where(some, 0.0), 0)
+        return (weights * outputs.where(inside, 0.0)).sum(0)
+
+    def extra_repr(self) -> str:
+        return self.name

@@ -1,0 +1,114 @@
+"""What a task is to those who train, measure and use it. The loop is left to ``unrolled.train``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+__all__ = ["Batch", "Share", "Task"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of every batch: the items ``rank``, ``rank + of``, …"""
+
+    rank: int = 0
+    of: int = 1
+
+    @property
+    def items(self) -> slice:
+        return slice(self.rank, None, self.of)
+
+
+class Batch(Protocol):
+    """What a loss is computed from. A mean over the batch is a mean over ``total`` items, of which
+    this process has ``count``."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+
+class Task(ABC):
+    """Data, model, loss and measures of one configuration.
+
+    Batches are told by number, so that a run can go on at any step: number k is the same in every
+    process and run, of which each sees its ``Share``.
+    """
+
+    name: ClassVar[str]
+    """Of the command."""
+    unit: ClassVar[str]
+    """What is counted, in the plural."""
+    measures: ClassVar[tuple[str, ...]]
+    """The names in ``scores``: the loss, then those of a whole validation."""
+    of_loss: ClassVar[tuple[str, ...]] = ("loss",)
+    """Those of them that follow from the loss alone."""
+    shown: ClassVar[str] = "loss"
+    """The one that progress and curve show, one of ``of_loss``."""
+
+    config: Any
+    codec: Any
+    """What turns data into tensors and back (vocabularies, labels, scales). Its ``state()`` has
+    plain values and tensors, of which ``codec_of`` makes the same one."""
+    digest: str
+    """Of the data: a run goes on with what it began with."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, config: Any, codec: Any = None) -> "Task":
+        """Read the data of a configuration; through the codec of a trained model, if given.
+
+        Raises:
+            DataError: the data are missing or not usable; the message says what was wanted.
+        """
+
+    @classmethod
+    @abstractmethod
+    def codec_of(cls, state: dict[str, Any]) -> Any:
+        """The codec of that state."""
+
+    @classmethod
+    @abstractmethod
+    def make(cls, arguments: dict[str, Any]) -> nn.Module:
+        """The untrained model of these arguments."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Of the model that the configuration and the data ask for: plain values."""
+
+    @abstractmethod
+    def batch(self, step: int, share: Share) -> Any:
+        """The training batch of a step."""
+
+    @abstractmethod
+    def validation(self, share: Share) -> Iterator[Any]:
+        """The batches of a whole validation."""
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Any, carried: Any) -> tuple[Tensor, Any]:
+        """The sum of the loss over the batch's own items, and the state for the next batch."""
+
+    @abstractmethod
+    def tally(self, model: Any, batch: Any, carried: Any) -> tuple[dict[str, Tensor], Any]:
+        """What a validation adds up over its batches, and the state for the next batch."""
+
+    @abstractmethod
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """The measures, by name, from the sums of all tallies."""
+
+    def scores_of_loss(self, loss: float) -> dict[str, float]:
+        """The measures ``of_loss``."""
+        return {"loss": loss}
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """What simple methods reach on the validation's data: measures, by the method's name."""
+        return {}
+
+    def show(self, scores: dict[str, float]) -> str:
+        """The measures in a line."""
+        return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items())

@@ -1,0 +1,81 @@
+"""A run's folder: what is where, its configuration, and that one run at a time is in it."""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unrolled.config import CONFIGS, Config
+from unrolled.io import FileError, write
+
+__all__ = [
+    "BEST",
+    "CONFIG",
+    "CURVE",
+    "LAST",
+    "METRICS",
+    "BusyError",
+    "held",
+    "read_config",
+    "write_config",
+]
+
+CONFIG = "config.json"
+METRICS = "metrics.csv"
+CURVE = "curve.png"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+_LOCK = ".lock"
+
+
+class BusyError(OSError):
+    """Another process trains in the folder."""
+
+
+@contextmanager
+def held(run: Path, wanted: bool = True) -> Iterator[None]:
+    """Keep other processes from training in a folder; the lock ends with the process.
+
+    Raises:
+        BusyError: one does.
+    """
+    if not wanted:
+        yield
+        return
+    with open(run / _LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(
+                f"{run}: wanted a folder for one run, another process trains in it"
+            ) from None
+        try:
+            yield
+        finally:
+            (run / _LOCK).unlink(missing_ok=True)
+
+
+def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
+    """A run's task and configuration, from its `config.json`.
+
+    Raises:
+        unrolled.io.FileError: no such file, or not a configuration.
+    """
+    try:
+        values: dict[str, Any] = json.loads(Path(path).read_bytes())
+        name = values.pop("task")
+        listed = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        return name, CONFIGS[name](**(values | listed))
+    except OSError as error:
+        raise FileError(path, error.strerror or str(error)) from None
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise FileError(path, f"not the configuration of a run ({error})") from None
+
+
+def write_config(name: str, config: Config, path: Path) -> None:
+    values = {"task": name} | dataclasses.asdict(config)
+    write(path, (json.dumps(values, indent=2) + "\n").encode())
