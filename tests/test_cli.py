@@ -17,9 +17,10 @@ import torch
 from unrolled import __version__
 from unrolled.cli import demo
 from unrolled.cli.app import run
+from unrolled.config import LanguageModelConfig
 from unrolled.models import load_tree
 from unrolled.tasks import read_text
-from unrolled.train import LanguageModelConfig, fit
+from unrolled.train import fit
 from unrolled.train.callbacks import read_rows
 
 SMALL = [
@@ -97,7 +98,8 @@ FAULTS: list[tuple[list[str], str]] = [
     (["train", "lm", "--steps", "many"], "'--steps': .* valid integer.*, got 'many'"),
     (["train", "lm", "--clip=big"], "'--clip': .* valid number.*, got 'big'"),
     (["train", "lm", "--steps", "0"], "--steps: wanted at least 1, got 0"),
-    (["train", "lm", "--cell", "gru"], "--cell: wanted one of GRU, LSTM, RNN, got 'gru'"),
+    (["train", "lm", "--cell", "grru"], "--cell: wanted one of .* got 'grru'; did you mean GRU?"),
+    (["train", "lm", "--cell", "no.py:Mine"], "--cell: wanted a Python file .* no.py"),
     (["train", "lm", "--input", "bag"], "--input: wanted one of embedding, one-hot, got 'bag'"),
     (["train", "lm", "--validation-fraction", "1"], "--validation-fraction: wanted .* got 1.0"),
     (["train", "lm", "absent"], "absent: wanted a file or a folder"),

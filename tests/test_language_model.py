@@ -11,9 +11,9 @@ from torch import nn
 
 from unrolled.io import FileError
 from unrolled.models import LanguageModel, OneHot, load_tree, save_tree
-from unrolled.models.language import CellName, InputName
 from unrolled.tasks import (
     Score,
+    Share,
     TextError,
     Vocabulary,
     Windows,
@@ -31,8 +31,9 @@ from unrolled.tasks import (
 V = 11
 
 
-def small(cell: CellName = "GRU", input: InputName = "embedding", layers: int = 1) -> LanguageModel:
-    return LanguageModel(V, 8, cell, layers, input, embedding_size=5).eval()
+def small(cell: str = "GRU", input: str = "embedding", layers: int = 1) -> LanguageModel:
+    sizes = {"hidden_size": 8, "num_layers": layers, "embedding_size": 5}
+    return LanguageModel(V, cell=cell, input=input, **sizes).eval()
 
 
 # One-hot and embedding
@@ -53,7 +54,7 @@ def test_one_hot_is_ones_in_the_right_places() -> None:
 
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
-def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: CellName) -> None:
+def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: str) -> None:
     embedded, direct = small(cell), small(cell, "one-hot")
     state = {k: v for k, v in embedded.state_dict().items() if not k.startswith("encoder")}
     # W_ih (E i) = (W_ih Eᵀ) one-hot(i)
@@ -67,8 +68,12 @@ def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: CellNam
     ("arguments", "said"),
     [
         ({"hidden_size": 0}, "hidden_size: wanted at least 1, got 0"),
-        ({"cell": "gru"}, "cell: wanted one of GRU, LSTM, RNN, got 'gru'"),
-        ({"input": "one_hot"}, "input: wanted one of embedding, one-hot, got 'one_hot'"),
+        ({"cell": "grru"}, "cell: wanted one of .* got 'grru'; did you mean GRU?"),
+        ({"input": "one_hot"}, "input: wanted one of embedding, one-hot, numbers, got 'one_hot'"),
+        ({"input": "numbers"}, "input: wanted embedding or one-hot, got 'numbers'"),
+        ({"bidirectional": True}, "bidirectional: wanted none in a language model, got True"),
+        ({"pooling": "mean"}, "pooling: wanted none in a language model, got 'mean'"),
+        ({"initial": "random"}, "initial: wanted one of zero, learned, got 'random'"),
         ({"dropout": 1.0}, r"dropout: wanted a probability in \[0, 1\), got 1.0"),
     ],
 )
@@ -129,15 +134,17 @@ def test_a_partial_window_takes_the_rest() -> None:
     assert [w.inputs.shape[0] for w in Windows(torch.arange(15), 2, 4)] == [4]
 
 
-def test_windows_go_on_for_ever_from_anywhere() -> None:
-    windows = Windows(torch.arange(13), streams=2, length=2)
-    stream = windows.endless(start=4)
-    assert [int(next(stream).inputs[0, 0]) for _ in range(4)] == [2, 4, 0, 2]
-    assert next(windows.endless(3)).first
+def test_shares_of_a_window_are_its_streams() -> None:
+    window = Windows(torch.arange(31), streams=5, length=3)[1]
+    parts = [window.share(Share(rank, 2)) for rank in range(2)]
+    assert torch.equal(parts[0].inputs, window.inputs[:, [0, 2, 4]])
+    assert torch.equal(parts[1].targets, window.targets[:, [1, 3]])
+    assert [(part.count, part.total) for part in parts] == [(9, 15), (6, 15)]
+    assert (window.count, window.total) == (15, 15)
 
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
-def test_windows_with_carried_state_equal_one_long_sequence(cell: CellName) -> None:
+def test_windows_with_carried_state_equal_one_long_sequence(cell: str) -> None:
     model = small(cell, layers=2)
     windows = Windows(torch.randint(V, (61,)), streams=3, length=7, partial=True)
     whole, _ = model(torch.cat([w.inputs for w in windows]))
@@ -214,7 +221,7 @@ def test_ties_keep_exactly_k() -> None:
 
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
-def test_greedy_generation_is_the_argmax_of_the_whole_sequence(cell: CellName) -> None:
+def test_greedy_generation_is_the_argmax_of_the_whole_sequence(cell: str) -> None:
     model, prefix = small(cell, layers=2), torch.randint(V, (4,))
     written = generate(model, prefix, 12, temperature=0.0)
     logits, _ = model(torch.cat([prefix, written]).unsqueeze(1))
@@ -331,7 +338,8 @@ def test_a_model_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
     model = small("LSTM", "one-hot", layers=2)
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
     vocabulary = Vocabulary("abcdefghijk")
-    tree = {"model": model.arguments, "vocabulary": vocabulary.state(), "state_dict": weights}
+    parts = {"model": model.arguments, "codec": vocabulary.state(), "state_dict": weights}
+    tree = {"task": "lm", **parts}
     save_tree(tmp_path / "m", tree)
     loaded, known = load_language_model(tmp_path / "m")
     tokens = torch.randint(V, (5, 2))
@@ -340,13 +348,22 @@ def test_a_model_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
     assert not loaded.training
 
 
-@pytest.mark.parametrize("missing", ["model", "vocabulary", "state_dict"])
-def test_a_file_without_a_model_is_told(tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("model", "holds no model of lm"),
+        ("codec", "holds no model of lm"),
+        ("state_dict", "holds no model of lm"),
+        ("task", "not a checkpoint"),
+    ],
+)
+def test_a_file_without_a_model_is_told(tmp_path: Path, missing: str, said: str) -> None:
     model = small()
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tree = {"model": model.arguments, "vocabulary": Vocabulary().state(), "state_dict": weights}
+    parts = {"model": model.arguments, "codec": Vocabulary().state(), "state_dict": weights}
+    tree = {"task": "lm", **parts}
     del tree[missing]
     save_tree(tmp_path / "m", tree)
-    with pytest.raises(FileError, match="m: holds no language model"):
+    with pytest.raises(FileError, match=f"m: .*{said}"):
         load_language_model(tmp_path / "m")
     assert missing not in load_tree(tmp_path / "m")

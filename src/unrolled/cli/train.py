@@ -1,6 +1,5 @@
 """`unrolled train TASK`: one command a task, whose options are its configuration's."""
 
-import dataclasses
 import os
 import signal
 import sys
@@ -81,12 +80,12 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
 
     run: Path = values["resume"]
     with told_as_option(), told(FileError, TextError, Diverged, OSError):
-        task, config = read_config(run / CONFIG)
-        if task != name:
-            raise UserError(f"--resume: {run} is of the task {task}: unrolled train {task}")
         steps = values["steps"] if "steps" in said else None
         if steps is not None:
-            dataclasses.replace(config, steps=steps)
+            CONFIGS[name](steps=steps)
+        task, _ = read_config(run / CONFIG)
+        if task != name:
+            raise UserError(f"--resume: {run} is of the task {task}: unrolled train {task}")
         result = resume(run, steps=steps)
     _report(result)
 
