@@ -6,6 +6,7 @@ from unrolled.models.language import LanguageModel
 from unrolled.models.pooling import Pooling
 from unrolled.models.sequence import OneHot, SequenceModel
 from unrolled.models.start import LearnedStart, StartFromFeatures
+from unrolled.models.tagger import Tagger
 from unrolled.models.translation import DotAttention, EncoderDecoder, Memory
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SequenceModel",
     "StartFromFeatures",
     "State",
+    "Tagger",
     "find_cell",
     "load_tree",
     "make_stack",

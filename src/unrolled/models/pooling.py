@@ -58,5 +58,25 @@ class Pooling(nn.Module):
         weights = torch.softmax(scores.where(some, 0.0), 0)
         return (weights * outputs.where(inside, 0.0)).sum(0)
 
+    def running(self, outputs: Tensor) -> Tensor:
+        """Of one direction, what pooling gives after each step: [T, N, width], of the steps so far.
+
+        Raises:
+            ValueError: the second direction begins at the end, which is not there yet.
+        """
+        if self.directions > 1:
+            raise ValueError("pooling: wanted one direction, got two: the second begins at the end")
+        if self.name == "last":
+            return outputs
+        if self.name == "max":
+            return outputs.cummax(0).values
+        if self.name == "mean":
+            steps = torch.arange(1, len(outputs) + 1, device=outputs.device)
+            return outputs.cumsum(0) / steps[:, None, None]
+        scores = self.query(torch.tanh(self.keys(outputs)))
+        # A softmax is the same whatever is taken off all scores.
+        weights = (scores - scores.amax(0)).exp()
+        return (weights * outputs).cumsum(0) / weights.cumsum(0)
+
     def extra_repr(self) -> str:
         return self.name

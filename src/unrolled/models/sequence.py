@@ -129,13 +129,29 @@ class SequenceModel(nn.Module):
         Splitting a sequence and carrying the state changes nothing. ``lengths`` `[N]` says where
         the sequences end; what lies behind never matters.
         """
-        if state is None and self.start is not None:
-            state = self.start(input.shape[1])
-        hidden = self.dropout(self.encoder(input))
-        hidden, state = self.recurrent(hidden, state, lengths=lengths)
+        hidden, state = self._hidden(input, state, lengths)
         if self.pooling is not None:
             hidden = self.pooling(hidden, state, lengths)
         return self.head(self.dropout(hidden)), state
+
+    def after_each(self, input: Tensor, state: State | None = None) -> Tensor:
+        """What the head would say if the sequence ended at each step: `[T, N, outputs]`.
+
+        Raises:
+            ValueError: the model reads in both directions.
+        """
+        hidden, _ = self._hidden(input, state, None)
+        if self.pooling is not None:
+            hidden = self.pooling.running(hidden)
+        return self.head(self.dropout(hidden))
+
+    def _hidden(
+        self, input: Tensor, state: State | None, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        if state is None and self.start is not None:
+            state = self.start(input.shape[1])
+        hidden, state = self.recurrent(self.dropout(self.encoder(input)), state, lengths=lengths)
+        return hidden, state
 
 
 def check_sizes(sizes: dict[str, int], dropout: float) -> None:
