@@ -8,13 +8,15 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from unrolled.tasks.reading import DataError
+
 __all__ = ["TextError", "read_text", "standard_library"]
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _PROBE = 8192
 
 
-class TextError(ValueError):
+class TextError(DataError):
     """The text cannot be read or is not usable; the message says what was wanted and what came."""
 
 

@@ -1,0 +1,201 @@
+"""Tables from files: the values that were written, and every fault with its file and line."""
+
+import csv
+import datetime
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unrolled.tasks.reading import DataError
+from unrolled.tasks.tables import Table, read_table
+from unrolled.tasks.text import TextError
+
+
+def table_of(folder: Path, text: str | bytes, name: str = "t.csv") -> Table:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_table(path)
+
+
+def test_columns_come_as_text_and_as_numbers(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "word, size\nnaïve,1\n\n猫,-2.5e3\n")
+    assert table.columns == ("word", "size")
+    assert (table.rows, len(table)) == (2, 2)
+    assert table.text("word") == ["naïve", "猫"]
+    assert table.text("size") == ["1", "-2.5e3"]
+    numbers = table.numbers("size")
+    assert numbers.dtype == torch.float64
+    assert numbers.tolist() == [1.0, -2500.0]
+    assert "word" in table
+    assert "wort" not in table
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "x,y z\n1,2\n"),
+        ("a.csv", "x;y z\n1;2\n"),
+        ("a.csv", "x\ty z\n1\t2\n"),
+        ("a.txt", "x;y z\r\n1;2\r\n"),
+        ("a.TSV", "x\ty z\n1\t2\n"),
+        ("a.tsv", "\ufeffx\ty z\n1\t2"),
+    ],
+)
+def test_the_delimiter_is_found(tmp_path: Path, name: str, text: str) -> None:
+    table = table_of(tmp_path, text, name)
+    assert [table.text(column) for column in ("x", "y z")] == [["1"], ["2"]]
+
+
+def test_the_suffix_and_the_argument_decide_before_the_header(tmp_path: Path) -> None:
+    assert table_of(tmp_path, "a,b\tc\n1,2\t3\n", "t.tsv").columns == ("a,b", "c")
+    (tmp_path / "t.csv").write_text("a|b,c,d\n1|2\n")
+    assert read_table(tmp_path / "t.csv", delimiter="|").text("b,c,d") == ["2"]
+    assert table_of(tmp_path, "only\n1;2\n").text("only") == ["1;2"]
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6))
+def test_what_the_csv_module_writes_is_read(rows: list[tuple[str, str]]) -> None:
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("left", "right"), *rows])
+        table = read_table(path)
+    assert table.text("left") == [left for left, _ in rows]
+    assert table.text("right") == [right for _, right in rows]
+
+
+def test_a_place_is_the_line_on_which_the_row_begins(tmp_path: Path) -> None:
+    table = table_of(tmp_path, 'a,b\n"two\nlines",1\n\nx,2\n')
+    assert table.text("a") == ["two\nlines", "x"]
+    assert table.place(0) == f"{tmp_path}/t.csv, line 2"
+    assert table.place(1) == f"{tmp_path}/t.csv, line 5"
+    assert Table("made", {"a": [1]}).place(0) == "made, row 1"
+
+
+def test_a_long_document_is_a_field(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    assert table_of(tmp_path, f"text,label\n{'x' * 200_000},a\n").text("text") == ["x" * 200_000]
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("cell", ["", "  ", "NA", "n/a", "nan", "NULL", "None"])
+def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
+    table = table_of(tmp_path, f"a,b\n1,1\n{cell},2\n")
+    numbers = table.numbers("a", missing="nan").tolist()
+    assert numbers[0] == 1.0
+    assert math.isnan(numbers[1])
+    with pytest.raises(DataError, match=r"t\.csv, line 3, column 'a': wanted a number, got '"):
+        table.numbers("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "t.csv: wanted a line with the names of the columns, got an empty file"),
+        (" \n\n", "got an empty file"),
+        ("a,b\n", "t.csv: wanted rows below the names of the columns, got none"),
+        ("a,b\n1,2\n3\n", r"line 3: wanted 2 fields as in the header, got 1; quote a field"),
+        ('a,b\n"x\ny",2\n1,2,3\n', r"line 4: wanted 2 fields as in the header, got 3"),
+        ("a;b\n1;2;3\n", r"line 2: .* quote a field that holds ';'"),
+        ("\na,b,a\n1,2,3\n", "line 2: wanted each column name once, got 'a' more than once"),
+        ("a,,b\n1,2,3\n", "line 1: wanted a name for every column, got none for column 2"),
+        (b"a,b\n1,2\ncaf\xe9,3\n", "line 3: wanted UTF-8, got the byte 0xe9; save the file"),
+        (b"\xef\xbb\xbfa,b\n\xff,2\n", "line 2: wanted UTF-8, got the byte 0xff"),
+        ('a,b\n1,2\n"open,3\n', "line 3: wanted fields quoted"),
+    ],
+)
+def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        table_of(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path}/t.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("abc", "line 2, column 'x': wanted a number, got 'abc'$"),
+        ("1_000", "wanted a number, got '1_000'"),
+        ('"3,14"', "got '3,14'; write a point, not a comma, before decimals"),
+        ("1e999", "wanted a finite number, got '1e999'"),
+        ("-inf", "wanted a finite number, got '-inf'"),
+    ],
+)
+def test_a_cell_that_is_no_number_is_told(tmp_path: Path, cell: str, said: str) -> None:
+    table = table_of(tmp_path, f"x,y\n{cell},1\n")
+    for missing in ("refuse", "nan"):
+        with pytest.raises(DataError, match=said):
+            table.numbers("x", missing=missing)  # type: ignore[arg-type]
+
+
+def test_an_unknown_column_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "text,label\na,b\n")
+    known = r"wanted one of the columns 'text', 'label', got 'lable'; did you mean 'label'\?"
+    with pytest.raises(DataError, match=known):
+        table.text("lable")
+    with pytest.raises(DataError, match=r"got 'zzz'$"):
+        table.numbers("zzz")
+
+
+def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.csv: cannot be read \(No such file"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_table(tmp_path)
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(DataError, match="made: wanted columns of equal length"):
+        Table("made", {"a": [1], "b": [1, 2]})
+    with pytest.raises(ValueError, match="missing: wanted 'refuse' or 'nan', got 'drop'"):
+        Table("made", {"a": [1]}).numbers("a", missing="drop")  # type: ignore[arg-type]
+    assert issubclass(TextError, DataError)
+
+
+# Parquet
+
+
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pa.table(columns), path)
+    return path
+
+
+def test_parquet_holds_what_was_written(tmp_path: Path) -> None:
+    day = datetime.date(1984, 3, 3)
+    columns = {"text": ["a", None], "n": [3, None], "x": [0.5, -1.0], "day": [day, day]}
+    table = read_table(write_parquet(tmp_path / "t.parquet", columns))
+    assert table.columns == ("text", "n", "x", "day")
+    assert table.text("text") == ["a", ""]
+    assert table.text("n") == ["3", ""]
+    assert table.text("day") == ["1984-03-03"] * 2
+    assert table.numbers("x").tolist() == [0.5, -1.0]
+    assert table.numbers("n", missing="nan")[0] == 3.0
+    assert table.numbers("n", missing="nan")[1].isnan()
+    with pytest.raises(DataError, match=r"t\.parquet, row 2, column 'n': wanted a number"):
+        table.numbers("n")
+    with pytest.raises(DataError, match="row 1, column 'day': wanted a number, got '1984-03-03'"):
+        table.numbers("day")
+
+
+def test_damaged_parquet_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.parquet: wanted rows"):
+        read_table(write_parquet(tmp_path / "t.parquet", {"a": []}))
+    (tmp_path / "bad.pq").write_bytes(b"PAR1 and no more")
+    for name in ("bad.pq", "absent.parquet"):
+        with pytest.raises(DataError, match=f"{name}: wanted a Parquet file") as caught:
+            read_table(tmp_path / name)
+        assert "\n" not in str(caught.value)
