@@ -1,0 +1,263 @@
+"""Labelled tokens: files read and written, entities in malformed labels, scores by hand."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unrolled.tasks.conll import (
+    EntityScore,
+    Sentence,
+    Span,
+    entity_scores,
+    has_entities,
+    labels_of,
+    read_conll,
+    spans,
+    write_conll,
+)
+from unrolled.tasks.reading import DataError
+
+# Files
+
+
+def file_of(folder: Path, text: str) -> Path:
+    path = folder / "x.conll"
+    path.write_bytes(text.encode())
+    return path
+
+
+CONLL_2003 = """-DOCSTART- -X- -X- O
+
+U.N. NNP I-NP I-ORG
+official NN I-NP O
+
+-DOCSTART- -X- -X- O
+Ekeus NNP I-NP I-PER
+# SYM I-NP O
+"""
+
+
+def test_sentences_come_with_their_labels_and_lines(tmp_path: Path) -> None:
+    sentences = read_conll(file_of(tmp_path, CONLL_2003))
+    assert sentences == [
+        (("U.N.", "official"), ("I-ORG", "O"), (3, 4)),
+        (("Ekeus", "#"), ("I-PER", "O"), (7, 8)),
+    ]
+
+
+def test_the_columns_are_chosen(tmp_path: Path) -> None:
+    path = file_of(tmp_path, CONLL_2003)
+    assert [s.labels for s in read_conll(path, label=1)] == [("NNP", "NN"), ("NNP", "SYM")]
+    assert read_conll(path, label=0, token=1)[0][:2] == (("NNP", "NN"), ("U.N.", "official"))
+    unlabelled = read_conll(path, label=None)
+    assert [s.labels for s in unlabelled] == [(), ()]
+    assert unlabelled[1].tokens == ("Ekeus", "#")
+    assert read_conll(file_of(tmp_path, "just\ntokens\n"), label=None)[0].tokens == (
+        "just",
+        "tokens",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("a O\nb O", [("a", "b")]),
+        ("\n\r\na O\r\n \t\r\n\r\nb O\r\n\r\n", [("a",), ("b",)]),
+        ("a \t O\nb\tO\n", [("a", "b")]),
+        ("New York\tO\n", [("New York",)]),
+        ("a   O\nb\u00a0c O\n\u2028 O\n", [("a", "b\u00a0c", "\u2028")]),
+        # Comments: only before a sentence, and only "# …" or "#" alone.
+        ("# id 1\n#\n# text = a b\na O\n# O\n#tag O\n", [("a", "#", "#tag")]),
+        ("#tag O\n", [("#tag",)]),
+        ("#\tO\nx\tO\n", [("#", "x")]),
+        ("\ufeffa O\n", [("a",)]),
+    ],
+)
+def test_lines_as_they_come(tmp_path: Path, text: str, tokens: list[tuple[str, ...]]) -> None:
+    assert [s.tokens for s in read_conll(file_of(tmp_path, text))] == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [
+        ("", {}, r"x\.conll: wanted a token and its label on each line, found no sentence"),
+        ("# c\n\n-DOCSTART- O\n", {}, "found no sentence"),
+        ("\na\nb\n", {}, "line 2: wanted a token and its label, got 1 column and column 0 for"),
+        ("a O\nb\n", {}, "line 2: wanted 2 columns as on line 1, got 1; put a blank line"),
+        ("a b O\n\nb O\n", {}, "line 3: wanted 3 columns as on line 1, got 2"),
+        ("a O\n", {"label": 3}, r"line 1: wanted column 3 for the labels \(the first is 0\), got"),
+        ("a O\n", {"token": -3}, "line 1: wanted column -3 for the tokens"),
+        ("a\tO\nb\t\n", {}, "line 2: wanted a label in column -1, got nothing"),
+        ("a\tO\n \tO\n", {}, "line 2: wanted a token in column 0, got nothing"),
+    ],
+)
+def test_a_damaged_file_is_told(tmp_path: Path, text: str, arguments: dict, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_conll(file_of(tmp_path, text), **arguments)
+
+
+def test_bytes_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"a O\ncaf\xe9 O\n")
+    with pytest.raises(DataError, match="x, line 2: wanted UTF-8, got the byte 0xe9"):
+        read_conll(tmp_path / "x")
+    with pytest.raises(DataError, match="absent: cannot be read"):
+        read_conll(tmp_path / "absent")
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    sentences = [Sentence(("#", "b\u00a0c"), ("B-X", "I-X")), Sentence((" x",), ("O",))]
+    predicted = [["O", "B-X"], ["O"]]
+    path = tmp_path / "out"
+    write_conll(path, sentences, predicted)
+    assert path.read_text("utf-8") == "#\tB-X\tO\nb\u00a0c\tI-X\tB-X\n\n x\tO\tO\n"
+    assert [list(s.labels) for s in read_conll(path)] == predicted
+    assert [s.labels for s in read_conll(path, label=1)] == [s.labels for s in sentences]
+    write_conll(path, sentences)
+    assert path.read_text("utf-8") == "#\tB-X\nb\u00a0c\tI-X\n\n x\tO\n"
+    write_conll(path, [Sentence(("a",), ())], [["O"]])
+    assert path.read_text("utf-8") == "a\tO\n"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "predicted", "said"),
+    [
+        (Sentence(("a",), ("O",)), [["O", "O"]], "wanted 1 labels for sentence 1, got 2"),
+        (Sentence(("a",), ("O",)), [[]], "wanted 1 labels for sentence 1, got 0"),
+        (Sentence(("a",), ("O",)), [], "wanted labels of 1 sentences, got 0"),
+        (Sentence(("a\t",), ("O",)), [["O"]], r"got 'a\\t' in sentence 1"),
+        (Sentence(("",), ("O",)), [["O"]], "got '' in sentence 1"),
+        (Sentence(("a",), ("O\n",)), [["O"]], "without tabs and line ends"),
+    ],
+)
+def test_what_cannot_be_written_is_told(
+    tmp_path: Path, sentence: Sentence, predicted: list[list[str]], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        write_conll(tmp_path / "out", [sentence], predicted)
+    assert not (tmp_path / "out").exists()
+
+
+# Entities
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ("", []),
+        ("O O", []),
+        # Well formed: IOB1, IOB2, BILOU, BIOES.
+        ("I-A I-A O I-B", [("A", 0, 2), ("B", 3, 4)]),
+        ("I-A B-A I-A", [("A", 0, 1), ("A", 1, 3)]),
+        ("B-A I-A B-A O", [("A", 0, 2), ("A", 2, 3)]),
+        ("B-A I-A L-A U-A O U-B", [("A", 0, 3), ("A", 3, 4), ("B", 5, 6)]),
+        ("B-A E-A S-A S-A", [("A", 0, 2), ("A", 2, 3), ("A", 3, 4)]),
+        # I without B, at the beginning and after O.
+        ("I-A", [("A", 0, 1)]),
+        ("O I-A I-A", [("A", 1, 3)]),
+        # The type changes: after B, after I, before L.
+        ("B-A I-B", [("A", 0, 1), ("B", 1, 2)]),
+        ("B-A I-A I-B I-A", [("A", 0, 2), ("B", 2, 3), ("A", 3, 4)]),
+        ("B-A L-B", [("A", 0, 1), ("B", 1, 2)]),
+        # B, I without an end before O, B, U, and at the end of the sentence.
+        ("B-A O", [("A", 0, 1)]),
+        ("B-A U-A", [("A", 0, 1), ("A", 1, 2)]),
+        ("B-A I-A B-A", [("A", 0, 2), ("A", 2, 3)]),
+        # L, E without a beginning; after an end; I after an end.
+        ("L-A", [("A", 0, 1)]),
+        ("O E-A", [("A", 1, 2)]),
+        ("L-A L-A", [("A", 0, 1), ("A", 1, 2)]),
+        ("B-A L-A I-A", [("A", 0, 2), ("A", 2, 3)]),
+        ("U-A I-A L-A", [("A", 0, 1), ("A", 1, 3)]),
+        # A type may hold a hyphen.
+        ("B-A-1 I-A-1 I-A-2", [("A-1", 0, 2), ("A-2", 2, 3)]),
+    ],
+)
+def test_entities_in_labels(labels: str, wanted: list[tuple[str, int, int]]) -> None:
+    assert spans(labels.split()) == wanted
+
+
+@pytest.mark.parametrize("label", ["NN", "B", "B-", "X-PER", "o", "", "OO"])
+def test_other_labels_mark_no_entities(label: str) -> None:
+    with pytest.raises(DataError, match=f"got '{label}'"):
+        spans(["O", label])
+    assert not has_entities(["B-X", label])
+
+
+def test_labels_that_mark_entities_are_known() -> None:
+    assert has_entities(["O", "B-X", "I-X", "L-X", "U-X", "E-X", "S-X"])
+    assert not has_entities(["O"])
+    assert not has_entities([])
+
+
+@st.composite
+def sentences(draw: st.DrawFn) -> tuple[list[Span], int]:
+    found, position = [], 0
+    for _ in range(draw(st.integers(0, 5))):
+        start = position + draw(st.integers(0, 2))
+        position = start + draw(st.integers(1, 3))
+        found.append(Span(draw(st.sampled_from("AB")), start, position))
+    return found, position + draw(st.integers(0, 2))
+
+
+@given(sentences())
+def test_every_scheme_says_the_same(sentence: tuple[list[Span], int]) -> None:
+    entities, length = sentence
+    for scheme in ("IOB1", "IOB2", "BILOU"):
+        labels = labels_of(entities, length, scheme)
+        assert len(labels) == length
+        assert spans(labels) == entities
+
+
+def test_schemes_by_hand() -> None:
+    entities = [Span("A", 0, 2), Span("A", 2, 3), Span("B", 3, 6)]
+    iob1, iob2, bilou = (labels_of(entities, 7, s) for s in ("IOB1", "IOB2", "BILOU"))
+    assert iob1 == ["I-A", "I-A", "B-A", "I-B", "I-B", "I-B", "O"]
+    assert iob2 == ["B-A", "I-A", "B-A", "B-B", "I-B", "I-B", "O"]
+    assert bilou == ["B-A", "L-A", "U-A", "B-B", "I-B", "L-B", "O"]
+    with pytest.raises(ValueError, match="entities: wanted disjoint spans within 3 tokens"):
+        labels_of([Span("A", 0, 2), Span("B", 1, 3)], 3)
+    with pytest.raises(ValueError, match="within 2 tokens"):
+        labels_of([Span("A", 1, 3)], 2)
+    with pytest.raises(ValueError, match="scheme: wanted one of IOB1, IOB2, BILOU, got 'IO'"):
+        labels_of([], 2, "IO")  # type: ignore[arg-type]
+
+
+def test_scores_by_hand() -> None:
+    wanted = ["B-PER I-PER O B-LOC", "B-PER B-PER O O", "O B-ORG I-ORG"]
+    predicted = ["B-PER I-PER O B-ORG", "B-PER I-PER O B-LOC", "O B-ORG O"]
+    # In the data: PER 0-2, LOC 3-4; PER 0-1, PER 1-2; ORG 1-3.
+    # Found: PER 0-2 (right), ORG 3-4; PER 0-2, LOC 3-4; ORG 1-2.
+    scores = entity_scores([s.split() for s in wanted], [s.split() for s in predicted])
+    assert scores.micro == EntityScore(wanted=5, found=5, right=1)
+    assert scores.by_type == {
+        "LOC": EntityScore(1, 1, 0),
+        "ORG": EntityScore(1, 2, 0),
+        "PER": EntityScore(3, 2, 1),
+    }
+    person = scores.by_type["PER"]
+    assert (person.precision, person.recall) == (1 / 2, 1 / 3)
+    assert person.f1 == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+    assert scores.micro.f1 == pytest.approx(0.2)
+    assert "PER  precision  50.00%  recall  33.33%  F1  40.00%  (3 in the" in str(scores)
+
+
+def test_no_entities_are_no_division_by_zero() -> None:
+    scores = entity_scores([["O"]], [["O"]])
+    assert (scores.micro.precision, scores.micro.recall, scores.micro.f1) == (0.0, 0.0, 0.0)
+    assert scores.by_type == {}
+    only = entity_scores([["B-X"]], [["O"]]).micro
+    assert (only.wanted, only.found, only.f1) == (1, 0, 0.0)
+
+
+def test_an_entity_does_not_cross_sentences() -> None:
+    split = entity_scores([["B-X"], ["I-X"]], [["B-X"], ["B-X"]])
+    assert split.micro == EntityScore(2, 2, 2)
+
+
+def test_unequal_sentences_are_told() -> None:
+    with pytest.raises(ValueError, match="predicted: wanted 2 labels as in wanted, got 1"):
+        entity_scores([["O", "O"]], [["O"]])
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        entity_scores([["O"]], [])
