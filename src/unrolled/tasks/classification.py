@@ -1,0 +1,329 @@
+"""Classification: a label for each text, or for each numeric sequence."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from unrolled.models import SequenceModel
+from unrolled.tasks.baselines import majority_class
+from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.metrics import accuracy, confusion_matrix, macro_f1
+from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.tables import Table, read_table
+from unrolled.tasks.task import Share, Task
+from unrolled.tasks.words import Words
+
+__all__ = ["Classes", "Classification", "Labelled", "Sequences"]
+
+_TABLES = (".csv", ".tsv", ".parquet")
+
+
+class Labelled(NamedTuple):
+    """Inputs `[T, N]` (characters) or `[T, N, F]` (numbers), lengths `[N]`, labels `[N]`."""
+
+    inputs: Tensor
+    lengths: Tensor
+    labels: Tensor
+    total: int
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+        """Sequences of this share."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Texts, or numeric sequences `[T, F]`, with the label of each; and which are held out."""
+
+    inputs: Sequence[Any]
+    labels: Sequence[str]
+    held_out: Sequence[bool]
+    places: Sequence[str] = ()
+
+    @property
+    def of_text(self) -> bool:
+        return isinstance(self.inputs[0], str)
+
+    def place(self, n: int) -> str:
+        """Where a sequence is from, for messages."""
+        return self.places[n] if self.places else f"sequence {n + 1}"
+
+
+class Classes:
+    """Characters (or the scale of numbers) and labels, as numbers.
+
+    Args:
+        characters: of texts; None: the sequences are numeric.
+        labels: of the classes.
+        mean, deviation: `[F]` of numeric sequences.
+        max_length: of texts; what is longer is cut.
+    """
+
+    def __init__(
+        self,
+        characters: Words | None,
+        labels: Words,
+        mean: Tensor | None = None,
+        deviation: Tensor | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        self.characters = characters
+        self.labels = labels
+        self.mean = mean
+        self.deviation = deviation
+        self.max_length = max_length
+
+    @classmethod
+    def of(cls, sequences: Sequences, config: Any) -> "Classes":
+        """Those of the sequences that are not held out."""
+        kept = [n for n, out in enumerate(sequences.held_out) if not out]
+        labels = Words.of([[label] for label in sorted(set(sequences.labels))])
+        if sequences.of_text:
+            texts = [sequences.inputs[n][: config.max_length] for n in kept]
+            characters = Words.of(texts, min_count=config.min_count, padding=True, unknown=True)
+            return cls(characters, labels, max_length=config.max_length)
+        steps = torch.cat([sequences.inputs[n] for n in kept]).double()
+        deviation = steps.std(0, correction=0)
+        return cls(None, labels, steps.mean(0), deviation.where(deviation > 0, 1.0))
+
+    def encode(self, sequence: Any) -> Tensor:
+        """A text as characters' numbers `[T]`, or numbers `[T, F]` in standard units."""
+        if self.characters is not None:
+            if not isinstance(sequence, str):
+                raise DataError("input: wanted a text, the model reads characters; got numbers")
+            return self.characters.encode(list(sequence[: self.max_length]))
+        if isinstance(sequence, str):
+            raise DataError("input: wanted numbers, which the model reads; got a text")
+        assert self.mean is not None
+        assert self.deviation is not None
+        if sequence.shape[1:] != self.mean.shape:
+            width = len(self.mean)
+            raise DataError(f"input: wanted {width} numbers a step, got {sequence.shape[-1]}")
+        return ((sequence.double() - self.mean) / self.deviation).float()
+
+    def batch(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Encoded and padded, and the lengths."""
+        return pad([self.encode(sequence) for sequence in sequences], 0)
+
+    def state(self) -> dict[str, Any]:
+        characters = None if self.characters is None else self.characters.state()
+        return {
+            "characters": characters,
+            "labels": self.labels.state(),
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "max_length": self.max_length,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Classes":
+        found = state["characters"]
+        characters = None if found is None else Words.from_state(found)
+        labels = Words.from_state(state["labels"])
+        return cls(characters, labels, state["mean"], state["deviation"], state["max_length"])
+
+
+class Classification(Task):
+    """Cross-entropy of the label, from the pooled outputs of the recurrent layers."""
+
+    name = "classify"
+    unit = "sequences"
+    measures = ("loss", "accuracy", "macro_f1")
+
+    def __init__(self, config: Any, data: Sequences, codec: Classes | None = None) -> None:
+        self.config = config
+        self.codec = codec or Classes.of(data, config)
+        self.digest = _digest(data)
+        self.data = data
+        kept = [n for n, out in enumerate(data.held_out) if not out]
+        self.kept = kept
+        self.out = [n for n, out in enumerate(data.held_out) if out]
+        if not kept or not self.out:
+            raise DataError(
+                f"data: wanted sequences for training and for validation, got {len(kept)} and "
+                f"{len(self.out)}"
+            )
+        self.targets = torch.cat(
+            [self.codec.labels.encode([label], data.place(n)) for n, label in enumerate(data.labels)]
+        )
+        self.encoded = [self.codec.encode(sequence) for sequence in data.inputs]
+        self.lengths = [len(sequence) for sequence in self.encoded]
+        self.buckets = Buckets([self.lengths[n] for n in kept], config.batch_size, config.seed)
+
+    @override
+    @classmethod
+    def read(cls, config: Any, codec: Classes | None = None) -> "Classification":
+        return cls(config, _read(config), codec)
+
+    @override
+    @classmethod
+    def codec_of(cls, state: dict[str, Any]) -> Classes:
+        return Classes.from_state(state)
+
+    @override
+    @classmethod
+    def make(cls, arguments: dict[str, Any]) -> SequenceModel:
+        return SequenceModel(**arguments)
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        codec, config = self.codec, self.config
+        names = ("hidden_size", "cell", "num_layers", "dropout", "initial", "embedding_size")
+        given = {name: getattr(config, name) for name in (*names, "bidirectional", "pooling")}
+        if codec.characters is not None:
+            sizes = {"input_size": len(codec.characters), "input": "embedding"}
+        else:
+            sizes = {"input_size": len(codec.mean), "input": "numbers"}
+        return sizes | {"output_size": len(codec.labels)} | given
+
+    def _batch(self, items: Sequence[int], share: Share) -> Labelled:
+        own = list(items)[share.items]
+        if not own:
+            return Labelled(self.encoded[0][:0, None], *(torch.empty(0).long(),) * 2, len(items))
+        inputs, lengths = pad([self.encoded[n] for n in own], 0)
+        return Labelled(inputs, lengths, self.targets[own], len(items))
+
+    @override
+    def batch(self, step: int, share: Share) -> Labelled:
+        return self._batch([self.kept[k] for k in self.buckets.items(step)], share)
+
+    @override
+    def validation(self, share: Share) -> Iterator[Labelled]:
+        for items in in_order([self.lengths[n] for n in self.out], self.config.batch_size):
+            batch = self._batch([self.out[k] for k in items], share)
+            if batch.count:
+                yield batch
+
+    @override
+    def loss(self, model: Any, batch: Labelled, carried: Any) -> tuple[Tensor, None]:
+        logits, _ = model(batch.inputs, lengths=batch.lengths)
+        return F.cross_entropy(logits.float(), batch.labels, reduction="sum"), None
+
+    @override
+    def tally(
+        self, model: Any, batch: Labelled, carried: Any
+    ) -> tuple[dict[str, Tensor], None]:
+        logits, _ = model(batch.inputs, lengths=batch.lengths)
+        total = F.cross_entropy(logits.double(), batch.labels, reduction="sum")
+        matrix = confusion_matrix(batch.labels, logits.argmax(-1), len(self.codec.labels))
+        return {"loss": total, "confusion": matrix}, None
+
+    @override
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        matrix = sums["confusion"]
+        loss = (sums["loss"] / matrix.sum()).item()
+        return {"loss": loss, "accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix)}
+
+    @override
+    def baselines(self) -> dict[str, dict[str, float]]:
+        common = majority_class(self.targets[self.kept])
+        wanted = self.targets[self.out]
+        matrix = confusion_matrix(wanted, torch.full_like(wanted, common), len(self.codec.labels))
+        return {"majority": {"accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix)}}
+
+
+def predict(model: SequenceModel, codec: Classes, sequences: Sequence[Any]) -> Tensor:
+    """Probabilities `[N, classes]` of the labels of texts or numeric sequences."""
+    inputs, lengths = codec.batch(sequences)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits, _ = model(inputs.to(device), lengths=lengths)
+    return torch.softmax(logits.double(), -1).cpu()
+
+
+def predict_each(model: SequenceModel, codec: Classes, sequence: Any) -> Tensor:
+    """Probabilities `[T, classes]` after each step of one sequence, as it arrives.
+
+    Raises:
+        ValueError: the model reads in both directions.
+    """
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = model.after_each(codec.encode(sequence)[:, None].to(device))
+    return torch.softmax(logits[:, 0].double(), -1).cpu()
+
+
+def _digest(data: Sequences) -> str:
+    found = hashlib.sha256()
+    for sequence, label, out in zip(data.inputs, data.labels, data.held_out, strict=True):
+        raw = sequence.encode() if isinstance(sequence, str) else sequence.numpy().tobytes()
+        found.update(raw + b"\0" + label.encode() + b"\0" + bytes([out]))
+    return found.hexdigest()
+
+
+def _read(config: Any) -> Sequences:
+    if not config.paths:
+        from unrolled.tasks.datasets import snippets
+
+        return snippets()
+    parts = [
+        _table(config, read_table(path)) if path.lower().endswith(_TABLES) else _folder(Path(path))
+        for path in config.paths
+    ]
+    if len({part.of_text for part in parts}) > 1:
+        raise DataError("data: wanted texts or numbers, got both")
+    inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
+    return Sequences(inputs, labels, held_out(len(labels), config), places)
+
+
+_FIELDS = ("inputs", "labels", "places")
+
+
+def held_out(count: int, config: Any) -> list[bool]:
+    """Which of so many examples are for validation: drawn by the seed, at least one of two.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    if count < 2:
+        raise DataError(f"data: wanted two examples or more, got {count}")
+    wanted = min(count - 1, max(1, round(count * config.validation_fraction)))
+    generator = torch.Generator().manual_seed(config.seed)
+    found = torch.zeros(count, dtype=torch.bool)
+    found[torch.randperm(count, generator=generator)[:wanted]] = True
+    return found.tolist()
+
+
+def _table(config: Any, table: Table) -> Sequences:
+    label = config.label or "label"
+    labels = table.text(label)
+    places = [table.place(row) for row in range(table.rows)]
+    if config.text is not None:
+        return Sequences(table.text(config.text), labels, [], places)
+    names = [name for name in table.columns if name != label]
+    if not names:
+        raise DataError(f"{table.name}: wanted columns beside {label!r}, got none")
+    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
+    return Sequences([_steps(row, place) for row, place in zip(columns, places, strict=True)],
+                     labels, [], places)  # fmt: skip
+
+
+def _steps(row: Tensor, place: str) -> Tensor:
+    """A row's numbers `[T, 1]`; a shorter sequence leaves its last cells empty."""
+    missing = row.isnan()
+    T = len(row) - int(missing.flip(0).long().cumprod(0).sum())
+    if bool(missing[:T].any()) or T == 0:
+        raise DataError(f"{place}: wanted numbers, then empty cells only at the end")
+    return row[:T, None]
+
+
+def _folder(folder: Path) -> Sequences:
+    """Text files in a folder for each label."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: wanted a table ({', '.join(_TABLES)}) or a folder with a folder of text "
+            "files for each label"
+        )
+    found = sorted(file for file in folder.glob("*/**/*") if file.is_file())
+    if not found:
+        raise DataError(f"{folder}: wanted a folder of text files for each label, found none")
+    labels = [file.relative_to(folder).parts[0] for file in found]
+    return Sequences([read_utf8(file) for file in found], labels, [], [str(f) for f in found])

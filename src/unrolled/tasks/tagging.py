@@ -1,0 +1,252 @@
+"""Tagging: a label for each token of a sentence (entities, parts of speech, kinds of code)."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from unrolled.models import Tagger
+from unrolled.tasks.baselines import FrequentLabels
+from unrolled.tasks.classification import held_out
+from unrolled.tasks.conll import Sentence, entity_scores, has_entities, read_conll
+from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.reading import DataError
+from unrolled.tasks.task import Share, Task
+from unrolled.tasks.words import Words
+
+__all__ = ["Tagged", "Tagging", "Tags", "predict"]
+
+_NONE = -100
+
+
+class Tagged(NamedTuple):
+    """Words `[T, N]`, lengths `[N]`, labels `[T, N]` (-100 where no word is), characters `[C, T·N]`
+    and how many each word has `[T·N]`."""
+
+    words: Tensor
+    lengths: Tensor
+    labels: Tensor
+    characters: Tensor | None
+    spellings: Tensor | None
+    numbers: list[int]  # of the sentences
+    total: int
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+        """Tokens of this share."""
+        return int(self.lengths.sum())
+
+
+class Tags:
+    """Words, characters and labels, as numbers."""
+
+    def __init__(self, words: Words, characters: Words | None, labels: Words) -> None:
+        self.words = words
+        self.characters = characters
+        self.labels = labels
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sentence], config: Any) -> "Tags":
+        """Those of training sentences."""
+        words = Words.of(
+            [s.tokens for s in sentences], min_count=config.min_count, padding=True, unknown=True
+        )
+        characters = None
+        if config.characters:
+            spelt = [token for s in sentences for token in s.tokens]
+            characters = Words.of(spelt, padding=True, unknown=True)
+        labels = Words.of([sorted({label for s in sentences for label in s.labels})])
+        return cls(words, characters, labels)
+
+    def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Tensor, ...]:
+        """Words `[T, N]`, lengths `[N]`, and characters with their numbers, if they are read."""
+        words, lengths = pad([self.words.encode(list(tokens)) for tokens in sentences], 0)
+        if self.characters is None:
+            return words, lengths
+        T, N = words.shape
+        spelt = [torch.empty(0, dtype=torch.int64) for _ in range(T * N)]
+        for n, tokens in enumerate(sentences):
+            for t, token in enumerate(tokens):
+                spelt[t * N + n] = self.characters.encode(list(token))
+        return words, lengths, *pad(spelt, 0)
+
+    def state(self) -> dict[str, Any]:
+        characters = None if self.characters is None else self.characters.state()
+        return {
+            "words": self.words.state(),
+            "characters": characters,
+            "labels": self.labels.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Tags":
+        found = state["characters"]
+        characters = None if found is None else Words.from_state(found)
+        return cls(Words.from_state(state["words"]), characters, Words.from_state(state["labels"]))
+
+
+class Tagging(Task):
+    """Cross-entropy of each token's label; entities, where the labels mark some, by their F1."""
+
+    name = "tag"
+    unit = "tokens"
+    measures = ("loss", "accuracy", "entity_precision", "entity_recall", "entity_f1")
+
+    def __init__(
+        self,
+        config: Any,
+        training: Sequence[Sentence],
+        validation: Sequence[Sentence],
+        codec: Tags | None = None,
+    ) -> None:
+        self.config = config
+        self.training, self.held_out = list(training), list(validation)
+        self.codec = codec or Tags.of(self.training, config)
+        text = repr([(s.tokens, s.labels) for s in (*self.training, *self.held_out)])
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        lengths = [len(s.tokens) for s in self.training]
+        self.buckets = Buckets(lengths, config.batch_size, config.seed)
+        self.entities = has_entities(label for s in self.training for label in s.labels)
+
+    @override
+    @classmethod
+    def read(cls, config: Any, codec: Tags | None = None) -> "Tagging":
+        if not config.paths:
+            from unrolled.tasks.datasets import python_tokens
+
+            return cls(config, *python_tokens(), codec)
+        sentences = [s for path in config.paths for s in read_conll(path, config.column)]
+        out = held_out(len(sentences), config)
+        kept = [s for s, o in zip(sentences, out, strict=True) if not o]
+        return cls(config, kept, [s for s, o in zip(sentences, out, strict=True) if o], codec)
+
+    @override
+    @classmethod
+    def codec_of(cls, state: dict[str, Any]) -> Tags:
+        return Tags.from_state(state)
+
+    @override
+    @classmethod
+    def make(cls, arguments: dict[str, Any]) -> Tagger:
+        return Tagger(**arguments)
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        codec, config = self.codec, self.config
+        names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "bidirectional")
+        sizes = {
+            "words": len(codec.words),
+            "characters": 0 if codec.characters is None else len(codec.characters),
+            "labels": len(codec.labels),
+        }
+        return sizes | {name: getattr(config, name) for name in names}
+
+    def _batch(self, sentences: Sequence[Sentence], items: Sequence[int], share: Share) -> Tagged:
+        own = list(items)[share.items]
+        chosen = [sentences[k] for k in own]
+        total = sum(len(sentences[k].tokens) for k in items)
+        if not chosen:
+            return Tagged(*(torch.zeros(1, 0).long(),) * 3, None, None, [], total)  # type: ignore[arg-type]
+        words, lengths, *spelt = self.codec.batch([s.tokens for s in chosen])
+        labels = [self._labels(s) for s in chosen]
+        characters, spellings = spelt or (None, None)
+        return Tagged(words, lengths, pad(labels, _NONE)[0], characters, spellings, own, total)
+
+    def _labels(self, sentence: Sentence) -> Tensor:
+        place = f"line {sentence.lines[0]} on" if sentence.lines else "a sentence"
+        return self.codec.labels.encode(list(sentence.labels), place)
+
+    @override
+    def batch(self, step: int, share: Share) -> Tagged:
+        return self._batch(self.training, self.buckets.items(step), share)
+
+    @override
+    def validation(self, share: Share) -> Iterator[Tagged]:
+        lengths = [len(s.tokens) for s in self.held_out]
+        for items in in_order(lengths, self.config.batch_size):
+            batch = self._batch(self.held_out, items, share)
+            if batch.numbers:
+                yield batch
+
+    @override
+    def loss(self, model: Any, batch: Tagged, carried: Any) -> tuple[Tensor, None]:
+        logits = model(batch.words, batch.lengths, batch.characters, batch.spellings)
+        return _cross_entropy(logits.float(), batch.labels), None
+
+    @override
+    def tally(self, model: Any, batch: Tagged, carried: Any) -> tuple[dict[str, Tensor], None]:
+        logits = model(batch.words, batch.lengths, batch.characters, batch.spellings)
+        guesses = logits.argmax(-1)
+        inside = batch.labels != _NONE
+        found = {
+            "loss": _cross_entropy(logits.double(), batch.labels),
+            "right": ((guesses == batch.labels) & inside).sum(),
+            "tokens": inside.sum(),
+        }
+        if self.entities:
+            wanted = [self.held_out[k].labels for k in batch.numbers]
+            columns = [guesses[: len(w), n].tolist() for n, w in enumerate(wanted)]
+            guessed = [self.codec.labels.decode(column) for column in columns]
+            score = entity_scores(wanted, guessed).micro
+            found["entities"] = torch.tensor([score.right, score.found, score.wanted])
+        return found, None
+
+    @override
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        tokens = sums["tokens"].item()
+        right, found, wanted = sums.get("entities", torch.zeros(3)).tolist()
+        return {
+            "loss": sums["loss"].item() / tokens,
+            "accuracy": sums["right"].item() / tokens,
+            "entity_precision": right / found if found else 0.0,
+            "entity_recall": right / wanted if wanted else 0.0,
+            "entity_f1": 2 * right / (found + wanted) if found + wanted else 0.0,
+        }
+
+    @override
+    def show(self, scores: dict[str, float]) -> str:
+        shown = {k: v for k, v in scores.items() if self.entities or not k.startswith("entity")}
+        return super().show(shown)
+
+    @override
+    def baselines(self) -> dict[str, dict[str, float]]:
+        wanted = [s.labels for s in self.held_out]
+        every = FrequentLabels(self.training)
+        guesses = {
+            "majority": [[every.default] * len(labels) for labels in wanted],
+            "unigram": [every(s.tokens) for s in self.held_out],
+        }
+        found = {}
+        for name, guessed in guesses.items():
+            pairs = [p for w, g in zip(wanted, guessed, strict=True) for p in zip(w, g, strict=True)]
+            right = sum(w == g for w, g in pairs)
+            found[name] = {"accuracy": right / len(pairs)}
+            if self.entities:
+                found[name]["entity_f1"] = entity_scores(wanted, guessed).micro.f1
+        return found
+
+
+def predict(model: Tagger, codec: Tags, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The likeliest label of each token.
+
+    Raises:
+        DataError: a sentence has no tokens.
+    """
+    for n, tokens in enumerate(sentences):
+        if not tokens:
+            raise DataError(f"sentence {n + 1}: wanted one token or more, got none")
+    device = next(model.parameters()).device
+    given = [tensor.to(device) for tensor in codec.batch(sentences)]
+    with torch.no_grad():
+        guesses = model(*given).argmax(-1)
+    columns = [guesses[: len(tokens), n].tolist() for n, tokens in enumerate(sentences)]
+    return [codec.labels.decode(column) for column in columns]
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    flat = logits.flatten(0, 1)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=_NONE, reduction="sum")
