@@ -214,6 +214,7 @@ class TranslationConfig(Config):
     """Text to text: pairs on lines, source and target separated by a tab."""
 
     attention: bool = option(True, "Let the decoder look at the encoder's states.")
+    bidirectional: bool = option(False, "Let the encoder read in both directions.")
     embedding_size: int = option(64, "Width of the embeddings.", least=1)
     max_length: int = option(200, "Characters of a source or target, at most.", least=1)
     hidden_size: int = option(192, "Units of a layer.", least=1)

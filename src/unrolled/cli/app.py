@@ -10,6 +10,7 @@ from unrolled import __version__
 from unrolled.cli.errors import UserError
 from unrolled.cli.sample import sample
 from unrolled.cli.train import add_commands
+from unrolled.cli.use import evaluate, predict
 
 __all__ = ["app", "run"]
 
@@ -23,6 +24,8 @@ _UsageError: type[Exception] = next(
 app = typer.Typer(name="unrolled", **_PLAIN)  # type: ignore[arg-type]
 train = typer.Typer(help="Train a model on your own data.", **_PLAIN)  # type: ignore[arg-type]
 app.add_typer(train, name="train")
+app.command()(evaluate)
+app.command()(predict)
 app.command()(sample)
 add_commands(train)
 
@@ -32,7 +35,7 @@ def unrolled(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Recurrent neural networks: train a model, and write with it."""
+    """Recurrent neural networks: train a model on your data, measure it, use it."""
     if version:
         print(f"unrolled {__version__}")
     elif context.invoked_subcommand is None:

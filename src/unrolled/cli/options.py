@@ -98,6 +98,9 @@ def made(kind: type[Config], context: typer.Context, values: dict[str, Any]) -> 
     for name in names:
         if name in given(context) or name not in said:
             said[name] = values[name]
+    if ":" in said["cell"]:
+        file, _, own = said["cell"].rpartition(":")
+        said["cell"] = f"{Path(file).absolute()}:{own}"
     said["paths"] = tuple(str(Path(path).absolute()) for path in said["paths"] or ())
     for one in fields(kind):
         if isinstance(said[one.name], list) or (said[one.name] is None and one.default == ()):

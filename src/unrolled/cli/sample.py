@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unrolled.cli.errors import UserError, told, told_as_option
+from unrolled.cli.runs import checkpoint_of, trained
 
 __all__ = ["sample"]
 
@@ -30,18 +31,24 @@ def sample(
         float, typer.Option(help="Draw from the likeliest characters that make up this part only.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the code of the model's own cell, path/to/file.py:MyCell.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Write text with a trained language model, one character at a time."""
     if not prime:
         raise UserError("--prime: wanted one character or more, got none")
-    path = _checkpoint(run)
+    path = checkpoint_of(run)
     import torch
 
-    from unrolled.io import FileError
-    from unrolled.tasks import TextError, generate, load_language_model
+    from unrolled.tasks import TextError, generate
 
-    with told(FileError):
-        model, vocabulary = load_language_model(path)
+    name, model, vocabulary = trained(path, cell)
+    if name != "lm":
+        raise UserError(f"RUN: wanted a language model, got one of the task {name}")
     with told(TextError):
         # Bytes of the command line that are no UTF-8 arrive as surrogates.
         prefix = vocabulary.encode(os.fsencode(prime))
@@ -60,14 +67,3 @@ def sample(
     text = vocabulary.decode(torch.cat([prefix, written]))
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))
-
-
-def _checkpoint(run: Path) -> Path:
-    if run.is_file():
-        return run
-    if not run.is_dir():
-        raise UserError(f"RUN: wanted a run's folder or a checkpoint file, there is no {run}")
-    for name in ("best.safetensors", "last.safetensors"):
-        if (run / name).is_file():
-            return run / name
-    raise UserError(f"RUN: wanted a run's folder, but {run} holds no checkpoint")

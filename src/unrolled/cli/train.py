@@ -74,12 +74,12 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
     if refused:
         raise UserError(f"--resume: wanted only --steps beside it, got also {', '.join(refused)}")
     from unrolled.io import FileError
-    from unrolled.tasks import TextError
+    from unrolled.tasks import DataError
     from unrolled.train import Diverged, resume
     from unrolled.train.folder import CONFIG, read_config
 
     run: Path = values["resume"]
-    with told_as_option(), told(FileError, TextError, Diverged, OSError):
+    with told_as_option(), told(FileError, DataError, Diverged, OSError):
         steps = values["steps"] if "steps" in said else None
         if steps is not None:
             CONFIGS[name](steps=steps)
@@ -92,7 +92,7 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
 
 def _fit(name: str, config: Config, run: Path | None) -> None:
     from unrolled.cells import CellError
-    from unrolled.tasks import TextError
+    from unrolled.tasks import DataError
     from unrolled.train import Diverged, fit
 
     with told(OSError):
@@ -100,7 +100,7 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
         folder = _folder(name, config, run)
     print(f"run         {folder}", flush=True)
     try:
-        with told_as_option(), told(TextError, CellError, Diverged, OSError):
+        with told_as_option(), told(DataError, CellError, Diverged, OSError):
             result = fit(config, folder)
     except BaseException:
         # A run that never began leaves no folder of its own; one that did is not empty.

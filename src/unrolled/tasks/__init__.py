@@ -11,7 +11,8 @@ from unrolled.tasks.language import (
     loss,
     score,
 )
-from unrolled.tasks.task import Batch, Share, Task
+from unrolled.tasks.reading import DataError
+from unrolled.tasks.task import Batch, Share, Task, measure
 from unrolled.tasks.text import TextError, read_text, standard_library
 from unrolled.tasks.trained import load_trained, name_of
 from unrolled.tasks.vocabulary import Vocabulary
@@ -19,6 +20,7 @@ from unrolled.tasks.windows import Window, Windows, split
 
 __all__ = [
     "Batch",
+    "DataError",
     "LanguageModeling",
     "Score",
     "Share",
@@ -34,6 +36,7 @@ __all__ = [
     "load_language_model",
     "load_trained",
     "loss",
+    "measure",
     "name_of",
     "read_text",
     "score",
@@ -43,6 +46,10 @@ __all__ = [
 
 _TASKS = {
     "lm": ("language", "LanguageModeling"),
+    "classify": ("classification", "Classification"),
+    "tag": ("tagging", "Tagging"),
+    "forecast": ("forecasting", "Forecasting"),
+    "seq2seq": ("translation", "Translation"),
 }
 
 

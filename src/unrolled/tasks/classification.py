@@ -85,11 +85,14 @@ class Classes:
     def of(cls, sequences: Sequences, config: Any) -> "Classes":
         """Those of the sequences that are not held out."""
         kept = [n for n, out in enumerate(sequences.held_out) if not out]
-        labels = Words.of([[label] for label in sorted(set(sequences.labels))])
+        labels = Words.of(sequences.labels)
         if sequences.of_text:
-            texts = [sequences.inputs[n][: config.max_length] for n in kept]
-            characters = Words.of(texts, min_count=config.min_count, padding=True, unknown=True)
-            return cls(characters, labels, max_length=config.max_length)
+            limit = config.max_length
+            seen = (c for n in kept for c in sequences.inputs[n][:limit])
+            characters = Words.of(
+                seen, min_count=config.min_count, padding=True, unknown=True, what="character"
+            )
+            return cls(characters, labels, max_length=limit)
         steps = torch.cat([sequences.inputs[n] for n in kept]).double()
         deviation = steps.std(0, correction=0)
         return cls(None, labels, steps.mean(0), deviation.where(deviation > 0, 1.0))
@@ -138,21 +141,26 @@ class Classification(Task):
     unit = "sequences"
     measures = ("loss", "accuracy", "macro_f1")
 
-    def __init__(self, config: Any, data: Sequences, codec: Classes | None = None) -> None:
+    def __init__(
+        self, config: Any, data: Sequences, codec: Classes | None = None, whole: bool = False
+    ) -> None:
         self.config = config
         self.codec = codec or Classes.of(data, config)
         self.digest = _digest(data)
         self.data = data
-        kept = [n for n, out in enumerate(data.held_out) if not out]
+        kept = [n for n, out in enumerate(data.held_out) if whole or not out]
         self.kept = kept
-        self.out = [n for n, out in enumerate(data.held_out) if out]
+        self.out = [n for n, out in enumerate(data.held_out) if whole or out]
         if not kept or not self.out:
             raise DataError(
                 f"data: wanted sequences for training and for validation, got {len(kept)} and "
                 f"{len(self.out)}"
             )
         self.targets = torch.cat(
-            [self.codec.labels.encode([label], data.place(n)) for n, label in enumerate(data.labels)]
+            [
+                self.codec.labels.encode([label], data.place(n))
+                for n, label in enumerate(data.labels)
+            ]
         )
         self.encoded = [self.codec.encode(sequence) for sequence in data.inputs]
         self.lengths = [len(sequence) for sequence in self.encoded]
@@ -160,8 +168,10 @@ class Classification(Task):
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: Classes | None = None) -> "Classification":
-        return cls(config, _read(config), codec)
+    def read(
+        cls, config: Any, codec: Classes | None = None, whole: bool = False
+    ) -> "Classification":
+        return cls(config, _read(config), codec, whole)
 
     @override
     @classmethod
@@ -208,9 +218,7 @@ class Classification(Task):
         return F.cross_entropy(logits.float(), batch.labels, reduction="sum"), None
 
     @override
-    def tally(
-        self, model: Any, batch: Labelled, carried: Any
-    ) -> tuple[dict[str, Tensor], None]:
+    def tally(self, model: Any, batch: Labelled, carried: Any) -> tuple[dict[str, Tensor], None]:
         logits, _ = model(batch.inputs, lengths=batch.lengths)
         total = F.cross_entropy(logits.double(), batch.labels, reduction="sum")
         matrix = confusion_matrix(batch.labels, logits.argmax(-1), len(self.codec.labels))
@@ -304,6 +312,16 @@ def _table(config: Any, table: Table) -> Sequences:
     columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
     return Sequences([_steps(row, place) for row, place in zip(columns, places, strict=True)],
                      labels, [], places)  # fmt: skip
+
+
+def rows_of(table: Table, codec: Classes) -> list[tuple[str, Any]]:
+    """Name and sequence of each row of a table without labels."""
+    if codec.characters is not None:
+        raise DataError(f"{table.name}: wanted text files, the model reads texts; got a table")
+    names = [name for name in table.columns if name != "label"]
+    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
+    places = [table.place(row) for row in range(table.rows)]
+    return [(place, _steps(row, place)) for row, place in zip(columns, places, strict=True)]
 
 
 def _steps(row: Tensor, place: str) -> Tensor:

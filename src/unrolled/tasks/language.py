@@ -66,17 +66,23 @@ class LanguageModeling(Task):
     of_loss = measures
     shown = "bits_per_character"
 
-    def __init__(self, config: Any, text: bytes, codec: Vocabulary) -> None:
+    def __init__(self, config: Any, text: bytes, codec: Vocabulary, whole: bool = False) -> None:
         self.config = config
         self.codec = codec
         self.digest = hashlib.sha256(text).hexdigest()
-        self.training, self.held_out = windows(config, codec.encode(text))
+        tokens = codec.encode(text)
+        if whole:
+            self.training = self.held_out = _validation(config, tokens)
+        else:
+            self.training, self.held_out = windows(config, tokens)
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: Vocabulary | None = None) -> "LanguageModeling":
+    def read(
+        cls, config: Any, codec: Vocabulary | None = None, whole: bool = False
+    ) -> "LanguageModeling":
         text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
-        return cls(config, text, codec or make_vocabulary(config, text))
+        return cls(config, text, codec or make_vocabulary(config, text), whole)
 
     @override
     @classmethod
@@ -136,11 +142,12 @@ def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:
     and, where the streams do not divide it, fewer than a token a stream at its end.
     """
     kept, held_out = split(tokens, config.validation_fraction, config.validation_limit)
-    streams = min(config.batch_size, max(1, len(held_out) // config.window))
-    return (
-        Windows(kept, config.batch_size, config.window),
-        Windows(held_out, streams, config.window, partial=True),
-    )
+    return Windows(kept, config.batch_size, config.window), _validation(config, held_out)
+
+
+def _validation(config: Any, tokens: Tensor) -> Windows:
+    streams = min(config.batch_size, max(1, len(tokens) // config.window))
+    return Windows(tokens, streams, config.window, partial=True)
 
 
 @torch.no_grad()

@@ -52,14 +52,14 @@ class Tags:
     @classmethod
     def of(cls, sentences: Sequence[Sentence], config: Any) -> "Tags":
         """Those of training sentences."""
-        words = Words.of(
-            [s.tokens for s in sentences], min_count=config.min_count, padding=True, unknown=True
-        )
+        tokens = [token for s in sentences for token in s.tokens]
+        special = {"padding": True, "unknown": True}
+        words = Words.of(tokens, min_count=config.min_count, what="word", **special)
         characters = None
         if config.characters:
-            spelt = [token for s in sentences for token in s.tokens]
-            characters = Words.of(spelt, padding=True, unknown=True)
-        labels = Words.of([sorted({label for s in sentences for label in s.labels})])
+            spelt = (c for token in tokens for c in token)
+            characters = Words.of(spelt, what="character", **special)
+        labels = Words.of(label for s in sentences for label in s.labels)
         return cls(words, characters, labels)
 
     def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Tensor, ...]:
@@ -114,12 +114,15 @@ class Tagging(Task):
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: Tags | None = None) -> "Tagging":
+    def read(cls, config: Any, codec: Tags | None = None, whole: bool = False) -> "Tagging":
         if not config.paths:
             from unrolled.tasks.datasets import python_tokens
 
-            return cls(config, *python_tokens(), codec)
+            training, validation = python_tokens()
+            return cls(config, training, validation, codec)
         sentences = [s for path in config.paths for s in read_conll(path, config.column)]
+        if whole:
+            return cls(config, sentences, sentences, codec)
         out = held_out(len(sentences), config)
         kept = [s for s, o in zip(sentences, out, strict=True) if not o]
         return cls(config, kept, [s for s, o in zip(sentences, out, strict=True) if o], codec)
@@ -150,7 +153,8 @@ class Tagging(Task):
         chosen = [sentences[k] for k in own]
         total = sum(len(sentences[k].tokens) for k in items)
         if not chosen:
-            return Tagged(*(torch.zeros(1, 0).long(),) * 3, None, None, [], total)  # type: ignore[arg-type]
+            none = torch.zeros(1, 0).long()
+            return Tagged(none, none[0], none, none, none[0], [], total)
         words, lengths, *spelt = self.codec.batch([s.tokens for s in chosen])
         labels = [self._labels(s) for s in chosen]
         characters, spellings = spelt or (None, None)
@@ -222,7 +226,9 @@ class Tagging(Task):
         }
         found = {}
         for name, guessed in guesses.items():
-            pairs = [p for w, g in zip(wanted, guessed, strict=True) for p in zip(w, g, strict=True)]
+            pairs = [
+                p for w, g in zip(wanted, guessed, strict=True) for p in zip(w, g, strict=True)
+            ]
             right = sum(w == g for w, g in pairs)
             found[name] = {"accuracy": right / len(pairs)}
             if self.entities:

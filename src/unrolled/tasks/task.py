@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Share", "Task"]
+__all__ = ["Batch", "Share", "Task", "measure"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, config: Any, codec: Any = None) -> "Task":
-        """Read the data of a configuration; through the codec of a trained model, if given.
+    def read(cls, config: Any, codec: Any = None, whole: bool = False) -> "Task":
+        """Read the data of a configuration; through the codec of a trained model, if given; with
+        ``whole`` all of the user's data are validation's.
 
         Raises:
             DataError: the data are missing or not usable; the message says what was wanted.
@@ -112,3 +114,14 @@ class Task(ABC):
     def show(self, scores: dict[str, float]) -> str:
         """The measures in a line."""
         return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items())
+
+
+@torch.no_grad()
+def measure(task: Task, model: nn.Module) -> dict[str, float]:
+    """The measures of a model, in the mode it is in, on a task's validation."""
+    carried: Any = None
+    sums: dict[str, Any] = {}
+    for batch in task.validation(Share()):
+        found, carried = task.tally(model, batch, carried)
+        sums = {name: sums.get(name, 0) + value for name, value in found.items()}
+    return task.scores(sums)

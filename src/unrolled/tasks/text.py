@@ -10,8 +10,6 @@ from pathlib import Path
 
 from unrolled.tasks.reading import DataError
 
-from unrolled.tasks.reading import DataError
-
 __all__ = ["TextError", "read_text", "standard_library"]
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})

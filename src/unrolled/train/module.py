@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from unrolled.config import Config
-from unrolled.tasks import Share, Task, TextError
+from unrolled.tasks import DataError, Share, Task
 from unrolled.train.checkpoint import random_states, set_random_states
 
 __all__ = ["Data", "Diverged", "Training", "rate_factor"]
@@ -153,7 +153,7 @@ class Data(LightningDataModule):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["digest"] != self.task.digest:
-            raise TextError("data: wanted those that the run began with, they have changed since")
+            raise DataError("data: wanted those that the run began with, they have changed since")
 
 
 class _Endless:

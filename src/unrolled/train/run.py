@@ -21,7 +21,7 @@ from torch import nn
 
 from unrolled.config import CONFIGS, Config
 from unrolled.diagnostics import loss_curve
-from unrolled.tasks import Task, TextError, find_task
+from unrolled.tasks import DataError, Task, find_task
 from unrolled.train.callbacks import (
     Abort,
     FinalValidation,
@@ -85,7 +85,7 @@ def fit(config: Config, run: str | os.PathLike[str], *, progress: TextIO | bool 
         progress: where to show it; True for stderr, False for silence.
 
     Raises:
-        unrolled.tasks.TextError: data are missing, unreadable, empty or too short.
+        unrolled.tasks.DataError: data are missing, unreadable, empty or too short.
         unrolled.train.Diverged: the loss is no number any more.
         ValueError: the configuration wants what there is not: a GPU, a cell.
         OSError: another process trains in the folder.
@@ -118,7 +118,7 @@ def resume(
 
     Raises:
         unrolled.io.FileError: the configuration or the checkpoint is missing or damaged.
-        unrolled.tasks.TextError: the data are not those that the run began with.
+        unrolled.tasks.DataError: the data are not those that the run began with.
         unrolled.train.Diverged: the loss is no number any more.
         ValueError: fewer steps than are done already.
         OSError: another process trains in the folder.
@@ -137,7 +137,7 @@ def resume(
         write_config(task.name, config, run / CONFIG)
         try:
             return _train(module, run, progress, run / LAST)
-        except TextError:
+        except DataError:
             write_config(task.name, before, run / CONFIG)
             raise
 

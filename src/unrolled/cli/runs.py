@@ -1,0 +1,33 @@
+"""A run's checkpoint, found and read, for the commands that use one."""
+
+from pathlib import Path
+from typing import Any
+
+from unrolled.cli.errors import UserError, told
+
+__all__ = ["checkpoint_of", "trained"]
+
+
+def checkpoint_of(run: Path) -> Path:
+    """The best checkpoint of a run's folder, else its last; or the file itself."""
+    if run.is_file():
+        return run
+    if not run.is_dir():
+        raise UserError(f"RUN: wanted a run's folder or a checkpoint file, there is no {run}")
+    for name in ("best.safetensors", "last.safetensors"):
+        if (run / name).is_file():
+            return run / name
+    raise UserError(f"RUN: wanted a run's folder, but {run} holds no checkpoint")
+
+
+def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
+    """The task's name, the model in evaluation mode, and the codec of a checkpoint."""
+    from unrolled.io import FileError
+    from unrolled.models import load_tree
+    from unrolled.tasks import find_task, load_trained, name_of
+
+    with told(FileError, ValueError):
+        tree = load_tree(path)
+        name = name_of(path, tree)
+        task = find_task(name)
+        return name, *load_trained(path, name, task.codec_of, task.make, tree, cell)

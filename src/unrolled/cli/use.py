@@ -1,0 +1,92 @@
+"""`unrolled evaluate` and `unrolled predict`: what a trained model is used for."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unrolled.cli.errors import UserError, told, told_as_option
+from unrolled.cli.runs import checkpoint_of, trained
+
+__all__ = ["evaluate", "predict"]
+
+_RUN = typer.Argument(help="Folder of a run (its best checkpoint), or a checkpoint file.")
+_CELL = typer.Option(
+    help="Run the code of the model's own cell, path/to/file.py:MyCell.", show_default=False
+)
+
+
+def evaluate(
+    run: Annotated[Path, _RUN],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Data to measure on, all of them; without any, the run's own validation.",
+            show_default=False,
+        ),
+    ] = None,
+    cell: Annotated[str | None, _CELL] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a trained model, beside what simple methods reach on the same data."""
+    from unrolled.tasks import DataError, find_task, measure
+    from unrolled.train.folder import CONFIG, read_config
+
+    path = checkpoint_of(run)
+    name, model, codec = trained(path, cell)
+    with told(ValueError):
+        _, config = read_config(path.parent / CONFIG)
+    if paths:
+        config = dataclasses.replace(config, paths=tuple(str(p.absolute()) for p in paths))
+    with told_as_option(), told(DataError):
+        task = find_task(name).read(config, codec, bool(paths))
+        rows = {"model": measure(task, model), **task.baselines()}
+    if as_json:
+        print(json.dumps(rows))
+        return
+    width = max(map(len, rows))
+    for row, scores in rows.items():
+        print(f"{row:<{width}}  {task.show(scores)}")
+
+
+def predict(
+    run: Annotated[Path, _RUN],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE", help="Files to read; without any, standard input.", show_default=False
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="A text to read in place of files. Repeatable.", show_default=False),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Classify after every character, as it arrives.")
+    ] = False,
+    beam: Annotated[int, typer.Option(help="Hypotheses of the search of seq2seq.")] = 1,
+    cell: Annotated[str | None, _CELL] = None,
+) -> None:
+    """Use a trained model: labels of texts or table rows, tags, a forecast, translations.
+
+    classify: each file is a text, or a table of numbers; prints label, probability, and what it is
+    of. tag: a token on each line, empty lines between sentences; prints label columns. forecast: a
+    table; prints the next rows as CSV. seq2seq: a source on each line; prints its target.
+    """
+    name, model, codec = trained(checkpoint_of(run), cell)
+    from unrolled.cli import predictions
+    from unrolled.tasks import DataError
+
+    if name == "lm":
+        raise UserError("RUN: a language model does not predict but write: unrolled sample")
+    if beam < 1:
+        raise UserError(f"--beam: wanted at least 1, got {beam}")
+    given: dict[str, Any] = {"paths": paths or [], "texts": text or [], "each": each, "beam": beam}
+    with told(DataError, ValueError):
+        for line in getattr(predictions, name)(model, codec, **given):
+            print(line)
+    sys.stdout.flush()

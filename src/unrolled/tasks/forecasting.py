@@ -1,0 +1,357 @@
+"""Forecasting: the next values of one or several series, from a window of the past."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from unrolled.models import SequenceModel
+from unrolled.tasks.baselines import seasonal_naive
+from unrolled.tasks.lengths import Buckets
+from unrolled.tasks.reading import DataError
+from unrolled.tasks.tables import Table, read_table
+from unrolled.tasks.task import Share, Task
+
+__all__ = ["Forecaster", "Forecasting", "Scale", "Series", "Spans", "predict"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series: values `[T, F]`, the columns to forecast first, in the order of time."""
+
+    name: str
+    values: Tensor
+
+
+class Spans(NamedTuple):
+    """Windows `[T, N, F]` in standard units, and what came next, `[K, N, targets]`."""
+
+    windows: Tensor
+    wanted: Tensor
+    total: int
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+        """Windows of this share."""
+        return self.windows.shape[1]
+
+
+class Scale:
+    """Columns, the mean and deviation of each, what is forecast how far from how much of the past.
+
+    Args:
+        columns: names, those to forecast first.
+        targets: how many of them are forecast.
+        mean, deviation: `[F]` of the training part.
+        window, horizon: T and K.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        targets: int,
+        mean: Tensor,
+        deviation: Tensor,
+        window: int,
+        horizon: int,
+    ) -> None:
+        self.columns = tuple(columns)
+        self.targets = targets
+        self.mean = mean
+        self.deviation = deviation
+        self.window = window
+        self.horizon = horizon
+
+    def encode(self, values: Tensor) -> Tensor:
+        """In standard units, float32."""
+        return ((values.double() - self.mean) / self.deviation).float()
+
+    def decode(self, forecasts: Tensor) -> Tensor:
+        """Forecasts `[…, targets]` in the data's own units, float64."""
+        targets = self.targets
+        return forecasts.double() * self.deviation[:targets] + self.mean[:targets]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "columns": list(self.columns),
+            "targets": self.targets,
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "window": self.window,
+            "horizon": self.horizon,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Scale":
+        return cls(**state)
+
+
+class Forecaster(nn.Module):
+    """Recurrent layers over the window; a head on their last state tells all K steps at once, each
+    as the difference to the last value that is known.
+
+    Args:
+        inputs, targets: columns that are seen, and how many of them, the first, are forecast.
+        horizon: K.
+        options: those of :class:`unrolled.models.SequenceModel`.
+    """
+
+    def __init__(self, inputs: int, targets: int, horizon: int, **options: Any) -> None:
+        super().__init__()
+        self.arguments = {"inputs": inputs, "targets": targets, "horizon": horizon, **options}
+        self.targets = targets
+        self.horizon = horizon
+        self.sequence = SequenceModel(
+            inputs, targets * horizon, input="numbers", pooling="last", **options
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Windows `[T, N, F]` to forecasts `[K, N, targets]`, in standard units."""
+        changes, _ = self.sequence(windows)
+        last = windows[-1, :, : self.targets]
+        return changes.unflatten(-1, (self.horizon, self.targets)).transpose(0, 1) + last
+
+
+class Forecasting(Task):
+    """Mean squared error of all K steps, in standard units; backtested on the end of each series.
+
+    A window of the validation may reach back into the training part; what it forecasts never does.
+    Every step that has a whole horizon after it is an origin.
+    """
+
+    name = "forecast"
+    unit = "windows"
+    measures = ("loss", "mae", "rmse")
+
+    def __init__(
+        self, config: Any, series: Sequence[Series], codec: Scale, whole: bool = False
+    ) -> None:
+        self.config = config
+        self.codec = codec
+        self.series = series
+        self.values = [codec.encode(one.values) for one in series]
+        ends = [_first_held_out(len(v), config, codec) for v in self.values]
+        begins = [0] * len(ends) if whole else ends
+        ends = [len(v) for v in self.values] if whole else ends
+        T, K = codec.window, codec.horizon
+        self.kept = [(k, t) for k, end in enumerate(ends) for t in range(T, end - K + 1)]
+        self.out = [
+            (k, t)
+            for k, begin in enumerate(begins)
+            for t in range(max(T, begin), len(self.values[k]) - K + 1)
+        ]
+        _check_windows(series, self.kept, self.out, codec)
+        self.digest = hashlib.sha256(
+            b"".join(one.values.double().numpy().tobytes() for one in series)
+        ).hexdigest()
+        self.buckets = Buckets([T] * len(self.kept), config.batch_size, config.seed)
+
+    @override
+    @classmethod
+    def read(cls, config: Any, codec: Scale | None = None, whole: bool = False) -> "Forecasting":
+        columns, targets, series = _read(config, codec)
+        if codec is None:
+            parts = [s.values[: _split(len(s.values), config)] for s in series]
+            known = torch.cat(parts).double()
+            spread = known.std(0, correction=0)
+            spread = spread.where(spread > 0, 1.0)
+            sizes = (config.window, config.horizon)
+            codec = Scale(columns, targets, known.mean(0), spread, *sizes)
+        return cls(config, series, codec, whole)
+
+    @override
+    @classmethod
+    def codec_of(cls, state: dict[str, Any]) -> Scale:
+        return Scale.from_state(state)
+
+    @override
+    @classmethod
+    def make(cls, arguments: dict[str, Any]) -> Forecaster:
+        return Forecaster(**arguments)
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
+        given = {name: getattr(self.config, name) for name in names}
+        codec = self.codec
+        sizes = {"inputs": len(codec.columns), "targets": codec.targets, "horizon": codec.horizon}
+        return sizes | given
+
+    def _spans(self, origins: Sequence[tuple[int, int]], total: int) -> Spans:
+        T, K, targets = self.codec.window, self.codec.horizon, self.codec.targets
+        windows = [self.values[k][t - T : t] for k, t in origins]
+        wanted = [self.values[k][t : t + K, :targets] for k, t in origins]
+        if not origins:
+            empty = self.values[0][:0]
+            return Spans(
+                empty.new_zeros(T, 0, empty.shape[1]), empty.new_zeros(K, 0, targets), total
+            )
+        return Spans(torch.stack(windows, 1), torch.stack(wanted, 1), total)
+
+    @override
+    def batch(self, step: int, share: Share) -> Spans:
+        items = [self.kept[k] for k in self.buckets.items(step)]
+        return self._spans(items[share.items], len(items))
+
+    @override
+    def validation(self, share: Share) -> Iterator[Spans]:
+        for begin in range(0, len(self.out), 256):
+            items = self.out[begin : begin + 256]
+            batch = self._spans(items[share.items], len(items))
+            if batch.count:
+                yield batch
+
+    @override
+    def loss(self, model: Any, batch: Spans, carried: Any) -> tuple[Tensor, None]:
+        errors = model(batch.windows).float() - batch.wanted
+        return errors.square().mean((0, 2)).sum(), None
+
+    @override
+    def tally(self, model: Any, batch: Spans, carried: Any) -> tuple[dict[str, Tensor], None]:
+        return self._tally(model(batch.windows), batch.wanted), None
+
+    def _tally(self, forecasts: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        errors = forecasts.double().cpu() - wanted.double().cpu()
+        own = errors * self.codec.deviation[: self.codec.targets]
+        return {
+            "loss": errors.square().sum(),
+            "absolute": own.abs().sum(),
+            "squared": own.square().sum(),
+            "values": torch.tensor(errors.numel()),
+        }
+
+    @override
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        values = sums["values"].item()
+        return {
+            "loss": sums["loss"].item() / values,
+            "mae": sums["absolute"].item() / values,
+            "rmse": (sums["squared"].item() / values) ** 0.5,
+        }
+
+    @override
+    def baselines(self) -> dict[str, dict[str, float]]:
+        seasons = {"persistence": 1}
+        if self.config.season is not None:
+            seasons["season before"] = self.config.season
+        found = {}
+        for name, season in seasons.items():
+            if season > self.codec.window:
+                raise DataError(
+                    f"--season: wanted at most the window's {self.codec.window} steps, got {season}"
+                )
+            batch = self._spans(self.out, len(self.out))
+            past = batch.windows[..., : self.codec.targets]
+            naive = seasonal_naive(past, self.codec.horizon, season)
+            found[name] = self.scores(self._tally(naive, batch.wanted))
+        return found
+
+
+def predict(model: Forecaster, codec: Scale, past: Tensor) -> Tensor:
+    """The K values `[K, targets]` that follow on values `[T', F]`, of which the last T are seen.
+
+    Raises:
+        DataError: there are fewer than T, or other columns than the model was trained on.
+    """
+    if len(past) < codec.window or past.shape[1] != len(codec.columns):
+        raise DataError(
+            f"data: wanted at least {codec.window} rows of {len(codec.columns)} columns, got "
+            f"{len(past)} of {past.shape[1]}"
+        )
+    device = next(model.parameters()).device
+    window = codec.encode(past[-codec.window :])[:, None].to(device)
+    with torch.no_grad():
+        return codec.decode(model(window)[:, 0].cpu())
+
+
+def _split(count: int, config: Any) -> int:
+    """Steps of a series that are trained on."""
+    return count - max(1, round(count * config.validation_fraction))
+
+
+def _first_held_out(count: int, config: Any, codec: Scale) -> int:
+    return min(_split(count, config), count - codec.horizon)
+
+
+def _check_windows(
+    series: Sequence[Series], kept: Sequence[Any], out: Sequence[Any], codec: Scale
+) -> None:
+    if kept and out:
+        return
+    longest = max(len(one.values) for one in series)
+    raise DataError(
+        f"data: wanted a series with a window of {codec.window} and a horizon of {codec.horizon} "
+        f"in its training part, and a horizon after it; the longest has {longest} values: give "
+        "more data, or a smaller --window or --horizon"
+    )
+
+
+def _read(config: Any, codec: Scale | None) -> tuple[list[str], int, list[Series]]:
+    """Columns, how many of them are forecast, and the series of all tables."""
+    if config.paths:
+        tables = [read_table(path) for path in config.paths]
+    else:
+        from unrolled.tasks.datasets import sunspots
+
+        tables = [sunspots()]
+    columns, targets = _columns(config, tables[0], codec)
+    return columns, targets, [s for table in tables for s in series_of(table, columns, config)]
+
+
+def _columns(config: Any, table: Table, codec: Scale | None) -> tuple[list[str], int]:
+    if codec is not None:
+        return list(codec.columns), codec.targets
+    beside = {config.time, config.series, *config.covariate}
+    targets = list(config.target)
+    if not targets:
+        targets = [name for name in table.columns if name not in beside and _numeric(table, name)]
+    if not targets:
+        raise DataError(f"{table.name}: wanted a column of numbers to forecast, found none")
+    twice = [name for name in config.covariate if name in targets]
+    if twice:
+        raise DataError(f"--covariate: wanted columns that are no targets, got {twice[0]!r}")
+    return [*targets, *config.covariate], len(targets)
+
+
+def _numeric(table: Table, name: str) -> bool:
+    try:
+        table.numbers(name)
+    except DataError:
+        return False
+    return True
+
+
+def series_of(table: Table, columns: Sequence[str], config: Any) -> list[Series]:
+    """The series of a table: one, or one for each name in the column ``config.series``.
+
+    Raises:
+        DataError: a column is missing or holds what is no number, or the times are not in order.
+    """
+    if config.time is not None:
+        _check_order(table, config)
+    values = torch.stack([table.numbers(name) for name in columns], 1)
+    if config.series is None:
+        return [Series(table.name, values)]
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(table.text(config.series)):
+        rows.setdefault(name, []).append(row)
+    return [Series(name, values[chosen]) for name, chosen in rows.items()]
+
+
+def _check_order(table: Table, config: Any) -> None:
+    times: Sequence[Any] = table.text(config.time)
+    if _numeric(table, config.time):
+        times = table.numbers(config.time).tolist()
+    names = table.text(config.series) if config.series is not None else [""] * len(times)
+    before: dict[str, Any] = {}
+    for row, (name, time) in enumerate(zip(names, times, strict=True)):
+        if name in before and not before[name] < time:
+            raise DataError(
+                f"{table.place(row)}, column {config.time!r}: wanted times in rising order, got "
+                f"{time!r} after {before[name]!r}; sort the rows (dates as YYYY-MM-DD)"
+            )
+        before[name] = time

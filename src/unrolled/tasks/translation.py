@@ -1,0 +1,257 @@
+"""Sequence to sequence: text to text, character by character."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from unrolled.models import EncoderDecoder
+from unrolled.tasks.classification import held_out
+from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.metrics import edit_distance
+from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.search import beam, greedy
+from unrolled.tasks.task import Share, Task
+from unrolled.tasks.words import Words
+
+__all__ = ["Alphabets", "Pair", "Pairs", "Translation", "predict", "read_pairs"]
+
+_NONE = -100
+
+
+class Pair(NamedTuple):
+    """A source and its target."""
+
+    source: str
+    target: str
+
+
+class Pairs(NamedTuple):
+    """Sources `[T, N]` and their lengths; targets after the begin `[U, N]`, what follows each
+    `[U, N]` (-100 behind the end), and their lengths, the end's one included."""
+
+    sources: Tensor
+    source_lengths: Tensor
+    targets: Tensor
+    followers: Tensor
+    target_lengths: Tensor
+    numbers: list[int]  # of the pairs
+    total: int
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+        """Target characters of this share, with one end each."""
+        return int(self.target_lengths.sum())
+
+
+class Alphabets:
+    """Characters of sources and of targets, as numbers; targets have a begin and an end."""
+
+    def __init__(self, source: Words, target: Words) -> None:
+        self.source = source
+        self.target = target
+        # Beyond the characters: no character can be taken for them.
+        self.begin, self.end = len(target), len(target) + 1
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> "Alphabets":
+        """Those of training pairs."""
+        sides = [(c for pair in pairs for c in pair[side]) for side in (0, 1)]
+        return cls(*(Words.of(s, padding=True, unknown=True, what="character") for s in sides))
+
+    @property
+    def target_size(self) -> int:
+        return len(self.target) + 2
+
+    def sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encoded and padded `[T, N]`, and the lengths."""
+        return pad([self.source.encode(list(text)) for text in texts], 0)
+
+    def targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """With the begin before and padded `[U, N]`; what follows; lengths with the end."""
+        encoded = [self.target.encode(list(text)).tolist() for text in texts]
+        before, lengths = pad([torch.tensor([self.begin, *row]) for row in encoded], 0)
+        after, _ = pad([torch.tensor([*row, self.end]) for row in encoded], _NONE)
+        return before, after, lengths
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The characters of a hypothesis."""
+        return "".join(self.target.decode([token for token in tokens if token < self.begin]))
+
+    def state(self) -> dict[str, Any]:
+        return {"source": self.source.state(), "target": self.target.state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Alphabets":
+        return cls(Words.from_state(state["source"]), Words.from_state(state["target"]))
+
+
+class Translation(Task):
+    """Cross-entropy of each next character of the target, given the right ones before it."""
+
+    name = "seq2seq"
+    unit = "characters"
+    measures = ("loss", "exact", "error_rate")
+
+    def __init__(
+        self,
+        config: Any,
+        training: Sequence[Pair],
+        validation: Sequence[Pair],
+        codec: Alphabets | None = None,
+    ) -> None:
+        self.config = config
+        self.training, self.held_out = list(training), list(validation)
+        self.codec = codec or Alphabets.of(self.training)
+        self.digest = hashlib.sha256(repr((self.training, self.held_out)).encode()).hexdigest()
+        self.buckets = Buckets(_lengths(self.training), config.batch_size, config.seed)
+
+    @override
+    @classmethod
+    def read(
+        cls, config: Any, codec: Alphabets | None = None, whole: bool = False
+    ) -> "Translation":
+        if not config.paths:
+            from unrolled.tasks.datasets import dates_and_numbers
+
+            training, validation = dates_and_numbers()
+            kept, out = ([Pair(*pair) for pair in part] for part in (training, validation))
+            return cls(config, kept, out, codec)
+        pairs = [p for path in config.paths for p in read_pairs(path, config.max_length)]
+        if whole:
+            return cls(config, pairs, pairs, codec)
+        chosen = held_out(len(pairs), config)
+        training = [p for p, out in zip(pairs, chosen, strict=True) if not out]
+        return cls(config, training, [p for p, o in zip(pairs, chosen, strict=True) if o], codec)
+
+    @override
+    @classmethod
+    def codec_of(cls, state: dict[str, Any]) -> Alphabets:
+        return Alphabets.from_state(state)
+
+    @override
+    @classmethod
+    def make(cls, arguments: dict[str, Any]) -> EncoderDecoder:
+        return EncoderDecoder(**arguments)
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "attention")
+        given = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
+        sizes = {"source_size": len(self.codec.source), "target_size": self.codec.target_size}
+        return sizes | given
+
+    def _batch(self, pairs: Sequence[Pair], items: Sequence[int], share: Share) -> Pairs:
+        own = list(items)[share.items]
+        total = sum(len(pairs[k].target) + 1 for k in items)
+        if not own:
+            empty = torch.zeros(1, 0).long()
+            return Pairs(empty, empty[0], empty, empty, empty[0], [], total)
+        sources, lengths = self.codec.sources([pairs[k].source for k in own])
+        before, after, ends = self.codec.targets([pairs[k].target for k in own])
+        return Pairs(sources, lengths, before, after, ends, own, total)
+
+    @override
+    def batch(self, step: int, share: Share) -> Pairs:
+        return self._batch(self.training, self.buckets.items(step), share)
+
+    @override
+    def validation(self, share: Share) -> Iterator[Pairs]:
+        for items in in_order(_lengths(self.held_out), self.config.batch_size):
+            batch = self._batch(self.held_out, items, share)
+            if batch.numbers:
+                yield batch
+
+    @override
+    def loss(self, model: Any, batch: Pairs, carried: Any) -> tuple[Tensor, None]:
+        logits = model(batch.sources, batch.targets, batch.source_lengths, batch.target_lengths)
+        return _cross_entropy(logits.float(), batch.followers), None
+
+    @override
+    def tally(self, model: Any, batch: Pairs, carried: Any) -> tuple[dict[str, Tensor], None]:
+        wanted = [self.held_out[k] for k in batch.numbers]
+        limit = 2 * max(len(pair.target) for pair in wanted) + 1
+        texts = [pair.source for pair in wanted]
+        found = predict(model, self.codec, texts, width=self.config.beam, limit=limit)
+        pairs = list(zip(wanted, found, strict=True))
+        return {
+            "loss": self.loss(model, batch, None)[0].double(),
+            "count": torch.tensor(batch.count),
+            "exact": torch.tensor(sum(pair.target == text for pair, text in pairs)),
+            "edits": torch.tensor(sum(edit_distance(pair.target, text) for pair, text in pairs)),
+            "characters": torch.tensor(sum(len(pair.target) for pair in wanted)),
+            "pairs": torch.tensor(len(wanted)),
+        }, None
+
+    @override
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        return {
+            "loss": (sums["loss"] / sums["count"]).item(),
+            "exact": (sums["exact"] / sums["pairs"]).item(),
+            "error_rate": (sums["edits"] / sums["characters"].clamp(min=1)).item(),
+        }
+
+
+def predict(
+    model: EncoderDecoder,
+    codec: Alphabets,
+    sources: Sequence[str],
+    *,
+    width: int = 1,
+    limit: int = 200,
+) -> list[str]:
+    """A target for each source: greedily, or the best of a beam of ``width`` hypotheses.
+
+    Raises:
+        DataError: a source is empty.
+    """
+    for n, text in enumerate(sources):
+        if not text:
+            raise DataError(f"source {n + 1}: wanted one character or more, got none")
+    device = next(model.parameters()).device
+    encoded, lengths = codec.sources(sources)
+    ends = {"begin": codec.begin, "end": codec.end, "limit": limit}
+    if width == 1:
+        found = greedy(model, encoded.to(device), lengths, **ends)
+        return [codec.decode(hypothesis.tokens) for hypothesis in found]
+    rows = [encoded[:length, n].to(device) for n, length in enumerate(lengths.tolist())]
+    best = [beam(model, row, width=width, **ends)[0] for row in rows]
+    return [codec.decode(hypothesis.tokens) for hypothesis in best]
+
+
+def read_pairs(path: str, limit: int) -> list[Pair]:
+    """Pairs from a file with a source, a tab and its target on each line; empty lines are passed
+    over.
+
+    Raises:
+        DataError: a line has no or more tabs, or an empty or too long side; the message names it.
+    """
+    pairs = []
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        sides = line.split("\t")
+        where = f"{path}, line {number}"
+        if len(sides) != 2 or not all(sides):
+            raise DataError(f"{where}: wanted a source, a tab and its target, got {line[:60]!r}")
+        if max(map(len, sides)) > limit:
+            got = max(map(len, sides))
+            raise DataError(
+                f"{where}: wanted at most {limit} characters a side, got {got}; --max-length"
+            )
+        pairs.append(Pair(*sides))
+    return pairs
+
+
+def _lengths(pairs: Sequence[Pair]) -> list[int]:
+    """What batches are put together by: both sides count."""
+    return [len(pair.source) + len(pair.target) for pair in pairs]
+
+
+def _cross_entropy(logits: Tensor, followers: Tensor) -> Tensor:
+    flat = logits.flatten(0, 1)
+    return F.cross_entropy(flat, followers.flatten(), ignore_index=_NONE, reduction="sum")
