@@ -99,7 +99,7 @@ FAULTS: list[tuple[list[str], str]] = [
     (["train", "lm", "--clip=big"], "'--clip': .* valid number.*, got 'big'"),
     (["train", "lm", "--steps", "0"], "--steps: wanted at least 1, got 0"),
     (["train", "lm", "--cell", "grru"], "--cell: wanted one of .* got 'grru'; did you mean GRU?"),
-    (["train", "lm", "--cell", "no.py:Mine"], "--cell: wanted a Python file .* no.py"),
+    (["train", "lm", "--cell", "no.py:Mine"], r"--cell: wanted a Python file .*no\.py"),
     (["train", "lm", "--input", "bag"], "--input: wanted one of embedding, one-hot, got 'bag'"),
     (["train", "lm", "--validation-fraction", "1"], "--validation-fraction: wanted .* got 1.0"),
     (["train", "lm", "absent"], "absent: wanted a file or a folder"),

@@ -20,8 +20,8 @@ from unrolled.diagnostics import loss_curve
 from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.tasks import (
+    DataError,
     Score,
-    TextError,
     load_language_model,
     loss,
     read_text,
@@ -280,7 +280,7 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelCon
     with pytest.raises(FileError, match=r"config\.json: not the configuration"):
         refused(tmp_path, "foreign")
     (tmp_path / "text").write_bytes(read_text(limit=1300).swapcase())
-    with pytest.raises(TextError, match="they have changed since"):
+    with pytest.raises(DataError, match="they have changed since"):
         refused(tmp_path, "run")
 
 

@@ -5,7 +5,7 @@ the checks read them. Imports nothing heavy.
 """
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "CONFIGS",
@@ -69,6 +69,9 @@ class Config:
         ValueError: a value is out of its range; the message names the field.
     """
 
+    one_direction: ClassVar[str] = ""
+    """Why the task cannot read in both directions; empty where it can."""
+
     paths: tuple[str, ...] = option((), "The data; without any, the task's own.")
     validation_fraction: float = option(
         0.1, "Part of the data that is kept for validation.", above=0, below=1
@@ -80,6 +83,7 @@ class Config:
     dropout: float = option(
         0.0, "Dropout after the input, between and after the layers.", least=0, below=1
     )
+    bidirectional: bool = option(False, "Read in both directions.")
     initial: str = option(
         "zero", "State that a sequence begins with: zero or learned.", choices=("zero", "learned")
     )
@@ -116,6 +120,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.bidirectional and self.one_direction:
+            raise ValueError(f"bidirectional: wanted one direction: {self.one_direction}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +131,8 @@ class LanguageModelConfig(Config):
     `batch_size` is the number N of streams read side by side, `window` the length T of truncated
     backpropagation. Losses are in nats a token.
     """
+
+    one_direction = "a language model must not have seen the token that it predicts"
 
     suffixes: tuple[str, ...] = option((), "From folders, only files ending so (.txt).")
     limit: int | None = option(None, "Read at most so many bytes of text.", least=1)
@@ -194,6 +202,8 @@ class TaggingConfig(Config):
 class ForecastConfig(Config):
     """The next values of one or several series, from a window of the past."""
 
+    one_direction = "a forecast goes on from where the series ends, and so does the state"
+
     target: tuple[str, ...] = option((), "Columns to forecast; without any, all numeric ones.")
     covariate: tuple[str, ...] = option((), "Columns to look at but not to forecast.")
     time: str | None = option(None, "Column of the times, in order; read for its order alone.")
@@ -214,7 +224,9 @@ class TranslationConfig(Config):
     """Text to text: pairs on lines, source and target separated by a tab."""
 
     attention: bool = option(True, "Let the decoder look at the encoder's states.")
-    bidirectional: bool = option(False, "Let the encoder read in both directions.")
+    bidirectional: bool = option(
+        False, "Let the encoder read in both directions; the decoder cannot."
+    )
     embedding_size: int = option(64, "Width of the embeddings.", least=1)
     max_length: int = option(200, "Characters of a source or target, at most.", least=1)
     hidden_size: int = option(192, "Units of a layer.", least=1)

@@ -34,6 +34,11 @@ def classify(
         items.append(("standard input", sys.stdin.read()))
     for name, item in items:
         if each:
+            if model.recurrent.bidirectional:
+                raise DataError(
+                    "--each: wanted a model that reads in one direction (train with "
+                    "--no-bidirectional): the second begins at the end, which is not there yet"
+                )
             chances = predict_each(model, codec, item)
             for step, row in enumerate(chances):
                 best = int(row.argmax())

@@ -98,7 +98,8 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
     with told(OSError):
         made_here = run is None or not run.exists()
         folder = _folder(name, config, run)
-    print(f"run         {folder}", flush=True)
+    if "LOCAL_RANK" not in os.environ or os.environ.get("RANK", os.environ["LOCAL_RANK"]) == "0":
+        print(f"run         {folder}", flush=True)
     try:
         with told_as_option(), told(DataError, CellError, Diverged, OSError):
             result = fit(config, folder)
