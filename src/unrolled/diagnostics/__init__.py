@@ -1,5 +1,54 @@
-"""Pictures and measures that explain a training run."""
+"""Pictures and measures that explain a network and its training.
 
-from unrolled.diagnostics.curves import loss_curve
+The measures load at once and need torch alone; what draws loads, with matplotlib, when it is first
+named.
+"""
 
-__all__ = ["loss_curve"]
+from typing import TYPE_CHECKING, Any
+
+from unrolled.diagnostics.activity import (
+    Components,
+    activity,
+    coloured_text,
+    most_variable,
+    principal_components,
+)
+from unrolled.diagnostics.gates import GateValues, Saturation, gate_saturation, gate_values
+from unrolled.diagnostics.gradients import GradientByLag, gradient_by_lag, input_gradient_by_lag
+from unrolled.diagnostics.matrices import (
+    ParameterRow,
+    RecurrentMatrix,
+    parameter_table,
+    recurrent_matrices,
+)
+
+if TYPE_CHECKING:
+    from unrolled.diagnostics.curves import loss_curve
+
+__all__ = [
+    "Components",
+    "GateValues",
+    "GradientByLag",
+    "ParameterRow",
+    "RecurrentMatrix",
+    "Saturation",
+    "activity",
+    "coloured_text",
+    "gate_saturation",
+    "gate_values",
+    "gradient_by_lag",
+    "input_gradient_by_lag",
+    "loss_curve",
+    "most_variable",
+    "parameter_table",
+    "principal_components",
+    "recurrent_matrices",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "loss_curve":
+        from unrolled.diagnostics.curves import loss_curve
+
+        return loss_curve
+    raise AttributeError(f"module 'unrolled.diagnostics' has no attribute {name!r}")
