@@ -21,28 +21,37 @@ from unrolled.diagnostics.matrices import (
     parameter_table,
     recurrent_matrices,
 )
+from unrolled.diagnostics.page import ColouredTexts, Picture, Section, Table, write_page
 
 if TYPE_CHECKING:
     from unrolled.diagnostics.curves import loss_curve
+    from unrolled.diagnostics.inspection import inspect_layer, inspect_model
 
 __all__ = [
+    "ColouredTexts",
     "Components",
     "GateValues",
     "GradientByLag",
     "ParameterRow",
+    "Picture",
     "RecurrentMatrix",
     "Saturation",
+    "Section",
+    "Table",
     "activity",
     "coloured_text",
     "gate_saturation",
     "gate_values",
     "gradient_by_lag",
     "input_gradient_by_lag",
+    "inspect_layer",
+    "inspect_model",
     "loss_curve",
     "most_variable",
     "parameter_table",
     "principal_components",
     "recurrent_matrices",
+    "write_page",
 ]
 
 
@@ -51,4 +60,8 @@ def __getattr__(name: str) -> Any:
         from unrolled.diagnostics.curves import loss_curve
 
         return loss_curve
+    if name in {"inspect_layer", "inspect_model"}:
+        from unrolled.diagnostics import inspection
+
+        return getattr(inspection, name)
     raise AttributeError(f"module 'unrolled.diagnostics' has no attribute {name!r}")
