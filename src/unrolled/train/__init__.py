@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from unrolled.train.checkpoint import TreeCheckpointIO
     from unrolled.train.module import Diverged
     from unrolled.train.run import Result, fit, resume
+    from unrolled.train.watching import Watch
 
-__all__ = ["Diverged", "Result", "TreeCheckpointIO", "fit", "resume"]
+__all__ = ["Diverged", "Result", "TreeCheckpointIO", "Watch", "fit", "resume"]
 
 _PLACES = {
     "Diverged": "module",
     "Result": "run",
     "TreeCheckpointIO": "checkpoint",
+    "Watch": "watching",
     "fit": "run",
     "resume": "run",
 }
