@@ -20,6 +20,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from unrolled.diagnostics import input_gradient_by_lag
 from unrolled.nn import LSTM, RNN
 
 INPUTS, H = 8, 64
@@ -49,10 +50,7 @@ def gated(forget_bias: float) -> LSTM:
 
 def by_lag(net: RNN | LSTM, x: Tensor, direction: Tensor) -> Tensor:
     """Norms [T] of ∂(direction · h_T)/∂x_{T-k}, k = 0, 1, …, for one sequence x [T, I]."""
-    x = x.clone().requires_grad_()
-    y, _ = net(x)
-    (slope,) = torch.autograd.grad(y[-1] @ direction, x)
-    return slope.norm(dim=1).flip(0)
+    return input_gradient_by_lag(lambda x: net(x)[0][-1] @ direction, x)
 
 
 def echo(max_norm: float, seed: int = 0, updates: int = 300) -> tuple[list[float], list[float]]:

@@ -28,6 +28,7 @@ def _modules_after(statement: str) -> set[str]:
         ("import unrolled._core", HEAVY | {"numpy"}),
         ("import unrolled.nn, unrolled.engines", HEAVY - {"torch"}),
         ("import unrolled.models, unrolled.tasks", HEAVY - {"torch"}),
+        ("import unrolled.diagnostics", HEAVY - {"torch"}),
         ("import unrolled.cli", HEAVY - {"typer"}),
     ],
 )
@@ -38,6 +39,7 @@ def test_a_room_loads_no_more_than_it_needs(statement: str, absent: set[str]) ->
 
 
 def test_rooms_load_when_they_are_named() -> None:
+    assert "matplotlib" in _modules_after("import unrolled.diagnostics as d; d.inspect_model")
     assert "torch" in _modules_after("import unrolled; unrolled.nn.LSTM")
 
 
