@@ -408,7 +408,7 @@ def test_blocks_and_products_of_a_cells_own() -> None:
 
 
 def test_parameter_table() -> None:
-    model = LanguageModel(7, 4, "GRU", embedding_size=3)
+    model = LanguageModel(7, 4, cell="GRU", embedding_size=3)
     model.head.weight.data.fill_(2.0)
     rows = {row.name: row for row in parameter_table(model)}
     assert list(rows) == [name for name, _ in model.named_parameters()]
@@ -421,7 +421,7 @@ def test_parameter_table() -> None:
 
 
 def test_activity_is_the_hidden_state() -> None:
-    model = LanguageModel(7, 4, "LSTM", num_layers=2, embedding_size=3, dropout=0.5)
+    model = LanguageModel(7, 4, cell="LSTM", num_layers=2, embedding_size=3, dropout=0.5)
     tokens = torch.randint(7, (6, 2))
     model.eval()
     hidden, _ = model.recurrent(model.encoder(tokens))

@@ -110,7 +110,7 @@ def pictures(sections: list[Section]) -> list[str]:
 
 
 def test_a_language_model_is_inspected(tmp_path: Path) -> None:
-    model = LanguageModel(128, 6, "LSTM", 2, embedding_size=5, dropout=0.5)
+    model = LanguageModel(128, 6, cell="LSTM", num_layers=2, embedding_size=5, dropout=0.5)
     text = 'def f(a):\n\treturn a<1 & b or "$x$" \x00é'
     tokens = torch.tensor([[ord(c) % 128, 3] for c in text])
     before = torch.get_rng_state()
