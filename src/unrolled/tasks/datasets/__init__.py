@@ -1,0 +1,29 @@
+"""Data that need no download: drawn from this machine, from installed libraries, or made up.
+
+Each function gives plain texts, tensors or tables, training apart from validation. What a model
+makes of them is left to the tasks.
+"""
+
+from unrolled.tasks.datasets.pictures import DIRECTIONS, Labelled, digits, moving_digits
+from unrolled.tasks.datasets.series import SERIES, Series, series
+from unrolled.tasks.datasets.snippets import Snippets, languages
+from unrolled.tasks.datasets.sources import python_tags
+from unrolled.tasks.datasets.spoken import dates, in_words, numbers, ordinal, year_in_words
+
+__all__ = [
+    "DIRECTIONS",
+    "SERIES",
+    "Labelled",
+    "Series",
+    "Snippets",
+    "dates",
+    "digits",
+    "in_words",
+    "languages",
+    "moving_digits",
+    "numbers",
+    "ordinal",
+    "python_tags",
+    "series",
+    "year_in_words",
+]
