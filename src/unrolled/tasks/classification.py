@@ -269,9 +269,12 @@ def _digest(data: Sequences) -> str:
 
 def _read(config: Any) -> Sequences:
     if not config.paths:
-        from unrolled.tasks.datasets import snippets
+        from unrolled.tasks.datasets import languages
 
-        return snippets()
+        found = languages()
+        texts, labels = zip(*found.training, *found.validation, strict=True)
+        out = [False] * len(found.training) + [True] * len(found.validation)
+        return Sequences(texts, labels, out)
     parts = [
         _table(config, read_table(path)) if path.lower().endswith(_TABLES) else _folder(Path(path))
         for path in config.paths

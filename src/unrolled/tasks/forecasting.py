@@ -295,9 +295,12 @@ def _read(config: Any, codec: Scale | None) -> tuple[list[str], int, list[Series
     if config.paths:
         tables = [read_table(path) for path in config.paths]
     else:
-        from unrolled.tasks.datasets import sunspots
+        from unrolled.tasks.datasets import series
 
-        tables = [sunspots()]
+        default = series("sunspots")
+        tables = [default.table]
+        if codec is None:
+            return [default.column], 1, series_of(default.table, [default.column], config)
     columns, targets = _columns(config, tables[0], codec)
     return columns, targets, [s for table in tables for s in series_of(table, columns, config)]
 

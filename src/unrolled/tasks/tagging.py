@@ -56,7 +56,7 @@ class Tags:
         special = {"padding": True, "unknown": True}
         words = Words.of(tokens, min_count=config.min_count, what="word", **special)
         characters = None
-        if config.characters:
+        if config.characters and any(len(token) > 1 for token in tokens):
             spelt = (c for token in tokens for c in token)
             characters = Words.of(spelt, what="character", **special)
         labels = Words.of(label for s in sentences for label in s.labels)
@@ -116,9 +116,9 @@ class Tagging(Task):
     @classmethod
     def read(cls, config: Any, codec: Tags | None = None, whole: bool = False) -> "Tagging":
         if not config.paths:
-            from unrolled.tasks.datasets import python_tokens
+            from unrolled.tasks.datasets import python_tags
 
-            training, validation = python_tokens()
+            training, validation = python_tags()
             return cls(config, training, validation, codec)
         sentences = [s for path in config.paths for s in read_conll(path, config.column)]
         if whole:

@@ -116,11 +116,11 @@ class Translation(Task):
         cls, config: Any, codec: Alphabets | None = None, whole: bool = False
     ) -> "Translation":
         if not config.paths:
-            from unrolled.tasks.datasets import dates_and_numbers
+            from unrolled.tasks.datasets import dates, numbers
 
-            training, validation = dates_and_numbers()
-            kept, out = ([Pair(*pair) for pair in part] for part in (training, validation))
-            return cls(config, kept, out, codec)
+            both = zip(dates(), numbers(), strict=True)
+            training, validation = ([Pair(*pair) for one in part for pair in one] for part in both)
+            return cls(config, training, validation, codec)
         pairs = [p for path in config.paths for p in read_pairs(path, config.max_length)]
         if whole:
             return cls(config, pairs, pairs, codec)
