@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -70,7 +71,7 @@ def make_stack(cell: str, input_size: int, hidden_size: int, **options: Any) -> 
 def _from_file(path: Path, name: str) -> type[Cell]:
     module = _run(path)
     found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Cell)):
+    if not (isinstance(found, type) and issubclass(found, Cell) and found is not Cell):
         kinds = [key for key, value in vars(module).items() if _is_own(value, module)]
         raise CellNameError(
             f"cell: wanted a subclass of unrolled.cells.Cell called {name!r} in {path}, "
@@ -87,7 +88,7 @@ def _is_own(value: Any, module: ModuleType) -> bool:
 
 def _run(path: Path) -> ModuleType:
     """The module of a file, run once in a process, under a name that nothing else has."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's own, it raises nothing for names too long
         raise CellNameError(f"cell: wanted a Python file before the colon, there is no {path}")
     name = f"unrolled cell {path.resolve()}"
     if name in sys.modules:
@@ -95,12 +96,15 @@ def _run(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CellNameError(f"cell: wanted a Python file ending in .py, got {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        # A file that calls sys.exit must not end the program that asks it for a cell.
+        if not isinstance(error, Exception | SystemExit):
+            raise
         raise CellNameError(
             f"cell: {path} cannot be run ({type(error).__name__}: {error})"
         ) from error
