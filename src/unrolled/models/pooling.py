@@ -54,9 +54,16 @@ class Pooling(nn.Module):
             return outputs.where(inside, 0.0).sum(0) / inside.sum(0).clamp(min=1)
         if self.name == "max":
             return outputs.masked_fill(~inside, -torch.inf).amax(0).where(some, 0.0)
-        scores = self.query(torch.tanh(self.keys(outputs))).masked_fill(~inside, -torch.inf)
+        # Taken out first: a NaN behind a sequence would reach the gradients of keys.
+        outputs = outputs.where(inside, 0.0)
+        scores = self._scores(outputs).masked_fill(~inside, -torch.inf)
         weights = torch.softmax(scores.where(some, 0.0), 0)
-        return (weights * outputs.where(inside, 0.0)).sum(0)
+        return (weights * outputs).sum(0)
+
+    def _scores(self, outputs: Tensor) -> Tensor:
+        """v · tanh(W y + b) of each step: [T, N, 1]."""
+        scores: Tensor = self.query(torch.tanh(self.keys(outputs)))
+        return scores
 
     def running(self, outputs: Tensor) -> Tensor:
         """Of one direction, what pooling gives after each step: [T, N, width], of the steps so far.
@@ -73,10 +80,19 @@ class Pooling(nn.Module):
         if self.name == "mean":
             steps = torch.arange(1, len(outputs) + 1, device=outputs.device)
             return outputs.cumsum(0) / steps[:, None, None]
-        scores = self.query(torch.tanh(self.keys(outputs)))
-        # A softmax is the same whatever is taken off all scores.
-        weights = (scores - scores.amax(0)).exp()
-        return (weights * outputs).cumsum(0) / weights.cumsum(0)
+        scores = self._scores(outputs)
+        # Sums are kept in units of the highest score so far, not of all: that of an early step may
+        # be too far below what comes later for its exponential not to vanish.
+        highest = scores.cummax(0).values
+        fade = (highest[:-1] - highest[1:]).exp()
+        weights = (scores - highest).exp()
+        above, below = weights[0] * outputs[0], weights[0]
+        pooled = [above / below]
+        for t in range(1, len(outputs)):
+            above = fade[t - 1] * above + weights[t] * outputs[t]
+            below = fade[t - 1] * below + weights[t]
+            pooled.append(above / below)
+        return torch.stack(pooled)
 
     def extra_repr(self) -> str:
         return self.name

@@ -140,6 +140,11 @@ class SequenceModel(nn.Module):
         Raises:
             ValueError: the model reads in both directions.
         """
+        if self.recurrent.bidirectional:
+            raise ValueError(
+                "bidirectional: wanted a model of one direction, got two: what the second says of "
+                "a step, it says after all that follow"
+            )
         hidden, _ = self._hidden(input, state, None)
         if self.pooling is not None:
             hidden = self.pooling.running(hidden)
