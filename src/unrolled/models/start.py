@@ -29,6 +29,9 @@ class StartFromFeatures(nn.Module):
 
     State s of layer and direction k starts as tanh(W_ks f + b_ks) (Karpathy & Fei-Fei 2015 begin a
     caption from the picture's features alike).
+
+    Not for the sLSTM, which divides by a state: that must be above 0, and this can be anything
+    between -1 and 1.
     """
 
     def __init__(self, features: int, stack: Recurrent) -> None:
