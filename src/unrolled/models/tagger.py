@@ -48,6 +48,8 @@ class Tagger(nn.Module):
             "embedding_size": embedding_size,
         }
         check_sizes(sizes, dropout)
+        if characters < 0:
+            raise ValueError(f"characters: wanted 0, for words alone, or more, got {characters}")
         self.arguments: dict[str, Any] = {
             **sizes,
             "characters": characters,
@@ -84,10 +86,17 @@ class Tagger(nn.Module):
 
         ``characters`` `[C, T·N]` are those of word (t, n) in column t·N + n, ``spellings`` `[T·N]`
         their numbers, zero where no word is.
+
+        Raises:
+            ValueError: the model reads characters and there are none.
         """
         hidden = self.words(words)
         if self.characters is not None:
-            assert characters is not None
+            if characters is None or spellings is None:
+                raise ValueError(
+                    "characters, spellings: wanted both, for this tagger reads characters, got "
+                    "None; one made with characters=0 reads words alone"
+                )
             _, final = self.spelling(self.characters(characters), lengths=spellings)
             state = final if isinstance(final, Tensor) else final[0]
             spelt = torch.cat(list(state), -1).unflatten(0, words.shape)
