@@ -37,8 +37,10 @@ class DotAttention(nn.Module):
 
     def forward(self, outputs: Tensor, memory: Memory) -> Tensor:
         """Outputs [U, N, H] that have looked."""
+        # Taken out first: a NaN behind a source would reach the gradients.
         kept = memory.outputs.where(memory.inside[..., None], 0.0)
-        context = torch.einsum("nut,tnh->unh", self.weights(outputs, memory), kept)
+        weights = self.weights(outputs, Memory(kept, memory.inside))
+        context = torch.einsum("nut,tnh->unh", weights, kept)
         return torch.tanh(self.combine(torch.cat([context, outputs], -1)))
 
 
