@@ -32,8 +32,13 @@ def greedy(
     Args:
         model: in evaluation mode if it has dropout.
         begin, end: tokens that a target starts with and ends with.
-        limit: tokens of a target, at most.
+        limit: tokens of a target, its end among them, at most; one that has not ended by then is
+            handed over as it is.
+
+    Raises:
+        ValueError: limit is below 1.
     """
+    _check(limit=limit)
     memory, state = model.encode(source, lengths)
     N = source.shape[1]
     tokens = torch.full((1, N), begin, device=source.device)
@@ -49,7 +54,7 @@ def greedy(
         if not bool(alive.any()):
             break
         tokens = written[-1][None]
-    rows = torch.stack(written).t().tolist() if written else [[] for _ in range(N)]
+    rows = torch.stack(written).t().tolist()
     return [Hypothesis(_cut(row, end), total[n].item()) for n, row in enumerate(rows)]
 
 
@@ -66,44 +71,52 @@ def beam(
 ) -> list[Hypothesis]:
     """The best hypotheses for one source `[T]`, the best first; ``width`` are kept at each step.
 
-    Finished ones are ranked by score / lengthᵖ with p = ``penalty`` (Wu et al. 2016 take 0.6 to 1
-    in a like form); 0 ranks by the probability alone, which favours short ones. With a width of 1
-    it is ``greedy``.
+    Hypotheses are ranked by score / lengthᵖ with p = ``penalty`` (Wu et al. 2016 take 0.6 to 1
+    in a like form), where the length counts the end; 0 ranks by the probability alone, which
+    favours short ones. It stops once ``width`` have ended and no other would rank above the last
+    of these if it ended at once and for nothing; with p = 0 none could later either. What has not
+    ended after ``limit`` tokens is ranked as it is. With a width of 1 it is ``greedy``.
 
     Raises:
         ValueError: width or limit is below 1.
     """
-    for name, value in {"width": width, "limit": limit}.items():
-        if value < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {value}")
+    _check(width=width, limit=limit)
     memory, state = model.encode(source[:, None])
     live = [Hypothesis([], 0.0)]
-    finished: list[Hypothesis] = []
-    for _ in range(limit):
+    finished: list[tuple[float, Hypothesis]] = []
+    for length in range(1, limit + 1):
         last = [h.tokens[-1] if h.tokens else begin for h in live]
         tokens = torch.tensor([last], device=source.device)
         logits, state = model.decode(tokens, state, _spread(memory, len(live)))
         chances = torch.log_softmax(logits[0].double(), -1)
-        totals = chances + torch.tensor([h.score for h in live], device=chances.device)[:, None]
+        totals = chances + chances.new_tensor([h.score for h in live])[:, None]
         count = min(2 * width, totals.numel())
         scores, places = totals.flatten().topk(count)
         ahead: list[tuple[int, Hypothesis]] = []
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):
             row, token = divmod(place, totals.shape[1])
             if token == end:
-                finished.append(Hypothesis(live[row].tokens, score))
+                finished.append((score / length**penalty, Hypothesis(live[row].tokens, score)))
             elif len(ahead) < width:
                 ahead.append((row, Hypothesis([*live[row].tokens, token], score)))
             if width == 1:
                 break
-        if len(finished) >= width or not ahead:
+        finished = sorted(finished, key=lambda ranked: -ranked[0])[:width]
+        full = len(finished) == width
+        if not ahead or (full and finished[-1][0] >= ahead[0][1].score / length**penalty):
             break
         live = [hypothesis for _, hypothesis in ahead]
         state = _chosen(state, torch.tensor([row for row, _ in ahead], device=source.device))
     else:
-        finished += live
-    ranked = sorted(finished, key=lambda h: -h.score / (len(h.tokens) + 1) ** penalty)
-    return ranked[:width]
+        finished += [(h.score / limit**penalty, h) for h in live]
+    ranked = sorted(finished, key=lambda ranked: -ranked[0])
+    return [hypothesis for _, hypothesis in ranked[:width]]
+
+
+def _check(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name}: wanted at least 1, got {value}")
 
 
 def _spread(memory: Memory, N: int) -> Memory:
