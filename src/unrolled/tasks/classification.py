@@ -272,9 +272,9 @@ def _read(config: Any) -> Sequences:
         from unrolled.tasks.datasets import languages
 
         found = languages()
-        texts, labels = zip(*found.training, *found.validation, strict=True)
+        every = [*found.training, *found.validation]
         out = [False] * len(found.training) + [True] * len(found.validation)
-        return Sequences(texts, labels, out)
+        return Sequences([text for text, _ in every], [label for _, label in every], out)
     parts = [
         _table(config, read_table(path)) if path.lower().endswith(_TABLES) else _folder(Path(path))
         for path in config.paths
