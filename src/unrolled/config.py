@@ -223,6 +223,17 @@ class ForecastConfig(Config):
 class TranslationConfig(Config):
     """Text to text: pairs on lines, source and target separated by a tab."""
 
+    source_unit: str = option(
+        "words",
+        "What a token of the source is: words (and signs), or characters.",
+        choices=("words", "characters"),
+    )
+    target_unit: str = option(
+        "characters",
+        "What a token of the target is: words (and signs), or characters.",
+        choices=("words", "characters"),
+    )
+    min_count: int = option(1, "Tokens seen less often are one unknown token.", least=1)
     attention: bool = option(True, "Let the decoder look at the encoder's states.")
     bidirectional: bool = option(
         False, "Let the encoder read in both directions; the decoder cannot."

@@ -1,6 +1,7 @@
-"""Sequence to sequence: text to text, character by character."""
+"""Sequence to sequence: text to text, by characters or words."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from unrolled.tasks.search import beam, greedy
 from unrolled.tasks.task import Share, Task
 from unrolled.tasks.words import Words
 
-__all__ = ["Alphabets", "Pair", "Pairs", "Translation", "predict", "read_pairs"]
+__all__ = ["Alphabets", "Pair", "Pairs", "Side", "Translation", "predict", "read_pairs"]
 
 _NONE = -100
 
@@ -44,57 +45,112 @@ class Pairs(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Target characters of this share, with one end each."""
+        """Target tokens of this share, with one end each."""
         return int(self.target_lengths.sum())
 
 
-class Alphabets:
-    """Characters of sources and of targets, as numbers; targets have a begin and an end."""
+class Side:
+    """Texts of sources, or of targets, as tokens: characters, or words and single signs.
 
-    def __init__(self, source: Words, target: Words) -> None:
-        self.source = source
-        self.target = target
-        # Beyond the characters: no character can be taken for them.
-        self.begin, self.end = len(target), len(target) + 1
+    Blanks before a word are not kept; written, words are put one blank apart, signs close to what
+    comes before.
+    """
+
+    def __init__(self, unit: str, tokens: Words) -> None:
+        self.unit = unit
+        self.tokens = tokens
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> "Alphabets":
+    def of(cls, texts: Sequence[str], unit: str, min_count: int) -> "Side":
+        """That of training texts."""
+        found = (token for text in texts for token in _cut(text, unit))
+        what = "character" if unit == "characters" else "word"
+        options: dict[str, Any] = {"padding": True, "unknown": True, "what": what}
+        return cls(unit, Words.of(found, min_count=min_count, **options))
+
+    def encode(self, text: str) -> Tensor:
+        return self.tokens.encode(_cut(text, self.unit))
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        return self._written(self.tokens.decode(numbers))
+
+    def normal(self, text: str) -> str:
+        """A text as it would be written."""
+        return self._written(_cut(text, self.unit))
+
+    def _written(self, tokens: Sequence[str]) -> str:
+        if self.unit == "characters":
+            return "".join(tokens)
+        joined = (" " + token if _WORD.fullmatch(token) else token for token in tokens)
+        return "".join(joined).strip()
+
+    def state(self) -> dict[str, Any]:
+        return {"unit": self.unit, "tokens": self.tokens.state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Side":
+        if state["unit"] not in ("characters", "words"):
+            raise ValueError(f"unit: wanted characters or words, got {state['unit']!r}")
+        return cls(state["unit"], Words.from_state(state["tokens"]))
+
+
+_WORD = re.compile(r"[\w'’-]+|<unknown>")
+_TOKEN = re.compile(r"[\w'’-]+|[^\w\s]")
+
+
+def _cut(text: str, unit: str) -> list[str]:
+    return list(text) if unit == "characters" else _TOKEN.findall(text)
+
+
+class Alphabets:
+    """Tokens of sources and of targets, as numbers; targets have a begin and an end."""
+
+    def __init__(self, source: Side, target: Side) -> None:
+        self.source = source
+        self.target = target
+        # Beyond the tokens: none can be taken for them.
+        self.begin, self.end = len(target.tokens), len(target.tokens) + 1
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], config: Any) -> "Alphabets":
         """Those of training pairs."""
-        sides = [(c for pair in pairs for c in pair[side]) for side in (0, 1)]
-        return cls(*(Words.of(s, padding=True, unknown=True, what="character") for s in sides))
+        units = (config.source_unit, config.target_unit)
+        sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+        made = zip(sides, units, strict=True)
+        return cls(*(Side.of(texts, unit, config.min_count) for texts, unit in made))
 
     @property
     def target_size(self) -> int:
-        return len(self.target) + 2
+        return len(self.target.tokens) + 2
 
     def sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encoded and padded `[T, N]`, and the lengths."""
-        return pad([self.source.encode(list(text)) for text in texts], 0)
+        return pad([self.source.encode(text) for text in texts], 0)
 
     def targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """With the begin before and padded `[U, N]`; what follows; lengths with the end."""
-        encoded = [self.target.encode(list(text)).tolist() for text in texts]
+        encoded = [self.target.encode(text).tolist() for text in texts]
         before, lengths = pad([torch.tensor([self.begin, *row]) for row in encoded], 0)
         after, _ = pad([torch.tensor([*row, self.end]) for row in encoded], _NONE)
         return before, after, lengths
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The characters of a hypothesis."""
-        return "".join(self.target.decode([token for token in tokens if token < self.begin]))
+        """The text of a hypothesis."""
+        return self.target.decode([token for token in tokens if token < self.begin])
 
     def state(self) -> dict[str, Any]:
         return {"source": self.source.state(), "target": self.target.state()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Alphabets":
-        return cls(Words.from_state(state["source"]), Words.from_state(state["target"]))
+        return cls(Side.from_state(state["source"]), Side.from_state(state["target"]))
 
 
 class Translation(Task):
-    """Cross-entropy of each next character of the target, given the right ones before it."""
+    """Cross-entropy of each next token of the target, given the right ones before it."""
 
     name = "seq2seq"
-    unit = "characters"
+    unit = "tokens"
     measures = ("loss", "exact", "error_rate")
 
     def __init__(
@@ -106,7 +162,7 @@ class Translation(Task):
     ) -> None:
         self.config = config
         self.training, self.held_out = list(training), list(validation)
-        self.codec = codec or Alphabets.of(self.training)
+        self.codec = codec or Alphabets.of(self.training, config)
         self.digest = hashlib.sha256(repr((self.training, self.held_out)).encode()).hexdigest()
         self.buckets = Buckets(_lengths(self.training), config.batch_size, config.seed)
 
@@ -142,17 +198,21 @@ class Translation(Task):
     def arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "attention")
         given = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
-        sizes = {"source_size": len(self.codec.source), "target_size": self.codec.target_size}
+        sizes = {
+            "source_size": len(self.codec.source.tokens),
+            "target_size": self.codec.target_size,
+        }
         return sizes | given
 
     def _batch(self, pairs: Sequence[Pair], items: Sequence[int], share: Share) -> Pairs:
         own = list(items)[share.items]
-        total = sum(len(pairs[k].target) + 1 for k in items)
+        targets = self.codec.targets([pairs[k].target for k in items])
+        total = int(targets[2].sum())
         if not own:
             empty = torch.zeros(1, 0).long()
             return Pairs(empty, empty[0], empty, empty, empty[0], [], total)
         sources, lengths = self.codec.sources([pairs[k].source for k in own])
-        before, after, ends = self.codec.targets([pairs[k].target for k in own])
+        before, after, ends = (part[..., share.items] for part in targets)
         return Pairs(sources, lengths, before, after, ends, own, total)
 
     @override
@@ -173,17 +233,18 @@ class Translation(Task):
 
     @override
     def tally(self, model: Any, batch: Pairs, carried: Any) -> tuple[dict[str, Tensor], None]:
-        wanted = [self.held_out[k] for k in batch.numbers]
-        limit = 2 * max(len(pair.target) for pair in wanted) + 1
-        texts = [pair.source for pair in wanted]
+        pairs = [self.held_out[k] for k in batch.numbers]
+        wanted = [self.codec.target.normal(pair.target) for pair in pairs]
+        limit = 2 * batch.followers.shape[0] + 1
+        texts = [pair.source for pair in pairs]
         found = predict(model, self.codec, texts, width=self.config.beam, limit=limit)
-        pairs = list(zip(wanted, found, strict=True))
+        both = list(zip(wanted, found, strict=True))
         return {
             "loss": self.loss(model, batch, None)[0].double(),
             "count": torch.tensor(batch.count),
-            "exact": torch.tensor(sum(pair.target == text for pair, text in pairs)),
-            "edits": torch.tensor(sum(edit_distance(pair.target, text) for pair, text in pairs)),
-            "characters": torch.tensor(sum(len(pair.target) for pair in wanted)),
+            "exact": torch.tensor(sum(a == b for a, b in both)),
+            "edits": torch.tensor(sum(edit_distance(a, b) for a, b in both)),
+            "characters": torch.tensor(sum(map(len, wanted))),
             "pairs": torch.tensor(len(wanted)),
         }, None
 
@@ -210,8 +271,8 @@ def predict(
         DataError: a source is empty.
     """
     for n, text in enumerate(sources):
-        if not text:
-            raise DataError(f"source {n + 1}: wanted one character or more, got none")
+        if not len(codec.source.encode(text)):
+            raise DataError(f"source {n + 1}: wanted one token or more, got {text!r}")
     device = next(model.parameters()).device
     encoded, lengths = codec.sources(sources)
     ends = {"begin": codec.begin, "end": codec.end, "limit": limit}
@@ -236,7 +297,7 @@ def read_pairs(path: str, limit: int) -> list[Pair]:
             continue
         sides = line.split("\t")
         where = f"{path}, line {number}"
-        if len(sides) != 2 or not all(sides):
+        if len(sides) != 2 or not all(side.strip() for side in sides):
             raise DataError(f"{where}: wanted a source, a tab and its target, got {line[:60]!r}")
         if max(map(len, sides)) > limit:
             got = max(map(len, sides))
