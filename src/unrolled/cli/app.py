@@ -8,6 +8,7 @@ import typer
 
 from unrolled import __version__
 from unrolled.cli.errors import UserError
+from unrolled.cli.inspect import inspect
 from unrolled.cli.sample import sample
 from unrolled.cli.train import add_commands
 from unrolled.cli.use import evaluate, predict
@@ -26,6 +27,7 @@ train = typer.Typer(help="Train a model on your own data.", **_PLAIN)  # type: i
 app.add_typer(train, name="train")
 app.command()(evaluate)
 app.command()(predict)
+app.command()(inspect)
 app.command()(sample)
 add_commands(train)
 

@@ -89,7 +89,7 @@ def inspect_layer(
 
 def inspect_model(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Tensor | tuple[Any, ...],
     text: Sequence[str] | None = None,
     *,
     units: int = 6,
@@ -99,8 +99,8 @@ def inspect_model(
     model is called once with `inputs`, in evaluation mode; then all parameters of the model.
 
     Args:
-        inputs: what the model takes first, for a language model token numbers `[T, N]`; of
-            ragged batches the longest sequences are looked at, at most four.
+        inputs: what the model takes, for a language model token numbers `[T, N]`; a tuple where
+            it takes several; of ragged batches the longest sequences are looked at, at most four.
         text: a piece for each step of the first sequence; for a byte vocabulary
             `[vocabulary.decode([t]) for t in inputs[:, 0].tolist()]`.
             A model with several layers shows it where it has a piece for each step.
@@ -114,7 +114,7 @@ def inspect_model(
     model.eval()
     try:
         with torch.no_grad(), listening(layers, _ROWS) as calls:
-            model(inputs)
+            model(*(inputs if isinstance(inputs, tuple) else (inputs,)))
     finally:
         model.train(training)
     ran = {name: call for name, call in calls.items() if call.x is not None}

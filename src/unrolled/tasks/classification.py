@@ -225,6 +225,15 @@ class Classification(Task):
         return {"loss": total, "confusion": matrix}, None
 
     @override
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
+        longest = max(self.out, key=lambda n: self.lengths[n])
+        sequence = self.data.inputs[longest] if text is None else text
+        inputs = self.codec.encode(sequence)[:, None]
+        if len(inputs) < 2:
+            raise DataError(f"text: wanted two characters or more, got {len(inputs)}")
+        return (inputs,), list(sequence[: len(inputs)]) if isinstance(sequence, str) else None
+
+    @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         matrix = sums["confusion"]
         loss = (sums["loss"] / matrix.sum()).item()

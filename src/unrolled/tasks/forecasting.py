@@ -225,6 +225,12 @@ class Forecasting(Task):
         }
 
     @override
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], None]:
+        if text is not None:
+            raise DataError("text: wanted none, a forecaster reads numbers")
+        return (self._spans(self.out[-1:], 1).windows,), None
+
+    @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         values = sums["values"].item()
         return {

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import LanguageModel, State
+from unrolled.tasks.reading import DataError
 from unrolled.tasks.task import Share, Task
 from unrolled.tasks.text import read_text
 from unrolled.tasks.trained import load_trained
@@ -20,6 +21,9 @@ from unrolled.tasks.vocabulary import Vocabulary, make_vocabulary, vocabulary_fr
 from unrolled.tasks.windows import Window, Windows, split
 
 __all__ = ["LanguageModeling", "Score", "detach", "load_language_model", "loss", "score"]
+
+
+_EXAMPLE = 400  # tokens, at most
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,15 @@ class LanguageModeling(Task):
         found, after = self.loss(model, batch, carried)
         count = torch.tensor(float(batch.count), dtype=torch.float64, device=found.device)
         return {"loss": found.double(), "tokens": count}, after
+
+    @override
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str]]:
+        tokens = self.held_out[0].inputs[:_EXAMPLE, :1]
+        if text is not None:
+            tokens = self.codec.encode(text.encode())[:, None].long()
+        if len(tokens) < 2:
+            raise DataError(f"text: wanted two tokens or more, got {len(tokens)}")
+        return (tokens,), [self.codec.decode([t]) for t in tokens[:, 0].tolist()]
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:

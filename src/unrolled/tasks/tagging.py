@@ -200,6 +200,17 @@ class Tagging(Task):
         return found, None
 
     @override
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str]]:
+        tokens = list(max(self.held_out, key=lambda s: len(s.tokens)).tokens)
+        if text is not None:
+            single = all(len(token) == 1 for token in self.codec.words.entries)
+            tokens = list(text) if single else text.split()
+        if len(tokens) < 2:
+            raise DataError(f"text: wanted two tokens or more, got {len(tokens)}")
+        pieces = tokens if all(len(t) == 1 for t in tokens) else [f"{token} " for token in tokens]
+        return tuple(self.codec.batch([tokens])), pieces
+
+    @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         tokens = sums["tokens"].item()
         right, found, wanted = sums.get("entities", torch.zeros(3)).tolist()

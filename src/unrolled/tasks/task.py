@@ -107,6 +107,15 @@ class Task(ABC):
         """The measures ``of_loss``."""
         return {"loss": loss}
 
+    @abstractmethod
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
+        """One example as the model takes it, of that text or from the validation, and a piece of
+        text for each step of the first sequence, for pictures.
+
+        Raises:
+            DataError: the text is empty, or the task reads no texts.
+        """
+
     def baselines(self) -> dict[str, dict[str, float]]:
         """What simple methods reach on the validation's data: measures, by the method's name."""
         return {}

@@ -249,6 +249,18 @@ class Translation(Task):
         }, None
 
     @override
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str]]:
+        pair = max(self.held_out, key=lambda p: len(p.source))
+        source, lengths = self.codec.sources([pair.source if text is None else text])
+        if len(source) < 2:
+            raise DataError(f"text: wanted two tokens or more, got {len(source)}")
+        target, _, ends = self.codec.targets([pair.target])
+        pieces = self.codec.source.tokens.decode(source[:, 0])
+        if self.codec.source.unit == "words":
+            pieces = [f"{piece} " for piece in pieces]
+        return (source, target, lengths, ends), pieces
+
+    @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {
             "loss": (sums["loss"] / sums["count"]).item(),
