@@ -170,6 +170,12 @@ class LanguageModelConfig(Config):
 class ClassificationConfig(Config):
     """A label for each text, or for each numeric sequence."""
 
+    data: str = option(
+        "languages",
+        "What is learned without DATA: the language of a snippet of source; a handwritten digit, "
+        "row by row; which way a digit moves, frame by frame.",
+        choices=("languages", "digits", "moving-digits"),
+    )
     label: str | None = option(
         None, "Column of the labels in a table; without it, the column called label."
     )
@@ -204,6 +210,12 @@ class ForecastConfig(Config):
 
     one_direction = "a forecast goes on from where the series ends, and so does the state"
 
+    data: str = option(
+        "sunspots",
+        "What is forecast without DATA: yearly sunspots, weekly CO2, monthly sea temperature "
+        "(elnino), quarterly unemployment (macrodata), daily prices of a share.",
+        choices=("sunspots", "co2", "elnino", "macrodata", "prices"),
+    )
     target: tuple[str, ...] = option((), "Columns to forecast; without any, all numeric ones.")
     covariate: tuple[str, ...] = option((), "Columns to look at but not to forecast.")
     time: str | None = option(None, "Column of the times, in order; read for its order alone.")
@@ -223,6 +235,11 @@ class ForecastConfig(Config):
 class TranslationConfig(Config):
     """Text to text: pairs on lines, source and target separated by a tab."""
 
+    data: str = option(
+        "both",
+        "What is learned without DATA: dates in words to digits, numbers in words to digits, both.",
+        choices=("both", "dates", "numbers"),
+    )
     source_unit: str = option(
         "words",
         "What a token of the source is: words (and signs), or characters.",

@@ -278,8 +278,12 @@ def _digest(data: Sequences) -> str:
 
 def _read(config: Any) -> Sequences:
     if not config.paths:
-        from unrolled.tasks.datasets import languages
+        from unrolled.tasks.datasets import digits, languages, moving_digits
 
+        if config.data == "digits":
+            return _pictures(*digits())
+        if config.data == "moving-digits":
+            return _pictures(*moving_digits(seed=config.seed))
         found = languages()
         every = [*found.training, *found.validation]
         out = [False] * len(found.training) + [True] * len(found.validation)
@@ -292,6 +296,15 @@ def _read(config: Any) -> Sequences:
         raise DataError("data: wanted texts or numbers, got both")
     inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
     return Sequences(inputs, labels, held_out(len(labels), config), places)
+
+
+def _pictures(training: Any, validation: Any) -> Sequences:
+    """Sequences of rows or of frames, each step's numbers side by side."""
+    parts = (training, validation)
+    inputs = [x for part in parts for x in part.inputs.flatten(2).unbind(1)]
+    labels = [part.classes[k] for part in parts for k in part.labels.tolist()]
+    out = [n >= len(training.labels) for n in range(len(labels))]
+    return Sequences(inputs, labels, out)
 
 
 _FIELDS = ("inputs", "labels", "places")

@@ -133,6 +133,7 @@ class Forecasting(Task):
         self.config = config
         self.codec = codec
         self.series = series
+        self.season = config.season or _own_season(config)
         self.values = [codec.encode(one.values) for one in series]
         ends = [_first_held_out(len(v), config, codec) for v in self.values]
         begins = [0] * len(ends) if whole else ends
@@ -242,8 +243,8 @@ class Forecasting(Task):
     @override
     def baselines(self) -> dict[str, dict[str, float]]:
         seasons = {"persistence": 1}
-        if self.config.season is not None:
-            seasons["season before"] = self.config.season
+        if self.season is not None:
+            seasons["season before"] = self.season
         found = {}
         for name, season in seasons.items():
             if season > self.codec.window:
@@ -272,6 +273,16 @@ def predict(model: Forecaster, codec: Scale, past: Tensor) -> Tensor:
     window = codec.encode(past[-codec.window :])[:, None].to(device)
     with torch.no_grad():
         return codec.decode(model(window)[:, 0].cpu())
+
+
+def _own_season(config: Any) -> int | None:
+    """The season of the task's own data, where a window has room for it."""
+    if config.paths:
+        return None
+    from unrolled.tasks.datasets import series
+
+    season = series(config.data).season
+    return season if 1 < season <= config.window else None
 
 
 def _split(count: int, config: Any) -> int:
@@ -303,7 +314,7 @@ def _read(config: Any, codec: Scale | None) -> tuple[list[str], int, list[Series
     else:
         from unrolled.tasks.datasets import series
 
-        default = series("sunspots")
+        default = series(config.data)
         tables = [default.table]
         if codec is None:
             return [default.column], 1, series_of(default.table, [default.column], config)

@@ -174,8 +174,10 @@ class Translation(Task):
         if not config.paths:
             from unrolled.tasks.datasets import dates, numbers
 
-            both = zip(dates(), numbers(), strict=True)
-            training, validation = ([Pair(*pair) for one in part for pair in one] for part in both)
+            makers: dict[str, list[Any]] = {"dates": [dates], "numbers": [numbers]}
+            chosen = makers.get(config.data, [dates, numbers])
+            parts = zip(*(one() for one in chosen), strict=True)
+            training, validation = ([Pair(*pair) for one in p for pair in one] for p in parts)
             return cls(config, training, validation, codec)
         pairs = [p for path in config.paths for p in read_pairs(path, config.max_length)]
         if whole:
