@@ -4,6 +4,14 @@ Each function gives plain texts, tensors or tables, training apart from validati
 makes of them is left to the tasks.
 """
 
+from unrolled.tasks.datasets.classics import (
+    Problem,
+    adding,
+    copy_memory,
+    dyck,
+    memoryless_loss,
+    parity,
+)
 from unrolled.tasks.datasets.pictures import DIRECTIONS, Labelled, digits, moving_digits
 from unrolled.tasks.datasets.series import SERIES, Series, series
 from unrolled.tasks.datasets.snippets import Snippets, languages
@@ -14,15 +22,21 @@ __all__ = [
     "DIRECTIONS",
     "SERIES",
     "Labelled",
+    "Problem",
     "Series",
     "Snippets",
+    "adding",
+    "copy_memory",
     "dates",
     "digits",
+    "dyck",
     "in_words",
     "languages",
+    "memoryless_loss",
     "moving_digits",
     "numbers",
     "ordinal",
+    "parity",
     "python_tags",
     "series",
     "year_in_words",
