@@ -114,7 +114,7 @@ class Classes:
 
     def batch(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Encoded and padded, and the lengths."""
-        return pad([self.encode(sequence) for sequence in sequences], 0)
+        return _padded([self.encode(sequence) for sequence in sequences])
 
     def state(self) -> dict[str, Any]:
         characters = None if self.characters is None else self.characters.state()
@@ -171,7 +171,7 @@ class Classification(Task):
     def read(
         cls, config: Any, codec: Classes | None = None, whole: bool = False
     ) -> "Classification":
-        return cls(config, _read(config), codec, whole)
+        return cls(config, _read(config, whole), codec, whole)
 
     @override
     @classmethod
@@ -197,8 +197,10 @@ class Classification(Task):
     def _batch(self, items: Sequence[int], share: Share) -> Labelled:
         own = list(items)[share.items]
         if not own:
-            return Labelled(self.encoded[0][:0, None], *(torch.empty(0).long(),) * 2, len(items))
-        inputs, lengths = pad([self.encoded[n] for n in own], 0)
+            one = self.encoded[0]
+            none = one.new_zeros(1, 0, *one.shape[1:])
+            return Labelled(none, *(torch.empty(0).long(),) * 2, len(items))
+        inputs, lengths = _padded([self.encoded[n] for n in own])
         return Labelled(inputs, lengths, self.targets[own], len(items))
 
     @override
@@ -262,10 +264,19 @@ def predict_each(model: SequenceModel, codec: Classes, sequence: Any) -> Tensor:
     Raises:
         ValueError: the model reads in both directions.
     """
+    encoded = codec.encode(sequence)
+    if not len(encoded):
+        return torch.empty(0, len(codec.labels), dtype=torch.float64)
     device = next(model.parameters()).device
     with torch.no_grad():
-        logits = model.after_each(codec.encode(sequence)[:, None].to(device))
+        logits = model.after_each(encoded[:, None].to(device))
     return torch.softmax(logits[:, 0].double(), -1).cpu()
+
+
+def _padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One batch and the lengths; a step of padding where no sequence has one (empty texts)."""
+    inputs, lengths = pad(sequences, 0)
+    return (inputs if len(inputs) else inputs.new_zeros(1, *inputs.shape[1:])), lengths
 
 
 def _digest(data: Sequences) -> str:
@@ -276,7 +287,7 @@ def _digest(data: Sequences) -> str:
     return found.hexdigest()
 
 
-def _read(config: Any) -> Sequences:
+def _read(config: Any, whole: bool) -> Sequences:
     if not config.paths:
         from unrolled.tasks.datasets import digits, languages, moving_digits
 
@@ -295,7 +306,8 @@ def _read(config: Any) -> Sequences:
     if len({part.of_text for part in parts}) > 1:
         raise DataError("data: wanted texts or numbers, got both")
     inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
-    return Sequences(inputs, labels, held_out(len(labels), config), places)
+    out = [True] * len(labels) if whole else held_out(len(labels), config)
+    return Sequences(inputs, labels, out, places)
 
 
 def _pictures(training: Any, validation: Any) -> Sequences:

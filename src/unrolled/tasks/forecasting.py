@@ -135,7 +135,7 @@ class Forecasting(Task):
         self.series = series
         self.season = config.season or _own_season(config)
         self.values = [codec.encode(one.values) for one in series]
-        ends = [_first_held_out(len(v), config, codec) for v in self.values]
+        ends = [_first_held_out(len(v), config, codec.horizon) for v in self.values]
         begins = [0] * len(ends) if whole else ends
         ends = [len(v) for v in self.values] if whole else ends
         T, K = codec.window, codec.horizon
@@ -156,7 +156,8 @@ class Forecasting(Task):
     def read(cls, config: Any, codec: Scale | None = None, whole: bool = False) -> "Forecasting":
         columns, targets, series = _read(config, codec)
         if codec is None:
-            parts = [s.values[: _split(len(s.values), config)] for s in series]
+            ends = [_first_held_out(len(s.values), config, config.horizon) for s in series]
+            parts = [s.values[: max(1, end)] for s, end in zip(series, ends, strict=True)]
             known = torch.cat(parts).double()
             spread = known.std(0, correction=0)
             spread = spread.where(spread > 0, 1.0)
@@ -285,13 +286,9 @@ def _own_season(config: Any) -> int | None:
     return season if 1 < season <= config.window else None
 
 
-def _split(count: int, config: Any) -> int:
-    """Steps of a series that are trained on."""
-    return count - max(1, round(count * config.validation_fraction))
-
-
-def _first_held_out(count: int, config: Any, codec: Scale) -> int:
-    return min(_split(count, config), count - codec.horizon)
+def _first_held_out(count: int, config: Any, horizon: int) -> int:
+    """Steps of a series that are trained on: a whole horizon comes after them."""
+    return count - max(1, round(count * config.validation_fraction), horizon)
 
 
 def _check_windows(

@@ -50,8 +50,10 @@ class Tags:
         self.labels = labels
 
     @classmethod
-    def of(cls, sentences: Sequence[Sentence], config: Any) -> "Tags":
-        """Those of training sentences."""
+    def of(
+        cls, sentences: Sequence[Sentence], config: Any, labelled: Sequence[Sentence] = ()
+    ) -> "Tags":
+        """Those of training sentences; labels also of those that are held out, ``labelled``."""
         tokens = [token for s in sentences for token in s.tokens]
         special = {"padding": True, "unknown": True}
         words = Words.of(tokens, min_count=config.min_count, what="word", **special)
@@ -59,7 +61,7 @@ class Tags:
         if config.characters and any(len(token) > 1 for token in tokens):
             spelt = (c for token in tokens for c in token)
             characters = Words.of(spelt, what="character", **special)
-        labels = Words.of(label for s in sentences for label in s.labels)
+        labels = Words.of(label for s in (*sentences, *labelled) for label in s.labels)
         return cls(words, characters, labels)
 
     def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Tensor, ...]:
@@ -105,7 +107,7 @@ class Tagging(Task):
     ) -> None:
         self.config = config
         self.training, self.held_out = list(training), list(validation)
-        self.codec = codec or Tags.of(self.training, config)
+        self.codec = codec or Tags.of(self.training, config, self.held_out)
         text = repr([(s.tokens, s.labels) for s in (*self.training, *self.held_out)])
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         lengths = [len(s.tokens) for s in self.training]
@@ -120,7 +122,12 @@ class Tagging(Task):
 
             training, validation = python_tags()
             return cls(config, training, validation, codec)
-        sentences = [s for path in config.paths for s in read_conll(path, config.column)]
+        sentences = []
+        for path in config.paths:
+            found = read_conll(path, config.column)
+            if codec is not None:
+                _check_labels(path, found, codec)
+            sentences += found
         if whole:
             return cls(config, sentences, sentences, codec)
         out = held_out(len(sentences), config)
@@ -156,13 +163,9 @@ class Tagging(Task):
             none = torch.zeros(1, 0).long()
             return Tagged(none, none[0], none, none, none[0], [], total)
         words, lengths, *spelt = self.codec.batch([s.tokens for s in chosen])
-        labels = [self._labels(s) for s in chosen]
+        labels = [self.codec.labels.encode(list(s.labels)) for s in chosen]
         characters, spellings = spelt or (None, None)
         return Tagged(words, lengths, pad(labels, _NONE)[0], characters, spellings, own, total)
-
-    def _labels(self, sentence: Sentence) -> Tensor:
-        place = f"line {sentence.lines[0]} on" if sentence.lines else "a sentence"
-        return self.codec.labels.encode(list(sentence.labels), place)
 
     @override
     def batch(self, step: int, share: Share) -> Tagged:
@@ -262,6 +265,13 @@ def predict(model: Tagger, codec: Tags, sentences: Sequence[Sequence[str]]) -> l
         guesses = model(*given).argmax(-1)
     columns = [guesses[: len(tokens), n].tolist() for n, tokens in enumerate(sentences)]
     return [codec.labels.decode(column) for column in columns]
+
+
+def _check_labels(path: str, sentences: Sequence[Sentence], codec: Tags) -> None:
+    """Hold a file's labels to those that a model knows."""
+    for sentence in sentences:
+        for label, line in zip(sentence.labels, sentence.lines, strict=True):
+            codec.labels.encode([label], f"{path}, line {line}")
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
