@@ -53,10 +53,10 @@ def _texts(draw: random.Random) -> list[str]:
     """Texts of vowels or of consonants, 1 to 9 characters long."""
     letters = {"soft": "aeiou", "hard": "krtpd"}
     labels = draw.choices(["soft", "hard"], [2, 1], k=45)
-    rows = [
-        (label, "".join(draw.choices(letters[label], k=draw.randint(1, 9)))) for label in labels
-    ]
-    return ["label,body", *(",".join(row) for row in rows)]
+    rows = []
+    for label in labels:
+        rows.append(f"{label},{''.join(draw.choices(letters[label], k=draw.randint(1, 9)))}")
+    return ["label,body", *rows]
 
 
 def _numbers(draw: random.Random) -> list[str]:
