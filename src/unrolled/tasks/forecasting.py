@@ -130,6 +130,10 @@ class Forecasting(Task):
     def __init__(
         self, config: Any, series: Sequence[Series], codec: Scale, whole: bool = False
     ) -> None:
+        if config.season is not None and config.season > codec.window:
+            raise DataError(
+                f"--season: wanted at most the window's {codec.window} steps, got {config.season}"
+            )
         self.config = config
         self.codec = codec
         self.series = series
@@ -248,10 +252,6 @@ class Forecasting(Task):
             seasons["season before"] = self.season
         found = {}
         for name, season in seasons.items():
-            if season > self.codec.window:
-                raise DataError(
-                    f"--season: wanted at most the window's {self.codec.window} steps, got {season}"
-                )
             batch = self._spans(self.out, len(self.out))
             past = batch.windows[..., : self.codec.targets]
             naive = seasonal_naive(past, self.codec.horizon, season)
