@@ -68,7 +68,9 @@ class Training(LightningModule):
         sums = {k: strategy.reduce(v, reduce_op="sum") for k, v in self._sums.items()}
         self.scores = self.task.scores({k: torch.as_tensor(v).cpu() for k, v in sums.items()})
         for name, value in self.scores.items():
-            self.log(f"validation_{name}", torch.tensor(value, dtype=torch.float64))
+            # The logger is given them by Metrics, at the right step.
+            number = torch.tensor(value, dtype=torch.float64)
+            self.log(f"validation_{name}", number, logger=False)
         self._validation, self._sums = None, {}
 
     @override
