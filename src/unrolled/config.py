@@ -5,7 +5,9 @@ the checks read them. Imports nothing heavy.
 """
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar
+from os import PathLike
+from types import NoneType, UnionType
+from typing import Any, ClassVar, get_args, get_origin
 
 __all__ = [
     "CONFIGS",
@@ -42,6 +44,7 @@ def check(config: Any) -> None:
     """
     for one in fields(config):
         value, told = getattr(config, one.name), one.metadata
+        _check_type(one.name, value, one.type)
         if value is None:
             continue
         if told["choices"] and value not in told["choices"]:
@@ -57,6 +60,31 @@ def check(config: Any) -> None:
             wanted = " and ".join(f"{word} {bound:g}" for word, bound, _ in given)
             raise ValueError(f"{one.name}: wanted {wanted}, got {value}")
 
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    """Hold a value to a field's type; a whole number is a number, and fits 64 bits."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if get_origin(kind) is tuple:
+        listed = isinstance(value, tuple | list)
+        if not listed or not all(isinstance(item, str | PathLike) for item in value):
+            raise ValueError(f"{name}: wanted texts, got {value!r}")
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and abs(value) >= 2**63:
+        raise ValueError(f"{name}: wanted a number below 2**63, got a larger one")
+    fits = (whole and {int, float} & set(kinds)) or (isinstance(value, str) and str in kinds)
+    if not fits and type(value) not in kinds:
+        wanted = " or ".join(_TYPES[kind] for kind in kinds)
+        raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
+
+
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    NoneType: "nothing",
+}
 
 CELLS = "a published cell (unrolled.cells: GRU, LSTM, RNN, …), or path/to/file.py:MyCell"
 

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-__all__ = ["FileError", "decode", "encode", "load", "parse", "save", "write"]
+__all__ = ["DAMAGE", "FileError", "decode", "encode", "load", "parse", "save", "write"]
 
 METADATA_KEY = "unrolled"
 VERSION = 1
@@ -39,6 +39,19 @@ _DTYPES = frozenset(
         "complex64",
     ]
 )
+
+
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What values of a wrong type or size bring about in code that trusts them."""
 
 
 class FileError(ValueError):
@@ -85,16 +98,16 @@ def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str
         raise FileError(path, error.strerror or str(error)) from None
     try:
         arrays = arrays_of(data)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (safetensors.SafetensorError, *DAMAGE) as error:
         raise FileError(path, f"not a whole safetensors file ({error})") from None
     # safetensors has checked the header by now, but hands out its metadata only for open files.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata = header.get("__metadata__", {})
+    metadata = header.get("__metadata__") or {}
     if METADATA_KEY not in metadata:
         raise FileError(path, "a safetensors file, but not one written by unrolled")
     try:
         return decode(metadata[METADATA_KEY], arrays)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except DAMAGE as error:
         raise FileError(path, f"its structure is damaged ({error})") from None
 
 
@@ -140,7 +153,7 @@ def decode(text: str, arrays: Mapping[str, Any]) -> Any:
     """Rebuild the tree from the metadata's text and the arrays by name.
 
     Raises:
-        ValueError, TypeError, KeyError, IndexError, RecursionError: the text is damaged.
+        one of `DAMAGE`: the text is damaged.
     """
     document = json.loads(text)
     if document["version"] != VERSION:

@@ -52,7 +52,7 @@ def sample(
     with told(TextError):
         # Bytes of the command line that are no UTF-8 arrive as surrogates.
         prefix = vocabulary.encode(os.fsencode(prime))
-    with told_as_option():
+    with told(ValueError), told_as_option():
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed: wanted at least 0 and below 2**64, got {seed}")
         written = generate(

@@ -105,7 +105,8 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
             result = fit(config, folder)
     except BaseException:
         # A run that never began leaves no folder of its own; one that did is not empty.
-        if made_here and not any(folder.iterdir()):
+        first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+        if first and made_here and not any(folder.iterdir()):
             folder.rmdir()
         raise
     _report(result)

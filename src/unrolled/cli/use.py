@@ -39,7 +39,9 @@ def evaluate(
     path = checkpoint_of(run)
     name, model, codec = trained(path, cell)
     with told(ValueError):
-        _, config = read_config(path.parent / CONFIG)
+        begun, config = read_config(path.parent / CONFIG)
+    if begun != name:
+        raise UserError(f"{path.parent / CONFIG}: of the task {begun}, the checkpoint of {name}")
     if paths:
         config = dataclasses.replace(config, paths=tuple(str(p.absolute()) for p in paths))
     with told_as_option(), told(DataError):

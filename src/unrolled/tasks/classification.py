@@ -16,6 +16,7 @@ from unrolled.tasks.baselines import majority_class
 from unrolled.tasks.lengths import Buckets, in_order, pad
 from unrolled.tasks.metrics import accuracy, confusion_matrix, macro_f1
 from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.scale import check_scale
 from unrolled.tasks.tables import Table, read_table
 from unrolled.tasks.task import Share, Task
 from unrolled.tasks.words import Words
@@ -65,6 +66,9 @@ class Classes:
         labels: of the classes.
         mean, deviation: `[F]` of numeric sequences.
         max_length: of texts; what is longer is cut.
+
+    Raises:
+        ValueError: the parts contradict each other, or a scale is no scale.
     """
 
     def __init__(
@@ -75,6 +79,12 @@ class Classes:
         deviation: Tensor | None = None,
         max_length: int | None = None,
     ) -> None:
+        if (characters is None) == (mean is None):
+            raise ValueError("characters, mean: wanted one of the two, got both or none")
+        if mean is not None:
+            check_scale(mean, deviation)
+        if not (max_length is None or (isinstance(max_length, int) and max_length > 0)):
+            raise ValueError(f"max_length: wanted at least 1, got {max_length!r}")
         self.characters = characters
         self.labels = labels
         self.mean = mean
@@ -184,15 +194,20 @@ class Classification(Task):
         return SequenceModel(**arguments)
 
     @override
-    def arguments(self) -> dict[str, Any]:
-        codec, config = self.codec, self.config
-        names = ("hidden_size", "cell", "num_layers", "dropout", "initial", "embedding_size")
-        given = {name: getattr(config, name) for name in (*names, "bidirectional", "pooling")}
-        if codec.characters is not None:
-            sizes = {"input_size": len(codec.characters), "input": "embedding"}
+    @classmethod
+    def sizes(cls, codec: Classes) -> dict[str, Any]:
+        if codec.mean is None:
+            assert codec.characters is not None
+            sizes: dict[str, Any] = {"input_size": len(codec.characters), "input": "embedding"}
         else:
             sizes = {"input_size": len(codec.mean), "input": "numbers"}
-        return sizes | {"output_size": len(codec.labels)} | given
+        return sizes | {"output_size": len(codec.labels)}
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        names = ("hidden_size", "cell", "num_layers", "dropout", "initial", "embedding_size")
+        given = {name: getattr(self.config, name) for name in (*names, "bidirectional", "pooling")}
+        return self.sizes(self.codec) | given
 
     def _batch(self, items: Sequence[int], share: Share) -> Labelled:
         own = list(items)[share.items]

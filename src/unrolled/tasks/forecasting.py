@@ -13,6 +13,7 @@ from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import seasonal_naive
 from unrolled.tasks.lengths import Buckets
 from unrolled.tasks.reading import DataError
+from unrolled.tasks.scale import check_scale
 from unrolled.tasks.tables import Table, read_table
 from unrolled.tasks.task import Share, Task
 
@@ -48,6 +49,9 @@ class Scale:
         targets: how many of them are forecast.
         mean, deviation: `[F]` of the training part.
         window, horizon: T and K.
+
+    Raises:
+        ValueError: the parts contradict each other, or the scale is no scale.
     """
 
     def __init__(
@@ -59,6 +63,13 @@ class Scale:
         window: int,
         horizon: int,
     ) -> None:
+        check_scale(mean, deviation)
+        fits = len(columns) == len(mean) and 1 <= targets <= len(columns)
+        if not fits or min(window, horizon) < 1:
+            raise ValueError(
+                f"columns: wanted {len(mean)}, targets at most as many, window and horizon at "
+                f"least 1, got {len(columns)}, {targets}, {window}, {horizon}"
+            )
         self.columns = tuple(columns)
         self.targets = targets
         self.mean = mean
@@ -180,12 +191,14 @@ class Forecasting(Task):
         return Forecaster(**arguments)
 
     @override
+    @classmethod
+    def sizes(cls, codec: Scale) -> dict[str, Any]:
+        return {"inputs": len(codec.columns), "targets": codec.targets, "horizon": codec.horizon}
+
+    @override
     def arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
-        given = {name: getattr(self.config, name) for name in names}
-        codec = self.codec
-        sizes = {"inputs": len(codec.columns), "targets": codec.targets, "horizon": codec.horizon}
-        return sizes | given
+        return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
 
     def _spans(self, origins: Sequence[tuple[int, int]], total: int) -> Spans:
         T, K, targets = self.codec.window, self.codec.horizon, self.codec.targets

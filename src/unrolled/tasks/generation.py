@@ -66,7 +66,8 @@ def generate(
         Token numbers `[length]`, int64 on the CPU.
 
     Raises:
-        ValueError: an argument is out of its range; the message names it.
+        ValueError: an argument is out of its range, the message names it; or the model's logits
+            are no numbers.
     """
     _check(temperature, top_k, top_p)
     if prefix.dim() != 1 or len(prefix) < 1:
@@ -80,6 +81,8 @@ def generate(
     for _ in range(length):
         logits, state = model(tokens, state)
         chances = distribution(logits[-1, 0].cpu(), temperature, top_k, top_p)
+        if bool(chances.isnan().any()):
+            raise ValueError("the model's logits are no numbers: its weights are too large")
         # A draw consumes the generator also where the outcome is certain: no special case.
         token = torch.multinomial(chances, 1, generator=generator)
         written.append(token)

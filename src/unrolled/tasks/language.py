@@ -99,10 +99,15 @@ class LanguageModeling(Task):
         return LanguageModel(**arguments)
 
     @override
+    @classmethod
+    def sizes(cls, codec: Vocabulary) -> dict[str, Any]:
+        return {"vocabulary_size": len(codec)}
+
+    @override
     def arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "input", "embedding_size", "dropout")
         given = {name: getattr(self.config, name) for name in (*names, "initial")}
-        return {"vocabulary_size": len(self.codec), **given}
+        return self.sizes(self.codec) | given
 
     @override
     def batch(self, step: int, share: Share) -> Window:
@@ -188,4 +193,10 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, or holds no language model.
     """
-    return load_trained(path, "lm", LanguageModeling.codec_of, LanguageModeling.make)
+    return load_trained(
+        path,
+        "lm",
+        LanguageModeling.codec_of,
+        LanguageModeling.make,
+        sizes=LanguageModeling.sizes,
+    )

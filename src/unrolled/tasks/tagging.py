@@ -145,15 +145,18 @@ class Tagging(Task):
         return Tagger(**arguments)
 
     @override
-    def arguments(self) -> dict[str, Any]:
-        codec, config = self.codec, self.config
-        names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "bidirectional")
-        sizes = {
+    @classmethod
+    def sizes(cls, codec: Tags) -> dict[str, Any]:
+        return {
             "words": len(codec.words),
             "characters": 0 if codec.characters is None else len(codec.characters),
             "labels": len(codec.labels),
         }
-        return sizes | {name: getattr(config, name) for name in names}
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "bidirectional")
+        return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
 
     def _batch(self, sentences: Sequence[Sentence], items: Sequence[int], share: Share) -> Tagged:
         own = list(items)[share.items]

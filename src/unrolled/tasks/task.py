@@ -79,6 +79,11 @@ class Task(ABC):
     def make(cls, arguments: dict[str, Any]) -> nn.Module:
         """The untrained model of these arguments."""
 
+    @classmethod
+    @abstractmethod
+    def sizes(cls, codec: Any) -> dict[str, Any]:
+        """Those arguments of the model that follow from the codec."""
+
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Of the model that the configuration and the data ask for: plain values."""

@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from unrolled.cells import CellError
-from unrolled.io import FileError
+from unrolled.io import DAMAGE, FileError
 from unrolled.models import load_tree
 
-__all__ = ["load_trained", "name_of"]
+__all__ = ["check_weights", "load_trained", "name_of", "weights_of"]
 
 
 def name_of(path: str | os.PathLike[str], tree: Any) -> str:
@@ -32,6 +33,7 @@ def load_trained(
     make: Callable[[dict[str, Any]], nn.Module],
     tree: Any = None,
     cell: str | None = None,
+    sizes: Callable[[Any], dict[str, Any]] | None = None,
 ) -> tuple[Any, Any]:
     """The model, in evaluation mode, and the codec of a checkpoint.
 
@@ -39,6 +41,7 @@ def load_trained(
         tree: what the file holds, where that is read already.
         cell: ``path/to/file.py:MyCell``, in place of that in the file: whose cell is code is not
             run because a file says so.
+        sizes: the model's arguments that follow from the codec; with it the two must agree.
 
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, or of another task, or its cell is
@@ -50,18 +53,55 @@ def load_trained(
         raise FileError(path, f"wanted a checkpoint of the task {wanted}, got one of {name}")
     try:
         codec = codec_of(tree["codec"])
-        model = make(_with_cell(path, tree["model"], cell))
-        weights = {k.removeprefix("model."): v for k, v in tree["state_dict"].items()}
+        arguments = _with_cell(path, tree["model"], cell)
+        for name, size in ({} if sizes is None else sizes(codec)).items():
+            if arguments[name] != size:
+                raise ValueError(f"{name}: the model has {arguments[name]}, the codec {size}")
+        weights = weights_of(tree)
+        check_weights(arguments, weights, make)
+        model = make(arguments)
         model.load_state_dict(weights)
     except FileError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, CellError) as error:
+    except (CellError, *DAMAGE) as error:
         raise FileError(path, f"holds no model of {wanted} ({error})".replace("\n", " ")) from None
     return model.eval(), codec
 
 
+def weights_of(tree: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's tensors by the names that they have in the model."""
+    return {name.removeprefix("model."): value for name, value in tree["state_dict"].items()}
+
+
+def check_weights(
+    arguments: dict[str, Any], weights: dict[str, Any], make: Callable[[dict[str, Any]], nn.Module]
+) -> None:
+    """Hold weights to the model of these arguments, before memory is taken for it.
+
+    Raises:
+        ValueError: one is missing, too many, of another shape or dtype, or holds no finite numbers.
+    """
+    if arguments["num_layers"] > len(weights):
+        raise ValueError(f"num_layers: {arguments['num_layers']}, with {len(weights)} weights")
+    with torch.device("meta"):
+        wanted = make(arguments).state_dict()
+    if wanted.keys() != weights.keys():
+        name = min(wanted.keys() ^ weights.keys())
+        raise ValueError(f"{name}: {'missing' if name in wanted else 'of no use'}")
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: no tensor but {type(value).__name__}")
+        if value.shape != wanted[name].shape:
+            got = f"{list(value.shape)}, the model {list(wanted[name].shape)}"
+            raise ValueError(f"{name}: the file has {got}")
+        if not value.is_floating_point() or not bool(value.isfinite().all()):
+            raise ValueError(f"{name}: not all finite numbers")
+
+
 def _with_cell(path: str | os.PathLike[str], arguments: dict[str, Any], cell: str | None) -> Any:
     own = arguments.get("cell", "")
+    if not isinstance(own, str):
+        raise FileError(path, f"its cell is no name but {type(own).__name__}")
     if cell is not None:
         return arguments | {"cell": cell}
     if ":" in own:

@@ -197,14 +197,15 @@ class Translation(Task):
         return EncoderDecoder(**arguments)
 
     @override
+    @classmethod
+    def sizes(cls, codec: Alphabets) -> dict[str, Any]:
+        return {"source_size": len(codec.source.tokens), "target_size": codec.target_size}
+
+    @override
     def arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "attention")
         given = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
-        sizes = {
-            "source_size": len(self.codec.source.tokens),
-            "target_size": self.codec.target_size,
-        }
-        return sizes | given
+        return self.sizes(self.codec) | given
 
     def _batch(self, pairs: Sequence[Pair], items: Sequence[int], share: Share) -> Pairs:
         own = list(items)[share.items]

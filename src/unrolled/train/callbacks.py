@@ -159,7 +159,8 @@ class Metrics(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        for name in ("seconds", "total", "steps", "items"):
+            setattr(self, name, state_dict[name])
 
     def _row(self, trainer: Trainer, part: str, scores: dict[str, float]) -> None:
         if not trainer.is_global_zero:
@@ -193,14 +194,22 @@ def columns(task: Task) -> tuple[str, ...]:
 
 def read_rows(path: Path, wanted: Sequence[str] | None = None) -> list[dict[str, str]]:
     """The rows of a metrics file, of the wanted columns if given; none if it does not exist, and
-    none that are incomplete."""
+    none that are incomplete or hold what is no number."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
         names = set(wanted or reader.fieldnames or ())
-    return [row for row in rows if None not in row.values() and row.keys() == names]
+    return [row for row in rows if row.keys() == names and _of_numbers(row)]
+
+
+def _of_numbers(row: dict[str, str]) -> bool:
+    """Whether each value is a number or empty, and the step is there."""
+    try:
+        return int(row["step"]) >= 0 and all(not v or float(v) is not None for v in row.values())
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _validation_due(trainer: Trainer) -> bool:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from unrolled.config import CONFIGS, Config
-from unrolled.io import FileError, write
+from unrolled.io import DAMAGE, FileError, write
 
 __all__ = [
     "BEST",
@@ -46,17 +46,33 @@ def held(run: Path, wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    with open(run / _LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(
-                f"{run}: wanted a folder for one run, another process trains in it"
-            ) from None
+    with _locked(run):
+        for left in run.glob(".*.tmp"):
+            # A process that was killed had no time to remove what it was writing.
+            left.unlink(missing_ok=True)
         try:
             yield
         finally:
             (run / _LOCK).unlink(missing_ok=True)
+
+
+def _locked(run: Path) -> TextIO:
+    path = run / _LOCK
+    while True:
+        file = open(path, "w")  # noqa: SIM115  the caller closes it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held the lock may have removed the file between the opening and the lock.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError:
+            file.close()
+            raise BusyError(
+                f"{run}: wanted a folder for one run, another process trains in it"
+            ) from None
+        file.close()
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
@@ -72,7 +88,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
         return name, CONFIGS[name](**(values | listed))
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except DAMAGE as error:
         raise FileError(path, f"not the configuration of a run ({error})") from None
 
 

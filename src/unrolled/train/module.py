@@ -16,7 +16,7 @@ from unrolled.config import Config
 from unrolled.tasks import DataError, Share, Task
 from unrolled.train.checkpoint import random_states, set_random_states
 
-__all__ = ["Data", "Diverged", "Training", "rate_factor"]
+__all__ = ["Data", "Diverged", "ProcessesError", "Training", "rate_factor"]
 
 _WARMUP = 50
 _FINAL_FACTOR = 0.05
@@ -26,10 +26,14 @@ class Diverged(ValueError):  # noqa: N818  what happened is no fault of the code
     """The loss is no number any more; the last checkpoint is from before."""
 
 
+class ProcessesError(ValueError):
+    """A run can go on only with as many processes as it began with."""
+
+
 class Training(LightningModule):
     """A model that learns a task; the state that it carries goes from batch to batch.
 
-    `scores` are those of the last validation.
+    `scores` are those of the last validation; `stepped` says whether this process has made a step.
     """
 
     def __init__(self, task: Task, model: nn.Module) -> None:
@@ -38,6 +42,7 @@ class Training(LightningModule):
         self.task = task
         self.carried: Any = None
         self.scores: dict[str, float] = {}
+        self.stepped = False
         self._validation: Any = None
         self._sums: dict[str, Tensor] = {}
         self._restored: dict[str, Any] | None = None
@@ -101,7 +106,7 @@ class Training(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         processes, wanted = checkpoint["processes"], self.trainer.world_size
         if len(processes) != wanted:
-            raise ValueError(
+            raise ProcessesError(
                 f"devices: wanted as many processes as the run began with, {len(processes)}, "
                 f"got {wanted}"
             )
@@ -117,6 +122,29 @@ class Training(LightningModule):
             self.carried = self.transfer_batch_to_device(carried, self.device, 0)
         set_random_states(self._restored["random"])
         self._restored = None
+        for optimizer in self.trainer.optimizers:
+            _check_optimizer(optimizer)
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.stepped = True
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Hold the moments that were restored to the parameters that they are of.
+
+    Raises:
+        ValueError: some are missing or of another shape, or hold no finite numbers.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            for name in ("exp_avg", "exp_avg_sq"):
+                value = state.get(name)
+                if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                    raise ValueError(f"{name}: wanted shape {list(parameter.shape)}")
+                if not bool(value.isfinite().all()):
+                    raise ValueError(f"{name}: wanted finite numbers")
 
 
 def _gathered(own: Any, processes: int) -> list[Any]:

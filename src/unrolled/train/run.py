@@ -21,7 +21,9 @@ from torch import nn
 
 from unrolled.config import CONFIGS, Config
 from unrolled.diagnostics import loss_curve
-from unrolled.tasks import DataError, Task, find_task
+from unrolled.io import DAMAGE, FileError
+from unrolled.tasks import DataError, Task, find_task, name_of
+from unrolled.tasks.trained import check_weights, weights_of
 from unrolled.train.callbacks import (
     Abort,
     FinalValidation,
@@ -41,7 +43,7 @@ from unrolled.train.folder import (
     read_config,
     write_config,
 )
-from unrolled.train.module import Data, Training
+from unrolled.train.module import Data, Diverged, ProcessesError, Training
 from unrolled.train.progress import Progress
 
 __all__ = ["Result", "fit", "new_model", "resume"]
@@ -125,21 +127,60 @@ def resume(
         KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
     """
     run = Path(run)
-    _, before = read_config(run / CONFIG)
+    name, before = read_config(run / CONFIG)
     config = before if steps is None else dataclasses.replace(before, steps=steps)
     # A fault of the checkpoint shows before the work of reading data.
-    done = TreeCheckpointIO().load_checkpoint(run / LAST).get("global_step", 0)
+    tree = TreeCheckpointIO().load_checkpoint(run / LAST)
+    _check_kind(run / LAST, tree, name)
+    done, processes = tree["global_step"], len(tree["processes"])
     if config.steps < done:
         raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
+    if processes != config.devices * config.nodes:
+        raise ProcessesError(
+            f"devices: wanted as many processes as the run began with, {processes}, got "
+            f"{config.devices * config.nodes}"
+        )
     task = _read(config)
+    _check_model(run / LAST, tree, task)
     module = Training(task, new_model(task))
     with held(run, _is_first()):
-        write_config(task.name, config, run / CONFIG)
+        if _is_first():
+            write_config(task.name, config, run / CONFIG)
         try:
             return _train(module, run, progress, run / LAST)
-        except DataError:
-            write_config(task.name, before, run / CONFIG)
+        except (DataError, FileError):
+            if _is_first():
+                write_config(task.name, before, run / CONFIG)
             raise
+
+
+def _check_kind(path: Path, tree: Any, wanted: str) -> None:
+    """Refuse a checkpoint of another task, or of no run."""
+    name = name_of(path, tree)
+    if name != wanted:
+        raise FileError(path, f"wanted a checkpoint of the task {wanted}, got one of {name}")
+    step, processes = tree.get("global_step"), tree.get("processes")
+    if type(step) is not int or step < 0 or not isinstance(processes, list):
+        raise FileError(path, "lacks the number of steps or the states of its processes")
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
+        if part not in tree:
+            raise FileError(path, f"lacks {part}, without which its run cannot go on")
+
+
+def _check_model(path: Path, tree: Any, task: Task) -> None:
+    """Refuse a checkpoint whose model is not the configuration's, before that one is made."""
+    try:
+        found, wanted = tree["model"], task.arguments()
+        for name in wanted.keys() | found.keys():
+            if wanted.get(name) != found.get(name):
+                raise ValueError(
+                    f"{name}: config.json and the data say {wanted.get(name)!r}, the checkpoint "
+                    f"{found.get(name)!r}"
+                )
+        task.codec_of(tree["codec"])
+        check_weights(wanted, weights_of(tree), task.make)
+    except DAMAGE as error:
+        raise FileError(path, f"holds no model of this run ({error})") from None
 
 
 def new_model(task: Task) -> nn.Module:
@@ -157,8 +198,25 @@ def _read(config: Config) -> Task:
         raise ValueError(
             f"batch_size: wanted one for each of {processes} processes, got {config.batch_size}"
         )
+    _check_processes(config)
     name = next(name for name, kind in CONFIGS.items() if kind is type(config))
     return find_task(name).read(config)
+
+
+def _check_processes(config: Config) -> None:
+    """Hold the number of processes to what started this one.
+
+    Raises:
+        ValueError: torchrun started another number, or several machines and no torchrun.
+    """
+    wanted, by_torchrun = config.devices * config.nodes, "TORCHELASTIC_RUN_ID" in os.environ
+    if by_torchrun and os.environ["WORLD_SIZE"] != str(wanted):
+        raise ValueError(
+            f"devices: wanted, times --nodes, the {os.environ['WORLD_SIZE']} processes that "
+            f"torchrun started, got {wanted}"
+        )
+    if config.nodes > 1 and not by_torchrun and "SLURM_NTASKS" not in os.environ:
+        raise ValueError(f"nodes: wanted 1 without torchrun, which starts them, got {config.nodes}")
 
 
 def _is_first() -> bool:
@@ -199,6 +257,12 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
             stopped = interrupt.signal or signal.SIGINT
         except Abort:
             raise KeyboardInterrupt from None
+        except (DataError, Diverged, FileError, ProcessesError, torch.OutOfMemoryError):
+            raise
+        except DAMAGE as error:
+            if checkpoint is None or module.stepped:
+                raise
+            raise FileError(checkpoint, f"its run cannot go on ({error})") from error
     return _result(task, run, trainer.global_step, stopped)
 
 
