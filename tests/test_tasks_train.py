@@ -63,7 +63,7 @@ def test_the_best_checkpoint_has_the_measures_of_its_validation(kind: str, tmp_p
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path: Path) -> None:
-    """Steps too small to change a loss: the second validation is as good as the first."""
+    """Steps too small to change the loss: no validation is better than the first."""
     config = small("classify", tmp_path, patience=2, steps=60, learning_rate=1e-12)
     result = fit(config, tmp_path / "run", progress=False)
     assert result.step == 12

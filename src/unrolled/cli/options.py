@@ -120,7 +120,8 @@ def _read(file: Path, kind: type[Config]) -> dict[str, Any]:
         raise UserError(f"--config: {file}: not YAML ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"--config: {file}: wanted options by name, got {type(found).__name__}")
-    hints = typing.get_type_hints(kind)
+    every = typing.get_type_hints(kind)
+    hints = {one.name: every[one.name] for one in fields(kind)}
     said = {}
     for key, value in found.items():
         name = str(key).replace("-", "_")
