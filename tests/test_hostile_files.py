@@ -482,7 +482,7 @@ def test_sizes_that_no_memory_holds(runs: Path, tmp_path: Path) -> None:
     """In a process that may take one gigabyte more than it has; a refusal takes a second."""
     given: list[list[str]] = []
     for task in TASKS:
-        for name, size in (("hidden_size", 20_000), ("hidden_size", 10**12), ("num_layers", 10**8)):
+        for name, size in (("hidden_size", 20_000), ("num_layers", 10**8)):
             folder = tmp_path / f"{task}-{name}-{size}" / task
             shutil.copytree(runs / task, folder)
             (folder / "best.safetensors").unlink()

@@ -1,0 +1,151 @@
+"""Training that is killed at any moment, and goes on to the bits of a run that was not."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unrolled.models import load_tree
+from unrolled.train.callbacks import read_rows
+
+pytestmark = pytest.mark.slow
+
+STEPS = 200
+TIMEOUT = 60
+
+
+def assert_same_tree(found: Any, wanted: Any, name: str = "tree") -> None:
+    """Equal to the bit."""
+    assert type(found) is type(wanted), name
+    if isinstance(wanted, Tensor):
+        assert found.dtype == wanted.dtype, name
+        assert torch.equal(found, wanted), name
+    elif isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), name
+        for key in wanted:
+            assert_same_tree(found[key], wanted[key], f"{name}.{key}")
+    elif isinstance(wanted, list | tuple):
+        assert len(found) == len(wanted), name
+        for k, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            assert_same_tree(one, other, f"{name}.{k}")
+    else:
+        assert found == wanted, name
+
+
+def assert_same_run(found: Path, wanted: Path) -> None:
+    """Weights, optimizer, chance and carried state to the bit; metrics but for the seconds."""
+    for file in ("last.safetensors", "best.safetensors"):
+        trees = [load_tree(run / file) for run in (found, wanted)]
+        for name in ("state_dict", "optimizer_states", "processes", "global_step"):
+            assert_same_tree(trees[0][name], trees[1][name], name)
+    rows = [read_rows(run / "metrics.csv") for run in (found, wanted)]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "unrolled", "train", "lm", *arguments],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    _, error = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == code, error
+    return error
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], after: int = 0) -> None:
+    """Until there is one that was written later; whatever is seen on the way is whole."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        for file in run.glob("*.safetensors"):
+            load_tree(file)
+        last = run / "last.safetensors"
+        if last.exists() and last.stat().st_mtime_ns > after:
+            return
+        time.sleep(0.005)
+    assert process.poll() is not None, "no checkpoint came"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text, and the run in `whole` that nothing disturbed."""
+    place = tmp_path_factory.mktemp("kill")
+    draw = random.Random(0)
+    (place / "text").write_text("".join(draw.choice("abcd \n") for _ in range(3000)))
+    finish(start(place, *arguments("whole")))
+    return place
+
+
+def arguments(run: str) -> list[str]:
+    return [
+        "text", "--run", run, "--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4",
+        "--window", "16", "--dropout", "0.1", "--steps", str(STEPS), "--validate-every", "20",
+        "--log-every", "7", "--accelerator", "cpu",
+    ]  # fmt: skip
+
+
+def test_killed_again_and_again(place: Path) -> None:
+    draw = random.Random(1)
+    run = place / "killed"
+    process = start(place, *arguments("killed"))
+    killed = 0
+    for _ in range(3):
+        last = run / "last.safetensors"
+        wait_for_checkpoint(run, process, last.stat().st_mtime_ns if last.exists() else 0)
+        time.sleep(draw.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        load_tree(last)
+        (run / ".last.safetensors.1.tmp").write_bytes(b"what a killed process left")
+        process = start(place, "--resume", "killed")
+    assert killed >= 1
+    finish(process)
+    assert_same_run(run, place / "whole")
+    assert not list(run.glob(".*"))
+
+
+def test_asked_to_end(place: Path) -> None:
+    process = start(place, *arguments("asked"))
+    wait_for_checkpoint(place / "asked", process)
+    process.terminate()
+    error = finish(process, 143)
+    assert "unrolled: interrupted after step" in error
+    finish(start(place, "--resume", "asked"))
+    assert_same_run(place / "asked", place / "whole")
+
+
+def test_one_at_a_time(place: Path) -> None:
+    """A second process is refused while the first trains, not after it was killed."""
+    process = start(place, *arguments("busy"))
+    wait_for_checkpoint(place / "busy", process)
+    process.send_signal(signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(process.communicate)
+        stack.callback(process.kill)
+        before = sorted((place / "busy").iterdir())
+        error = finish(start(place, "--resume", "busy"), 2)
+        assert (
+            error == "unrolled: busy: wanted a folder for one run, another process trains in it\n"
+        )
+        assert sorted((place / "busy").iterdir()) == before
+    assert (place / "busy" / ".lock").exists()
+    finish(start(place, "--resume", "busy"))
+    assert_same_run(place / "busy", place / "whole")
