@@ -23,7 +23,7 @@ SMALL = [
     "--log-every", "1", "--accelerator", "cpu",
 ]  # fmt: skip
 TASKS = {"lm": ["text", *SMALL, "--window", "8"], "classify": ["texts", *SMALL, "--dropout", "0"]}
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,10 @@ def call(
     place: Path, *arguments: object, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     loopback = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    # torchrun would take --run for the beginning of an option of its own.
+    module = ["-m", "--", "unrolled"] if before else ["-m", "unrolled"]
     return subprocess.run(
-        [sys.executable, *before, "-m", "unrolled", "train", *map(str, arguments)],
+        [sys.executable, *before, *module, "train", *map(str, arguments)],
         cwd=place,
         env=os.environ | loopback,
         capture_output=True,
@@ -105,7 +107,7 @@ def test_processes_that_torchrun_starts(place: Path) -> None:
     arguments = [*TASKS["lm"], "--steps", 6, "--run", "torchrun"]
     done = call(place, "lm", *arguments, before=before)
     assert done.returncode != 0
-    assert "unrolled: --devices: wanted, times --nodes, the 2 processes that" in done.stderr
+    assert "unrolled: --devices: wanted (times --nodes) the 2 processes that" in done.stderr
     shutil.rmtree(place / "torchrun", ignore_errors=True)
     out = trained(place, "lm", *arguments, "--devices", 2, before=before)
     assert out.count("run  ") == out.count("checkpoint  ") == 1

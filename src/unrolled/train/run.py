@@ -212,7 +212,7 @@ def _check_processes(config: Config) -> None:
     wanted, by_torchrun = config.devices * config.nodes, "TORCHELASTIC_RUN_ID" in os.environ
     if by_torchrun and os.environ["WORLD_SIZE"] != str(wanted):
         raise ValueError(
-            f"devices: wanted, times --nodes, the {os.environ['WORLD_SIZE']} processes that "
+            f"devices: wanted (times --nodes) the {os.environ['WORLD_SIZE']} processes that "
             f"torchrun started, got {wanted}"
         )
     if config.nodes > 1 and not by_torchrun and "SLURM_NTASKS" not in os.environ:
