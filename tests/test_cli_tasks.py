@@ -1,5 +1,6 @@
 """The commands of every task, in process: train, evaluate, predict, and configuration files."""
 
+import io
 import json
 import re
 from dataclasses import fields
@@ -243,3 +244,21 @@ def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
     rows = [row for row in read_rows(Path("run/metrics.csv")) if row["validation_loss"]]
     wanted = min(float(row["validation_loss"]) for row in rows)
     assert json.loads(found)["model"]["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_lines_of_both_sides_go_together(
+    place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty line is translated by an empty line; standard input is read like a file."""
+    data = json.loads((place / "seq2seq" / "config.json").read_text())["paths"][0]
+    sources = [line.split("\t")[0] for line in Path(data).read_text().splitlines()][:70]
+    lines = [sources[0], "", *sources[1:], ""]
+    file = tmp_path / "sources"
+    file.write_text("\n".join([*lines, ""]))
+    model, codec = trained(place, "seq2seq")
+    # Alone, each is what it is beside the others.
+    wanted = [translations(model, codec, [line])[0] if line else "" for line in lines]
+    shown = said(capsys, "predict", place / "seq2seq", file)
+    assert shown.split("\n") == [*wanted, ""]
+    monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
+    assert said(capsys, "predict", place / "seq2seq") == shown

@@ -102,4 +102,7 @@ def seq2seq(
     if not texts and not paths:
         sources = sys.stdin.read().splitlines()
     for begin in range(0, len(sources), _AT_ONCE):
-        yield from predict(model, codec, sources[begin : begin + _AT_ONCE], width=beam)
+        part = sources[begin : begin + _AT_ONCE]
+        found = iter(predict(model, codec, [s for s in part if s.strip()], width=beam))
+        # An empty line stays one, so that lines of both sides go together.
+        yield from (next(found) if source.strip() else "" for source in part)

@@ -285,6 +285,8 @@ def predict(
     Raises:
         DataError: a source is empty.
     """
+    if not sources:
+        return []
     for n, text in enumerate(sources):
         if not len(codec.source.encode(text)):
             raise DataError(f"source {n + 1}: wanted one token or more, got {text!r}")
