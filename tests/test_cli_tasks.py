@@ -100,6 +100,7 @@ def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys
     guesses = codec.labels.decode(predict(model, codec, [text for _, text in rows]).argmax(-1))
     right = [guess == label for guess, (label, _) in zip(guesses, rows, strict=True)]
     assert found["model"]["accuracy"] == sum(right) / 4
+    assert found["majority of these data"]["accuracy"] == 3 / 4
 
 
 def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> None:

@@ -46,7 +46,10 @@ def evaluate(
         config = dataclasses.replace(config, paths=tuple(str(p.absolute()) for p in paths))
     with told_as_option(), told(DataError):
         task = find_task(name).read(config, codec, bool(paths))
-        rows = {"model": measure(task, model), **task.baselines()}
+        beside = task.baselines()
+        if paths and task.baselines_learn:
+            beside = {f"{row} of these data": scores for row, scores in beside.items()}
+        rows = {"model": measure(task, model), **beside}
     if as_json:
         print(json.dumps(rows))
         return

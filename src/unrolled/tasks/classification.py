@@ -150,6 +150,7 @@ class Classification(Task):
     name = "classify"
     unit = "sequences"
     measures = ("loss", "accuracy", "macro_f1")
+    baselines_learn = True
 
     def __init__(
         self, config: Any, data: Sequences, codec: Classes | None = None, whole: bool = False

@@ -97,6 +97,7 @@ class Tagging(Task):
     name = "tag"
     unit = "tokens"
     measures = ("loss", "accuracy", "entity_precision", "entity_recall", "entity_f1")
+    baselines_learn = True
 
     def __init__(
         self,

@@ -52,6 +52,10 @@ class Task(ABC):
     shown: ClassVar[str] = "loss"
     """The one that progress and curve show, one of ``of_loss``."""
 
+    baselines_learn: ClassVar[bool] = False
+    """Whether a baseline is learned from the training part: from the data themselves where all of
+    them are validation's."""
+
     config: Any
     codec: Any
     """What turns data into tensors and back (vocabularies, labels, scales). Its ``state()`` has
