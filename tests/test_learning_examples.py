@@ -15,6 +15,7 @@ import torch
 
 from scripts import example
 from tolerances import close
+from unrolled.tasks.classification import predict
 
 
 def printed_by(module: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -233,3 +234,28 @@ def test_dynamical_systems_prints_and_plots(
         len(re.findall(r"network \d\.\d{3}, persistence \d\.\d{3}, mean \d\.\d{3}", printed)) == 2
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_video(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("video")
+    results = module.compare(epochs=8)
+    assert results[8] > 0.9
+    assert results[1] < 0.25, "one frame tells nothing"
+    monkeypatch.setattr(module, "compare", lambda epochs: results)
+    assert f"8 frames: {results[8]:.1%} of 400" in printed_by(module, capsys)
+
+
+def test_online(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("online")
+    task = module.Classification.read(module.CONFIG)
+    model = module.learn(task, 120)
+    task.out = task.out[::10]
+    results = module.right_after(model, task)
+    assert results[100] > results[1] + 0.1
+    assert results[100] > 0.3
+    whole = predict(model, task.codec, [task.data.inputs[n] for n in task.out]).argmax(-1)
+    right = (whole == task.targets[task.out]).double().mean().item()
+    assert results[100] == pytest.approx(right, abs=0.01), "the last decision is on the whole text"
+    monkeypatch.setattr(module, "learn", lambda task, steps: model)
+    monkeypatch.setattr(module, "right_after", lambda model, task: results)
+    assert f"after 100 characters {results[100]:.1%} are right" in printed_by(module, capsys)

@@ -1,0 +1,64 @@
+"""A text classified while it arrives: a decision after every character.
+
+    h_t = GRU(e(c_t), h_{t-1})        ŷ_t = softmax(V h_t + c)
+
+The network learned from whole texts, from the state after the last character. As it reads in one
+direction, its head may be asked after any character, and says what it would if the text ended
+there.
+
+    python examples/online.py
+"""
+
+import torch
+
+from unrolled.config import ClassificationConfig
+from unrolled.tasks import Share
+from unrolled.tasks.classification import Classification, predict_each
+
+CONFIG = ClassificationConfig(
+    bidirectional=False, pooling="last", max_length=100, hidden_size=96, batch_size=64
+)
+SHOWN = (1, 3, 10, 30, 100)
+
+
+def learn(task: Classification, steps: int) -> torch.nn.Module:
+    """A classifier after so many steps of Adam."""
+    torch.manual_seed(0)
+    model = task.make(task.arguments())
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    for step in range(steps):
+        batch = task.batch(step, Share())
+        loss = task.loss(model, batch, None)[0] / batch.total
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
+
+
+def right_after(model: torch.nn.Module, task: Classification) -> dict[int, float]:
+    """The part of unseen snippets whose language is right after so many characters."""
+    right = dict.fromkeys(SHOWN, 0)
+    for n in task.out:
+        guesses = predict_each(model, task.codec, task.data.inputs[n]).argmax(-1)
+        for count in SHOWN:
+            right[count] += int(guesses[min(count, len(guesses)) - 1] == task.targets[n])
+    return {count: found / len(task.out) for count, found in right.items()}
+
+
+def main(steps: int = 500) -> None:
+    task = Classification.read(CONFIG)
+    model = learn(task, steps)
+    print(f"{len(task.codec.labels)} languages; {len(task.out)} snippets of unseen files")
+    for count, right in right_after(model, task).items():
+        print(f"after {count:3} characters {right:.1%} are right")
+    text = "import os\n\n\ndef show(names):\n    for name in names:\n        print(name)\n"
+    chances = predict_each(model, task.codec, text)
+    for t in range(4, len(text), 8):
+        best = int(chances[t].argmax())
+        label = task.codec.labels.decode([best])[0]
+        print(f"… {text[max(0, t - 24) : t + 1]!r:32} {label} ({chances[t, best]:.0%})")
+
+
+if __name__ == "__main__":
+    main()
