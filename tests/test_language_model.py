@@ -4,11 +4,13 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from unrolled.config import LanguageModelConfig
 from unrolled.io import FileError
 from unrolled.models import LanguageModel, OneHot, load_tree, save_tree
 from unrolled.tasks import (
@@ -27,6 +29,8 @@ from unrolled.tasks import (
     split,
     standard_library,
 )
+from unrolled.tasks.language import LanguageModeling
+from unrolled.tasks.pieces import Pieces
 
 V = 11
 
@@ -367,3 +371,28 @@ def test_a_file_without_a_model_is_told(tmp_path: Path, missing: str, said: str)
     with pytest.raises(FileError, match=f"m: .*{said}"):
         load_language_model(tmp_path / "m")
     assert missing not in load_tree(tmp_path / "m")
+
+
+def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
+    tmp_path: Path,
+) -> None:
+    """Bits a character are nats a text over ln 2 and its bytes, whatever the pieces are."""
+    text = b"the cat sat on the mat. " * 60 + b"zyx wvu tsr " * 40
+    (tmp_path / "text").write_bytes(text)
+    options: dict[str, Any] = {"vocabulary": "bpe", "vocabulary_size": 300, "window": 16}
+    config = LanguageModelConfig(
+        paths=(str(tmp_path / "text"),), validation_fraction=0.3, batch_size=4, **options
+    )
+    task = LanguageModeling.read(config)
+    learned = Pieces.of(text[: len(text) - round(len(text) * 0.3)], 300)
+    assert task.codec.state() == learned.state()
+    seen = [torch.cat([w.targets[:, n] for w in task.held_out]) for n in range(4)]
+    size = sum(len(learned.decode_bytes(stream)) for stream in seen)
+    count = sum(map(len, seen))
+    sums = {"loss": torch.tensor(2.5 * count), "tokens": torch.tensor(float(count))}
+    found = task.scores(sums)
+    assert found["loss"] == pytest.approx(2.5)
+    assert found["bits_per_character"] == pytest.approx(2.5 * count / math.log(2) / size)
+    assert found["perplexity"] == pytest.approx(math.exp(2.5))
+    assert size / count != pytest.approx(learned.characters_per_token, rel=0.1)
+    assert f"{found['bits_per_character']:.4f} bits/char" in task.show(found)

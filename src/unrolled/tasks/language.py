@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -141,16 +142,30 @@ class LanguageModeling(Task):
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        return self.scores_of_loss((sums["loss"] / sums["tokens"]).item())
+        return self._scores((sums["loss"] / sums["tokens"]).item(), self._characters_per_token)
 
     @override
     def scores_of_loss(self, loss: float) -> dict[str, float]:
-        found = Score(loss, characters_per_token=self.codec.characters_per_token)
+        return self._scores(loss, self.codec.characters_per_token)
+
+    def _scores(self, loss: float, characters_per_token: float) -> dict[str, float]:
+        found = Score(loss, characters_per_token=characters_per_token)
         return {name: getattr(found, name) for name in self.measures}
+
+    @cached_property
+    def _characters_per_token(self) -> float:
+        """Of what the validation predicts; the codec's is that of the training text."""
+        if self.codec.unit != "piece":
+            return 1.0
+        tokens = [window.targets.flatten() for window in self.held_out]
+        return len(self.codec.decode_bytes(torch.cat(tokens))) / sum(map(len, tokens))
 
     @override
     def show(self, scores: dict[str, float]) -> str:
-        return str(Score(scores["loss"], characters_per_token=self.codec.characters_per_token))
+        return (
+            f"loss {scores['loss']:.4f}  {scores['bits_per_character']:.4f} bits/char  "
+            f"perplexity {scores['perplexity']:.3f}"
+        )
 
 
 def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:

@@ -82,7 +82,8 @@ def make_vocabulary(config: Any, text: bytes) -> Any:
         return Vocabulary.of(text)
     from unrolled.tasks.pieces import Pieces
 
-    return Pieces.of(text, config.vocabulary_size)
+    learned = len(text) - round(len(text) * config.validation_fraction)
+    return Pieces.of(text[:learned], config.vocabulary_size)
 
 
 def vocabulary_from(state: dict[str, Any]) -> Any:
