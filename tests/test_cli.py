@@ -17,7 +17,7 @@ import torch
 from unrolled import __version__
 from unrolled.cli import demo
 from unrolled.cli.app import run
-from unrolled.config import LanguageModelConfig
+from unrolled.config import CONFIGS, LanguageModelConfig
 from unrolled.models import load_tree
 from unrolled.tasks import read_text
 from unrolled.train import fit
@@ -73,10 +73,12 @@ def test_help_is_fast() -> None:
 
 
 def test_every_option_has_a_help_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["train", "lm", "--help"], ["sample", "--help"]):
-        assert run(arguments) == 0
+    commands = [["train", name] for name in CONFIGS]
+    commands += [[name] for name in ("sample", "evaluate", "predict", "inspect")]
+    for arguments in commands:
+        assert run([*arguments, "--help"]) == 0
         options = re.findall(r"\n  (--[\w-]+)(?: <[\w\[\]]+>)?( *)(\S*)", capsys.readouterr().out)
-        assert len(options) >= 6
+        assert len(options) >= 3
         assert [name for name, _, text in options if not text] == []
 
 

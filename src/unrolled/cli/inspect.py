@@ -6,15 +6,13 @@ from typing import Annotated
 import typer
 
 from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import checkpoint_of, trained
+from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
 
 __all__ = ["inspect"]
 
 
 def inspect(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a run (its best checkpoint), or a checkpoint file.")
-    ],
+    run: Run,
     text: Annotated[
         str | None,
         typer.Option(help="What the network reads; without it, some of the run's validation."),
@@ -27,12 +25,7 @@ def inspect(
         ),
     ] = None,
     units: Annotated[int, typer.Option(help="Single units to show, those that vary most.")] = 6,
-    cell: Annotated[
-        str | None,
-        typer.Option(
-            help="Run the code of the model's own cell, path/to/file.py:MyCell.", show_default=False
-        ),
-    ] = None,
+    cell: Cell = None,
 ) -> None:
     """Measure a trained network and write what was found as one HTML page, and PNGs beside it.
 

@@ -1,11 +1,23 @@
 """A run's checkpoint, found and read, for the commands that use one."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from unrolled.cli.errors import UserError, told
 
-__all__ = ["checkpoint_of", "trained"]
+__all__ = ["Cell", "Run", "checkpoint_of", "trained"]
+
+Run = Annotated[
+    Path, typer.Argument(help="Folder of a run (its best checkpoint), or a checkpoint file.")
+]
+Cell = Annotated[
+    str | None,
+    typer.Option(
+        help="Run the code of the model's own cell, path/to/file.py:MyCell.", show_default=False
+    ),
+]
 
 
 def checkpoint_of(run: Path) -> Path:

@@ -2,21 +2,18 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import checkpoint_of, trained
+from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
 
 __all__ = ["sample"]
 
 
 def sample(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a run (its best checkpoint), or a checkpoint file.")
-    ],
+    run: Run,
     prime: Annotated[
         str, typer.Option(help="Text to continue; the state is brought up with it.")
     ] = "def ",
@@ -31,12 +28,7 @@ def sample(
         float, typer.Option(help="Draw from the likeliest characters that make up this part only.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    cell: Annotated[
-        str | None,
-        typer.Option(
-            help="Run the code of the model's own cell, path/to/file.py:MyCell.", show_default=False
-        ),
-    ] = None,
+    cell: Cell = None,
 ) -> None:
     """Write text with a trained language model, one character at a time."""
     if not prime:

@@ -9,18 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import checkpoint_of, trained
+from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
 
 __all__ = ["evaluate", "predict"]
 
-_RUN = typer.Argument(help="Folder of a run (its best checkpoint), or a checkpoint file.")
-_CELL = typer.Option(
-    help="Run the code of the model's own cell, path/to/file.py:MyCell.", show_default=False
-)
-
 
 def evaluate(
-    run: Annotated[Path, _RUN],
+    run: Run,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -29,7 +24,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    cell: Annotated[str | None, _CELL] = None,
+    cell: Cell = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a trained model, beside what simple methods reach on the same data."""
@@ -59,7 +54,7 @@ def evaluate(
 
 
 def predict(
-    run: Annotated[Path, _RUN],
+    run: Run,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -74,7 +69,7 @@ def predict(
         bool, typer.Option("--each", help="Classify after every character, as it arrives.")
     ] = False,
     beam: Annotated[int, typer.Option(help="Hypotheses of the search of seq2seq.")] = 1,
-    cell: Annotated[str | None, _CELL] = None,
+    cell: Cell = None,
 ) -> None:
     """Use a trained model: labels of texts or table rows, tags, a forecast, translations.
 
