@@ -14,6 +14,7 @@ from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained, measure
 from unrolled.train import Diverged, fit, resume
 from unrolled.train.callbacks import read_rows
+from unrolled.train.watching import read_watch
 
 __all__ = ["interrupt_at"]
 
@@ -119,3 +120,19 @@ def test_a_loss_that_is_no_number_ends_the_run(kind: str, tmp_path: Path) -> Non
         assert weight.isfinite().all(), name
     losses = [row["training_loss"] for row in read_rows(tmp_path / "run" / "metrics.csv")]
     assert all(math.isfinite(float(loss)) for loss in losses if loss)
+
+
+def test_layers_are_watched_and_the_run_stays_the_same(tmp_path: Path) -> None:
+    """Every four steps, the decoder and the encoder; weights are those of a run without."""
+    found = []
+    for watch in (None, 4):
+        config = small("seq2seq", tmp_path, watch=watch, steps=8)
+        found.append(fit(config, tmp_path / str(watch), progress=False))
+    states = [load_tree(result.last)["state_dict"] for result in found]
+    assert_same(states[1], states[0])
+    rows = read_watch(found[1].run / "watch.csv")
+    assert not (found[0].run / "watch.csv").exists()
+    assert {row["step"] for row in rows} == {"4", "8"}
+    assert {row["module"] for row in rows} == {"model.encoder", "model.decoder"}
+    measures = {"gradient_norm", "left_saturated", "right_saturated", "spectral_radius"}
+    assert {row["measure"] for row in rows} == measures

@@ -138,6 +138,11 @@ class Config:
         None, "Stop after so many validations without a better one.", least=1
     )
     log_every: int = option(20, "Steps between rows of metrics.", least=1)
+    watch: int | None = option(
+        None,
+        "Steps between rows of watch.csv: gradients by lag, saturated gates, spectral radius.",
+        least=1,
+    )
     tensorboard: bool = option(False, "Write TensorBoard's event files as well.")
     seed: int = option(0, "Seed of all randomness.", least=0, below=2**32)
     accelerator: str = option(

@@ -45,6 +45,7 @@ from unrolled.train.folder import (
 )
 from unrolled.train.module import Data, Diverged, ProcessesError, Training
 from unrolled.train.progress import Progress
+from unrolled.train.watching import WATCH, Watch
 
 __all__ = ["Result", "fit", "new_model", "resume"]
 
@@ -99,7 +100,7 @@ def fit(config: Config, run: str | os.PathLike[str], *, progress: TextIO | bool 
     run.mkdir(parents=True, exist_ok=True)
     with held(run, _is_first()):
         if _is_first():
-            for name in (METRICS, LAST, BEST, CURVE):
+            for name in (METRICS, LAST, BEST, CURVE, WATCH):
                 (run / name).unlink(missing_ok=True)
             write_config(task.name, config, run / CONFIG)
         return _train(Training(task, model), run, progress, None)
@@ -279,6 +280,8 @@ def _callbacks(
     if stream and _is_first():
         found.append(Progress(stream, task))
     found.append(FinalValidation())
+    if task.config.watch is not None:
+        found.append(Watch(task.config.watch, run))
     if task.config.patience is not None:
         patience = task.config.patience
         found.append(EarlyStopping("validation_loss", patience=patience, check_finite=False))
