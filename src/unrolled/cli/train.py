@@ -94,19 +94,19 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
     from unrolled.cells import CellError
     from unrolled.tasks import DataError
     from unrolled.train import Diverged, fit
+    from unrolled.train.folder import is_first
 
     with told(OSError):
         made_here = run is None or not run.exists()
         folder = _folder(name, config, run)
-    if "LOCAL_RANK" not in os.environ or os.environ.get("RANK", os.environ["LOCAL_RANK"]) == "0":
+    if is_first():
         print(f"run         {folder}", flush=True)
     try:
         with told_as_option(), told(DataError, CellError, Diverged, OSError):
             result = fit(config, folder)
     except BaseException:
         # A run that never began leaves no folder of its own; one that did is not empty.
-        first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-        if first and made_here and not any(folder.iterdir()):
+        if is_first() and made_here and not any(folder.iterdir()):
             folder.rmdir()
         raise
     _report(result)
@@ -151,7 +151,9 @@ def _new_folder(name: str, run: Path | None) -> Path:
 
 
 def _report(result: "Result") -> None:
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0:
+    from unrolled.train.folder import is_first
+
+    if not is_first():
         return
     rows: dict[str, Any] = {}
     if result.validation:

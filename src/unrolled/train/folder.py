@@ -20,6 +20,7 @@ __all__ = [
     "METRICS",
     "BusyError",
     "held",
+    "is_first",
     "read_config",
     "write_config",
 ]
@@ -34,6 +35,11 @@ _LOCK = ".lock"
 
 class BusyError(OSError):
     """Another process trains in the folder."""
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes, or the only one."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 @contextmanager

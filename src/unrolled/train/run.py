@@ -40,6 +40,7 @@ from unrolled.train.folder import (
     LAST,
     METRICS,
     held,
+    is_first,
     read_config,
     write_config,
 )
@@ -98,8 +99,8 @@ def fit(config: Config, run: str | os.PathLike[str], *, progress: TextIO | bool 
     task = _read(config)
     model = new_model(task)
     run.mkdir(parents=True, exist_ok=True)
-    with held(run, _is_first()):
-        if _is_first():
+    with held(run, is_first()):
+        if is_first():
             for name in (METRICS, LAST, BEST, CURVE, WATCH):
                 (run / name).unlink(missing_ok=True)
             write_config(task.name, config, run / CONFIG)
@@ -144,13 +145,13 @@ def resume(
     task = _read(config)
     _check_model(run / LAST, tree, task)
     module = Training(task, new_model(task))
-    with held(run, _is_first()):
-        if _is_first():
+    with held(run, is_first()):
+        if is_first():
             write_config(task.name, config, run / CONFIG)
         try:
             return _train(module, run, progress, run / LAST)
         except (DataError, FileError):
-            if _is_first():
+            if is_first():
                 write_config(task.name, before, run / CONFIG)
             raise
 
@@ -220,11 +221,6 @@ def _check_processes(config: Config) -> None:
         raise ValueError(f"nodes: wanted 1 without torchrun, which starts them, got {config.nodes}")
 
 
-def _is_first() -> bool:
-    """Whether this is the process that writes, or the only one."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-
-
 def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Path | None) -> Result:
     task: Task = module.task
     config = task.config
@@ -277,7 +273,7 @@ def _callbacks(
     """The order matters: what is measured, then shown, then kept, then left."""
     stream = sys.stderr if progress is True else progress
     found: list[Callback] = [Metrics(run / METRICS, task)]
-    if stream and _is_first():
+    if stream and is_first():
         found.append(Progress(stream, task))
     found.append(FinalValidation())
     if task.config.watch is not None:
@@ -297,7 +293,7 @@ def _logger(config: Config, run: Path) -> Any:
 def _result(task: Task, run: Path, step: int, stopped: int) -> Result:
     rows = read_rows(run / METRICS)
     last = [row for row in rows if row["validation_loss"]][-1:]
-    if _is_first():
+    if is_first():
         loss_curve(rows, run / CURVE, task.shown)
     return Result(
         task=task,
