@@ -22,6 +22,7 @@ from unrolled.models import load_tree
 from unrolled.tasks import (
     DataError,
     Score,
+    Share,
     load_language_model,
     loss,
     read_text,
@@ -64,15 +65,15 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send this process SIGINT while it is in the given step, or in the validation after it."""
     begin, measure = Metrics.on_train_batch_end, Metrics.on_validation_end
 
-    def arm(step: int, validation: bool = False) -> None:
+    def arm(step: int, validation: bool = False, kind: int = signal.SIGINT) -> None:
         def on_train_batch_end(self: Metrics, trainer: Any, *rest: Any) -> None:
             if trainer.global_step == step and not validation:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(kind)
             begin(self, trainer, *rest)
 
         def on_validation_end(self: Metrics, trainer: Any, *rest: Any) -> None:
             if trainer.global_step == step and validation:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(kind)
             measure(self, trainer, *rest)
 
         monkeypatch.setattr(Metrics, "on_train_batch_end", on_train_batch_end)
@@ -134,6 +135,38 @@ def test_a_resumed_run_reaches_the_same_bits(
         got, wanted = (what_was_learned(result.run / name) for result in (second, whole))
         assert_same(got, wanted)
     assert rows_but_seconds(second.metrics) == rows_but_seconds(whole.metrics)
+
+
+@pytest.mark.parametrize(("step", "validation"), [(13, False), (20, False), (20, True)])
+def test_sigterm_is_heard_like_ctrl_c(
+    tmp_path: Path, config: LanguageModelConfig, interrupt_at: Any, step: int, validation: bool
+) -> None:
+    """Also where a validation is due, which is made first."""
+    interrupt_at(step, validation, signal.SIGTERM)
+    result = fit(config, tmp_path / "run", progress=False)
+    assert (result.step, result.signal) == (step, signal.SIGTERM)
+    assert load_tree(result.last)["global_step"] == step
+    validated = [row["step"] for row in read_rows(result.metrics) if row["validation_loss"]]
+    assert validated == ["10", "20"][: step // 10]
+
+
+def test_sigterm_amid_a_validation_waits_for_its_end(
+    tmp_path: Path, config: LanguageModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Training.validation_step
+
+    def validation_step(self: Training, batch: Any, batch_idx: int) -> None:
+        if (self.global_step, batch_idx) == (20, 1):
+            signal.raise_signal(signal.SIGTERM)
+        validate(self, batch, batch_idx)
+
+    monkeypatch.setattr(Training, "validation_step", validation_step)
+    config = dataclasses.replace(config, validation_fraction=0.3)
+    result = fit(config, tmp_path / "run", progress=False)
+    assert len(list(result.task.validation(Share()))) > 2
+    assert (result.step, result.signal) == (20, signal.SIGTERM)
+    validated = [row["step"] for row in read_rows(result.metrics) if row["validation_loss"]]
+    assert validated == ["10", "20"]
 
 
 def test_a_second_ctrl_c_stops_at_once_and_harms_no_checkpoint(

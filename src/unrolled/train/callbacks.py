@@ -46,6 +46,7 @@ class Interrupt(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.signal = 0
+        self._trainer: Trainer | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -65,6 +66,13 @@ class Interrupt(Callback):
         if self.signal:
             raise Abort
         self.signal = signum
+        if self._trainer is not None:
+            # Lightning hears SIGTERM too, and would leave before a validation that is due.
+            self._trainer._signal_connector.received_sigterm = False
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
 
     def _requested(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
