@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(place: Path, kind: str) -> tuple[Any, Any]:
     task = find_task(NAMES[kind])
     path = place / kind / "best.safetensors"
-    return load_trained(path, NAMES[kind], task.codec_of, task.make)
+    return load_trained(path, task)
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -215,6 +215,15 @@ def test_two_directions_are_refused_with_the_reason(capsys: Any) -> None:
     for name in ("lm", "forecast"):
         line = fault(capsys, "train", name, "--bidirectional")
         assert f"--bidirectional: wanted one direction: {CONFIGS[name].one_direction}" in line
+
+
+def test_data_of_the_task_beside_data_of_the_user_are_refused(tmp_path: Path, capsys: Any) -> None:
+    for name in ("co2", "sunspots"):
+        line = fault(capsys, "train", "forecast", tmp_path / "a.csv", "--data", name)
+        assert f"--data: wanted DATA or the task's own data, got both: {name}" in line
+    (tmp_path / "file.yaml").write_text("data: co2")
+    given = [tmp_path / "a.csv", "--config", tmp_path / "file.yaml"]
+    assert "got both: co2" in fault(capsys, "train", "forecast", *given)
 
 
 # A cell of the user's own

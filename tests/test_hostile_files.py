@@ -66,7 +66,7 @@ def hurt(request: pytest.FixtureRequest, runs: Path, tmp_path: Path) -> Path:
 def read(path: Path, name: str) -> None:
     """A model that is read must also be a model: it is put to use."""
     task = find_task(name)
-    model, codec = load_trained(path, name, task.codec_of, task.make, sizes=task.sizes)
+    model, codec = load_trained(path, task)
     assert len(codec.state())
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 

@@ -54,7 +54,7 @@ def test_the_best_checkpoint_has_the_measures_of_its_validation(kind: str, tmp_p
     result = fit(config, tmp_path / "run", progress=False)
     assert result.best is not None
     task = find_task(NAMES[kind])
-    model, codec = load_trained(result.best, NAMES[kind], task.codec_of, task.make)
+    model, codec = load_trained(result.best, task)
     found = measure(task.read(config, codec), model)
     rows = [row for row in read_rows(result.metrics) if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))

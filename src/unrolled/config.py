@@ -36,6 +36,12 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def _initial() -> Any:
+    return option(
+        "zero", "State that a sequence begins with: zero or learned.", choices=("zero", "learned")
+    )
+
+
 def check(config: Any) -> None:
     """Hold each field of a configuration to its range; None is in every range.
 
@@ -102,7 +108,7 @@ class Config:
 
     paths: tuple[str, ...] = option((), "The data; without any, the task's own.")
     validation_fraction: float = option(
-        0.1, "Part of the data that is kept for validation.", above=0, below=1
+        0.1, "Part of DATA that is kept for validation.", above=0, below=1
     )
 
     cell: str = option("GRU", f"Recurrent cell: {CELLS}.")
@@ -112,9 +118,6 @@ class Config:
         0.0, "Dropout after the input, between and after the layers.", least=0, below=1
     )
     bidirectional: bool = option(False, "Read in both directions.")
-    initial: str = option(
-        "zero", "State that a sequence begins with: zero or learned.", choices=("zero", "learned")
-    )
 
     batch_size: int = option(32, "Sequences side by side.", least=1)
     steps: int = option(2000, "Optimizer steps in all.", least=1)
@@ -189,6 +192,7 @@ class LanguageModelConfig(Config):
         128, "Width of the embedding; not used with one-hot input.", least=1
     )
     hidden_size: int = option(256, "Units of a layer.", least=1)
+    initial: str = _initial()
     batch_size: int = option(32, "Streams of text read side by side.", least=1)
     window: int = option(
         128, "Steps of truncated backpropagation; the state carries over.", least=1
@@ -219,6 +223,7 @@ class ClassificationConfig(Config):
     min_count: int = option(1, "Characters seen less often are one unknown character.", least=1)
     embedding_size: int = option(64, "Width of the embedding of characters.", least=1)
     bidirectional: bool = option(True, "Read in both directions.")
+    initial: str = _initial()
     pooling: str = option(
         "mean",
         "What the label is told from: the last state, or the mean, max or attention over all.",
@@ -259,6 +264,7 @@ class ForecastConfig(Config):
         None, "Steps of a season, for the seasonal naive baseline.", least=2
     )
     hidden_size: int = option(64, "Units of a layer.", least=1)
+    initial: str = _initial()
     validation_fraction: float = option(
         0.2, "Part of each series, its end, kept for the backtest.", above=0, below=1
     )

@@ -98,6 +98,9 @@ def made(kind: type[Config], context: typer.Context, values: dict[str, Any]) -> 
     for name in names:
         if name in given(context) or name not in said:
             said[name] = values[name]
+    own = said.get("data")
+    if said["paths"] and ("data" in given(context) or own != getattr(kind, "data", None)):
+        raise UserError(f"--data: wanted DATA or the task's own data, got both: {own}")
     if ":" in said["cell"]:
         file, _, own = said["cell"].rpartition(":")
         said["cell"] = f"{Path(file).absolute()}:{own}"

@@ -10,11 +10,10 @@ from typing import Any
 from unrolled.tasks import DataError
 from unrolled.tasks.conll import read_conll
 from unrolled.tasks.reading import read_utf8
-from unrolled.tasks.tables import read_table
+from unrolled.tasks.tables import SUFFIXES, read_table
 
 __all__ = ["classify", "forecast", "seq2seq", "tag"]
 
-_TABLES = (".csv", ".tsv", ".parquet")
 _AT_ONCE = 64
 
 
@@ -26,7 +25,7 @@ def classify(
 
     items: list[tuple[str, Any]] = [(repr(text), text) for text in texts]
     for path in paths:
-        if path.suffix.lower() in _TABLES:
+        if path.suffix.lower() in SUFFIXES:
             items += rows_of(read_table(path), codec)
         else:
             items.append((str(path), read_utf8(path)))

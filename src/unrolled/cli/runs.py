@@ -42,4 +42,4 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
         tree = load_tree(path)
         name = name_of(path, tree)
         task = find_task(name)
-        return name, *load_trained(path, name, task.codec_of, task.make, tree, cell, task.sizes)
+        return name, *load_trained(path, task, tree, cell)

@@ -14,16 +14,15 @@ from typing_extensions import override
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import majority_class
 from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.listed import held_out
 from unrolled.tasks.metrics import accuracy, confusion_matrix, macro_f1
 from unrolled.tasks.reading import DataError, read_utf8
 from unrolled.tasks.scale import check_scale
-from unrolled.tasks.tables import Table, read_table
+from unrolled.tasks.tables import SUFFIXES, Table, read_table
 from unrolled.tasks.task import Share, Task
 from unrolled.tasks.words import Words
 
 __all__ = ["Classes", "Classification", "Labelled", "Sequences"]
-
-_TABLES = (".csv", ".tsv", ".parquet")
 
 
 class Labelled(NamedTuple):
@@ -316,7 +315,7 @@ def _read(config: Any, whole: bool) -> Sequences:
         out = [False] * len(found.training) + [True] * len(found.validation)
         return Sequences([text for text, _ in every], [label for _, label in every], out)
     parts = [
-        _table(config, read_table(path)) if path.lower().endswith(_TABLES) else _folder(Path(path))
+        _table(config, read_table(path)) if path.lower().endswith(SUFFIXES) else _folder(Path(path))
         for path in config.paths
     ]
     if len({part.of_text for part in parts}) > 1:
@@ -336,21 +335,6 @@ def _pictures(training: Any, validation: Any) -> Sequences:
 
 
 _FIELDS = ("inputs", "labels", "places")
-
-
-def held_out(count: int, config: Any) -> list[bool]:
-    """Which of so many examples are for validation: drawn by the seed, at least one of two.
-
-    Raises:
-        DataError: there are fewer than two.
-    """
-    if count < 2:
-        raise DataError(f"data: wanted two examples or more, got {count}")
-    wanted = min(count - 1, max(1, round(count * config.validation_fraction)))
-    generator = torch.Generator().manual_seed(config.seed)
-    found = torch.zeros(count, dtype=torch.bool)
-    found[torch.randperm(count, generator=generator)[:wanted]] = True
-    return found.tolist()
 
 
 def _table(config: Any, table: Table) -> Sequences:
@@ -390,7 +374,7 @@ def _folder(folder: Path) -> Sequences:
     """Text files in a folder for each label."""
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: wanted a table ({', '.join(_TABLES)}) or a folder with a folder of text "
+            f"{folder}: wanted a table ({', '.join(SUFFIXES)}) or a folder with a folder of text "
             "files for each label"
         )
     found = sorted(file for file in folder.glob("*/**/*") if file.is_file())

@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import LanguageModel, State
+from unrolled.tasks.metrics import bits_per_character
 from unrolled.tasks.reading import DataError
 from unrolled.tasks.task import Share, Task
 from unrolled.tasks.text import read_text
@@ -38,7 +39,7 @@ class Score:
     @property
     def bits_per_character(self) -> float:
         """The loss in bits a character: a byte, or a character, as the vocabulary has it."""
-        return self.loss / math.log(2) / self.characters_per_token
+        return bits_per_character(self.loss, self.characters_per_token)
 
     @property
     def perplexity(self) -> float:
@@ -46,10 +47,11 @@ class Score:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     def __str__(self) -> str:
-        return (
-            f"loss {self.loss:.4f}  {self.bits_per_character:.4f} bits/char  "
-            f"perplexity {self.perplexity:.3f}"
-        )
+        return _told(self.loss, self.bits_per_character, self.perplexity)
+
+
+def _told(loss: float, bits: float, perplexity: float) -> str:
+    return f"loss {loss:.4f}  {bits:.4f} bits/char  perplexity {perplexity:.3f}"
 
 
 def loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
@@ -162,10 +164,7 @@ class LanguageModeling(Task):
 
     @override
     def show(self, scores: dict[str, float]) -> str:
-        return (
-            f"loss {scores['loss']:.4f}  {scores['bits_per_character']:.4f} bits/char  "
-            f"perplexity {scores['perplexity']:.3f}"
-        )
+        return _told(*(scores[name] for name in self.measures))
 
 
 def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:
@@ -208,10 +207,4 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, or holds no language model.
     """
-    return load_trained(
-        path,
-        "lm",
-        LanguageModeling.codec_of,
-        LanguageModeling.make,
-        sizes=LanguageModeling.sizes,
-    )
+    return load_trained(path, LanguageModeling)

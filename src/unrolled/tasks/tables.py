@@ -20,7 +20,10 @@ from torch import Tensor
 
 from unrolled.tasks.reading import DataError, read_utf8
 
-__all__ = ["Table", "read_table"]
+__all__ = ["SUFFIXES", "Table", "read_table"]
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Of files that are told as tables by their names."""
 
 _DELIMITERS = (",", ";", "\t")
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})

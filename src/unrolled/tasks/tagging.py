@@ -1,7 +1,6 @@
 """Tagging: a label for each token of a sentence (entities, parts of speech, kinds of code)."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,11 +10,11 @@ from typing_extensions import override
 
 from unrolled.models import Tagger
 from unrolled.tasks.baselines import FrequentLabels
-from unrolled.tasks.classification import held_out
 from unrolled.tasks.conll import Sentence, entity_scores, has_entities, read_conll
-from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.lengths import pad
+from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.reading import DataError
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.task import Share
 from unrolled.tasks.words import Words
 
 __all__ = ["Tagged", "Tagging", "Tags", "predict"]
@@ -64,17 +63,27 @@ class Tags:
         labels = Words.of(label for s in (*sentences, *labelled) for label in s.labels)
         return cls(words, characters, labels)
 
-    def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Tensor, ...]:
+    def encode(self, tokens: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """Words `[T]`, and the characters of each, if they are read."""
+        words = self.words.encode(tokens)
+        if self.characters is None:
+            return words, []
+        return words, [self.characters.encode(token) for token in tokens]
+
+    def pad(self, encoded: Sequence[tuple[Tensor, list[Tensor]]]) -> tuple[Tensor, ...]:
         """Words `[T, N]`, lengths `[N]`, and characters with their numbers, if they are read."""
-        words, lengths = pad([self.words.encode(list(tokens)) for tokens in sentences], 0)
+        words, lengths = pad([one for one, _ in encoded], 0)
         if self.characters is None:
             return words, lengths
         T, N = words.shape
         spelt = [torch.empty(0, dtype=torch.int64) for _ in range(T * N)]
-        for n, tokens in enumerate(sentences):
-            for t, token in enumerate(tokens):
-                spelt[t * N + n] = self.characters.encode(list(token))
+        for n, (_, spellings) in enumerate(encoded):
+            spelt[n : len(spellings) * N : N] = spellings
         return words, lengths, *pad(spelt, 0)
+
+    def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Tensor, ...]:
+        """Sentences encoded and padded."""
+        return self.pad([self.encode(tokens) for tokens in sentences])
 
     def state(self) -> dict[str, Any]:
         characters = None if self.characters is None else self.characters.state()
@@ -91,7 +100,7 @@ class Tags:
         return cls(Words.from_state(state["words"]), characters, Words.from_state(state["labels"]))
 
 
-class Tagging(Task):
+class Tagging(Listed):
     """Cross-entropy of each token's label; entities, where the labels mark some, by their F1."""
 
     name = "tag"
@@ -106,14 +115,9 @@ class Tagging(Task):
         validation: Sequence[Sentence],
         codec: Tags | None = None,
     ) -> None:
-        self.config = config
-        self.training, self.held_out = list(training), list(validation)
-        self.codec = codec or Tags.of(self.training, config, self.held_out)
-        text = repr([(s.tokens, s.labels) for s in (*self.training, *self.held_out)])
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        lengths = [len(s.tokens) for s in self.training]
-        self.buckets = Buckets(lengths, config.batch_size, config.seed)
-        self.entities = has_entities(label for s in self.training for label in s.labels)
+        self.codec = codec or Tags.of(training, config, validation)
+        self.entities = has_entities(label for s in training for label in s.labels)
+        super().__init__(config, training, validation)
 
     @override
     @classmethod
@@ -129,11 +133,7 @@ class Tagging(Task):
             if codec is not None:
                 _check_labels(path, found, codec)
             sentences += found
-        if whole:
-            return cls(config, sentences, sentences, codec)
-        out = held_out(len(sentences), config)
-        kept = [s for s, o in zip(sentences, out, strict=True) if not o]
-        return cls(config, kept, [s for s, o in zip(sentences, out, strict=True) if o], codec)
+        return cls(config, *parts(sentences, config, whole), codec)
 
     @override
     @classmethod
@@ -159,29 +159,25 @@ class Tagging(Task):
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "bidirectional")
         return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
 
-    def _batch(self, sentences: Sequence[Sentence], items: Sequence[int], share: Share) -> Tagged:
-        own = list(items)[share.items]
-        chosen = [sentences[k] for k in own]
-        total = sum(len(sentences[k].tokens) for k in items)
-        if not chosen:
+    @override
+    def length(self, example: Sentence) -> int:
+        return len(example.tokens)
+
+    @override
+    def encode(self, example: Sentence) -> Any:
+        return self.codec.encode(example.tokens), self.codec.labels.encode(example.labels)
+
+    @override
+    def collate(self, encoded: Sequence[Any], numbers: list[int], share: Share) -> Tagged:
+        own = encoded[share.items]
+        total = sum(len(labels) for _, labels in encoded)
+        if not own:
             none = torch.zeros(1, 0).long()
             return Tagged(none, none[0], none, none, none[0], [], total)
-        words, lengths, *spelt = self.codec.batch([s.tokens for s in chosen])
-        labels = [self.codec.labels.encode(list(s.labels)) for s in chosen]
+        words, lengths, *spelt = self.codec.pad([tokens for tokens, _ in own])
+        labels, _ = pad([labels for _, labels in own], _NONE)
         characters, spellings = spelt or (None, None)
-        return Tagged(words, lengths, pad(labels, _NONE)[0], characters, spellings, own, total)
-
-    @override
-    def batch(self, step: int, share: Share) -> Tagged:
-        return self._batch(self.training, self.buckets.items(step), share)
-
-    @override
-    def validation(self, share: Share) -> Iterator[Tagged]:
-        lengths = [len(s.tokens) for s in self.held_out]
-        for items in in_order(lengths, self.config.batch_size):
-            batch = self._batch(self.held_out, items, share)
-            if batch.numbers:
-                yield batch
+        return Tagged(words, lengths, labels, characters, spellings, numbers[share.items], total)
 
     @override
     def loss(self, model: Any, batch: Tagged, carried: Any) -> tuple[Tensor, None]:

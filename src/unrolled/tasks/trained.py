@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unrolled.cells import CellError
 from unrolled.io import DAMAGE, FileError
 from unrolled.models import load_tree
+from unrolled.tasks.task import Task
 
 __all__ = ["check_weights", "load_trained", "name_of", "weights_of"]
 
@@ -28,12 +29,9 @@ def name_of(path: str | os.PathLike[str], tree: Any) -> str:
 
 def load_trained(
     path: str | os.PathLike[str],
-    wanted: str,
-    codec_of: Callable[[dict[str, Any]], Any],
-    make: Callable[[dict[str, Any]], nn.Module],
+    task: type[Task],
     tree: Any = None,
     cell: str | None = None,
-    sizes: Callable[[Any], dict[str, Any]] | None = None,
 ) -> tuple[Any, Any]:
     """The model, in evaluation mode, and the codec of a checkpoint.
 
@@ -41,7 +39,6 @@ def load_trained(
         tree: what the file holds, where that is read already.
         cell: ``path/to/file.py:MyCell``, in place of that in the file: whose cell is code is not
             run because a file says so.
-        sizes: the model's arguments that follow from the codec; with it the two must agree.
 
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, or of another task, or its cell is
@@ -49,22 +46,24 @@ def load_trained(
     """
     tree = load_tree(path) if tree is None else tree
     name = name_of(path, tree)
-    if name != wanted:
-        raise FileError(path, f"wanted a checkpoint of the task {wanted}, got one of {name}")
+    if name != task.name:
+        raise FileError(path, f"wanted a checkpoint of the task {task.name}, got one of {name}")
     try:
-        codec = codec_of(tree["codec"])
+        codec = task.codec_of(tree["codec"])
         arguments = _with_cell(path, tree["model"], cell)
-        for name, size in ({} if sizes is None else sizes(codec)).items():
+        for name, size in task.sizes(codec).items():
             if arguments[name] != size:
                 raise ValueError(f"{name}: the model has {arguments[name]}, the codec {size}")
         weights = weights_of(tree)
-        check_weights(arguments, weights, make)
-        model = make(arguments)
+        check_weights(arguments, weights, task.make)
+        model = task.make(arguments)
         model.load_state_dict(weights)
     except FileError:
         raise
     except (CellError, *DAMAGE) as error:
-        raise FileError(path, f"holds no model of {wanted} ({error})".replace("\n", " ")) from None
+        raise FileError(
+            path, f"holds no model of {task.name} ({error})".replace("\n", " ")
+        ) from None
     return model.eval(), codec
 
 

@@ -1,8 +1,7 @@
 """Sequence to sequence: text to text, by characters or words."""
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import EncoderDecoder
-from unrolled.tasks.classification import held_out
-from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.lengths import pad
+from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.metrics import edit_distance
 from unrolled.tasks.reading import DataError, read_utf8
 from unrolled.tasks.search import beam, greedy
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.task import Share
 from unrolled.tasks.words import Words
 
 __all__ = ["Alphabets", "Pair", "Pairs", "Side", "Translation", "predict", "read_pairs"]
@@ -127,12 +126,11 @@ class Alphabets:
         """Encoded and padded `[T, N]`, and the lengths."""
         return pad([self.source.encode(text) for text in texts], 0)
 
-    def targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """With the begin before and padded `[U, N]`; what follows; lengths with the end."""
-        encoded = [self.target.encode(text).tolist() for text in texts]
-        before, lengths = pad([torch.tensor([self.begin, *row]) for row in encoded], 0)
-        after, _ = pad([torch.tensor([*row, self.end]) for row in encoded], _NONE)
-        return before, after, lengths
+    def target_of(self, text: str) -> tuple[Tensor, Tensor]:
+        """A target after the begin, and what follows each of its tokens: both `[U]`."""
+        tokens = self.target.encode(text)
+        before = torch.cat([tokens.new_tensor([self.begin]), tokens])
+        return before, torch.cat([tokens, tokens.new_tensor([self.end])])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a hypothesis."""
@@ -146,7 +144,7 @@ class Alphabets:
         return cls(Side.from_state(state["source"]), Side.from_state(state["target"]))
 
 
-class Translation(Task):
+class Translation(Listed):
     """Cross-entropy of each next token of the target, given the right ones before it."""
 
     name = "seq2seq"
@@ -160,11 +158,9 @@ class Translation(Task):
         validation: Sequence[Pair],
         codec: Alphabets | None = None,
     ) -> None:
-        self.config = config
-        self.training, self.held_out = list(training), list(validation)
-        self.codec = codec or Alphabets.of(self.training, config)
-        self.digest = hashlib.sha256(repr((self.training, self.held_out)).encode()).hexdigest()
-        self.buckets = Buckets(_lengths(self.training), config.batch_size, config.seed)
+        self.codec = codec or Alphabets.of(training, config)
+        super().__init__(config, training, validation)
+        self.limit = 2 * max((len(after) for _, _, after in self.encoded[1]), default=1)
 
     @override
     @classmethod
@@ -176,15 +172,11 @@ class Translation(Task):
 
             makers: dict[str, list[Any]] = {"dates": [dates], "numbers": [numbers]}
             chosen = makers.get(config.data, [dates, numbers])
-            parts = zip(*(one() for one in chosen), strict=True)
-            training, validation = ([Pair(*pair) for one in p for pair in one] for p in parts)
+            both = zip(*(one() for one in chosen), strict=True)
+            training, validation = ([Pair(*pair) for one in p for pair in one] for p in both)
             return cls(config, training, validation, codec)
         pairs = [p for path in config.paths for p in read_pairs(path, config.max_length)]
-        if whole:
-            return cls(config, pairs, pairs, codec)
-        chosen = held_out(len(pairs), config)
-        training = [p for p, out in zip(pairs, chosen, strict=True) if not out]
-        return cls(config, training, [p for p, o in zip(pairs, chosen, strict=True) if o], codec)
+        return cls(config, *parts(pairs, config, whole), codec)
 
     @override
     @classmethod
@@ -207,27 +199,27 @@ class Translation(Task):
         given = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
         return self.sizes(self.codec) | given
 
-    def _batch(self, pairs: Sequence[Pair], items: Sequence[int], share: Share) -> Pairs:
-        own = list(items)[share.items]
-        targets = self.codec.targets([pairs[k].target for k in items])
-        total = int(targets[2].sum())
+    @override
+    def length(self, example: Pair) -> int:
+        return len(example.source) + len(example.target)
+
+    @override
+    def encode(self, example: Pair) -> tuple[Tensor, Tensor, Tensor]:
+        return self.codec.source.encode(example.source), *self.codec.target_of(example.target)
+
+    @override
+    def collate(
+        self, encoded: Sequence[tuple[Tensor, ...]], numbers: list[int], share: Share
+    ) -> Pairs:
+        own = encoded[share.items]
+        total = sum(len(target) for _, target, _ in encoded)
         if not own:
-            empty = torch.zeros(1, 0).long()
-            return Pairs(empty, empty[0], empty, empty, empty[0], [], total)
-        sources, lengths = self.codec.sources([pairs[k].source for k in own])
-        before, after, ends = (part[..., share.items] for part in targets)
-        return Pairs(sources, lengths, before, after, ends, own, total)
-
-    @override
-    def batch(self, step: int, share: Share) -> Pairs:
-        return self._batch(self.training, self.buckets.items(step), share)
-
-    @override
-    def validation(self, share: Share) -> Iterator[Pairs]:
-        for items in in_order(_lengths(self.held_out), self.config.batch_size):
-            batch = self._batch(self.held_out, items, share)
-            if batch.numbers:
-                yield batch
+            none = torch.zeros(1, 0).long()
+            return Pairs(none, none[0], none, none, none[0], [], total)
+        sources, targets, followers = zip(*own, strict=True)
+        before, ends = pad(targets, 0)
+        after, _ = pad(followers, _NONE)
+        return Pairs(*pad(sources, 0), before, after, ends, numbers[share.items], total)
 
     @override
     def loss(self, model: Any, batch: Pairs, carried: Any) -> tuple[Tensor, None]:
@@ -238,9 +230,8 @@ class Translation(Task):
     def tally(self, model: Any, batch: Pairs, carried: Any) -> tuple[dict[str, Tensor], None]:
         pairs = [self.held_out[k] for k in batch.numbers]
         wanted = [self.codec.target.normal(pair.target) for pair in pairs]
-        limit = 2 * batch.followers.shape[0] + 1
         texts = [pair.source for pair in pairs]
-        found = predict(model, self.codec, texts, width=self.config.beam, limit=limit)
+        found = predict(model, self.codec, texts, width=self.config.beam, limit=self.limit)
         both = list(zip(wanted, found, strict=True))
         return {
             "loss": self.loss(model, batch, None)[0].double(),
@@ -257,11 +248,11 @@ class Translation(Task):
         source, lengths = self.codec.sources([pair.source if text is None else text])
         if len(source) < 2:
             raise DataError(f"text: wanted two tokens or more, got {len(source)}")
-        target, _, ends = self.codec.targets([pair.target])
+        target = self.codec.target_of(pair.target)[0][:, None]
         pieces = self.codec.source.tokens.decode(source[:, 0])
         if self.codec.source.unit == "words":
             pieces = [f"{piece} " for piece in pieces]
-        return (source, target, lengths, ends), pieces
+        return (source, target, lengths), pieces
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -323,11 +314,6 @@ def read_pairs(path: str, limit: int) -> list[Pair]:
             )
         pairs.append(Pair(*sides))
     return pairs
-
-
-def _lengths(pairs: Sequence[Pair]) -> list[int]:
-    """What batches are put together by: both sides count."""
-    return [len(pair.source) + len(pair.target) for pair in pairs]
 
 
 def _cross_entropy(logits: Tensor, followers: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Problem", "adding", "copy_memory", "dyck", "memoryless_loss", "parity"]
+__all__ = ["MEAN_ERROR", "Problem", "adding", "copy_memory", "dyck", "memoryless_loss", "parity"]
 
 MEAN_ERROR = 1 / 6
 """Mean squared error in the adding problem of who always says 1: the variance of the sum."""
