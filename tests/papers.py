@@ -235,6 +235,20 @@ def antisymmetric(epsilon: float, gamma: float, gated: bool, p: Arrays) -> Step:
     return step
 
 
+def exp_rnn(p: Arrays) -> Step:
+    W, shift = p["weight_hh"], p["shift"]
+    (V,) = maps(p, "ih")
+    # A skew matrix is i times a Hermitian one, whose eigenvalues are the angles of rotation.
+    angles, vectors = np.linalg.eigh(-1j * (W - W.T))
+    Q = (vectors * np.exp(1j * angles) @ vectors.conj().T).real
+
+    def step(x: Any, h: Any) -> Any:
+        a = Q @ h + V(x)
+        return np.sign(a) * relu(np.abs(a) + shift)
+
+    return step
+
+
 def co_rnn(dt: float, gamma: float, epsilon: float, p: Arrays) -> Step:
     (V,), (W,), (Wz,) = maps(p, "ih"), maps(p, "hh"), maps(p, "velocity")
 

@@ -228,6 +228,7 @@ GATES = {
     "SLSTM": ["z", "o"],
     "STAR": ["z", "k", "tanh"],
     "UGRNN": ["c", "g"],
+    "ExpRNN": [],
     "AntisymmetricRNN": ["tanh"],
     "CoRNN": ["force"],
     "CoupledLSTM": ["i", "g", "o", "tanh(c)"],

@@ -54,6 +54,7 @@ CASES: list[tuple[Cell, Callable[[Arrays], Step]]] = [
     (cells.CoRNN(dt=0.2, gamma=2.7, epsilon=4.7), partial(papers.co_rnn, 0.2, 2.7, 4.7)),
     (cells.LEM(), partial(papers.lem, 1.0)),
     (cells.LEM(dt=0.4), partial(papers.lem, 0.4)),
+    (cells.ExpRNN(), papers.exp_rnn),
     (cells.FastRNN(), partial(papers.fast_rnn, np.tanh)),
     (cells.FastRNN(cells.relu), partial(papers.fast_rnn, papers.relu)),
     (cells.FastGRNN(), papers.fast_grnn),

@@ -118,6 +118,9 @@ class Config:
         0.0, "Dropout after the input, between and after the layers.", least=0, below=1
     )
     bidirectional: bool = option(False, "Read in both directions.")
+    remember: int | None = option(
+        None, "Start the gates so that up to so many steps are remembered (chrono).", least=3
+    )
 
     batch_size: int = option(32, "Sequences side by side.", least=1)
     steps: int = option(2000, "Optimizer steps in all.", least=1)

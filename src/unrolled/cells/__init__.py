@@ -26,6 +26,7 @@ from unrolled.cells.functions import (
     hard_tanh,
     linear,
     log,
+    matrix_exp,
     maximum,
     mean,
     minimum,
@@ -41,6 +42,7 @@ from unrolled.cells.gated import ATR, JANET, MGU, STAR, UGRNN, LiGRU, MinimalRNN
 from unrolled.cells.independent import BRC, NBRC, IndRNN
 from unrolled.cells.memory import RAN, SLSTM, CoupledLSTM, MultiplicativeLSTM, PeepholeLSTM
 from unrolled.cells.normalised import LayerNormGRU, LayerNormLSTM
+from unrolled.cells.orthogonal import ExpRNN
 from unrolled.cells.small import FastGRNN, FastRNN
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "CellError",
     "CoRNN",
     "CoupledLSTM",
+    "ExpRNN",
     "FastGRNN",
     "FastRNN",
     "GatedAntisymmetricRNN",
@@ -84,6 +87,7 @@ __all__ = [
     "hard_tanh",
     "linear",
     "log",
+    "matrix_exp",
     "maximum",
     "mean",
     "minimum",

@@ -35,6 +35,7 @@ class LSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    keeps, writes = ("f",), ("i",)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         i = sigmoid(x.i + h.i)
@@ -57,6 +58,7 @@ class GRU(Cell):
     """
 
     gates = ("r", "z", "n")
+    keeps = ("z",)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         r = sigmoid(x.r + h.r)

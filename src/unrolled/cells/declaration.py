@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 Size = int | str
 Init = float | tuple[float, float] | None
+ROTATIONS = "rotations"
 
 _FOUND = ("_found", "_texts", "_whole", "_version")
 
@@ -28,6 +29,7 @@ class Product:
     width: Size = "H"
     bias: bool = True
     blocks: int = 1
+    init: Init | str = None
 
     def __call__(self, v: Any) -> Any:
         raise CellError("a product has no weights outside of step")
@@ -43,7 +45,12 @@ class Vector:
 
 
 def product(
-    *targets: str, source: Size = "H", width: Size = "H", bias: bool = True, blocks: int = 1
+    *targets: str,
+    source: Size = "H",
+    width: Size = "H",
+    bias: bool = True,
+    blocks: int = 1,
+    init: Init | str = None,
 ) -> Any:
     """Declare a matrix product of a cell's own, W v + b, applied in ``step`` as ``self.name(v)``.
 
@@ -51,14 +58,17 @@ def product(
     vector of ``width`` for each (``self.name(v).target``), stacked in the weight in their order;
     without, the result is one vector. Sizes are numbers or letters: I (input), H (hidden), P (the
     output state: ``proj_size``, or H). ``blocks`` makes the matrix block-diagonal: within each
-    target, block k of the result sees only block k of v.
+    target, block k of the result sees only block k of v. ``init`` is as for a vector, of the
+    weight; "rotations" starts a square one as ``unrolled.nn.init.rotations_`` does.
     """
     _check_targets(targets)
     if not isinstance(blocks, int) or blocks < 1:
         raise CellError(f"product: blocks must be a positive int, got {blocks!r}")
     for name, size in (("source", source), ("width", width)):
         _check_size("product", name, size)
-    return Product(targets, source, width, bias, blocks)
+    if init != ROTATIONS:
+        _check_init("product", init)
+    return Product(targets, source, width, bias, blocks, init)
 
 
 def vector(size: Size = "H", init: Init = None, bias: bool = False) -> Any:
@@ -69,17 +79,17 @@ def vector(size: Size = "H", init: Init = None, bias: bool = False) -> Any:
     in layers built with ``bias=False``.
     """
     _check_size("vector", "size", size)
-    _check_init(init)
+    _check_init("vector", init)
     return Vector(size, init, bias)
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Shape of one parameter, and what it starts from: a constant, a range to draw from, or (None)
-    the range of the weights."""
+    """Shape of one parameter, and what it starts from: a constant, a range to draw from, the name
+    of a way to draw, or (None) the range of the weights."""
 
     shape: tuple[int, ...]
-    init: Init = None
+    init: Init | str = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ class Cell:
       recurrent product multiplies. ``widths`` holds the sizes of those that differ from H.
     - ``input``, ``recurrent``: the two usual products, where they do not feed all gates
       (``recurrent = product("r", "z")``) or are absent (``recurrent = None``).
+    - ``keeps``, ``writes``: the gates, or the vectors that are their biases, which keep the state
+      while they are open, and which write over it. The chrono initialisation goes by them.
     - further products and vectors of its own, by :func:`product` and :func:`vector`.
 
     and define ``step(self, x, h, state)``, which returns the new states in their order (one state:
@@ -141,6 +153,8 @@ class Cell:
     gates: ClassVar[tuple[str, ...]] = ()
     states: ClassVar[tuple[str, ...]] = ("h",)
     widths: ClassVar[Mapping[str, Size]] = {}
+    keeps: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
     input: Any
     recurrent: Any
 
@@ -159,6 +173,15 @@ class Cell:
             raise CellError(
                 f"cell {cls.__name__}: widths names {min(unknown)!r}, which is no state"
             )
+        for role in ("keeps", "writes"):
+            if "gates" in own and role not in own:
+                setattr(cls, role, ())
+            _check_names(cls, role, getattr(cls, role))
+            for name in getattr(cls, role):
+                if name not in cls.gates and not isinstance(getattr(cls, name, None), Vector):
+                    raise CellError(
+                        f"cell {cls.__name__}: {role} has {name!r}, which is no gate and no vector"
+                    )
         for name, value in own.items():
             if isinstance(value, Product | Vector) and name in _TAKEN:
                 raise CellError(f"cell {cls.__name__}: {name!r} cannot be declared, Cell has it")
@@ -255,7 +278,7 @@ class Cell:
             M = W * max(1, len(p.targets))
             weight, offset = parameter_names(name)
             usual = name in ("input", "recurrent")
-            self._add(groups, 0 if usual else 2, weight, ParameterSpec((M, K // p.blocks)))
+            self._add(groups, 0 if usual else 2, weight, ParameterSpec((M, K // p.blocks), p.init))
             if bias and p.bias:
                 self._add(groups, 1 if usual else 2, offset, ParameterSpec((M,)))
         for name, v in self.vectors.items():
@@ -323,10 +346,10 @@ def _check_size(what: str, name: str, size: Size) -> None:
         raise CellError(f"{what}: {name} must be I, H, P or a positive int, got {size!r}")
 
 
-def _check_init(init: Init) -> None:
+def _check_init(what: str, init: Any) -> None:
     ends = init if isinstance(init, tuple) and len(init) == 2 else (init,)
     if init is not None and not all(isinstance(end, int | float) for end in ends):
-        raise CellError(f"vector: init must be a number, a pair (low, high) or None, got {init!r}")
+        raise CellError(f"{what}: init must be a number, a pair (low, high) or None, got {init!r}")
 
 
 def _check_names(cls: type, attribute: str, names: Any) -> None:

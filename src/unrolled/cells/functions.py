@@ -5,6 +5,7 @@ what is done to them. The library is found by the argument's type and never impo
 that type proves that it is loaded.
 """
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,6 +93,11 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     return _apply("linear", x, weight, bias)
 
 
+def matrix_exp(x: Any) -> Any:
+    """Exponential of a square matrix [K, K]."""
+    return _apply("matrix_exp", x)
+
+
 def zeros(like: Any, size: int) -> Any:
     """Zeros [size], of the library, dtype and device of another array."""
     return _apply("zeros", like, size)
@@ -153,6 +159,7 @@ def _torch(torch: Any) -> Table:
         "where": torch.where,
         "mean": lambda x: x.mean(-1, keepdim=True),
         "linear": functional.linear,
+        "matrix_exp": torch.linalg.matrix_exp,
         "zeros": lambda like, size: like.new_zeros(size),
         "split": lambda x, count: x.chunk(count, -1),
     }
@@ -162,6 +169,15 @@ def _numpy(np: Any) -> Table:
     def linear(x: Any, weight: Any, bias: Any) -> Any:
         product = x @ weight.T
         return product if bias is None else product + bias
+
+    def matrix_exp(x: Any) -> Any:
+        # exp(x) = exp(x / 2^s)^(2^s): a short series after s halvings, then s squarings.
+        halvings = max(0, math.frexp(float(abs(x).sum(0).max()))[1] + 1)
+        total = term = np.eye(len(x), dtype=x.dtype)
+        for k in range(1, 19):
+            term = term @ x / (k * 2**halvings)
+            total = total + term
+        return np.linalg.matrix_power(total, 2**halvings)
 
     return {
         "sigmoid": lambda x: 0.5 * (np.tanh(0.5 * x) + 1),
@@ -180,6 +196,7 @@ def _numpy(np: Any) -> Table:
         "where": np.where,
         "mean": lambda x: x.mean(-1, keepdims=True),
         "linear": linear,
+        "matrix_exp": matrix_exp,
         "zeros": lambda like, size: np.zeros(size, like.dtype),
         "split": lambda x, count: np.split(x, count, axis=-1),
     }

@@ -26,6 +26,7 @@ class ResetBeforeGRU(Cell):
     """
 
     gates = ("r", "z", "n")
+    keeps = ("z",)
     recurrent = product("r", "z")
     candidate = product()
 
@@ -46,6 +47,7 @@ class MGU(Cell):
     """
 
     gates = ("f", "n")
+    writes = ("f",)
     recurrent = product("f")
     candidate = product()
 
@@ -68,6 +70,7 @@ class LiGRU(Cell):
     """
 
     gates = ("z", "n")
+    keeps = ("z",)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         z = sigmoid(x.z + h.z)
@@ -89,6 +92,7 @@ class JANET(Cell):
     """
 
     gates = ("f", "g")
+    keeps = ("f",)
 
     def __init__(self, beta: float = 1.0) -> None:
         self.beta = settings.number("beta", beta)
@@ -111,6 +115,7 @@ class UGRNN(Cell):
     """
 
     gates = ("c", "g")
+    keeps = ("g",)
 
     def __init__(self, activation: Callable[[Any], Any] = tanh) -> None:
         self.activation = settings.function("activation", activation)
@@ -133,6 +138,7 @@ class MinimalRNN(Cell):
     """
 
     gates = ("z", "u")
+    keeps = ("u",)
     input = product("z")
     recurrent = product("u")
     latent = product(bias=False)
@@ -172,6 +178,7 @@ class STAR(Cell):
     """
 
     gates = ("z", "k")
+    writes = ("k",)
     recurrent = product("k")
 
     def step(self, x: Any, h: Any, state: Any) -> Any:

@@ -29,6 +29,7 @@ class PeepholeLSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    keeps, writes = ("f",), ("i",)
     p_i, p_f, p_o = vector(), vector(), vector()
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
@@ -54,6 +55,7 @@ class CoupledLSTM(Cell):
 
     gates = ("i", "g", "o")
     states = ("h", "c")
+    writes = ("i",)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         i = sigmoid(x.i + h.i)
@@ -79,6 +81,7 @@ class MultiplicativeLSTM(Cell):
 
     gates = ("m", "i", "f", "g", "o")
     states = ("h", "c")
+    keeps, writes = ("f",), ("i",)
     input = product("m", "i", "f", "g", "o", bias=False)
     recurrent = product("m", bias=False)
     modulate = product("i", "f", "g", "o")
@@ -107,6 +110,7 @@ class RAN(Cell):
 
     gates = ("g", "i", "f")
     states = ("h", "c")
+    keeps, writes = ("f",), ("i",)
     input = product("g", "i", "f", bias=False)
     recurrent = product("i", "f")
 

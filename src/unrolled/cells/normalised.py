@@ -27,6 +27,7 @@ class LayerNormLSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    keeps, writes = ("b_f",), ("b_i",)
     input = product("i", "f", "g", "o", bias=False)
     recurrent = product("i", "f", "g", "o", bias=False)
     gain_ii, gain_if, gain_ig, gain_io = (vector(init=1.0) for _ in range(4))
@@ -63,6 +64,7 @@ class LayerNormGRU(Cell):
     """
 
     gates = ("r", "z", "n")
+    writes = ("b_z",)
     input = product("r", "z", "n", bias=False)
     recurrent = product("r", "z", "n", bias=False)
     gain_ir, gain_iz, gain_in = (vector(init=1.0) for _ in range(3))

@@ -4,6 +4,7 @@
 ``Recurrent`` and ``RecurrentCell`` take a cell of your own. ``convert`` changes a whole model.
 """
 
+from unrolled.nn import init
 from unrolled.nn.arguments import ArgumentTypeError
 from unrolled.nn.asking import Ask
 from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
@@ -24,4 +25,5 @@ __all__ = [
     "Recurrent",
     "RecurrentCell",
     "convert",
+    "init",
 ]

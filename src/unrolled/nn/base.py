@@ -82,17 +82,6 @@ def make_parameter(name: str, shape: tuple[int, ...], device: Any, dtype: Any) -
     return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
 
-def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
-    """Start one layer's parameters: U(-1/√H, 1/√H), or the range or value that the cell gives."""
-    bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
-    for name, parameter in spec.parameters(layer).items():
-        tensor = getattr(module, name + suffix)
-        if isinstance(parameter.init, float | int):
-            nn.init.constant_(tensor, parameter.init)
-        else:
-            nn.init.uniform_(tensor, *(parameter.init or (-bound, bound)))
-
-
 def register_modules(module: nn.Module, cell: Cell) -> None:
     """Modules that a cell holds (an activation with weights) become part of the layer's."""
     for cls in type(cell).__mro__:

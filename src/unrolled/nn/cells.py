@@ -9,8 +9,9 @@ from torch import Tensor
 from unrolled import cells
 from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import as_cell
-from unrolled.nn.base import Swept, check_torch_step, draw, make_parameter, register_modules
+from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_modules
 from unrolled.nn.classic import activation
+from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
 

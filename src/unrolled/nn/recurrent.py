@@ -15,7 +15,8 @@ from unrolled.nn.arguments import (
     check_dropout,
     check_sizes,
 )
-from unrolled.nn.base import Swept, check_torch_step, draw, make_parameter, register_modules
+from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_modules
+from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
 

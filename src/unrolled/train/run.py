@@ -22,6 +22,8 @@ from torch import nn
 from unrolled.config import CONFIGS, Config
 from unrolled.diagnostics import loss_curve
 from unrolled.io import DAMAGE, FileError
+from unrolled.nn import Recurrent
+from unrolled.nn.init import chrono_
 from unrolled.tasks import DataError, Task, find_task, name_of
 from unrolled.tasks.trained import check_weights, weights_of
 from unrolled.train.callbacks import (
@@ -189,7 +191,12 @@ def new_model(task: Task) -> nn.Module:
     """The untrained model of a task: seeds the global generators and draws its weights."""
     random.seed(task.config.seed)
     torch.manual_seed(task.config.seed)
-    return task.make(task.arguments())
+    model = task.make(task.arguments())
+    if task.config.remember is not None:
+        for layer in model.modules():
+            if isinstance(layer, Recurrent):
+                chrono_(layer, task.config.remember)
+    return model
 
 
 def _read(config: Config) -> Task:
