@@ -17,11 +17,11 @@ import torch
 import checks
 import results
 from checks import RedError, Results
-from machine import describe, environment, sgemm_gflops, slug
 from peers import Peer, available
 from problems import Case, Problem, make_case
-from timing import Plan, interleave
 from unrolled import engines
+from unrolled.bench.machine import describe, environment, sgemm_gflops, slug
+from unrolled.bench.timing import Plan, interleave
 
 Row = dict[str, Any]
 

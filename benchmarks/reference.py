@@ -13,10 +13,10 @@ import warnings
 import torch
 from torch import nn
 
-from machine import machine
-from timing import Call, Plan, interleave
 from unrolled import engines
 from unrolled import nn as unrolled_nn
+from unrolled.bench.machine import machine
+from unrolled.bench.timing import Call, Plan, interleave
 
 T, N, I, H = 100, 32, 128, 128  # noqa: E741
 

@@ -18,8 +18,8 @@ from typing import Any
 import picture
 import results
 import tables
-from machine import ROOT
 from problems import grid
+from unrolled.bench.machine import ROOT
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 DOCUMENTS = ("README.md", "docs/benchmarks.md")

@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from machine import describe
 from peers import MAKERS, OURS
 from problems import CELLS
+from unrolled.bench.machine import describe
 
 Row = dict[str, Any]
 KINDS = {"infer": "inference", "train": "training"}

@@ -17,10 +17,10 @@ import picture
 import report
 import results
 import tables
-import timing
 from checks import RedError
 from peers import Peer
 from problems import Problem, grid, make_case
+from unrolled.bench import timing
 
 SMALL = {"T": 5, "N": 3, "I": 4, "H": 6}
 PLAN = timing.Plan(rounds=2, sample_ms=0.01)

@@ -13,8 +13,10 @@ __all__ = [
     "CONFIGS",
     "ClassificationConfig",
     "Config",
+    "DataConfig",
     "ForecastConfig",
     "LanguageModelConfig",
+    "ProblemConfig",
     "TaggingConfig",
     "TranslationConfig",
     "check",
@@ -97,7 +99,7 @@ CELLS = "a published cell (unrolled.cells: GRU, LSTM, RNN, …), or path/to/file
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What all tasks have: the data's paths, the recurrent stack, the training.
+    """What all tasks have: the recurrent stack, the training.
 
     Raises:
         ValueError: a value is out of its range; the message names the field.
@@ -105,11 +107,6 @@ class Config:
 
     one_direction: ClassVar[str] = ""
     """Why the task cannot read in both directions; empty where it can."""
-
-    paths: tuple[str, ...] = option((), "The data; without any, the task's own.")
-    validation_fraction: float = option(
-        0.1, "Part of DATA that is kept for validation.", above=0, below=1
-    )
 
     cell: str = option("GRU", f"Recurrent cell: {CELLS}.")
     hidden_size: int = option(128, "Units of a layer.", least=1)
@@ -125,6 +122,9 @@ class Config:
     batch_size: int = option(32, "Sequences side by side.", least=1)
     steps: int = option(2000, "Optimizer steps in all.", least=1)
     learning_rate: float = option(3e-3, "Largest learning rate of AdamW.", above=0)
+    recurrent_rate: float = option(
+        1.0, "Learning rate of the recurrent matrices, as a part of that.", above=0
+    )
     schedule: str = option(
         "cosine",
         "Learning rate after the warm-up: cosine (falling) or constant.",
@@ -164,7 +164,17 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModelConfig(Config):
+class DataConfig(Config):
+    """What the tasks have that read data."""
+
+    paths: tuple[str, ...] = option((), "The data; without any, the task's own.")
+    validation_fraction: float = option(
+        0.1, "Part of DATA that is kept for validation.", above=0, below=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig(DataConfig):
     """The text, the model and the training of a language model.
 
     `batch_size` is the number N of streams read side by side, `window` the length T of truncated
@@ -207,7 +217,7 @@ class LanguageModelConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig(Config):
+class ClassificationConfig(DataConfig):
     """A label for each text, or for each numeric sequence."""
 
     data: str = option(
@@ -235,7 +245,7 @@ class ClassificationConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggingConfig(Config):
+class TaggingConfig(DataConfig):
     """A label for each token, in files with a token and its label on a line (CoNLL)."""
 
     column: int = option(-1, "Column of the labels; columns are split at spaces.")
@@ -246,7 +256,7 @@ class TaggingConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForecastConfig(Config):
+class ForecastConfig(DataConfig):
     """The next values of one or several series, from a window of the past."""
 
     one_direction = "a forecast goes on from where the series ends, and so does the state"
@@ -274,7 +284,7 @@ class ForecastConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslationConfig(Config):
+class TranslationConfig(DataConfig):
     """Text to text: pairs on lines, source and target separated by a tab."""
 
     data: str = option(
@@ -304,11 +314,29 @@ class TranslationConfig(Config):
     beam: int = option(1, "Hypotheses of the search when it is measured; 1 is greedy.", least=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProblemConfig(Config):
+    """A problem on which recurrent networks are compared, drawn anew for each batch."""
+
+    one_direction = "each answer follows from what came before it"
+
+    data: str = option(
+        "adding",
+        "The sum of two marked numbers; tokens to recall after so many steps; whether the ones so "
+        "far are odd in number; whether all brackets are closed.",
+        choices=("adding", "copy", "parity", "dyck"),
+    )
+    length: int = option(100, "Steps T of a sequence, or until copy's recall.", least=2)
+    validation_sequences: int = option(500, "Sequences of a validation.", least=1)
+    initial: str = _initial()
+
+
 CONFIGS: dict[str, type[Config]] = {
     "lm": LanguageModelConfig,
     "classify": ClassificationConfig,
     "tag": TaggingConfig,
     "forecast": ForecastConfig,
     "seq2seq": TranslationConfig,
+    "problem": ProblemConfig,
 }
 assert MISSING not in [one.default for kind in CONFIGS.values() for one in fields(kind)]

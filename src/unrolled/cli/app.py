@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from unrolled import __version__
+from unrolled.cli.bench import bench
 from unrolled.cli.errors import UserError
 from unrolled.cli.inspect import inspect
 from unrolled.cli.sample import sample
@@ -29,6 +30,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(inspect)
 app.command()(sample)
+app.command()(bench)
 add_commands(train)
 
 

@@ -4,7 +4,6 @@ The budget counts steps and everything is seeded: run twice, it prints the same;
 progress line, which a terminal alone gets to see, shows rates and times.
 """
 
-import lzma
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,9 @@ LENGTH = 400
 
 def main() -> int:
     """Run the demonstration and return the exit code (130 after Ctrl-C)."""
-    from unrolled.tasks import find_task, load_language_model, read_text, score, split
-    from unrolled.tasks.language import windows
+    from unrolled.tasks import find_task, load_language_model, read_text, score
+    from unrolled.tasks.baselines import xz_bits
+    from unrolled.tasks.language import byte_parts, windows
     from unrolled.train import fit
     from unrolled.train.run import new_model
 
@@ -37,12 +37,10 @@ def main() -> int:
     vocabulary = task.codec
     tokens = vocabulary.encode(text)
     _, validation = windows(config, tokens)
-    # What the model predicts is exactly this: the split's first byte is only ever an input.
-    learned = len(split(tokens, config.validation_fraction, config.validation_limit)[0])
-    held_out = text[learned + 1 :][: validation.targets]
+    seen, held_out = byte_parts(config, text)
     print(
         f"The Python sources of the standard library, the first {len(text):,} bytes:\n"
-        f"{learned:,} to learn from, {len(held_out):,} held out. A character is a byte.\n"
+        f"{len(seen) - 1:,} to learn from, {len(held_out):,} held out. A character is a byte.\n"
         f"{config.cell}, {config.hidden_size} units, {config.steps} steps of {config.batch_size} "
         f"streams × {config.window} characters, seed {config.seed}."
     )
@@ -54,7 +52,7 @@ def main() -> int:
     model, vocabulary = load_language_model(result.best)
     _show("after training", _sample(model, vocabulary))
     measured = score(model, validation)
-    alone, given = _xz(text[: learned + 1], held_out)
+    alone, given = xz_bits(seen, held_out)
     print("Held-out text, bits per character:")
     print(f"  this model                          {measured.bits_per_character:.3f}")
     print(f"  xz -9, the text learned from first  {given:.3f}")
@@ -82,16 +80,6 @@ def _show(title: str, text: str) -> None:
     shown = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
     rule = "─" * max(0, 72 - len(title))
     print(f"\n── {title} {rule}\n{shown}\n{'─' * 76}\n", flush=True)
-
-
-def _xz(before: bytes, text: bytes) -> tuple[float, float]:
-    """Bits a byte of `text` compressed alone, and as what it adds to `before` compressed.
-
-    The sizes are whole .xz files as `xz -9` writes them, headers included.
-    """
-    alone = len(lzma.compress(text, preset=9))
-    added = len(lzma.compress(before + text, preset=9)) - len(lzma.compress(before, preset=9))
-    return alone * 8 / len(text), added * 8 / len(text)
 
 
 if __name__ == "__main__":

@@ -99,12 +99,13 @@ def made(kind: type[Config], context: typer.Context, values: dict[str, Any]) -> 
         if name in given(context) or name not in said:
             said[name] = values[name]
     own = said.get("data")
-    if said["paths"] and ("data" in given(context) or own != getattr(kind, "data", None)):
+    if said.get("paths") and ("data" in given(context) or own != getattr(kind, "data", None)):
         raise UserError(f"--data: wanted DATA or the task's own data, got both: {own}")
     if ":" in said["cell"]:
         file, _, own = said["cell"].rpartition(":")
         said["cell"] = f"{Path(file).absolute()}:{own}"
-    said["paths"] = tuple(str(Path(path).absolute()) for path in said["paths"] or ())
+    if "paths" in said:
+        said["paths"] = tuple(str(Path(path).absolute()) for path in said["paths"] or ())
     for one in fields(kind):
         if isinstance(said[one.name], list) or (said[one.name] is None and one.default == ()):
             said[one.name] = tuple(said[one.name] or ())

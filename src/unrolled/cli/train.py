@@ -45,6 +45,10 @@ HELP = {
     DATA are files with a source and its target on a line, separated by a tab; without any, dates
     and numbers in words and in digits.
     """,
+    "problem": """Train on a problem on which recurrent networks are compared.
+
+    The adding problem, copy memory, parity or Dyck-1, of any length; every batch is drawn anew.
+    """,
 }
 ENDING = """
     Ctrl-C ends the run with a valid checkpoint, from which --resume goes on to the same bits.

@@ -28,6 +28,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a trained model, beside what simple methods reach on the same data."""
+    from unrolled.config import DataConfig
     from unrolled.tasks import DataError, find_task, measure
     from unrolled.train.folder import CONFIG, read_config
 
@@ -38,6 +39,8 @@ def evaluate(
     if begun != name:
         raise UserError(f"{path.parent / CONFIG}: of the task {begun}, the checkpoint of {name}")
     if paths:
+        if not isinstance(config, DataConfig):
+            raise UserError(f"DATA: wanted none, the task {name} draws its own; got {paths[0]}")
         config = dataclasses.replace(config, paths=tuple(str(p.absolute()) for p in paths))
     with told_as_option(), told(DataError):
         task = find_task(name).read(config, codec, bool(paths))
@@ -83,6 +86,8 @@ def predict(
 
     if name == "lm":
         raise UserError("RUN: a language model does not predict but write: unrolled sample")
+    if name == "problem":
+        raise UserError("RUN: the answers of a problem are measured: unrolled evaluate")
     if beam < 1:
         raise UserError(f"--beam: wanted at least 1, got {beam}")
     given: dict[str, Any] = {"paths": paths or [], "texts": text or [], "each": each, "beam": beam}

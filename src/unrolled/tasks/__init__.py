@@ -50,6 +50,7 @@ _TASKS = {
     "tag": ("tagging", "Tagging"),
     "forecast": ("forecasting", "Forecasting"),
     "seq2seq": ("translation", "Translation"),
+    "problem": ("problems", "Problems"),
 }
 
 

@@ -3,6 +3,7 @@
 Measured by `metrics` and `conll` as the models are.
 """
 
+import lzma
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from unrolled.tasks.conll import Sentence
 
-__all__ = ["FrequentLabels", "majority_class", "persistence", "seasonal_naive"]
+__all__ = ["FrequentLabels", "majority_class", "persistence", "seasonal_naive", "xz_bits"]
 
 
 def majority_class(labels: Tensor) -> int:
@@ -74,6 +75,16 @@ def seasonal_naive(window: Tensor, horizon: int, season: int) -> Tensor:
     if not 1 <= season <= len(window):
         raise ValueError(f"season: wanted 1 to {len(window)}, the window's length, got {season}")
     return window[len(window) - season + torch.arange(horizon) % season]
+
+
+def xz_bits(before: bytes, text: bytes) -> tuple[float, float]:
+    """Bits a byte of `text` compressed alone, and as what it adds to `before` compressed.
+
+    The sizes are whole .xz files as `xz -9` writes them, headers included.
+    """
+    alone = len(lzma.compress(text, preset=9))
+    added = len(lzma.compress(before + text, preset=9)) - len(lzma.compress(before, preset=9))
+    return alone * 8 / len(text), added * 8 / len(text)
 
 
 def _commonest(counts: Counter[str]) -> str:

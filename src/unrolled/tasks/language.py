@@ -177,6 +177,17 @@ def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:
     return Windows(kept, config.batch_size, config.window), _validation(config, held_out)
 
 
+def byte_parts(config: Any, text: bytes) -> tuple[bytes, bytes]:
+    """What a model of bytes has seen before a validation, and all that it then predicts.
+
+    The first byte of the validation's part is only ever an input, and so has been seen.
+    """
+    tokens = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    learned = len(split(tokens, config.validation_fraction, config.validation_limit)[0])
+    _, validation = windows(config, tokens)
+    return text[: learned + 1], text[learned + 1 :][: validation.targets]
+
+
 def _validation(config: Any, tokens: Tensor) -> Windows:
     streams = min(config.batch_size, max(1, len(tokens) // config.window))
     return Windows(tokens, streams, config.window, partial=True)

@@ -81,12 +81,19 @@ class Training(LightningModule):
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config: Config = self.task.config
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
-        groups = [
+        named = dict(self.model.named_parameters())
+        recurrent = []
+        if config.recurrent_rate != 1.0:
+            recurrent = [named.pop(name) for name in [*named] if "weight_hh" in name]
+        matrices = [p for p in named.values() if p.dim() > 1]
+        vectors = [p for p in named.values() if p.dim() <= 1]
+        groups: list[dict[str, Any]] = [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
+        if recurrent:
+            rate = config.recurrent_rate * config.learning_rate
+            groups.append({"params": recurrent, "weight_decay": config.weight_decay, "lr": rate})
         optimizer = AdamW(groups, lr=config.learning_rate)
         scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, config))
         return {

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from timing import Plan, interleave
 from unrolled import _core
+from unrolled.bench.timing import Plan, interleave
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
+"""Of the project, where the library runs from it."""
 PACKAGES = (
     "torch",
     "numpy",
@@ -111,6 +112,8 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> tuple[str, bool]:
     """The commit, and whether what is measured differs from it."""
+    if not (ROOT / "csrc" / "api.h").is_file():
+        return "unknown", False  # installed: a repository around it is not the project's
     commit = _git("rev-parse", "HEAD") or "unknown"
     return commit, bool(_git("status", "--porcelain", "--", *MEASURED))
 

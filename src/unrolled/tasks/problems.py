@@ -1,0 +1,199 @@
+"""Problems on which recurrent networks are compared, as a task: each batch is drawn anew."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from unrolled.models import SequenceModel
+from unrolled.tasks.datasets import classics
+from unrolled.tasks.reading import DataError
+from unrolled.tasks.task import Share, Task
+
+__all__ = ["Drawn", "Name", "Problems"]
+
+NEAR = 0.04
+"""A sum that is less far off is right, as Hochreiter & Schmidhuber (1997) count."""
+_VALIDATION = 2**32 - 1
+
+
+class Drawn(NamedTuple):
+    """Inputs `[T, N]` (tokens) or `[T, N, F]` (numbers), what is wanted, `[N]` or `[T, N]`. Answers
+    are counted: one a sequence, or one a step."""
+
+    inputs: Tensor
+    wanted: Tensor
+    total: int
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own counts what it holds
+        return self.wanted.numel()
+
+
+@dataclass(frozen=True)
+class Name:
+    """Which problem a model was trained on: all that its checkpoint needs."""
+
+    name: str
+
+    def state(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a problem is drawn, and the model that it asks for."""
+
+    draw: Callable[[int, int, torch.Generator], classics.Problem]
+    sizes: dict[str, Any]
+    signs: str = ""
+
+
+def _tokens(signs: str, outputs: int) -> dict[str, Any]:
+    shape = {"input": "one-hot", "input_size": len(signs), "output_size": outputs}
+    return shape | {"pooling": None}
+
+
+_KINDS = {
+    "adding": _Kind(
+        classics.adding, {"input": "numbers", "input_size": 2, "output_size": 1, "pooling": "last"}
+    ),
+    "copy": _Kind(classics.copy_memory, _tokens("_abcdefgh?", 9), "_abcdefgh?"),
+    "parity": _Kind(classics.parity, _tokens("01", 2), "01"),
+    "dyck": _Kind(classics.dyck, _tokens("()", 2), "()"),
+}
+
+
+class Problems(Task):
+    """The adding problem (squared error of the sum), copy memory, parity and Dyck-1 (cross-entropy
+    of each step, in nats).
+
+    The accuracy is that of sums (less than 0.04 off), of the tokens that are recalled, or of all
+    steps; solved is the part of the sequences all of whose answers are right.
+    """
+
+    name = "problem"
+    unit = "steps"
+    measures = ("loss", "accuracy", "solved")
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.codec = Name(config.data)
+        self.kind = _KINDS[config.data]
+        told = f"{config.data} {config.length} {config.validation_sequences} {config.seed}"
+        self.digest = hashlib.sha256(told.encode()).hexdigest()
+
+    @override
+    @classmethod
+    def read(cls, config: Any, codec: Name | None = None, whole: bool = False) -> "Problems":
+        if codec is not None and codec.name != config.data:
+            raise DataError(f"data: wanted {codec.name}, on which the model learned, not another")
+        return cls(config)
+
+    @override
+    @classmethod
+    def codec_of(cls, state: dict[str, Any]) -> Name:
+        if state["name"] not in _KINDS:
+            raise ValueError(f"name: wanted one of {', '.join(_KINDS)}, got {state['name']!r}")
+        return Name(state["name"])
+
+    @override
+    @classmethod
+    def make(cls, arguments: dict[str, Any]) -> SequenceModel:
+        return SequenceModel(**arguments)
+
+    @override
+    @classmethod
+    def sizes(cls, codec: Name) -> dict[str, Any]:
+        return _KINDS[codec.name].sizes
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
+        return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
+
+    def _draw(self, number: int, count: int, share: Share) -> Drawn:
+        """So many sequences, the same whenever the number is; a share of them."""
+        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + number)
+        found = self.kind.draw(self.config.length, count, generator)
+        total = found.wanted.numel()
+        return Drawn(found.inputs[:, share.items], found.wanted[..., share.items], total)
+
+    @override
+    def batch(self, step: int, share: Share) -> Drawn:
+        return self._draw(step, self.config.batch_size, share)
+
+    @override
+    def validation(self, share: Share) -> Iterator[Drawn]:
+        left, size = self.config.validation_sequences, self.config.batch_size
+        for k in range(-(-left // size)):
+            batch = self._draw(_VALIDATION - k, min(size, left - k * size), share)
+            if batch.count:
+                yield batch
+
+    @override
+    def loss(self, model: Any, batch: Drawn, carried: Any) -> tuple[Tensor, None]:
+        return _loss(model(batch.inputs)[0], batch.wanted), None
+
+    @override
+    def tally(self, model: Any, batch: Drawn, carried: Any) -> tuple[dict[str, Tensor], None]:
+        found, _ = model(batch.inputs)
+        right, asked = self._right(found, batch.wanted)
+        return {
+            "loss": _loss(found, batch.wanted).double(),
+            "count": torch.tensor(batch.count),
+            "right": (right & asked).sum(),
+            "asked": asked.sum(),
+            "solved": (right | ~asked).view(-1, right.shape[-1]).all(0).sum(),
+            "sequences": torch.tensor(right.shape[-1]),
+        }, None
+
+    def _right(self, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Which answers are right, and which are counted."""
+        if wanted.is_floating_point():
+            right = (found[:, 0] - wanted).abs() < NEAR
+            return right, torch.ones_like(right)
+        asked = wanted > 0 if self.config.data == "copy" else torch.ones_like(wanted).bool()
+        return found.argmax(-1) == wanted, asked
+
+    @override
+    def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        return {
+            "loss": (sums["loss"] / sums["count"]).item(),
+            "accuracy": (sums["right"] / sums["asked"]).item(),
+            "solved": (sums["solved"] / sums["sequences"]).item(),
+        }
+
+    @override
+    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
+        if text is not None:
+            raise DataError("text: wanted none, the sequences of a problem are drawn")
+        inputs = next(self.validation(Share())).inputs[:, :1]
+        if not self.kind.signs:
+            return (inputs,), None
+        return (inputs,), [self.kind.signs[token] for token in inputs[:, 0].tolist()]
+
+    @override
+    def baselines(self) -> dict[str, dict[str, float]]:
+        if self.config.data == "copy":
+            loss = classics.memoryless_loss(self.config.length)
+            return {"without memory": {"loss": loss, "accuracy": 1 / 8}}
+        wanted = torch.cat([batch.wanted.flatten() for batch in self.validation(Share())])
+        if self.config.data == "adding":
+            error = wanted - 1
+            near = (error.abs() < NEAR).double().mean()
+            return {"always 1": {"loss": error.square().mean().item(), "accuracy": near.item()}}
+        share = wanted.double().mean().item()
+        return {"majority": {"accuracy": max(share, 1 - share)}}
+
+
+def _loss(found: Tensor, wanted: Tensor) -> Tensor:
+    if wanted.is_floating_point():
+        return F.mse_loss(found[:, 0].float(), wanted, reduction="sum")
+    logits = found.flatten(0, -2).float()
+    return F.cross_entropy(logits, wanted.flatten(), reduction="sum")
