@@ -10,12 +10,15 @@ from typing import Any
 
 from unrolled.config import CONFIGS, Config
 
-__all__ = ["KINDS", "NAMES", "config_of", "write_data"]
+__all__ = ["KINDS", "NAMES", "READ", "config_of", "write_data"]
 
-KINDS = ["lm", "classify", "numbers", "tag", "forecast", "seq2seq"]
-"""The tasks, and classification of numbers beside that of texts."""
-NAMES = {kind: "classify" if kind == "numbers" else kind for kind in KINDS}
+READ = ["lm", "classify", "numbers", "tag", "forecast", "seq2seq"]
+"""The tasks that read data, and classification of numbers beside that of texts."""
+KINDS = [*READ, "adding", "copy", "dyck"]
+"""And those that draw theirs."""
+NAMES = dict.fromkeys(KINDS, "problem") | {kind: kind for kind in READ}
 """The task of each."""
+NAMES["numbers"] = "classify"
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "lm": {"batch_size": 4, "window": 8, "validation_fraction": 0.2, "embedding_size": 4},
@@ -29,9 +32,12 @@ _DIGITS = ["one", "two", "three", "four", "five", "six"]
 
 
 def config_of(kind: str, folder: Path, **options: Any) -> Config:
-    """The configuration of small data in a folder, which are written there."""
-    common = {"hidden_size": 12, "batch_size": 7, "validation_fraction": 0.25, "seed": 1}
-    given = {**common, "accelerator": "cpu", **_OPTIONS[kind], **options}
+    """The configuration of small data, which are written in a folder if they are read."""
+    common = {"hidden_size": 12, "batch_size": 7, "seed": 1, "accelerator": "cpu"}
+    if kind not in READ:
+        small = {"data": kind, "length": 9, "validation_sequences": 17}
+        return CONFIGS["problem"](**{**common, **small, **options})
+    given = {**common, "validation_fraction": 0.25, **_OPTIONS[kind], **options}
     return CONFIGS[NAMES[kind]](paths=(str(write_data(kind, folder)),), **given)
 
 

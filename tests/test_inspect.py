@@ -19,6 +19,7 @@ FILES = {
     "tag": ("tags.conll", "Anna B-PER\ngoes O\nto O\nRome B-LOC\n\n" * 10),
     "forecast": ("table.csv", "y\n" + "".join(f"{k % 7}\n" for k in range(80))),
     "seq2seq": ("pairs.tsv", "one two three\tabc\nthree one\tca\n" * 10),
+    "problem": ("none", ""),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "lm": {"window": 8, "embedding_size": 3},
@@ -26,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tag": {"min_count": 1, "cell": "MGU"},
     "forecast": {"window": 10, "horizon": 3, "cell": "LSTM"},
     "seq2seq": {"bidirectional": True},
+    "problem": {"data": "dyck", "length": 12},
 }
 
 
@@ -36,8 +38,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(name)
     file, text = FILES[name]
     (folder / file).write_text(text)
+    given = {"paths": (str(folder / file),)} if text else {}
     config = CONFIGS[name](
-        paths=(str(folder / file),), hidden_size=4, batch_size=2, steps=2, accelerator="cpu",
+        **given, hidden_size=4, batch_size=2, steps=2, accelerator="cpu",
         **OPTIONS[name],
     )  # fmt: skip
     return name, fit(config, folder / "run", progress=False).run
@@ -63,7 +66,8 @@ def test_a_page_stands_alone(trained: Any, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_text_of_ones_own(trained: Any, tmp_path: Path, capsys: Any) -> None:
     name, folder = trained
-    texts = {"lm": "the fox", "classify": "abc", "tag": "Anna goes", "seq2seq": "one three"}
+    texts = {"lm": "the fox", "classify": "abc", "tag": "Anna goes", "seq2seq": "one three",
+             "problem": "(()())"}  # fmt: skip
     output = ["--output", str(tmp_path / "out")]
     if name == "forecast":
         assert run(["inspect", str(folder), "--text", "1 2", *output]) == 2

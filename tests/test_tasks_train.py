@@ -20,7 +20,7 @@ __all__ = ["interrupt_at"]
 
 pytestmark = pytest.mark.slow
 
-KINDS = ["classify", "tag", "forecast", "seq2seq"]
+KINDS = ["classify", "tag", "forecast", "seq2seq", "copy"]
 
 
 def small(kind: str, folder: Path, **options: Any) -> Any:

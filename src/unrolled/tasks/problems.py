@@ -119,7 +119,9 @@ class Problems(Task):
 
     def _draw(self, number: int, count: int, share: Share) -> Drawn:
         """So many sequences, the same whenever the number is; a share of them."""
-        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + number)
+        # A generator heeds 32 bits of its seed alone.
+        digest = hashlib.sha256(f"{self.config.seed} {number}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
         found = self.kind.draw(self.config.length, count, generator)
         total = found.wanted.numel()
         return Drawn(found.inputs[:, share.items], found.wanted[..., share.items], total)
@@ -171,12 +173,15 @@ class Problems(Task):
 
     @override
     def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
-        if text is not None:
-            raise DataError("text: wanted none, the sequences of a problem are drawn")
+        signs = self.kind.signs
         inputs = next(self.validation(Share())).inputs[:, :1]
-        if not self.kind.signs:
-            return (inputs,), None
-        return (inputs,), [self.kind.signs[token] for token in inputs[:, 0].tolist()]
+        if text is not None:
+            if not signs:
+                raise DataError(f"text: wanted none, {self.codec.name} is of numbers")
+            if len(text) < 2 or not set(text) <= set(signs):
+                raise DataError(f"text: wanted two or more of the signs {signs}, got {text!r}")
+            inputs = torch.tensor([signs.index(sign) for sign in text])[:, None]
+        return (inputs,), [signs[token] for token in inputs[:, 0].tolist()] if signs else None
 
     @override
     def baselines(self) -> dict[str, dict[str, float]]:

@@ -1,0 +1,141 @@
+"""Problems as a task: what is measured is what was asked; simple methods; what is refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unrolled.cli.app import run
+from unrolled.config import ProblemConfig
+from unrolled.tasks import DataError, Share, find_task, measure
+from unrolled.tasks.datasets.classics import MEAN_ERROR, memoryless_loss
+from unrolled.tasks.problems import Name, Problems
+
+
+def task_of(data: str, **options: Any) -> Problems:
+    small = {"length": 9, "validation_sequences": 40, "batch_size": 16}
+    return Problems(ProblemConfig(data=data, **{**small, **options}))
+
+
+class Oracle(torch.nn.Module):
+    """Says what is wanted of whatever it is given, or something else in some sequences."""
+
+    def __init__(self, task: Problems, wrong: int = 0) -> None:
+        super().__init__()
+        self.left, self.wrong = list(task.validation(Share())), wrong
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+        batch = self.left.pop(0)
+        assert torch.equal(batch.inputs, inputs)
+        wanted = batch.wanted.clone()
+        wanted[..., : self.wrong] = 1 - wanted[..., : self.wrong]
+        if wanted.is_floating_point():
+            return wanted[:, None], None
+        return 50.0 * torch.nn.functional.one_hot(wanted.clamp(0), 10).float(), None
+
+
+@pytest.mark.parametrize("data", ["adding", "copy", "parity", "dyck"])
+def test_who_is_right_is_said_to_be(data: str) -> None:
+    task = task_of(data)
+    assert measure(task, Oracle(task)) == pytest.approx(
+        {"loss": 0.0, "accuracy": 1.0, "solved": 1.0}, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("data", ["parity", "dyck"])
+def test_who_is_wrong_in_some_sequences_solves_the_others(data: str) -> None:
+    """40 sequences in batches of 16, 16 and 8: two of each are answered the wrong way round."""
+    task = task_of(data)
+    found = measure(task, Oracle(task, wrong=2))
+    assert found["solved"] == found["accuracy"] == pytest.approx(34 / 40)
+    assert found["loss"] == pytest.approx(50.0 * 6 / 40)
+
+
+def test_copy_counts_recalled_tokens_alone() -> None:
+    """Who says blank always is right at most steps, and recalls nothing."""
+    task = task_of("copy", length=50)
+
+    class Blank(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+            logits = torch.zeros(*inputs.shape, 9)
+            logits[..., 0] = 9.0
+            return logits, None
+
+    found = measure(task, Blank())
+    assert (found["accuracy"], found["solved"]) == (0.0, 0.0)
+
+
+def test_without_memory_the_loss_is_the_published_one() -> None:
+    """Blank where blank is due, else all eight tokens alike."""
+    task = task_of("copy", length=1000, validation_sequences=4)
+
+    class Clock(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+            logits = torch.full((*inputs.shape, 9), -60.0)
+            logits[:-10, :, 0] = 0.0
+            logits[-10:, :, 1:] = 0.0
+            return logits, None
+
+    found = measure(task, Clock())["loss"]
+    wanted = task.baselines()["without memory"]["loss"]
+    assert found == pytest.approx(wanted, rel=1e-6)
+    assert wanted == memoryless_loss(1000) == pytest.approx(0.0204, abs=5e-5)
+
+
+def test_simple_methods() -> None:
+    always = task_of("adding", validation_sequences=4000).baselines()["always 1"]
+    assert always["loss"] == pytest.approx(MEAN_ERROR, abs=0.01)
+    # The density of the sum of two numbers of U(0, 1) is 1 at 1, so 2 x 0.04 of them are near.
+    assert always["accuracy"] == pytest.approx(0.08 - 0.04**2, abs=0.02)
+    odd = torch.cat([b.wanted.flatten() for b in task_of("dyck").validation(Share())])
+    share = odd.double().mean().item()
+    assert task_of("dyck").baselines() == {"majority": {"accuracy": pytest.approx(1 - share)}}
+    assert 0 < share < 0.5
+
+
+def test_training_and_validation_are_other_sequences_and_seeds_too() -> None:
+    task, other = task_of("adding"), task_of("adding", seed=1)
+    drawn = [task.batch(step, Share()).inputs for step in range(3)]
+    drawn += [batch.inputs for batch in task.validation(Share())][:2]
+    drawn += [other.batch(0, Share()).inputs]
+    for k, one in enumerate(drawn):
+        assert not any(torch.equal(one, two) for two in drawn[:k])
+    assert task.digest != other.digest
+
+
+def test_a_model_of_another_problem_is_refused() -> None:
+    with pytest.raises(DataError, match="data: wanted parity, on which the model learned"):
+        Problems.read(ProblemConfig(data="copy"), Name("parity"))
+    with pytest.raises(ValueError, match="name: wanted one of adding, copy, parity, dyck, got 'x'"):
+        Problems.codec_of({"name": "x"})
+
+
+@pytest.mark.slow
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """It learns parity of short strings, and says of what it is better."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    given = ["--data", "parity", "--length", "6", "--hidden-size", "16", "--steps", "300"]
+    given += ["--learning-rate", "0.02", "--validate-every", "300", "--accelerator", "cpu"]
+    assert run(["train", "problem", *given, "--run", "mine"]) == 0
+    out = capsys.readouterr().out
+    assert "majority    accuracy 0.5" in out
+    assert run(["evaluate", "mine", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"]["solved"] > 0.95
+    assert not math.isnan(found["model"]["loss"])
+    faults = [
+        (["evaluate", "mine", "data.csv"], "DATA: wanted none, the task problem draws its own"),
+        (["predict", "mine"], "the answers of a problem are measured: unrolled evaluate"),
+        (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
+        (["train", "problem", "--bidirectional"], "each answer follows from what came before it"),
+        (["train", "problem", "--length", "1"], "--length: wanted at least 2, got 1"),
+        (["train", "problem", "data.csv"], "unexpected extra argument"),
+    ]
+    for arguments, said in faults:
+        assert run(arguments) == 2
+        assert said in capsys.readouterr().err
+    assert find_task("problem") is Problems
