@@ -20,6 +20,7 @@ from unrolled.cli.app import run
 from unrolled.config import CONFIGS, LanguageModelConfig
 from unrolled.models import load_tree
 from unrolled.tasks import read_text
+from unrolled.tasks.baselines import xz_bits
 from unrolled.train import fit
 from unrolled.train.callbacks import read_rows
 
@@ -288,11 +289,11 @@ def test_the_demo_prints_the_same_twice(
 
 def test_xz_is_measured_in_bits_a_byte() -> None:
     before, text = os.urandom(4000), os.urandom(4000)
-    alone, given = demo._xz(before, text)
+    alone, given = xz_bits(before, text)
     assert alone == len(lzma.compress(text, preset=9)) / 500
     assert alone > 8.0
     assert given == pytest.approx(8.0, abs=0.1)
-    assert demo._xz(text, text)[1] < 0.2
+    assert xz_bits(text, text)[1] < 0.2
 
 
 @pytest.mark.slow
@@ -300,4 +301,4 @@ def test_xz_is_measured_in_bits_a_byte() -> None:
 def test_xz_is_what_the_program_writes() -> None:
     text = read_text(limit=100_000)
     packed = subprocess.run(["xz", "-9", "--stdout"], input=text, capture_output=True, check=True)
-    assert demo._xz(b"", text)[0] == pytest.approx(len(packed.stdout) * 8 / len(text), rel=1e-3)
+    assert xz_bits(b"", text)[0] == pytest.approx(len(packed.stdout) * 8 / len(text), rel=1e-3)

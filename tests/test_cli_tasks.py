@@ -196,7 +196,7 @@ def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("hiden: 3", "unknown option hiden; wanted one of paths, "),
+        ("hiden: 3", "unknown option hiden; wanted one of cell, "),
         ("one_direction: x", "unknown option one_direction"),
         ("steps: many", "steps: wanted int, got 'many'"),
         ("steps: true", "steps: wanted int, got True"),

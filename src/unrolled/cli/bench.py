@@ -56,6 +56,8 @@ def bench(
         import torch
 
         torch.set_num_threads(threads)
+    if only and not tasks:
+        raise UserError("--only: wanted --tasks with it: it chooses among trials")
     if tasks:
         _compare(_pattern(only), results, page or results.with_suffix(".md"))
         return

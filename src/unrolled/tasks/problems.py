@@ -81,9 +81,9 @@ class Problems(Task):
     unit = "steps"
     measures = ("loss", "accuracy", "solved")
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, codec: Name | None = None) -> None:
         self.config = config
-        self.codec = Name(config.data)
+        self.codec = codec or Name(config.data)
         self.kind = _KINDS[config.data]
         told = f"{config.data} {config.length} {config.validation_sequences} {config.seed}"
         self.digest = hashlib.sha256(told.encode()).hexdigest()
@@ -93,7 +93,7 @@ class Problems(Task):
     def read(cls, config: Any, codec: Name | None = None, whole: bool = False) -> "Problems":
         if codec is not None and codec.name != config.data:
             raise DataError(f"data: wanted {codec.name}, on which the model learned, not another")
-        return cls(config)
+        return cls(config, codec)
 
     @override
     @classmethod
