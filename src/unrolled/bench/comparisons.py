@@ -67,6 +67,7 @@ _ADDING = ProblemConfig(
     length=600,
     steps=3000,
     learning_rate=2e-3,
+    schedule="constant",
     weight_decay=0.0,
     validate_every=500,
     validation_sequences=200,
@@ -98,7 +99,7 @@ COMPARISONS = {
         "MSE",
         _each(
             _ADDING,
-            {"cell": "GRU", "remember": 600},
+            {"cell": "GRU", "remember": 600, "steps": 4000},
             {"cell": "LSTM", "remember": 600},
             {"cell": "GRU"},
             {"cell": "LSTM"},

@@ -108,4 +108,6 @@ def _settings(config: Any) -> str:
         said.append(f"chrono {config.remember}")
     if config.recurrent_rate != 1.0:
         said.append(f"recurrent rate × {config.recurrent_rate:g}")
+    if config.schedule != "cosine":
+        said.append(f"{config.schedule} rate")
     return ", ".join(said)
