@@ -185,6 +185,45 @@ struct Gradients {
     std::vector<T*> grad_biases;         // [groups, ...], the input's first, out or null
 };
 
+// How a snapshot keeps its weights: in float, in bfloat16, or in int8 with a scale for each row.
+enum class Kept { own, bfloat16, int8 };
+
+// N sequences that take steps one at a time, on the caller's thread. A step takes no memory.
+class Steps {
+public:
+    virtual ~Steps();
+    virtual void step(const float* tokens, float* output) = 0;  // [N, I], [N, width of the output]
+    virtual float* state(std::size_t k, Index n) = 0;           // [width], the one before the next step
+};
+
+// A layer's weights in one direction, packed once for many calls, which only read it. What a token's
+// numbers are depends neither on its neighbours nor on how many steps a call has.
+class Snapshot {
+public:
+    virtual ~Snapshot();
+    virtual void run(Call<float> call) = 0;   // whose parameters are not looked at
+    virtual Steps* steps(Index N) = 0;        // new, for no longer than the snapshot
+};
+
+// y = W x + b for rows of x, W packed once.
+class Affine {
+public:
+    virtual ~Affine();
+    virtual void apply(const float* rows, Index count, float* to) = 0;
+};
+
+// What is done to rows of numbers in place.
+enum class Activation { relu, tanh, sigmoid, softmax, log_softmax };
+
+// The parameters are borrowed for as long as the snapshot.
+struct Parameters {
+    const Program* program;
+    Index I;
+    Weights<float> input;
+    std::vector<Weights<float>> products;
+    std::vector<const float*> vectors;
+};
+
 // One entry of the table of builds. It takes runs that write to nothing in common, and need nothing
 // of one another, with equal numbers of threads.
 struct Build {
@@ -196,6 +235,9 @@ struct Build {
     void (*backward_double)(const Gradients<double>* const* runs, Index count);
     void (*widen)(const Half* from, float* to, Index count, Storage storage);
     void (*narrow)(const float* from, Half* to, Index count, Storage storage);
+    Snapshot* (*snapshot)(const Parameters& parameters, Kept kept);
+    Affine* (*affine)(const Weights<float>& weights, Index width, Index source, Kept kept);
+    void (*activate)(Activation kind, float* rows, Index count, Index width);
 };
 
 }  // namespace unrolled

@@ -184,10 +184,28 @@ void check_room(const Program& p, const Shape& s) {
     product(s.N, widest);
 }
 
+// What is saved, and what a snapshot has of its own.
+template <class T>
+void read_parameters(const Program& p, const Shape& s, Arrays& arrays, Call<T>& call) {
+    call.saved = arrays.next<T>(product(call.total, p.saved_pitch), true, "saved");
+    const Index M = p.x_parts * p.x_width;
+    call.input.weight = arrays.lines<T>(product(M, s.I), false, "input weight");
+    call.input.bias = arrays.read<T>(M, true, "input bias");
+    for (const Product& q : p.products) {
+        const Index rows = q.parts * q.width;
+        const Lines<const T> weight = arrays.lines<T>(product(rows, q.source), false, "weight");
+        call.products.push_back({weight, arrays.read<T>(rows, true, "bias")});
+    }
+    for (Index w : p.vectors) call.vectors.push_back(arrays.read<T>(w, true, "vector"));
+}
+
 // Order of the arrays: sizes, table, tokens, output, saved; weight and bias of the input and of each
 // product; vectors; initial and final states (of which backward knows nothing).
+enum class Of { forward, backward, snapshot };
+
 template <class T>
-Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backward) {
+Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, Of kind) {
+    const bool backward = kind == Of::backward;
     Call<T> call{};
     check_room(p, s);
     call.program = &p;
@@ -204,16 +222,7 @@ Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, bool backwar
     } else {
         call.output = arrays.lines_made<T>(product(s.rows, p.states[0]), false, "output");
     }
-    call.saved = arrays.next<T>(product(call.total, p.saved_pitch), true, "saved");
-    const Index M = p.x_parts * p.x_width;
-    call.input.weight = arrays.lines<T>(product(M, s.I), false, "input weight");
-    call.input.bias = arrays.read<T>(M, true, "input bias");
-    for (const Product& q : p.products) {
-        const Index rows = q.parts * q.width;
-        const Lines<const T> weight = arrays.lines<T>(product(rows, q.source), false, "weight");
-        call.products.push_back({weight, arrays.read<T>(rows, true, "bias")});
-    }
-    for (Index w : p.vectors) call.vectors.push_back(arrays.read<T>(w, true, "vector"));
+    if (kind != Of::snapshot) read_parameters(p, s, arrays, call);
     for (Index w : p.states)
         call.initial.push_back(arrays.read<T>(product(s.N, w), true, "initial"));
     for (Index w : p.states)
@@ -272,7 +281,7 @@ struct Ahead {
     Arrays arrays;
     Call<T> run;
     Ahead(const Told& told, const Build& build) : arrays(told, build) {
-        run = read_call<T>(*told.program, read_shape(told.shape), arrays, false);
+        run = read_call<T>(*told.program, read_shape(told.shape), arrays, Of::forward);
         run.stop = told.stop;
         arrays.finish();
     }
@@ -286,7 +295,7 @@ struct Back {
     Gradients<T> run;
     Back(const Told& told, const Build& build) : arrays(told, build) {
         const Shape shape = read_shape(told.shape);
-        call = read_call<T>(*told.program, shape, arrays, true);
+        call = read_call<T>(*told.program, shape, arrays, Of::backward);
         call.stop = told.stop;
         run = read_gradients(told, call, shape, arrays);
         arrays.finish();
@@ -311,6 +320,15 @@ void run_all(const Told* calls, std::size_t count, const Build& build,
 }
 
 }  // namespace
+
+void run_snapshot(const Told& told, Snapshot& snapshot) {
+    const Build& build = find_build("");
+    Arrays arrays(told, build);
+    Call<float> call = read_call<float>(*told.program, read_shape(told.shape), arrays, Of::snapshot);
+    call.stop = told.stop;
+    arrays.finish();
+    snapshot.run(std::move(call));
+}
 
 void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
     const Build& kernels = find_build(build);

@@ -29,6 +29,9 @@ struct Told {
     Stop* stop = nullptr;
 };
 
+// A snapshot's run: `arrays` without what is saved and without weights, biases and vectors.
+void run_snapshot(const Told& told, Snapshot& snapshot);
+
 // They throw std::invalid_argument where the numbers do not fit the program. `wide`: double. Calls
 // may share all but what they write.
 void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide);

@@ -6,6 +6,7 @@
 #include "arrays.h"
 #include "direct.h"
 #include "dispatch.h"
+#include "stream.h"
 #include "sweeps.h"
 #include "tensors.h"
 
@@ -41,6 +42,7 @@ NB_MODULE(_core, m) {
              nb::arg("text"), nb::arg("H"), nb::arg("P"))
         .def_ro("saved_width", &Program::saved_pitch,
                 "Numbers that forward keeps for backward, a token.")
+        .def_ro("state_widths", &Program::states, "Units of each state.")
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no room between vectors.");
     // A call in numbers, for callers whose arrays are no tensors.
@@ -59,4 +61,5 @@ NB_MODULE(_core, m) {
           "Name the class of all tensors, and one in float32.");
     bind_sweeps(m);
     bind_direct(m);
+    bind_streams(m);
 }

@@ -2,6 +2,7 @@
 #include "backward.h"
 #include "float16.h"
 #include "forward.h"
+#include "snapshot.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -77,7 +78,10 @@ const Build build = {UNROLLED_NAME,
                      backward<float>,
                      backward<double>,
                      widen,
-                     narrow};
+                     narrow,
+                     make_snapshot,
+                     make_affine,
+                     activate};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

@@ -25,6 +25,19 @@ bool forked();
 void* take_memory(Index bytes);
 void give_memory(void* memory);
 
+// While one of these is there, this thread takes memory that may be given back at any time, by any
+// thread.
+class Lasting {
+public:
+    Lasting();
+    ~Lasting();
+    Lasting(const Lasting&) = delete;
+    Lasting& operator=(const Lasting&) = delete;
+
+private:
+    bool before_;
+};
+
 // Builds of the kernels that can run here, best first.
 const std::vector<const Build*>& available_builds();
 

@@ -7,18 +7,27 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
+// Where a sweep finds matrices that were packed before: the input's is number 0, the products' follow.
+template <class T>
+struct Packs {
+    // In panels of so many vectors, for so many threads that share the units.
+    virtual const Matrix<T>& matrix(std::size_t number, Index vectors, Index shares) = 0;
+};
+
+constexpr Index kProjected = 96;  // tokens whose inputs are projected at once, at most
+
 template <class T>
 class Forward {
 public:
-    // On at most so many threads.
-    Forward(const Call<T>& call, Index limit)
+    // On at most so many threads; with matrices of its own, or those of `packs`.
+    Forward(const Call<T>& call, Index limit, Packs<T>* packs = nullptr, Index ahead = kProjected)
         : batch_(call, limit), call_(call), p_(*call.program), threads_(batch_.threads(p_.ahead)),
           units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
           barrier_(threads_, call.stop) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
         batch_.share_rows(threads_);
         rows_ = units_ ? call.N : batch_.most_rows();
-        steps_ = least(call.T_steps, most<Index>(1, 96 / most<Index>(1, rows_)));
+        steps_ = least(call.T_steps, most<Index>(1, ahead / most<Index>(1, rows_)));
         ldx_ = p_.x_parts * pitch(p_.x_width);
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
         pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
@@ -30,7 +39,7 @@ public:
             spaces_ = Buffer<T>(threads_ * space_);
         }
         if (!units_ && threads_ > 1) divide_steps();
-        make_matrices();
+        make_matrices(packs);
         make_states();
         aim();
         machines_.reserve(threads_);
@@ -45,6 +54,26 @@ public:
         together(threads_, [this](Index me, Index count) { sweep(me, count); });
     }
 
+    void find_packed(Index shares) {
+        input_ = &packs_->matrix(0, vectors_for(steps_ * rows_), shares);
+        for (std::size_t k = 0; k < matrices_.size(); ++k)
+            matrices_[k] = &packs_->matrix(k + 1, vectors_for(rows_), shares);
+    }
+
+    // Step t of all sequences, on the caller's thread alone: of the call's tokens and to its output
+    // as they are now.
+    void advance(Index t) {
+        const Part part{0, call_.N, 0, 1};
+        project(part, t, t + 1, 0, inputs_.data());
+        step(machines_[0], part, t, inputs_.data(), pointers_.data(), spaces_.part(0));
+    }
+
+    // The state before step t.
+    Place<T> before(std::size_t k, Index t) {
+        if (t > 0) return after(k, t - 1);
+        return {states_[k].data(), pitch(p_.states[k]), p_.states[k] == 1};
+    }
+
 private:
     void divide_steps() {
         chunks_.reserve(threads_);
@@ -55,19 +84,27 @@ private:
         }
     }
 
-    void make_matrices() {
-        input_ = make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I, steps_ * rows_,
-                             call_.total);
+    void make_matrices(Packs<T>* packs) {
+        packs_ = packs;
+        if (!packs_) {
+            own_input_ = make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I,
+                                     steps_ * rows_, call_.total);
+            input_ = &own_input_;
+        }
         input_bias_ = zeros<T>(ldx_);
         spread(input_bias_, call_.input.bias, p_.x_parts, p_.x_width);
-        matrices_ = std::vector<Matrix<T>>(p_.products.size());
+        own_ = std::vector<Matrix<T>>(packs_ ? 0 : p_.products.size());
+        matrices_ = std::vector<const Matrix<T>*>(p_.products.size());
         biases_ = std::vector<Buffer<T>>(p_.products.size());
         results_ = std::vector<Buffer<T>>(p_.products.size());
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
-            matrices_[k] = make_matrix(call_.products[k].weight, q.parts, q.width, q.source, rows_,
-                                       call_.total);
-            matrices_[k].onto = p_.onto[k].data();
+            if (!packs_) {
+                own_[k] = make_matrix(call_.products[k].weight, q.parts, q.width, q.source, rows_,
+                                      call_.total);
+                own_[k].onto = p_.onto[k].data();
+                matrices_[k] = &own_[k];
+            }
             biases_[k] = zeros<T>(q.parts * pitch(q.width));
             spread(biases_[k], call_.products[k].bias, q.parts, q.width);
             // A bias whose product joins an input block does so with it.
@@ -136,19 +173,17 @@ private:
     }
 
     void pack_own(Index me, Index count) {
-        if (!input_.dot())
-            divide(input_, units_, me, count,
-                   [&](Index a, Index b) { pack(input_, call_.input.weight, a, b); });
-        for (std::size_t k = 0; k < matrices_.size(); ++k)
-            if (!matrices_[k].dot())
-                divide(matrices_[k], units_, me, count,
-                       [&](Index a, Index b) { pack(matrices_[k], call_.products[k].weight, a, b); });
-    }
-
-    // The state at t - 1, or the start.
-    Place<T> before(std::size_t k, Index t) {
-        if (t > 0) return after(k, t - 1);
-        return {states_[k].data(), pitch(p_.states[k]), p_.states[k] == 1};
+        if (packs_) {
+            if (me == 0) find_packed(units_ ? count : 1);
+            return;
+        }
+        if (!own_input_.dot())
+            divide(own_input_, units_, me, count,
+                   [&](Index a, Index b) { pack(own_input_, call_.input.weight, a, b); });
+        for (std::size_t k = 0; k < own_.size(); ++k)
+            if (!own_[k].dot())
+                divide(own_[k], units_, me, count,
+                       [&](Index a, Index b) { pack(own_[k], call_.products[k].weight, a, b); });
     }
 
     Place<T> after(std::size_t k, Index t) {
@@ -212,7 +247,7 @@ private:
                 pointers[count] = row_of(call_.tokens, batch_.row(t, n) * call_.I, call_.I, lines,
                                          count, call_.I);
         const Share share = share_units<T>(p_.x_width, part.me, part.count);
-        multiply(pointers, count, input_, share,
+        multiply(pointers, count, *input_, share,
                  Target<T>{nullptr, 0, inputs, ldx_, input_bias_.data()}, spaces_.part(me * space_));
     }
 
@@ -229,7 +264,7 @@ private:
                 const Product& q = p_.products[key];
                 const Index ld = q.parts * pitch(q.width);
                 const Share share = share_units<T>(q.width, part.me, part.count);
-                multiply(pointers, part.last - part.first, matrices_[key], share,
+                multiply(pointers, part.last - part.first, *matrices_[key], share,
                          Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
                                    biases_[key].data()},
                          space);
@@ -310,8 +345,11 @@ private:
     Fixtures<T> fixtures_;
     Barrier barrier_;
     Index rows_ = 0, steps_ = 0, ldx_ = 0;
-    Matrix<T> input_;
-    std::vector<Matrix<T>> matrices_;
+    Packs<T>* packs_ = nullptr;
+    Matrix<T> own_input_;
+    std::vector<Matrix<T>> own_;
+    const Matrix<T>* input_ = nullptr;
+    std::vector<const Matrix<T>*> matrices_;
     std::vector<Buffer<T>> biases_, results_, states_;
     Buffer<T> input_bias_, inputs_, lines_;  // lines: the caller's rows, where they are brief
     std::vector<Chunks<T>> chunks_;  // by thread, where threads share the sequences

@@ -47,6 +47,9 @@ struct Matrix {
     Shape<T> shape;
     Index vectors = 1;            // of a panel
     Buffer<T> packed;
+    Buffer<Half> brief;           // the same in bfloat16, or
+    Buffer<Tiny> tiny;            // in int8, with a scale for each lane of each vector
+    Buffer<T> scales;
     Lines<const T> plain;         // [parts * width, k]
     Lines<const T> lying;         // [k, width]
     Buffer<Segment> segments;
@@ -257,6 +260,21 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
                 run_tiles(rows, count, tall, m, m.lying.brief + from * lanes<T>, from, some, lane,
                           Fetch{nullptr, 0});
             continue;
+        }
+        if constexpr (sizeof(T) == sizeof(float)) {
+            const Index start = from * lanes<T> * m.shape.k;
+            if (m.brief.data()) {
+                run_tiles(rows, count, tall, m, m.brief.data() + start, from, some, lane,
+                          Fetch{nullptr, 0});
+                continue;
+            }
+            if (m.tiny.data()) {
+                for (Index v = 0; v < some; ++v)
+                    lane[v].scale = m.scales.data() + (from + v) * lanes<T>;
+                run_tiles(rows, count, tall, m, m.tiny.data() + start, from, some, lane,
+                          Fetch{nullptr, 0});
+                continue;
+            }
         }
         run_tiles(rows, count, tall, m, m.at(from), from, some, lane,
                   fetch_next(m, from + some < last ? from + some : first, some, count / tall));

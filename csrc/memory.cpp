@@ -51,6 +51,7 @@ private:
 };
 
 thread_local Piece piece;
+thread_local bool lasting = false;  // what is taken now is kept beyond the call
 
 std::atomic_flag busy = ATOMIC_FLAG_INIT;
 Header* first = nullptr;
@@ -85,10 +86,13 @@ void* from_system(std::size_t bytes) {
 
 }  // namespace
 
+Lasting::Lasting() : before_(lasting) { lasting = true; }
+Lasting::~Lasting() { lasting = before_; }
+
 void* take_memory(Index wanted) {
     if (wanted < 0) throw std::bad_alloc();
     const std::size_t bytes = (static_cast<std::size_t>(wanted) + 2 * kLine - 1) / kLine * kLine;
-    Header* block = bytes <= kSmall ? piece.cut(bytes) : nullptr;
+    Header* block = bytes <= kSmall && !lasting ? piece.cut(bytes) : nullptr;
     if (bytes > kSmall && !busy.test_and_set(std::memory_order_acquire)) {
         block = find(bytes);
         busy.clear(std::memory_order_release);

@@ -30,6 +30,7 @@ struct Simd<float> {
     typedef Half H __attribute__((vector_size(UNROLLED_BYTES / 2), aligned(2), may_alias));
     typedef std::uint32_t B __attribute__((vector_size(UNROLLED_BYTES)));
     typedef float F __attribute__((vector_size(UNROLLED_BYTES)));
+    typedef signed char C __attribute__((vector_size(UNROLLED_BYTES / 4), aligned(1), may_alias));
 };
 
 template <>
@@ -164,7 +165,9 @@ inline Half half_of(float x) {
     return static_cast<Half>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
-// Vectors from numbers of T, or from bfloat16 (the part of one only from that).
+typedef signed char Tiny;
+
+// Vectors from numbers of T, from bfloat16 (the part of one only from that), or from int8.
 template <class T>
 inline Vec<T> load_as(const T* p) {
     return load(p);
@@ -172,9 +175,34 @@ inline Vec<T> load_as(const T* p) {
 template <class T>
 inline Vec<T> load_as(const Half* p) {
     typedef Simd<T> S;
+#if defined(__AVX512F__) && UNROLLED_BYTES == 64
+    if constexpr (sizeof(T) == sizeof(float)) {
+        const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        return (Vec<T>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+    }
+#elif defined(__AVX2__) && UNROLLED_BYTES == 32
+    if constexpr (sizeof(T) == sizeof(float)) {
+        const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return (Vec<T>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);
+    }
+#endif
     const auto halves = *reinterpret_cast<const typename S::H*>(p);
     const auto bits = __builtin_convertvector(halves, typename S::B) << 16;
     return __builtin_convertvector((typename S::F)bits, Vec<T>);
+}
+template <class T>
+inline Vec<T> load_as(const Tiny* p) {
+    // g++ 12 widens vectors of bytes one by one.
+#if defined(__AVX512F__) && UNROLLED_BYTES == 64
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return (Vec<T>)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+#elif defined(__AVX2__) && UNROLLED_BYTES == 32
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return (Vec<T>)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+#else
+    const auto bytes = *reinterpret_cast<const typename Simd<T>::C*>(p);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Mask<T>), Vec<T>);
+#endif
 }
 template <class T>
 inline Vec<T> load_part_as(const Half* p, std::int64_t count) {

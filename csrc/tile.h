@@ -36,6 +36,7 @@ struct Lane {
     Index from_stride;
     T* to;
     Index to_stride;
+    const T* scale = nullptr;  // of weights in int8
 };
 
 // What is fetched from memory meanwhile: at each k the line at a place that moves on by `pace` bytes.
@@ -52,12 +53,13 @@ using TileFunction = void (*)(const T* const* rows, const Segment* segments, int
 template <class T, class Number, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
           const Lane<T>* lane, Index row, Fetch fetch) {
+    constexpr bool scaled = sizeof(Number) == 1;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
-            acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride);
+            acc[r][v] = scaled ? Vec<T>{} : load(lane[v].from + (row + r) * lane[v].from_stride);
     for (int s = 0; s < count; ++s) {
         const T* a[R];
 #pragma GCC unroll 8
@@ -100,8 +102,12 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r) {
+            if (scaled)
+                acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride) +
+                            acc[r][v] * load(lane[v].scale);
             store(lane[v].to + (row + r) * lane[v].to_stride, acc[r][v]);
+        }
 }
 
 // The tile for r rows and v vectors, within what vectors_for allows.

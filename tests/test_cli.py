@@ -75,7 +75,7 @@ def test_help_is_fast() -> None:
 
 def test_every_option_has_a_help_line(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [["train", name] for name in CONFIGS]
-    commands += [[name] for name in ("sample", "evaluate", "predict", "inspect", "bench")]
+    commands += [[name] for name in ("sample", "evaluate", "predict", "inspect", "bench", "export")]
     for arguments in commands:
         assert run([*arguments, "--help"]) == 0
         options = re.findall(r"\n  (--[\w-]+)(?: <[\w\[\]]+>)?( *)(\S*)", capsys.readouterr().out)

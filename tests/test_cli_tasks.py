@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from small_tasks import NAMES, READ, config_of, write_data
+from tolerances import close
 from unrolled.cli.app import run
 from unrolled.config import CONFIGS
 from unrolled.models import load_tree
+from unrolled.runtime import load
 from unrolled.tasks import find_task, load_trained
 from unrolled.tasks.classification import predict, predict_each
 from unrolled.tasks.forecasting import predict as forecast
@@ -277,3 +279,46 @@ def test_lines_of_both_sides_go_together(
     assert shown.split("\n") == [*wanted, ""]
     monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
     assert said(capsys, "predict", place / "seq2seq") == shown
+
+
+# Export
+
+
+@pytest.mark.parametrize("kind", ["classify", "numbers"])
+def test_an_exported_run_says_what_the_run_says(kind: str, tmp_path: Path, capsys: Any) -> None:
+    """Of texts and of numbers in the user's own units."""
+    given = options_of(kind, tmp_path, bidirectional=False, pooling="last")
+    said(capsys, "train", "classify", *given, "--run", tmp_path / "run")
+    line = said(capsys, "export", tmp_path / "run", tmp_path / "model.safetensors")
+    assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
+    model, codec = load_trained(tmp_path / "run/best.safetensors", find_task("classify"))
+    runtime = load(tmp_path / "model.safetensors")
+    assert runtime.task == "classify"
+    chance = torch.Generator().manual_seed(3)
+    for length in (1, 4, 7):
+        if kind == "classify":
+            letters = "aeioukrtpd"
+            sequence: Any = "".join(
+                letters[k] for k in torch.randint(10, (length,), generator=chance)
+            )
+            x = codec.encode(sequence)[:, None].numpy()
+        else:
+            sequence = torch.rand(length, 1, generator=chance) * 20
+            x = sequence[:, None].numpy()
+        wanted = predict(model, codec, [sequence])[0]
+        found = torch.softmax(torch.from_numpy(runtime.run(x))[0].double(), -1)
+        close(found.float(), wanted.float(), "output")
+    names = runtime.codec["labels"]["entries"]
+    assert names == codec.state()["labels"]["entries"]
+
+
+def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "m"
+    wanted = "RUN: wanted a run of lm, classify, problem, got one of tag"
+    assert wanted in fault(capsys, "export", place / "tag", out)
+    assert "pooling: wanted none or last, got mean" in fault(
+        capsys, "export", place / "classify", out
+    )
+    line = fault(capsys, "export", place / "numbers", out, "--weights", "int2")
+    assert "weights: wanted float32, bfloat16 or int8, got 'int2'" in line
+    assert not out.exists()

@@ -26,6 +26,7 @@ def _modules_after(statement: str) -> set[str]:
         ("import unrolled.cells, unrolled.spec", HEAVY | {"numpy", "safetensors"}),
         ("import unrolled.io", HEAVY),
         ("import unrolled._core", HEAVY | {"numpy"}),
+        ("import unrolled.runtime", HEAVY),
         ("import unrolled.nn, unrolled.engines", HEAVY - {"torch"}),
         ("import unrolled.models, unrolled.tasks", HEAVY - {"torch"}),
         ("import unrolled.diagnostics", HEAVY - {"torch"}),

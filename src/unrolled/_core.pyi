@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 class Program:
+    state_widths: list[int]
     saved_width: int
     saved_whole: bool
     def __init__(self, text: str, H: int, P: int) -> None: ...
@@ -92,3 +93,31 @@ class Direct:
         build: str,
         threads: int,
     ) -> Any: ...
+
+class Layer:
+    def __init__(
+        self, program: Program, inputs: int, arrays: list[Any], weights: str, build: str
+    ) -> None: ...
+    def run(self, shape: Sequence[int], arrays: Sequence[int]) -> None: ...
+
+class Line:
+    def __init__(
+        self, weight: Any, bias: Any, width: int, source: int, weights: str, build: str
+    ) -> None: ...
+    def run(self, rows: Any, to: Any, count: int) -> None: ...
+
+def activate(name: str, rows: Any, count: int, width: int) -> None: ...
+
+class Stream:
+    def __init__(
+        self,
+        table: Any,
+        tokens: int,
+        scale: Any,
+        width: int,
+        stages: list[Any],
+        batch: int,
+        empty: Callable[[tuple[int, int]], Any],
+    ) -> None: ...
+    def step(self, x: Any, out: Any = None) -> Any: ...
+    def copy_state(self, stage: int, k: int, array: Any, written: bool) -> None: ...

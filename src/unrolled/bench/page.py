@@ -18,9 +18,10 @@ like the rest.
 Each trial is a run of `unrolled train`: AdamW, the gradient clipped at norm 1, a learning rate that
 falls as half a cosine unless it is said to be constant. The weights of the last step are measured;
 none are chosen by their result. Settings were chosen by hand, in a few trials on the same problems.
-Problems are drawn anew for each batch. Times are those of the runs as a whole, on two cores that may have had other work beside.
-"Chrono" starts the gates for as many steps as it says (`--remember`, Tallec & Ollivier 2018);
-"recurrent rate" is the learning rate of the recurrent matrices, as a part of the others'.
+Problems are drawn anew for each batch. Times are those of the runs as a whole, on two cores that
+may have had other work beside. "Chrono" starts the gates for as many steps as it says
+(`--remember`, Tallec & Ollivier 2018); "recurrent rate" is the learning rate of the recurrent
+matrices, as a part of the others'.
 """
 
 _COLUMNS = ("settings", "units", "parameters", "seed", "steps × batch", "rate", "time")

@@ -9,6 +9,7 @@ import typer
 from unrolled import __version__
 from unrolled.cli.bench import bench
 from unrolled.cli.errors import UserError
+from unrolled.cli.export import export
 from unrolled.cli.inspect import inspect
 from unrolled.cli.sample import sample
 from unrolled.cli.train import add_commands
@@ -31,6 +32,7 @@ app.command()(predict)
 app.command()(inspect)
 app.command()(sample)
 app.command()(bench)
+app.command()(export)
 add_commands(train)
 
 

@@ -1,6 +1,6 @@
 """The layer: any cell, stacked, in one or two directions, over batches of any form."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_m
 from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
+
+if TYPE_CHECKING:
+    from unrolled.runtime import Stream
 
 
 class Recurrent(Swept):
@@ -177,6 +180,24 @@ class Recurrent(Swept):
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._parameters_of(0)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
+
+    def stream(self, batch: int = 1, weights: str = "float32") -> "Stream":
+        """So many sequences that take one step at a time, with the weights as they are now.
+
+        ``stream.step(x, out=None)`` takes and gives NumPy arrays, [N, I] to [N, H], and costs
+        microseconds; see :class:`unrolled.runtime.Stream`. Later changes of the layer's parameters
+        do not reach it.
+
+        Args:
+            weights: how they are kept: "float32", "bfloat16" or "int8".
+
+        Raises:
+            ValueError: the layer reads in both directions, is not in float32, or has no program.
+        """
+        from unrolled.nn.snapshot import describe_layer
+        from unrolled.runtime.model import model_of
+
+        return model_of([describe_layer(self, type(self).__name__)], weights).stream(batch)
 
     def flatten_parameters(self) -> None:
         """Nothing: the weights are ordinary parameters. Here because models call it."""

@@ -1,0 +1,301 @@
+// Layers whose weights were packed once: whole sequences and single steps of them, to the same bits.
+#pragma once
+
+#include "forward.h"
+
+namespace unrolled {
+namespace UNROLLED_BUILD {
+
+// One thread at a time; what it guards is short or rare.
+class Lock {
+public:
+    explicit Lock(int& taken) : taken_(taken) {
+        while (__atomic_exchange_n(&taken_, 1, __ATOMIC_ACQUIRE)) sched_yield();
+    }
+    ~Lock() { __atomic_store_n(&taken_, 0, __ATOMIC_RELEASE); }
+
+private:
+    int& taken_;
+};
+
+inline Tiny tiny_of(float x) { return static_cast<Tiny>(x < 0 ? x - 0.5f : x + 0.5f); }
+
+// The largest number of a row comes to 127; a row of zeros has scale 0.
+inline float scale_of(const float* row, Index count) {
+    float largest = 0;
+    for (Index k = 0; k < count; ++k) largest = most(largest, row[k] < 0 ? -row[k] : row[k]);
+    return largest / 127;
+}
+
+// W [parts * width, k] packed in panels of so many vectors, for threads that share the units.
+inline void pack_shares(Matrix<float>& m, const float* W, Index shares) {
+    for (Index me = 0; me < shares; ++me) {
+        const Share own = share_units<float>(m.shape.width, me, shares);
+        pack_rows(m, W, own.first * m.shape.parts, own.last * m.shape.parts);
+    }
+}
+
+// The same numbers in int8: a lane's scale is that of its row.
+inline void shorten(Matrix<float>& m, const float* W, Index shares) {
+    const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>;
+    m.scales = zeros<float>(m.shape.vectors() * L);
+    for (Index v = 0; v < m.shape.vectors(); ++v)
+        for (Index l = 0; l < L && v / parts * L + l < m.shape.width; ++l)
+            m.scales[v * L + l] =
+                scale_of(W + (v % parts * m.shape.width + v / parts * L + l) * K, K);
+    m.tiny = Buffer<Tiny>(m.packed.count());
+    for (Index me = 0; me < shares; ++me) {
+        const Share own = share_units<float>(m.shape.width, me, shares);
+        const Index last = own.last * parts;
+        for (Index from = own.first * parts, some; from < last; from += some) {
+            some = least(m.vectors, last - from);
+            for (Index k = 0; k < K; ++k)
+                for (Index i = 0; i < some * L; ++i) {
+                    const Index at = (from * K + k * some) * L + i;
+                    const float scale = m.scales[from * L + i];
+                    m.tiny[at] = scale > 0 ? tiny_of(m.packed[at] / scale) : Tiny(0);
+                }
+        }
+    }
+}
+
+// A weight [parts * width, k] in the forms that calls want, each made when it is first asked for.
+class Versions {
+public:
+    Versions(const float* W, Index parts, Index width, Index K, const int* onto, Kept kept)
+        : W_(W), shape_{parts, width, K}, onto_(onto), kept_(kept) {}
+    Versions(const Versions&) = delete;
+    Versions& operator=(const Versions&) = delete;
+    ~Versions() {
+        while (Version* const one = first_) {
+            first_ = one->next;
+            delete one;
+        }
+    }
+
+    const Matrix<float>& of(Index vectors, Index shares) {
+        const Lasting lasting;
+        const Lock lock(taken_);
+        for (Version* one = first_; one; one = one->next)
+            if (one->matrix.vectors == vectors && one->shares == shares) return one->matrix;
+        Version* const made = new Version{{}, shares, first_};
+        try {
+            pack(made->matrix, vectors, shares);
+        } catch (...) {
+            delete made;
+            throw;
+        }
+        first_ = made;
+        return made->matrix;
+    }
+
+private:
+    struct Version {
+        Matrix<float> matrix;
+        Index shares;
+        Version* next;
+    };
+
+    void pack(Matrix<float>& m, Index vectors, Index shares) const {
+        m.shape = shape_;
+        m.segments = Buffer<Segment>(1);
+        m.segments[0] = {0, shape_.k, 0, 0};
+        m.vectors = vectors;
+        m.onto = onto_;
+        m.packed = Buffer<float>(shape_.vectors() * lanes<float> * shape_.k);
+        pack_shares(m, W_, shares);
+        if (kept_ == Kept::own) return;
+        if (kept_ == Kept::int8) {
+            shorten(m, W_, shares);
+        } else {
+            m.brief = Buffer<Half>(m.packed.count());
+            for (Index i = 0; i < m.packed.count(); ++i) m.brief[i] = half_of(m.packed[i]);
+        }
+        m.packed = Buffer<float>();
+    }
+
+    const float* W_;
+    Shape<float> shape_;
+    const int* onto_;
+    Kept kept_;
+    int taken_ = 0;
+    Version* first_ = nullptr;
+};
+
+// Steps of sequences that are all as long: token n of a step is row n.
+inline Call<float> endless(const Parameters& parameters, Index N) {
+    const Program& p = *parameters.program;
+    Call<float> call{};
+    call.program = &p;
+    call.T_steps = call.total = Index(1) << 40;
+    call.N = N;
+    call.I = parameters.I;
+    call.rows = {nullptr, 0, 0, 1};
+    call.input = parameters.input;
+    call.products = parameters.products;
+    call.vectors = parameters.vectors;
+    call.initial = std::vector<const float*>(p.states.size());
+    call.threads = 1;
+    return call;
+}
+
+class Stepping final : public Steps {
+public:
+    Stepping(const Parameters& parameters, Packs<float>& packs, Index N)
+        : call_(endless(parameters, N)), forward_(call_, 1, &packs, 1) {
+        forward_.find_packed(1);
+    }
+
+    void step(const float* tokens, float* output) override {
+        call_.tokens.own = tokens;
+        call_.output.own = output;
+        Flush flush;
+        forward_.advance(t_++);
+    }
+
+    float* state(std::size_t k, Index n) override { return forward_.before(k, t_).row(n); }
+
+private:
+    Call<float> call_;
+    Forward<float> forward_;
+    Index t_ = 0;
+};
+
+class Packed final : public Snapshot, public Packs<float> {
+public:
+    Packed(const Parameters& parameters, Kept kept) : given_(parameters) {
+        const Program& p = *given_.program;
+        versions_.reserve(1 + p.products.size());
+        versions_.push_back(new Versions(given_.input.weight.own, p.x_parts, p.x_width, given_.I,
+                                         nullptr, kept));
+        for (std::size_t k = 0; k < p.products.size(); ++k) {
+            const Product& q = p.products[k];
+            versions_.push_back(new Versions(given_.products[k].weight.own, q.parts, q.width,
+                                             q.source, p.onto[k].data(), kept));
+        }
+    }
+    ~Packed() override {
+        for (Versions* one : versions_) delete one;
+    }
+
+    const Matrix<float>& matrix(std::size_t number, Index vectors, Index shares) override {
+        return versions_[number]->of(vectors, shares);
+    }
+
+    void run(Call<float> call) override {
+        call.input = given_.input;
+        call.products = given_.products;
+        call.vectors = given_.vectors;
+        Forward<float>(call, call.threads, this).run();
+    }
+
+    Steps* steps(Index N) override {
+        const Lasting lasting;
+        return new Stepping(given_, *this, N);
+    }
+
+private:
+    Parameters given_;
+    std::vector<Versions*> versions_;
+};
+
+class Line final : public Affine {
+public:
+    Line(const Weights<float>& given, Index width, Index source, Kept kept)
+        : bias_(zeros<float>(pitch(width))), width_(width), source_(source),
+          versions_(given.weight.own, 1, width, source, nullptr, kept) {
+        copy(bias_.data(), given.bias, given.bias ? width : 0);
+    }
+
+    // Row by row: as many at once as there may be would take memory.
+    void apply(const float* rows, Index count, float* to) override {
+        const Flush flush;
+        const Matrix<float>& m = versions_.of(vectors_for(count), 1);
+        const Share share = share_units<float>(width_, 0, 1);
+        const Index ld = pitch(width_);
+        constexpr Index room = 2048;
+        float results[room];
+        const Index most_rows = least<Index>(kTall, room / ld);
+        if (most_rows < 1) return apply_wide(m, rows, count, to);
+        for (Index r = 0; r < count; r += most_rows) {
+            const Index some = least(most_rows, count - r);
+            run(m, share, rows + r * source_, some, results, to + r * width_);
+        }
+    }
+
+private:
+    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* to) {
+        Buffer<float> results(pitch(width_));
+        const Share share = share_units<float>(width_, 0, 1);
+        for (Index r = 0; r < count; ++r)
+            run(m, share, rows + r * source_, 1, results.data(), to + r * width_);
+    }
+
+    void run(const Matrix<float>& m, Share share, const float* rows, Index count, float* results,
+             float* to) {
+        const float* pointers[kTall];
+        const Index ld = pitch(width_);
+        for (Index r = 0; r < count; ++r) pointers[r] = rows + r * source_;
+        multiply(pointers, count, m, share, Target<float>{nullptr, 0, results, ld, bias_.data()});
+        for (Index r = 0; r < count; ++r) copy(to + r * width_, results + r * ld, width_);
+    }
+
+    Buffer<float> bias_;
+    Index width_, source_;
+    Versions versions_;
+};
+
+inline Snapshot* make_snapshot(const Parameters& parameters, Kept kept) {
+    return new Packed(parameters, kept);
+}
+
+inline Affine* make_affine(const Weights<float>& weights, Index width, Index source, Kept kept) {
+    const Lasting lasting;
+    return new Line(weights, width, source, kept);
+}
+
+template <class F>
+void each_vector(float* row, Index width, F made) {
+    constexpr Index L = lanes<float>;
+    for (Index k = 0; k < width; k += L)
+        store_part(row + k, made(load_part(row + k, width - k)), width - k);
+}
+
+// The sum is that of single numbers in their order, whatever the width of vectors.
+inline void softmax(float* row, Index width, bool log) {
+    float largest = row[0], total = 0;
+    for (Index k = 1; k < width; ++k) largest = most(largest, row[k]);
+    if (log) {
+        for (Index k = 0; k < width; ++k) row[k] -= largest;
+        for (Index k = 0; k < width; ++k) total += __builtin_expf(row[k]);
+        const float shift = __builtin_logf(total);
+        for (Index k = 0; k < width; ++k) row[k] -= shift;
+        return;
+    }
+    each_vector(row, width, [&](Vec<float> x) { return exp_v<float>(x - largest); });
+    for (Index k = 0; k < width; ++k) total += row[k];
+    for (Index k = 0; k < width; ++k) row[k] /= total;
+}
+
+inline void activate(Activation kind, float* rows, Index count, Index width) {
+    const Flush flush;
+    for (Index r = 0; r < count; ++r) {
+        float* const row = rows + r * width;
+        switch (kind) {
+        case Activation::softmax: softmax(row, width, false); break;
+        case Activation::log_softmax: softmax(row, width, true); break;
+        case Activation::relu:
+            for (Index k = 0; k < width; ++k) row[k] = row[k] < 0 ? 0 : row[k];
+            break;
+        case Activation::tanh:
+            each_vector(row, width, [](Vec<float> x) { return tanh_v<float>(x); });
+            break;
+        case Activation::sigmoid:
+            each_vector(row, width, [](Vec<float> x) { return sigmoid_v<float>(x); });
+            break;
+        }
+    }
+}
+
+}  // namespace UNROLLED_BUILD
+}  // namespace unrolled

@@ -1,0 +1,13 @@
+// Layers from arrays for those who have no torch, and streams of single steps.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace unrolled {
+
+namespace nb = nanobind;
+
+// Adds `Layer`, `Line`, `Stream` and `activate` to the module.
+void bind_streams(nb::module_& m);
+
+}  // namespace unrolled

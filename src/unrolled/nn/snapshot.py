@@ -1,0 +1,70 @@
+"""A layer as the runtime has it: programs and arrays, without torch."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.cells import Sizes
+from unrolled.cells.declaration import parameter_names
+from unrolled.engines.core import recorded, refusal, split_products, whole_weight
+
+if TYPE_CHECKING:
+    from unrolled.nn.recurrent import Recurrent
+
+__all__ = ["ExportError", "array_of", "describe_layer"]
+
+
+class ExportError(ValueError):
+    """A module has a part that the runtime does not know; the message names it."""
+
+
+@torch.no_grad()
+def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
+    """A block of ``runtime.description``, with copies of the parameters.
+
+    Raises:
+        ExportError: the runtime cannot run the layer.
+    """
+    spec = module.spec
+    if spec.merge != "concat":
+        raise ExportError(f"{where}: wanted directions side by side, got merge={spec.merge!r}")
+    if module.batch_first:
+        raise ExportError(f"{where}: wanted batch_first=False: the runtime reads [T, N, I]")
+    layers: list[list[Any]] = [[] for _ in range(spec.num_layers)]
+    for sweep in spec.sweeps:
+        parameters = {
+            name: getattr(module, name + sweep.suffix)
+            for name in spec.parameters(sweep.layer)
+            if hasattr(module, name + sweep.suffix)
+        }
+        layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, where))
+    return {"block": "recurrent", "layers": layers, "start": None}
+
+
+def _direction(
+    module: "Recurrent", sizes: Sizes, parameters: dict[str, Tensor], where: str
+) -> dict[str, Any]:
+    cell = module.cell
+    why = refusal(cell, sizes)
+    if why is not None:
+        raise ExportError(f"{where}: has no program: {why}")
+    prepared = cell.prepare(parameters)
+    for name, parts, blocks in split_products(cell, sizes):
+        prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
+    found = recorded(cell, sizes.projected)
+    names = [name for key in found.products for name in parameter_names(key)]
+    arrays = [
+        array_of(prepared[name], where) if name in prepared else None
+        for name in (*names, *cell.vectors)
+    ]
+    own = (sizes.I, sizes.H, sizes.P)
+    return {"cell": type(cell).__name__, "program": found.text, "sizes": own, "arrays": arrays}
+
+
+def array_of(tensor: Tensor, where: str) -> np.ndarray:
+    """A copy of a tensor in float32."""
+    if tensor.dtype != torch.float32:
+        raise ExportError(f"{where}: wanted float32, got {tensor.dtype}; call .float() first")
+    return np.array(tensor.detach().cpu().numpy(), order="C")

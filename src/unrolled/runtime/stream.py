@@ -1,0 +1,106 @@
+"""Sequences that take one step at a time."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unrolled import _core
+from unrolled.runtime.blocks import (
+    Activation,
+    Embedding,
+    Last,
+    Linear,
+    Recurrent,
+    Scale,
+    States,
+)
+
+if TYPE_CHECKING:
+    from unrolled.runtime.model import Model
+
+__all__ = ["Stream"]
+
+
+def _empty(shape: tuple[int, int]) -> np.ndarray:
+    return np.empty(shape, np.float32)
+
+
+class Stream(_core.Stream):
+    """N sequences that take one step at a time; the weights are the model's, shared by all.
+
+    ``step(x, out=None)`` takes N tokens (one whole number where N = 1, or an array of int64 or
+    int32) or float32 numbers [N, I], and gives float32 [N, width]; with ``out``, an array of as
+    many numbers, it takes no memory. One thread at a time may be in a step.
+    """
+
+    def __init__(self, model: "Model", batch: int) -> None:
+        table, scale = None, None
+        stages: list[Any] = []
+        layers: list[tuple[int, tuple[int, ...], Any]] = []
+        width = model.inputs
+        for block in model.blocks:
+            if isinstance(block, Embedding):
+                table, width = np.ascontiguousarray(block.table), block.width
+            elif isinstance(block, Scale):
+                scale = np.stack([block.mean, block.deviation])
+            elif isinstance(block, Recurrent):
+                if block.directions > 1:
+                    raise ValueError(
+                        "stream: wanted a model of one direction, got two: the second begins at "
+                        "the end of a sequence, which is not there yet"
+                    )
+                for k, (one,) in enumerate(block.layers):
+                    start = None if block.start is None else block.start[k]
+                    layers.append((len(stages), one.widths, start))
+                    stages.append(one.core)
+            elif isinstance(block, Linear):
+                stages.append(block.core)
+            elif isinstance(block, Activation):
+                stages.append(block.name)
+            elif not isinstance(block, Last):  # each step may be the last one
+                raise ValueError(f"stream: no steps of {type(block).__name__}")
+        tokens = 0 if table is None else len(table)
+        super().__init__(table, tokens, scale, width or 0, stages, batch, _empty)
+        self._model, self._layers, self.batch = model, layers, batch
+        if any(start is not None for _, _, start in layers):
+            self.reset()
+
+    @property
+    def state(self) -> States:
+        """The states before the next step: of each layer, each of its states [N, width]. What is
+        read is a copy; what is set is copied."""
+        found: States = []
+        for stage, widths, _ in self._layers:
+            arrays = tuple(_empty((self.batch, width)) for width in widths)
+            for k, array in enumerate(arrays):
+                self.copy_state(stage, k, array, False)
+            found.append(arrays)
+        return found
+
+    @state.setter
+    def state(self, states: States) -> None:
+        if len(states) != len(self._layers):
+            wanted = len(self._layers)
+            raise ValueError(f"state: wanted those of {wanted} layers, got {len(states)}")
+        for (stage, widths, _), arrays in zip(self._layers, states, strict=True):
+            shapes = [np.shape(array) for array in arrays]
+            if shapes != [(self.batch, width) for width in widths]:
+                raise ValueError(f"state: wanted [{self.batch}, {widths}] of a layer, got {shapes}")
+            for k, array in enumerate(arrays):
+                self.copy_state(stage, k, np.ascontiguousarray(array, np.float32), True)
+
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Begin anew, all sequences or those of these numbers."""
+        states: Any = self.state
+        chosen = slice(None) if rows is None else list(rows)
+        for (_, _, start), arrays in zip(self._layers, states, strict=True):
+            for k, array in enumerate(arrays):
+                array[chosen] = 0 if start is None else start[k]
+        self.state = states
+
+    def copy(self) -> "Stream":
+        """Another stream that stands where this one does."""
+        made = Stream(self._model, self.batch)
+        made.state = self.state
+        return made
