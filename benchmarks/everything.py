@@ -14,6 +14,7 @@ import ragged
 import report
 import several
 import stacks
+import streams
 
 SECTIONS = {
     "grid": grid.rows,
@@ -21,6 +22,7 @@ SECTIONS = {
     "ragged": ragged.rows,
     "published": published.rows,
     "latency": latency.rows,
+    "streams": streams.rows,
     "floor": floor.rows,
     "half": half.rows,
     "several": several.rows,

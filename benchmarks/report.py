@@ -28,6 +28,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "ragged": ("A ragged batch, lengths 1..200", tables.ragged),
     "published": ("Published cells", tables.published),
     "latency": ("One call of one step without gradient", tables.latency),
+    "streams": ("A step at a time, by the runtime's streams", tables.streams),
     "floor": ("Training of one step, and a node of autograd that only clones", tables.floor),
     "half": ("bfloat16", tables.half),
     "several": ("Many networks at once, and gradients of each sample", tables.several),

@@ -134,6 +134,24 @@ def latency(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def streams(rows: Sequence[Row]) -> str:
+    """Microseconds of a step, the error of short weights, and the tail of single steps."""
+    ways = ["unrolled float32", "unrolled bfloat16", "unrolled int8"]
+    theirs = ["onnxruntime", "torch", "torch int8"]
+    titles = ["stream", "bfloat16", "int8", "ONNX Runtime", "torch", "torch int8"]
+    ratios = ["ONNX Runtime / stream", "torch / stream", "torch int8 / our int8"]
+    lines = [["µs", *titles, *ratios, "error, bfloat16", "int8", "99.9 % of steps below"]]
+    for r in rows:
+        mine, short = ms(r, ways[0]), ms(r, ways[2])
+        over = [(who, short if who == "torch int8" else mine) for who in theirs]
+        shown = [cut(ms(r, who) / own) if who in r["peers"] else "" for who, own in over]
+        times = [_time(r, who, 1e3) for who in (*ways, *theirs)]
+        errors = [f"{r['errors'][name]:.1e}" for name in ("bfloat16", "int8")]
+        tail = f"{_plain(r['tail_us']['p99.9'])} of {r['tail_us']['steps']:,}"
+        lines.append([r["name"], *times, *shown, *errors, tail])
+    return table(lines)
+
+
 def floor(rows: Sequence[Row]) -> str:
     """Microseconds of a training step, and ours as a multiple of the floor."""
     lines = [["µs", "torch", "jax", "floor", "ours", "ours / floor"]]

@@ -249,3 +249,15 @@ def test_arguments_make_a_language_model_again() -> None:
 def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SequenceModel(**({"input_size": V, "output_size": O} | options))
+
+
+@pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
+def test_lengths_may_be_a_list(pooling: str | None) -> None:
+    torch.manual_seed(0)
+    model = SequenceModel(5, 3, hidden_size=4, pooling=pooling, bidirectional=True).eval()
+    tokens, lengths = torch.randint(5, (6, 3)), [4, 6, 1]
+    found, _ = model(tokens, lengths=lengths)
+    wanted, _ = model(tokens, lengths=torch.tensor(lengths))
+    assert torch.equal(found, wanted)
+    whole, _ = model(tokens)
+    assert not torch.equal(found, whole)

@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +14,12 @@ from torch import Tensor
 from unrolled import cells, nn
 from unrolled.cells import Cell
 
-__all__ = ["CellNameError", "State", "find_cell", "make_stack", "published"]
+__all__ = ["CellNameError", "Lengths", "State", "find_cell", "make_stack", "published"]
 
 State = Tensor | tuple[Tensor, ...]
 """What a layer carries: [L·D, N, width], a tuple of such where the cell has several states."""
+Lengths = Tensor | Sequence[int]
+"""Of the sequences of a batch, `[N]`."""
 
 
 class CellNameError(ValueError):

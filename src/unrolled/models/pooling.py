@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import State
+from unrolled.models.cells import Lengths, State
 
 __all__ = ["Pooling", "PoolingName"]
 
@@ -36,7 +36,7 @@ class Pooling(nn.Module):
             self.keys = nn.Linear(width, width)
             self.query = nn.Linear(width, 1, bias=False)
 
-    def forward(self, outputs: Tensor, final: State, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, outputs: Tensor, final: State, lengths: Lengths | None = None) -> Tensor:
         """``final`` is the layer's final state, ``lengths`` [N] those of the sequences."""
         if self.name == "last":
             state = final if isinstance(final, Tensor) else final[0]
@@ -44,7 +44,8 @@ class Pooling(nn.Module):
         T, N = outputs.shape[:2]
         if lengths is None:
             lengths = torch.full((N,), T, device=outputs.device)
-        inside = torch.arange(T, device=outputs.device)[:, None] < lengths.to(outputs.device)
+        ends = torch.as_tensor(lengths, device=outputs.device)
+        inside = torch.arange(T, device=outputs.device)[:, None] < ends
         return self._over(outputs, inside[..., None])
 
     def _over(self, outputs: Tensor, inside: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import State, make_stack
+from unrolled.models.cells import Lengths, State, make_stack
 from unrolled.models.pooling import Pooling
 from unrolled.models.start import LearnedStart
 
@@ -120,7 +120,7 @@ class SequenceModel(nn.Module):
         self.start = LearnedStart(self.recurrent) if initial == "learned" else None
 
     def forward(
-        self, input: Tensor, state: State | None = None, lengths: Tensor | None = None
+        self, input: Tensor, state: State | None = None, lengths: Lengths | None = None
     ) -> tuple[Tensor, State]:
         """Map tokens `[T, N]` (or numbers `[T, N, F]`) and the state before them to the head's
         output, `[T, N, outputs]` or `[N, outputs]`, and the state after.
@@ -151,7 +151,7 @@ class SequenceModel(nn.Module):
         return self.head(self.dropout(hidden))
 
     def _hidden(
-        self, input: Tensor, state: State | None, lengths: Tensor | None
+        self, input: Tensor, state: State | None, lengths: Lengths | None
     ) -> tuple[Tensor, State]:
         if state is None and self.start is not None:
             state = self.start(input.shape[1])

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import make_stack
+from unrolled.models.cells import Lengths, make_stack
 from unrolled.models.sequence import check_sizes
 
 __all__ = ["Tagger"]
@@ -78,7 +78,7 @@ class Tagger(nn.Module):
     def forward(
         self,
         words: Tensor,
-        lengths: Tensor,
+        lengths: Lengths,
         characters: Tensor | None = None,
         spellings: Tensor | None = None,
     ) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import State, make_stack
+from unrolled.models.cells import Lengths, State, make_stack
 from unrolled.models.sequence import check_sizes
 
 __all__ = ["DotAttention", "EncoderDecoder", "Memory"]
@@ -109,19 +109,20 @@ class EncoderDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, target_size)
 
-    def encode(self, source: Tensor, lengths: Tensor | None = None) -> tuple[Memory, State]:
+    def encode(self, source: Tensor, lengths: Lengths | None = None) -> tuple[Memory, State]:
         """Read sources `[T, N]`: the memory, and the state that the decoder starts from."""
         outputs, state = self.encoder(self.dropout(self.source(source)), lengths=lengths)
         T, N = source.shape
         if lengths is None:
             lengths = torch.full((N,), T, device=source.device)
-        inside = torch.arange(T, device=source.device)[:, None] < lengths.to(source.device)
+        ends = torch.as_tensor(lengths, device=source.device)
+        inside = torch.arange(T, device=source.device)[:, None] < ends
         if self.encoder.bidirectional:
             state = _added(state)
         return Memory(outputs, inside), state
 
     def decode(
-        self, target: Tensor, state: State, memory: Memory, lengths: Tensor | None = None
+        self, target: Tensor, state: State, memory: Memory, lengths: Lengths | None = None
     ) -> tuple[Tensor, State]:
         """Logits `[U, N, V]` of the tokens that follow targets `[U, N]`, and the state after."""
         hidden = self.dropout(self.target(target))
@@ -134,8 +135,8 @@ class EncoderDecoder(nn.Module):
         self,
         source: Tensor,
         target: Tensor,
-        source_lengths: Tensor | None = None,
-        target_lengths: Tensor | None = None,
+        source_lengths: Lengths | None = None,
+        target_lengths: Lengths | None = None,
     ) -> Tensor:
         """Logits of each next token, given the right ones before it (teacher forcing)."""
         memory, state = self.encode(source, source_lengths)
