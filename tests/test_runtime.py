@@ -456,3 +456,71 @@ def test_bytes_changed_at_random_do_no_harm(tmp_path: Path) -> None:
             model.run(x)
             model.stream().step(x[0])
     assert 100 < refused < 400
+
+
+# Modules of one's own
+
+
+class Own(nn.Module):
+    """An embedding, layers and a head, as users write them."""
+
+    def __init__(self, kind: Any = GRU, how: str = "outputs", **options: Any) -> None:
+        super().__init__()
+        self.how = how
+        self.table = nn.Embedding(7, 3)
+        self.rnn = kind(3, 5, **options)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, x: Tensor) -> Any:
+        y, h = self.rnn(self.table(x))
+        if self.how == "state":
+            y = (h[0] if isinstance(self.rnn, LSTM) else h)[-1]
+        elif self.how == "pair":
+            y = h[-1]
+        elif self.how == "step":
+            y = y[-1]
+        elif self.how == "sum":
+            y = y + 1
+        elif self.how == "mean":
+            y = y.mean(0)
+        y = torch.softmax(self.head(torch.tanh(self.drop(y))), dim=-1)
+        return (y, h) if self.how == "both" else y
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+@pytest.mark.parametrize("how", ["outputs", "state", "step", "both"])
+def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -> None:
+    module = random(Own(kind, how, num_layers=2).eval())
+    model = exported(module, tmp_path)
+    tokens = np.random.default_rng(14).integers(0, 7, (6, 3))
+    expected = wanted(module, tokens)
+    expected = expected[0] if how == "both" else expected
+    found = model.run(tokens)
+    close(torch.from_numpy(found), expected, "output")
+    stream = model.stream(3)
+    told = np.stack([stream.step(row) for row in tokens])
+    assert np.array_equal(told if how in ("outputs", "both") else told[-1], found)
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = GRU(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0] + x if x.sum() > 0 else x
+
+
+def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
+    faults: list[tuple[nn.Module, str]] = [
+        (Own(how="sum"), "add: wanted relu, tanh, sigmoid, or softmax over dim=-1"),
+        (Own(how="mean"), "mean: wanted relu, tanh or sigmoid"),
+        (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
+        (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
+        (Branching(), "Branching: cannot be followed"),
+        (nn.Conv1d(1, 1, 1), "Conv1d: wanted layers of unrolled.nn"),
+    ]
+    for module, said in faults:
+        with pytest.raises(ExportError, match=said):
+            export(module, tmp_path / "m")

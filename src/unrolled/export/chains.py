@@ -1,0 +1,136 @@
+"""Modules of the user's own, followed from the input to the output by ``torch.fx``."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from typing_extensions import override
+
+from unrolled.export.parts import Blocks, describe, is_known, of_rows
+from unrolled.nn import Recurrent
+from unrolled.nn.snapshot import ExportError
+
+__all__ = ["blocks_of"]
+
+_FUNCTIONS: dict[Callable[..., Any], str] = {
+    torch.relu: "relu", F.relu: "relu", torch.tanh: "tanh", F.tanh: "tanh",
+    torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", torch.softmax: "softmax",
+    F.softmax: "softmax", torch.log_softmax: "log_softmax", F.log_softmax: "log_softmax",
+}  # fmt: skip
+
+
+def blocks_of(module: nn.Module) -> Blocks:
+    """The parts of a module, as the file has them.
+
+    Raises:
+        ExportError: a part is not known, reads something else than the one before it gives, or is
+            not in float32.
+    """
+    name = type(module).__name__
+    with torch.no_grad():
+        if is_known(module) or not any(isinstance(one, Recurrent) for one in module.modules()):
+            return describe(module, name)
+        try:
+            graph = _Tracer().trace(module)
+        except Exception as error:  # whatever the module's own code raises on a recorder
+            raise ExportError(f"{name}: cannot be followed ({error})") from error
+        return _Chain(module, graph).blocks
+
+
+class _Tracer(fx.Tracer):
+    @override
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_known(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Chain:
+    """Walks along a graph in which each node reads what the one before it gave."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        self.module = module
+        self.blocks: Blocks = []
+        self.at: fx.Node | None = None  # whose value the next part reads
+        self.layer: Recurrent | None = None  # whose results are at hand
+        self.results: dict[fx.Node, str] = {}  # of a layer: "all", "outputs", "state", "states"
+        for node in graph.nodes:
+            getattr(self, f"_{node.op}")(node)
+
+    def _fault(self, node: fx.Node, wanted: str) -> ExportError:
+        return ExportError(f"{node.name}: wanted {wanted}, got {node.format_node()}")
+
+    def _placeholder(self, node: fx.Node) -> None:
+        if self.at is not None:
+            raise self._fault(node, "one input")
+        self.at = node
+
+    def _get_attr(self, node: fx.Node) -> None:
+        raise self._fault(node, "parts that read what the one before them gives")
+
+    def _call_module(self, node: fx.Node) -> None:
+        if node.args != (self.at,) or node.kwargs:
+            raise self._fault(node, "a part that reads what the one before it gives, alone")
+        part = self.module.get_submodule(str(node.target))
+        self.blocks += describe(part, str(node.target))
+        if isinstance(part, Recurrent):
+            self.layer, self.results = part, {node: "all"}
+            self.at = None
+        else:
+            self.at = node
+
+    def _call_function(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            self._item(node)
+            return
+        name = _FUNCTIONS.get(node.target)  # type: ignore[arg-type]
+        rest = {**dict(zip(("dim",), node.args[1:], strict=False)), **node.kwargs}
+        rest = {k: v for k, v in rest.items() if k not in ("_stacklevel", "dtype", "inplace")}
+        plain = rest in ({}, {"dim": -1}) and bool(rest) == (name in ("softmax", "log_softmax"))
+        if name is None or not plain or self._read(node) is None:
+            raise self._fault(node, "relu, tanh, sigmoid, or softmax over dim=-1")
+        self.blocks += of_rows(name)(nn.Identity(), node.name)
+        self.at = node
+
+    def _call_method(self, node: fx.Node) -> None:
+        name = str(node.target)
+        known = name in ("relu", "tanh", "sigmoid") and len(node.args) == 1
+        if not known or self._read(node) is None:
+            raise self._fault(node, "relu, tanh or sigmoid")
+        self.blocks += of_rows(name)(nn.Identity(), node.name)
+        self.at = node
+
+    def _read(self, node: fx.Node) -> fx.Node | None:
+        """The node before, if that is what this one reads."""
+        return self.at if self.at is not None and node.args[0] is self.at else None
+
+    def _item(self, node: fx.Node) -> None:
+        """Parts of a layer's results: (outputs, state), the state's own, and the last step."""
+        of, key = node.args
+        assert isinstance(of, fx.Node)
+        found = self.results.get(of)
+        if found == "all" and key in (0, 1):
+            several = self.layer is not None and len(self.layer.cell.states) > 1
+            self.results[node] = "outputs" if key == 0 else "states" if several else "state"
+            if key == 0:
+                self.at = node
+            return
+        if found == "states" and key == 0:
+            self.results[node] = "state"
+            return
+        if found in ("outputs", "state") and key == -1 and not self._both():
+            self.blocks.append({"block": "last"})
+            self.at = node
+            return
+        raise self._fault(node, "a layer's outputs, or [-1] of them in one direction")
+
+    def _both(self) -> bool:
+        return self.layer is not None and self.layer.bidirectional
+
+    def _output(self, node: fx.Node) -> None:
+        given = node.args[0]
+        if isinstance(given, tuple | list):
+            given = given[0]  # a state that is given beside has its place in the runtime
+        if given is not self.at and self.results.get(given) != "all":  # type: ignore[arg-type]
+            raise self._fault(node, "what the last part gives")

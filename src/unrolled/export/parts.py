@@ -1,0 +1,109 @@
+"""Modules as parts of ``runtime.description``: those that are known, and chains of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from unrolled.models import SequenceModel
+from unrolled.models.sequence import OneHot
+from unrolled.models.start import LearnedStart
+from unrolled.nn import Recurrent
+from unrolled.nn.snapshot import ExportError, array_of, describe_layer
+
+__all__ = ["Blocks", "describe", "is_known", "of_rows"]
+
+Blocks = list[dict[str, Any]]
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether a module is described by itself, without a look at what it calls."""
+    return isinstance(module, (nn.Sequential, SequenceModel, *_KNOWN))
+
+
+def describe(module: nn.Module, where: str) -> Blocks:
+    """The parts of a module that is known. In a chain a layer passes its outputs on.
+
+    Raises:
+        ExportError: it is not known, or not in float32.
+    """
+    if isinstance(module, nn.Sequential):
+        return [one for name, part in module.named_children() for one in describe(part, name)]
+    if isinstance(module, SequenceModel):
+        return _sequence_model(module)
+    for kind, told in _KNOWN.items():
+        if isinstance(module, kind):
+            return told(module, where)
+    raise ExportError(
+        f"{where}: wanted layers of unrolled.nn, embeddings, linear layers, activations or "
+        f"dropout, got {type(module).__name__}"
+    )
+
+
+def _sequence_model(model: SequenceModel) -> Blocks:
+    found = describe(model.encoder, "encoder") + _recurrent(
+        model.recurrent, "recurrent", model.start
+    )
+    if model.pooling is not None:
+        if model.pooling.name != "last":
+            raise ExportError(f"pooling: wanted none or last, got {model.pooling.name}")
+        found.append({"block": "last"})
+    return found + describe(model.head, "head")
+
+
+def _nothing(module: nn.Module, where: str) -> Blocks:
+    return []
+
+
+def _embedding(module: nn.Module, where: str) -> Blocks:
+    assert isinstance(module, nn.Embedding)
+    if module.max_norm is not None:
+        raise ExportError(
+            f"{where}: wanted an embedding without max_norm, which changes its weight"
+        )
+    return [{"block": "embedding", "weight": array_of(module.weight, where)}]
+
+
+def _one_hot(module: nn.Module, where: str) -> Blocks:
+    assert isinstance(module, OneHot)
+    return [{"block": "embedding", "weight": np.eye(module.num_classes, dtype=np.float32)}]
+
+
+def _linear(module: nn.Module, where: str) -> Blocks:
+    assert isinstance(module, nn.Linear)
+    bias = None if module.bias is None else array_of(module.bias, where)
+    return [{"block": "linear", "weight": array_of(module.weight, where), "bias": bias}]
+
+
+def of_rows(name: str) -> Callable[[nn.Module, str], Blocks]:
+    def told(module: nn.Module, where: str) -> Blocks:
+        if getattr(module, "dim", -1) != -1:
+            raise ExportError(f"{where}: wanted {name} over the last dimension, dim=-1")
+        return [{"block": name}]
+
+    return told
+
+
+def _recurrent(module: nn.Module, where: str, start: LearnedStart | None = None) -> Blocks:
+    assert isinstance(module, Recurrent)
+    told = describe_layer(module, where)
+    if start is not None:
+        states = [array_of(state, "start") for state in start.states]
+        told["start"] = [tuple(state[row] for state in states) for row in range(len(states[0]))]
+    return [told]
+
+
+_KNOWN: dict[type, Callable[[nn.Module, str], Blocks]] = {
+    Recurrent: _recurrent,
+    nn.Embedding: _embedding,
+    OneHot: _one_hot,
+    nn.Linear: _linear,
+    nn.Dropout: _nothing,
+    nn.Identity: _nothing,
+    nn.ReLU: of_rows("relu"),
+    nn.Tanh: of_rows("tanh"),
+    nn.Sigmoid: of_rows("sigmoid"),
+    nn.Softmax: of_rows("softmax"),
+    nn.LogSoftmax: of_rows("log_softmax"),
+}
