@@ -188,21 +188,43 @@ struct Gradients {
 // How a snapshot keeps its weights: in float, in bfloat16, or in int8 with a scale for each row.
 enum class Kept { own, bfloat16, int8 };
 
+// The parameters of a layer in one direction, borrowed for as long as there is a snapshot of it.
+struct Parameters {
+    const Program* program;
+    Index I;
+    Weights<float> input;
+    std::vector<Weights<float>> products;
+    std::vector<const float*> vectors;
+};
+
 // N sequences that take steps one at a time, on the caller's thread. A step takes no memory.
 class Steps {
 public:
+    Steps(const Parameters& parameters, Index N);
     virtual ~Steps();
+    Steps(const Steps&) = delete;
+    Steps& operator=(const Steps&) = delete;
     virtual void step(const float* tokens, float* output) = 0;  // [N, I], [N, width of the output]
     virtual float* state(std::size_t k, Index n) = 0;           // [width], the one before the next step
+
+protected:
+    Call<float> call_;  // of steps without end: token n of each is row n
 };
 
 // A layer's weights in one direction, packed once for many calls, which only read it. What a token's
 // numbers are depends neither on its neighbours nor on how many steps a call has.
 class Snapshot {
 public:
+    explicit Snapshot(const Parameters& parameters);
     virtual ~Snapshot();
-    virtual void run(Call<float> call) = 0;   // whose parameters are not looked at
-    virtual Steps* steps(Index N) = 0;        // new, for no longer than the snapshot
+    Snapshot(const Snapshot&) = delete;
+    Snapshot& operator=(const Snapshot&) = delete;
+    void run(Call<float> call);          // whose parameters are not looked at
+    virtual Steps* steps(Index N) = 0;   // new, for no longer than the snapshot
+
+protected:
+    virtual void sweep(const Call<float>& call) = 0;
+    const Parameters given_;
 };
 
 // y = W x + b for rows of x, W packed once.
@@ -214,15 +236,6 @@ public:
 
 // What is done to rows of numbers in place.
 enum class Activation { relu, tanh, sigmoid, softmax, log_softmax };
-
-// The parameters are borrowed for as long as the snapshot.
-struct Parameters {
-    const Program* program;
-    Index I;
-    Weights<float> input;
-    std::vector<Weights<float>> products;
-    std::vector<const float*> vectors;
-};
 
 // One entry of the table of builds. It takes runs that write to nothing in common, and need nothing
 // of one another, with equal numbers of threads.

@@ -122,56 +122,35 @@ private:
     Version* first_ = nullptr;
 };
 
-// Steps of sequences that are all as long: token n of a step is row n.
-inline Call<float> endless(const Parameters& parameters, Index N) {
-    const Program& p = *parameters.program;
-    Call<float> call{};
-    call.program = &p;
-    call.T_steps = call.total = Index(1) << 40;
-    call.N = N;
-    call.I = parameters.I;
-    call.rows = {nullptr, 0, 0, 1};
-    call.input = parameters.input;
-    call.products = parameters.products;
-    call.vectors = parameters.vectors;
-    call.initial = std::vector<const float*>(p.states.size());
-    call.threads = 1;
-    return call;
-}
-
 class Stepping final : public Steps {
 public:
     Stepping(const Parameters& parameters, Packs<float>& packs, Index N)
-        : call_(endless(parameters, N)), forward_(call_, 1, &packs, 1) {
+        : Steps(parameters, N), forward_(call_, 1, &packs, 1) {
         forward_.find_packed(1);
     }
 
     void step(const float* tokens, float* output) override {
         call_.tokens.own = tokens;
         call_.output.own = output;
-        Flush flush;
+        const Flush flush;
         forward_.advance(t_++);
     }
 
     float* state(std::size_t k, Index n) override { return forward_.before(k, t_).row(n); }
 
 private:
-    Call<float> call_;
     Forward<float> forward_;
     Index t_ = 0;
 };
 
 class Packed final : public Snapshot, public Packs<float> {
 public:
-    Packed(const Parameters& parameters, Kept kept) : given_(parameters) {
+    Packed(const Parameters& parameters, Kept kept) : Snapshot(parameters) {
         const Program& p = *given_.program;
-        versions_.reserve(1 + p.products.size());
-        versions_.push_back(new Versions(given_.input.weight.own, p.x_parts, p.x_width, given_.I,
-                                         nullptr, kept));
+        add(given_.input, p.x_parts, p.x_width, given_.I, nullptr, kept);
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
-            versions_.push_back(new Versions(given_.products[k].weight.own, q.parts, q.width,
-                                             q.source, p.onto[k].data(), kept));
+            add(given_.products[k], q.parts, q.width, q.source, p.onto[k].data(), kept);
         }
     }
     ~Packed() override {
@@ -182,20 +161,20 @@ public:
         return versions_[number]->of(vectors, shares);
     }
 
-    void run(Call<float> call) override {
-        call.input = given_.input;
-        call.products = given_.products;
-        call.vectors = given_.vectors;
-        Forward<float>(call, call.threads, this).run();
-    }
-
     Steps* steps(Index N) override {
         const Lasting lasting;
         return new Stepping(given_, *this, N);
     }
 
+protected:
+    void sweep(const Call<float>& call) override { Forward<float>(call, call.threads, this).run(); }
+
 private:
-    Parameters given_;
+    void add(const Weights<float>& given, Index parts, Index width, Index K, const int* onto,
+             Kept kept) {
+        versions_.push_back(new Versions(given.weight.own, parts, width, K, onto, kept));
+    }
+
     std::vector<Versions*> versions_;
 };
 

@@ -52,6 +52,35 @@ public:
         else build.backward_double(&one, 1);
     }
 
+    // Forward with weights that were packed before.
+    void snapshot(const unrolled::Build& build, unrolled::Kept kept) {
+        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), kept));
+        made->run(call_);
+    }
+
+    // Step by step, for tokens that lie step by step: the output, then the states. The sequences
+    // begin where the problem has it.
+    Results steps(const unrolled::Build& build, unrolled::Kept kept) {
+        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), kept));
+        const std::unique_ptr<unrolled::Steps> walk(made->steps(p_.N));
+        const std::vector<Index>& widths = p_.program.states;
+        std::vector<float> output(size(p_.T * p_.N * widths[0]));
+        for (std::size_t k = 0; k < widths.size(); ++k)
+            for (Index n = 0; n < p_.N && call_.initial[k]; ++n)
+                for (Index u = 0; u < widths[k]; ++u)
+                    walk->state(k, n)[u] = call_.initial[k][n * widths[k] + u];
+        for (Index t = 0; t < p_.T; ++t)
+            walk->step(call_.tokens.own + t * p_.N * p_.I, output.data() + t * p_.N * widths[0]);
+        Results found{{"output", Vector(output.begin(), output.end())}};
+        for (std::size_t k = 0; k < widths.size(); ++k) {
+            Vector state;
+            for (Index n = 0; n < p_.N; ++n)
+                state.insert(state.end(), walk->state(k, n), walk->state(k, n) + widths[k]);
+            found.push_back({"final state", state});
+        }
+        return found;
+    }
+
     // Several at once.
     static void train(const unrolled::Build& build, const std::vector<Run*>& runs) {
         const Index count = static_cast<Index>(runs.size());
@@ -92,6 +121,10 @@ private:
         std::string name;
         Guarded<T>* array;
     };
+
+    unrolled::Parameters parameters() const {
+        return {call_.program, call_.I, call_.input, call_.products, call_.vectors};
+    }
 
     void begin() {
         arrays_.push_back(std::make_unique<Guarded<T>>(size(p_.total * p_.program.saved_pitch)));

@@ -123,6 +123,35 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
                             label + ": inference: " + wanted[k].name);
 }
 
+// Weights packed once: the same numbers, on any threads; and steps have the bits of the whole.
+void check_snapshots(const Problem& problem, const Results& wanted, Subject& subject,
+                     const std::string& what) {
+    const std::string label = what + " " + subject.build->name + " snapshot";
+    const bool whole = !problem.ragged && !problem.tabled && problem.base == 0 &&
+                       problem.step == problem.N && problem.N > 0 && problem.I > 0;
+    for (unrolled::Kept kept :
+         {unrolled::Kept::own, unrolled::Kept::bfloat16, unrolled::Kept::int8}) {
+        std::vector<Results> found;
+        for (int threads : {1, 2}) {
+            Run<float> run(problem, threads);
+            run.snapshot(*subject.build, kept);
+            subject.checks.that(run.fault().empty(), label + ": " + run.fault());
+            found.push_back(run.results());
+        }
+        for (std::size_t k = 0; k < found[0].size(); ++k) {
+            const std::string name = label + ": " + wanted[k].name;
+            subject.checks.that(same_bits(found[0][k].values, found[1][k].values), name);
+            if (kept == unrolled::Kept::own)
+                subject.checks.that(agrees(found[0][k].values, wanted[k].values, kLimit<float>), name);
+        }
+        if (!whole) continue;
+        const Results steps = Run<float>(problem, 1).steps(*subject.build, kept);
+        for (std::size_t k = 0; k < steps.size(); ++k)
+            subject.checks.that(same_bits(steps[k].values, found[0][k].values),
+                                label + ": steps: " + wanted[k].name);
+    }
+}
+
 // Subnormal numbers are flushed within a sweep; the caller has them again after it.
 bool has_subnormals() {
     volatile float small = 1e-38f;
@@ -138,6 +167,7 @@ void check_case(const Text& text, const Sizes& sizes, bool quick,
         const std::string what = text.name + " " + sizes.name();
         check_build<float>(problem, wanted, subject, what, quick);
         check_build<double>(problem, wanted, subject, what, quick);
+        check_snapshots(problem, wanted, subject, what);
         subject.checks.that(has_subnormals(), what + ": subnormal numbers are still flushed");
     }
 }

@@ -6,7 +6,6 @@ What a file holds is described once, in ``runtime.description``.
 import os
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unrolled import io
