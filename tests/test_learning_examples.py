@@ -15,7 +15,7 @@ import torch
 
 from scripts import example
 from tolerances import close
-from unrolled.tasks.classification import predict
+from unrolled.tasks.classification import predict, predict_each
 
 
 def printed_by(module: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -256,6 +256,10 @@ def test_online(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     whole = predict(model, task.codec, [task.data.inputs[n] for n in task.out]).argmax(-1)
     right = (whole == task.targets[task.out]).double().mean().item()
     assert results[100] == pytest.approx(right, abs=0.01), "the last decision is on the whole text"
+    text = task.data.inputs[task.out[0]]
+    chances, _ = module.read_along(module.stream_of(model), task.codec.encode(text).tolist())
+    same = predict_each(model, task.codec, text)
+    close(torch.from_numpy(chances), same.float(), "output")
     monkeypatch.setattr(module, "learn", lambda task, steps: model)
     monkeypatch.setattr(module, "right_after", lambda model, task: results)
     assert f"after 100 characters {results[100]:.1%} are right" in printed_by(module, capsys)
