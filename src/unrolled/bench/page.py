@@ -12,7 +12,7 @@ _HEAD = """# Comparisons that others published
 Written by `unrolled bench --tasks` from its results. What a trial does not reach is in the tables
 like the rest.
 
-    unrolled bench --tasks                      # all of it, the better part of an hour
+    unrolled bench --tasks                      # all of it, about an hour
     unrolled bench --tasks --only 'adding GRU'  # trials by their names
 
 Each trial is a run of `unrolled train`: AdamW, the gradient clipped at norm 1, a learning rate that
