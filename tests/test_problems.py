@@ -10,9 +10,12 @@ import torch
 
 from unrolled.cli.app import run
 from unrolled.config import ProblemConfig
+from unrolled.models import load_tree
 from unrolled.tasks import DataError, Share, find_task, measure
 from unrolled.tasks.datasets.classics import MEAN_ERROR, memoryless_loss
 from unrolled.tasks.problems import Name, Problems
+from unrolled.train import fit
+from unrolled.train.run import new_model
 
 
 def task_of(data: str, **options: Any) -> Problems:
@@ -132,6 +135,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
         (["predict", "mine"], "the answers of a problem are measured: unrolled evaluate"),
         (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
         (["train", "problem", "--bidirectional"], "each answer follows from what came before it"),
+        (
+            ["train", "problem", "--cell", "RNN", "--remember", "9"],
+            "--remember: wanted a cell whose gates keep or write, got RNN",
+        ),
         (["train", "problem", "--length", "1"], "--length: wanted at least 2, got 1"),
         (["train", "problem", "data.csv"], "unexpected extra argument"),
     ]
@@ -139,3 +146,30 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
         assert run(arguments) == 2
         assert said in capsys.readouterr().err
     assert find_task("problem") is Problems
+
+
+def test_remember_starts_the_gates_of_every_layer() -> None:
+    options: dict[str, Any] = {"num_layers": 2, "hidden_size": 5}
+    model = new_model(task_of("adding", remember=9, **options))
+    for layer in range(2):
+        gate = slice(5, 10)  # z of r, z, n
+        biases = model.get_parameter(f"recurrent.bias_ih_l{layer}").detach()[gate]
+        assert biases.min() >= 0
+        assert biases.max() <= math.log(8)
+        assert not bool(model.get_parameter(f"recurrent.bias_hh_l{layer}")[gate].any())
+    plain = new_model(task_of("adding", **options))
+    assert bool(plain.get_parameter("recurrent.bias_hh_l0")[5:10].any())
+
+
+def test_recurrent_matrices_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
+    """Adam's first step moves each number by the learning rate."""
+    rates = {"learning_rate": 0.01, "recurrent_rate": 0.25, "schedule": "constant"}
+    options: dict[str, Any] = {"steps": 1, "weight_decay": 0.0, "hidden_size": 5, **rates}
+    config = ProblemConfig(data="parity", length=7, accelerator="cpu", **options)
+    before = new_model(Problems(config)).state_dict()
+    result = fit(config, tmp_path / "run", progress=False)
+    after = load_tree(result.last)["state_dict"]
+    for name, weight in before.items():
+        moved = (after[f"model.{name}"] - weight).abs()
+        wanted = 0.0025 if "weight_hh" in name else 0.01
+        assert moved.max().item() == pytest.approx(wanted, rel=1e-3), name

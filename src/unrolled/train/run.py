@@ -192,10 +192,13 @@ def new_model(task: Task) -> nn.Module:
     random.seed(task.config.seed)
     torch.manual_seed(task.config.seed)
     model = task.make(task.arguments())
-    if task.config.remember is not None:
-        for layer in model.modules():
-            if isinstance(layer, Recurrent):
-                chrono_(layer, task.config.remember)
+    steps = task.config.remember
+    for layer in [one for one in model.modules() if isinstance(one, Recurrent) and steps]:
+        if not layer.cell.keeps + layer.cell.writes:
+            raise ValueError(
+                f"remember: wanted a cell whose gates keep or write, got {task.config.cell}"
+            )
+        chrono_(layer, steps)
     return model
 
 
