@@ -12,6 +12,7 @@
 #include "arrays.h"
 #include "dispatch.h"
 #include "interrupt.h"
+#include "pool.h"
 
 namespace unrolled {
 namespace {
@@ -164,6 +165,55 @@ private:
     std::unique_ptr<Affine> affine_;
 };
 
+// How a model makes one vector of a sequence: its name and, for attention, the layers that score a
+// step: query(tanh(keys(y))).
+struct Pooling {
+    Pooling(std::string name, Index width, nb::object keys, nb::object query)
+        : name(std::move(name)), width(width), held{keys, query} {
+        if (keys.is_none()) return;
+        this->keys = nb::cast<const Line*>(keys);
+        this->query = nb::cast<const Line*>(query);
+        if (this->keys->source != width || this->query->source != this->keys->width ||
+            this->query->width != 1)
+            throw std::invalid_argument("pooling: widths of keys and query do not fit");
+    }
+
+    // [N] from rows [N, width]; `room` for the keys.
+    void score(const float* rows, Index N, float* room, float* scores) const {
+        if (!keys) return;
+        keys->apply(rows, N, room);
+        find_build("").activate(Activation::tanh, room, N, keys->width);
+        query->apply(room, N, scores);
+    }
+
+    // Whole sequences: rows [T, N, width] of these lengths (None: T each) to [N, width].
+    void run(nb::handle rows, nb::handle lengths, Index T, Index N, nb::handle to) const {
+        const Seen from(rows, "rows"), result(to, "to", true);
+        const float* x = from.floats(product(product(T, N), width), "rows");
+        float* const y = result.floats(product(N, width), "to");
+        std::unique_ptr<Seen> ends;
+        if (!lengths.is_none()) {
+            ends = std::make_unique<Seen>(lengths, "lengths");
+            if (!ends->whole_numbers() || ends->count() != N)
+                throw std::invalid_argument("lengths: wanted one for each sequence");
+        }
+        Pool pool(name, N, width);
+        std::vector<float> room(static_cast<std::size_t>(keys ? N * keys->width : 0));
+        std::vector<float> scores(static_cast<std::size_t>(N));
+        for (Index t = 0; t < T; ++t, x += N * width) {
+            score(x, N, room.data(), scores.data());
+            for (Index n = 0; n < N; ++n)
+                if (!ends || t < ends->number(n)) pool.add(n, x + n * width, scores.data());
+        }
+        for (Index n = 0; n < N; ++n) pool.read(n, y + n * width);
+    }
+
+    std::string name;
+    Index width;
+    const Line *keys = nullptr, *query = nullptr;
+    nb::object held[2];
+};
+
 Activation activation_of(const std::string& name) {
     const char* const names[] = {"relu", "tanh", "sigmoid", "softmax", "log_softmax"};
     for (int k = 0; k < 5; ++k)
@@ -184,6 +234,9 @@ struct Stage {
     const Layer* layer = nullptr;
     std::unique_ptr<Steps> steps;
     const Line* line = nullptr;
+    const Pooling* pooling = nullptr;
+    std::unique_ptr<Pool> pool;
+    std::vector<float> room, scores;
     bool active = false;
     Activation activation = Activation::relu;
 };
@@ -247,7 +300,8 @@ public:
         if (__atomic_exchange_n(&taken_, 1, __ATOMIC_ACQUIRE)) refuse();
         const Free free{taken_};
         const Stage& found = stages_.at(static_cast<std::size_t>(stage));
-        if (!found.layer) throw std::invalid_argument("stage: wanted a layer");
+        if (found.pool) return copy_pool(*found.pool, static_cast<std::size_t>(k), array, written);
+        if (!found.layer) throw std::invalid_argument("stage: wanted a layer or a pool");
         const Index width = found.layer->program().states.at(static_cast<std::size_t>(k));
         const Seen seen(array, "state", !written);
         float* const numbers = seen.floats(N_ * width, "state");
@@ -267,6 +321,14 @@ private:
         ~Free() { __atomic_store_n(&taken, 0, __ATOMIC_RELEASE); }
     };
 
+    static void copy_pool(Pool& pool, std::size_t k, nb::handle array, bool written) {
+        std::vector<float>& own = pool.state(k);
+        const Seen seen(array, "state", !written);
+        float* const numbers = seen.floats(static_cast<Index>(own.size()), "state");
+        if (written) std::copy_n(numbers, own.size(), own.data());
+        else std::copy_n(own.data(), own.size(), numbers);
+    }
+
     void add(nb::handle given, Index& width) {
         Stage stage;
         stage.held = nb::borrow(given);
@@ -281,6 +343,13 @@ private:
             if (stage.line->source != width) throw std::invalid_argument("stages: widths differ");
             width = stage.line->width;
             work_ += static_cast<double>(width) * static_cast<double>(stage.line->source);
+        } else if (nb::isinstance<Pooling>(given)) {
+            stage.pooling = nb::cast<const Pooling*>(given);
+            if (stage.pooling->width != width) throw std::invalid_argument("stages: widths differ");
+            stage.pool = std::make_unique<Pool>(stage.pooling->name, N_, width);
+            stage.scores.resize(static_cast<std::size_t>(N_));
+            if (stage.pooling->keys)
+                stage.room.resize(static_cast<std::size_t>(product(N_, stage.pooling->keys->width)));
         } else {
             stage.active = true;
             stage.activation = activation_of(nb::cast<std::string>(given));
@@ -342,6 +411,12 @@ private:
                 stage.steps->step(from, to);
             } else if (stage.line) {
                 stage.line->apply(from, N_, to);
+            } else if (stage.pool) {
+                stage.pooling->score(from, N_, stage.room.data(), stage.scores.data());
+                for (Index n = 0; n < N_; ++n) {
+                    stage.pool->add(n, from + n * stage.width, stage.scores.data());
+                    stage.pool->read(n, to + n * stage.width);
+                }
             } else {
                 if (from != to) std::copy_n(from, N_ * stage.width, to);
                 build_.activate(stage.activation, to, N_, stage.width);
@@ -387,6 +462,11 @@ void bind_streams(nb::module_& m) {
              nb::arg("weight"), nb::arg("bias").none(), nb::arg("width"), nb::arg("source"),
              nb::arg("weights"), nb::arg("build"))
         .def("run", &Line::run, nb::arg("rows"), nb::arg("to"), nb::arg("count"));
+    nb::class_<Pooling>(m, "Pooling", "How one vector of a sequence is made.")
+        .def(nb::init<std::string, Index, nb::object, nb::object>(), nb::arg("name"),
+             nb::arg("width"), nb::arg("keys").none(), nb::arg("query").none())
+        .def("run", &Pooling::run, nb::arg("rows"), nb::arg("lengths").none(), nb::arg("T"),
+             nb::arg("N"), nb::arg("to"));
     m.def("activate", &activate, nb::arg("name"), nb::arg("rows"), nb::arg("count"),
           nb::arg("width"), "Change rows in place.");
     nb::class_<Stream>(m, "Stream", "A chain of stages that takes steps.")

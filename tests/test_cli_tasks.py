@@ -287,7 +287,7 @@ def test_lines_of_both_sides_go_together(
 @pytest.mark.parametrize("kind", ["classify", "numbers"])
 def test_an_exported_run_says_what_the_run_says(kind: str, tmp_path: Path, capsys: Any) -> None:
     """Of texts and of numbers in the user's own units."""
-    given = options_of(kind, tmp_path, bidirectional=False, pooling="last")
+    given = options_of(kind, tmp_path)
     said(capsys, "train", "classify", *given, "--run", tmp_path / "run")
     line = said(capsys, "export", tmp_path / "run", tmp_path / "model.safetensors")
     assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
@@ -316,9 +316,6 @@ def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: An
     out = tmp_path / "m"
     wanted = "RUN: wanted a run of lm, classify, problem, got one of tag"
     assert wanted in fault(capsys, "export", place / "tag", out)
-    assert "pooling: wanted none or last, got mean" in fault(
-        capsys, "export", place / "classify", out
-    )
     line = fault(capsys, "export", place / "numbers", out, "--weights", "int2")
     assert "weights: wanted float32, bfloat16 or int8, got 'int2'" in line
     assert not out.exists()

@@ -24,7 +24,7 @@ def export(
     """Write a trained model as one file, which unrolled.runtime reads without torch.
 
     Weights, the cell's program, vocabulary, labels and scales; of language models, classifiers
-    (pooling last) and problems.
+    and problems.
     """
     name, model, codec = trained(checkpoint_of(run), cell)
     from unrolled.export import export as write

@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from unrolled.models import SequenceModel
+from unrolled.models.pooling import Pooling
 from unrolled.models.sequence import OneHot
 from unrolled.models.start import LearnedStart
 from unrolled.nn import Recurrent
@@ -46,10 +47,20 @@ def _sequence_model(model: SequenceModel) -> Blocks:
         model.recurrent, "recurrent", model.start
     )
     if model.pooling is not None:
-        if model.pooling.name != "last":
-            raise ExportError(f"pooling: wanted none or last, got {model.pooling.name}")
-        found.append({"block": "last"})
+        found.append(_pooling(model.pooling, model.recurrent.spec.output_size))
     return found + describe(model.head, "head")
+
+
+def _pooling(pooling: Pooling, width: int) -> dict[str, Any]:
+    if pooling.name == "last":
+        return {"block": "last"}
+    parts: list[Any] = [None, None]
+    if pooling.name == "attention":
+        parts = [_linear(part, "pooling")[0] for part in (pooling.keys, pooling.query)]
+    return {
+        "block": "pooling", "name": pooling.name, "width": width, "keys": parts[0],
+        "query": parts[1],
+    }  # fmt: skip
 
 
 def _nothing(module: nn.Module, where: str) -> Blocks:

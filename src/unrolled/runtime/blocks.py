@@ -12,7 +12,17 @@ import numpy as np
 
 from unrolled import _core
 
-__all__ = ["Activation", "Block", "Embedding", "Last", "Linear", "Recurrent", "Scale", "States"]
+__all__ = [
+    "Activation",
+    "Block",
+    "Embedding",
+    "Last",
+    "Linear",
+    "Pooling",
+    "Recurrent",
+    "Scale",
+    "States",
+]
 
 States = list[tuple[np.ndarray, ...]]
 """Of each layer (of each direction one after the other), each of its states [N, width]."""
@@ -92,6 +102,28 @@ class Activation:
 @dataclass(frozen=True)
 class Last:
     """The output at the end of each sequence, of both directions where there are two."""
+
+
+class Pooling:
+    """Mean, maximum or attention over the steps of each sequence: [T, N, width] to [N, width].
+
+    ``keys`` and ``query`` are attention's: a step's score is query(tanh(keys(y))).
+    """
+
+    def __init__(
+        self, name: str, width: int, keys: "Linear | None", query: "Linear | None"
+    ) -> None:
+        self.width = width
+        parts = (None if one is None else one.core for one in (keys, query))
+        if (name == "attention") != (keys is not None and query is not None):
+            raise ValueError("pooling: keys and query are attention's")
+        self.core = _core.Pooling(name, width, *parts)
+
+    def run(self, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+        T, N, _ = x.shape
+        made = np.empty((N, self.width), np.float32)
+        self.core.run(np.ascontiguousarray(x), lengths, T, N, made)
+        return made
 
 
 @dataclass(frozen=True)
@@ -225,4 +257,4 @@ class Recurrent:
         return x, after
 
 
-Block = Embedding | Scale | Recurrent | Linear | Activation | Last
+Block = Embedding | Scale | Recurrent | Linear | Activation | Last | Pooling

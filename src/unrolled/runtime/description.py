@@ -13,6 +13,7 @@ from unrolled.runtime.blocks import (
     Embedding,
     Last,
     Linear,
+    Pooling,
     Recurrent,
     Scale,
 )
@@ -47,17 +48,24 @@ def _check_chain(blocks: list[Block]) -> None:
     for block in blocks:
         if isinstance(block, Embedding | Scale) and block is not blocks[0]:
             raise ValueError(f"blocks: {type(block).__name__} is not the first one")
-        if isinstance(block, Last) and not recurrent:
+        if isinstance(block, Last | Pooling) and not recurrent:
             raise ValueError("blocks: the end of sequences before any layer")
         if isinstance(block, Recurrent):
             _check_layers(block)
             recurrent = True
-        wanted = block.inputs if isinstance(block, Linear | Recurrent | Scale) else width
+        wanted = _read_by(block, width)
         if width not in (None, wanted):
             raise ValueError(f"blocks: {type(block).__name__} reads {wanted} numbers, gets {width}")
         width = wanted if isinstance(block, Activation | Last | Scale) else block.width
     if not recurrent:
         raise ValueError("blocks: wanted a layer among them")
+
+
+def _read_by(block: Block, width: int | None) -> int | None:
+    """How many numbers of a row a part reads; any where that is not its own."""
+    if isinstance(block, Linear | Recurrent | Scale):
+        return block.inputs
+    return block.width if isinstance(block, Pooling) else width
 
 
 def _check_layers(block: Recurrent) -> None:
@@ -87,6 +95,12 @@ def _block(told: dict[str, Any], weights: str) -> Block:
             )
         case "last":
             return Last()
+        case "pooling":
+            parts = [told[name] for name in ("keys", "query")]
+            keys, query = (None if one is None else _block(one, weights) for one in parts)
+            if not all(one is None or isinstance(one, Linear) for one in (keys, query)):
+                raise TypeError("pooling: keys and query are no linear layers")
+            return Pooling(told["name"], told["width"], keys, query)  # type: ignore[arg-type]
         case "recurrent":
             layers = [[_direction(one, weights) for one in layer] for layer in told["layers"]]
             start = told["start"]

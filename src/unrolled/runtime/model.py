@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 
 from unrolled import io
-from unrolled.runtime.blocks import Activation, Block, Embedding, Last, Plan, Recurrent, States
+from unrolled.runtime.blocks import (
+    Activation,
+    Block,
+    Embedding,
+    Last,
+    Plan,
+    Pooling,
+    Recurrent,
+    States,
+)
 from unrolled.runtime.description import KIND, VERSION, blocks_of
 from unrolled.runtime.stream import Stream
 
@@ -94,6 +103,8 @@ class Model:
             elif isinstance(block, Last):
                 ends = last[-self._directions() :]
                 x = np.concatenate([end[0] for end in ends], -1)
+            elif isinstance(block, Pooling):
+                x = block.run(x, plan.lengths)
             else:
                 x = block.run(x)
         return (x, after) if return_state else x

@@ -11,6 +11,7 @@ from unrolled.runtime.blocks import (
     Embedding,
     Last,
     Linear,
+    Pooling,
     Recurrent,
     Scale,
     States,
@@ -58,6 +59,10 @@ class Stream(_core.Stream):
                 stages.append(block.core)
             elif isinstance(block, Activation):
                 stages.append(block.name)
+            elif isinstance(block, Pooling):
+                nothing = (np.zeros(block.width), np.zeros(1), np.full(1, -np.inf))
+                layers.append((len(stages), (block.width, 1, 1), nothing))
+                stages.append(block.core)
             elif not isinstance(block, Last):  # each step may be the last one
                 raise ValueError(f"stream: no steps of {type(block).__name__}")
         tokens = 0 if table is None else len(table)
