@@ -165,7 +165,10 @@ class Door:
             return None
         cuts = self._as_tensor("resets", "bool", resets)
         if cuts.dtype != torch.bool:
-            raise ValueError(f"{self.who}: resets must have dtype torch.bool, got {cuts.dtype}")
+            raise ValueError(
+                f"{self.who}: resets must have dtype torch.bool, got {cuts.dtype}; "
+                "resets != 0 has it"
+            )
         rows, steps = [] if unbatched else [N], [] if self.step else [T]
         wanted = [*rows, *steps] if self.batch_first else [*steps, *rows]
         if list(cuts.shape) != wanted:
