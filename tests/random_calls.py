@@ -52,7 +52,10 @@ def _takes_projection(kind: str) -> bool:
 
 
 # A half as wide state need not consist of two blocks.
-PROJECTED = {kind for kind in CELLS if _takes_projection(kind)} - {"heads"}
+PROJECTED = {kind for kind in CELLS if _takes_projection(kind)} - {
+    "heads",
+    "ExpRNN",
+}  # whose matrix is square
 # Their slope jumps somewhere, and rounding moves values across: gradients in float64 alone.
 KINKED = {"relu", "LiGRU", "IndRNN", "SLSTM", "heads"}
 # Between its two stable states a unit doubles at each step what rounding did: float64 alone.

@@ -56,6 +56,11 @@ from unrolled.nn import Recurrent
             CellError,
             "cell AntisymmetricRNN: prepare fails",
         ),
+        (
+            lambda: Recurrent(cells.ExpRNN, 3, 4, proj_size=2),
+            CellError,
+            r"cell ExpRNN: product 'recurrent' starts at rotations, which a weight \[4, 2\] cannot",
+        ),
     ],
 )
 def test_settings_are_refused_by_name(

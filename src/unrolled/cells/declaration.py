@@ -276,6 +276,11 @@ class Cell:
                     f"not divide its width {W} and its source {K}"
                 )
             M = W * max(1, len(p.targets))
+            if p.init == ROTATIONS and M != K:
+                raise CellError(
+                    f"cell {type(self).__name__}: product {name!r} starts at rotations, which a "
+                    f"weight [{M}, {K}] cannot"
+                )
             weight, offset = parameter_names(name)
             usual = name in ("input", "recurrent")
             self._add(groups, 0 if usual else 2, weight, ParameterSpec((M, K // p.blocks), p.init))
