@@ -57,7 +57,7 @@ PROJECTED = {kind for kind in CELLS if _takes_projection(kind)} - {
     "ExpRNN",
 }  # whose matrix is square
 # Their slope jumps somewhere, and rounding moves values across: gradients in float64 alone.
-KINKED = {"relu", "LiGRU", "IndRNN", "SLSTM", "heads"}
+KINKED = {"relu", "LiGRU", "IndRNN", "SLSTM", "heads", "ExpRNN"}
 # Between its two stable states a unit doubles at each step what rounding did: float64 alone.
 BISTABLE = {"BRC", "NBRC"}
 
