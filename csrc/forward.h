@@ -40,6 +40,7 @@ public:
         }
         if (!units_ && threads_ > 1) divide_steps();
         make_matrices(packs);
+        if (packs_) find_packed(units_ ? threads_ : 1);  // no memory is taken inside a region
         make_states();
         aim();
         machines_.reserve(threads_);

@@ -28,20 +28,22 @@ public:
         float& total = states_[1][static_cast<std::size_t>(n)];
         if (kind_ == Kind::attention) return weigh(n, sum, total, x, scores[n]);
         const bool first = total == 0;
-        for (Index k = 0; k < width_; ++k)
-            sum[k] = kind_ == Kind::mean ? sum[k] + x[k] : first || x[k] > sum[k] ? x[k] : sum[k];
         total += 1;
+        // A running mean does not grow, however long the stream.
+        for (Index k = 0; k < width_; ++k)
+            if (kind_ == Kind::mean) sum[k] += (x[k] - sum[k]) / total;
+            else if (first || !(x[k] <= sum[k])) sum[k] = x[k];
     }
 
     // What there is so far, [width]; zeros before the first step.
     void read(Index n, float* to) const {
         const float* const sum = states_[0].data() + n * width_;
         const float total = states_[1][static_cast<std::size_t>(n)];
-        const bool divides = kind_ != Kind::max && total != 0;
+        const bool divides = kind_ == Kind::attention && total != 0;
         for (Index k = 0; k < width_; ++k) to[k] = divides ? sum[k] / total : sum[k];
     }
 
-    // Sums [N, width], totals [N] and highest scores [N].
+    // Means, largest or weighted sums [N, width]; steps or weights [N]; highest scores [N].
     std::vector<float>& state(std::size_t k) {
         if (k > 2) throw std::invalid_argument("state: a pool has three");
         return states_[k];

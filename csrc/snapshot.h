@@ -20,10 +20,14 @@ private:
 
 inline Tiny tiny_of(float x) { return static_cast<Tiny>(x < 0 ? x - 0.5f : x + 0.5f); }
 
-// The largest number of a row comes to 127; a row of zeros has scale 0.
+// The largest number of a row comes to 127; a row of zeros has scale 0, one with a number that is not
+// finite has NaN, and so have all its products.
 inline float scale_of(const float* row, Index count) {
     float largest = 0;
-    for (Index k = 0; k < count; ++k) largest = most(largest, row[k] < 0 ? -row[k] : row[k]);
+    for (Index k = 0; k < count; ++k) {
+        if (!(row[k] - row[k] == 0)) return __builtin_nanf("");
+        largest = most(largest, row[k] < 0 ? -row[k] : row[k]);
+    }
     return largest / 127;
 }
 
@@ -133,7 +137,8 @@ public:
         call_.tokens.own = tokens;
         call_.output.own = output;
         const Flush flush;
-        forward_.advance(t_++);
+        forward_.advance(t_);
+        t_ = t_ == 2 ? 1 : t_ + 1;  // what counts is whether it is the first, and odd or even
     }
 
     float* state(std::size_t k, Index n) override { return forward_.before(k, t_).row(n); }

@@ -25,7 +25,8 @@ public:
         if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) {
             PyErr_Clear();
             throw nb::type_error((std::string(what) + ": wanted a contiguous array" +
-                                  (written ? " that can be written" : "")).c_str());
+                                  (written ? " that can be written" : "") + ", got " +
+                                  Py_TYPE(array.ptr())->tp_name).c_str());
         }
     }
     Seen(const Seen&) = delete;
@@ -142,6 +143,8 @@ public:
     Line(nb::handle weight, nb::handle bias, Index width, Index source, const std::string& kept,
          const std::string& build)
         : width(width), source(source) {
+        if (width < 1 || source < 1)
+            throw std::invalid_argument("linear: wanted at least one number in and out");
         Weights<float> given{};
         given.weight.own = held_.need(weight, product(width, source), "weight");
         given.bias = held_.take(bias, width, "bias");
@@ -170,6 +173,9 @@ private:
 struct Pooling {
     Pooling(std::string name, Index width, nb::object keys, nb::object query)
         : name(std::move(name)), width(width), held{keys, query} {
+        Pool(this->name, 1, 1);  // refuses a name that is none
+        if (keys.is_none() != query.is_none() || keys.is_none() == (this->name == "attention"))
+            throw std::invalid_argument("pooling: keys and query are attention's");
         if (keys.is_none()) return;
         this->keys = nb::cast<const Line*>(keys);
         this->query = nb::cast<const Line*>(query);
@@ -197,6 +203,7 @@ struct Pooling {
             if (!ends->whole_numbers() || ends->count() != N)
                 throw std::invalid_argument("lengths: wanted one for each sequence");
         }
+        nb::gil_scoped_release free;
         Pool pool(name, N, width);
         std::vector<float> room(static_cast<std::size_t>(keys ? N * keys->width : 0));
         std::vector<float> scores(static_cast<std::size_t>(N));
@@ -223,8 +230,10 @@ Activation activation_of(const std::string& name) {
 
 void activate(const std::string& name, nb::handle array, Index count, Index width) {
     const Seen rows(array, "rows", true);
-    find_build("").activate(activation_of(name), rows.floats(product(count, width), "rows"), count,
-                            width);
+    const Activation kind = activation_of(name);
+    float* const numbers = rows.floats(product(count, width), "rows");
+    nb::gil_scoped_release free;
+    find_build("").activate(kind, numbers, count, width);
 }
 
 // One part of a chain; what comes before it made `from`, what it makes has `width` numbers a row.
@@ -405,7 +414,7 @@ private:
         const float* from = x;
         for (std::size_t k = 0; k < stages_.size(); ++k) {
             Stage& stage = stages_[k];
-            // An activation works in place: on what the stage before made, or on a copy of x.
+            // Activations at the end work in place, on the result; others on a copy.
             float* to = k + 1 == stages_.size() || only_active(k + 1) ? result : room(from);
             if (stage.layer) {
                 stage.steps->step(from, to);

@@ -7,7 +7,7 @@ namespace unrolled {
 
 namespace nb = nanobind;
 
-// Adds `Layer`, `Line`, `Stream` and `activate` to the module.
+// Adds `Layer`, `Line`, `Pooling`, `Stream` and `activate` to the module.
 void bind_streams(nb::module_& m);
 
 }  // namespace unrolled

@@ -124,7 +124,7 @@ def test_lengths(options: Any, tmp_path: Path) -> None:
     close(torch.from_numpy(np.stack([one[0] for one in state])), final, "output")
     with pytest.raises(ValueError, match=r"lengths: wanted 0 to 8, got \[9, "):
         model.run(x, lengths=[9, 1, 1, 1, 1])
-    with pytest.raises(ValueError, match="lengths: wanted 5 whole numbers, got shape"):
+    with pytest.raises(ValueError, match="lengths: wanted 5 whole numbers, got int64 of shape"):
         model.run(x, lengths=[1, 2])
 
 
@@ -321,6 +321,76 @@ def test_tokens_that_are_not_there(tmp_path: Path) -> None:
         model.run(np.ones((3, 1)))
 
 
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.register_forward_hook(lambda module, given, made: 2 * made)
+    return module
+
+
+def test_a_part_may_stand_in_a_chain_twice(tmp_path: Path) -> None:
+    """And before the first layer."""
+    relu, same = nn.ReLU(), random(nn.Linear(5, 5))
+    layer, first = random(GRU(4, 5)), random(nn.Linear(3, 4))
+    model = exported(nn.Sequential(first, relu, layer, same, relu, same, relu), tmp_path)
+    x = np.random.default_rng(16).standard_normal((6, 2, 3), np.float32)
+    with torch.no_grad():
+        hidden = layer(torch.relu(first(torch.from_numpy(x))))[0]
+        expected = torch.relu(same(torch.relu(same(hidden))))
+    found = model.run(x)
+    close(torch.from_numpy(found), expected, "output")
+    assert np.array_equal(steps(model, x, 2), found)
+
+
+def test_states_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    model = exported(random(LSTM(3, 5, num_layers=2)), tmp_path)
+    x = np.ones((4, 2, 3), np.float32)
+    _, (state,) = model.run(x, return_state=True)
+    for wrong in ([], [state[:1]], [state, state], [[(s[0].T, s[1]) for s in state]]):
+        with pytest.raises(ValueError, match=r"state: wanted arrays of shapes"):
+            model.run(x, state=wrong)
+    stream = model.stream(2)
+    before = stream.state
+    with pytest.raises(ValueError, match="state: wanted"):
+        stream.state = [state[0], (state[1][0], state[1][1][:1])]
+    assert all(np.array_equal(a, b) for a, b in zip(before[0], stream.state[0], strict=True))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_int8_keeps_what_is_no_number(value: float, tmp_path: Path) -> None:
+    layer = RNN(3, 4)
+    with torch.no_grad():
+        layer.weight_ih_l0[1, 2] = value
+    export(layer, tmp_path / "m")
+    found = load(tmp_path / "m", weights="int8").run(np.ones((1, 1, 3), np.float32))[0, 0]
+    assert np.isnan(found).tolist() == [False, True, False, False]
+
+
+def test_two_threads_in_one_stream_do_no_harm(tmp_path: Path) -> None:
+    """One of them is told, or each had its turn."""
+    stream = exported(random(LSTM(64, 300)), tmp_path).stream()
+    x = np.ones((1, 64), np.float32)
+    said: list[str] = []
+
+    def work() -> None:
+        for _ in range(300):
+            try:
+                stream.step(x)
+            except RuntimeError as error:
+                said.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(said) <= {"stream: another thread is in a step of it; each may have its own copy"}
+    assert np.isfinite(stream.step(x)).all()
+
+
 def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
     both = exported(GRU(3, 5, bidirectional=True), tmp_path)
     with pytest.raises(ValueError, match="stream: wanted a model of one direction, got two"):
@@ -332,6 +402,10 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
         (nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn, .*Conv1d"),
         (GRU(3, 5).double(), "GRU: wanted float32, got torch.float64"),
         (GRU(3, 5, batch_first=True), "GRU: wanted batch_first=False"),
+        (nn.Linear(3, 5), "Linear: blocks: wanted a layer among them"),
+        (nn.Sequential(GRU(3, 5), nn.Linear(6, 2)), "Sequential: blocks: Linear reads 6 numbers"),
+        (nn.Sequential(GRU(3, 5), Doubled(5, 5)), "1: wanted layers of unrolled.nn, .*Doubled"),
+        (nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 5))), "1: wanted no hooks"),
         (Recurrent(cells.RNN(nn.GELU()), 3, 4), "Recurrent: has no program"),
         (nn.Sequential(GRU(3, 5), nn.Softmax(0)), "1: wanted softmax over the last dimension"),
     ]
@@ -423,13 +497,37 @@ DAMAGES: list[tuple[str, Any]] = [
     ("head", lambda tree: tree["blocks"][1].update(weight=np.ones(5, np.float32))),
     ("head", lambda tree: tree["blocks"][1].update(bias=np.ones(9, np.float32))),
     ("head", lambda tree: tree["blocks"][1].update(weight=np.ones((2, 6), np.float32))),
+    ("head", lambda tree: tree["blocks"][1].update(weight=np.ones((0, 5), np.float32), bias=None)),
     ("layers", lambda tree: tree["blocks"][0].update(layers=[])),
     ("layers", lambda tree: tree["blocks"][0].update(layers=[[]])),
     ("start", lambda tree: tree["blocks"][0].update(start=[(np.ones((1, 4), np.float32),)])),
     ("blocks", lambda tree: tree.update(blocks=[])),
+    ("order", lambda tree: tree["blocks"].append({"block": "last"})),
+    ("order", lambda tree: tree["blocks"].append(tree["blocks"][0])),
+    ("pooling", lambda tree: tree["blocks"].insert(1, pooling("median"))),
+    ("pooling", lambda tree: tree["blocks"].insert(1, pooling("attention"))),
+    ("pooling", lambda tree: tree["blocks"].insert(1, pooling("mean", linear(5)))),
+    ("pooling", lambda tree: tree["blocks"].insert(1, pooling("attention", linear(5)))),
+    ("pooling", lambda tree: tree["blocks"].insert(1, pooling("attention", linear(4), linear(4)))),
+    ("scale", lambda tree: tree["blocks"].insert(0, scale(3, 1))),
+    ("scale", lambda tree: tree["blocks"].insert(0, scale(2, 2))),
+    ("scale", lambda tree: tree["blocks"].append(scale(2, 2))),
     ("blocks", lambda tree: tree.pop("blocks")),
     ("task", lambda tree: tree.pop("task")),
 ]
+
+
+def pooling(name: str, keys: Any = None, query: Any = None) -> dict[str, Any]:
+    return {"block": "pooling", "name": name, "width": 5, "keys": keys, "query": query}
+
+
+def linear(inputs: int) -> dict[str, Any]:
+    return {"block": "linear", "weight": np.ones((1, inputs), np.float32), "bias": None}
+
+
+def scale(*sizes: int) -> dict[str, Any]:
+    parts = zip(("mean", "deviation"), sizes, strict=True)
+    return {"block": "scale"} | {name: np.ones(size) for name, size in parts}
 
 
 def cell(tree: Any) -> Any:

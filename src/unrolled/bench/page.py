@@ -47,17 +47,7 @@ def page(results: Results) -> str:
 def _table(comparison: Comparison, rows: list[Any], baselines: dict[str, Any]) -> str:
     keys = list(rows[0]["results"])
     heads = [f"{comparison.unit}, T = {key}" if len(keys) > 1 else comparison.unit for key in keys]
-    columns = [
-        "",
-        *heads,
-        "settings",
-        "units",
-        "parameters",
-        "seed",
-        "steps × batch",
-        "rate",
-        "time",
-    ]
+    columns = ["", *heads, *_COLUMNS]
     lines = [_line(columns), _line(["---"] * len(columns))]
     for row in rows:
         lines.append(

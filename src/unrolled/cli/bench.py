@@ -101,6 +101,8 @@ def _compare(only: re.Pattern[str], results: Path, page_path: Path) -> None:
     from unrolled.bench.page import page
     from unrolled.bench.trial import StoppedError, baselines_of, name_of, run_trial
     from unrolled.io import write
+    from unrolled.tasks import DataError
+    from unrolled.train import Diverged
 
     found = _read(results)
     chosen = [
@@ -113,12 +115,14 @@ def _compare(only: re.Pattern[str], results: Path, page_path: Path) -> None:
         names = [name_of(n, config) for n, c in COMPARISONS.items() for config in c.trials]
         raise UserError(f"--only: no trial has {only.pattern!r} in its name: {', '.join(names)}")
     with told(OSError):
-        results.parent.mkdir(parents=True, exist_ok=True)
+        for path in (results, page_path):
+            path.parent.mkdir(parents=True, exist_ok=True)
     for name, comparison, config in chosen:
         print(name_of(name, config), flush=True)
         folder = results.parent / "bench" / name_of(name, config).replace(" ", "-")
         try:
-            row = run_trial(name, comparison, config, folder)
+            with told(DataError, Diverged):
+                row = run_trial(name, comparison, config, folder)
         except StoppedError:
             raise typer.Exit(130) from None
         _put(found["rows"], row)
@@ -147,6 +151,8 @@ def _read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
         if not isinstance(found["rows"], list) or not isinstance(found["baselines"], dict):
             raise TypeError("rows or baselines of another type")
+        for row in found["rows"]:
+            row["name"], row["comparison"], row["results"], row["environment"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--results: {path}: no results of this command ({error})") from None
     return dict(found)

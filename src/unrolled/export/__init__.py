@@ -6,12 +6,14 @@ What a file holds is described once, in ``runtime.description``.
 import os
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from unrolled import io
 from unrolled.export.chains import blocks_of
 from unrolled.export.parts import Blocks
 from unrolled.nn.snapshot import ExportError
+from unrolled.runtime import Model
 from unrolled.runtime.description import KIND, VERSION
 
 __all__ = ["ExportError", "export"]
@@ -52,6 +54,10 @@ def export(
         "codec": _plain(codec),
         "blocks": _scale(codec) + blocks_of(module),
     }
+    try:
+        Model(tree)
+    except io.DAMAGE as error:
+        raise ExportError(f"{type(module).__name__}: {error}") from error
     io.save(path, tree)
 
 
@@ -59,12 +65,13 @@ def _scale(codec: Any) -> Blocks:
     """The scale of a codec, by which numbers come to standard units before the module."""
     if not isinstance(codec, dict) or codec.get("mean") is None:
         return []
-    return [{"block": "scale"} | {k: codec[k].numpy() for k in ("mean", "deviation")}]
+    scale = {k: np.asarray(_plain(codec[k]), np.float64) for k in ("mean", "deviation")}
+    return [{"block": "scale", **scale}]
 
 
 def _plain(codec: Any) -> Any:
     if isinstance(codec, Tensor):
-        return codec.cpu().numpy()
+        return codec.detach().cpu().numpy()
     if isinstance(codec, dict):
         return {key: _plain(value) for key, value in codec.items()}
     if isinstance(codec, list | tuple):

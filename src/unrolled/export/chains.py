@@ -119,7 +119,8 @@ class _Chain:
         if found == "states" and key == 0:
             self.results[node] = "state"
             return
-        if found in ("outputs", "state") and key == -1 and not self._both():
+        fresh = self.at is None or self.results.get(self.at) == "outputs"
+        if found in ("outputs", "state") and key == -1 and fresh and not self._both():
             self.blocks.append({"block": "last"})
             self.at = node
             return

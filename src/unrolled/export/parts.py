@@ -20,7 +20,9 @@ Blocks = list[dict[str, Any]]
 
 def is_known(module: nn.Module) -> bool:
     """Whether a module is described by itself, without a look at what it calls."""
-    return isinstance(module, (nn.Sequential, SequenceModel, *_KNOWN))
+    known = isinstance(module, (nn.Sequential, SequenceModel, *_KNOWN))
+    home = type(module).forward.__module__.partition(".")[0]
+    return known and home in ("torch", "unrolled") and "forward" not in vars(module)
 
 
 def describe(module: nn.Module, where: str) -> Blocks:
@@ -29,17 +31,20 @@ def describe(module: nn.Module, where: str) -> Blocks:
     Raises:
         ExportError: it is not known, or not in float32.
     """
+    if not is_known(module):
+        raise ExportError(
+            f"{where}: wanted layers of unrolled.nn, embeddings, linear layers, activations or "
+            f"dropout, got {type(module).__name__}"
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise ExportError(f"{where}: wanted no hooks, which change what it computes")
     if isinstance(module, nn.Sequential):
-        return [one for name, part in module.named_children() for one in describe(part, name)]
+        parts = module._modules.items()  # named_children leaves out what stands there twice
+        return [one for name, part in parts if part is not None for one in describe(part, name)]
     if isinstance(module, SequenceModel):
         return _sequence_model(module)
-    for kind, told in _KNOWN.items():
-        if isinstance(module, kind):
-            return told(module, where)
-    raise ExportError(
-        f"{where}: wanted layers of unrolled.nn, embeddings, linear layers, activations or "
-        f"dropout, got {type(module).__name__}"
-    )
+    told = next(told for kind, told in _KNOWN.items() if isinstance(module, kind))
+    return told(module, where)
 
 
 def _sequence_model(model: SequenceModel) -> Blocks:
@@ -98,6 +103,8 @@ def of_rows(name: str) -> Callable[[nn.Module, str], Blocks]:
 
 def _recurrent(module: nn.Module, where: str, start: LearnedStart | None = None) -> Blocks:
     assert isinstance(module, Recurrent)
+    if module.batch_first:
+        raise ExportError(f"{where}: wanted batch_first=False: the runtime reads [T, N, I]")
     told = describe_layer(module, where)
     if start is not None:
         states = [array_of(state, "start") for state in start.states]

@@ -28,16 +28,16 @@ def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
         ExportError: the runtime cannot run the layer.
     """
     spec = module.spec
-    if spec.merge != "concat":
+    if spec.merge != "concat" and spec.bidirectional:
         raise ExportError(f"{where}: wanted directions side by side, got merge={spec.merge!r}")
-    if module.batch_first:
-        raise ExportError(f"{where}: wanted batch_first=False: the runtime reads [T, N, I]")
     layers: list[list[Any]] = [[] for _ in range(spec.num_layers)]
     for sweep in spec.sweeps:
+        names = [name + sweep.suffix for name in spec.parameters(sweep.layer)]
+        found = {name: getattr(module, name, None) for name in names}
         parameters = {
-            name: getattr(module, name + sweep.suffix)
-            for name in spec.parameters(sweep.layer)
-            if hasattr(module, name + sweep.suffix)
+            name.removesuffix(sweep.suffix): value.detach().cpu()
+            for name, value in found.items()
+            if value is not None
         }
         layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, where))
     return {"block": "recurrent", "layers": layers, "start": None}

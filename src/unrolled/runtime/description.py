@@ -44,12 +44,17 @@ def blocks_of(tree: dict[str, Any], weights: str | None) -> list[Block]:
 def _check_chain(blocks: list[Block]) -> None:
     """Hold each part to the width of what the one before makes."""
     width: int | None = None
-    recurrent = False
+    recurrent = ended = False
+    before: Block | None = None
     for block in blocks:
         if isinstance(block, Embedding | Scale) and block is not blocks[0]:
             raise ValueError(f"blocks: {type(block).__name__} is not the first one")
-        if isinstance(block, Last | Pooling) and not recurrent:
-            raise ValueError("blocks: the end of sequences before any layer")
+        if isinstance(block, Last | Pooling) and not isinstance(before, Recurrent):
+            raise ValueError("blocks: the end of sequences not behind a layer")
+        if isinstance(block, Recurrent) and ended:
+            raise ValueError("blocks: a layer behind the end of sequences")
+        if isinstance(block, Scale) and block.mean.shape != block.deviation.shape:
+            raise ValueError("blocks: mean and deviation of different lengths")
         if isinstance(block, Recurrent):
             _check_layers(block)
             recurrent = True
@@ -57,6 +62,8 @@ def _check_chain(blocks: list[Block]) -> None:
         if width not in (None, wanted):
             raise ValueError(f"blocks: {type(block).__name__} reads {wanted} numbers, gets {width}")
         width = wanted if isinstance(block, Activation | Last | Scale) else block.width
+        ended = ended or isinstance(block, Last | Pooling)
+        before = block
     if not recurrent:
         raise ValueError("blocks: wanted a layer among them")
 

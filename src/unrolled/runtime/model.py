@@ -11,9 +11,11 @@ from unrolled.runtime.blocks import (
     Block,
     Embedding,
     Last,
+    Linear,
     Plan,
     Pooling,
     Recurrent,
+    Scale,
     States,
 )
 from unrolled.runtime.description import KIND, VERSION, blocks_of
@@ -82,7 +84,8 @@ class Model:
 
         Args:
             lengths: [N], of the sequences; outputs beyond are zeros before the head.
-            state: that of an earlier call to go on from.
+            state: that of an earlier call to go on from; a mean, maximum or attention over the
+                steps is of this call's alone. ``state[0]`` is what a stream's ``state`` takes.
             return_state: give (outputs, state).
 
         Raises:
@@ -92,6 +95,8 @@ class Model:
         x = self._entered(x)
         T, N = x.shape[:2]
         plan = Plan(T, N, _lengths(lengths, T, N))
+        if state is not None:
+            self._check_state(state, N)
         after: list[States | None] = []
         last: States = []
         for block in self.blocks:
@@ -117,6 +122,18 @@ class Model:
         """
         return Stream(self, batch)
 
+    def _check_state(self, state: list[States | None], N: int) -> None:
+        layers = [block for block in self.blocks if isinstance(block, Recurrent)]
+        wanted = [
+            [[(N, width) for width in one.widths] for layer in block.layers for one in layer]
+            for block in layers
+        ]
+        found = [None if one is None else [[np.shape(s) for s in k] for k in one] for one in state]
+        if len(found) != len(wanted) or any(
+            one not in (None, other) for one, other in zip(found, wanted, strict=True)
+        ):
+            raise ValueError(f"state: wanted arrays of shapes {wanted}, got {found}")
+
     def _directions(self) -> int:
         found = [block for block in self.blocks if isinstance(block, Recurrent)]
         return found[-1].directions
@@ -127,7 +144,7 @@ class Model:
         for block in self.blocks:
             if isinstance(block, Embedding):
                 return None
-            if isinstance(block, Recurrent):
+            if isinstance(block, Scale | Linear | Recurrent):
                 return block.inputs
         return None
 
@@ -156,7 +173,8 @@ def _lengths(lengths: Any, T: int, N: int) -> np.ndarray | None:
         return None
     found = np.asarray(lengths)
     if found.shape != (N,) or found.dtype.kind not in "iu":
-        raise ValueError(f"lengths: wanted {N} whole numbers, got shape {list(found.shape)}")
+        got = f"{found.dtype} of shape {list(found.shape)}"
+        raise ValueError(f"lengths: wanted {N} whole numbers, got {got}")
     if found.min() < 0 or found.max() > T:
         raise ValueError(f"lengths: wanted 0 to {T}, got {found.tolist()}")
     return found.astype(np.int64)

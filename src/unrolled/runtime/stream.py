@@ -88,10 +88,11 @@ class Stream(_core.Stream):
         if len(states) != len(self._layers):
             wanted = len(self._layers)
             raise ValueError(f"state: wanted those of {wanted} layers, got {len(states)}")
-        for (stage, widths, _), arrays in zip(self._layers, states, strict=True):
+        for (_, widths, _), arrays in zip(self._layers, states, strict=True):
             shapes = [np.shape(array) for array in arrays]
             if shapes != [(self.batch, width) for width in widths]:
                 raise ValueError(f"state: wanted [{self.batch}, {widths}] of a layer, got {shapes}")
+        for (stage, _, _), arrays in zip(self._layers, states, strict=True):
             for k, array in enumerate(arrays):
                 self.copy_state(stage, k, np.ascontiguousarray(array, np.float32), True)
 
