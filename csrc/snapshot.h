@@ -129,9 +129,7 @@ private:
 class Stepping final : public Steps {
 public:
     Stepping(const Parameters& parameters, Packs<float>& packs, Index N)
-        : Steps(parameters, N), forward_(call_, 1, &packs, 1) {
-        forward_.find_packed(1);
-    }
+        : Steps(parameters, N), forward_(call_, 1, &packs, 1) {}
 
     void step(const float* tokens, float* output) override {
         call_.tokens.own = tokens;

@@ -71,6 +71,8 @@ def test_the_command_prints_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> 
         (["--tasks", "--only", "chess"], "--only: no trial has 'chess' in its name: adding GRU"),
         (["--tasks", "--results", "bad.json"], "--results: bad.json: no results of this command"),
         (["--only", "adding"], "--only: wanted --tasks with it"),
+        (["--page", "a.md"], "--page: wanted --tasks with it"),
+        (["--tasks", "--cell", "GRU"], "--cell: wanted no --tasks with it"),
     ],
 )
 def test_faults_are_told(
@@ -120,12 +122,13 @@ def test_a_trial_is_trained_measured_and_kept(
     assert row["seconds"] > 0
     before = found["rows"]
     # Another run puts its row in the place of the one of its name, and leaves the others.
-    assert run([*given, "--only", "parity RNN"]) == 0
+    assert run([*given, "--only", "parity RNN", "--page", "docs/here.md"]) == 0
     found = json.loads(Path("out/found.json").read_text())
     assert [row["name"] for row in found["rows"]] == ["parity RNN 8", "parity GRU 8"]
     assert found["rows"][1] == before[1]
     assert found["rows"][0]["results"] == before[0]["results"]
-    assert Path("out/found.md").read_text() == page(found)
+    assert Path("docs/here.md").read_text() == page(found)
+    assert Path("out/found.md").read_text() == page({**found, "rows": before})
     assert Path("out/bench/parity-RNN-8/last.safetensors").is_file()
 
 

@@ -317,5 +317,5 @@ def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: An
     wanted = "RUN: wanted a run of lm, classify, problem, got one of tag"
     assert wanted in fault(capsys, "export", place / "tag", out)
     line = fault(capsys, "export", place / "numbers", out, "--weights", "int2")
-    assert "weights: wanted float32, bfloat16 or int8, got 'int2'" in line
+    assert "weights: wanted one of float32, bfloat16, int8, got 'int2'" in line
     assert not out.exists()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unrolled.cli.errors import UserError, told
+from unrolled.cli.options import given
 
 __all__ = ["bench"]
 
@@ -16,6 +17,7 @@ CELLS = ("RNN", "GRU", "LSTM")
 
 
 def bench(
+    context: typer.Context,
     cell: Annotated[
         list[str] | None,
         typer.Option(help="Cell, as in train. Repeatable. [RNN, GRU, LSTM]", show_default=False),
@@ -56,8 +58,10 @@ def bench(
         import torch
 
         torch.set_num_threads(threads)
-    if only and not tasks:
-        raise UserError("--only: wanted --tasks with it: it chooses among trials")
+    of_tasks = ("only", "results", "page")
+    for name in given(context):
+        if name not in ("tasks", "threads") and (name in of_tasks) != tasks:
+            raise UserError(f"--{name}: wanted {'no ' * tasks}--tasks with it")
     if tasks:
         _compare(_pattern(only), results, page or results.with_suffix(".md"))
         return

@@ -14,7 +14,7 @@ from unrolled.export.chains import blocks_of
 from unrolled.export.parts import Blocks
 from unrolled.nn.snapshot import ExportError
 from unrolled.runtime import Model
-from unrolled.runtime.description import KIND, VERSION
+from unrolled.runtime.description import KIND, VERSION, check_weights
 
 __all__ = ["ExportError", "export"]
 
@@ -44,8 +44,7 @@ def export(
         ValueError: weights is none of these.
         OSError: the file cannot be written.
     """
-    if weights not in ("float32", "bfloat16", "int8"):
-        raise ValueError(f"weights: wanted float32, bfloat16 or int8, got {weights!r}")
+    check_weights(weights)
     tree = {
         "kind": KIND,
         "version": VERSION,

@@ -18,11 +18,19 @@ from unrolled.runtime.blocks import (
     Scale,
 )
 
-__all__ = ["KIND", "VERSION", "blocks_of"]
+__all__ = ["KIND", "VERSION", "blocks_of", "check_weights"]
 
+WEIGHTS = ("float32", "bfloat16", "int8")
+"""How they may be kept, by the core's names."""
 KIND = "unrolled model"
 VERSION = 1
 """Of the description; a file of a higher one is refused."""
+
+
+def check_weights(weights: str) -> None:
+    """Refuse a way to keep weights that is none."""
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights: wanted one of {', '.join(WEIGHTS)}, got {weights!r}")
 
 
 def blocks_of(tree: dict[str, Any], weights: str | None) -> list[Block]:

@@ -18,7 +18,7 @@ from unrolled.runtime.blocks import (
     Scale,
     States,
 )
-from unrolled.runtime.description import KIND, VERSION, blocks_of
+from unrolled.runtime.description import KIND, VERSION, blocks_of, check_weights
 from unrolled.runtime.stream import Stream
 
 __all__ = ["Model", "load", "model_of"]
@@ -35,8 +35,8 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> "Model":
         unrolled.io.FileError: no such file, or it is damaged, newer, or no exported model.
         ValueError: weights is none of these.
     """
-    if weights not in (None, "float32", "bfloat16", "int8"):
-        raise ValueError(f"weights: wanted float32, bfloat16 or int8, got {weights!r}")
+    if weights is not None:
+        check_weights(weights)
     tree = io.load(path)
     try:
         return Model(tree, weights)
@@ -51,6 +51,7 @@ def model_of(blocks: list[dict[str, Any]], weights: str = "float32") -> "Model":
     Raises:
         ValueError: weights is not "float32", "bfloat16" or "int8".
     """
+    check_weights(weights)
     tree = {"kind": KIND, "version": VERSION, "weights": weights, "blocks": blocks}
     return Model({**tree, "task": None, "codec": None})
 

@@ -1,0 +1,41 @@
+"""Models for the tests of the runtime: exported and loaded, stepped, and what torch says.
+
+What is asked of them is left to the tests.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrolled import engines
+from unrolled.export import export
+from unrolled.runtime import Model, load
+
+__all__ = ["exported", "random", "steps", "wanted"]
+
+
+def exported(module: nn.Module, folder: Path, **options: Any) -> Model:
+    export(module, folder / "model.safetensors", **options)
+    return load(folder / "model.safetensors")
+
+
+def random(module: nn.Module) -> nn.Module:
+    """Every parameter random, those that start at constants too."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(-0.4, 0.4)
+    return module
+
+
+def steps(model: Model, x: np.ndarray, batch: int) -> np.ndarray:
+    stream = model.stream(batch)
+    return np.stack([stream.step(np.ascontiguousarray(row)) for row in x])
+
+
+def wanted(module: nn.Module, x: np.ndarray, *rest: Any, **options: Any) -> Any:
+    with torch.no_grad(), engines.use("reference"):
+        return module(torch.from_numpy(x), *rest, **options)

@@ -1,0 +1,145 @@
+"""What is exported: chains of parts, modules of one's own, and what is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from runtime_models import exported, random, steps, wanted
+from tolerances import close
+from unrolled import cells
+from unrolled.export import ExportError, export
+from unrolled.nn import GRU, LSTM, Recurrent
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.register_forward_hook(lambda module, given, made: 2 * made)
+    return module
+
+
+def test_a_part_may_stand_in_a_chain_twice(tmp_path: Path) -> None:
+    """And before the first layer."""
+    relu, same = nn.ReLU(), random(nn.Linear(5, 5))
+    layer, first = random(GRU(4, 5)), random(nn.Linear(3, 4))
+    model = exported(nn.Sequential(first, relu, layer, same, relu, same, relu), tmp_path)
+    x = np.random.default_rng(16).standard_normal((6, 2, 3), np.float32)
+    with torch.no_grad():
+        hidden = layer(torch.relu(first(torch.from_numpy(x))))[0]
+        expected = torch.relu(same(torch.relu(same(hidden))))
+    found = model.run(x)
+    close(torch.from_numpy(found), expected, "output")
+    assert np.array_equal(steps(model, x, 2), found)
+
+
+def test_a_chain_of_parts(tmp_path: Path) -> None:
+    last = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
+            "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1)}  # fmt: skip
+    layer, head = random(GRU(3, 5)), random(nn.Linear(5, 70))
+    x = np.random.default_rng(6).standard_normal((6, 2, 3), np.float32)
+    hidden = wanted(layer, x)[0]
+    for module in last.values():
+        chain = nn.Sequential(layer, nn.Tanh(), nn.Dropout(0.5), head, module)
+        model = exported(chain, tmp_path)
+        found = model.run(x)
+        with torch.no_grad():
+            close(torch.from_numpy(found), module(head(torch.tanh(hidden))), "output")
+        assert np.array_equal(steps(model, x, 2), found)
+
+
+class Own(nn.Module):
+    """An embedding, layers and a head, as users write them."""
+
+    def __init__(self, kind: Any = GRU, how: str = "outputs", **options: Any) -> None:
+        super().__init__()
+        self.how = how
+        self.table = nn.Embedding(7, 3)
+        self.rnn = kind(3, 5, **options)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, x: Tensor) -> Any:
+        y, h = self.rnn(self.table(x))
+        if self.how == "state":
+            y = (h[0] if isinstance(self.rnn, LSTM) else h)[-1]
+        elif self.how == "pair":
+            y = h[-1]
+        elif self.how == "step":
+            y = y[-1]
+        elif self.how == "sum":
+            y = y + 1
+        elif self.how == "mean":
+            y = y.mean(0)
+        y = torch.softmax(self.head(torch.tanh(self.drop(y))), dim=-1)
+        return (y, h) if self.how == "both" else y
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+@pytest.mark.parametrize("how", ["outputs", "state", "step", "both"])
+def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -> None:
+    module = random(Own(kind, how, num_layers=2).eval())
+    model = exported(module, tmp_path)
+    tokens = np.random.default_rng(14).integers(0, 7, (6, 3))
+    expected = wanted(module, tokens)
+    expected = expected[0] if how == "both" else expected
+    found = model.run(tokens)
+    close(torch.from_numpy(found), expected, "output")
+    stream = model.stream(3)
+    told = np.stack([stream.step(row) for row in tokens])
+    assert np.array_equal(told if how in ("outputs", "both") else told[-1], found)
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = GRU(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0] + x if x.sum() > 0 else x
+
+
+def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
+    faults: list[tuple[nn.Module, str]] = [
+        (Own(how="sum"), "add: wanted relu, tanh, sigmoid, or softmax over dim=-1"),
+        (Own(how="mean"), "mean: wanted relu, tanh or sigmoid"),
+        (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
+        (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
+        (Branching(), "Branching: cannot be followed"),
+        (nn.Conv1d(1, 1, 1), "Conv1d: wanted layers of unrolled.nn"),
+    ]
+    for module, said in faults:
+        with pytest.raises(ExportError, match=said):
+            export(module, tmp_path / "m")
+
+
+def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
+    both = exported(GRU(3, 5, bidirectional=True), tmp_path)
+    with pytest.raises(ValueError, match="stream: wanted a model of one direction, got two"):
+        both.stream()
+    with pytest.raises(ValueError, match="batch: wanted at least 1, got 0"):
+        exported(GRU(3, 5), tmp_path).stream(0)
+    path = tmp_path / "no"
+    faults: list[tuple[nn.Module, str]] = [
+        (nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn, .*Conv1d"),
+        (GRU(3, 5).double(), "GRU: wanted float32, got torch.float64"),
+        (GRU(3, 5, batch_first=True), "GRU: wanted batch_first=False"),
+        (nn.Linear(3, 5), "Linear: blocks: wanted a layer among them"),
+        (nn.Sequential(GRU(3, 5), nn.Linear(6, 2)), "Sequential: blocks: Linear reads 6 numbers"),
+        (nn.Sequential(GRU(3, 5), Doubled(5, 5)), "1: wanted layers of unrolled.nn, .*Doubled"),
+        (nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 5))), "1: wanted no hooks"),
+        (Recurrent(cells.RNN(nn.GELU()), 3, 4), "Recurrent: has no program"),
+        (nn.Sequential(GRU(3, 5), nn.Softmax(0)), "1: wanted softmax over the last dimension"),
+    ]
+    for module, said in faults:
+        with pytest.raises(ExportError, match=said):
+            export(module, path)
+    assert not path.exists()
+    with pytest.raises(ValueError, match=r"weights: wanted one of .* int8, got 'int4'"):
+        export(GRU(3, 5), path, weights="int4")
