@@ -1,0 +1,11 @@
+"""ONNX both ways: modules as files of standard operators, and such files as modules.
+
+Needs the package ``onnx``.
+"""
+
+try:
+    import onnx as _onnx  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "unrolled.onnx needs the package onnx: pip install 'unrolled[onnx]'", name="onnx"
+    ) from error
