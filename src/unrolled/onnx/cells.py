@@ -144,7 +144,7 @@ class OperatorLSTM(Cell):
 class OperatorCoupledLSTM(OperatorLSTM):
     """The operator LSTM with ``input_forget``: its forget gate is 1 - i, and has no weights."""
 
-    gates = ("i", "g", "o")
+    gates = ("i", "g", "o")  # type: ignore[assignment]
     writes = ("i",)
 
     def _forget(self, x: Any, h: Any, state: Any, i: Any) -> Any:
