@@ -1,37 +1,78 @@
-"""`unrolled export`: a run's model as a file for the runtime, which needs no torch."""
+"""`unrolled export`: a run's model, or a module of the user's, for the runtime without torch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unrolled.cli.errors import UserError, told
-from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
+from unrolled.cli.runs import Cell, checkpoint_of, trained
 
 __all__ = ["export"]
 
-_TASKS = ("lm", "classify", "problem")
-
 
 def export(
-    run: Run,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODULE",
+            help="Folder of a run (its best checkpoint), a checkpoint file, or path/to/file.py:name"
+            " of a module, or of what makes one when it is called.",
+        ),
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
     weights: Annotated[
-        str, typer.Option(help="How the runtime keeps weights: float32, bfloat16 or int8.")
+        str, typer.Option(help="How the file has weights: float32, bfloat16 or int8.")
     ] = "float32",
     cell: Cell = None,
 ) -> None:
     """Write a trained model as one file, which unrolled.runtime reads without torch.
 
-    Weights, the cell's program, vocabulary, labels and scales; of language models, classifiers
-    and problems.
+    Weights, the cell's program, vocabulary, labels and scales; of runs of every task, and of
+    modules that are chains of parts that the runtime knows.
     """
-    name, model, codec = trained(checkpoint_of(run), cell)
+    name, model, codec = _found(source, cell)
     from unrolled.export import export as write
     from unrolled.nn.snapshot import ExportError
 
-    if name not in _TASKS:
-        raise UserError(f"RUN: wanted a run of {', '.join(_TASKS)}, got one of {name}")
     with told(ExportError, ValueError, OSError):
-        write(model, output, task=name, codec=codec.state(), weights=weights)
+        write(model, output, task=name, codec=codec, weights=weights)
     print(f"model       {output} ({output.stat().st_size:,} bytes)")
+
+
+def _found(source: str, cell: str | None) -> tuple[str | None, Any, Any]:
+    """The task's name, the model and the codec's state; only the model of a module."""
+    path, colon, own = source.rpartition(":")
+    if colon and not Path(source).exists():
+        if cell is not None:
+            raise UserError(f"--cell: wanted it with a run alone, got {cell}")
+        return None, _module(Path(path), own), None
+    name, model, codec = trained(checkpoint_of(Path(source)), cell)
+    return name, model, codec.state()
+
+
+def _module(path: Path, name: str) -> Any:
+    """A module in a file, as it is, or made by a class or function without arguments."""
+    from torch import nn
+
+    from unrolled.models.code import CodeError, module_of
+
+    try:
+        code = module_of(path)
+    except CodeError as error:
+        raise UserError(f"RUN_OR_MODULE: {error}") from error
+    found = getattr(code, name, None)
+    if found is None:
+        raise UserError(f"RUN_OR_MODULE: wanted a module called {name!r} in {path}, there is none")
+    if not isinstance(found, nn.Module) and callable(found):
+        try:
+            found = found()
+        except Exception as error:  # whatever the user's code raises
+            raise UserError(
+                f"RUN_OR_MODULE: {path}: {name}() cannot be called "
+                f"({type(error).__name__}: {error})"
+            ) from error
+    if not isinstance(found, nn.Module):
+        got = type(found).__name__
+        raise UserError(f"RUN_OR_MODULE: wanted a torch.nn.Module called {name!r}, got {got}")
+    return found

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from unrolled import io
 from unrolled.export.chains import blocks_of
-from unrolled.export.parts import Blocks
+from unrolled.export.parts import Blocks, describe_translator
+from unrolled.export.short import kept_short
+from unrolled.models import EncoderDecoder
+from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError
 from unrolled.runtime import Model
 from unrolled.runtime.description import KIND, VERSION, check_weights
+from unrolled.runtime.translator import Translator
 
 __all__ = ["ExportError", "export"]
 
@@ -29,14 +33,17 @@ def export(
 ) -> None:
     """Write a module as a file that ``unrolled.runtime.load`` reads.
 
+    Dropout does nothing, as in evaluation.
+
     Args:
-        module: a layer of ``unrolled.nn``, a ``SequenceModel``, or any module that is a chain of
-            layers, embeddings, linear layers, activations and dropout: each reads what the one
-            before it gives. ``y[-1]`` of a layer's outputs, or ``h[-1]`` of its final state, may
-            follow it.
+        module: a layer of ``unrolled.nn``, a model of ``unrolled.models``, a ``Forecaster``, or any
+            module that is a chain of layers, embeddings, linear layers, activations and dropout:
+            each reads what the one before it gives. ``y[-1]`` of a layer's outputs (``y[:, -1]``
+            with batch_first), or ``h[-1]`` of its final state, may follow it.
         task, codec: what a user of the file may want to know: kept as they are, tensors as arrays.
-            The scale of a codec of numbers (mean, deviation) is applied before the module.
-        weights: how the runtime keeps them unless it is told otherwise: "float32", "bfloat16" or
+            The scale of a codec of numbers (mean, deviation) is applied before the module, and
+            taken back from forecasts.
+        weights: how the file has them, and the runtime keeps them: "float32", "bfloat16" or
             "int8".
 
     Raises:
@@ -45,27 +52,49 @@ def export(
         OSError: the file cannot be written.
     """
     check_weights(weights)
-    tree = {
-        "kind": KIND,
-        "version": VERSION,
-        "weights": weights,
-        "task": task,
-        "codec": _plain(codec),
-        "blocks": _scale(codec) + blocks_of(module),
-    }
+    tree = {"kind": KIND, "version": 1, "weights": weights, "task": task, "codec": _plain(codec)}
+    tree |= kept_short(_parts(module, codec), weights)
+    if _is_new(tree):
+        tree["version"] = VERSION
     try:
-        Model(tree)
+        (Translator if "encoder" in tree else Model)(tree)
     except io.DAMAGE as error:
         raise ExportError(f"{type(module).__name__}: {error}") from error
     io.save(path, tree)
 
 
-def _scale(codec: Any) -> Blocks:
-    """The scale of a codec, by which numbers come to standard units before the module."""
+def _parts(module: nn.Module, codec: Any) -> dict[str, Any]:
+    """The chain of a module, or the two of an encoder and decoder."""
+    if isinstance(module, EncoderDecoder):
+        return describe_translator(module)
+    layers = [one for one in module.modules() if isinstance(one, Recurrent)]
+    first = {one.batch_first for one in layers}
+    if len(first) > 1:
+        raise ExportError("batch_first: wanted the same in all layers, got both")
+    blocks = _scaled(blocks_of(module), codec)
+    return {"blocks": blocks} | ({"batch_first": True} if True in first else {})
+
+
+def _scaled(blocks: Blocks, codec: Any) -> Blocks:
+    """With the scale of a codec, by which numbers come to standard units before the module, and
+    forecasts back from them."""
     if not isinstance(codec, dict) or codec.get("mean") is None:
-        return []
+        return blocks
     scale = {k: np.asarray(_plain(codec[k]), np.float64) for k in ("mean", "deviation")}
-    return [{"block": "scale", **scale}]
+    if blocks[-1]["block"] == "forecast":
+        own = {name: value[: blocks[-1]["targets"]] for name, value in scale.items()}
+        blocks = [*blocks[:-1], {**blocks[-1], **own}]
+    return [{"block": "scale", **scale}, *blocks]
+
+
+def _is_new(told: Any) -> bool:
+    """Whether a description has what version 1 had not."""
+    if isinstance(told, dict):
+        new = ("batch_first", "encoder", "kept", "merge")
+        if any(key in told for key in new) or told.get("block") in ("words", "forecast"):
+            return True
+        return any(_is_new(value) for key, value in told.items() if key != "codec")
+    return isinstance(told, list | tuple) and any(map(_is_new, told))
 
 
 def _plain(codec: Any) -> Any:

@@ -1,7 +1,8 @@
 """Modules of the user's own, followed from the input to the output by ``torch.fx``."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ _FUNCTIONS: dict[Callable[..., Any], str] = {
 
 
 def blocks_of(module: nn.Module) -> Blocks:
-    """The parts of a module, as the file has them.
+    """The parts of a module, as it is in evaluation, as the file has them.
 
     Raises:
         ExportError: a part is not known, reads something else than the one before it gives, or is
@@ -34,10 +35,23 @@ def blocks_of(module: nn.Module) -> Blocks:
         if is_known(module) or not any(isinstance(one, Recurrent) for one in module.modules()):
             return describe(module, name)
         try:
-            graph = _Tracer().trace(module)
+            with _evaluating(module):
+                graph = _Tracer().trace(module)
         except Exception as error:  # whatever the module's own code raises on a recorder
             raise ExportError(f"{name}: cannot be followed ({error})") from error
         return _Chain(module, graph).blocks
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in evaluation, and its parts; each in its own mode afterwards."""
+    modes = {one: one.training for one in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for one, mode in modes.items():
+            one.training = mode
 
 
 class _Tracer(fx.Tracer):
@@ -84,6 +98,9 @@ class _Chain:
         if node.target is operator.getitem:
             self._item(node)
             return
+        if node.target is F.dropout:
+            self._dropout(node)
+            return
         name = _FUNCTIONS.get(node.target)  # type: ignore[arg-type]
         rest = {**dict(zip(("dim",), node.args[1:], strict=False)), **node.kwargs}
         rest = {k: v for k, v in rest.items() if k not in ("_stacklevel", "dtype", "inplace")}
@@ -91,6 +108,12 @@ class _Chain:
         if name is None or not plain or self._read(node) is None:
             raise self._fault(node, "relu, tanh, sigmoid, or softmax over dim=-1")
         self.blocks += of_rows(name)(nn.Identity(), node.name)
+        self.at = node
+
+    def _dropout(self, node: fx.Node) -> None:
+        given = {**dict(zip(("p", "training"), node.args[1:], strict=False)), **node.kwargs}
+        if given.get("training", True) is not False or self._read(node) is None:
+            raise self._fault(node, "dropout with training=self.training")
         self.at = node
 
     def _call_method(self, node: fx.Node) -> None:
@@ -120,14 +143,19 @@ class _Chain:
             self.results[node] = "state"
             return
         fresh = self.at is None or self.results.get(self.at) == "outputs"
-        if found in ("outputs", "state") and key == -1 and fresh and not self._both():
+        ends = {"state": -1, "outputs": (slice(None), -1) if self._batch_first() else -1}
+        if found in ends and key == ends[found] and fresh and not self._both():
             self.blocks.append({"block": "last"})
             self.at = node
             return
-        raise self._fault(node, "a layer's outputs, or [-1] of them in one direction")
+        last = "[:, -1]" if self._batch_first() else "[-1]"
+        raise self._fault(node, f"a layer's outputs, or {last} of them in one direction")
 
     def _both(self) -> bool:
         return self.layer is not None and self.layer.bidirectional
+
+    def _batch_first(self) -> bool:
+        return self.layer is not None and self.layer.batch_first
 
     def _output(self, node: fx.Node) -> None:
         given = node.args[0]

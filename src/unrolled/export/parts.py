@@ -6,21 +6,22 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from unrolled.models import SequenceModel
+from unrolled.models import EncoderDecoder, SequenceModel, Tagger
 from unrolled.models.pooling import Pooling
 from unrolled.models.sequence import OneHot
 from unrolled.models.start import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError, array_of, describe_layer
+from unrolled.tasks.forecasting import Forecaster
 
-__all__ = ["Blocks", "describe", "is_known", "of_rows"]
+__all__ = ["Blocks", "describe", "describe_translator", "is_known", "of_rows"]
 
 Blocks = list[dict[str, Any]]
 
 
 def is_known(module: nn.Module) -> bool:
     """Whether a module is described by itself, without a look at what it calls."""
-    known = isinstance(module, (nn.Sequential, SequenceModel, *_KNOWN))
+    known = isinstance(module, (nn.Sequential, *_KNOWN))
     home = type(module).forward.__module__.partition(".")[0]
     return known and home in ("torch", "unrolled") and "forward" not in vars(module)
 
@@ -41,13 +42,12 @@ def describe(module: nn.Module, where: str) -> Blocks:
     if isinstance(module, nn.Sequential):
         parts = module._modules.items()  # named_children leaves out what stands there twice
         return [one for name, part in parts if part is not None for one in describe(part, name)]
-    if isinstance(module, SequenceModel):
-        return _sequence_model(module)
     told = next(told for kind, told in _KNOWN.items() if isinstance(module, kind))
     return told(module, where)
 
 
-def _sequence_model(model: SequenceModel) -> Blocks:
+def _sequence_model(model: nn.Module, where: str) -> Blocks:
+    assert isinstance(model, SequenceModel)
     found = describe(model.encoder, "encoder") + _recurrent(
         model.recurrent, "recurrent", model.start
     )
@@ -66,6 +66,42 @@ def _pooling(pooling: Pooling, width: int) -> dict[str, Any]:
         "block": "pooling", "name": pooling.name, "width": width, "keys": parts[0],
         "query": parts[1],
     }  # fmt: skip
+
+
+def _forecaster(model: nn.Module, where: str) -> Blocks:
+    assert isinstance(model, Forecaster)
+    sizes = {"horizon": model.horizon, "targets": model.targets, "mean": None, "deviation": None}
+    return [*describe(model.sequence, "sequence"), {"block": "forecast", **sizes}]
+
+
+def _tagger(model: nn.Module, where: str) -> Blocks:
+    assert isinstance(model, Tagger)
+    first = describe(model.words, "words")
+    if model.characters is not None:
+        characters = describe(model.characters, "characters")
+        (spelling,) = describe(model.spelling, "spelling")
+        tables = {"words": first[0]["weight"], "characters": characters[0]["weight"]}
+        first = [{"block": "words", **tables, "spelling": spelling}]
+    return [*first, *describe(model.recurrent, "recurrent"), *describe(model.head, "head")]
+
+
+def describe_translator(model: EncoderDecoder) -> dict[str, Any]:
+    """An encoder and a decoder as two chains: each an embedding and layers; the decoder goes on to
+    attention, if it has some, and a head. Begin and end are the last two tokens of the target.
+
+    Raises:
+        ExportError: a part is not known, or not in float32.
+    """
+    if type(model).forward is not EncoderDecoder.forward or "forward" in vars(model):
+        raise ExportError(f"wanted the forward of EncoderDecoder, got {type(model).__name__}'s own")
+    encoder = [*describe(model.source, "source"), *describe(model.encoder, "encoder")]
+    decoder = [*describe(model.target, "target"), *describe(model.decoder, "decoder")]
+    if model.attention is not None:
+        (combine,) = describe(model.attention.combine, "attention")
+        decoder.append({"block": "attention", "combine": combine})
+    decoder += describe(model.head, "head")
+    size = model.target.num_embeddings
+    return {"encoder": encoder, "decoder": decoder, "begin": size - 2, "end": size - 1}
 
 
 def _nothing(module: nn.Module, where: str) -> Blocks:
@@ -103,8 +139,6 @@ def of_rows(name: str) -> Callable[[nn.Module, str], Blocks]:
 
 def _recurrent(module: nn.Module, where: str, start: LearnedStart | None = None) -> Blocks:
     assert isinstance(module, Recurrent)
-    if module.batch_first:
-        raise ExportError(f"{where}: wanted batch_first=False: the runtime reads [T, N, I]")
     told = describe_layer(module, where)
     if start is not None:
         states = [array_of(state, "start") for state in start.states]
@@ -113,6 +147,9 @@ def _recurrent(module: nn.Module, where: str, start: LearnedStart | None = None)
 
 
 _KNOWN: dict[type, Callable[[nn.Module, str], Blocks]] = {
+    SequenceModel: _sequence_model,
+    Forecaster: _forecaster,
+    Tagger: _tagger,
     Recurrent: _recurrent,
     nn.Embedding: _embedding,
     OneHot: _one_hot,

@@ -1,9 +1,6 @@
 """A recurrent stack from the name of its cell: a published one, or a class in a user's file."""
 
 import difflib
-import importlib.util
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +10,7 @@ from torch import Tensor
 
 from unrolled import cells, nn
 from unrolled.cells import Cell
+from unrolled.models.code import CodeError, module_of
 
 __all__ = ["CellNameError", "Lengths", "State", "find_cell", "make_stack", "published"]
 
@@ -72,7 +70,10 @@ def make_stack(cell: str, input_size: int, hidden_size: int, **options: Any) -> 
 
 
 def _from_file(path: Path, name: str) -> type[Cell]:
-    module = _run(path)
+    try:
+        module = module_of(path)
+    except CodeError as error:
+        raise CellNameError(f"cell: {error}") from error
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Cell) and found is not Cell):
         kinds = [key for key, value in vars(module).items() if _is_own(value, module)]
@@ -87,28 +88,3 @@ def _is_own(value: Any, module: ModuleType) -> bool:
     return (
         isinstance(value, type) and issubclass(value, Cell) and value.__module__ == module.__name__
     )
-
-
-def _run(path: Path) -> ModuleType:
-    """The module of a file, run once in a process, under a name that nothing else has."""
-    if not os.path.isfile(path):  # unlike Path's own, it raises nothing for names too long
-        raise CellNameError(f"cell: wanted a Python file before the colon, there is no {path}")
-    name = f"unrolled cell {path.resolve()}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise CellNameError(f"cell: wanted a Python file ending in .py, got {path}")
-    try:
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        sys.modules.pop(name, None)
-        # A file that calls sys.exit must not end the program that asks it for a cell.
-        if not isinstance(error, Exception | SystemExit):
-            raise
-        raise CellNameError(
-            f"cell: {path} cannot be run ({type(error).__name__}: {error})"
-        ) from error
-    return module

@@ -28,8 +28,6 @@ def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
         ExportError: the runtime cannot run the layer.
     """
     spec = module.spec
-    if spec.merge != "concat" and spec.bidirectional:
-        raise ExportError(f"{where}: wanted directions side by side, got merge={spec.merge!r}")
     layers: list[list[Any]] = [[] for _ in range(spec.num_layers)]
     for sweep in spec.sweeps:
         names = [name + sweep.suffix for name in spec.parameters(sweep.layer)]
@@ -40,7 +38,10 @@ def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
             if value is not None
         }
         layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, where))
-    return {"block": "recurrent", "layers": layers, "start": None}
+    told = {"block": "recurrent", "layers": layers, "start": None}
+    if spec.merge == "sum" and spec.bidirectional:
+        told["merge"] = "sum"
+    return told
 
 
 def _direction(

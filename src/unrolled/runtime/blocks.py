@@ -14,7 +14,6 @@ from unrolled import _core
 
 __all__ = [
     "Activation",
-    "Block",
     "Embedding",
     "Last",
     "Linear",
@@ -212,14 +211,17 @@ class Plan:
 
 
 class Recurrent:
-    """Layers in one or two directions, the outputs of two side by side.
+    """Layers in one or two directions, the outputs of two side by side ("concat") or added ("sum").
 
     ``start`` is the state before the first step, as ``States`` with N = 1; None for zeros.
     """
 
-    def __init__(self, layers: list[list[Direction]], start: States | None) -> None:
+    def __init__(
+        self, layers: list[list[Direction]], start: States | None, merge: str = "concat"
+    ) -> None:
         self.layers = layers
         self.start = start
+        self.merge = merge
 
     @property
     def directions(self) -> int:
@@ -232,7 +234,22 @@ class Recurrent:
     @property
     def width(self) -> int:
         """Of the output, both directions together."""
-        return sum(one.widths[0] for one in self.layers[-1])
+        return self.width_of(self.layers[-1])
+
+    def width_of(self, layer: list[Direction]) -> int:
+        """Of a layer's output."""
+        widths = [one.widths[0] for one in layer]
+        return sum(widths) if self.merge == "concat" else widths[0]
+
+    def merged(self, made: list[np.ndarray]) -> np.ndarray:
+        """What the directions made [..., width] as one."""
+        if len(made) == 1:
+            return made[0]
+        return np.concatenate(made, -1) if self.merge == "concat" else made[0] + made[1]
+
+    def ends(self, states: States) -> np.ndarray:
+        """The output at the end of each sequence, of both directions: [N, width]."""
+        return self.merged([one[0] for one in states[-self.directions :]])
 
     def begin(self, N: int) -> States | None:
         """The start of N sequences."""
@@ -253,8 +270,5 @@ class Recurrent:
                 output, final = direction.run(x, plan, bool(reverse), before, threads)
                 made.append(output)
                 after.append(final)
-            x = made[0] if len(made) == 1 else np.concatenate(made, -1)
+            x = self.merged(made)
         return x, after
-
-
-Block = Embedding | Scale | Recurrent | Linear | Activation | Last | Pooling

@@ -8,8 +8,6 @@ import numpy as np
 from unrolled import io
 from unrolled.runtime.blocks import (
     Activation,
-    Block,
-    Embedding,
     Last,
     Linear,
     Plan,
@@ -18,18 +16,21 @@ from unrolled.runtime.blocks import (
     Scale,
     States,
 )
-from unrolled.runtime.description import KIND, VERSION, blocks_of, check_weights
-from unrolled.runtime.stream import Stream
+from unrolled.runtime.codec import Codec, codec_of
+from unrolled.runtime.description import KIND, blocks_of, check_weights
+from unrolled.runtime.ends import Block, Forecast, Words
+from unrolled.runtime.stream import ForecastStream, Stream, WordStream
 
 __all__ = ["Model", "load", "model_of"]
 
 
 def load(path: str | os.PathLike[str], weights: str | None = None) -> "Model":
-    """Read a model that ``unrolled export`` wrote.
+    """Read a model that ``unrolled export`` wrote: of sequence to sequence a ``Translator``.
 
     Args:
         weights: how they are kept: "float32", "bfloat16" or "int8" (a scale for each row); by
-            default as the file says.
+            default as the file says. What the file has is what there is: one that was written in
+            int8 gives no better numbers as "float32".
 
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, newer, or no exported model.
@@ -39,6 +40,10 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> "Model":
         check_weights(weights)
     tree = io.load(path)
     try:
+        if "encoder" in tree:
+            from unrolled.runtime.translator import Translator
+
+            return Translator(tree, weights)
         return Model(tree, weights)
     except io.DAMAGE as error:
         fault = f"holds no model that this version reads ({error})".replace("\n", " ")
@@ -52,7 +57,7 @@ def model_of(blocks: list[dict[str, Any]], weights: str = "float32") -> "Model":
         ValueError: weights is not "float32", "bfloat16" or "int8".
     """
     check_weights(weights)
-    tree = {"kind": KIND, "version": VERSION, "weights": weights, "blocks": blocks}
+    tree = {"kind": KIND, "version": 1, "weights": weights, "blocks": blocks}
     return Model({**tree, "task": None, "codec": None})
 
 
@@ -61,15 +66,58 @@ class Model:
 
     Attributes:
         task: what it was trained on ("lm", "classify", …), or None.
-        codec: vocabulary, labels and scales of the task as plain values.
+        codec: vocabulary, labels and scales of the task as plain values; ``encode`` and ``decode``
+            use them.
+        batch_first: sequences are [N, T, …], as in the module that was exported.
         threads: of a call of ``run``; streams use the caller's.
     """
 
     def __init__(self, tree: dict[str, Any], weights: str | None = None) -> None:
         self.blocks: list[Block] = blocks_of(tree, weights)
+        self.batch_first: bool = tree.get("batch_first", False)
+        if type(self.batch_first) is not bool:
+            raise TypeError(f"batch_first: wanted a boolean, got {self.batch_first!r}")
+        self._told(tree)
+
+    def _told(self, tree: dict[str, Any]) -> None:
+        """What is said of the model beside its parts."""
         self.task: str | None = tree["task"]
         self.codec: Any = tree["codec"]
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self._codec: Codec | None = None
+
+    def encode(self, items: Any) -> tuple[Any, np.ndarray]:
+        """What the task reads, as ``run`` wants it: x and the lengths [N] of its sequences.
+
+        Args:
+            items: a list; of "lm", "classify" and "seq2seq" texts (numbers [T, F] of a classifier
+                of numbers), of "tag" sentences as lists of words, of "forecast" values [T, F] in
+                their own units, of which the last window is taken.
+
+        Raises:
+            ImportError: the vocabulary is one of pieces, which needs the package tokenizers.
+            TypeError: items is no list of such.
+            ValueError: an item is not what the task reads, or the model was exported without task.
+        """
+        x, lengths = self._coded().encode(items)
+        return (x.swapaxes(0, 1) if self.batch_first else x), lengths
+
+    def decode(self, y: Any, lengths: Any = None) -> Any:
+        """What a result means: of "classify" the likeliest label of each sequence, of "tag" those
+        of each step (``lengths``: of the sentences), or of one step of a stream; of "forecast"
+        values [N, K] by column; of "lm" and "seq2seq" the text of tokens.
+
+        Raises:
+            IndexError, ValueError: y is no such result, or the model was exported without task.
+        """
+        if self.batch_first and np.ndim(y) == 3:
+            y = np.asarray(y).swapaxes(0, 1)
+        return self._coded().decode(y, lengths)
+
+    def _coded(self) -> Codec:
+        if self._codec is None:
+            self._codec = codec_of(self.task, self.codec)
+        return self._codec
 
     def run(
         self,
@@ -79,9 +127,10 @@ class Model:
         return_state: bool = False,
     ) -> Any:
         """Whole sequences: tokens [T, N] or numbers [T, N, I] to outputs [T, N, …], or to [N, …] of
-        a model that tells one thing of a sequence.
+        a model that tells one thing of a sequence; [N, T, …] with ``batch_first``.
 
-        Each step is, to the bit, that of a stream.
+        Each step is, to the bit, that of a stream. A tagger that reads characters takes the three
+        arrays of ``encode``; a forecaster gives [N, K, targets] in float64, in the data's units.
 
         Args:
             lengths: [N], of the sequences; outputs beyond are zeros before the head.
@@ -93,26 +142,33 @@ class Model:
             TypeError: x is of another kind of numbers.
             ValueError: a shape or a length is not what was wanted.
         """
-        x = self._entered(x)
-        T, N = x.shape[:2]
-        plan = Plan(T, N, _lengths(lengths, T, N))
+        x = known = self._entered(x)
+        T, N = (x[0] if isinstance(x, tuple) else x).shape[:2]
+        plan = Plan(T, N, checked_lengths(lengths, T, N))
         if state is not None:
             self._check_state(state, N)
         after: list[States | None] = []
-        last: States = []
+        ended = False
         for block in self.blocks:
             if isinstance(block, Recurrent):
                 given = None if state is None else state[len(after)]
                 states = block.begin(N) if given is None else given
                 x, last = block.run(x, plan, states, self.threads)
+                layer = block
                 after.append(last)
             elif isinstance(block, Last):
-                ends = last[-self._directions() :]
-                x = np.concatenate([end[0] for end in ends], -1)
+                x, ended = layer.ends(last), True
             elif isinstance(block, Pooling):
-                x = block.run(x, plan.lengths)
+                x, ended = block.run(x, plan.lengths), True
+            elif isinstance(block, Words):
+                x = block.run(x, self.threads)
+            elif isinstance(block, Forecast):
+                x = block.run(x, _ends(known, plan.lengths))
+            elif isinstance(block, Scale):
+                x = known = block.run(x)
             else:
                 x = block.run(x)
+        x = x.swapaxes(0, 1) if self.batch_first and not ended else x
         return (x, after) if return_state else x
 
     def stream(self, batch: int = 1) -> Stream:
@@ -121,7 +177,9 @@ class Model:
         Raises:
             ValueError: the model reads in both directions, or batch is below 1.
         """
-        return Stream(self, batch)
+        kinds = {Words: WordStream, Forecast: ForecastStream}
+        own = [kinds[type(block)] for block in self.blocks if type(block) in kinds]
+        return (own[0] if own else Stream)(self, batch)
 
     def _check_state(self, state: list[States | None], N: int) -> None:
         layers = [block for block in self.blocks if isinstance(block, Recurrent)]
@@ -135,41 +193,54 @@ class Model:
         ):
             raise ValueError(f"state: wanted arrays of shapes {wanted}, got {found}")
 
-    def _directions(self) -> int:
-        found = [block for block in self.blocks if isinstance(block, Recurrent)]
-        return found[-1].directions
-
     @property
     def inputs(self) -> int | None:
         """Width of the numbers that it reads; None of one that reads tokens."""
-        for block in self.blocks:
-            if isinstance(block, Embedding):
-                return None
-            if isinstance(block, Scale | Linear | Recurrent):
-                return block.inputs
-        return None
+        first = next(block for block in self.blocks if not isinstance(block, Activation))
+        return first.inputs if isinstance(first, Scale | Linear | Recurrent) else None
 
-    def _entered(self, x: Any) -> np.ndarray:
+    def _entered(self, x: Any) -> Any:
+        if isinstance(self.blocks[0], Words):
+            return self.blocks[0].check(x)
         x = np.asarray(x)
+        shape = "[N, T{}]" if self.batch_first else "[T, N{}]"
         if self.inputs is None:
             if x.ndim != 2 or 0 in x.shape:
-                raise ValueError(f"x: wanted tokens [T, N], got shape {list(x.shape)}")
-            return x
-        if x.dtype.kind not in "fiu":
+                wanted = shape.format("")
+                raise ValueError(f"x: wanted tokens {wanted}, got shape {list(x.shape)}")
+        elif x.dtype.kind not in "fiu":
             raise TypeError(f"x: wanted numbers, got {x.dtype}")
-        if x.ndim != 3 or 0 in x.shape or x.shape[2] != self.inputs:
-            raise ValueError(f"x: wanted [T, N, {self.inputs}], got shape {list(x.shape)}")
+        elif x.ndim != 3 or 0 in x.shape or x.shape[2] != self.inputs:
+            wanted = shape.format(f", {self.inputs}")
+            raise ValueError(f"x: wanted {wanted}, got shape {list(x.shape)}")
+        x = x.swapaxes(0, 1) if self.batch_first else x
+        if self.inputs is None or isinstance(self.blocks[0], Scale):
+            return x  # a scale reads float64 as well, which may hold more of large numbers
         return np.ascontiguousarray(x, np.float32)
 
     def __repr__(self) -> str:
-        names = [
-            block.name if isinstance(block, Activation) else type(block).__name__
-            for block in self.blocks
-        ]
-        return f"Model({' → '.join(names)})"
+        return f"{type(self).__name__}({names_of(self.blocks)})"
 
 
-def _lengths(lengths: Any, T: int, N: int) -> np.ndarray | None:
+def names_of(blocks: list[Block]) -> str:
+    """A chain in a line."""
+    return " → ".join(
+        block.name if isinstance(block, Activation) else type(block).__name__ for block in blocks
+    )
+
+
+def _ends(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """The last step of each sequence, [N, …]."""
+    if lengths is None:
+        found: np.ndarray = x[-1]
+        return found
+    if lengths.min() < 1:
+        raise ValueError(f"lengths: wanted 1 or more before a forecast, got {lengths.tolist()}")
+    return x[lengths - 1, np.arange(len(lengths))]
+
+
+def checked_lengths(lengths: Any, T: int, N: int) -> np.ndarray | None:
+    """Lengths [N], refused if they are none of sequences of T steps."""
     if lengths is None:
         return None
     found = np.asarray(lengths)

@@ -16,11 +16,12 @@ from unrolled.runtime.blocks import (
     Scale,
     States,
 )
+from unrolled.runtime.ends import Forecast, Words
 
 if TYPE_CHECKING:
     from unrolled.runtime.model import Model
 
-__all__ = ["Stream"]
+__all__ = ["ForecastStream", "Stream", "WordStream"]
 
 
 def _empty(shape: tuple[int, int]) -> np.ndarray:
@@ -35,6 +36,9 @@ class Stream(_core.Stream):
     many numbers, it takes no memory. One thread at a time may be in a step.
     """
 
+    _scaled = True
+    """Whether the core brings numbers to standard units."""
+
     def __init__(self, model: "Model", batch: int) -> None:
         table, scale = None, None
         stages: list[Any] = []
@@ -44,7 +48,7 @@ class Stream(_core.Stream):
             if isinstance(block, Embedding):
                 table, width = np.ascontiguousarray(block.table), block.width
             elif isinstance(block, Scale):
-                scale = np.stack([block.mean, block.deviation])
+                scale = np.stack([block.mean, block.deviation]) if self._scaled else None
             elif isinstance(block, Recurrent):
                 if block.directions > 1:
                     raise ValueError(
@@ -63,7 +67,9 @@ class Stream(_core.Stream):
                 nothing = (np.zeros(block.width), np.zeros(1), np.full(1, -np.inf))
                 layers.append((len(stages), (block.width, 1, 1), nothing))
                 stages.append(block.core)
-            elif not isinstance(block, Last):  # each step may be the last one
+            elif isinstance(block, Words):
+                width = block.width
+            elif not isinstance(block, Last | Forecast):  # each step may be the last one
                 raise ValueError(f"stream: no steps of {type(block).__name__}")
         tokens = 0 if table is None else len(table)
         super().__init__(table, tokens, scale, width or 0, stages, batch, _empty)
@@ -107,6 +113,53 @@ class Stream(_core.Stream):
 
     def copy(self) -> "Stream":
         """Another stream that stands where this one does."""
-        made = Stream(self._model, self.batch)
+        made = type(self)(self._model, self.batch)
         made.state = self.state
         return made
+
+
+class WordStream(Stream):
+    """Sentences of which each step takes the next word, (words [N], characters [C, N], spellings
+    [N]), as ``Model.encode`` gives them of sentences of one word."""
+
+    def step(self, x: Any, out: Any = None) -> Any:
+        """The labels' numbers [N, labels] of a word in each sentence."""
+        first = self._model.blocks[0]
+        assert isinstance(first, Words)
+        if isinstance(x, tuple | list) and len(x) == 3:
+            x = (np.atleast_2d(x[0]), *x[1:])
+        x = first.check(x)
+        if x[0].shape != (1, self.batch):
+            raise ValueError(f"x: wanted {self.batch} words, got shape {list(x[0].shape)}")
+        return super().step(first.run(x, 1)[0], out)
+
+
+class ForecastStream(Stream):
+    """Series of which each step takes the next values and gives the forecast from there.
+
+    It remembers all since it began, where training saw windows of one length; ``reset`` begins
+    anew.
+    """
+
+    _scaled = False
+
+    def step(self, x: Any, out: Any = None) -> Any:
+        """Values [N, F] (or [F] where N = 1), float32 or float64 in their own units, to forecasts
+        [N, K, targets] in float64."""
+        first, last = self._model.blocks[0], self._model.blocks[-1]
+        assert isinstance(last, Forecast)
+        shape = (self.batch, self._model.inputs)
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiu":
+            raise TypeError(f"x: wanted numbers, got {x.dtype}")
+        if x.shape not in (shape, shape[1:] if self.batch == 1 else shape):
+            raise ValueError(f"x: wanted {list(shape)}, got shape {list(x.shape)}")
+        x = x.reshape(shape)
+        x = first.run(x) if isinstance(first, Scale) else np.ascontiguousarray(x, np.float32)
+        found = last.run(super().step(x), x)
+        if out is None:
+            return found
+        if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (found.dtype, found.shape):
+            raise TypeError(f"out: wanted float64 of shape {list(found.shape)}")
+        out[...] = found
+        return out

@@ -3,12 +3,13 @@
 Does what `vocabulary.Vocabulary` does, for the same callers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from unrolled.runtime.text import blocks
 from unrolled.tasks.text import TextError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _BYTES = [chr(byte) for byte in range(256)]
 # count as letters, and so a character is not torn.
 _WORD = "0-9A-Za-z_\x80-\xff"
 _PATTERN = f" ?[{_WORD}]+|\\n|[ \\t\\r\\f\\v]+(?= )|[ \\t\\r\\f\\v]+| ?[^{_WORD} \\t\\r\\f\\v\\n]+"
-_BLOCK = 1 << 16
 
 
 class Pieces:
@@ -76,7 +76,7 @@ class Pieces:
         trainer = trainers.BpeTrainer(
             vocab_size=size, min_frequency=2, initial_alphabet=_BYTES, show_progress=False
         )
-        tokenizer.train_from_iterator(_blocks(text), trainer)
+        tokenizer.train_from_iterator(blocks(text), trainer)
         pieces = cls(tokenizer.to_str(), 1.0)
         pieces.characters_per_token = len(text) / len(pieces.encode(text))
         return pieces
@@ -87,7 +87,7 @@ class Pieces:
     def encode(self, text: bytes) -> Tensor:
         """Turn a text into token numbers `[tokens]`, int32."""
         parts = [torch.empty(0, dtype=torch.int32)]
-        for block in _blocks(text):
+        for block in blocks(text):
             ids = self._tokenizer.encode(block, add_special_tokens=False).ids
             parts.append(torch.tensor(ids, dtype=torch.int32))
         return torch.cat(parts)
@@ -130,12 +130,3 @@ def _parse(text: str) -> "Tokenizer":
     except Exception as error:  # the library raises nothing narrower
         said = " ".join(str(error).split())
         raise ValueError(f"tokenizer: wanted the JSON of a tokenizer ({said})") from None
-
-
-def _blocks(text: bytes) -> Iterator[str]:
-    """The text as characters below 256, cut after line ends: one long string costs much memory."""
-    start = 0
-    while start < len(text):
-        end = text.find(b"\n", start + _BLOCK) + 1 or len(text)
-        yield text[start:end].decode("latin-1")
-        start = end

@@ -1,6 +1,5 @@
 """Sequence to sequence: text to text, by characters or words."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import EncoderDecoder
+from unrolled.runtime.text import UNITS, cut, written
 from unrolled.tasks.lengths import pad
 from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.metrics import edit_distance
@@ -62,43 +62,29 @@ class Side:
     @classmethod
     def of(cls, texts: Sequence[str], unit: str, min_count: int) -> "Side":
         """That of training texts."""
-        found = (token for text in texts for token in _cut(text, unit))
+        found = (token for text in texts for token in cut(text, unit))
         what = "character" if unit == "characters" else "word"
         options: dict[str, Any] = {"padding": True, "unknown": True, "what": what}
         return cls(unit, Words.of(found, min_count=min_count, **options))
 
     def encode(self, text: str) -> Tensor:
-        return self.tokens.encode(_cut(text, self.unit))
+        return self.tokens.encode(cut(text, self.unit))
 
     def decode(self, numbers: Sequence[int]) -> str:
-        return self._written(self.tokens.decode(numbers))
+        return written(self.tokens.decode(numbers), self.unit)
 
     def normal(self, text: str) -> str:
         """A text as it would be written."""
-        return self._written(_cut(text, self.unit))
-
-    def _written(self, tokens: Sequence[str]) -> str:
-        if self.unit == "characters":
-            return "".join(tokens)
-        joined = (" " + token if _WORD.fullmatch(token) else token for token in tokens)
-        return "".join(joined).strip()
+        return written(cut(text, self.unit), self.unit)
 
     def state(self) -> dict[str, Any]:
         return {"unit": self.unit, "tokens": self.tokens.state()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Side":
-        if state["unit"] not in ("characters", "words"):
+        if state["unit"] not in UNITS:
             raise ValueError(f"unit: wanted characters or words, got {state['unit']!r}")
         return cls(state["unit"], Words.from_state(state["tokens"]))
-
-
-_WORD = re.compile(r"[\w'’-]+|<unknown>")
-_TOKEN = re.compile(r"[\w'’-]+|[^\w\s]")
-
-
-def _cut(text: str, unit: str) -> list[str]:
-    return list(text) if unit == "characters" else _TOKEN.findall(text)
 
 
 class Alphabets:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unrolled.runtime.text import PADDING, UNKNOWN, numbered
 from unrolled.tasks.reading import DataError
 
 __all__ = ["PADDING", "UNKNOWN", "Words"]
 
-PADDING, UNKNOWN = "<padding>", "<unknown>"
 _SHOWN = 20
 
 
@@ -50,10 +50,7 @@ class Words:
         self.padding = 0 if padding else None
         self.unknown = int(padding) if unknown else None
         self.what = what
-        self._names = [PADDING] * padding + [UNKNOWN] * unknown + list(entries)
-        # An entry that reads like a special one is an entry like any other.
-        special = padding + unknown
-        self._numbers = {entry: i for i, entry in enumerate(self.entries, special)}
+        self._names, self._numbers = numbered(self.entries, padding, unknown)
 
     @classmethod
     def of(
