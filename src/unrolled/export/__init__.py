@@ -16,11 +16,10 @@ from unrolled.export.short import kept_short
 from unrolled.models import EncoderDecoder
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError
-from unrolled.runtime import Model
+from unrolled.runtime import Model, Translator
 from unrolled.runtime.description import KIND, VERSION, check_weights
-from unrolled.runtime.translator import Translator
 
-__all__ = ["ExportError", "export"]
+__all__ = ["ExportError", "export", "parts_of"]
 
 
 def export(
@@ -53,7 +52,7 @@ def export(
     """
     check_weights(weights)
     tree = {"kind": KIND, "version": 1, "weights": weights, "task": task, "codec": _plain(codec)}
-    tree |= kept_short(_parts(module, codec), weights)
+    tree |= kept_short(parts_of(module, codec), weights)
     if _is_new(tree):
         tree["version"] = VERSION
     try:
@@ -63,8 +62,13 @@ def export(
     io.save(path, tree)
 
 
-def _parts(module: nn.Module, codec: Any) -> dict[str, Any]:
-    """The chain of a module, or the two of an encoder and decoder."""
+def parts_of(module: nn.Module, codec: Any) -> dict[str, Any]:
+    """The chain of a module, or the two of an encoder and decoder, as ``runtime.description`` has
+    them.
+
+    Raises:
+        ExportError: the module is no such chain.
+    """
     if isinstance(module, EncoderDecoder):
         return describe_translator(module)
     layers = [one for one in module.modules() if isinstance(one, Recurrent)]

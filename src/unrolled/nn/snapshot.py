@@ -1,5 +1,6 @@
 """A layer as the runtime has it: programs and arrays, without torch."""
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from unrolled.engines.core import recorded, refusal, split_products, whole_weigh
 if TYPE_CHECKING:
     from unrolled.nn.recurrent import Recurrent
 
-__all__ = ["ExportError", "array_of", "describe_layer"]
+__all__ = ["ExportError", "array_of", "describe_layer", "described_dtype"]
+
+described_dtype: ContextVar[torch.dtype] = ContextVar("described dtype", default=torch.float32)
+"""What parameters must have; the runtime's arithmetic is float32."""
 
 
 class ExportError(ValueError):
@@ -38,7 +42,8 @@ def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
             if value is not None
         }
         layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, where))
-    told = {"block": "recurrent", "layers": layers, "start": None}
+    told: dict[str, Any] = {"block": "recurrent", "layers": layers, "start": None}
+    told["states"] = list(module.cell.states)
     if spec.merge == "sum" and spec.bidirectional:
         told["merge"] = "sum"
     return told
@@ -65,7 +70,10 @@ def _direction(
 
 
 def array_of(tensor: Tensor, where: str) -> np.ndarray:
-    """A copy of a tensor in float32."""
-    if tensor.dtype != torch.float32:
-        raise ExportError(f"{where}: wanted float32, got {tensor.dtype}; call .float() first")
+    """A copy of a tensor in float32, or in ``described_dtype``."""
+    wanted = described_dtype.get()
+    if tensor.dtype != wanted:
+        name = str(wanted).removeprefix("torch.")
+        call = {"float32": "float", "float64": "double"}[name]
+        raise ExportError(f"{where}: wanted {name}, got {tensor.dtype}; call .{call}() first")
     return np.array(tensor.detach().cpu().numpy(), order="C")

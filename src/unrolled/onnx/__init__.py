@@ -9,3 +9,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "unrolled.onnx needs the package onnx: pip install 'unrolled[onnx]'", name="onnx"
     ) from error
+
+from unrolled.onnx.exporting import export
+
+__all__ = ["export"]
