@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runtime_models import exported, random, steps, wanted
@@ -96,6 +97,103 @@ def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -
     assert np.array_equal(told if how in ("outputs", "both") else told[-1], found)
 
 
+class Dropping(nn.Module):
+    """Drops by the function, in a way that is given."""
+
+    def __init__(self, drop: Any, **options: Any) -> None:
+        super().__init__()
+        self.drop = drop
+        self.rnn = GRU(3, 5, **options)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self, self.rnn(self.drop(self, x))[0]))
+
+
+DROPS: list[Any] = [
+    lambda m, y: F.dropout(y, 0.5, m.training),
+    lambda m, y: F.dropout(y, p=0.5, training=m.training),
+    lambda m, y: F.dropout(y, training=m.training, inplace=False),
+]
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_dropout_as_a_function_does_nothing(drop: Any, tmp_path: Path) -> None:
+    """Of a module in training too, which stays in training."""
+    module = random(Dropping(drop))
+    module.head.eval()
+    model = exported(module, tmp_path)
+    assert [one.training for one in (module, module.rnn, module.head)] == [True, True, False]
+    x = np.random.default_rng(17).standard_normal((4, 2, 3), np.float32)
+    close(torch.from_numpy(model.run(x)), wanted(module.eval(), x), "output")
+
+
+class LastOf(nn.Module):
+    """The last step of a layer that is batch-first."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.rnn = GRU(3, 5, batch_first=True, num_layers=2)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, h = self.rnn(x)
+        return self.head(y[:, -1] if self.how == "outputs" else h[-1])
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 7]])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_batch_first(bidirectional: bool, lengths: Any, tmp_path: Path) -> None:
+    """Whole sequences are as in the module; steps are steps."""
+    layer = random(GRU(3, 5, batch_first=True, bidirectional=bidirectional))
+    model = exported(layer, tmp_path)
+    x = np.random.default_rng(18).standard_normal((2, 7, 3), np.float32)
+    found, state = model.run(x, lengths=lengths, return_state=True)
+    given = None if lengths is None else torch.tensor(lengths)
+    output, final = wanted(layer, x, lengths=given)
+    close(torch.from_numpy(found), output, "output")
+    close(torch.from_numpy(np.stack([one[0] for one in state[0]])), final, "output")
+    with pytest.raises(ValueError, match=r"x: wanted \[N, T, 3\], got shape \[2, 7\]"):
+        model.run(x[..., 0])
+    if not bidirectional and lengths is None:
+        assert np.array_equal(steps(model, x.swapaxes(0, 1), 2).swapaxes(0, 1), found)
+        halves = [model.run(x[:, :3], return_state=True)]
+        halves.append(model.run(x[:, 3:], state=halves[0][1], return_state=True))
+        assert np.array_equal(np.concatenate([half for half, _ in halves], 1), found)
+
+
+@pytest.mark.parametrize("how", ["outputs", "state"])
+def test_the_last_step_of_what_is_batch_first(how: str, tmp_path: Path) -> None:
+    module = random(LastOf(how))
+    x = np.random.default_rng(19).standard_normal((2, 7, 3), np.float32)
+    found = exported(module, tmp_path).run(x)
+    close(torch.from_numpy(found), wanted(module, x), "output")
+
+
+def test_tokens_that_are_batch_first(tmp_path: Path) -> None:
+    chain = random(nn.Sequential(nn.Embedding(7, 3), GRU(3, 5, batch_first=True)))
+    tokens = np.random.default_rng(20).integers(0, 7, (4, 6))
+    model = exported(chain, tmp_path)
+    close(torch.from_numpy(model.run(tokens)), wanted(chain, tokens)[0], "output")
+    with pytest.raises(ValueError, match=r"x: wanted tokens \[N, T\], got shape \[4\]"):
+        model.run(tokens[:, 0])
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 7]])
+@pytest.mark.parametrize("cell", [LSTM, GRU])
+def test_directions_that_are_added(cell: Any, lengths: Any, tmp_path: Path) -> None:
+    layer = random(cell(3, 5, num_layers=2, bidirectional=True, merge="sum"))
+    head = random(nn.Linear(5, 2))
+    x = np.random.default_rng(21).standard_normal((7, 3, 3), np.float32)
+    given = None if lengths is None else torch.tensor(lengths)
+    output, _ = wanted(layer, x, lengths=given)
+    with torch.no_grad():
+        expected = head(output)
+    found = exported(nn.Sequential(layer, head), tmp_path).run(x, lengths=lengths)
+    close(torch.from_numpy(found), expected, "output")
+
+
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -111,6 +209,9 @@ def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
         (Own(how="mean"), "mean: wanted relu, tanh or sigmoid"),
         (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
         (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
+        (Own(how="step", batch_first=True), r"a layer's outputs, or \[:, -1\] of them in one"),
+        (Dropping(lambda m, y: F.dropout(y, 0.3)), "dropout: wanted dropout with training=self.tr"),
+        (Dropping(lambda m, y: F.dropout(y, 0.3, True)), "dropout: wanted dropout with training="),
         (Branching(), "Branching: cannot be followed"),
         (nn.Conv1d(1, 1, 1), "Conv1d: wanted layers of unrolled.nn"),
     ]
@@ -129,7 +230,10 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
     faults: list[tuple[nn.Module, str]] = [
         (nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn, .*Conv1d"),
         (GRU(3, 5).double(), "GRU: wanted float32, got torch.float64"),
-        (GRU(3, 5, batch_first=True), "GRU: wanted batch_first=False"),
+        (
+            nn.Sequential(GRU(3, 5, batch_first=True), GRU(5, 5)),
+            "batch_first: wanted the same in all layers, got both",
+        ),
         (nn.Linear(3, 5), "Linear: blocks: wanted a layer among them"),
         (nn.Sequential(GRU(3, 5), nn.Linear(6, 2)), "Sequential: blocks: Linear reads 6 numbers"),
         (nn.Sequential(GRU(3, 5), Doubled(5, 5)), "1: wanted layers of unrolled.nn, .*Doubled"),

@@ -136,42 +136,6 @@ def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> N
         close(torch.from_numpy(runtime.run(tokens, lengths=lengths)), ends, "output")
 
 
-@pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.02), ("int8", 0.02)])
-def test_short_weights_are_near(weights: str, most: float, tmp_path: Path) -> None:
-    """bfloat16 rounds to 1 part in 256, int8 to half a 127th of a row's largest."""
-    layer = LSTM(20, 64)
-    export(layer, tmp_path / "m", weights=weights)
-    x = np.random.default_rng(7).standard_normal((30, 2, 20), np.float32)
-    full = load(tmp_path / "m", weights="float32").run(x)
-    close(torch.from_numpy(full), wanted(layer, x)[0], "output")
-    error = np.abs(load(tmp_path / "m").run(x) - full).max()
-    assert 1e-6 < error < most
-
-
-def test_int8_is_exact_where_the_weights_are(tmp_path: Path) -> None:
-    """Whole multiples of a row's scale lose nothing."""
-    layer = RNN(4, 3)
-    chance = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in (layer.weight_ih_l0, layer.weight_hh_l0):
-            weight.copy_(torch.randint(-126, 127, weight.shape, generator=chance) / 128)
-            weight[:, 0] = 127 / 128
-    export(layer, tmp_path / "m")
-    x = np.random.default_rng(8).integers(-8, 8, (12, 2, 4)).astype(np.float32)
-    exact, short = (load(tmp_path / "m", weights=w).run(x) for w in ("float32", "int8"))
-    assert np.abs(exact - short).max() < 2e-6
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_int8_keeps_what_is_no_number(value: float, tmp_path: Path) -> None:
-    layer = RNN(3, 4)
-    with torch.no_grad():
-        layer.weight_ih_l0[1, 2] = value
-    export(layer, tmp_path / "m")
-    found = load(tmp_path / "m", weights="int8").run(np.ones((1, 1, 3), np.float32))[0, 0]
-    assert np.isnan(found).tolist() == [False, True, False, False]
-
-
 def test_numbers_are_scaled_as_they_were_learned(tmp_path: Path) -> None:
     rng = np.random.default_rng(12)
     tree = {

@@ -3,7 +3,9 @@
 ``load`` reads what ``unrolled.export`` wrote. Nothing of size is imported but numpy and the core.
 """
 
-from unrolled.runtime.model import Model, load
+from unrolled.runtime.files import load
+from unrolled.runtime.model import Model
 from unrolled.runtime.stream import Stream
+from unrolled.runtime.translator import Translator
 
-__all__ = ["Model", "Stream", "load"]
+__all__ = ["Model", "Stream", "Translator", "load"]

@@ -46,7 +46,7 @@ def check_tree(tree: dict[str, Any]) -> None:
     if tree["kind"] != KIND:
         raise ValueError(f"kind: wanted an exported model, got {tree['kind']!r}")
     if type(tree["version"]) is not int or tree["version"] > VERSION:
-        raise ValueError(f"version {tree['version']}, this library reads {VERSION}")
+        raise ValueError(f"version {tree['version']!r}, this library reads {VERSION}")
 
 
 def blocks_of(tree: dict[str, Any], weights: str | None) -> list[Block]:
@@ -123,7 +123,7 @@ def _read_by(block: Block, width: int | None) -> int | None:
 
 def _check_layers(block: Recurrent) -> None:
     """Hold layers to one another, and to the state that they begin with."""
-    directions = block.directions
+    directions = block.directions if block.layers else 0
     if directions not in (1, 2) or any(len(layer) != directions for layer in block.layers):
         raise ValueError("layers: wanted one direction, or two, in each")
     if block.merge not in ("concat", "sum"):
@@ -147,15 +147,17 @@ def part_of(told: dict[str, Any], weights: str) -> Block:
     Raises:
         one of ``unrolled.io.DAMAGE``: it is none.
     """
+    if not isinstance(told, dict):
+        raise TypeError(f"block: wanted what describes one, got {type(told).__name__}")
     match told["block"]:
         case "embedding":
-            return Embedding(_floats(told["weight"], 2))
+            return Embedding(_floats(told["weight"], "weight", 2))
         case "scale":
-            return Scale(*(_array(told[name], np.float64, 1) for name in ("mean", "deviation")))
+            return Scale(*(_array(told[name], name, np.float64, 1) for name in ("mean", "deviation")))
         case "linear":
             bias = told["bias"]
-            weight = _floats(told["weight"], 2)
-            return Linear(weight, None if bias is None else _floats(bias, 1), weights)
+            weight = _floats(told["weight"], "weight", 2)
+            return Linear(weight, None if bias is None else _floats(bias, "bias", 1), weights)
         case "last":
             return Last()
         case "pooling":
@@ -166,10 +168,10 @@ def part_of(told: dict[str, Any], weights: str) -> Block:
             layers = [[_direction(one, weights) for one in layer] for layer in told["layers"]]
             start = told["start"]
             if start is not None:
-                start = [tuple(_floats(state, 2) for state in states) for states in start]
+                start = [tuple(_floats(state, "start", 2) for state in states) for states in start]
             return Recurrent(layers, start, told.get("merge", "concat"))
         case "words":
-            words, characters = (Embedding(_floats(told[k], 2)) for k in ("words", "characters"))
+            words, characters = (Embedding(_floats(told[k], k, 2)) for k in ("words", "characters"))
             spelling = part_of(told["spelling"], weights)
             if not isinstance(spelling, Recurrent):
                 raise TypeError("words: spelling is no layer")
@@ -183,7 +185,9 @@ def part_of(told: dict[str, Any], weights: str) -> Block:
 
 
 def _direction(told: dict[str, Any], weights: str) -> Direction:
-    arrays = [None if one is None else _floats(one) for one in told["arrays"]]
+    arrays = [None if one is None else _floats(one, "arrays") for one in told["arrays"]]
+    if not isinstance(told["program"], str):
+        raise TypeError(f"program: wanted text, got {type(told['program']).__name__}")
     return Direction.of(told["program"], told["sizes"], arrays, weights)
 
 
@@ -200,19 +204,20 @@ def _forecast(told: dict[str, Any]) -> Forecast:
         raise ValueError(f"forecast: wanted horizon and targets above 0, got {horizon}, {targets}")
     scale: list[np.ndarray | None] = [None, None]
     if told["mean"] is not None:
-        scale = [_array(told[name], np.float64, 1) for name in ("mean", "deviation")]
+        scale = [_array(told[name], name, np.float64, 1) for name in ("mean", "deviation")]
         if any(len(one) != targets for one in scale if one is not None):
             raise ValueError("forecast: wanted mean and deviation of each target")
     return Forecast(horizon, targets, *scale)
 
 
-def _floats(array: Any, ndim: int | None = None) -> np.ndarray:
-    return _array(widened(array) if isinstance(array, dict) else array, np.float32, ndim)
+def _floats(array: Any, name: str, ndim: int | None = None) -> np.ndarray:
+    return _array(widened(array) if isinstance(array, dict) else array, name, np.float32, ndim)
 
 
-def _array(array: Any, dtype: Any, ndim: int | None) -> np.ndarray:
+def _array(array: Any, name: str, dtype: Any, ndim: int | None) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        raise TypeError(f"an array that is not of {np.dtype(dtype)}")
+        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name}: wanted an array of {np.dtype(dtype)}, got {got}")
     if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"an array of {array.ndim} dimensions, wanted {ndim}")
+        raise ValueError(f"{name}: wanted {ndim} dimensions, got {array.ndim}")
     return np.ascontiguousarray(array)

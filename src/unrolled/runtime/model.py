@@ -1,11 +1,10 @@
-"""A model read from a file, and run over whole sequences."""
+"""A model, run over whole sequences."""
 
 import os
 from typing import Any
 
 import numpy as np
 
-from unrolled import io
 from unrolled.runtime.blocks import (
     Activation,
     Last,
@@ -21,33 +20,7 @@ from unrolled.runtime.description import KIND, blocks_of, check_weights
 from unrolled.runtime.ends import Block, Forecast, Words
 from unrolled.runtime.stream import ForecastStream, Stream, WordStream
 
-__all__ = ["Model", "load", "model_of"]
-
-
-def load(path: str | os.PathLike[str], weights: str | None = None) -> "Model":
-    """Read a model that ``unrolled export`` wrote: of sequence to sequence a ``Translator``.
-
-    Args:
-        weights: how they are kept: "float32", "bfloat16" or "int8" (a scale for each row); by
-            default as the file says. What the file has is what there is: one that was written in
-            int8 gives no better numbers as "float32".
-
-    Raises:
-        unrolled.io.FileError: no such file, or it is damaged, newer, or no exported model.
-        ValueError: weights is none of these.
-    """
-    if weights is not None:
-        check_weights(weights)
-    tree = io.load(path)
-    try:
-        if "encoder" in tree:
-            from unrolled.runtime.translator import Translator
-
-            return Translator(tree, weights)
-        return Model(tree, weights)
-    except io.DAMAGE as error:
-        fault = f"holds no model that this version reads ({error})".replace("\n", " ")
-        raise io.FileError(path, fault) from None
+__all__ = ["Model", "checked_lengths", "model_of", "names_of"]
 
 
 def model_of(blocks: list[dict[str, Any]], weights: str = "float32") -> "Model":

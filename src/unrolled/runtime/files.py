@@ -1,0 +1,33 @@
+"""Models read from files."""
+
+import os
+
+from unrolled import io
+from unrolled.runtime.description import check_weights
+from unrolled.runtime.model import Model
+from unrolled.runtime.translator import Translator
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
+    """Read a model that ``unrolled export`` wrote: of sequence to sequence a ``Translator``.
+
+    Args:
+        weights: how they are kept: "float32", "bfloat16" or "int8" (a scale for each row); by
+            default as the file says. What the file has is what there is: one that was written in
+            int8 gives no better numbers as "float32".
+
+    Raises:
+        unrolled.io.FileError: no such file, or it is damaged, newer, or no exported model.
+        ValueError: weights is none of these.
+    """
+    if weights is not None:
+        check_weights(weights)
+    tree = io.load(path)
+    try:
+        return (Translator if "encoder" in tree else Model)(tree, weights)
+    except io.DAMAGE as error:
+        said = f"{error} is missing" if type(error) is KeyError else str(error)
+        fault = f"holds no model that this version reads ({said})".replace("\n", " ")
+        raise io.FileError(path, fault) from None

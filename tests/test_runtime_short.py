@@ -1,0 +1,140 @@
+"""Short weights: a file that has them gives the bits of one in float32 that is loaded as short."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from runtime_models import exported, random, wanted
+from tolerances import close
+from unrolled import cells
+from unrolled.export import export
+from unrolled.models import EncoderDecoder, SequenceModel
+from unrolled.nn import GRU, LSTM, RNN, Recurrent
+from unrolled.runtime import load
+from unrolled.runtime.short import shortened, widened
+
+MODULES: dict[str, Any] = {
+    "lstm": lambda: nn.Sequential(LSTM(7, 33, num_layers=2, proj_size=5), nn.Linear(5, 70)),
+    "gru": lambda: GRU(5, 100, bidirectional=True),
+    "slstm": lambda: Recurrent(cells.SLSTM, 5, 12),
+    "mgu": lambda: Recurrent(cells.MGU, 6, 9),
+    "attention": lambda: SequenceModel(
+        5, 3, hidden_size=9, input="numbers", pooling="attention", bidirectional=True
+    ),
+}
+
+
+def drawn(module: nn.Module, seed: int) -> nn.Module:
+    """Rows of very different size."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+            size = 10 ** torch.empty(len(parameter)).uniform_(-6, 0)
+            parameter *= size.view(-1, *[1] * (parameter.dim() - 1))
+    return module
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize("name", MODULES)
+def test_a_short_file_has_the_bits_of_a_long_one(name: str, weights: str, tmp_path: Path) -> None:
+    for seed in range(4):
+        module = drawn(MODULES[name](), seed).eval()
+        export(module, tmp_path / "long")
+        export(module, tmp_path / "short", weights=weights)
+        long, short = load(tmp_path / "long", weights=weights), load(tmp_path / "short")
+        x = np.random.default_rng(seed).standard_normal((9, 3, long.inputs or 1), np.float32)
+        found = short.run(x)
+        assert np.array_equal(long.run(x), found)
+        full = load(tmp_path / "long").run(x)
+        assert not np.array_equal(full, found)
+        # And in float32 it is what was rounded.
+        widest = load(tmp_path / "short", weights="float32").run(x)
+        assert np.abs(widest - found).max() <= 1e-5 * max(1, np.abs(found).max())
+
+
+def test_files_are_as_short_as_they_say(tmp_path: Path) -> None:
+    sizes = {}
+    for weights in ("float32", "bfloat16", "int8"):
+        export(random(LSTM(100, 200)), tmp_path / weights, weights=weights)
+        sizes[weights] = (tmp_path / weights).stat().st_size
+    count = 4 * 200 * 300
+    assert sizes["float32"] > 4 * count
+    assert 2 * count < sizes["bfloat16"] < 2.1 * count
+    assert count < sizes["int8"] < 1.1 * count
+
+
+def test_a_translator_is_short_too(tmp_path: Path) -> None:
+    model = drawn(EncoderDecoder(9, 9, hidden_size=16), 1)
+    for weights in ("bfloat16", "int8"):
+        export(model, tmp_path / "long")
+        export(model, tmp_path / "short", weights=weights)
+        tokens = np.random.default_rng(2).integers(0, 9, (6, 4))
+        long, short = load(tmp_path / "long", weights=weights), load(tmp_path / "short")
+        assert long.run(tokens, limit=9) == short.run(tokens, limit=9)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_what_is_widened_is_shortened_to_the_same(weights: str) -> None:
+    """Numbers of every size, ties, zeros; and always as near as half a step."""
+    chance = np.random.default_rng(3)
+    for size in 10.0 ** chance.uniform(-30, 37, 400):
+        weight = (chance.standard_normal((5, 7)) * size).astype(np.float32)
+        weight[1, :] = 0
+        weight[2] = np.float32(size) * (np.arange(7) / 254).astype(np.float32)
+        weight[3, 2:] *= np.float32(1e-3)
+        told = shortened(weight, weights)
+        assert isinstance(told, dict)
+        wide = widened(told)
+        again = shortened(wide, weights)
+        assert isinstance(again, dict)
+        assert all(np.array_equal(told[key], again[key]) for key in told)
+        step = np.abs(weight).max(1) / 127 if weights == "int8" else np.abs(weight).T / 128
+        assert (0.5001 * step >= np.abs(wide - weight).T).all()
+
+
+def test_what_comes_not_back_stays_long() -> None:
+    for value in (np.nan, np.inf, 1e-44):
+        weight = np.ones((2, 3), np.float32)
+        weight[1] = value
+        assert shortened(weight, "int8") is weight
+    assert shortened(np.full((2, 3), np.nan, np.float32), "bfloat16").dtype == np.float32  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.02), ("int8", 0.02)])
+def test_short_weights_are_near(weights: str, most: float, tmp_path: Path) -> None:
+    """bfloat16 rounds to 1 part in 256, int8 to half a 127th of a row's largest."""
+    layer = LSTM(20, 64)
+    x = np.random.default_rng(7).standard_normal((30, 2, 20), np.float32)
+    full = exported(layer, tmp_path).run(x)
+    close(torch.from_numpy(full), wanted(layer, x)[0], "output")
+    error = np.abs(exported(layer, tmp_path, weights=weights).run(x) - full).max()
+    assert 1e-6 < error < most
+
+
+def test_int8_is_exact_where_the_weights_are(tmp_path: Path) -> None:
+    """Whole multiples of a row's scale lose nothing."""
+    layer = RNN(4, 3)
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in (layer.weight_ih_l0, layer.weight_hh_l0):
+            weight.copy_(torch.randint(-126, 127, weight.shape, generator=chance) / 128)
+            weight[:, 0] = 127 / 128
+    export(layer, tmp_path / "m")
+    x = np.random.default_rng(8).integers(-8, 8, (12, 2, 4)).astype(np.float32)
+    exact, short = (load(tmp_path / "m", weights=w).run(x) for w in ("float32", "int8"))
+    assert np.abs(exact - short).max() < 2e-6
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_int8_keeps_what_is_no_number(value: float, tmp_path: Path) -> None:
+    layer = RNN(3, 4)
+    with torch.no_grad():
+        layer.weight_ih_l0[1, 2] = value
+    export(layer, tmp_path / "m", weights="int8")
+    found = load(tmp_path / "m").run(np.ones((1, 1, 3), np.float32))[0, 0]
+    assert np.isnan(found).tolist() == [False, True, False, False]
