@@ -1,0 +1,175 @@
+"""What operators on numbers become in torch: functions, products with weights, constants."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unrolled.onnx import functions
+from unrolled.onnx.building import Builder, Node, RefusedError, Rules, Value, axes_of
+
+__all__ = ["RULES"]
+
+RULES = Rules()
+_EACH: dict[str, Callable[..., Any]] = {
+    "Relu": torch.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid, "Exp": torch.exp,
+    "Log": torch.log, "Sqrt": torch.sqrt, "Neg": torch.neg, "Abs": torch.abs,
+    "Not": torch.logical_not, "Softplus": F.softplus, "Softsign": F.softsign, "Sign": torch.sign,
+}  # fmt: skip
+_JOINED: dict[str, Callable[..., Any]] = {
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": functions.divide,
+    "Pow": torch.pow, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge, "Equal": torch.eq, "And": torch.logical_and, "Or": torch.logical_or,
+    "Where": torch.where, "Max": torch.maximum, "Min": torch.minimum,
+}  # fmt: skip
+
+
+@RULES.of("Identity", "Dropout")
+def _same(b: Builder, n: Node) -> list[Value]:
+    training = n.inputs[2] if len(n.inputs) > 2 else None
+    if training is not None and (training.array is None or training.array.any()):
+        raise RefusedError(f"{n.where}: wanted no training_mode")
+    return [n.inputs[0]]
+
+
+@RULES.of("Constant")
+def _constant(b: Builder, n: Node) -> list[Value]:
+    ((name, value),) = n.told.items()
+    if name == "value":
+        return [Value(array=onnx.numpy_helper.to_array(value))]
+    kinds: dict[str, Any] = {"value_float": np.float32, "value_floats": np.float32}
+    kinds |= {"value_int": np.int64, "value_ints": np.int64}
+    if name not in kinds:
+        raise RefusedError(f"{n.where}: wanted numbers, got {name}")
+    return [Value(array=np.array(value, kinds[name]))]
+
+
+@RULES.of(*_EACH)
+def _each(b: Builder, n: Node) -> list[Value]:
+    function = _EACH[n.proto.op_type]
+    folded = b.fold(n.inputs, function)
+    if folded is not None:
+        return [folded]
+    return [Value(b.call(function, b.raw(n.inputs[0])), turned=n.inputs[0].turned)]
+
+
+@RULES.of(*_JOINED)
+def _joined(b: Builder, n: Node) -> list[Value]:
+    function = _JOINED[n.proto.op_type]
+    if n.proto.op_type in ("Max", "Min") and len(n.inputs) != 2:
+        raise RefusedError(f"{n.where}: wanted two n.inputs, got {len(n.inputs)}")
+    folded = b.fold(n.inputs, function, math.prod(_broadcast(n.inputs)))
+    if folded is not None:
+        return [folded]
+    if n.proto.op_type == "Add":
+        biased = _biased(n.inputs)
+        if biased is not None:
+            return [biased]
+    # One number, or one row behind two axes, is the same for all of the first two axes.
+    names = zip(n.proto.input, n.inputs, strict=True)
+    if any(one.turned for one in n.inputs) and all(
+        b.is_rows(name, one) if one.turned else one.array is not None and one.array.ndim <= 1
+        for name, one in names
+    ):
+        return [Value(b.call(function, *(b.raw(one) for one in n.inputs)), turned=True)]
+    return [Value(b.call(function, *(b.node(one) for one in n.inputs)))]
+
+
+def _broadcast(inputs: list[Any]) -> tuple[int, ...]:
+    """The shape that constants have together; () where they are none."""
+    if any(one.array is None for one in inputs):
+        return ()
+    return np.broadcast_shapes(*(one.array.shape for one in inputs))
+
+
+def _biased(inputs: list[Any]) -> Value | None:
+    """A product with weights to which a row is added: the bias of a linear layer."""
+    for one, other in (inputs, inputs[::-1]):
+        if one.product is None or other.array is None:
+            continue
+        if other.array.shape != (one.product.out_features,):
+            continue
+        one.product.bias = nn.Parameter(torch.from_numpy(np.array(other.array)))
+        return replace(one, product=None)
+    return None
+
+
+@RULES.of("MatMul")
+def _matmul(b: Builder, n: Node) -> list[Value]:
+    x, W = n.inputs
+    if W.array is not None and W.array.ndim == 2 and W.array.dtype.kind == "f":
+        alone = b.reads[n.proto.output[0]] == 1
+        return [_linear(b, n.proto.input[0], x, W.array.T, None, open_=alone)]
+    return [Value(b.call(torch.matmul, b.node(x), b.node(W)))]
+
+
+@RULES.of("Gemm")
+def _gemm(b: Builder, n: Node) -> list[Value]:
+    x, W = n.inputs[:2]
+    C = n.inputs[2] if len(n.inputs) > 2 else None
+    scaled = (
+        n.told.get("alpha", 1.0) != 1 or n.told.get("beta", 1.0) != 1 or n.told.get("transA", 0)
+    )
+    known = W.array is not None and (C is None or C.array is not None)
+    if scaled or not known or W.array.ndim != 2:
+        raise RefusedError(f"{n.where}: wanted x W + b with constant W and b, without factors")
+    weight = W.array if n.told.get("transB", 0) else W.array.T
+    bias = None if C is None else np.broadcast_to(C.array, (1, len(weight)))[0]
+    return [_linear(b, n.proto.input[0], x, weight, bias, open_=False)]
+
+
+def _linear(
+    b: Builder, name: str, x: Value, weight: np.ndarray, bias: np.ndarray | None, open_: bool
+) -> Value:
+    M, K = weight.shape
+    layer = nn.Linear(K, M, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(torch.from_numpy(np.array(weight)))
+    if bias is not None:
+        layer.bias = nn.Parameter(torch.from_numpy(np.array(bias)))
+    rows = b.is_rows(name, x)
+    made = b.module("linear", layer, b.raw(x) if rows else b.node(x))
+    return Value(made, turned=x.turned and rows, product=layer if open_ else None)
+
+
+@RULES.of("Softmax", "LogSoftmax")
+def _softmax(b: Builder, n: Node) -> list[Value]:
+    axis = n.told.get("axis", -1 if b.opset >= 13 else 1)
+    dims = b.dims(n.proto.input[0])
+    last = axis == -1 or (dims is not None and axis == len(dims) - 1)
+    if b.opset < 13 and not last:
+        raise RefusedError(f"{n.where}: wanted the last axis, got {axis}")
+    function = torch.softmax if n.proto.op_type == "Softmax" else torch.log_softmax
+    x = n.inputs[0]
+    if last and b.is_rows(n.proto.input[0], x):
+        return [Value(b.call(function, b.raw(x), dim=-1), turned=x.turned)]
+    return [Value(b.call(function, b.node(x), dim=-1 if last else axis))]
+
+
+@RULES.of("Cast")
+def _cast(b: Builder, n: Node) -> list[Value]:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(n.told["to"])
+    wanted = torch.from_numpy(np.empty(0, dtype)).dtype
+    folded = b.fold(n.inputs, lambda one: one.to(wanted))
+    if folded is not None:
+        return [folded]
+    x = n.inputs[0]
+    made = b.call(functions.cast, b.raw(x), wanted)
+    return [Value(made, fill=x.fill, turned=x.turned)]
+
+
+@RULES.of("ReduceMean", "ReduceSum", "ReduceMax")
+def _reduced(b: Builder, n: Node) -> list[Value]:
+    axes = axes_of(n)
+    if axes is None:
+        raise RefusedError(f"{n.where}: wanted axes")
+    function: dict[str, Callable[..., Any]] = {
+        "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
+    }  # fmt: skip
+    kept = bool(n.told.get("keepdims", 1))
+    return [Value(b.call(function[n.proto.op_type], b.node(n.inputs[0]), axes, keepdim=kept))]

@@ -1,0 +1,241 @@
+"""A graph of ONNX as a graph of ``torch.fx``: what each name holds while the nodes are followed.
+
+What single operators become is in ``rules``. A value knows more than its place in the graph where
+that keeps the graph plain: that it is a constant, that it is the outputs of a layer with the
+directions on an axis of their own, that its batch stands behind its time.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from unrolled.onnx.layers import where_of
+
+__all__ = [
+    "Builder",
+    "Node",
+    "RefusedError",
+    "Rule",
+    "Rules",
+    "Separated",
+    "Value",
+    "axes_of",
+    "numbers",
+]
+
+
+MOST = 2**24
+"""Elements of a constant that is larger than those that it is made of."""
+
+
+class RefusedError(ValueError):
+    """A node is none that this library makes a module of; the message names it."""
+
+
+@dataclass(frozen=True)
+class Separated:
+    """Outputs of a layer as the operators give them, with an axis of D directions: ``merged`` is
+    the layer's own [T, N, D·H]; ``last`` says whether D and H are the last two axes, [T, N, D, H],
+    as they are behind the usual Transpose."""
+
+    merged: fx.Node
+    D: int
+    H: int
+    last: bool
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a name of the graph stands for.
+
+    ``array`` is set of constants, ``fill`` where all elements are one number, whatever the shape;
+    ``turned`` says that ``node`` has the first two axes exchanged; ``layer`` that it is a layer's
+    outputs; ``state_of_one`` that it is the only row of a layer's final state, [1, N, H];
+    ``product`` that it is a linear layer that still may get a bias. ``refused`` is why there is no
+    node.
+    """
+
+    node: fx.Node | None = None
+    array: np.ndarray | None = None
+    fill: float | None = None
+    turned: bool = False
+    layer: Separated | None = None
+    state_of_one: bool = False
+    product: nn.Linear | None = None
+    refused: str | None = None
+
+
+class Builder:
+    """Holds the graph that is made, its modules and constants, and the values by name."""
+
+    def __init__(self, model: onnx.ModelProto, time_major: bool) -> None:
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.values: dict[str, Value] = {}
+        self.time_major = time_major
+        self.opset = max(
+            (one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1
+        )
+        self.reads = Counter(name for node in model.graph.node for name in node.input)
+        self.reads.update(one.name for one in model.graph.output)
+        self._shapes = _inferred(model)
+        self._made: Counter[str] = Counter()
+
+    def dims(self, name: str) -> list[int | str] | None:
+        """The shape that inference found, symbols and "" for what is not known; None: no rank."""
+        return self._shapes.get(name)
+
+    def fresh(self, kind: str) -> str:
+        """A name for a module or a constant."""
+        self._made[kind] += 1
+        number = self._made[kind]
+        return kind if number == 1 else f"{kind}_{number}"
+
+    def module(self, kind: str, module: nn.Module, *args: Any, **kwargs: Any) -> fx.Node:
+        """A call of a new module."""
+        name = self.fresh(kind)
+        self.root.add_module(name, module)
+        return self.graph.call_module(name, args, kwargs)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+        """A call of a function."""
+        return self.graph.call_function(function, args, kwargs)
+
+    def constant(self, array: np.ndarray) -> fx.Node:
+        """A buffer with these numbers."""
+        name = self.fresh("constant")
+        self.root.register_buffer(name, torch.from_numpy(np.array(array)))
+        return self.graph.get_attr(name)
+
+    def node(self, value: Value) -> fx.Node:
+        """The node of a value as it is in the graph of ONNX.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if value.refused is not None:
+            raise RefusedError(value.refused)
+        if value.node is None:
+            if value.array is None:
+                raise RefusedError("a value of no kind")
+            return self.constant(value.array)
+        return self.call(torch.transpose, value.node, 0, 1) if value.turned else value.node
+
+    def raw(self, value: Value) -> fx.Node:
+        """The node as it stands: of a turned value, with the first two axes exchanged."""
+        return self.node(replace(value, turned=False))
+
+    def is_rows(self, name: str, value: Value) -> bool:
+        """Whether what is done to the last axis does not mind how the first two stand."""
+        dims = self.dims(name)
+        return not value.turned or (dims is not None and len(dims) > 2)
+
+    def finish(self, outputs: Sequence[str]) -> fx.GraphModule:
+        """The module that gives these values; what nothing needs is gone.
+
+        Raises:
+            RefusedError: a value has no node.
+        """
+        found = []
+        for name in outputs:
+            value = self.values[name]
+            turned = value.turned and self.time_major
+            found.append(value.node if turned else self.node(value))
+        self.graph.output(found[0] if len(found) == 1 else tuple(found))
+        for node in reversed(self.graph.nodes):
+            if not node.users and node.op not in ("placeholder", "output"):
+                self.graph.erase_node(node)
+        self.graph.lint()
+        return fx.GraphModule(self.root, self.graph, "Imported")
+
+    def fold(
+        self, inputs: Sequence[Value | None], function: Callable[..., Tensor], size: int = 0
+    ) -> Value | None:
+        """The constant that a function of constants gives; None if one is not, or if it would have
+        a ``size`` that no honest file asks for."""
+        if size > MOST:
+            return None
+        arrays = [None if one is None else one.array for one in inputs]
+        known = [
+            None if one is None else torch.from_numpy(np.array(array))
+            for one, array in zip(inputs, arrays, strict=True)
+            if one is None or array is not None
+        ]
+        if len(known) < len(inputs) or not known:
+            return None
+        return Value(array=function(*known).numpy())
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, its attributes, and its inputs as values (None: left out)."""
+
+    proto: onnx.NodeProto
+    told: dict[str, Any]
+    inputs: list[Any]
+
+    @property
+    def where(self) -> str:
+        """As messages name it."""
+        return where_of(self.proto)
+
+
+Rule = Callable[[Builder, Node], list[Value]]
+"""Gives the outputs of a node as values."""
+
+
+class Rules(dict[str, Rule]):
+    """Rules by the operators that they are of."""
+
+    def of(self, *names: str) -> Callable[[Rule], Rule]:
+        """Note a function as the rule of these operators."""
+
+        def keep(rule: Rule) -> Rule:
+            self.update(dict.fromkeys(names, rule))
+            return rule
+
+        return keep
+
+
+def numbers(value: Value | None) -> list[int] | None:
+    """A constant list of whole numbers; None where it is none."""
+    if value is None or value.array is None:
+        return None
+    return [int(one) for one in np.asarray(value.array).reshape(-1)]
+
+
+def axes_of(n: Node) -> list[int] | None:
+    """The axes of an operator that has them as an attribute, or as its second input."""
+    if "axes" in n.told:
+        return [int(one) for one in n.told["axes"]]
+    if len(n.inputs) < 2 or n.inputs[1] is None:
+        return None
+    found = numbers(n.inputs[1])
+    if found is None:
+        raise RefusedError("axes that are not constant")
+    return found
+
+
+def _inferred(model: onnx.ModelProto) -> dict[str, list[int | str]]:
+    """Shapes by name, from the inputs and the nodes alone: what a file says beside is not read."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    del plain.graph.value_info[:]
+    try:
+        plain = onnx.shape_inference.infer_shapes(plain, data_prop=True)
+    except Exception:  # without shapes fewer graphs come out plain, and none wrong
+        return {}
+    found: dict[str, list[int | str]] = {}
+    for one in (*plain.graph.value_info, *plain.graph.input, *plain.graph.output):
+        if one.type.tensor_type.HasField("shape"):
+            dims = one.type.tensor_type.shape.dim
+            found[one.name] = [
+                d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims
+            ]
+    return found

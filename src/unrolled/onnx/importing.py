@@ -1,0 +1,138 @@
+"""Files of ONNX as modules: whole models that are chains of known parts, or their layers alone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, fx, nn
+
+from unrolled.io import DAMAGE
+from unrolled.onnx.building import Builder, RefusedError, Value
+from unrolled.onnx.layers import INPUTS, from_node, is_recurrent, read_attributes
+from unrolled.onnx.reading import Source, read
+from unrolled.onnx.rules import follow
+
+__all__ = ["ImportedLayer", "RefusedError", "layers_of", "load", "module_of"]
+
+
+@dataclass(frozen=True)
+class ImportedLayer:
+    """One node RNN, LSTM or GRU of a model.
+
+    ``name`` is the node's, or its first output's; ``module`` as ``from_node`` makes it; ``hx`` the
+    initial states where the file has them as constants, as the module takes them, else None.
+    """
+
+    name: str
+    module: nn.Module
+    hx: Tensor | tuple[Tensor, ...] | None
+
+
+def load(source: Source, time_major: bool = False) -> fx.GraphModule:
+    """A model of ONNX as a module of ours and torch's.
+
+    It takes the graph's inputs and gives its outputs, each in their order; a graph with several
+    outputs gives a tuple. Nodes RNN, LSTM and GRU are layers as ``from_node`` makes them, looked-up
+    tables ``nn.Embedding``, products with weights ``nn.Linear``; the rest are functions of torch.
+    It can be trained, printed (``.code``), and, if it is a chain, exported for the runtime.
+
+    Args:
+        source: a file, or what ``onnx.load`` gave. Weights beside the file are read from its
+            folder, and from nowhere else.
+        time_major: the graph reads [N, T, …], and the module shall read [T, N, …], as the runtime
+            wants it: the first two axes of the first input are exchanged, and those of outputs
+            that are still [N, T, …].
+
+    Raises:
+        unrolled.io.FileError: no such file, or it is damaged.
+        RefusedError: a node is none that can be followed; the message names it.
+        ValueError: the model is damaged, or a node has attributes or weights that do not fit.
+    """
+    return module_of(read(source), {}, time_major)
+
+
+def module_of(
+    model: onnx.ModelProto, weights: Mapping[str, np.ndarray], time_major: bool = False
+) -> fx.GraphModule:
+    """As ``load``, with some of the graph's inputs given as constants.
+
+    Raises:
+        as ``load``.
+    """
+    with _damage_told():
+        b = _followed(model, weights, time_major)
+        return b.finish([one.name for one in model.graph.output])
+
+
+def layers_of(source: Source) -> list[ImportedLayer]:
+    """The nodes RNN, LSTM and GRU of a model of any kind, in their order; not those inside of
+    other nodes' graphs.
+
+    Raises:
+        unrolled.io.FileError: no such file, or it is damaged.
+        ValueError: the model is damaged, a node has attributes or weights that do not fit, or its
+            weights are not constant.
+    """
+    model = read(source)
+    with _damage_told():
+        b = _followed(model, {}, False)
+        return [_alone(b, node) for node in model.graph.node if is_recurrent(node)]
+
+
+def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
+    given = dict(zip(INPUTS[node.op_type], node.input, strict=False))
+    known = {name: b.values[name].array for name in given.values() if name}
+    arrays = {name: array for name, array in known.items() if array is not None}
+    module = from_node(node, arrays)
+    states = [known.get(given.get(f"initial_{letter}", "")) for letter in "hc"]
+    found = [torch.from_numpy(np.array(one)) for one in states if one is not None]
+    if read_attributes(node).get("layout", 0) == 1:
+        found = [one.transpose(0, 1) for one in found]
+    if node.op_type == "LSTM" and len(found) == 1:
+        empty = torch.zeros_like(found[0])
+        found = [empty, found[0]] if states[0] is None else [found[0], empty]
+    hx = tuple(found) if len(found) > 1 else found[0] if found else None
+    return ImportedLayer(node.name or node.output[0], module, hx)
+
+
+def _followed(
+    model: onnx.ModelProto, weights: Mapping[str, np.ndarray], time_major: bool
+) -> Builder:
+    """All values of a graph."""
+    b = Builder(model, time_major)
+    graph = model.graph
+    for tensor in graph.initializer:
+        b.values[tensor.name] = Value(array=numpy_helper.to_array(tensor))
+    b.values |= {name: Value(array=array) for name, array in weights.items()}
+    first = True
+    for one in graph.input:
+        if one.name in b.values:
+            continue
+        placed = b.graph.placeholder(_plain_name(one.name, b))
+        rank = len(b.dims(one.name) or ())
+        b.values[one.name] = Value(placed, turned=time_major and first and rank > 1)
+        first = False
+    for node in graph.node:
+        follow(b, node)
+    return b
+
+
+def _plain_name(name: str, b: Builder) -> str:
+    """A name that can be an argument's."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    return b.fresh(kept if kept[:1].isalpha() else f"input_{kept}")
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """What contradictions in a model bring about, as a ValueError."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except DAMAGE as error:
+        raise ValueError(f"the model contradicts itself ({error})") from error

@@ -1,0 +1,202 @@
+"""What operators that move numbers become in torch: nothing, where they only undo how the operators
+RNN, LSTM and GRU give their outputs.
+"""
+
+import math
+import operator
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from unrolled.onnx import functions
+from unrolled.onnx.building import (
+    Builder,
+    Node,
+    RefusedError,
+    Rules,
+    Separated,
+    Value,
+    axes_of,
+    numbers,
+)
+
+__all__ = ["RULES", "separated"]
+
+RULES = Rules()
+
+
+@RULES.of("Transpose")
+def _transpose(b: Builder, n: Node) -> list[Value]:
+    x, perm = n.inputs[0], n.told.get("perm")
+    if perm is None:
+        dims = b.dims(n.proto.input[0])
+        if dims is None:
+            raise RefusedError(f"{n.where}: wanted perm, or an input of known rank")
+        perm = list(range(len(dims)))[::-1]
+    folded = b.fold(n.inputs, lambda one: one.permute(perm))
+    if folded is not None:
+        return [folded]
+    if x.fill is not None:
+        return [Value(b.call(torch.permute, b.node(x), perm), fill=x.fill)]
+    if x.layer is not None and perm == [0, 2, 1, 3]:
+        return [separated(b, replace(x.layer, last=not x.layer.last), x.turned)]
+    exchanges = perm[:2] == [1, 0] and perm[2:] == list(range(2, len(perm)))
+    if exchanges and (b.time_major or x.turned):
+        return [Value(b.raw(x), turned=not x.turned)]
+    return [Value(b.call(torch.permute, b.node(x), perm))]
+
+
+def separated(b: Builder, layer: Separated, turned: bool = False) -> Value:
+    made = b.call(functions.separate, layer.merged, layer.D, layer.last)
+    return Value(made, layer=layer, turned=turned)
+
+
+@RULES.of("Squeeze")
+def _squeeze(b: Builder, n: Node) -> list[Value]:
+    x, axes = n.inputs[0], axes_of(n)
+    folded = b.fold([x], lambda one: functions.squeeze(one, axes))
+    if folded is not None:
+        return [folded]
+    layer = x.layer
+    if layer is not None and layer.D == 1 and axes in ([2 if layer.last else 1],):
+        return [Value(layer.merged, turned=x.turned)]
+    if x.state_of_one and axes == [0]:
+        return [Value(b.call(operator.getitem, x.node, -1))]
+    return [Value(b.call(functions.squeeze, b.node(x), axes), fill=x.fill)]
+
+
+@RULES.of("Unsqueeze")
+def _unsqueeze(b: Builder, n: Node) -> list[Value]:
+    axes = axes_of(n)
+    if axes is None:
+        raise RefusedError(f"{n.where}: wanted axes")
+    folded = b.fold(n.inputs[:1], lambda one: functions.unsqueeze(one, axes))
+    if folded is not None:
+        return [folded]
+    return [Value(b.call(functions.unsqueeze, b.node(n.inputs[0]), axes), fill=n.inputs[0].fill)]
+
+
+@RULES.of("Reshape")
+def _reshape(b: Builder, n: Node) -> list[Value]:
+    x, shape = n.inputs
+    keep = bool(n.told.get("allowzero", 0))
+    folded = b.fold(n.inputs, lambda one, sizes: functions.reshape(one, sizes, keep))
+    if folded is not None:
+        return [folded]
+    if x.layer is not None and x.layer.last and _merges(b, n.proto, x.layer, numbers(shape)):
+        return [Value(x.layer.merged, turned=x.turned)]
+    wanted = numbers(shape) if shape.array is not None else b.node(shape)
+    return [Value(b.call(functions.reshape, b.node(x), wanted, keep), fill=x.fill)]
+
+
+def _merges(b: Builder, node: onnx.NodeProto, layer: Separated, shape: list[int] | None) -> bool:
+    """Whether a Reshape of [T, N, D, H] is the usual one, to [T, N, D·H].
+
+    Of one free and one given length it is so, too: exporters write the length of their example
+    there, and the module takes any.
+    """
+    width = layer.D * layer.H
+    before, after = b.dims(node.input[0]), b.dims(node.output[0])
+    if shape is None:
+        known = before is not None and after is not None and len(after) == 3
+        return known and before[:2] == after[:2] and "" not in after[:2]  # type: ignore[index]
+    if len(shape) != 3 or shape[2] not in (-1, width) or math.prod(shape[:2]) == 1:
+        return False
+    return shape[:2] == [0, 0] or (shape[2] == width and 1 not in shape[:2])
+
+
+@RULES.of("Flatten")
+def _flatten(b: Builder, n: Node) -> list[Value]:
+    if n.told.get("axis", 1) != 1:
+        raise RefusedError(f"{n.where}: wanted axis 1")
+    return [Value(b.call(torch.flatten, b.node(n.inputs[0]), 1))]
+
+
+@RULES.of("Concat")
+def _concat(b: Builder, n: Node) -> list[Value]:
+    folded = b.fold(n.inputs, lambda *parts: torch.cat(parts, n.told["axis"]))
+    if folded is not None:
+        return [folded]
+    nodes = [b.node(one) for one in n.inputs]
+    return [Value(b.call(torch.cat, nodes, n.told["axis"]))]
+
+
+@RULES.of("Gather")
+def _gather(b: Builder, n: Node) -> list[Value]:
+    x, at = n.inputs
+    axis = n.told.get("axis", 0)
+    size = 0 if x.array is None or at.array is None else x.array.size * at.array.size
+    folded = b.fold(n.inputs, lambda one, indices: functions.pick(one, indices, axis), size)
+    if folded is not None:
+        return [folded]
+    if x.array is not None and x.array.ndim == 2 and axis == 0 and x.array.dtype.kind == "f":
+        weight = nn.Parameter(torch.from_numpy(np.array(x.array)))
+        table = nn.Embedding(weight.shape[0], weight.shape[1], _weight=weight)
+        return [Value(b.module("embedding", table, b.raw(at)), turned=at.turned)]
+    if at.array is not None and at.array.ndim == 0:
+        return [_item(b, x, int(at.array), axis)]
+    return [Value(b.call(functions.pick, b.node(x), b.node(at), axis))]
+
+
+def _item(b: Builder, x: Value, k: int, axis: int) -> Value:
+    """One step, one row: x[k] along an axis."""
+    if x.state_of_one and axis == 0 and k in (0, -1):
+        return Value(b.call(operator.getitem, x.node, -1))
+    exchanged = x.turned and axis in (0, 1)
+    raw, axis = (b.raw(x), 1 - axis) if exchanged else (b.node(x), axis)
+    if axis == 0:
+        return Value(b.call(operator.getitem, raw, k))
+    return Value(b.call(torch.select, raw, axis, k))
+
+
+@RULES.of("Slice")
+def _slice(b: Builder, n: Node) -> list[Value]:
+    if "starts" in n.told:
+        starts, ends, axes = n.told["starts"], n.told["ends"], n.told.get("axes")
+        return [Value(b.call(functions.slices, b.node(n.inputs[0]), starts, ends, axes))]
+    folded = b.fold(n.inputs, functions.slices)
+    if folded is not None:
+        return [folded]
+    rest = [numbers(one) if one is None or one.array is not None else b.node(one)
+            for one in n.inputs[1:]]  # fmt: skip
+    return [Value(b.call(functions.slices, b.node(n.inputs[0]), *rest), fill=n.inputs[0].fill)]
+
+
+@RULES.of("Split")
+def _split(b: Builder, n: Node) -> list[Value]:
+    sizes = n.told.get("split")
+    if len(n.inputs) > 1 and n.inputs[1] is not None:
+        sizes = numbers(n.inputs[1])
+    axis = n.told.get("axis", 0)
+    made = b.call(functions.split_, b.node(n.inputs[0]), sizes, axis, len(n.proto.output))
+    return [Value(b.call(operator.getitem, made, k)) for k in range(len(n.proto.output))]
+
+
+@RULES.of("Shape")
+def _shape(b: Builder, n: Node) -> list[Value]:
+    start, end = n.told.get("start", 0), n.told.get("end")
+    folded = b.fold(n.inputs, lambda one: functions.shape_of(one, start, end))
+    if folded is not None:
+        return [folded]
+    return [Value(b.call(functions.shape_of, b.node(n.inputs[0]), start, end))]
+
+
+@RULES.of("Expand")
+def _expand(b: Builder, n: Node) -> list[Value]:
+    x, shape = n.inputs
+    fill = x.fill
+    if x.array is not None and x.array.size == 1:
+        fill = float(x.array.reshape(-1)[0])
+    return [Value(b.call(functions.expand, b.node(x), b.node(shape)), fill=fill)]
+
+
+@RULES.of("ConstantOfShape")
+def _filled(b: Builder, n: Node) -> list[Value]:
+    value = np.zeros(1, np.float32)
+    if "value" in n.told:
+        value = onnx.numpy_helper.to_array(n.told["value"])
+    made = b.call(functions.constant_of_shape, b.node(n.inputs[0]), b.constant(value))
+    return [Value(made, fill=float(value.reshape(-1)[0]))]

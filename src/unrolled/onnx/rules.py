@@ -1,0 +1,98 @@
+"""What each operator of ONNX becomes in a torch module: layers here, the rest in ``arithmetic`` and
+``rearranging``. An operator without a rule is refused by name, when its value is asked for: what
+nothing needs may be anything.
+"""
+
+import operator
+from typing import Any
+
+import onnx
+import torch
+
+from unrolled.io import DAMAGE
+from unrolled.onnx import arithmetic, rearranging
+from unrolled.onnx.building import Builder, Node, RefusedError, Rule, Rules, Separated, Value
+from unrolled.onnx.layers import from_node, read_attributes, where_of
+
+__all__ = ["follow"]
+
+RULES = Rules()
+_LETTERS = {"W": 1, "R": 2, "B": 3, "P": 7}
+
+
+def follow(b: Builder, node: onnx.NodeProto) -> None:
+    """Give the outputs of a node their values; where that fails, the reason."""
+    inputs = [b.values[name] if name else None for name in node.input]
+    try:
+        found = _rule_of(node)(b, Node(node, read_attributes(node), inputs))
+    except RefusedError as error:
+        found = [Value(refused=str(error))]
+    except DAMAGE as error:
+        told = str(error).replace("\n", " ")
+        where = where_of(node)
+        found = [Value(refused=told if told.startswith(where) else f"{where}: {told}")]
+    found += [Value(refused=found[0].refused or f"{where_of(node)}: has no such output")] * len(
+        node.output
+    )
+    b.values |= {name: value for name, value in zip(node.output, found, strict=False) if name}
+
+
+def _rule_of(node: onnx.NodeProto) -> Rule:
+    for table in (RULES, arithmetic.RULES, rearranging.RULES):
+        if node.op_type in table and node.domain in ("", "ai.onnx"):
+            return table[node.op_type]
+    raise RefusedError(
+        f"{where_of(node)}: wanted operators of layers, embeddings, products with weights and "
+        "functions of numbers"
+    )
+
+
+@RULES.of("RNN", "LSTM", "GRU")
+def _recurrent(b: Builder, n: Node) -> list[Value]:
+    given = n.inputs + [None] * (8 - len(n.inputs))
+    x, W, R, B, lengths, P = (*given[:5], given[7])
+    weights = {
+        name: one for name, one in zip(_LETTERS, (W, R, B, P), strict=True) if one is not None
+    }
+    tensors = {}
+    for letter, value in weights.items():
+        if value.array is None:
+            raise RefusedError(f"{n.where}: wanted {letter} to be constant")
+        tensors[n.proto.input[_LETTERS[letter]]] = value.array
+    layer = from_node(n.proto, tensors)
+    D, H = weights["R"].array.shape[0], weights["R"].array.shape[2]
+    batch_first = n.told.get("layout", 0) == 1
+    options: dict[str, Any] = {}
+    if lengths is not None:
+        options["lengths"] = b.node(lengths)
+    hx = _initial(b, given[5 : 7 if n.proto.op_type == "LSTM" else 6], batch_first)
+    if hx is not None:
+        options["hx"] = hx
+    turned = batch_first and x.turned
+    if turned:
+        layer.batch_first = False  # type: ignore[assignment]
+    called = b.module(n.proto.op_type.lower(), layer, b.raw(x) if turned else b.node(x), **options)
+    outputs = b.call(operator.getitem, called, 0)
+    final = b.call(operator.getitem, called, 1)
+    made = [rearranging.separated(b, Separated(outputs, D, H, last=batch_first), turned)]
+    for k in range(2 if n.proto.op_type == "LSTM" else 1):
+        state = b.call(operator.getitem, final, k) if n.proto.op_type == "LSTM" else final
+        plain = b.call(torch.transpose, state, 0, 1) if batch_first else state
+        made.append(Value(plain, state_of_one=D == 1 and not batch_first))
+    return made
+
+
+def _initial(b: Builder, given: list[Any], batch_first: bool) -> Any:
+    """What a layer takes as ``hx``; None where all states are zero."""
+    zero = [
+        one is None or one.fill == 0 or (one.array is not None and not one.array.any())
+        for one in given
+    ]
+    if all(zero):
+        return None
+    nodes = [None if one is None else b.node(one) for one in given]
+    like = next(one for one in nodes if one is not None)
+    whole = [b.call(torch.zeros_like, like) if one is None else one for one in nodes]
+    if batch_first:
+        whole = [b.call(torch.transpose, one, 0, 1) for one in whole]
+    return tuple(whole) if len(whole) > 1 else whole[0]
