@@ -11,5 +11,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from unrolled.onnx.exporting import export
+from unrolled.onnx.torch_table import translation_table
 
-__all__ = ["export"]
+__all__ = ["export", "translation_table"]

@@ -6,6 +6,7 @@ A value is a NumPy array, which is a constant, or whatever a graph names its res
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,12 +131,14 @@ def info(name: str, dtype: np.dtype[Any], shape: Sequence[Any]) -> ValueInfoProt
 
 
 def split(g: Graph, value: Value, parts: int) -> list[Value]:
-    """Equal parts along the first axis; of a constant, constants."""
+    """Equal parts of a weight along its first axis; of a constant, constants."""
     if parts == 1:
         return [value]
     if isinstance(value, np.ndarray):
         return list(np.split(value, parts))
-    return g.several("Split", parts, value, axis=0, num_outputs=parts)
+    rows = value.shape[0] // parts
+    bounds = [np.array([k * rows], INTS) for k in range(parts + 1)]
+    return [g.op("Slice", value, *pair) for pair in pairwise(bounds)]
 
 
 def join(g: Graph, values: Sequence[Value], axis: int = 0) -> Value:
