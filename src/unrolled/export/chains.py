@@ -69,8 +69,34 @@ class _Chain:
         self.at: fx.Node | None = None  # whose value the next part reads
         self.layer: Recurrent | None = None  # whose results are at hand
         self.results: dict[fx.Node, str] = {}  # of a layer: "all", "outputs", "state", "states"
+        self.ragged = False  # whether the layer is told lengths
+        way = self._way(graph)
         for node in graph.nodes:
-            getattr(self, f"_{node.op}")(node)
+            if node in way:
+                getattr(self, f"_{node.op}")(node)
+
+    def _way(self, graph: fx.Graph) -> set[fx.Node]:
+        """The nodes that the first output needs; a layer without the states and lengths that it may
+        be given, which have their place in the runtime."""
+        way: set[fx.Node] = set()
+        open_ = [next(node for node in reversed(graph.nodes) if node.op == "output")]
+        while open_:
+            node = open_.pop()
+            if node in way:
+                continue
+            way.add(node)
+            if node.op == "output" and isinstance(node.args[0], tuple | list):
+                open_ += [one for one in node.args[0][:1] if isinstance(one, fx.Node)]
+            elif self._is_layer(node):
+                open_ += [one for one in node.args[:1] if isinstance(one, fx.Node)]
+            else:
+                open_ += node.all_input_nodes
+        return way
+
+    def _is_layer(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and isinstance(
+            self.module.get_submodule(str(node.target)), Recurrent
+        )
 
     def _fault(self, node: fx.Node, wanted: str) -> ExportError:
         return ExportError(f"{node.name}: wanted {wanted}, got {node.format_node()}")
@@ -84,15 +110,31 @@ class _Chain:
         raise self._fault(node, "parts that read what the one before them gives")
 
     def _call_module(self, node: fx.Node) -> None:
-        if node.args != (self.at,) or node.kwargs:
+        if node.args[:1] != (self.at,) or not self._alone(node):
             raise self._fault(node, "a part that reads what the one before it gives, alone")
         part = self.module.get_submodule(str(node.target))
         self.blocks += describe(part, str(node.target))
         if isinstance(part, Recurrent):
             self.layer, self.results = part, {node: "all"}
+            self.ragged = "lengths" in node.kwargs
             self.at = None
         else:
             self.at = node
+
+    def _alone(self, node: fx.Node) -> bool:
+        """Whether a part reads nothing more; a layer may be given states and lengths that are
+        inputs of the module, or are made of them."""
+        rest = {one for one in node.all_input_nodes if one is not self.at}
+        if not self._is_layer(node):
+            return not rest and len(node.args) == 1 and not node.kwargs
+        known: set[fx.Node] = set()
+        while rest:
+            one = rest.pop()
+            known.add(one)
+            if one.op not in ("placeholder", "call_function") or one is self.at:
+                return False
+            rest |= set(one.all_input_nodes) - known
+        return len(node.args) <= 2 and set(node.kwargs) <= {"hx", "lengths"}
 
     def _call_function(self, node: fx.Node) -> None:
         if node.target is operator.getitem:

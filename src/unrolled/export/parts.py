@@ -22,7 +22,7 @@ Blocks = list[dict[str, Any]]
 def is_known(module: nn.Module) -> bool:
     """Whether a module is described by itself, without a look at what it calls."""
     known = isinstance(module, (nn.Sequential, *_KNOWN))
-    home = type(module).forward.__module__.partition(".")[0]
+    home = (type(module).forward.__module__ or "").partition(".")[0]  # of fx: none
     return known and home in ("torch", "unrolled") and "forward" not in vars(module)
 
 
