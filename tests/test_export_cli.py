@@ -1,0 +1,134 @@
+"""`unrolled export` of modules in files, and what it says of what cannot be exported."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unrolled import engines
+from unrolled.cli.app import run
+from unrolled.runtime import load
+
+CODE = """
+import torch
+from torch import nn
+from unrolled.nn import GRU
+
+torch.manual_seed(3)
+
+
+class Counter(nn.Module):
+    def __init__(self, width=5):
+        super().__init__()
+        self.rnn = GRU(3, width, batch_first=True)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x):
+        y, _ = self.rnn(x)
+        return self.head(y[:, -1])
+
+
+ready = Counter()
+
+
+def make():
+    return ready
+
+
+def broken():
+    raise ValueError("weights\\nare missing")
+
+
+def needs(width):
+    return Counter(width)
+
+
+class Strange(nn.Module):
+    def forward(self, x):
+        return x
+
+
+answer = 42
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "models.py"
+    path.write_text(CODE)
+    return path
+
+
+def told(capsys: Any, *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = run(["export", *map(str, arguments)])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize("name", ["ready", "make"])
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_a_module_in_a_file(name: str, weights: str, file: Path, capsys: Any) -> None:
+    """As it is, or made by a function."""
+    out = file.with_name("model.safetensors")
+    code, line, _ = told(capsys, f"{file}:{name}", out, "--weights", weights)
+    assert code == 0
+    assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
+    from unrolled.models.code import module_of
+
+    x = np.random.default_rng(1).standard_normal((2, 6, 3), np.float32)
+    with torch.no_grad(), engines.use("reference"):
+        expected = module_of(file).ready(torch.from_numpy(x)).numpy()
+    error = np.abs(load(out).run(x) - expected).max()
+    assert error < 1e-6 if weights == "float32" else 1e-6 < error < 0.05
+
+
+def test_a_class_is_called(file: Path, capsys: Any) -> None:
+    out = file.with_name("m")
+    assert told(capsys, f"{file}:Counter", out)[0] == 0
+    assert load(out).run(np.ones((2, 6, 3), np.float32)).shape == (2, 2)
+
+
+FAULTS = [
+    (
+        "{file}:absent",
+        [],
+        "RUN_OR_MODULE: wanted a module called 'absent' in {file}, there is none",
+    ),
+    ("{file}:answer", [], "wanted a torch.nn.Module called 'answer', got int"),
+    ("{file}:Strange", [], "Strange: wanted layers of unrolled.nn, embeddings, linear layers"),
+    ("{file}:broken", [], "models.py: broken() cannot be called (ValueError: weights are missing)"),
+    ("{file}:needs", [], "needs() cannot be called (TypeError: needs() missing 1 required"),
+    ("{file}.no:make", [], "wanted a Python file before the colon, there is no {file}.no"),
+    ("{file}:make", ["--weights", "int3"], "weights: wanted one of float32, bfloat16, int8"),
+    ("{file}:make", ["--cell", "a.py:b"], "--cell: wanted it with a run alone, got a.py:b"),
+    ("{file}", [], "not a whole safetensors file"),
+    ("{folder}", [], "RUN: wanted a run's folder, but {folder} holds no checkpoint"),
+    ("{folder}/absent", [], "wanted a run's folder or a checkpoint file, there is no"),
+]
+
+
+@pytest.mark.parametrize(("source", "options", "said"), FAULTS)
+def test_faults_are_told_in_a_line(
+    source: str, options: list[str], said: str, file: Path, capsys: Any
+) -> None:
+    names = {"file": file, "folder": file.parent}
+    out = file.with_name("m")
+    code, shown, line = told(capsys, source.format(**names), out, *options)
+    assert (code, shown) == (2, "")
+    assert line.startswith("unrolled: ")
+    assert line.count("\n") == 1
+    assert said.format(**names) in line
+    assert not out.exists()
+
+
+def test_a_file_that_cannot_be_written_or_run(file: Path, capsys: Any) -> None:
+    code, _, line = told(capsys, f"{file}:make", file.parent / "no" / "m")
+    assert (code, line.count("\n")) == (2, 1)
+    assert "No such file or directory" in line
+    (file.parent / "bad.py").write_text("1 / 0")
+    code, _, line = told(capsys, f"{file.parent / 'bad.py'}:make", file.with_name("m"))
+    assert code == 2
+    assert "bad.py cannot be run (ZeroDivisionError: division by zero)" in line
