@@ -106,7 +106,7 @@ class Backend(onnx.backend.base.Backend):
             [node],
             "node",
             [helper.make_value_info(name, one) for name, one in typed.items()],
-            [helper.make_value_info(name, one) for name, one in made.items() if name],
+            [helper.make_value_info(name, made[name]) for name in node.output if name],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
         return cls.prepare(model, device).run(named)

@@ -2,19 +2,26 @@
 
 An ``Operator`` is what a node says apart from sizes, directions and weights. ``cell_of`` gives its
 cell: one of ``unrolled.cells`` where it is one, else the general ones of this file.
-``operator_of`` is the way back.
+Which programs are which operator's is in ``recognise``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, product, settings, vector
 
-__all__ = ["ACTIVATIONS", "Activation", "Operator", "OperatorCoupledLSTM",
-    "OperatorGRU", "OperatorLSTM", "cell_of",
-           "operator_of"]  # fmt: skip
+__all__ = [
+    "ACTIVATIONS",
+    "DEFAULTS",
+    "Activation",
+    "Operator",
+    "OperatorCoupledLSTM",
+    "OperatorGRU",
+    "OperatorLSTM",
+    "cell_of",
+]
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,8 @@ class Operator:
     """What a node of one direction says of its equations.
 
     ``kind`` is "RNN", "LSTM" or "GRU"; ``activations`` are in the operator's order, (f), (f, g, h),
-    (f, g), without a clip of their own; ``clip`` bounds what goes into each.
+    (f, g), without a clip of their own. ``clip`` t bounds what goes into each by [-t, t], but for
+    h of the LSTM: the definition does not say so in words, but c is left as it is by ONNX Runtime.
 
     Raises:
         ValueError: a value does not fit the operator.
@@ -258,44 +266,12 @@ def cell_of(operator: Operator) -> Cell:
     """The cell whose equations are an operator's; one of ``unrolled.cells`` where it is one."""
     if operator in _CELLS:
         return _CELLS[operator]()
-    functions = [
-        Activation(one.name, one.alpha, one.beta, operator.clip) for one in operator.activations
-    ]
+    functions = [replace(one, clip=operator.clip) for one in operator.activations]
     if operator.kind == "LSTM":
-        f, g, h = functions
+        f, g, h = (*functions[:2], operator.activations[2])
         kind = OperatorCoupledLSTM if operator.input_forget else OperatorLSTM
         return kind(f, g, h, operator.peepholes)
     if operator.kind == "GRU":
         f, g = functions
         return OperatorGRU(f, g, operator.linear_before_reset)
     return cells.RNN(_FUNCTIONS.get(functions[0], functions[0]))
-
-
-def operator_of(cell: Cell) -> Operator | None:
-    """The operator whose equations are a cell's; None where there is none.
-
-    Exact classes count: a subclass may compute anything.
-    """
-    for operator, standard in _CELLS.items():
-        if type(cell) is standard:
-            return operator
-    if type(cell) is cells.RNN:
-        return _operator("RNN", [vars(cell)["activation"]])
-    if isinstance(cell, OperatorLSTM) and type(cell) in (OperatorLSTM, OperatorCoupledLSTM):
-        coupled = type(cell) is OperatorCoupledLSTM
-        three = [cell.f, cell.g, cell.h]
-        return _operator("LSTM", three, input_forget=coupled, peepholes=cell.peepholes)
-    if type(cell) is OperatorGRU:
-        return _operator("GRU", [cell.f, cell.g], linear_before_reset=cell.linear_before_reset)
-    return None
-
-
-def _operator(kind: str, functions: list[Any], **settings: bool) -> Operator | None:
-    names = {function: one for one, function in _FUNCTIONS.items()}
-    found = [one if isinstance(one, Activation) else names.get(one) for one in functions]
-    known = [one for one in found if one is not None]
-    clips = {one.clip for one in known}
-    if len(known) < len(found) or len(clips) != 1:
-        return None
-    bare = tuple(Activation(one.name, one.alpha, one.beta) for one in known)
-    return Operator(kind, bare, clips.pop(), **settings)

@@ -118,7 +118,10 @@ def _one(want: Node, node: Node, found: Found, pattern: _Pattern) -> Iterator[Fo
     if want.op in _HOLES:
         for activation, clip, inner in _activations(node):
             seen = _bound(found, _HOLES[want.op], activation)
-            seen = None if seen is None else _bound(seen, "clip", clip)
+            if _HOLES[want.op] == "h":  # the operators bound what goes into the others alone
+                seen = seen if clip is None else None
+            elif seen is not None:
+                seen = _bound(seen, "clip", clip)
             if seen is not None:
                 yield from _one(want.args[0], inner, seen, pattern)
         return
