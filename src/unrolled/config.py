@@ -223,8 +223,8 @@ class ClassificationConfig(DataConfig):
     data: str = option(
         "languages",
         "What is learned without DATA: the language of a snippet of source; a handwritten digit, "
-        "row by row; which way a digit moves, frame by frame.",
-        choices=("languages", "digits", "moving-digits"),
+        "row by row; which way a digit moves, frame by frame; spoken words, heard through noise.",
+        choices=("languages", "digits", "moving-digits", "spoken-words"),
     )
     label: str | None = option(
         None, "Column of the labels in a table; without it, the column called label."

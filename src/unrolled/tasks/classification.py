@@ -304,16 +304,17 @@ def _digest(data: Sequences) -> str:
 
 def _read(config: Any, whole: bool) -> Sequences:
     if not config.paths:
-        from unrolled.tasks.datasets import digits, languages, moving_digits
+        from unrolled.tasks.datasets import digits, languages, moving_digits, spoken_words
 
         if config.data == "digits":
             return _pictures(*digits())
         if config.data == "moving-digits":
             return _pictures(*moving_digits(seed=config.seed))
+        if config.data == "spoken-words":
+            spoken = spoken_words(seed=config.seed)
+            return _divided(*(list(zip(one.inputs, one.labels, strict=True)) for one in spoken))
         found = languages()
-        every = [*found.training, *found.validation]
-        out = [False] * len(found.training) + [True] * len(found.validation)
-        return Sequences([text for text, _ in every], [label for _, label in every], out)
+        return _divided(found.training, found.validation)
     parts = [
         _table(config, read_table(path)) if path.lower().endswith(SUFFIXES) else _folder(Path(path))
         for path in config.paths
@@ -325,13 +326,20 @@ def _read(config: Any, whole: bool) -> Sequences:
     return Sequences(inputs, labels, out, places)
 
 
-def _pictures(training: Any, validation: Any) -> Sequences:
+def _pictures(*parts: Any) -> Sequences:
     """Sequences of rows or of frames, each step's numbers side by side."""
-    parts = (training, validation)
-    inputs = [x for part in parts for x in part.inputs.flatten(2).unbind(1)]
-    labels = [part.classes[k] for part in parts for k in part.labels.tolist()]
-    out = [n >= len(training.labels) for n in range(len(labels))]
-    return Sequences(inputs, labels, out)
+    pairs = []
+    for part in parts:
+        labels = [part.classes[k] for k in part.labels.tolist()]
+        pairs.append(list(zip(part.inputs.flatten(2).unbind(1), labels, strict=True)))
+    return _divided(*pairs)
+
+
+def _divided(training: list[tuple[Any, str]], validation: list[tuple[Any, str]]) -> Sequences:
+    """Sequences with their labels, those of validation held out."""
+    every = [*training, *validation]
+    out = [False] * len(training) + [True] * len(validation)
+    return Sequences([x for x, _ in every], [label for _, label in every], out)
 
 
 _FIELDS = ("inputs", "labels", "places")

@@ -16,6 +16,7 @@ from unrolled.tasks.datasets.pictures import DIRECTIONS, Labelled, digits, movin
 from unrolled.tasks.datasets.series import SERIES, Series, series
 from unrolled.tasks.datasets.snippets import Snippets, languages
 from unrolled.tasks.datasets.sources import python_tags
+from unrolled.tasks.datasets.speech import Spoken, Utterance, phrases, spoken_words, utterances
 from unrolled.tasks.datasets.spoken import dates, in_words, numbers, ordinal, year_in_words
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "Problem",
     "Series",
     "Snippets",
+    "Spoken",
+    "Utterance",
     "adding",
     "copy_memory",
     "dates",
@@ -37,7 +40,10 @@ __all__ = [
     "numbers",
     "ordinal",
     "parity",
+    "phrases",
     "python_tags",
     "series",
+    "spoken_words",
+    "utterances",
     "year_in_words",
 ]
