@@ -11,6 +11,16 @@ except ModuleNotFoundError as error:
     ) from error
 
 from unrolled.onnx.exporting import export
+from unrolled.onnx.importing import ImportedLayer, RefusedError, layers_of, load
+from unrolled.onnx.layers import from_node
 from unrolled.onnx.torch_table import translation_table
 
-__all__ = ["export", "translation_table"]
+__all__ = [
+    "ImportedLayer",
+    "RefusedError",
+    "export",
+    "from_node",
+    "layers_of",
+    "load",
+    "translation_table",
+]
