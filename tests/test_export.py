@@ -78,12 +78,18 @@ class Own(nn.Module):
             y = y + 1
         elif self.how == "mean":
             y = y.mean(0)
+        elif self.how == "max":
+            y = torch.amax(y, dim=(0,))
+        elif self.how == "units":
+            y = y.mean(2)
+        elif self.how == "whole":
+            y = y[-1, :]
         y = torch.softmax(self.head(torch.tanh(self.drop(y))), dim=-1)
         return (y, h) if self.how == "both" else y
 
 
 @pytest.mark.parametrize("kind", [GRU, LSTM])
-@pytest.mark.parametrize("how", ["outputs", "state", "step", "both"])
+@pytest.mark.parametrize("how", ["outputs", "state", "step", "both", "mean", "max", "whole"])
 def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -> None:
     module = random(Own(kind, how, num_layers=2).eval())
     model = exported(module, tmp_path)
@@ -129,17 +135,23 @@ def test_dropout_as_a_function_does_nothing(drop: Any, tmp_path: Path) -> None:
 
 
 class LastOf(nn.Module):
-    """The last step of a layer that is batch-first."""
+    """One thing of the steps of a layer that is batch-first, and chances by their dimension."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
         self.rnn = GRU(3, 5, batch_first=True, num_layers=2)
         self.head = nn.Linear(5, 2)
+        self.chances = nn.Softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         y, h = self.rnn(x)
-        return self.head(y[:, -1] if self.how == "outputs" else h[-1])
+        if self.how == "steps":
+            return F.softmax(self.head(y), dim=2)
+        if self.how == "mean":
+            return F.log_softmax(self.head(torch.mean(y, 1)), 1)
+        ends = {"outputs": lambda: y[:, -1], "whole": lambda: y[:, -1, :], "state": lambda: h[-1]}
+        return self.chances(self.head(ends[self.how]()))
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 7]])
@@ -163,8 +175,8 @@ def test_batch_first(bidirectional: bool, lengths: Any, tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate([half for half, _ in halves], 1), found)
 
 
-@pytest.mark.parametrize("how", ["outputs", "state"])
-def test_the_last_step_of_what_is_batch_first(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["outputs", "whole", "state", "mean", "steps"])
+def test_one_thing_of_what_is_batch_first(how: str, tmp_path: Path) -> None:
     module = random(LastOf(how))
     x = np.random.default_rng(19).standard_normal((2, 7, 3), np.float32)
     found = exported(module, tmp_path).run(x)
@@ -194,6 +206,45 @@ def test_directions_that_are_added(cell: Any, lengths: Any, tmp_path: Path) -> N
     close(torch.from_numpy(found), expected, "output")
 
 
+class Ragged(nn.Module):
+    """A layer that is told lengths and states, and what is made of it."""
+
+    def __init__(self, of: Any) -> None:
+        super().__init__()
+        self.rnn = GRU(3, 5)
+        self.head = nn.Linear(5, 2)
+        self.of = of
+
+    def forward(self, x: Tensor, lengths: Any = None, h: Any = None) -> Tensor:
+        y, state = self.rnn(x, h, lengths=lengths)
+        return self.head(self.of(y, state))
+
+
+class Started(Ragged):
+    """Begins with a state that is not the one it is given."""
+
+    def forward(self, x: Tensor, lengths: Any = None, h: Any = None) -> Tensor:
+        return self.head(self.rnn(x, torch.tanh(h))[0])
+
+
+def test_what_lengths_and_states_mean(tmp_path: Path) -> None:
+    """The runtime's are those of the module, or it is refused."""
+    lengths = [2, 6, 4]
+    x = np.random.default_rng(22).standard_normal((6, 3, 3), np.float32)
+    for of in (lambda y, h: y, lambda y, h: h[-1]):
+        module = random(Ragged(of))
+        found = exported(module, tmp_path).run(x, lengths=lengths)
+        close(torch.from_numpy(found), wanted(module, x, torch.tensor(lengths)), "output")
+    for of, said in (
+        (lambda y, h: y[-1], r"or \[-1\] of its state, where sequences have lengths"),
+        (lambda y, h: y.mean(0), "without lengths, over dim=0"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            export(Ragged(of), tmp_path / "m")
+    with pytest.raises(ExportError, match="a part that reads what the one before it gives"):
+        export(Started(None), tmp_path / "m")
+
+
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -205,8 +256,8 @@ class Branching(nn.Module):
 
 def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
     faults: list[tuple[nn.Module, str]] = [
-        (Own(how="sum"), "add: wanted relu, tanh, sigmoid, or softmax over dim=-1"),
-        (Own(how="mean"), "mean: wanted relu, tanh or sigmoid"),
+        (Own(how="sum"), "add: wanted relu, tanh, sigmoid, or softmax over the last dimens"),
+        (Own(how="units"), "mean: wanted a layer's outputs, without lengths, over dim=0"),
         (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
         (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
         (Own(how="step", batch_first=True), r"a layer's outputs, or \[:, -1\] of them in one"),

@@ -1,5 +1,6 @@
 """Modules of the user's own, followed from the input to the output by ``torch.fx``."""
 
+import copy
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ _FUNCTIONS: dict[Callable[..., Any], str] = {
     torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", torch.softmax: "softmax",
     F.softmax: "softmax", torch.log_softmax: "log_softmax", F.log_softmax: "log_softmax",
 }  # fmt: skip
+_POOLS: dict[Any, str] = {
+    torch.mean: "mean", "mean": "mean", torch.amax: "max", "amax": "max",
+}  # fmt: skip
+_OF_STATES = (operator.getitem, torch.transpose, torch.zeros_like)
+"""What may be done to states that a module is given, before a layer has them."""
 
 
 def blocks_of(module: nn.Module) -> Blocks:
@@ -113,6 +119,9 @@ class _Chain:
         if node.args[:1] != (self.at,) or not self._alone(node):
             raise self._fault(node, "a part that reads what the one before it gives, alone")
         part = self.module.get_submodule(str(node.target))
+        if isinstance(part, nn.Softmax | nn.LogSoftmax) and part.dim == self._rank() - 1:
+            part = copy.copy(part)
+            part.dim = -1
         self.blocks += describe(part, str(node.target))
         if isinstance(part, Recurrent):
             self.layer, self.results = part, {node: "all"}
@@ -131,7 +140,7 @@ class _Chain:
         while rest:
             one = rest.pop()
             known.add(one)
-            if one.op not in ("placeholder", "call_function") or one is self.at:
+            if one.op != "placeholder" and one.target not in _OF_STATES:
                 return False
             rest |= set(one.all_input_nodes) - known
         return len(node.args) <= 2 and set(node.kwargs) <= {"hx", "lengths"}
@@ -143,13 +152,37 @@ class _Chain:
         if node.target is F.dropout:
             self._dropout(node)
             return
+        if node.target in _POOLS:
+            self._pool(node)
+            return
         name = _FUNCTIONS.get(node.target)  # type: ignore[arg-type]
         rest = {**dict(zip(("dim",), node.args[1:], strict=False)), **node.kwargs}
         rest = {k: v for k, v in rest.items() if k not in ("_stacklevel", "dtype", "inplace")}
-        plain = rest in ({}, {"dim": -1}) and bool(rest) == (name in ("softmax", "log_softmax"))
-        if name is None or not plain or self._read(node) is None:
-            raise self._fault(node, "relu, tanh, sigmoid, or softmax over dim=-1")
+        wanted: tuple[dict[str, int], ...] = ({},)
+        if name in ("softmax", "log_softmax"):
+            wanted = ({"dim": -1}, {"dim": self._rank() - 1})
+        if name is None or rest not in wanted or self._read(node) is None:
+            raise self._fault(node, "relu, tanh, sigmoid, or softmax over the last dimension")
         self.blocks += of_rows(name)(nn.Identity(), node.name)
+        self.at = node
+
+    def _rank(self) -> int:
+        """How many dimensions the value at hand has."""
+        return 2 if any(one["block"] in ("last", "pooling") for one in self.blocks) else 3
+
+    def _pool(self, node: fx.Node) -> None:
+        """The mean or maximum over the steps, right behind a layer."""
+        rest = {**dict(zip(("dim", "keepdim"), node.args[1:], strict=False)), **node.kwargs}
+        dim = rest.pop("dim", None)
+        steps = int(self._batch_first())
+        read = self._read(node)
+        behind = read is not None and self.results.get(read) == "outputs"
+        if dim not in (steps, (steps,), [steps]) or any(rest.values()) or not behind or self.ragged:
+            raise self._fault(node, f"a layer's outputs, without lengths, over dim={steps}")
+        assert self.layer is not None
+        width = self.layer.spec.output_size
+        told = {"block": "pooling", "name": _POOLS[node.target], "width": width}
+        self.blocks.append({**told, "keys": None, "query": None})
         self.at = node
 
     def _dropout(self, node: fx.Node) -> None:
@@ -160,6 +193,9 @@ class _Chain:
 
     def _call_method(self, node: fx.Node) -> None:
         name = str(node.target)
+        if name in _POOLS:
+            self._pool(node)
+            return
         known = name in ("relu", "tanh", "sigmoid") and len(node.args) == 1
         if not known or self._read(node) is None:
             raise self._fault(node, "relu, tanh or sigmoid")
@@ -185,13 +221,18 @@ class _Chain:
             self.results[node] = "state"
             return
         fresh = self.at is None or self.results.get(self.at) == "outputs"
-        ends = {"state": -1, "outputs": (slice(None), -1) if self._batch_first() else -1}
-        if found in ends and key == ends[found] and fresh and not self._both():
+        ends: dict[str | None, Any] = {"state": (-1,)}
+        if not self.ragged:
+            ends["outputs"] = (slice(None), -1) if self._batch_first() else (-1,)
+        if found in ends and _short(key) == ends[found] and fresh and not self._both():
             self.blocks.append({"block": "last"})
             self.at = node
             return
         last = "[:, -1]" if self._batch_first() else "[-1]"
-        raise self._fault(node, f"a layer's outputs, or {last} of them in one direction")
+        wanted = f"a layer's outputs, or {last} of them in one direction"
+        if self.ragged:
+            wanted = "a layer's outputs, or [-1] of its state, where sequences have lengths"
+        raise self._fault(node, wanted)
 
     def _both(self) -> bool:
         return self.layer is not None and self.layer.bidirectional
@@ -205,3 +246,11 @@ class _Chain:
             given = given[0]  # a state that is given beside has its place in the runtime
         if given is not self.at and self.results.get(given) != "all":  # type: ignore[arg-type]
             raise self._fault(node, "what the last part gives")
+
+
+def _short(key: Any) -> tuple[Any, ...]:
+    """An index without the whole dimensions at its end."""
+    found = list(key) if isinstance(key, tuple) else [key]
+    while found and found[-1] in (slice(None), Ellipsis):
+        found.pop()
+    return tuple(found)
