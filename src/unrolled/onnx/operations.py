@@ -21,10 +21,15 @@ _UNITS = np.array([-1], INTS)
 
 _BUILT: dict[str, Callable[..., Value]] = {
     "ne": lambda g, x, y: g.op("Not", g.op("Equal", x, y)),
-    # Bounds may be vectors, which Clip does not take; the upper one wins, as in torch.
-    "clip": lambda g, x, low, high: g.op("Min", g.op("Max", x, low), high),
-    "hard_sigmoid": lambda g, x: g.op("HardSigmoid", x, alpha=1 / 6, beta=0.5),
-    "hard_tanh": lambda g, x: g.op("Min", g.op("Max", x, number(g, -1)), number(g, 1)),
+    "clip": lambda g, x, low, high: _clip(g, x, low, high),
+    # HardSigmoid keeps its 1/6 in float32, whatever the numbers are in.
+    "hard_sigmoid": lambda g, x: _clip(
+        g,
+        g.op("Add", g.op("Div", x, number(g, 6)), number(g, 0.5)),
+        number(g, 0),
+        number(g, 1),
+    ),
+    "hard_tanh": lambda g, x: _clip(g, x, number(g, -1), number(g, 1)),
     "mean": lambda g, x: g.op("ReduceMean", x, _UNITS, keepdims=1),
     "sum": lambda g, x: g.op("ReduceSum", x, _UNITS, keepdims=1),
 }
@@ -45,6 +50,11 @@ def apply(g: Graph, op: str, args: Sequence[Value], masks: Sequence[bool]) -> tu
             values[k] = g.op("Cast", values[k], to=TensorProto.BOOL)
     made = _BUILT[op](g, *values) if op in _BUILT else g.op(_SAME[op], *values)
     return made, op in COMPARISONS
+
+
+def _clip(g: Graph, x: Value, low: Value, high: Value) -> Value:
+    """The upper bound wins, as in torch; the operator Clip takes scalars only."""
+    return g.op("Min", g.op("Max", x, low), high)
 
 
 def number(g: Graph, value: float) -> np.ndarray:

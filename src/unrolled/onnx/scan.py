@@ -86,7 +86,7 @@ class _Step:
     def _add(self, node: Node) -> None:
         args = [self.values[arg.number] for arg in node.args]
         key = node.key[0] if node.key else 0
-        if node.op in ("x", "state", "product") or any(a.number in self.rows for a in node.args):
+        if node.op in ("x", "state") or any(a.number in self.rows for a in node.args):
             self.rows.add(node.number)
         self.values[node.number] = self._value(node, key, args)
 
@@ -129,10 +129,8 @@ class _Step:
 
     def _close(self, widths: list[int]) -> object:
         results = []
-        for node, before, width in zip(
-            self.sweep.forward.results, self.states, widths, strict=True
-        ):
-            results.append(self._result(node, before, width))
+        for node, before in zip(self.sweep.forward.results, self.states, strict=True):
+            results.append(self._result(node, before))
         output = results[0]
         if self.inside is not None:
             output = self.g.op("Where", self.inside, output, number(self.g, 0))
@@ -146,10 +144,11 @@ class _Step:
         shapes = [[None, width] for width in (*widths, widths[0])]
         return self.g.close([*results, output], shapes)
 
-    def _result(self, node: Node, before: Value, width: int) -> Value:
-        """A new state [N, width], also where all units or all sequences share one number."""
+    def _result(self, node: Node, before: Value) -> Value:
+        """A new state [N, width], also where it is the same for all sequences."""
         value = self.values[node.number]
         if node.number in self.masks:
             value = self.g.op("CastLike", value, before)
-        shared = node.number not in self.rows or (node.width == 1 and width != 1)
-        return self.g.op("Expand", value, self.g.op("Shape", before)) if shared else value
+        if node.number in self.rows:
+            return value
+        return self.g.op("Expand", value, self.g.op("Shape", before))
