@@ -19,7 +19,8 @@ OPSET = 18
 used has kept its meaning since."""
 IR_VERSION = 8
 """That of the ONNX release of OPSET."""
-_MOST = 2**31 - 1  # bytes of a file, by its format
+MOST = 2**31 - 1
+"""Bytes of a file, by its format."""
 
 
 def export(
@@ -74,9 +75,9 @@ def export(
     )
     told = {"task": task, "codec": None if codec is None else json.dumps(codec, default=_plain)}
     helper.set_model_props(model, {key: text for key, text in told.items() if text is not None})
-    if model.ByteSize() > _MOST:
+    if model.ByteSize() > MOST:
         raise ExportError(
-            f"{type(module).__name__}: wanted at most 2 GiB, got {model.ByteSize()} bytes"
+            f"{type(module).__name__}: wanted at most {MOST} bytes, got {model.ByteSize()}"
         )
     onnx.checker.check_model(model, full_check=True)
     io.write(path, model.SerializeToString())
