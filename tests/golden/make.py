@@ -14,10 +14,16 @@ from torch import Tensor, nn
 
 from unrolled import cells, io
 from unrolled.export import export
-from unrolled.models import EncoderDecoder, SequenceModel, Tagger
+from unrolled.models import EncoderDecoder, LanguageModel, SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, Recurrent
-from unrolled.runtime import Translator, load
-from unrolled.tasks.forecasting import Forecaster
+from unrolled.runtime import Model, Translator, load
+from unrolled.tasks.classification import Classes
+from unrolled.tasks.forecasting import Forecaster, Scale
+from unrolled.tasks.pieces import Pieces
+from unrolled.tasks.tagging import Tags
+from unrolled.tasks.translation import Alphabets, Side
+from unrolled.tasks.vocabulary import Vocabulary
+from unrolled.tasks.words import Words
 
 FOLDER = Path(__file__).parent
 SCALE = {"mean": torch.tensor([3.0, -70.0]), "deviation": torch.tensor([2.0, 9.0])}
@@ -49,6 +55,29 @@ def modules() -> dict[str, tuple[nn.Module, dict[str, Any]]]:
             {},
         ),
     }
+
+
+def coded() -> dict[str, tuple[str, nn.Module, Any, Any]]:
+    """Models with what turns texts and numbers into what they read: task, module, codec, items."""
+    letters = Words(list("abcé"), padding=True, unknown=True, what="character")
+    words = Words(["Ada", "saw"], padding=True, unknown=True, what="word")
+    labels = Words(["B-PER", "O"])
+    sides = Side("characters", letters), Side("words", words)
+    size, ends = len(letters), len(words) + 2
+    texts = ["abc", "", "céx"]
+    return {
+        "classify": ("classify", SequenceModel(size, 2, hidden_size=4, pooling="mean"),
+                     Classes(letters, labels, max_length=3), texts),
+        "tag": ("tag", Tagger(len(words), size, 2, hidden_size=4, embedding_size=4),
+                Tags(words, letters, labels), [["Ada", "saw", "é"], ["b"]]),
+        "seq2seq": ("seq2seq", EncoderDecoder(size, ends, hidden_size=4),
+                    Alphabets(*sides), ["abc", "éa"]),
+        "characters": ("lm", LanguageModel(4, hidden_size=4), Vocabulary("abcé"), ["abé", "c"]),
+        "pieces": ("lm", LanguageModel(258, hidden_size=2, embedding_size=2),
+                   Pieces.of(b"aab aab aab", 258), ["aab", "é"]),
+        "columns": ("forecast", Forecaster(2, 1, 3, hidden_size=4),
+                    Scale(["a", "b"], 1, *SCALE.values(), 2, 3), [[[1, 2], [3, 4], [5.5, 0]]]),
+    }  # fmt: skip
 
 
 def inputs(name: str, chance: np.random.Generator) -> Any:
@@ -91,5 +120,29 @@ def main() -> None:
         path.with_suffix(".json").write_text(json.dumps(told | {"parts": parts is not None}) + "\n")
 
 
+def write_coded() -> None:
+    torch.manual_seed(29)  # of which the models say different things
+    for name, (task, module, codec, items) in coded().items():
+        large(module)
+        if list(FOLDER.glob(f"v*-{name}.safetensors")):
+            continue
+        path = FOLDER / f"{name}.safetensors"
+        export(module.eval(), path, task=task, codec=codec.state())
+        path = path.rename(FOLDER / f"v{io.load(path)['version']}-{name}.safetensors")
+        told = {"items": items, "said": said(load(path), items)}
+        path.with_suffix(".json").write_text(json.dumps(told) + "\n")
+
+
+def said(model: Model, items: Any) -> Any:
+    """What a model says of texts or numbers, in plain values; of a language model the texts as they
+    come back."""
+    x, lengths = model.encode(items)
+    if model.task == "lm":
+        return model.decode(x, lengths)
+    found = model.decode(model.run(x, lengths=lengths), lengths)
+    return {k: v.tolist() for k, v in found.items()} if isinstance(found, dict) else found
+
+
 if __name__ == "__main__":
     main()
+    write_coded()
