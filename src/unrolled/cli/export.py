@@ -1,4 +1,6 @@
-"""`unrolled export`: a run's model, or a module of the user's, for the runtime without torch."""
+"""`unrolled export`: a run's model, or a module of the user's, for the runtime without torch, or as
+ONNX.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,23 +22,49 @@ def export(
             " of a module, or of what makes one when it is called.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="File to write: .onnx for ONNX, else a safetensors file for unrolled.runtime.",
+        ),
+    ],
     weights: Annotated[
         str, typer.Option(help="How the file has weights: float32, bfloat16 or int8.")
     ] = "float32",
+    lengths: Annotated[
+        bool, typer.Option("--lengths", help="Of ONNX: an input for the lengths of sequences.")
+    ] = False,
+    states: Annotated[
+        bool, typer.Option("--states", help="Of ONNX: inputs for the states before the first step.")
+    ] = False,
     cell: Cell = None,
 ) -> None:
     """Write a trained model as one file, which unrolled.runtime reads without torch.
 
     Weights, the cell's program, vocabulary, labels and scales; of runs of every task, and of
-    modules that are chains of parts that the runtime knows.
+    modules that are chains of parts that the runtime knows. As ONNX for other runtimes: all but
+    sequence to sequence.
     """
+    as_onnx = output.suffix == ".onnx"
+    if as_onnx and weights != "float32":
+        raise UserError(f"--weights: wanted float32 in an ONNX file, got {weights}")
+    for option, value in (("--lengths", lengths), ("--states", states)):
+        if value and not as_onnx:
+            raise UserError(f"{option}: wanted it with a file .onnx, got {output}")
     name, model, codec = _found(source, cell)
-    from unrolled.export import export as write
     from unrolled.nn.snapshot import ExportError
 
-    with told(ExportError, ValueError, OSError):
-        write(model, output, task=name, codec=codec, weights=weights)
+    if as_onnx:
+        with told(ModuleNotFoundError):
+            from unrolled import onnx
+        with told(ExportError, OSError):
+            onnx.export(model, output, task=name, codec=codec, lengths=lengths, states=states)
+    else:
+        from unrolled.export import export as write
+
+        with told(ExportError, ValueError, OSError):
+            write(model, output, task=name, codec=codec, weights=weights)
     print(f"model       {output} ({output.stat().st_size:,} bytes)")
 
 
