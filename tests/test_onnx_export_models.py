@@ -206,6 +206,14 @@ def test_a_file_is_written_whole_or_not_at_all(
 ) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
         export(GRU(3, 5), tmp_path / "missing" / "m.onnx")
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        ("net", {}, "module: wanted a torch.nn.Module, got str"),
+        (GRU(3, 5), {"task": 3}, "task: wanted a name or None, got 3"),
+        (GRU(3, 5), {"lengths": LENGTHS}, "lengths: wanted True or False.*, got Tensor"),
+    ]
+    for module, options, said in wrong:
+        with pytest.raises(TypeError, match=said):
+            export(module, tmp_path / "m.onnx", **options)
     with pytest.raises(TypeError, match="codec: wanted plain values and arrays, got object"):
         export(GRU(3, 5), tmp_path / "m.onnx", codec={"a": object()})
     monkeypatch.setattr("unrolled.onnx.exporting.MOST", 1000)

@@ -63,9 +63,17 @@ def export(
 
     Raises:
         ExportError: the module is no such chain, or too large for a file (2 GiB).
-        TypeError: the codec holds what JSON cannot.
+        TypeError: an argument is of another kind, or the codec holds what JSON cannot.
         OSError: the file cannot be written.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: wanted a torch.nn.Module, got {type(module).__name__}")
+    if not isinstance(task, str | None):
+        raise TypeError(f"task: wanted a name or None, got {task!r}")
+    for name, flag in (("lengths", lengths), ("states", states)):
+        if not isinstance(flag, bool):
+            kind = type(flag).__name__
+            raise TypeError(f"{name}: wanted True or False, whether there is an input, got {kind}")
     model = helper.make_model(
         make_graph(module, codec, lengths, states),
         opset_imports=[helper.make_opsetid("", OPSET)],
