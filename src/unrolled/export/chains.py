@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 from typing_extensions import override
 
-from unrolled.export.parts import Blocks, describe, is_known, of_rows
+from unrolled.export.parts import Blocks, describe, is_known, of_rows, rows_of
+from unrolled.models.start import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError
 
@@ -123,12 +124,22 @@ class _Chain:
             part = copy.copy(part)
             part.dim = -1
         self.blocks += describe(part, str(node.target))
+        if (start := self._start(node)) is not None:
+            self.blocks[-1]["start"] = rows_of(start)
         if isinstance(part, Recurrent):
             self.layer, self.results = part, {node: "all"}
             self.ragged = "lengths" in node.kwargs
             self.at = None
         else:
             self.at = node
+
+    def _start(self, node: fx.Node) -> LearnedStart | None:
+        """The states that a layer begins with, where they are a part of the module."""
+        hx = node.kwargs.get("hx")
+        if not isinstance(hx, fx.Node) or hx.op != "call_module":
+            return None
+        part = self.module.get_submodule(str(hx.target))
+        return part if isinstance(part, LearnedStart) else None
 
     def _alone(self, node: fx.Node) -> bool:
         """Whether a part reads nothing more; a layer may be given states and lengths that are
@@ -137,6 +148,8 @@ class _Chain:
         if not self._is_layer(node):
             return not rest and len(node.args) == 1 and not node.kwargs
         known: set[fx.Node] = set()
+        if self._start(node) is not None:
+            rest -= {node.kwargs["hx"]}
         while rest:
             one = rest.pop()
             known.add(one)

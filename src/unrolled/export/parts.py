@@ -14,7 +14,7 @@ from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError, array_of, describe_layer
 from unrolled.tasks.forecasting import Forecaster
 
-__all__ = ["Blocks", "describe", "describe_translator", "is_known", "of_rows"]
+__all__ = ["Blocks", "describe", "describe_translator", "is_known", "of_rows", "rows_of"]
 
 Blocks = list[dict[str, Any]]
 
@@ -141,9 +141,14 @@ def _recurrent(module: nn.Module, where: str, start: LearnedStart | None = None)
     assert isinstance(module, Recurrent)
     told = describe_layer(module, where)
     if start is not None:
-        states = [array_of(state, "start") for state in start.states]
-        told["start"] = [tuple(state[row] for state in states) for row in range(len(states[0]))]
+        told["start"] = rows_of(start)
     return [told]
+
+
+def rows_of(start: LearnedStart) -> list[tuple[np.ndarray, ...]]:
+    """The states of each layer and direction that sequences begin with, [1, width] each."""
+    states = [array_of(state, "start") for state in start.states]
+    return [tuple(state[row] for state in states) for row in range(len(states[0]))]
 
 
 _KNOWN: dict[type, Callable[[nn.Module, str], Blocks]] = {

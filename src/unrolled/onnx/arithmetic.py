@@ -159,8 +159,29 @@ def _cast(b: Builder, n: Node) -> list[Value]:
     if folded is not None:
         return [folded]
     x = n.inputs[0]
+    if wanted in (torch.int32, torch.int64) and b.is_whole(n.proto.input[0]):
+        return [x]  # to torch they are the same wherever lengths, indices and shapes are read
     made = b.call(functions.cast, b.raw(x), wanted)
     return [Value(made, fill=x.fill, turned=x.turned)]
+
+
+@RULES.of("CastLike")
+def _cast_like(b: Builder, n: Node) -> list[Value]:
+    x, other = n.inputs
+    return [Value(b.call(functions.cast_like, b.raw(x), b.node(other)), turned=x.turned)]
+
+
+@RULES.of("Range")
+def _range(b: Builder, n: Node) -> list[Value]:
+    return [Value(b.call(functions.steps, *(b.node(one) for one in n.inputs)))]
+
+
+@RULES.of("HardSigmoid", "LeakyRelu", "ThresholdedRelu", "Elu")
+def _activate(b: Builder, n: Node) -> list[Value]:
+    x, name = n.inputs[0], n.proto.op_type
+    parameters = (n.told.get("alpha"), n.told.get("beta"))
+    made = b.call(functions.activate, b.raw(x), name, *parameters)
+    return [Value(made, turned=x.turned)]
 
 
 @RULES.of("ReduceMean", "ReduceSum", "ReduceMax")

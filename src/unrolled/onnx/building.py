@@ -2,7 +2,8 @@
 
 What single operators become is in ``rules``. A value knows more than its place in the graph where
 that keeps the graph plain: that it is a constant, that it is the outputs of a layer with the
-directions on an axis of their own, that its batch stands behind its time.
+directions on an axis of their own, that only its first two axes are exchanged, so that a layer may
+be ``batch_first`` instead.
 """
 
 from collections import Counter
@@ -41,12 +42,13 @@ class RefusedError(ValueError):
 @dataclass(frozen=True)
 class Separated:
     """Outputs of a layer as the operators give them, with an axis of D directions: ``merged`` is
-    the layer's own [T, N, D·H]; ``last`` says whether D and H are the last two axes, [T, N, D, H],
-    as they are behind the usual Transpose."""
+    the layer's own [T, N, D·H], ``turned`` that it has T and N exchanged; ``last`` says whether D
+    and H are the last two axes, [T, N, D, H], as they are behind the usual Transpose."""
 
     merged: fx.Node
     D: int
     H: int
+    turned: bool
     last: bool
 
 
@@ -55,16 +57,17 @@ class Value:
     """What a name of the graph stands for.
 
     ``array`` is set of constants, ``fill`` where all elements are one number, whatever the shape;
-    ``turned`` says that ``node`` has the first two axes exchanged; ``layer`` that it is a layer's
-    outputs; ``state_of_one`` that it is the only row of a layer's final state, [1, N, H];
-    ``product`` that it is a linear layer that still may get a bias. ``refused`` is why there is no
-    node.
+    ``turned`` says that ``node`` has the first two axes exchanged; ``narrow`` is what was expanded
+    to it, all rows alike; ``layer`` says that it is a layer's outputs; ``state_of_one`` that it is
+    the only row of a layer's final state, [1, N, H]; ``product`` that it is a linear layer that
+    still may get a bias. ``refused`` is why there is no node.
     """
 
     node: fx.Node | None = None
     array: np.ndarray | None = None
     fill: float | None = None
     turned: bool = False
+    narrow: "Value | None" = None
     layer: Separated | None = None
     state_of_one: bool = False
     product: nn.Linear | None = None
@@ -74,22 +77,25 @@ class Value:
 class Builder:
     """Holds the graph that is made, its modules and constants, and the values by name."""
 
-    def __init__(self, model: onnx.ModelProto, time_major: bool) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.values: dict[str, Value] = {}
-        self.time_major = time_major
         self.opset = max(
             (one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1
         )
         self.reads = Counter(name for node in model.graph.node for name in node.input)
         self.reads.update(one.name for one in model.graph.output)
-        self._shapes = _inferred(model)
+        self._shapes, self._whole = _inferred(model)
         self._made: Counter[str] = Counter()
 
     def dims(self, name: str) -> list[int | str] | None:
         """The shape that inference found, symbols and "" for what is not known; None: no rank."""
         return self._shapes.get(name)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether inference found a value to hold whole numbers of 32 or 64 bits."""
+        return name in self._whole
 
     def fresh(self, kind: str) -> str:
         """A name for a module or a constant."""
@@ -142,11 +148,7 @@ class Builder:
         Raises:
             RefusedError: a value has no node.
         """
-        found = []
-        for name in outputs:
-            value = self.values[name]
-            turned = value.turned and self.time_major
-            found.append(value.node if turned else self.node(value))
+        found = [self.node(self.values[name]) for name in outputs]
         self.graph.output(found[0] if len(found) == 1 else tuple(found))
         for node in reversed(self.graph.nodes):
             if not node.users and node.op not in ("placeholder", "output"):
@@ -222,20 +224,25 @@ def axes_of(n: Node) -> list[int] | None:
     return found
 
 
-def _inferred(model: onnx.ModelProto) -> dict[str, list[int | str]]:
-    """Shapes by name, from the inputs and the nodes alone: what a file says beside is not read."""
+def _inferred(model: onnx.ModelProto) -> tuple[dict[str, list[int | str]], set[str]]:
+    """Shapes by name, and what holds whole numbers, from the inputs and the nodes alone: what a
+    file says beside is not read."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     del plain.graph.value_info[:]
     try:
         plain = onnx.shape_inference.infer_shapes(plain, data_prop=True)
     except Exception:  # without shapes fewer graphs come out plain, and none wrong
-        return {}
-    found: dict[str, list[int | str]] = {}
+        return {}, set()
+    shapes: dict[str, list[int | str]] = {}
+    whole: set[str] = set()
     for one in (*plain.graph.value_info, *plain.graph.input, *plain.graph.output):
-        if one.type.tensor_type.HasField("shape"):
-            dims = one.type.tensor_type.shape.dim
-            found[one.name] = [
+        kind = one.type.tensor_type
+        if kind.elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+            whole.add(one.name)
+        if kind.HasField("shape"):
+            dims = kind.shape.dim
+            shapes[one.name] = [
                 d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims
             ]
-    return found
+    return shapes, whole

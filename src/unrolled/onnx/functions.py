@@ -6,14 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["cast", "constant_of_shape", "divide", "expand", "pick", "reshape", "separate",
-           "shape_of", "slices", "split_", "squeeze", "unsqueeze"]  # fmt: skip
+from unrolled.onnx.cells import Activation
+
+__all__ = ["activate", "cast", "cast_like", "constant_of_shape", "divide", "expand", "pick",
+           "reshape", "separate", "shape_of", "slices", "split_", "squeeze", "steps",
+           "unsqueeze"]  # fmt: skip
 
 
-def separate(outputs: Tensor, D: int, last: bool) -> Tensor:
-    """A layer's outputs [T, N, D·H] as the operators give them: [T, D, N, H], or [T, N, D, H]."""
+def separate(outputs: Tensor, D: int, turned: bool, last: bool) -> Tensor:
+    """A layer's outputs [T, N, D·H] as the operators give them: [T, D, N, H]. ``turned``: of
+    [N, T, D·H]. ``last``: with D and H last, and the first two axes as they are."""
     apart = outputs.unflatten(-1, (D, -1))
-    return apart if last else apart.transpose(1, 2)
+    if last:
+        return apart
+    return apart.permute(1, 2, 0, 3) if turned else apart.transpose(1, 2)
 
 
 def reshape(x: Tensor, shape: Sequence[int] | Tensor, keep_zeros: bool = False) -> Tensor:
@@ -93,3 +99,18 @@ def divide(x: Tensor, y: Tensor) -> Tensor:
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Another type of numbers."""
     return x.to(dtype)
+
+
+def cast_like(x: Tensor, other: Tensor) -> Tensor:
+    """The type of numbers of another tensor."""
+    return x.to(other.dtype)
+
+
+def steps(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    """Numbers from start to below limit."""
+    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+
+
+def activate(x: Tensor, name: str, alpha: float | None = None, beta: float | None = None) -> Tensor:
+    """One of the activation functions that have parameters, by its name."""
+    return Activation(name, alpha, beta)(x)

@@ -32,31 +32,32 @@ class ImportedLayer:
     hx: Tensor | tuple[Tensor, ...] | None
 
 
-def load(source: Source, time_major: bool = False) -> fx.GraphModule:
+def load(source: Source, *, optional: bool = False) -> fx.GraphModule:
     """A model of ONNX as a module of ours and torch's.
 
     It takes the graph's inputs and gives its outputs, each in their order; a graph with several
-    outputs gives a tuple. Nodes RNN, LSTM and GRU are layers as ``from_node`` makes them, looked-up
-    tables ``nn.Embedding``, products with weights ``nn.Linear``; the rest are functions of torch.
-    It can be trained, printed (``.code``), and, if it is a chain, exported for the runtime.
+    outputs gives a tuple. Nodes RNN, LSTM and GRU are layers as ``from_node`` makes them
+    (``batch_first`` where the graph transposes before and behind them), looked-up tables
+    ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states ``LearnedStart``;
+    the rest are functions of torch. It can be trained, printed (``.code``), and, if it is a chain,
+    exported for the runtime.
 
     Args:
         source: a file, or what ``onnx.load`` gave. Weights beside the file are read from its
             folder, and from nowhere else.
-        time_major: the graph reads [N, T, …], and the module shall read [T, N, …], as the runtime
-            wants it: the first two axes of the first input are exchanged, and those of outputs
-            that are still [N, T, …].
+        optional: whether inputs that may be left out, as they have a default in the file, are
+            inputs of the module, too. Else they keep their default.
 
     Raises:
         unrolled.io.FileError: no such file, or it is damaged.
         RefusedError: a node is none that can be followed; the message names it.
         ValueError: the model is damaged, or a node has attributes or weights that do not fit.
     """
-    return module_of(read(source), {}, time_major)
+    return module_of(read(source), {}, optional)
 
 
 def module_of(
-    model: onnx.ModelProto, weights: Mapping[str, np.ndarray], time_major: bool = False
+    model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool = False
 ) -> fx.GraphModule:
     """As ``load``, with some of the graph's inputs given as constants.
 
@@ -64,7 +65,7 @@ def module_of(
         as ``load``.
     """
     with _damage_told():
-        b = _followed(model, weights, time_major)
+        b = _followed(model, weights, optional)
         return b.finish([one.name for one in model.graph.output])
 
 
@@ -99,23 +100,19 @@ def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
     return ImportedLayer(node.name or node.output[0], module, hx)
 
 
-def _followed(
-    model: onnx.ModelProto, weights: Mapping[str, np.ndarray], time_major: bool
-) -> Builder:
+def _followed(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool) -> Builder:
     """All values of a graph."""
-    b = Builder(model, time_major)
+    b = Builder(model)
     graph = model.graph
+    open_ = {one.name for one in graph.input} if optional and model.ir_version >= 4 else set()
     for tensor in graph.initializer:
+        if tensor.name in open_:
+            continue
         b.values[tensor.name] = Value(array=numpy_helper.to_array(tensor))
     b.values |= {name: Value(array=array) for name, array in weights.items()}
-    first = True
     for one in graph.input:
-        if one.name in b.values:
-            continue
-        placed = b.graph.placeholder(_plain_name(one.name, b))
-        rank = len(b.dims(one.name) or ())
-        b.values[one.name] = Value(placed, turned=time_major and first and rank > 1)
-        first = False
+        if one.name not in b.values:
+            b.values[one.name] = Value(b.graph.placeholder(_plain_name(one.name, b)))
     for node in graph.node:
         follow(b, node)
     return b

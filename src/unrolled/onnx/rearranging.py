@@ -26,6 +26,8 @@ from unrolled.onnx.building import (
 __all__ = ["RULES", "separated"]
 
 RULES = Rules()
+_ENDS = (2**31 - 1, 2**31, 2**63 - 1)
+"""How exporters write that a slice goes to the end."""
 
 
 @RULES.of("Transpose")
@@ -42,16 +44,16 @@ def _transpose(b: Builder, n: Node) -> list[Value]:
     if x.fill is not None:
         return [Value(b.call(torch.permute, b.node(x), perm), fill=x.fill)]
     if x.layer is not None and perm == [0, 2, 1, 3]:
-        return [separated(b, replace(x.layer, last=not x.layer.last), x.turned)]
-    exchanges = perm[:2] == [1, 0] and perm[2:] == list(range(2, len(perm)))
-    if exchanges and (b.time_major or x.turned):
+        return [separated(b, replace(x.layer, last=not x.layer.last))]
+    if perm[:2] == [1, 0] and perm[2:] == list(range(2, len(perm))):
         return [Value(b.raw(x), turned=not x.turned)]
     return [Value(b.call(torch.permute, b.node(x), perm))]
 
 
-def separated(b: Builder, layer: Separated, turned: bool = False) -> Value:
-    made = b.call(functions.separate, layer.merged, layer.D, layer.last)
-    return Value(made, layer=layer, turned=turned)
+def separated(b: Builder, layer: Separated) -> Value:
+    """A layer's outputs with an axis of directions."""
+    made = b.call(functions.separate, layer.merged, layer.D, layer.turned, layer.last)
+    return Value(made, layer=layer, turned=layer.turned and layer.last)
 
 
 @RULES.of("Squeeze")
@@ -62,7 +64,7 @@ def _squeeze(b: Builder, n: Node) -> list[Value]:
         return [folded]
     layer = x.layer
     if layer is not None and layer.D == 1 and axes in ([2 if layer.last else 1],):
-        return [Value(layer.merged, turned=x.turned)]
+        return [Value(layer.merged, turned=layer.turned)]
     if x.state_of_one and axes == [0]:
         return [Value(b.call(operator.getitem, x.node, -1))]
     return [Value(b.call(functions.squeeze, b.node(x), axes), fill=x.fill)]
@@ -87,7 +89,7 @@ def _reshape(b: Builder, n: Node) -> list[Value]:
     if folded is not None:
         return [folded]
     if x.layer is not None and x.layer.last and _merges(b, n.proto, x.layer, numbers(shape)):
-        return [Value(x.layer.merged, turned=x.turned)]
+        return [Value(x.layer.merged, turned=x.layer.turned)]
     wanted = numbers(shape) if shape.array is not None else b.node(shape)
     return [Value(b.call(functions.reshape, b.node(x), wanted, keep), fill=x.fill)]
 
@@ -145,24 +147,48 @@ def _item(b: Builder, x: Value, k: int, axis: int) -> Value:
     """One step, one row: x[k] along an axis."""
     if x.state_of_one and axis == 0 and k in (0, -1):
         return Value(b.call(operator.getitem, x.node, -1))
+    if axis < 0:
+        return Value(b.call(torch.select, b.node(x), axis, k))
     exchanged = x.turned and axis in (0, 1)
     raw, axis = (b.raw(x), 1 - axis) if exchanged else (b.node(x), axis)
-    if axis == 0:
-        return Value(b.call(operator.getitem, raw, k))
-    return Value(b.call(torch.select, raw, axis, k))
+    return Value(b.call(operator.getitem, raw, (slice(None),) * axis + (k,) if axis else k))
 
 
 @RULES.of("Slice")
 def _slice(b: Builder, n: Node) -> list[Value]:
-    if "starts" in n.told:
-        starts, ends, axes = n.told["starts"], n.told["ends"], n.told.get("axes")
-        return [Value(b.call(functions.slices, b.node(n.inputs[0]), starts, ends, axes))]
+    x = n.inputs[0]
     folded = b.fold(n.inputs, functions.slices)
     if folded is not None:
         return [folded]
-    rest = [numbers(one) if one is None or one.array is not None else b.node(one)
-            for one in n.inputs[1:]]  # fmt: skip
-    return [Value(b.call(functions.slices, b.node(n.inputs[0]), *rest), fill=n.inputs[0].fill)]
+    if "starts" in n.told:  # before opset 10
+        known = [list(n.told[name]) for name in ("starts", "ends")] + [n.told.get("axes"), None]
+    elif any(one is not None and one.array is None for one in n.inputs[1:]):
+        nodes = [None if one is None else b.node(one) for one in n.inputs[1:]]
+        return [Value(b.call(functions.slices, b.node(x), *nodes), fill=x.fill)]
+    else:
+        known = [numbers(one) for one in n.inputs[1:]] + [None] * (5 - len(n.inputs))
+    starts, ends, axes, strides = (one if one is None else list(one) for one in known)
+    if starts is None or ends is None or len(starts) != len(ends):
+        raise RefusedError(f"{n.where}: wanted as many ends as starts")
+    if axes == [0] and strides in (None, [1]):
+        return [_rows(b, x, starts[0], ends[0])]
+    return [Value(b.call(functions.slices, b.node(x), *known), fill=x.fill)]
+
+
+def _rows(b: Builder, x: Value, start: int, end: int) -> Value:
+    """x[start:end]."""
+    if x.state_of_one and (start, end) in ((0, 1), *((k, e) for k in (0, -1) for e in _ENDS)):
+        return x
+    wanted = slice(start, None if end in _ENDS else end)
+    narrow = None
+    if x.narrow is not None:
+        array = x.narrow.array
+        narrow = (
+            Value(array=array[wanted])
+            if array is not None
+            else Value(b.call(operator.getitem, b.node(x.narrow), wanted))
+        )
+    return Value(b.call(operator.getitem, b.node(x), wanted), fill=x.fill, narrow=narrow)
 
 
 @RULES.of("Split")
@@ -188,9 +214,11 @@ def _shape(b: Builder, n: Node) -> list[Value]:
 def _expand(b: Builder, n: Node) -> list[Value]:
     x, shape = n.inputs
     fill = x.fill
-    if x.array is not None and x.array.size == 1:
-        fill = float(x.array.reshape(-1)[0])
-    return [Value(b.call(functions.expand, b.node(x), b.node(shape)), fill=fill)]
+    if x.array is not None and x.array.size and (x.array == x.array.flat[0]).all():
+        fill = float(x.array.flat[0])
+    rows = x.array.ndim == 3 if x.array is not None else len(b.dims(n.proto.input[0]) or ()) == 3
+    made = b.call(functions.expand, b.node(x), b.node(shape))
+    return [Value(made, fill=fill, narrow=x if rows else None)]
 
 
 @RULES.of("ConstantOfShape")

@@ -6,10 +6,14 @@ nothing needs may be anything.
 import operator
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from torch import fx, nn
 
 from unrolled.io import DAMAGE
+from unrolled.models.start import LearnedStart
+from unrolled.nn import Recurrent
 from unrolled.onnx import arithmetic, rearranging
 from unrolled.onnx.building import Builder, Node, RefusedError, Rule, Rules, Separated, Value
 from unrolled.onnx.layers import from_node, read_attributes, where_of
@@ -61,28 +65,28 @@ def _recurrent(b: Builder, n: Node) -> list[Value]:
         tensors[n.proto.input[_LETTERS[letter]]] = value.array
     layer = from_node(n.proto, tensors)
     D, H = weights["R"].array.shape[0], weights["R"].array.shape[2]
-    batch_first = n.told.get("layout", 0) == 1
+    batched = n.told.get("layout", 0) == 1
+    layer.batch_first = batched != x.turned
+    raw = b.raw(x)
     options: dict[str, Any] = {}
     if lengths is not None:
         options["lengths"] = b.node(lengths)
-    hx = _initial(b, given[5 : 7 if n.proto.op_type == "LSTM" else 6], batch_first)
+    states = given[5 : 7 if n.proto.op_type == "LSTM" else 6]
+    hx = _initial(b, states, batched, layer, raw)
     if hx is not None:
         options["hx"] = hx
-    turned = batch_first and x.turned
-    if turned:
-        layer.batch_first = False  # type: ignore[assignment]
-    called = b.module(n.proto.op_type.lower(), layer, b.raw(x) if turned else b.node(x), **options)
+    called = b.module(n.proto.op_type.lower(), layer, raw, **options)
     outputs = b.call(operator.getitem, called, 0)
     final = b.call(operator.getitem, called, 1)
-    made = [rearranging.separated(b, Separated(outputs, D, H, last=batch_first), turned)]
+    made = [rearranging.separated(b, Separated(outputs, D, H, x.turned, last=batched))]
     for k in range(2 if n.proto.op_type == "LSTM" else 1):
         state = b.call(operator.getitem, final, k) if n.proto.op_type == "LSTM" else final
-        plain = b.call(torch.transpose, state, 0, 1) if batch_first else state
-        made.append(Value(plain, state_of_one=D == 1 and not batch_first))
+        plain = b.call(torch.transpose, state, 0, 1) if batched else state
+        made.append(Value(plain, state_of_one=D == 1 and not batched))
     return made
 
 
-def _initial(b: Builder, given: list[Any], batch_first: bool) -> Any:
+def _initial(b: Builder, given: list[Any], batched: bool, layer: nn.Module, x: fx.Node) -> Any:
     """What a layer takes as ``hx``; None where all states are zero."""
     zero = [
         one is None or one.fill == 0 or (one.array is not None and not one.array.any())
@@ -90,9 +94,30 @@ def _initial(b: Builder, given: list[Any], batch_first: bool) -> Any:
     ]
     if all(zero):
         return None
-    nodes = [None if one is None else b.node(one) for one in given]
+    rows = [None if z else _row(one) for one, z in zip(given, zero, strict=True)]
+    known = all(z or row is not None for z, row in zip(zero, rows, strict=True))
+    if known and isinstance(layer, Recurrent) and not batched:
+        start = LearnedStart(layer)
+        for state, row in zip(start.states, rows, strict=True):
+            if row is not None:
+                state.data = torch.from_numpy(np.array(row))
+        N = b.graph.call_method("size", (x, 0 if layer.batch_first else 1))
+        return b.module("start", start, N)
+    # What a module is given has a row for each sequence already.
+    wide = [
+        one.narrow if one is not None and one.narrow is not None and one.narrow.array is None
+        else one
+        for one in given
+    ]  # fmt: skip
+    nodes = [None if one is None else b.node(one) for one in wide]
     like = next(one for one in nodes if one is not None)
     whole = [b.call(torch.zeros_like, like) if one is None else one for one in nodes]
-    if batch_first:
+    if batched:
         whole = [b.call(torch.transpose, one, 0, 1) for one in whole]
     return tuple(whole) if len(whole) > 1 else whole[0]
+
+
+def _row(value: Value) -> np.ndarray | None:
+    """A state that is constant and the same for all rows, [D, 1, H]."""
+    array = value.array if value.narrow is None else value.narrow.array
+    return array if array is not None and array.ndim == 3 and array.shape[1] == 1 else None
