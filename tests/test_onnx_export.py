@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from onnx_files import Batch, agrees, kinds, random, written
 from tolerances import close
-from unrolled import cells
+from unrolled import cells, engines
 from unrolled.cells import Cell, product, vector
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
+from unrolled.onnx import export
 from unrolled.onnx.cells import Activation, OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
 
 LAYERS: dict[str, tuple[Any, str]] = {
@@ -160,6 +162,17 @@ def test_float64_stays_float64(tmp_path: Path) -> None:
         batch.x = batch.x.double()
         agrees(layer, run, batch)
         assert run.get_outputs()[0].type == "tensor(double)"
+
+
+@pytest.mark.parametrize("make", [RNN, GRU, LSTM, partial(Recurrent, cells.MGU)])
+def test_another_reader_agrees(make: Any, tmp_path: Path) -> None:
+    """The reference implementation of the onnx package, which runs Scan forward only."""
+    layer = random(make(3, 5, num_layers=2))
+    export(layer, tmp_path / "model.onnx")
+    x = torch.rand(5, 2, 3)
+    found = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(["y"], {"x": x.numpy()})[0]
+    with torch.no_grad(), engines.use("reference"):
+        close(torch.from_numpy(found), layer(x)[0], "output")
 
 
 def test_states_may_be_left_out(tmp_path: Path) -> None:
