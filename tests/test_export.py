@@ -280,6 +280,8 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
     path = tmp_path / "no"
     faults: list[tuple[nn.Module, str]] = [
         (nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn, .*Conv1d"),
+        (nn.LSTM(3, 5), "LSTM: wanted .*; unrolled.nn.convert puts ours in the place of torch's L"),
+        (Own(nn.GRU), "Own: wanted .*, got Own; unrolled.nn.convert puts ours in the place of to"),
         (GRU(3, 5).double(), "GRU: wanted float32, got torch.float64"),
         (
             nn.Sequential(GRU(3, 5, batch_first=True), GRU(5, 5)),

@@ -33,9 +33,11 @@ def describe(module: nn.Module, where: str) -> Blocks:
         ExportError: it is not known, or not in float32.
     """
     if not is_known(module):
+        theirs = [type(one).__name__ for one in module.modules() if isinstance(one, nn.RNNBase)]
+        hint = f"; unrolled.nn.convert puts ours in the place of torch's {theirs[0]}"
         raise ExportError(
             f"{where}: wanted layers of unrolled.nn, embeddings, linear layers, activations or "
-            f"dropout, got {type(module).__name__}"
+            f"dropout, got {type(module).__name__}{hint if theirs else ''}"
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise ExportError(f"{where}: wanted no hooks, which change what it computes")
