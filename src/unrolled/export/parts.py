@@ -34,7 +34,7 @@ def describe(module: nn.Module, where: str) -> Blocks:
     """
     if not is_known(module):
         theirs = [type(one).__name__ for one in module.modules() if isinstance(one, nn.RNNBase)]
-        hint = f"; unrolled.nn.convert puts ours in the place of torch's {theirs[0]}"
+        hint = f"; unrolled.nn.convert puts ours in the place of torch's {', '.join(theirs)}"
         raise ExportError(
             f"{where}: wanted layers of unrolled.nn, embeddings, linear layers, activations or "
             f"dropout, got {type(module).__name__}{hint if theirs else ''}"
