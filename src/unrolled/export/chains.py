@@ -43,7 +43,10 @@ def blocks_of(module: nn.Module) -> Blocks:
             return describe(module, name)
         try:
             with _evaluating(module):
-                graph = _Tracer().trace(module)
+                if isinstance(module, fx.GraphModule):
+                    graph = module.graph
+                else:
+                    graph = _Tracer().trace(module)
         except Exception as error:  # whatever the module's own code raises on a recorder
             raise ExportError(f"{name}: cannot be followed ({error})") from error
         return _Chain(module, graph).blocks

@@ -59,8 +59,8 @@ class Value:
     ``array`` is set of constants, ``fill`` where all elements are one number, whatever the shape;
     ``turned`` says that ``node`` has the first two axes exchanged; ``narrow`` is what was expanded
     to it, all rows alike; ``layer`` says that it is a layer's outputs; ``state_of_one`` that it is
-    the only row of a layer's final state, [1, N, H]; ``product`` that it is a linear layer that
-    still may get a bias. ``refused`` is why there is no node.
+    the only row of a layer's final state, [1, N, H]; ``stacked`` are such rows that it is made of;
+    ``product`` says that it is a linear layer that still may get a bias. ``refused`` is why there is no node.
     """
 
     node: fx.Node | None = None
@@ -70,6 +70,7 @@ class Value:
     narrow: "Value | None" = None
     layer: Separated | None = None
     state_of_one: bool = False
+    stacked: "tuple[Value, ...]" = ()
     product: nn.Linear | None = None
     refused: str | None = None
 

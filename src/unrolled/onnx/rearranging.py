@@ -122,8 +122,10 @@ def _concat(b: Builder, n: Node) -> list[Value]:
     folded = b.fold(n.inputs, lambda *parts: torch.cat(parts, n.told["axis"]))
     if folded is not None:
         return [folded]
+    axis = n.told["axis"]
     nodes = [b.node(one) for one in n.inputs]
-    return [Value(b.call(torch.cat, nodes, n.told["axis"]))]
+    rows = axis == 0 and all(one.state_of_one for one in n.inputs)
+    return [Value(b.call(torch.cat, nodes, axis), stacked=tuple(n.inputs) if rows else ())]
 
 
 @RULES.of("Gather")
@@ -180,6 +182,8 @@ def _rows(b: Builder, x: Value, start: int, end: int) -> Value:
     if x.state_of_one and (start, end) in ((0, 1), *((k, e) for k in (0, -1) for e in _ENDS)):
         return x
     wanted = slice(start, None if end in _ENDS else end)
+    if len(x.stacked[wanted]) == 1:
+        return x.stacked[wanted][0]
     narrow = None
     if x.narrow is not None:
         array = x.narrow.array

@@ -47,7 +47,7 @@ def _rule_of(node: onnx.NodeProto) -> Rule:
             return table[node.op_type]
     raise RefusedError(
         f"{where_of(node)}: wanted operators of layers, embeddings, products with weights and "
-        "functions of numbers"
+        "functions of numbers; layers_of gives a model's layers alone"
     )
 
 
