@@ -60,7 +60,8 @@ class Value:
     ``turned`` says that ``node`` has the first two axes exchanged; ``narrow`` is what was expanded
     to it, all rows alike; ``layer`` says that it is a layer's outputs; ``state_of_one`` that it is
     the only row of a layer's final state, [1, N, H]; ``stacked`` are such rows that it is made of;
-    ``product`` says that it is a linear layer that still may get a bias. ``refused`` is why there is no node.
+    ``product`` says that it is a linear layer that still may get a bias. ``refused`` is why there
+    is no node.
     """
 
     node: fx.Node | None = None
