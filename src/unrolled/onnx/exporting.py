@@ -66,14 +66,7 @@ def export(
         TypeError: an argument is of another kind, or the codec holds what JSON cannot.
         OSError: the file cannot be written.
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module: wanted a torch.nn.Module, got {type(module).__name__}")
-    if not isinstance(task, str | None):
-        raise TypeError(f"task: wanted a name or None, got {task!r}")
-    for name, flag in (("lengths", lengths), ("states", states)):
-        if not isinstance(flag, bool):
-            kind = type(flag).__name__
-            raise TypeError(f"{name}: wanted True or False, whether there is an input, got {kind}")
+    _check(module, task, lengths=lengths, states=states)
     model = helper.make_model(
         make_graph(module, codec, lengths, states),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -89,6 +82,18 @@ def export(
         )
     onnx.checker.check_model(model, full_check=True)
     io.write(path, model.SerializeToString())
+
+
+def _check(module: Any, task: Any, **flags: Any) -> None:
+    """Refuse arguments of another kind."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: wanted a torch.nn.Module, got {type(module).__name__}")
+    if not isinstance(task, str | None):
+        raise TypeError(f"task: wanted a name or None, got {task!r}")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            kind = type(flag).__name__
+            raise TypeError(f"{name}: wanted True or False, whether there is an input, got {kind}")
 
 
 def _plain(value: Any) -> Any:
