@@ -85,7 +85,7 @@ def listen(model: Model, samples: np.ndarray) -> Heard:
 
 def decision(heard: Heard, seconds: float) -> int:
     """The label that the stream told last when so much had been said."""
-    t = int(seconds * FRAMES.rate - FRAMES.window) // FRAMES.hop
+    t = max(0, (round(seconds * FRAMES.rate) - FRAMES.window) // FRAMES.hop)
     return int(heard.chances[t].argmax())
 
 

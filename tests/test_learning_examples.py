@@ -4,8 +4,10 @@ Learning is asked for much less than it reaches: a test fails where nothing is l
 rounding differs. What a script prints is checked on the results of the same run.
 """
 
+import dataclasses
 import math
 import re
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +17,9 @@ import torch
 
 from scripts import example
 from tolerances import close
+from unrolled.tasks import datasets, find_task, load_trained
 from unrolled.tasks.classification import predict, predict_each
+from unrolled.tasks.datasets.speech import Span
 
 
 def printed_by(module: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -263,3 +267,68 @@ def test_online(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     monkeypatch.setattr(module, "learn", lambda task, steps: model)
     monkeypatch.setattr(module, "right_after", lambda model, task: results)
     assert f"after 100 characters {results[100]:.1%} are right" in printed_by(module, capsys)
+
+
+@pytest.mark.slow
+def test_spoken_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module = example("spoken_words")
+    monkeypatch.setattr(datasets, "spoken_words", partial(datasets.spoken_words, 800, 60))
+    config = dataclasses.replace(
+        module.CONFIG, steps=400, hidden_size=64, batch_size=16, validate_every=400,
+        accelerator="cpu",
+    )  # fmt: skip
+    path = module.learn(config, tmp_path)
+    exported = module.load(path)
+    labels = module.labels_of(exported)
+    said = module.phrases(12, snr=20.0)
+    heard = [module.listen(exported, phrase.samples) for phrase in said]
+    early, late = (module.right(labels, said, heard, when) for when in ("start + 0.1", "end + 0.0"))
+    assert late > 0.3, "of 21 labels"
+    assert late > early + 0.1
+
+    model, codec = load_trained(tmp_path / "run" / "last.safetensors", find_task("classify"))
+    assert labels == codec.labels.decode(list(range(21)))
+    frames = torch.from_numpy(module.FRAMES(said[0].samples))
+    whole = predict_each(model, codec, frames)
+    close(torch.from_numpy(heard[0].chances), whole.float(), "output")
+    assert len(heard[0].seconds) == -(-len(said[0].samples) // module.FRAMES.hop)
+
+    monkeypatch.setattr(module, "learn", lambda config, folder: path)
+    printed = printed_by(module, capsys, config, 2)
+    assert "10 words of voices that were never learned from" in printed
+    few = module.phrases(2, snr=20.0)
+    assert (
+        "\n".join(module.caption(labels, few[1], module.listen(exported, few[1].samples)))
+        in printed
+    )
+
+
+def test_a_decision_is_the_last_that_was_there() -> None:
+    module = example("spoken_words")
+    rate, window, hop = module.FRAMES.rate, module.FRAMES.window, module.FRAMES.hop
+    chances = np.eye(40, dtype=np.float32)  # frame t tells label t
+    heard = module.Heard(chances, np.zeros(42))
+    for t in (0, 1, 7, 39):
+        complete = window + t * hop
+        assert module.decision(heard, complete / rate) == t
+        assert module.decision(heard, (complete - 1) / rate) == max(0, t - 1)
+    span = Span("word", window + 7 * hop, window + 30 * hop)
+    phrase = module.Utterance(np.zeros(9), "word", "en+m1", (span,))
+    labels = ["no"] * 40
+    for when, t in (("start + 0.05", 12), ("end + 0.0", 30)):
+        told = [*labels[:t], "word", *labels[t + 1 :]]
+        assert module.right(told, [phrase], [heard], when) == 1.0
+        assert module.right(labels, [phrase], [heard], when) == 0.0
+
+
+def test_a_caption_waits_until_the_label_holds() -> None:
+    module = example("spoken_words")
+    steady = module.STEADY
+    told = [0] * steady + [1] * (steady - 1) + [0] * 3 + [2] * steady + [0] * steady
+    heard = module.Heard(np.eye(3, dtype=np.float32)[told], np.zeros(len(told)))
+    phrase = module.Utterance(np.zeros(9), "b", "en+m1", (Span("b", 22050, 30000),))
+    lines = module.caption(["-", "a", "b"], phrase, heard)
+    assert lines[0] == "en+m1 says b at 1.00 s"
+    assert [line.split()[2] for line in lines[1:]] == ["-", "b", "-"]

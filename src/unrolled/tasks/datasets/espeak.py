@@ -18,18 +18,21 @@ from typing import Any
 _SYNCHRONOUS, _DO_NOT_EXIT, _UTF8, _BY_CHARACTER = 2, 0x8000, 1, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4  # of espeak_PARAMETER
 _SEED = 1
+NOT_FOUND = 3
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
 
 
-def _load(libraries: list[list[str | None]]) -> tuple[ctypes.CDLL, str | None] | None:
+def _load(libraries: list[list[str | None]]) -> tuple[ctypes.CDLL, str | None]:
+    faults = []
     for file, data in libraries:
         try:
             return ctypes.CDLL(file), data
         except OSError as error:
-            print(error, file=sys.stderr)
-    return None
+            faults.append(str(error))
+    print(*faults or ["nothing is installed"], sep="; ", file=sys.stderr)
+    sys.exit(NOT_FOUND)
 
 
 def _start(library: ctypes.CDLL, data: str | None) -> str:
@@ -56,10 +59,7 @@ def _choose(library: ctypes.CDLL, folder: str, voice: str) -> None:
 
 def main() -> None:
     asked: dict[str, Any] = json.load(sys.stdin)
-    found = _load(asked["libraries"])
-    if found is None:
-        sys.exit(3)
-    library, data = found
+    library, data = _load(asked["libraries"])
     folder = _start(library, data)
     said = bytearray()
 

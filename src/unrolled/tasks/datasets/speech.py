@@ -9,9 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from ctypes.util import find_library
+from functools import cache
 from importlib import import_module
-from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from unrolled.runtime.frames import LogMel
+from unrolled.tasks.datasets import espeak
 from unrolled.tasks.reading import DataError
 
 __all__ = [
@@ -265,27 +265,28 @@ def say(sayings: Sequence[Saying]) -> list[np.ndarray]:
     Raises:
         DataError: there is no espeak-ng, or it lacks a voice.
     """
-    libraries = _libraries()
     # To change the voice takes as long as to say a word.
     order = sorted(range(len(sayings)), key=lambda n: sayings[n].voice)
-    program = Path(__file__).with_name("espeak.py")
-    ran = subprocess.run(
-        [sys.executable, "-I", "-S", str(program)],
-        input=json.dumps(
-            {"libraries": libraries, "requests": [sayings[n] for n in order]}
-        ).encode(),
-        capture_output=True,
-    )
-    said = " ".join(ran.stderr.decode(errors="replace").split())
-    if ran.returncode == 3:
-        raise DataError(f"speech: wanted the library espeak-ng, got none {said}; {_CURE}")
+    found = dict(zip(order, _cut(_run([sayings[n] for n in order])), strict=True))
+    return [found[n] for n in range(len(sayings))]
+
+
+def _run(sayings: list[Saying]) -> bytes:
+    """What the program writes that says them."""
+    asked = json.dumps({"libraries": _libraries(), "requests": sayings}).encode()
+    command = [sys.executable, "-I", "-S", espeak.__file__]
+    ran = subprocess.run(command, input=asked, capture_output=True)
+    told = " ".join(ran.stderr.decode(errors="replace").split())
+    if ran.returncode == espeak.NOT_FOUND:
+        raise DataError(f"speech: wanted the library espeak-ng, got none ({told}); {_CURE}")
     if ran.returncode != 0:
-        raise DataError(f"speech: {said or 'espeak-ng failed'} (exit code {ran.returncode})")
-    return [
-        sound for _, sound in sorted(zip(order, _cut(ran.stdout), strict=True), key=itemgetter(0))
-    ]
+        raise DataError(
+            f"speech: {told or 'espeak-ng failed'}, exit code {ran.returncode}; {_CURE}"
+        )
+    return ran.stdout
 
 
+@cache
 def _libraries() -> list[tuple[str, str | None]]:
     """Files that may be the library, with the folder of its data where it does not know it."""
     found: list[tuple[str, str | None]] = []
