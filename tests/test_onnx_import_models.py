@@ -1,0 +1,427 @@
+"""Whole models of ONNX as modules: what torch's exporters write, and ours; then on to the runtime.
+Layers alone, what is refused, and files that are damaged."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+from torch import nn as torch_nn
+
+from onnx_nodes import H, I, N, T, one_node
+from tolerances import close, same
+from unrolled import engines, nn, runtime
+from unrolled.export import ExportError
+from unrolled.export import export as export_for_runtime
+from unrolled.io import FileError
+from unrolled.models import SequenceModel
+from unrolled.onnx import RefusedError, export, layers_of, load
+from unrolled.onnx.backend import Backend
+from unrolled.onnx.directions import Directions
+
+
+def flat(values: Any) -> list[Tensor]:
+    """All tensors of nested tuples."""
+    return [values] if isinstance(values, Tensor) else [t for one in values for t in flat(one)]
+
+
+@torch.no_grad()
+def agrees(module: Any, wanted: Any, *args: Any) -> None:
+    """The imported module says on these inputs what it was made of."""
+    with engines.use("native"), engines.record() as ran:
+        found = flat(module(*args))
+    assert set(ran) == {"native"}
+    assert len(found) == len(flat(wanted))
+    for one, other in zip(found, flat(wanted), strict=True):
+        close(one, other, "output", "imported")
+
+
+@torch.no_grad()
+def runs(module: Any, x: Tensor, folder: Path, batch_first: bool = False) -> runtime.Model:
+    """An imported chain in the runtime, whole and step by step."""
+    export_for_runtime(module, folder / "model")
+    model = runtime.load(folder / "model")
+    wanted = flat(module(x))[0]
+    y = model.run(x.numpy())
+    close(torch.from_numpy(y), wanted, "output", "in the runtime")
+    steps = x.transpose(0, 1) if batch_first else x
+    stream = model.stream(steps.shape[1])
+    stepped = [stream.step(one.numpy().copy()) for one in steps]
+    if wanted.dim() == 3:
+        whole = np.stack(stepped, 1 if batch_first else 0)
+        np.testing.assert_array_equal(whole, y)
+    else:
+        np.testing.assert_array_equal(stepped[-1], y)
+    return model
+
+
+class TorchModel(torch_nn.Module):
+    """An embedding, a stack of torch's, a linear layer and softmax, over all steps or the last."""
+
+    def __init__(self, kind: str, layers: int, **told: Any) -> None:
+        super().__init__()
+        self.last = told.pop("last")
+        self.embedding = torch_nn.Embedding(11, 5)
+        self.stack = getattr(torch_nn, kind)(5, 6, layers, **told)
+        self.head = torch_nn.Linear(6 * (1 + told.get("bidirectional", False)), 3)
+
+    def forward(self, x: Tensor) -> Any:
+        y, state = self.stack(self.embedding(x))
+        if self.last:
+            y = y[:, -1] if self.stack.batch_first else y[-1]
+        out = torch.softmax(self.head(y), -1)
+        return out if self.last else (out, state)
+
+
+def by_torch(model: torch_nn.Module, dynamo: bool) -> onnx.ModelProto:
+    """What torch's exporter makes of a model, with any T and N."""
+    x = torch.zeros(4, 2, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the older exporter, and of random states
+        if dynamo:
+            sizes = {"x": {k: torch.export.Dim(f"d{k}", min=2) for k in (0, 1)}}
+            made = torch.onnx.export(model, (x,), dynamo=True, verbose=False, dynamic_shapes=sizes)
+            return made.model_proto
+        file = io.BytesIO()
+        torch.onnx.export(
+            model, (x,), file, dynamo=False, input_names=["x"],
+            dynamic_axes={"x": {0: "a", 1: "b"}},
+        )  # fmt: skip
+    return onnx.load_from_string(file.getvalue())
+
+
+EACH = [
+    ("LSTM", 2, {"last": False}),
+    ("LSTM", 1, {"last": True, "batch_first": True}),
+    ("GRU", 2, {"last": True}),
+    ("GRU", 2, {"last": False, "batch_first": True, "bidirectional": True}),
+    ("RNN", 1, {"last": True, "nonlinearity": "relu"}),
+]
+# The newer exporter takes seconds a model; of nn.RNN it writes single steps, which no layer is.
+CASES = [*((*one, False) for one in EACH), (*EACH[0], True), (*EACH[3], True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "layers", "told", "dynamo"), CASES)
+def test_what_torch_exports(
+    kind: str, layers: int, told: dict[str, Any], dynamo: bool, tmp_path: Path
+) -> None:
+    model = TorchModel(kind, layers, **told).eval()
+    module = load(by_torch(model, dynamo))
+    made = [one for one in module.children() if isinstance(one, nn.Recurrent)]
+    assert [type(one) for one in made] == [getattr(nn, kind)] * layers
+    assert all(one.batch_first == told.get("batch_first", False) for one in made)
+    for shape in ((4, 2), (7, 3)):
+        x = torch.randint(0, 11, shape)
+        agrees(module, model(x), x)
+    if not told.get("bidirectional"):
+        runs(module, x, tmp_path, told.get("batch_first", False))
+
+
+CHAINS = ["Embedding → Recurrent → Recurrent → Linear",
+          "Embedding → Recurrent → Recurrent → Last → Linear",
+          "Embedding → Recurrent → Recurrent → Pooling → Linear"]  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize(
+    ("cell", "pooling", "chain"),
+    [
+        ("LSTM", None, CHAINS[0]), ("GRU", None, CHAINS[0]), ("RNN", None, CHAINS[0]),
+        ("PeepholeLSTM", None, CHAINS[0]), ("CoupledLSTM", None, CHAINS[0]),
+        ("ResetBeforeGRU", None, CHAINS[0]), ("GRU", "last", CHAINS[1]), ("LSTM", "mean", None),
+        ("GRU", "max", CHAINS[2]), ("GRU", "attention", None),
+    ],
+)  # fmt: skip
+def test_there_and_back(
+    cell: str, pooling: str | None, chain: str | None, lengths: bool, tmp_path: Path
+) -> None:
+    model = SequenceModel(
+        7, 5, hidden_size=6, embedding_size=3, cell=cell, pooling=pooling, num_layers=2
+    ).eval()
+    x, ends = torch.randint(0, 7, (6, 3)), torch.tensor([4, 6, 1])
+    export(model, tmp_path / "model.onnx", lengths=lengths)
+    module = load(tmp_path / "model.onnx")
+    told = {"lengths": ends} if lengths else {}
+    agrees(module, model(x, **told), x, *told.values())
+    for one, other in zip(
+        (one for one in module.children() if isinstance(one, nn.Recurrent)), range(2), strict=True
+    ):
+        assert repr(one.cell) == repr(model.recurrent.cell)
+        same(one.weight_ih_l0, getattr(model.recurrent, f"weight_ih_l{other}"))
+    if chain is None or (lengths and pooling == "max"):
+        with pytest.raises(ExportError, match="wanted"):
+            export_for_runtime(module, tmp_path / "chain")
+        return
+    export_for_runtime(module, tmp_path / "chain")
+    read = runtime.load(tmp_path / "chain")
+    assert repr(read) == f"Model({chain})"
+    y = read.run(x.numpy(), ends.numpy() if lengths else None)
+    close(torch.from_numpy(y), model(x, **told)[0], "output", "in the runtime")
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_states_that_may_be_left_out(batch_first: bool, tmp_path: Path) -> None:
+    layer = nn.LSTM(3, 4, 2, batch_first=batch_first)
+    export(layer, tmp_path / "layer.onnx", lengths=True, states=True)
+    x = torch.randn(3, 6, 3) if batch_first else torch.randn(6, 3, 3)
+    state = (torch.randn(2, 3, 4), torch.randn(2, 3, 4))
+    ends = torch.tensor([4, 6, 1])
+    without, given = (load(tmp_path / "layer.onnx", optional=one) for one in (False, True))
+    agrees(without, layer(x, lengths=ends), x, ends)
+    agrees(given, layer(x, state, lengths=ends), x, ends, *state)
+    export_for_runtime(given, tmp_path / "chain")
+    model = runtime.load(tmp_path / "chain")
+    wanted, _ = layer(x, lengths=ends)
+    y = model.run(x.numpy(), ends.numpy())
+    close(torch.from_numpy(y), wanted, "output", "in the runtime")
+
+
+def test_a_start_that_was_learned_stays_one(tmp_path: Path) -> None:
+    model = SequenceModel(7, 5, hidden_size=4, cell="LSTM", initial="learned", num_layers=2).eval()
+    assert model.start is not None
+    for state in model.start.states:
+        state.data.uniform_(-1, 1)
+    export(model, tmp_path / "model.onnx")
+    module = load(tmp_path / "model.onnx")
+    x = torch.randint(0, 7, (6, 3))
+    agrees(module, model(x), x)
+    runs(module, x, tmp_path)
+    flat(module(x))[0].sum().backward()
+    starts = [p for name, p in module.named_parameters() if name.startswith("start")]
+    assert len(starts) == 4
+    assert all(p.grad is not None and p.grad.any() for p in starts)
+
+
+def test_an_imported_module_learns() -> None:
+    case = one_node("LSTM", np.random.default_rng(0), ("B", "P"), direction="reverse")
+    module = load(case.model)
+    x = torch.from_numpy(case.feeds["X"])
+    flat(module(x))[0].sum().backward()
+    grads = [one.grad for one in module.parameters()]
+    assert len(grads) == 7
+    assert all(one is not None and one.any() for one in grads)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto],
+    arrays: dict[str, np.ndarray],
+    outputs: list[str],
+    inputs: dict[str, list[Any]] | None = None,
+    opset: int = 18,
+) -> onnx.ModelProto:
+    told = {"x": [None, None, I]} if inputs is None else inputs
+    graph = helper.make_graph(
+        nodes, "made",
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in told.items()],
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, None) for k in outputs],
+        [numpy_helper.from_array(v, k) for k, v in arrays.items()],
+    )  # fmt: skip
+    for one in graph.output:
+        one.type.tensor_type.shape.SetInParent()
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def around(rng: np.random.Generator) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A GRU between operators that are not all known."""
+    case = one_node("GRU", rng, ("B", "initial_h"))
+    arrays = case.tensors | {"initial_h": case.feeds["initial_h"]}
+    case.node.input[0] = "strange"
+    case.node.name = "the_layer"
+    nodes = [
+        helper.make_node("Det", ["x"], ["unused"]), helper.make_node("Erf", ["x"], ["strange"]),
+        case.node, helper.make_node("Gelu", ["Y_h"], ["y"]),
+    ]  # fmt: skip
+    return nodes, arrays
+
+
+def test_layers_alone() -> None:
+    nodes, arrays = around(np.random.default_rng(0))
+    model = model_of(nodes, arrays, ["y"], opset=20)
+    (found,) = layers_of(model)
+    assert found.name == "the_layer"
+    assert isinstance(found.module, nn.Recurrent)
+    assert isinstance(found.hx, Tensor)
+    x = np.random.default_rng(1).standard_normal((T, N, I)).astype(np.float32)
+    alone = one_node("GRU", np.random.default_rng(0), ("B", "initial_h"))
+    Y, Y_h = Backend.run_model(alone.model, {**alone.feeds, "X": x})
+    with torch.no_grad():
+        y, h = found.module(torch.from_numpy(x), found.hx)
+    same(y, torch.from_numpy(Y[:, 0]))
+    same(h, torch.from_numpy(Y_h))
+    with pytest.raises(RefusedError, match="Gelu 'y': wanted operators"):
+        load(model)
+
+
+def test_layers_alone_with_states_batch_first() -> None:
+    case = one_node("LSTM", np.random.default_rng(0), ("initial_c",), layout=1, direction="reverse")
+    arrays = case.tensors | {"initial_c": case.feeds["initial_c"]}
+    Y, Y_h, Y_c = Backend.run_model(case.model, case.feeds)
+    case.node.input[0] = "x"
+    (found,) = layers_of(model_of([case.node], arrays, ["Y"]))
+    assert isinstance(found.module, Directions)
+    assert isinstance(found.hx, tuple)
+    x = torch.from_numpy(case.feeds["X"])
+    with torch.no_grad():
+        y, (h, c) = found.module(x, found.hx)
+    same(y, torch.from_numpy(Y[:, :, 0]))
+    same(h[0], torch.from_numpy(Y_h[:, 0]))
+    same(c[0], torch.from_numpy(Y_c[:, 0]))
+
+
+def rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def test_operators_by_onnxruntime() -> None:
+    """All that is around layers, in one graph, with its older and its newer forms."""
+    import onnxruntime
+
+    rng = np.random.default_rng(2)
+    ints = {
+        "ends": np.array([1]), "far": np.array([2**63 - 1]), "zero": np.array([0]),
+        "last": np.array(-1), "shape": np.array([0, -1, 2]), "picks": np.array([[1, -1], [0, 2]]),
+        "two": np.array([2]), "back": np.array([-1]), "low": np.array([-(2**63)]),
+    }  # fmt: skip
+    arrays = ints | {"W": rows(rng, I, 6), "b": rows(rng, 6), "G": rows(rng, 5, 6),
+                     "c": rows(rng, 5), "half": np.float32(0.5)}  # fmt: skip
+    make = helper.make_node
+    nodes = [
+        make("MatMul", ["x", "W"], ["m"]), make("Add", ["b", "m"], ["lin"]),
+        make("LeakyRelu", ["lin"], ["leaky"], alpha=0.3), make("HardSigmoid", ["lin"], ["hard"]),
+        make("Mul", ["leaky", "hard"], ["mul"]), make("Reshape", ["mul", "shape"], ["r"]),
+        make("Transpose", ["r"], ["t"], perm=[2, 0, 1]), make("Slice", ["t", "ends", "far"], ["s"]),
+        make("Unsqueeze", ["s", "zero"], ["u"]), make("Squeeze", ["u", "zero"], ["y1"]),
+        make("Gather", ["lin", "last"], ["g"], axis=1), make("Gemm", ["g", "G", "c"], ["gemm"],
+                                                             transB=1),
+        make("LogSoftmax", ["gemm"], ["y2"]), make("Gather", ["gemm", "picks"], ["y3"], axis=1),
+        make("Split", ["lin"], ["a1", "a2"], axis=2, num_outputs=2),
+        make("Less", ["a1", "a2"], ["less"]), make("Where", ["less", "a1", "half"], ["w"]),
+        make("Concat", ["w", "a2"], ["cat"], axis=2), make("ReduceMean", ["cat", "zero"], ["y4"],
+                                                           keepdims=0),
+        make("Slice", ["lin", "back", "low", "two", "back"], ["y5"]),
+        make("Shape", ["x"], ["n"], start=0, end=2), make("Expand", ["half", "n"], ["y6"]),
+        make("Softmax", ["lin"], ["y7"], axis=1), make("Pow", ["hard", "half"], ["p"]),
+        make("Max", ["p", "half"], ["y8"]), make("Transpose", ["lin"], ["lt"], perm=[1, 0, 2]),
+        make("Softmax", ["lt"], ["sm"], axis=2), make("Add", ["sm", "b"], ["y9"]),
+    ]  # fmt: skip
+    names = [f"y{k}" for k in range(1, 10)]
+    model = model_of(nodes, arrays, names)
+    for one in model.graph.output:
+        one.type.tensor_type.ClearField("shape")
+    x = rows(rng, 4, 3, I)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for one in model.graph.output:
+        one.type.tensor_type.shape.SetInParent()
+    found = load(model)(torch.from_numpy(x))
+    for name, one, wanted in zip(names, found, session.run(None, {"x": x}), strict=True):
+        close(one.detach(), torch.from_numpy(wanted), "output", name)
+
+
+def test_weights_beside_the_file(tmp_path: Path) -> None:
+    case = one_node("GRU", np.random.default_rng(0))
+    onnx.save(
+        case.model, tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    assert (tmp_path / "weights.bin").exists()
+    x = torch.from_numpy(case.feeds["X"])
+    plain = one_node("GRU", np.random.default_rng(0))
+    same(flat(load(tmp_path / "model.onnx")(x))[0], flat(load(plain.model)(x))[0])
+    bare = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    with pytest.raises(ValueError, match="'W' is in a file beside the model's"):
+        load(bare)
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    with pytest.raises(FileError, match=r"model\.onnx: "):
+        load(tmp_path / "model.onnx")
+    (tmp_path / "secret").write_bytes(bytes(10_000))
+    for where in ("../secret", str(tmp_path / "secret")):
+        for tensor in bare.graph.initializer:
+            tensor.external_data[0].value = where
+        (tmp_path / "inside").mkdir(exist_ok=True)
+        (tmp_path / "inside" / "model.onnx").write_bytes(bare.SerializeToString())
+        with pytest.raises(FileError, match=r"model\.onnx: "):
+            load(tmp_path / "inside" / "model.onnx")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="No such file"):
+        load(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(FileError, match=r"text\.onnx: "):
+        load(tmp_path / "text.onnx")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    with pytest.raises(FileError, match=r"empty\.onnx: "):
+        load(tmp_path / "empty.onnx")
+    with pytest.raises(TypeError, match=r"source must be a path or an onnx\.ModelProto, got int"):
+        load(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cut", range(3))
+def test_damaged_files_are_refused_and_do_no_harm(cut: int, tmp_path: Path) -> None:
+    """Cut at random places, or with random bytes changed: a module, or a ValueError."""
+    kinds = ("RNN", "GRU", "LSTM")
+    case = one_node(kinds[cut], np.random.default_rng(0), ("B", "sequence_lens", "initial_h"))
+    whole, rng = case.model.SerializeToString(), np.random.default_rng(cut)
+    path, refused = tmp_path / "model.onnx", 0
+    for trial in range(150):
+        data = bytearray(whole)
+        if trial % 3 == 0:
+            data = data[: rng.integers(len(data))]
+        else:
+            # Half of the bytes are weights, where any change is legal: change what is around them.
+            for place in rng.integers(0, len(data), 3 if trial % 3 == 1 else 40):
+                data[place if rng.random() < 0.3 else place % 220] = rng.integers(256)
+        path.write_bytes(bytes(data))
+        try:
+            load(path)
+            layers_of(path)
+        except ValueError:
+            refused += 1
+    assert refused > 60
+
+
+def test_a_constant_that_grows_is_not_made() -> None:
+    """Two small vectors are no reason for a matrix of 2^40 numbers."""
+    many = np.ones((2**20, 1), np.float32)
+    case = one_node("RNN", np.random.default_rng(0))
+    nodes = [
+        helper.make_node("Add", ["many", "turned"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["W"]), case.node,
+    ]  # fmt: skip
+    arrays = {k: v for k, v in case.tensors.items() if k != "W"}
+    arrays |= {"many": many, "turned": many.T}
+    model = model_of(nodes, arrays, ["Y"], {"X": [T, N, I]})
+    with pytest.raises(ValueError, match=r"wanted (W to be constant|axes)"):
+        load(model)
+
+
+def test_weights_that_the_graph_computes_are_refused() -> None:
+    case = one_node("RNN", np.random.default_rng(0))
+    case.node.input[1] = "x"
+    with pytest.raises(RefusedError, match=r"RNN .*: wanted W to be constant"):
+        load(model_of([case.node], case.tensors, ["Y"], {"X": [T, N, I], "x": [1, H, I]}))
+
+
+def test_the_backend_wants_all_inputs() -> None:
+    case = one_node("RNN", np.random.default_rng(0))
+    prepared = Backend.prepare(case.model)
+    with pytest.raises(ValueError, match="inputs: wanted 1 arrays, X"):
+        prepared.run([])
+    with pytest.raises(ValueError, match="'X' is missing"):
+        prepared.run({})
+    with pytest.raises(ValueError, match="device: wanted 'CPU', got 'CUDA'"):
+        Backend.prepare(case.model, "CUDA")
+    assert not Backend.supports_device("CUDA")
+    nodes, arrays = around(np.random.default_rng(0))
+    assert not Backend.is_compatible(model_of(nodes, arrays, ["y"], opset=20))
