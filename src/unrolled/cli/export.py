@@ -95,7 +95,7 @@ def _module(path: Path, name: str) -> Any:
     if not isinstance(found, nn.Module) and callable(found):
         try:
             found = found()
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise UserError(
                 f"RUN_OR_MODULE: {path}: {name}() cannot be called "
                 f"({type(error).__name__}: {error})"

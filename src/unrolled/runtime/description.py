@@ -153,7 +153,9 @@ def part_of(told: dict[str, Any], weights: str) -> Block:
         case "embedding":
             return Embedding(_floats(told["weight"], "weight", 2))
         case "scale":
-            return Scale(*(_array(told[name], name, np.float64, 1) for name in ("mean", "deviation")))
+            return Scale(
+                *(_array(told[name], name, np.float64, 1) for name in ("mean", "deviation"))
+            )
         case "linear":
             bias = told["bias"]
             weight = _floats(told["weight"], "weight", 2)
