@@ -197,10 +197,10 @@ struct Parameters {
     std::vector<const float*> vectors;
 };
 
-// N sequences that take steps one at a time, on the caller's thread. A step takes no memory.
+// N sequences that take steps one at a time, on at most so many threads. A step takes no memory.
 class Steps {
 public:
-    Steps(const Parameters& parameters, Index N);
+    Steps(const Parameters& parameters, Index N, Index threads);
     virtual ~Steps();
     Steps(const Steps&) = delete;
     Steps& operator=(const Steps&) = delete;
@@ -220,7 +220,7 @@ public:
     Snapshot(const Snapshot&) = delete;
     Snapshot& operator=(const Snapshot&) = delete;
     void run(Call<float> call);          // whose parameters are not looked at
-    virtual Steps* steps(Index N) = 0;   // new, for no longer than the snapshot
+    virtual Steps* steps(Index N, Index threads) = 0;  // new, for no longer than the snapshot
 
 protected:
     virtual void sweep(const Call<float>& call) = 0;

@@ -13,6 +13,9 @@ constexpr double kWorthWaking = 1.2e6;
 // Multiplications of a step from which on threads share its units.
 constexpr double kWorthMeeting = 1e5;
 
+// Multiplications of a step by itself from which on it is worth calling other threads for it.
+constexpr double kWorthCalling = 3e5;
+
 // A second-level cache, roughly: weights beyond it are better read by one thread each, unless every
 // thread has some rows to use them for, and as many as the others or many.
 constexpr Index kCache = 768 * 1024;
@@ -61,6 +64,11 @@ public:
         const bool meets = by_units(schedule, limit_);
         if (meets && token * static_cast<double>(call.N) < kWorthMeeting) return 1;
         return limit_;
+    }
+
+    // Threads for a step by itself.
+    Index threads_of_a_step() const {
+        return multiplications() * static_cast<double>(call.N) < kWorthCalling ? 1 : limit_;
     }
 
     // Whether threads share the units of each step, with a barrier, rather than the sequences.

@@ -19,9 +19,11 @@ constexpr Index kProjected = 96;  // tokens whose inputs are projected at once, 
 template <class T>
 class Forward {
 public:
-    // On at most so many threads; with matrices of its own, or those of `packs`.
+    // On at most so many threads; with matrices of its own, or those of `packs`. Inputs are projected
+    // for at most so many tokens at once: 1 for steps that come one at a time.
     Forward(const Call<T>& call, Index limit, Packs<T>* packs = nullptr, Index ahead = kProjected)
-        : batch_(call, limit), call_(call), p_(*call.program), threads_(batch_.threads(p_.ahead)),
+        : batch_(call, limit), call_(call), p_(*call.program),
+          threads_(ahead > 1 ? batch_.threads(p_.ahead) : batch_.threads_of_a_step()),
           units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
           barrier_(threads_, call.stop) {
         if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
@@ -38,7 +40,7 @@ public:
             space_ = brief_space<T>(kFewRows, K);
             spaces_ = Buffer<T>(threads_ * space_);
         }
-        if (!units_ && threads_ > 1) divide_steps();
+        if (!units_ && threads_ > 1 && ahead > 1) divide_steps();
         make_matrices(packs);
         if (packs_) find_packed(units_ ? threads_ : 1);  // no memory is taken inside a region
         make_states();
@@ -61,12 +63,14 @@ public:
             matrices_[k] = &packs_->matrix(k + 1, vectors_for(rows_), shares);
     }
 
-    // Step t of all sequences, on the caller's thread alone: of the call's tokens and to its output
-    // as they are now.
+    // Step t of all sequences: of the call's tokens and to its output as they are now. Whatever the
+    // team, the work is that of `threads_` parts, as the matrices were packed.
     void advance(Index t) {
-        const Part part{0, call_.N, 0, 1};
-        project(part, t, t + 1, 0, inputs_.data());
-        step(machines_[0], part, t, inputs_.data(), pointers_.data(), spaces_.part(0));
+        barrier_.restart();
+        together(threads_, [this, t](Index me, Index count) {
+            if (count == threads_) return advance(t, me, me + 1);
+            if (me == 0) advance(t, 0, threads_);
+        });
     }
 
     // The state before step t.
@@ -210,7 +214,7 @@ private:
         keep_ended(part, 0, least(part.last, most(part.first, call_.size(0))));
         Machine<T>& machine = machines_[me];
         const T** pointers = pointers_.data() + me * steps_ * rows_;
-        T* const own = inputs_.data() + (units_ ? 0 : me * steps_ * rows_ * ldx_);
+        T* const own = room_of(me);
         Watch watch(call_.stop, batch_.work());
         for (Index start = 0; start < call_.T_steps; start += steps_) {
             if (call_.size(start) <= part.first) return;
@@ -255,25 +259,52 @@ private:
     void step(Machine<T>& machine, const Part& part, Index t, T* x, const T** pointers, T* space) {
         place(machine, part, t, x);
         for (std::size_t f = 0; f < p_.ahead.phases.size(); ++f) {
-            const Phase& phase = p_.ahead.phases[f];
-            const bool waits = f == 0 ? t > 0 && !p_.products.empty() : !phase.products.empty();
-            if (waits) barrier_.wait(part.me, part.count);
-            for (int key : phase.products) {
-                const Place<T>& source = machine.place(p_.products[key].feeds);
-                for (Index r = part.first; r < part.last; ++r)
-                    pointers[r - part.first] = source.row(r);
-                const Product& q = p_.products[key];
-                const Index ld = q.parts * pitch(q.width);
-                const Share share = share_units<T>(q.width, part.me, part.count);
-                multiply(pointers, part.last - part.first, *matrices_[key], share,
-                         Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
-                                   biases_[key].data()},
-                         space);
-            }
-            machine.run(f, part);
+            const bool first = f == 0 && t > 0 && !p_.products.empty();
+            if (first || (f > 0 && meets(f))) barrier_.wait(part.me, part.count);
+            run_phase(machine, part, f, x, pointers, space);
         }
         finish(machine, part, t);
     }
+
+    // Whether a phase reads what all threads made in those before it.
+    bool meets(std::size_t f) const { return !p_.ahead.phases[f].products.empty(); }
+
+    void run_phase(Machine<T>& machine, const Part& part, std::size_t f, T* x, const T** pointers,
+                   T* space) {
+        for (int key : p_.ahead.phases[f].products) {
+            const Place<T>& source = machine.place(p_.products[key].feeds);
+            for (Index r = part.first; r < part.last; ++r)
+                pointers[r - part.first] = source.row(r);
+            const Product& q = p_.products[key];
+            const Index ld = q.parts * pitch(q.width);
+            const Share share = share_units<T>(q.width, part.me, part.count);
+            multiply(pointers, part.last - part.first, *matrices_[key], share,
+                     Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
+                               biases_[key].data()},
+                     space);
+        }
+        machine.run(f, part);
+    }
+
+    // Parts [from, to) of step t, phase by phase.
+    void advance(Index t, Index from, Index to) {
+        for (Index k = from; k < to; ++k) {
+            const Part part = batch_.part(units_, k, threads_);
+            project(part, t, t + 1, k, room_of(k));
+            place(machines_[k], part, t, room_of(k));
+        }
+        for (std::size_t f = 0; f < p_.ahead.phases.size(); ++f) {
+            if (f > 0 && units_ && meets(f)) barrier_.wait(from, to - from == 1 ? threads_ : 1);
+            for (Index k = from; k < to; ++k)
+                run_phase(machines_[k], batch_.part(units_, k, threads_), f, room_of(k),
+                          pointers_.data() + k * steps_ * rows_, spaces_.part(k * space_));
+        }
+        for (Index k = from; k < to; ++k)
+            finish(machines_[k], batch_.part(units_, k, threads_), t);
+    }
+
+    // Where part k's projected inputs go.
+    T* room_of(Index k) { return inputs_.data() + (units_ ? 0 : k * steps_ * rows_ * ldx_); }
 
     // Where this step's vectors lie; rows are counted from the batch's first one.
     void place(Machine<T>& machine, const Part& part, Index t, T* x) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "memory.h"
-#include "tile.h"
+#include "short.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -47,8 +47,8 @@ struct Matrix {
     Shape<T> shape;
     Index vectors = 1;            // of a panel
     Buffer<T> packed;
-    Buffer<Half> brief;           // the same in bfloat16, or
-    Buffer<Tiny> tiny;            // in int8, with a scale for each lane of each vector
+    Buffer<Halves> brief;         // the same in bfloat16, two k side by side, or
+    Buffer<Tinies> tiny;          // in int8, with a scale for each lane of each vector
     Buffer<T> scales;
     Lines<const T> plain;         // [parts * width, k]
     Lines<const T> lying;         // [k, width]
@@ -262,7 +262,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {
-            const Index start = from * lanes<T> * m.shape.k;
+            const Index start = from * lanes<T> * divide_up(m.shape.k, 2);
             if (m.brief.data()) {
                 run_tiles(rows, count, tall, m, m.brief.data() + start, from, some, lane,
                           Fetch{nullptr, 0});

@@ -30,7 +30,8 @@ struct Simd<float> {
     typedef Half H __attribute__((vector_size(UNROLLED_BYTES / 2), aligned(2), may_alias));
     typedef std::uint32_t B __attribute__((vector_size(UNROLLED_BYTES)));
     typedef float F __attribute__((vector_size(UNROLLED_BYTES)));
-    typedef signed char C __attribute__((vector_size(UNROLLED_BYTES / 4), aligned(1), may_alias));
+    typedef signed char C __attribute__((vector_size(UNROLLED_BYTES / 2), aligned(1), may_alias));
+    typedef std::int16_t S __attribute__((vector_size(UNROLLED_BYTES)));
 };
 
 template <>
@@ -167,7 +168,7 @@ inline Half half_of(float x) {
 
 typedef signed char Tiny;
 
-// Vectors from numbers of T, from bfloat16 (the part of one only from that), or from int8.
+// Vectors from numbers of T, or from bfloat16 (the part of one only from that).
 template <class T>
 inline Vec<T> load_as(const T* p) {
     return load(p);
@@ -191,25 +192,43 @@ inline Vec<T> load_as(const Half* p) {
     return __builtin_convertvector((typename S::F)bits, Vec<T>);
 }
 template <class T>
-inline Vec<T> load_as(const Tiny* p) {
-    // g++ 12 widens vectors of bytes one by one.
-#if defined(__AVX512F__) && UNROLLED_BYTES == 64
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return (Vec<T>)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-#elif defined(__AVX2__) && UNROLLED_BYTES == 32
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    return (Vec<T>)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-#else
-    const auto bytes = *reinterpret_cast<const typename Simd<T>::C*>(p);
-    return __builtin_convertvector(__builtin_convertvector(bytes, Mask<T>), Vec<T>);
-#endif
-}
-template <class T>
 inline Vec<T> load_part_as(const Half* p, std::int64_t count) {
     if (count >= lanes<T>) return load_as<T>(p);
     Half all[lanes<T>] = {};
     copy(all, p, count);
     return load_as<T>(all);
+}
+
+// Two whole numbers of 16 bits in each lane: from int8, and the same two in all lanes.
+typedef Mask<float> Pairs;
+
+inline Pairs load_pairs(const Tiny* p) {
+    // g++ 12 widens vectors of bytes one by one.
+#if defined(__AVX512F__) && UNROLLED_BYTES == 64
+    return (Pairs)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__) && UNROLLED_BYTES == 32
+    return (Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+    const auto bytes = *reinterpret_cast<const Simd<float>::C*>(p);
+    return (Pairs)__builtin_convertvector(bytes, Simd<float>::S);
+#endif
+}
+
+inline Pairs fill_pair(const std::int16_t* p) {
+    std::int32_t both;
+    std::memcpy(&both, p, sizeof(both));
+    return both - Pairs{};
+}
+
+// In each lane the products of the first two and of the second two.
+inline void add_products(Pairs& sum, Pairs x, Pairs w) {
+#if defined(__AVX512F__) && UNROLLED_BYTES == 64
+    sum += (Pairs)_mm512_madd_epi16((__m512i)x, (__m512i)w);
+#elif defined(__AVX2__) && UNROLLED_BYTES == 32
+    sum += (Pairs)_mm256_madd_epi16((__m256i)x, (__m256i)w);
+#else
+    sum += (x << 16 >> 16) * (w << 16 >> 16) + (x >> 16) * (w >> 16);
+#endif
 }
 
 // Numbers [at, at + count) of a caller's, read and written.

@@ -5,7 +5,7 @@
 
 namespace unrolled {
 
-Steps::Steps(const Parameters& parameters, Index N) : call_{} {
+Steps::Steps(const Parameters& parameters, Index N, Index threads) : call_{} {
     call_.program = parameters.program;
     call_.T_steps = call_.total = Index(1) << 40;
     call_.N = N;
@@ -15,7 +15,7 @@ Steps::Steps(const Parameters& parameters, Index N) : call_{} {
     call_.products = parameters.products;
     call_.vectors = parameters.vectors;
     call_.initial.resize(parameters.program->states.size());
-    call_.threads = 1;
+    call_.threads = static_cast<int>(threads);
 }
 
 Steps::~Steps() = default;

@@ -39,25 +39,32 @@ inline void pack_shares(Matrix<float>& m, const float* W, Index shares) {
     }
 }
 
-// The same numbers in int8: a lane's scale is that of its row.
-inline void shorten(Matrix<float>& m, const float* W, Index shares) {
+// A row's scale for each lane.
+inline void find_scales(Matrix<float>& m, const float* W) {
     const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>;
     m.scales = zeros<float>(m.shape.vectors() * L);
     for (Index v = 0; v < m.shape.vectors(); ++v)
         for (Index l = 0; l < L && v / parts * L + l < m.shape.width; ++l)
             m.scales[v * L + l] =
                 scale_of(W + (v % parts * m.shape.width + v / parts * L + l) * K, K);
-    m.tiny = Buffer<Tiny>(m.packed.count());
+}
+
+// What is packed, two k side by side: made(a number, its lane) of each, and of zeros behind the last.
+template <class Two, class F>
+void pair_up(const Matrix<float>& m, Index shares, Buffer<Two>& to, F made) {
+    const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>, pairs = divide_up(K, 2);
+    to = Buffer<Two>(m.shape.vectors() * L * pairs);
     for (Index me = 0; me < shares; ++me) {
         const Share own = share_units<float>(m.shape.width, me, shares);
         const Index last = own.last * parts;
         for (Index from = own.first * parts, some; from < last; from += some) {
             some = least(m.vectors, last - from);
-            for (Index k = 0; k < K; ++k)
+            const float* const packed = m.packed.data() + from * L * K;
+            for (Index k = 0; k < K; k += 2)
                 for (Index i = 0; i < some * L; ++i) {
-                    const Index at = (from * K + k * some) * L + i;
-                    const float scale = m.scales[from * L + i];
-                    m.tiny[at] = scale > 0 ? tiny_of(m.packed[at] / scale) : Tiny(0);
+                    const float odd = k + 1 < K ? packed[(k + 1) * some * L + i] : 0;
+                    to[from * L * pairs + k / 2 * some * L + i] = {
+                        made(packed[k * some * L + i], from * L + i), made(odd, from * L + i)};
                 }
         }
     }
@@ -110,10 +117,12 @@ private:
         pack_shares(m, W_, shares);
         if (kept_ == Kept::own) return;
         if (kept_ == Kept::int8) {
-            shorten(m, W_, shares);
+            find_scales(m, W_);
+            pair_up(m, shares, m.tiny, [&m](float x, Index lane) {
+                return m.scales[lane] > 0 ? tiny_of(x / m.scales[lane]) : Tiny(0);
+            });
         } else {
-            m.brief = Buffer<Half>(m.packed.count());
-            for (Index i = 0; i < m.packed.count(); ++i) m.brief[i] = half_of(m.packed[i]);
+            pair_up(m, shares, m.brief, [](float x, Index) { return half_of(x); });
         }
         m.packed = Buffer<float>();
     }
@@ -128,13 +137,12 @@ private:
 
 class Stepping final : public Steps {
 public:
-    Stepping(const Parameters& parameters, Packs<float>& packs, Index N)
-        : Steps(parameters, N), forward_(call_, 1, &packs, 1) {}
+    Stepping(const Parameters& parameters, Packs<float>& packs, Index N, Index threads)
+        : Steps(parameters, N, threads), forward_(call_, threads, &packs, 1) {}
 
     void step(const float* tokens, float* output) override {
         call_.tokens.own = tokens;
         call_.output.own = output;
-        const Flush flush;
         forward_.advance(t_);
         t_ = t_ == 2 ? 1 : t_ + 1;  // what counts is whether it is the first, and odd or even
     }
@@ -164,9 +172,9 @@ public:
         return versions_[number]->of(vectors, shares);
     }
 
-    Steps* steps(Index N) override {
+    Steps* steps(Index N, Index threads) override {
         const Lasting lasting;
-        return new Stepping(given_, *this, N);
+        return new Stepping(given_, *this, N, threads);
     }
 
 protected:

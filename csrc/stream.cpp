@@ -261,8 +261,10 @@ public:
     // which numbers are brought to standard units, or None. `stages`: layers, lines and names of
     // activations.
     Stream(nb::object table, Index V, nb::object scale, Index width, nb::list stages, Index N,
-           nb::object empty)
-        : N_(N), empty_(empty), build_(find_build("")) {
+           nb::object empty, Index threads)
+        : N_(N), threads_(threads), empty_(empty), build_(find_build("")) {
+        if (threads < 1)
+            throw std::invalid_argument("threads: wanted at least 1, got " + std::to_string(threads));
         if (N < 1) throw std::invalid_argument("batch: wanted at least 1, got " + std::to_string(N));
         I_ = width;
         if (!table.is_none()) {
@@ -344,7 +346,7 @@ private:
         if (nb::isinstance<Layer>(given)) {
             stage.layer = nb::cast<const Layer*>(given);
             if (stage.layer->inputs != width) throw std::invalid_argument("stages: widths differ");
-            stage.steps.reset(stage.layer->snapshot().steps(N_));
+            stage.steps.reset(stage.layer->snapshot().steps(N_, threads_));
             width = stage.layer->program().states[0];
             work_ += stage.layer->work();
         } else if (nb::isinstance<Line>(given)) {
@@ -447,7 +449,7 @@ private:
     Held held_;
     const float* table_ = nullptr;
     std::vector<double> scale_;
-    Index V_ = 0, N_, I_ = 0, outputs_ = 0;
+    Index V_ = 0, N_, threads_, I_ = 0, outputs_ = 0;
     nb::object empty_;
     const Build& build_;
     std::vector<Stage> stages_;
@@ -479,9 +481,9 @@ void bind_streams(nb::module_& m) {
     m.def("activate", &activate, nb::arg("name"), nb::arg("rows"), nb::arg("count"),
           nb::arg("width"), "Change rows in place.");
     nb::class_<Stream>(m, "Stream", "A chain of stages that takes steps.")
-        .def(nb::init<nb::object, Index, nb::object, Index, nb::list, Index, nb::object>(),
+        .def(nb::init<nb::object, Index, nb::object, Index, nb::list, Index, nb::object, Index>(),
              nb::arg("table").none(), nb::arg("tokens"), nb::arg("scale").none(), nb::arg("width"), nb::arg("stages"),
-             nb::arg("batch"), nb::arg("empty"))
+             nb::arg("batch"), nb::arg("empty"), nb::arg("threads"))
         .def("step", &Stream::step, nb::arg("x"), nb::arg("out").none() = nb::none())
         .def("copy_state", &Stream::copy_state, nb::arg("stage"), nb::arg("k"), nb::arg("array"),
              nb::arg("written"));

@@ -79,6 +79,11 @@ public:
     Barrier(Index threads, const Stop* stop)
         : rounds_(zeros<int>(threads * kApart)), stop_(stop) {}
 
+    // Forgets how often each has been: before a region, whose threads may be others than the last one's.
+    void restart() {
+        for (Index k = 0; k < rounds_.count(); k += kApart) rounds_[k] = 0;
+    }
+
     void wait(Index me, Index count) {
         if (count == 1) return;
         const int round = rounds_[me * kApart] + 1;

@@ -53,13 +53,12 @@ using TileFunction = void (*)(const T* const* rows, const Segment* segments, int
 template <class T, class Number, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
           const Lane<T>* lane, Index row, Fetch fetch) {
-    constexpr bool scaled = sizeof(Number) == 1;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
-            acc[r][v] = scaled ? Vec<T>{} : load(lane[v].from + (row + r) * lane[v].from_stride);
+            acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride);
     for (int s = 0; s < count; ++s) {
         const T* a[R];
 #pragma GCC unroll 8
@@ -102,38 +101,8 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            if (scaled)
-                acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride) +
-                            acc[r][v] * load(lane[v].scale);
+        for (int r = 0; r < R; ++r)
             store(lane[v].to + (row + r) * lane[v].to_stride, acc[r][v]);
-        }
-}
-
-// The tile for r rows and v vectors, within what vectors_for allows.
-template <class T, class Number, int R, int V>
-TileFunction<T, Number> find_tile(int r, int v) {
-    if constexpr (R == 0) return nullptr;
-    else if constexpr (V == 0) return find_tile<T, Number, R - 1, vectors_for(R - 1)>(r, v);
-    else if (r == R && v == V) return tile<T, Number, R, V>;
-    else return find_tile<T, Number, R, V - 1>(r, v);
-}
-
-// Tiles [rows - 1][vectors - 1].
-template <class T, class Number>
-struct Tiles {
-    TileFunction<T, Number> of[kTall][kWide];
-    Tiles() {
-        for (int r = 0; r < kTall; ++r)
-            for (int v = 0; v < kWide; ++v)
-                of[r][v] = find_tile<T, Number, kTall, kTallVectors>(r + 1, v + 1);
-    }
-};
-
-template <class T, class Number>
-inline TileFunction<T, Number> tile_for(int r, int v) {
-    static const Tiles<T, Number> tiles;
-    return tiles.of[r - 1][v - 1];
 }
 
 // C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector

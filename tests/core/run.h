@@ -60,9 +60,9 @@ public:
 
     // Step by step, for tokens that lie step by step: the output, then the states. The sequences
     // begin where the problem has it.
-    Results steps(const unrolled::Build& build, unrolled::Kept kept) {
+    Results steps(const unrolled::Build& build, unrolled::Kept kept, Index threads) {
         const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), kept));
-        const std::unique_ptr<unrolled::Steps> walk(made->steps(p_.N));
+        const std::unique_ptr<unrolled::Steps> walk(made->steps(p_.N, threads));
         const std::vector<Index>& widths = p_.program.states;
         std::vector<float> output(size(p_.T * p_.N * widths[0]));
         for (std::size_t k = 0; k < widths.size(); ++k)

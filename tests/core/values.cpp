@@ -145,10 +145,12 @@ void check_snapshots(const Problem& problem, const Results& wanted, Subject& sub
                 subject.checks.that(agrees(found[0][k].values, wanted[k].values, kLimit<float>), name);
         }
         if (!whole) continue;
-        const Results steps = Run<float>(problem, 1).steps(*subject.build, kept);
-        for (std::size_t k = 0; k < steps.size(); ++k)
-            subject.checks.that(same_bits(steps[k].values, found[0][k].values),
-                                label + ": steps: " + wanted[k].name);
+        for (Index threads : {1, 2, 3}) {
+            const Results steps = Run<float>(problem, 1).steps(*subject.build, kept, threads);
+            for (std::size_t k = 0; k < steps.size(); ++k)
+                subject.checks.that(same_bits(steps[k].values, found[0][k].values),
+                                    label + ": steps: " + wanted[k].name);
+        }
     }
 }
 

@@ -181,7 +181,9 @@ class Recurrent(Swept):
         own = self._parameters_of(0)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
-    def stream(self, batch: int = 1, weights: str = "float32") -> "Stream":
+    def stream(
+        self, batch: int = 1, weights: str = "float32", threads: int = 1
+    ) -> "Stream":
         """So many sequences that take one step at a time, with the weights as they are now.
 
         ``stream.step(x, out=None)`` takes and gives NumPy arrays, [N, I] to [N, H], and costs
@@ -197,7 +199,7 @@ class Recurrent(Swept):
         from unrolled.nn.snapshot import describe_layer
         from unrolled.runtime.model import model_of
 
-        return model_of([describe_layer(self, type(self).__name__)], weights).stream(batch)
+        return model_of([describe_layer(self, type(self).__name__)], weights).stream(batch, threads)
 
     def flatten_parameters(self) -> None:
         """Nothing: the weights are ordinary parameters. Here because models call it."""

@@ -144,7 +144,7 @@ class Model:
         x = x.swapaxes(0, 1) if self.batch_first and not ended else x
         return (x, after) if return_state else x
 
-    def stream(self, batch: int = 1) -> Stream:
+    def stream(self, batch: int = 1, threads: int = 1) -> Stream:
         """So many sequences that take one step at a time.
 
         Raises:
@@ -152,7 +152,7 @@ class Model:
         """
         kinds = {Words: WordStream, Forecast: ForecastStream}
         own = [kinds[type(block)] for block in self.blocks if type(block) in kinds]
-        return (own[0] if own else Stream)(self, batch)
+        return (own[0] if own else Stream)(self, batch, threads)
 
     def _check_state(self, state: list[States | None], N: int) -> None:
         layers = [block for block in self.blocks if isinstance(block, Recurrent)]

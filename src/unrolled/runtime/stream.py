@@ -39,7 +39,7 @@ class Stream(_core.Stream):
     _scaled = True
     """Whether the core brings numbers to standard units."""
 
-    def __init__(self, model: "Model", batch: int) -> None:
+    def __init__(self, model: "Model", batch: int, threads: int = 1) -> None:
         table, scale = None, None
         stages: list[Any] = []
         layers: list[tuple[int, tuple[int, ...], Any]] = []
@@ -72,8 +72,8 @@ class Stream(_core.Stream):
             elif not isinstance(block, Last | Forecast):  # each step may be the last one
                 raise ValueError(f"stream: no steps of {type(block).__name__}")
         tokens = 0 if table is None else len(table)
-        super().__init__(table, tokens, scale, width or 0, stages, batch, _empty)
-        self._model, self._layers, self.batch = model, layers, batch
+        super().__init__(table, tokens, scale, width or 0, stages, batch, _empty, threads)
+        self._model, self._layers, self.batch, self.threads = model, layers, batch, threads
         if any(start is not None for _, _, start in layers):
             self.reset()
 
@@ -113,7 +113,7 @@ class Stream(_core.Stream):
 
     def copy(self) -> "Stream":
         """Another stream that stands where this one does."""
-        made = type(self)(self._model, self.batch)
+        made = type(self)(self._model, self.batch, self.threads)
         made.state = self.state
         return made
 
