@@ -61,7 +61,7 @@ void tile_halves(const T* const* rows, const Segment* segments, int, const Halve
 // Numbers as whole ones of 16 bits, of which the largest comes to 32767, and the scale that they are
 // multiples of. It is NaN where a number is not finite, and zero where all are as good as zero. Behind
 // an odd number of them stands a zero.
-inline float shorten(const float* x, Index count, std::int16_t* to) {
+__attribute__((noinline)) inline float shorten(const float* x, Index count, std::int16_t* to) {
     constexpr Index L = lanes<float>;
     Vec<float> largest{}, strange{};
     for (Index k = 0; k < count; k += L) {
