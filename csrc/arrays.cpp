@@ -23,6 +23,15 @@ Index product(Index a, Index b) {
     return a * b;
 }
 
+void check_room(const Program& p, Index N) {
+    Index widest = std::max(p.x_parts * pitch(p.x_width), p.slope_pitch);
+    for (const Product& q : p.products)
+        widest = std::max(widest, std::max(q.parts * pitch(q.width), pitch(q.source)));
+    for (Index w : p.states) widest = std::max(widest, pitch(w));
+    for (Index w : p.vectors) widest = std::max(widest, pitch(w));
+    product(N, widest);
+}
+
 namespace {
 
 // Memory of the pool, for copies in float of what a caller has in half of it.
@@ -174,16 +183,6 @@ void read_tokens(Call<T>& call, const Shape& s, Arrays& arrays) {
     }
 }
 
-// What a sweep makes for itself has a row of each of these for every sequence.
-void check_room(const Program& p, const Shape& s) {
-    Index widest = std::max(p.x_parts * pitch(p.x_width), p.slope_pitch);
-    for (const Product& q : p.products)
-        widest = std::max(widest, std::max(q.parts * pitch(q.width), pitch(q.source)));
-    for (Index w : p.states) widest = std::max(widest, pitch(w));
-    for (Index w : p.vectors) widest = std::max(widest, pitch(w));
-    product(s.N, widest);
-}
-
 // What is saved, and what a snapshot has of its own.
 template <class T>
 void read_parameters(const Program& p, const Shape& s, Arrays& arrays, Call<T>& call) {
@@ -207,7 +206,7 @@ template <class T>
 Call<T> read_call(const Program& p, const Shape& s, Arrays& arrays, Of kind) {
     const bool backward = kind == Of::backward;
     Call<T> call{};
-    check_room(p, s);
+    check_room(p, s.N);
     call.program = &p;
     call.T_steps = s.T;
     call.N = s.N;

@@ -14,6 +14,10 @@ using Numbers = std::vector<Index>;
 // a * b; throws std::invalid_argument where one is negative or that is far beyond any call.
 Index product(Index a, Index b);
 
+// What a sweep over N sequences makes for itself has a row of each vector for every one: throws where
+// that is more than product() takes.
+void check_room(const Program& program, Index N);
+
 // A call: its program; `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of
 // the first token and how far the next step and the next sequence are; threads.
 //

@@ -2,6 +2,7 @@
 // (attention), of the steps so far.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -19,7 +20,14 @@ public:
     Pool(const std::string& name, Index N, Index width) : kind_(kind_of(name)), width_(width) {
         states_[0].assign(static_cast<std::size_t>(N * width), 0.0f);
         states_[1].assign(static_cast<std::size_t>(N), 0.0f);
-        states_[2].assign(static_cast<std::size_t>(N), -std::numeric_limits<float>::infinity());
+        states_[2].assign(static_cast<std::size_t>(N), kLowest);
+    }
+
+    // As if sequence n had had no step.
+    void begin(Index n) {
+        std::fill_n(states_[0].data() + n * width_, width_, 0.0f);
+        states_[1][static_cast<std::size_t>(n)] = 0;
+        states_[2][static_cast<std::size_t>(n)] = kLowest;
     }
 
     // Row n of x [N, width] is a step of sequence n; `scores` [N] are those of attention.
@@ -50,6 +58,8 @@ public:
     }
 
 private:
+    static constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
     static Kind kind_of(const std::string& name) {
         if (name == "mean") return Kind::mean;
         if (name == "max") return Kind::max;

@@ -84,11 +84,12 @@ public:
         }
     }
 
+    // Only who packs waits: a step that finds what it wants meets no lock.
     const Matrix<float>& of(Index vectors, Index shares) {
+        if (const Version* const found = find(vectors, shares)) return found->matrix;
         const Lasting lasting;
         const Lock lock(taken_);
-        for (Version* one = first_; one; one = one->next)
-            if (one->matrix.vectors == vectors && one->shares == shares) return one->matrix;
+        if (const Version* const found = find(vectors, shares)) return found->matrix;
         Version* const made = new Version{{}, shares, first_};
         try {
             pack(made->matrix, vectors, shares);
@@ -96,7 +97,7 @@ public:
             delete made;
             throw;
         }
-        first_ = made;
+        __atomic_store_n(&first_, made, __ATOMIC_RELEASE);
         return made->matrix;
     }
 
@@ -106,6 +107,12 @@ private:
         Index shares;
         Version* next;
     };
+
+    const Version* find(Index vectors, Index shares) const {
+        const Version* one = __atomic_load_n(&first_, __ATOMIC_ACQUIRE);
+        while (one && (one->matrix.vectors != vectors || one->shares != shares)) one = one->next;
+        return one;
+    }
 
     void pack(Matrix<float>& m, Index vectors, Index shares) const {
         m.shape = shape_;
@@ -197,16 +204,15 @@ public:
         copy(bias_.data(), given.bias, given.bias ? width : 0);
     }
 
-    // Row by row: as many at once as there may be would take memory.
+    // A few rows at once: more results would take memory.
     void apply(const float* rows, Index count, float* to) override {
         const Flush flush;
         const Matrix<float>& m = versions_.of(vectors_for(count), 1);
         const Share share = share_units<float>(width_, 0, 1);
         const Index ld = pitch(width_);
-        constexpr Index room = 2048;
-        float results[room];
-        const Index most_rows = least<Index>(kTall, room / ld);
-        if (most_rows < 1) return apply_wide(m, rows, count, to);
+        float results[kRoom];
+        const Index most_rows = least<Index>(kTall, kRoom / ld);
+        if (most_rows < 1) return apply_wide(m, rows, count, results, to);
         for (Index r = 0; r < count; r += most_rows) {
             const Index some = least(most_rows, count - r);
             run(m, share, rows + r * source_, some, results, to + r * width_);
@@ -214,11 +220,20 @@ public:
     }
 
 private:
-    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* to) {
-        Buffer<float> results(pitch(width_));
-        const Share share = share_units<float>(width_, 0, 1);
-        for (Index r = 0; r < count; ++r)
-            run(m, share, rows + r * source_, 1, results.data(), to + r * width_);
+    static constexpr Index kRoom = 2048;
+
+    // Some panels of a row at once.
+    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* results,
+                    float* to) {
+        const Index all = share_units<float>(width_, 0, 1).last;
+        const Index turn = kRoom / lanes<float> / m.vectors * m.vectors;
+        for (Index r = 0; r < count; ++r, rows += source_, to += width_)
+            for (Index v = 0; v < all; v += turn) {
+                const Index from = v * lanes<float>;
+                multiply(&rows, 1, m, Share{v, least(all, v + turn)},
+                         Target<float>{nullptr, 0, results - from, 0, bias_.data()});
+                copy(to + from, results, least(width_ - from, turn * lanes<float>));
+            }
     }
 
     void run(const Matrix<float>& m, Share share, const float* rows, Index count, float* results,

@@ -1,6 +1,7 @@
 """Sequences that take one step at a time."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +43,8 @@ class Stream(_core.Stream):
     def __init__(self, model: "Model", batch: int, threads: int = 1) -> None:
         table, scale = None, None
         stages: list[Any] = []
-        layers: list[tuple[int, tuple[int, ...], Any]] = []
+        starts: list[Any] = []
+        layers: list[tuple[int, ...]] = []
         width = model.inputs
         for block in model.blocks:
             if isinstance(block, Embedding):
@@ -55,38 +57,32 @@ class Stream(_core.Stream):
                         "stream: wanted a model of one direction, got two: the second begins at "
                         "the end of a sequence, which is not there yet"
                     )
-                for k, (one,) in enumerate(block.layers):
-                    start = None if block.start is None else block.start[k]
-                    layers.append((len(stages), one.widths, start))
-                    stages.append(one.core)
+                layers += [one.widths for (one,) in block.layers]
+                stages += [one.core for (one,) in block.layers]
+                starts += block.start or [None] * len(block.layers)
             elif isinstance(block, Linear):
                 stages.append(block.core)
             elif isinstance(block, Activation):
                 stages.append(block.name)
             elif isinstance(block, Pooling):
-                nothing = (np.zeros(block.width), np.zeros(1), np.full(1, -np.inf))
-                layers.append((len(stages), (block.width, 1, 1), nothing))
+                layers.append((block.width, 1, 1))
                 stages.append(block.core)
             elif isinstance(block, Words):
                 width = block.width
             elif not isinstance(block, Last | Forecast):  # each step may be the last one
                 raise ValueError(f"stream: no steps of {type(block).__name__}")
+            starts += [None] * (len(stages) - len(starts))
         tokens = 0 if table is None else len(table)
-        super().__init__(table, tokens, scale, width or 0, stages, batch, _empty, threads)
+        super().__init__(table, tokens, scale, width or 0, stages, starts, batch, _empty, threads)
         self._model, self._layers, self.batch, self.threads = model, layers, batch, threads
-        if any(start is not None for _, _, start in layers):
-            self.reset()
 
     @property
     def state(self) -> States:
         """The states before the next step: of each layer, each of its states [N, width]. What is
         read is a copy; what is set is copied."""
-        found: States = []
-        for stage, widths, _ in self._layers:
-            arrays = tuple(_empty((self.batch, width)) for width in widths)
-            for k, array in enumerate(arrays):
-                self.copy_state(stage, k, array, False)
-            found.append(arrays)
+        found = [tuple(_empty((self.batch, w)) for w in widths) for widths in self._layers]
+        for k, array in enumerate(chain.from_iterable(found)):
+            self.copy_state(k, array, False)
         return found
 
     @state.setter
@@ -94,22 +90,17 @@ class Stream(_core.Stream):
         if len(states) != len(self._layers):
             wanted = len(self._layers)
             raise ValueError(f"state: wanted those of {wanted} layers, got {len(states)}")
-        for (_, widths, _), arrays in zip(self._layers, states, strict=True):
+        for widths, arrays in zip(self._layers, states, strict=True):
             shapes = [np.shape(array) for array in arrays]
             if shapes != [(self.batch, width) for width in widths]:
                 raise ValueError(f"state: wanted [{self.batch}, {widths}] of a layer, got {shapes}")
-        for (stage, _, _), arrays in zip(self._layers, states, strict=True):
-            for k, array in enumerate(arrays):
-                self.copy_state(stage, k, np.ascontiguousarray(array, np.float32), True)
+        for k, array in enumerate(chain.from_iterable(states)):
+            self.copy_state(k, np.ascontiguousarray(array, np.float32), True)
 
     def reset(self, rows: Sequence[int] | None = None) -> None:
         """Begin anew, all sequences or those of these numbers."""
-        states: Any = self.state
-        chosen = slice(None) if rows is None else list(rows)
-        for (_, _, start), arrays in zip(self._layers, states, strict=True):
-            for k, array in enumerate(arrays):
-                array[chosen] = 0 if start is None else start[k]
-        self.state = states
+        chosen = np.arange(self.batch)[slice(None) if rows is None else list(rows)]
+        self.begin(np.ascontiguousarray(chosen, np.int64))
 
     def copy(self) -> "Stream":
         """Another stream that stands where this one does."""
