@@ -1,5 +1,6 @@
 """Exported models without torch: the layers' numbers; streams and whole sequences to the bit."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,36 @@ def test_steps_are_the_sequence_to_the_bit(
     assert np.array_equal(model.run(x), found)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("N", [1, 3, 40])
-def test_large_layers_on_threads(N: int, threads: int, tmp_path: Path) -> None:
-    """Where threads share the units of a step, panels are packed for each share."""
+@pytest.mark.parametrize("kind", ["LSTM", "ResetBeforeGRU", "LayerNormGRU"])
+def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path) -> None:
+    """Threads share the units of a step, in one phase or two, or the sequences; panels are packed
+    for each share."""
     torch.manual_seed(5)
-    layer = LSTM(96, 200)
+    layer = Recurrent(getattr(cells, kind), 96, 300)
     model = exported(layer, tmp_path)
     model.threads = threads
-    x = np.random.default_rng(2).standard_normal((30, N, 96), np.float32)
+    x = np.random.default_rng(2).standard_normal((12, N, 96), np.float32)
     found = model.run(x)
-    close(torch.from_numpy(found), wanted(layer, x)[0], "output")
-    assert np.array_equal(steps(model, x, N), found)
+    twin = wanted(layer, x)[0]
+    truth = wanted(layer.double(), x.astype(np.float64))[0]
+    close(torch.from_numpy(found), truth, "output", twin=twin)
+    stream = model.stream(N, threads)
+    assert np.array_equal(np.stack([stream.step(row) for row in x]), found)
+
+
+def test_a_forked_child_steps_alone(tmp_path: Path) -> None:
+    """It has lost the threads for which the weights were packed."""
+    model = exported(Recurrent(cells.ResetBeforeGRU, 96, 300), tmp_path)
+    x = np.random.default_rng(3).standard_normal((5, 1, 96), np.float32)
+    stream, other = model.stream(threads=2), model.stream(threads=2)
+    wanted = np.stack([stream.step(row) for row in x])
+    pid = os.fork()
+    if pid == 0:
+        found = np.stack([other.step(row) for row in x])
+        os._exit(0 if np.array_equal(found, wanted) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])

@@ -181,9 +181,7 @@ class Recurrent(Swept):
         own = self._parameters_of(0)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
-    def stream(
-        self, batch: int = 1, weights: str = "float32", threads: int = 1
-    ) -> "Stream":
+    def stream(self, batch: int = 1, weights: str = "float32", threads: int = 1) -> "Stream":
         """So many sequences that take one step at a time, with the weights as they are now.
 
         ``stream.step(x, out=None)`` takes and gives NumPy arrays, [N, I] to [N, H], and costs
