@@ -150,10 +150,11 @@ def _item(b: Builder, x: Value, k: int, axis: int) -> Value:
     if x.state_of_one and axis == 0 and k in (0, -1):
         return Value(b.call(operator.getitem, x.node, -1))
     if axis < 0:
-        return Value(b.call(torch.select, b.node(x), axis, k))
+        return Value(b.call(torch.select, b.node(x), axis, k), fill=x.fill)
     exchanged = x.turned and axis in (0, 1)
     raw, axis = (b.raw(x), 1 - axis) if exchanged else (b.node(x), axis)
-    return Value(b.call(operator.getitem, raw, (slice(None),) * axis + (k,) if axis else k))
+    index = (slice(None),) * axis + (k,) if axis else k
+    return Value(b.call(operator.getitem, raw, index), fill=x.fill)
 
 
 @RULES.of("Slice")
