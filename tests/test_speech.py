@@ -168,7 +168,9 @@ def pitch_of(sound: np.ndarray) -> float:
     return RATE / (least + int(np.argmax(alike)))
 
 
-def test_words_are_said_as_told() -> None:
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_words_are_said_as_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "_PROCESS", at_once)
     sayings = [
         Saying("seven", "en+m1"),
         Saying("no", "en-us+f1"),
@@ -238,7 +240,8 @@ def test_phrases_are_words_with_pauses() -> None:
         assert one.voice.partition("+")[2] in HELD_OUT
 
 
-def test_equal_arguments_give_equal_bits() -> None:
+def test_equal_arguments_give_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "_PROCESS", 7)
     first, again, other = (utterances(12, seed=seed) for seed in (7, 7, 8))
     assert all(np.array_equal(x.samples, y.samples) for x, y in zip(first, again, strict=True))
     assert [x.spans for x in first] != [x.spans for x in other]

@@ -5,9 +5,11 @@ Frames are `runtime.frames`', models and what they are asked are the task's and 
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from functools import cache
 from importlib import import_module
@@ -60,6 +62,7 @@ _ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-029")
 _LEVEL = 0.1  # of a word, root mean square, before its loudness is drawn
 _NOISES = 4  # kinds, from white to 1/f
 _NOISE = 2**18
+_PROCESS = 1000  # words that one process says
 _CURE = "pip install 'unrolled[speech]', or apt-get install libespeak-ng1"
 
 
@@ -267,7 +270,11 @@ def say(sayings: Sequence[Saying]) -> list[np.ndarray]:
     """
     # To change the voice takes as long as to say a word.
     order = sorted(range(len(sayings)), key=lambda n: sayings[n].voice)
-    found = dict(zip(order, _cut(_run([sayings[n] for n in order])), strict=True))
+    # The cut is always the same, as a process goes on from what it said before.
+    parts = [order[k : k + _PROCESS] for k in range(0, len(order), _PROCESS)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        raw = b"".join(pool.map(_run, ([sayings[n] for n in part] for part in parts)))
+    found = dict(zip(order, _cut(raw), strict=True))
     return [found[n] for n in range(len(sayings))]
 
 
