@@ -58,6 +58,22 @@ def test_a_short_file_has_the_bits_of_a_long_one(name: str, weights: str, tmp_pa
         assert np.abs(widest - found).max() <= most * max(1, np.abs(found).max())
 
 
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_what_lies_halfway_is_rounded_as_the_core_does(weights: str, tmp_path: Path) -> None:
+    layer = RNN(64, 3)
+    steps = torch.arange(-32, 32) + 0.5
+    with torch.no_grad():
+        # Half a step of bfloat16 above and below each number; of int8, a row's largest being 127.
+        layer.weight_ih_l0.copy_(1 + steps / 128 if weights == "bfloat16" else steps)
+        layer.weight_ih_l0[:, 0] = 127 if weights == "int8" else 1
+        layer.weight_ih_l0[1] *= -1
+    export(layer, tmp_path / "long")
+    export(layer, tmp_path / "short", weights=weights)
+    x = np.eye(64, dtype=np.float32)[:, None] / 1024  # each column alone
+    found = load(tmp_path / "short").run(x)
+    assert np.array_equal(load(tmp_path / "long", weights=weights).run(x), found)
+
+
 def test_files_are_as_short_as_they_say(tmp_path: Path) -> None:
     sizes = {}
     for weights in ("float32", "bfloat16", "int8"):
