@@ -97,7 +97,7 @@ class Translator(Model):
         found: list[str] = self.decode(self.run(x, lengths, **options))
         return found
 
-    def stream(self, batch: int = 1) -> NoReturn:
+    def stream(self, batch: int = 1, threads: int = 1) -> NoReturn:
         """There is none.
 
         Raises:
