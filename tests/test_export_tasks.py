@@ -157,8 +157,10 @@ def test_what_a_forecaster_cannot_read(tmp_path: Path) -> None:
         runtime.stream(2).step(np.ones(4))
     with pytest.raises(TypeError, match="x: wanted numbers"):
         runtime.stream().step(np.array([["a", "b"]]))
+    stream, fresh = runtime.stream(), runtime.stream()
     with pytest.raises(TypeError, match=r"out: wanted float64 of shape \[1, 3, 2\]"):
-        runtime.stream().step(np.ones(2), np.empty((1, 3, 2), np.float32))
+        stream.step(np.ones(2), np.empty((1, 3, 2), np.float32))
+    assert np.array_equal(stream.step(np.ones(2)), fresh.step(np.ones(2)))  # it took no step
     with pytest.raises(ValueError, match=r"y: wanted forecasts \[N, 3, 2\], got shape \[3, 2\]"):
         runtime.decode(np.ones((3, 2)))
     x = np.random.default_rng(1).random((6, 2, 2))

@@ -145,12 +145,14 @@ class ForecastStream(Stream):
             raise TypeError(f"x: wanted numbers, got {x.dtype}")
         if x.shape not in (shape, shape[1:] if self.batch == 1 else shape):
             raise ValueError(f"x: wanted {list(shape)}, got shape {list(x.shape)}")
+        wanted = (self.batch, last.horizon, last.targets)
+        fits = isinstance(out, np.ndarray) and (out.dtype, out.shape) == (np.float64, wanted)
+        if out is not None and not fits:
+            raise TypeError(f"out: wanted float64 of shape {list(wanted)}")
         x = x.reshape(shape)
         x = first.run(x) if isinstance(first, Scale) else np.ascontiguousarray(x, np.float32)
         found = last.run(super().step(x), x)
         if out is None:
             return found
-        if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (found.dtype, found.shape):
-            raise TypeError(f"out: wanted float64 of shape {list(found.shape)}")
         out[...] = found
         return out
