@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from test_declarations import CELLS
-from unrolled import cells
+from tolerances import close
+from unrolled import cells, engines
 from unrolled.cells import BoundCell, Cell, Sizes, product, vector
+from unrolled.nn import Recurrent
 from unrolled.program import (
     Graph,
     Node,
@@ -295,6 +297,21 @@ def test_equal_expressions_are_one_and_numbers_fold() -> None:
     assert "t1 * t1 + x.b" in text
     assert "exp" not in text
     assert len([n for n in needed(traced.states) if n.op == "add"]) == 2
+
+
+def test_a_choice_between_equal_numbers_is_as_wide_as_its_condition() -> None:
+    """One number for all units is a row where each unit asks for itself."""
+
+    def step(self: Cell, x: Any, h: Any, state: Any) -> Any:
+        mean = cells.mean(x.a + h.b)
+        return cells.where(x.a < h.b, mean, mean) + 0 * state.h
+
+    layer = Recurrent(_cell(step), 3, 5)
+    x = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(1))
+    with engines.use("reference"):
+        wanted = layer(x)[0]
+    with engines.use("native"):
+        close(layer(x)[0], wanted, "output")
 
 
 def _branch(self: Cell, x: Any, h: Any, state: Any) -> Any:

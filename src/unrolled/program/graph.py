@@ -112,7 +112,7 @@ class Graph:
             return args[0].args[0]
         if op == "add" and args[1].op == "neg":
             return self.apply("sub", args[0], args[1].args[0])
-        if op == "where" and args[1] is args[2]:
+        if op == "where" and args[1] is args[2] and joint_width(op, args) == args[1].width:
             return args[1]
         return None
 
