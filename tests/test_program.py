@@ -304,7 +304,7 @@ def test_a_choice_between_equal_numbers_is_as_wide_as_its_condition() -> None:
 
     def step(self: Cell, x: Any, h: Any, state: Any) -> Any:
         mean = cells.mean(x.a + h.b)
-        return cells.where(x.a < h.b, mean, mean) + 0 * state.h
+        return cells.where(x.a < h.b, mean, mean)
 
     layer = Recurrent(_cell(step), 3, 5)
     x = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(1))
