@@ -112,3 +112,23 @@ def drawn(kind: str, rng: np.random.Generator) -> OneNode:
         told["linear_before_reset"] = int(rng.random() < 0.5)
     optional = [name for name in INPUTS[kind][3:] if rng.random() < 0.5]
     return one_node(kind, rng, tuple(optional), **told)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto],
+    arrays: dict[str, np.ndarray],
+    outputs: list[str],
+    inputs: dict[str, list[Any]] | None = None,
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """A model of nodes and constants; outputs of any shape."""
+    told = {"x": [None, None, I]} if inputs is None else inputs
+    graph = helper.make_graph(
+        nodes, "made",
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in told.items()],
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, None) for k in outputs],
+        [numpy_helper.from_array(v, k) for k, v in arrays.items()],
+    )  # fmt: skip
+    for one in graph.output:
+        one.type.tensor_type.shape.SetInParent()
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

@@ -78,7 +78,9 @@ def _joined(b: Builder, n: Node) -> list[Value]:
         for name, one in names
     ):
         return [Value(b.call(function, *(b.raw(one) for one in n.inputs)), turned=True)]
-    return [Value(b.call(function, *(b.node(one) for one in n.inputs)))]
+    nodes = [b.node(one) for one in n.inputs]
+    below = n.proto.op_type == "Less" and n.inputs[0].counts
+    return [Value(b.call(function, *nodes), until=nodes[1] if below else None)]
 
 
 def _broadcast(inputs: list[Any]) -> tuple[int, ...]:
@@ -173,7 +175,9 @@ def _cast_like(b: Builder, n: Node) -> list[Value]:
 
 @RULES.of("Range")
 def _range(b: Builder, n: Node) -> list[Value]:
-    return [Value(b.call(functions.steps, *(b.node(one) for one in n.inputs)))]
+    start, _, delta = (one.array for one in n.inputs)
+    counts = start is not None and delta is not None and (start, delta) == (0, 1)
+    return [Value(b.call(functions.steps, *(b.node(one) for one in n.inputs)), counts=counts)]
 
 
 @RULES.of("HardSigmoid", "LeakyRelu", "ThresholdedRelu", "Elu")

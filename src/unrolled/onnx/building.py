@@ -60,8 +60,9 @@ class Value:
     ``turned`` says that ``node`` has the first two axes exchanged; ``narrow`` is what was expanded
     to it, all rows alike; ``layer`` says that it is a layer's outputs; ``state_of_one`` that it is
     the only row of a layer's final state, [1, N, H]; ``stacked`` are such rows that it is made of;
-    ``product`` says that it is a linear layer that still may get a bias. ``refused`` is why there
-    is no node.
+    ``product`` says that it is a linear layer that still may get a bias; ``lifted`` is the state
+    whose row it is; ``counts`` says that it is 0, 1, 2, …, and ``until`` is what such numbers are
+    compared with, where they are below it. ``refused`` is why there is no node.
     """
 
     node: fx.Node | None = None
@@ -73,6 +74,9 @@ class Value:
     state_of_one: bool = False
     stacked: "tuple[Value, ...]" = ()
     product: nn.Linear | None = None
+    lifted: "Value | None" = None
+    counts: bool = False
+    until: fx.Node | None = None
     refused: str | None = None
 
 

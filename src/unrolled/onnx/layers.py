@@ -15,7 +15,7 @@ from unrolled.onnx import orders
 from unrolled.onnx.cells import ACTIVATIONS, DEFAULTS, Activation, Operator, cell_of
 from unrolled.onnx.directions import Directions
 
-__all__ = ["INPUTS", "Weights", "from_node", "is_recurrent", "read_attributes"]
+__all__ = ["INPUTS", "Weights", "filled", "from_node", "is_recurrent", "read_attributes"]
 
 INPUTS = {
     "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
@@ -125,8 +125,8 @@ def _layer(node: onnx.NodeProto, weights: Weights) -> nn.Module:
     dtype = torch.from_numpy(np.empty(0, weights.W.dtype)).dtype
     sizes = (I, H, weights.B is not None, batch_first, dtype)
     if direction == "forward" or (D == 2 and operators[0] == operators[1]):
-        return _filled(cells[0], sizes, own)
-    alone = [_filled(cell, sizes, [one]) for cell, one in zip(cells, own, strict=True)]
+        return filled(cells[0], sizes, own)
+    alone = [filled(cell, sizes, [one]) for cell, one in zip(cells, own, strict=True)]
     return Directions(None, alone[0]) if D == 1 else Directions(alone[0], alone[1])
 
 
@@ -233,7 +233,7 @@ def _parameters(kind: str, cell: Cell, weights: Weights, d: int) -> dict[str, np
     return found
 
 
-def _filled(cell: Cell, sizes: tuple[Any, ...], own: list[dict[str, np.ndarray]]) -> Recurrent:
+def filled(cell: Cell, sizes: tuple[Any, ...], own: list[dict[str, np.ndarray]]) -> Recurrent:
     """A layer with these parameters, one dictionary a direction; no random number is drawn."""
     I, H, bias, batch_first, dtype = sizes  # noqa: E741
     both = len(own) == 2

@@ -78,7 +78,11 @@ def _unsqueeze(b: Builder, n: Node) -> list[Value]:
     folded = b.fold(n.inputs[:1], lambda one: functions.unsqueeze(one, axes))
     if folded is not None:
         return [folded]
-    return [Value(b.call(functions.unsqueeze, b.node(n.inputs[0]), axes), fill=n.inputs[0].fill)]
+    x = n.inputs[0]
+    if x.lifted is not None and axes == [0]:
+        return [x.lifted]
+    made = b.call(functions.unsqueeze, b.node(x), axes)
+    return [Value(made, fill=x.fill, counts=x.counts, until=x.until)]
 
 
 @RULES.of("Reshape")

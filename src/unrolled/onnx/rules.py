@@ -4,6 +4,7 @@ nothing needs may be anything.
 """
 
 import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import onnx
 import torch
 from torch import fx, nn
 
+from unrolled.cells import Sizes
 from unrolled.io import DAMAGE
 from unrolled.models.start import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.onnx import arithmetic, rearranging
 from unrolled.onnx.building import Builder, Node, RefusedError, Rule, Rules, Separated, Value
-from unrolled.onnx.layers import from_node, read_attributes, where_of
+from unrolled.onnx.directions import Directions
+from unrolled.onnx.layers import filled, from_node, read_attributes, where_of
+from unrolled.onnx.scanned import read_body
 
 __all__ = ["follow"]
 
@@ -84,6 +88,56 @@ def _recurrent(b: Builder, n: Node) -> list[Value]:
         plain = b.call(torch.transpose, state, 0, 1) if batched else state
         made.append(Value(plain, state_of_one=D == 1 and not batched))
     return made
+
+
+@RULES.of("Scan")
+def _scan(b: Builder, n: Node) -> list[Value]:
+    count = len(n.inputs) - n.told["num_scan_inputs"]
+    fed = n.inputs[count]
+    linear = None if fed.node is None or fed.node.op != "call_module" else fed.node.target
+    made = None if linear is None else b.root.get_submodule(str(linear))
+    ways = {*n.told.get("scan_input_directions", [0]), *n.told.get("scan_output_directions", [0])}
+    axes = [*n.told.get("scan_input_axes", []), *n.told.get("scan_output_axes", [])]
+    if not isinstance(made, nn.Linear) or any(axes) or len(ways) != 1:
+        raise RefusedError(
+            f"{n.where}: wanted steps along the first axis of a product with weights"
+        )
+    body = read_body(
+        n.told["body"], partial(_constant, b), count, made.out_features, made.bias is not None
+    )
+    own = {"weight_ih": made.weight.detach().numpy()} | body.parameters
+    if made.bias is not None:
+        own["bias_ih"] = made.bias.detach().numpy()
+    width = body.cell.state_widths(Sizes(1, 1, 1))[0]
+    sizes = (made.in_features, width, True, fed.turned, made.weight.dtype)
+    layer: nn.Module = filled(body.cell, sizes, [own])
+    if ways == {1}:
+        layer = Directions(None, layer)  # type: ignore[arg-type]
+    options: dict[str, Any] = {}
+    if body.masked:
+        if n.inputs[count + 1].until is None:
+            raise RefusedError(f"{n.where}: wanted a comparison of steps with lengths")
+        options["lengths"] = n.inputs[count + 1].until
+    if any(one.fill != 0 for one in n.inputs[:count]):
+        states = [b.call(torch.unsqueeze, b.node(one), 0) for one in n.inputs[:count]]
+        options["hx"] = tuple(states) if count > 1 else states[0]
+    called = b.module("layer", layer, fed.node.args[0], **options)
+    output = Value(b.call(operator.getitem, called, 0), turned=fed.turned)
+    final = b.call(operator.getitem, called, 1)
+    found = [b.call(operator.getitem, final, k) if count > 1 else final for k in range(count)]
+    return [*(_lifted(b, one) for one in found), output]
+
+
+def _lifted(b: Builder, state: fx.Node) -> Value:
+    """The only row of a final state [1, N, width]."""
+    return Value(b.call(operator.getitem, state, -1), lifted=Value(state, state_of_one=True))
+
+
+def _constant(b: Builder, name: str) -> np.ndarray:
+    value = b.values.get(name)
+    if value is None or value.array is None:
+        raise ValueError(f"{name!r}: wanted a constant")
+    return value.array
 
 
 def _initial(b: Builder, given: list[Any], batched: bool, layer: nn.Module, x: fx.Node) -> Any:
