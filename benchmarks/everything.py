@@ -13,7 +13,9 @@ import published
 import ragged
 import report
 import several
+import short
 import stacks
+import starting
 import streams
 
 SECTIONS = {
@@ -23,6 +25,8 @@ SECTIONS = {
     "published": published.rows,
     "latency": latency.rows,
     "streams": streams.rows,
+    "starting": starting.rows,
+    "short": short.rows,
     "floor": floor.rows,
     "half": half.rows,
     "several": several.rows,

@@ -29,6 +29,8 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "published": ("Published cells", tables.published),
     "latency": ("One call of one step without gradient", tables.latency),
     "streams": ("A step at a time, by the runtime's streams", tables.streams),
+    "starting": ("From the start of a process to a step", tables.starting),
+    "short": ("What short weights cost a trained model", tables.short),
     "floor": ("Training of one step, and a node of autograd that only clones", tables.floor),
     "half": ("bfloat16", tables.half),
     "several": ("Many networks at once, and gradients of each sample", tables.several),

@@ -2,8 +2,8 @@
 
     python benchmarks/streams.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 
-A stream carries its state and is on one thread; the others begin at zero in each call, which spares
-them the copies. torch's int8 layers quantise the input anew in each call.
+A stream carries its state, on one thread or as many as the others; these begin at zero in each
+call, which spares them the copies. torch's int8 layers quantise the input anew in each call.
 """
 
 import time
@@ -44,7 +44,9 @@ def rows(settings: Settings) -> list[Row]:
             if runtime is not None:
                 found["onnxruntime"] = runtime(case, settings.threads)
             truths = dict.fromkeys(found, case.truth())
-            for name, (peer, truth) in (_streams(case) | _quantised(case)).items():
+            for name, (peer, truth) in (
+                _streams(case, settings.threads) | _quantised(case)
+            ).items():
                 found[name], truths[name] = peer, truth
             row = harness.measure(problem.name, found, truths, False, plan)
             row["errors"] = _errors(case)
@@ -59,24 +61,28 @@ def _layer(case: Case) -> Any:
     return layer
 
 
-def _streams(case: Case) -> dict[str, tuple[Peer, Results]]:
-    """Our streams; that of float32 is held to torch, the others to their own first step."""
+def _streams(case: Case, threads: int) -> dict[str, tuple[Peer, Results]]:
+    """Our streams; those of float32 are held to torch, the others to their own first step."""
     layer, found = _layer(case), {}
     for weights in WEIGHTS:
-        step, x, out = _step(layer, case, weights)
-        first = torch.from_numpy(layer.stream(1, weights).step(x)).clone()[None]
+        first = torch.from_numpy(layer.stream(1, weights).step(case.x[0].numpy())).clone()[None]
         truth = case.truth() if weights == "float32" else {"output": first}
+        for count in sorted({1, threads}):
+            step, x, out = _step(layer, case, weights, count)
 
-        def call(step: Callable[..., Any] = step, x: Any = x, out: Any = out) -> Any:
-            return step(x, out)
+            def call(step: Callable[..., Any] = step, x: Any = x, out: Any = out) -> Any:
+                return step(x, out)
 
-        found[f"unrolled {weights}"] = (Peer(call, _read), truth)
+            name = f"unrolled {weights}" + (f" {count} threads" if count > 1 else "")
+            found[name] = (Peer(call, _read), truth)
     return found
 
 
-def _step(layer: Any, case: Case, weights: str) -> tuple[Callable[..., Any], Any, Any]:
+def _step(
+    layer: Any, case: Case, weights: str, threads: int = 1
+) -> tuple[Callable[..., Any], Any, Any]:
     out = np.empty((1, case.problem.H), np.float32)
-    return layer.stream(1, weights).step, case.x[0].numpy(), out
+    return layer.stream(1, weights, threads).step, case.x[0].numpy(), out
 
 
 def _read(out: Any) -> Results:

@@ -4,6 +4,7 @@ Ratios are cut, not rounded: what reads 1.00 is no less. No row is left out.
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -135,20 +136,59 @@ def latency(rows: Sequence[Row]) -> str:
 
 
 def streams(rows: Sequence[Row]) -> str:
-    """Microseconds of a step, the error of short weights, and the tail of single steps."""
-    ways = ["unrolled float32", "unrolled bfloat16", "unrolled int8"]
-    theirs = ["onnxruntime", "torch", "torch int8"]
-    titles = ["stream", "bfloat16", "int8", "ONNX Runtime", "torch", "torch int8"]
-    ratios = ["ONNX Runtime / stream", "torch / stream", "torch int8 / our int8"]
-    lines = [["µs", *titles, *ratios, "error, bfloat16", "int8", "99.9 % of steps below"]]
+    """Steps beside what others have for them, then single ones."""
+    return f"{_steps(rows)}\n\n{_tails(rows)}"
+
+
+def _steps(rows: Sequence[Row]) -> str:
+    """Microseconds of a step; ratios are of the faster of our two, on one thread and on several."""
+    ways = [f"unrolled {weights}" for weights in ("float32", "bfloat16", "int8")]
+    lines = [
+        ["µs", "float32", "threads", "bfloat16", "threads", "int8", "threads", "ONNX Runtime"]
+        + ["torch", "torch int8", "ONNX Runtime / float32", "torch / float32"]
+        + ["float32 / bfloat16", "float32 / int8", "torch int8 / int8"]
+    ]
     for r in rows:
-        mine, short = ms(r, ways[0]), ms(r, ways[2])
-        over = [(who, short if who == "torch int8" else mine) for who in theirs]
-        shown = [cut(ms(r, who) / own) if who in r["peers"] else "" for who, own in over]
-        times = [_time(r, who, 1e3) for who in (*ways, *theirs)]
+        more = {w: next((p for p in r["peers"] if p.startswith(f"{w} ")), "") for w in ways}
+        best = {w: min(ms(r, p) for p in (w, more[w]) if p) for w in ways}
+        own = [_time(r, p, 1e3) for w in ways for p in (w, more[w])]
+        theirs = [_time(r, who, 1e3) for who in ("onnxruntime", "torch", "torch int8")]
+        over = [("onnxruntime", 0), ("torch", 0), ("torch int8", 2)]
+        ratios = [cut(ms(r, who) / best[ways[k]]) if who in r["peers"] else "" for who, k in over]
+        short = [cut(ms(r, ways[0]) / ms(r, way)) for way in ways[1:]]
+        lines.append([r["name"], *own, *theirs, *ratios[:2], *short, ratios[2]])
+    return table(lines)
+
+
+def _tails(rows: Sequence[Row]) -> str:
+    """What single steps took at most, by the clock around each; and the error of short weights."""
+    lines = [
+        ["µs", "steps", "median", "99 % below", "99.9 % below", "error, bfloat16", "error, int8"]
+    ]
+    for r in rows:
+        tail = r["tail_us"]
+        shown = [_plain(tail[key]) for key in ("p50", "p99", "p99.9")]
         errors = [f"{r['errors'][name]:.1e}" for name in ("bfloat16", "int8")]
-        tail = f"{_plain(r['tail_us']['p99.9'])} of {r['tail_us']['steps']:,}"
-        lines.append([r["name"], *times, *shown, *errors, tail])
+        lines.append([r["name"], f"{tail['steps']:,}", *shown, *errors])
+    return table(lines)
+
+
+def starting(rows: Sequence[Row]) -> str:
+    """Milliseconds of a process, from its start on."""
+    lines = [["ms from the start of a process to", "median", "fastest", "slowest"]]
+    for r in rows:
+        runs = r["peers"][OURS]["runs"]
+        lines.append([r["name"], *(f"{f(runs):.0f}" for f in (statistics.median, min, max))])
+    return table(lines)
+
+
+def short(rows: Sequence[Row]) -> str:
+    """Bits per character of a trained model by how its weights are kept."""
+    lines = [["weights", "bits per character", "change", "bytes of the file"]]
+    whole = rows[0]["bits"]
+    for r in rows:
+        change = f"{r['bits'] - whole:+.5f}"
+        lines.append([r["name"], f"{r['bits']:.5f}", change, f"{r['bytes']:,}"])
     return table(lines)
 
 
@@ -214,7 +254,9 @@ def _pair(row: Row) -> str:
 
 def _rounds(rows: Sequence[Row]) -> str:
     """How many measurements each median is of."""
-    found = [peer for row in rows for peer in row["peers"].values()]
+    found = [peer for row in rows for peer in row.get("peers", {}).values()]
+    if not found:
+        return "one trained model"
     if "runs" in found[0]:
         return f"medians of {len(found[0]['runs'])} processes"
     counts = sorted({peer["rounds"] for peer in found})

@@ -190,9 +190,10 @@ class Recurrent(Swept):
 
         Args:
             weights: how they are kept: "float32", "bfloat16" or "int8".
+            threads: that share the work of a step, where it is long enough to pay.
 
         Raises:
-            ValueError: the layer reads in both directions, is not in float32, or has no program.
+            ValueError: batch or threads is below 1, the layer reads in both directions, is not in float32, or has no program.
         """
         from unrolled.nn.snapshot import describe_layer
         from unrolled.runtime.model import model_of

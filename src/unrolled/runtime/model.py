@@ -147,8 +147,12 @@ class Model:
     def stream(self, batch: int = 1, threads: int = 1) -> Stream:
         """So many sequences that take one step at a time.
 
+        Args:
+            threads: that share the work of a step, where it is long enough to pay: the caller's,
+                and others that it wakes. The numbers are the same.
+
         Raises:
-            ValueError: the model reads in both directions, or batch is below 1.
+            ValueError: the model reads in both directions, or batch or threads is below 1.
         """
         kinds = {Words: WordStream, Forecast: ForecastStream}
         own = [kinds[type(block)] for block in self.blocks if type(block) in kinds]
