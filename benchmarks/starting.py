@@ -2,7 +2,7 @@
 
     python benchmarks/starting.py [--only REGEX] [--quick]
 
-Each run is a process of its own, which says when it got there by the clock that all processes share.
+Each run is a process of its own, which says by the clock that all processes share when it got there.
 """
 
 import statistics

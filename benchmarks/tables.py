@@ -143,20 +143,19 @@ def streams(rows: Sequence[Row]) -> str:
 def _steps(rows: Sequence[Row]) -> str:
     """Microseconds of a step; ratios are of the faster of our two, on one thread and on several."""
     ways = [f"unrolled {weights}" for weights in ("float32", "bfloat16", "int8")]
-    lines = [
-        ["µs", "float32", "threads", "bfloat16", "threads", "int8", "threads", "ONNX Runtime"]
-        + ["torch", "torch int8", "ONNX Runtime / float32", "torch / float32"]
-        + ["float32 / bfloat16", "float32 / int8", "torch int8 / int8"]
-    ]
+    times = ["float32", "threads", "bfloat16", "threads", "int8", "threads"]
+    times += ["ONNX Runtime", "torch", "torch int8"]
+    ratios = ["ONNX Runtime / float32", "torch / float32", "float32 / bfloat16", "float32 / int8"]
+    lines = [["µs", *times, *ratios, "torch int8 / int8"]]
     for r in rows:
         more = {w: next((p for p in r["peers"] if p.startswith(f"{w} ")), "") for w in ways}
         best = {w: min(ms(r, p) for p in (w, more[w]) if p) for w in ways}
         own = [_time(r, p, 1e3) for w in ways for p in (w, more[w])]
         theirs = [_time(r, who, 1e3) for who in ("onnxruntime", "torch", "torch int8")]
         over = [("onnxruntime", 0), ("torch", 0), ("torch int8", 2)]
-        ratios = [cut(ms(r, who) / best[ways[k]]) if who in r["peers"] else "" for who, k in over]
+        shown = [cut(ms(r, who) / best[ways[k]]) if who in r["peers"] else "" for who, k in over]
         short = [cut(ms(r, ways[0]) / ms(r, way)) for way in ways[1:]]
-        lines.append([r["name"], *own, *theirs, *ratios[:2], *short, ratios[2]])
+        lines.append([r["name"], *own, *theirs, *shown[:2], *short, shown[2]])
     return table(lines)
 
 

@@ -193,7 +193,8 @@ class Recurrent(Swept):
             threads: that share the work of a step, where it is long enough to pay.
 
         Raises:
-            ValueError: batch or threads is below 1, the layer reads in both directions, is not in float32, or has no program.
+            ValueError: batch or threads is below 1; the layer reads in both directions, is not in
+                float32, or has no program.
         """
         from unrolled.nn.snapshot import describe_layer
         from unrolled.runtime.model import model_of
