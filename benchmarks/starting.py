@@ -2,7 +2,7 @@
 
     python benchmarks/starting.py [--only REGEX] [--quick]
 
-Each run is a process of its own, which says by the clock that all processes share when it got there.
+Each run is a process of its own, which says when it got there by a clock that processes share.
 """
 
 import statistics
