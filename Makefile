@@ -9,19 +9,32 @@ CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
 CHECK := $(CMAKE) --build build
 
-.PHONY: demo test core sanitize fuzz neon lint clean
+.PHONY: demo test core capi c sanitize fuzz neon lint clean
 
 # The main job: a language model learns the machine's own Python sources, then writes some.
 demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
-test: lint core
+test: lint capi
 	$(BIN)/python -m pytest -n 2
 
 # The core's own tests, on the objects that the module was linked from.
 core: $(INSTALLED) $(CMAKE)
 	$(CORE_TESTS) -B build/core -DUNROLLED_CORE="$$(ls -t $(CURDIR)/build/*-*-*/libcore.a | head -n 1)"
 	$(CHECK)/core --parallel 2 --target check
+
+# The example of the C interface, as a user builds it.
+capi: core
+	$(CMAKE) --install build/core --prefix $(CURDIR)/build/installed
+	$(CMAKE) -S examples/c -B build/effect -DCMAKE_PREFIX_PATH=$(CURDIR)/build/installed
+	$(CHECK)/effect
+
+# Header and archive for C and C++, without Python: make c PREFIX=/usr/local
+PREFIX ?= $(CURDIR)/build/c/installed
+c: $(CMAKE)
+	$(CMAKE) -S . -B build/c -DUNROLLED_C=ON
+	$(CHECK)/c --parallel 2
+	$(CMAKE) --install build/c --prefix $(PREFIX)
 
 # What this machine runs, with the address and the undefined behaviour sanitizer.
 sanitize: $(CMAKE)

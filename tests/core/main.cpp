@@ -33,14 +33,16 @@ namespace {
 Options read_options(int count, char** words) {
     Options options;
     options.programs = UNROLLED_PROGRAMS;
+    options.files = UNROLLED_FILES;
     for (int k = 1; k < count; ++k) {
         const std::string word = words[k];
         if (word == "--quick") options.quick = true;
         else if (word == "--build" && k + 1 < count) options.build = words[++k];
         else if (word == "--programs" && k + 1 < count) options.programs = words[++k];
+        else if (word == "--files" && k + 1 < count) options.files = words[++k];
         else
-            throw std::runtime_error(
-                "usage: core_test [--quick] [--build NAME] [--programs FOLDER]");
+            throw std::runtime_error("usage: core_test [--quick] [--build NAME] [--programs FOLDER] "
+                                     "[--files FOLDER]");
     }
     return options;
 }
@@ -56,15 +58,19 @@ int run(const Options& options) {
             subjects.push_back({build, {}});
     else subjects.push_back({&unrolled::find_build(options.build), {}});
     const std::vector<Text> texts = read_texts(options.programs);
-    Checks texts_checks, memory_checks;
+    Checks texts_checks, memory_checks, files_checks;
     check_memory(memory_checks);
     if (check_shortage) check_shortage(texts, *subjects.front().build, memory_checks);
+    if (check_chains)
+        for (const Subject& subject : subjects) check_chains(texts, *subject.build, memory_checks);
+    check_files(options.files, options.quick, files_checks);
     check_functions(options.quick, subjects);
     check_values(texts, options.quick, subjects);
     check_texts(texts, options.quick, subjects, texts_checks);
     tell("memory", memory_checks);
+    tell("files", files_checks);
     tell("texts", texts_checks);
-    long failed = memory_checks.failed() + texts_checks.failed();
+    long failed = memory_checks.failed() + files_checks.failed() + texts_checks.failed();
     for (const Subject& subject : subjects) {
         tell(subject.build->name, subject.checks);
         failed += subject.checks.failed();

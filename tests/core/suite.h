@@ -19,6 +19,7 @@ struct Options {
     bool quick = false;
     std::string build;     // only this one
     std::string programs;  // a folder of texts
+    std::string files;     // a folder of exported models
 };
 
 // A build and the checks that were made on it.
@@ -46,6 +47,13 @@ void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject
 // Sweeps that get too little memory; there in guarded_test alone.
 void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)
     __attribute__((weak));
+
+// Steps of chains that may take no memory; there in guarded_test alone.
+void check_chains(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)
+    __attribute__((weak));
+
+// Exported files, whole and damaged, through the C interface.
+void check_files(const std::string& folder, bool quick, Checks& checks);
 
 // Blocks of the memory that sweeps use.
 void check_memory(Checks& checks);

@@ -1,0 +1,322 @@
+// From the tree that a file holds to the parts of a chain; nothing of it is trusted.
+#include "model.h"
+
+#include <algorithm>
+#include <set>
+#include <stdexcept>
+#include <utility>
+
+#include "arrays.h"
+#include "json.h"
+
+namespace unrolled {
+namespace {
+
+constexpr Index kTreeVersion = 1, kVersion = 1;  // as io.py and runtime/description.py have them
+
+// What a step works on may be so much larger than the file, and this large in any case: what a file
+// of a few lines says could otherwise take all memory.
+constexpr Index kRoom = Index(1) << 24, kRoomOfByte = 64;
+
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
+
+// A value of a tree as io.py encodes it: an object has one key, the tag that says what it stands for.
+class Tree {
+public:
+    Tree(Json json, const Safetensors& file) : json_(json), file_(&file) {}
+
+    // That it is one all the way down, and that its arrays are there.
+    void check() const {
+        if (json_.is_list()) check_items();
+        if (!json_.is_object()) return;
+        const std::string tag = this->tag();
+        const Tree inner(json_.at(tag), *file_);
+        if (tag == "array") {
+            file_->array(inner.string());
+        } else if (tag == "float") {
+            const std::string text = inner.string();
+            if (text != "nan" && text != "inf" && text != "-inf") fail("float: " + text);
+        } else if (tag == "tuple") {
+            inner.check_items();
+        } else if (tag == "dict") {
+            inner.json_.entries([&](const std::string&, Json one) { Tree(one, *file_).check(); });
+        } else if (tag == "items") {
+            inner.json_.items([&](Json pair) {
+                if (Tree(pair, *file_).check_items() != 2) fail("items: wanted pairs");
+            });
+        } else {
+            fail("unknown tag " + tag);
+        }
+    }
+
+    bool none() const { return json_.is_null(); }
+    std::string string() const { return json_.string(); }
+    Index whole() const { return json_.whole(); }
+
+    // Of a dict, what stands under a key.
+    Tree at(const char* key) const { return Tree(json_.at("dict").at(key), *file_); }
+
+    // Calls f(Tree) for each item of a list or a tuple.
+    template <class F>
+    void items(F f) const {
+        const Json list = json_.is_object() ? json_.at("tuple") : json_;
+        list.items([&](Json one) { f(Tree(one, *file_)); });
+    }
+
+    const Array& array(const char* type) const {
+        const Array& found = file_->array(json_.at("array").string());
+        if (found.type != type) fail(std::string("an array that is not of ") + type);
+        return found;
+    }
+
+private:
+    std::string tag() const {
+        std::string found;
+        json_.entries([&found](const std::string& key, Json) {
+            if (!found.empty()) fail("a second tag " + key);
+            found = key;
+        });
+        return found;
+    }
+
+    // How many there are.
+    Index check_items() const {
+        Index count = 0;
+        json_.items([&](Json one) {
+            Tree(one, *file_).check();
+            ++count;
+        });
+        return count;
+    }
+
+    Json json_;
+    const Safetensors* file_;
+};
+
+}  // namespace
+
+// Follows the blocks of a description, and holds each to the width of what the one before makes.
+class ModelReader {
+public:
+    ModelReader(Model& model, const std::string& weights) : model_(model), weights_(weights) {}
+
+    void read(const Tree& tree) {
+        if (tree.at("kind").string() != "unrolled model") fail("kind: wanted an exported model");
+        const Index version = tree.at("version").whole();
+        if (version > kVersion)
+            fail("version " + std::to_string(version) + ", this library reads " +
+                 std::to_string(kVersion));
+        kept_ = kept_of(weights_.empty() ? tree.at("weights").string() : weights_);
+        if (const Tree task = tree.at("task"); !task.none()) task.string();
+        tree.at("codec");
+        tree.at("blocks").items([this](const Tree& block) { read_block(block); });
+        if (!layers_) fail("blocks: wanted a layer among them");
+        Source& source = model_.source_;
+        model_.inputs_ = source.table ? 1 : source.width;
+        model_.outputs_ = width_;
+    }
+
+private:
+    enum class Before { nothing, layer, other };
+
+    void read_block(const Tree& told) {
+        const std::string name = told.at("block").string();
+        const bool first = before_ == Before::nothing, behind_layer = before_ == Before::layer;
+        before_ = name == "recurrent" ? Before::layer : Before::other;
+        if ((name == "embedding" || name == "scale") && !first) fail("blocks: " + name + " is not first");
+        if ((name == "last" || name == "pooling") && !behind_layer)
+            fail("blocks: the end of sequences not behind a layer");
+        if (name == "embedding") return read_embedding(told);
+        if (name == "scale") return read_scale(told);
+        if (name == "recurrent") return read_layers(told);
+        ended_ = ended_ || name == "last" || name == "pooling";
+        if (name == "last") return;
+        Stage stage;
+        if (name == "linear") {
+            stage.line = read_line(told);
+            enter(stage.line->source);
+            width_ = stage.line->width;
+        } else if (name == "pooling") {
+            stage.pooling = read_pooling(told);
+            enter(stage.pooling->width);
+        } else {
+            stage.activation = activation_of(name);
+        }
+        model_.stages_.push_back(std::move(stage));
+    }
+
+    // The next part reads so many numbers.
+    void enter(Index reads) {
+        if (reads < 1) fail("blocks: a part that reads nothing");
+        if (width_ == 0) model_.source_.width = reads;
+        else if (width_ != reads)
+            fail("blocks: a part reads " + std::to_string(reads) + " numbers, gets " +
+                 std::to_string(width_));
+        width_ = reads;
+    }
+
+    void read_embedding(const Tree& told) {
+        const Array& table = array(told.at("weight"), "F32", 2);
+        if (table.count == 0) fail("embedding: no numbers");
+        model_.source_.V = table.shape[0];
+        model_.source_.table = static_cast<const float*>(table.numbers);
+        enter(table.shape[1]);
+    }
+
+    void read_scale(const Tree& told) {
+        const Array& mean = array(told.at("mean"), "F64", 1);
+        const Array& deviation = array(told.at("deviation"), "F64", 1);
+        if (mean.count != deviation.count) fail("blocks: mean and deviation of different lengths");
+        model_.source_.mean = static_cast<const double*>(mean.numbers);
+        model_.source_.deviation = static_cast<const double*>(deviation.numbers);
+        enter(mean.count);
+    }
+
+    const Line* read_line(const Tree& told) {
+        const Array& weight = array(told.at("weight"), "F32", 2);
+        const Tree bias = told.at("bias");
+        const Floats b = bias.none() ? Floats{} : floats(array(bias, "F32", 1));
+        return &model_.lines_.emplace_back(floats(weight), b, weight.shape[0], weight.shape[1], kept_,
+                                           "");
+    }
+
+    const Pooling* read_pooling(const Tree& told) {
+        const auto line = [&](const char* name) {
+            const Tree found = told.at(name);
+            if (found.none()) return static_cast<const Line*>(nullptr);
+            if (found.at("block").string() != "linear")
+                fail("pooling: keys and query are no linear layers");
+            return read_line(found);
+        };
+        const Line* const keys = line("keys");
+        const Line* const query = line("query");
+        return &model_.poolings_.emplace_back(told.at("name").string(), told.at("width").whole(),
+                                              keys, query);
+    }
+
+    void read_layers(const Tree& told) {
+        if (ended_) fail("blocks: a layer behind the end of sequences");
+        std::vector<Stage> layers;  // a layer's directions one after the other
+        std::size_t directions = 0, count = 0;
+        told.at("layers").items([&](const Tree& layer) {
+            const std::size_t before = layers.size();
+            layer.items([&](const Tree& direction) {
+                layers.push_back(Stage{});
+                layers.back().layer = read_direction(direction);
+            });
+            const std::size_t found = layers.size() - before;
+            if (count++ == 0) directions = found;
+            if (found != directions || found < 1 || found > 2)
+                fail("layers: wanted one direction, or two, in each");
+            Index makes = 0;
+            for (std::size_t k = before; k < layers.size(); ++k) {
+                enter(layers[k].layer->inputs());
+                makes += layers[k].layer->width();
+            }
+            width_ = makes;
+        });
+        if (count == 0) fail("layers: none");
+        if (const Tree start = told.at("start"); !start.none()) read_start(start, layers);
+        model_.both_directions_ |= directions == 2;
+        layers_ = true;
+        for (Stage& layer : layers) model_.stages_.push_back(std::move(layer));
+    }
+
+    const Layer* read_direction(const Tree& told) {
+        std::vector<Index> sizes;  // I, H, P
+        told.at("sizes").items([&sizes](const Tree& size) { sizes.push_back(size.whole()); });
+        if (sizes.size() != 3) fail("sizes: wanted three");
+        model_.programs_.push_back(parse(told.at("program").string(), sizes[1], sizes[2]));
+        const Program& program = model_.programs_.back();
+        if (program.states[0] != sizes[2])
+            fail("sizes: the program's output has " + std::to_string(program.states[0]) +
+                 " units, not " + std::to_string(sizes[2]));
+        check_work(program);
+        std::vector<Floats> arrays;
+        told.at("arrays").items([&](const Tree& one) {
+            arrays.push_back(one.none() ? Floats{} : floats(array(one, "F32")));
+        });
+        return &model_.layers_.emplace_back(program, sizes[0], arrays, kept_, "");
+    }
+
+    // A row for each state of each layer.
+    void read_start(const Tree& told, std::vector<Stage>& layers) {
+        std::size_t k = 0;
+        told.items([&](const Tree& states) {
+            if (k == layers.size()) fail("start: wanted a row for each state of each layer");
+            const std::vector<Index>& widths = layers[k].layer->program().states;
+            std::vector<Floats>& start = layers[k++].start;
+            states.items([&](const Tree& state) {
+                const Array& found = array(state, "F32", 2);
+                if (start.size() == widths.size() || found.shape[0] != 1 ||
+                    found.shape[1] != widths[start.size()])
+                    fail("start: wanted a row for each state of each layer");
+                start.push_back(floats(found));
+            });
+            if (start.size() != widths.size()) fail("start: wanted a row for each state");
+        });
+        if (k != layers.size()) fail("start: wanted a row for each state of each layer");
+    }
+
+    // Each array is one part's: what is packed is no larger than the file.
+    const Array& array(const Tree& told, const char* type) {
+        const Array& found = told.array(type);
+        if (!used_.insert(&found).second) fail("an array that two parts have");
+        return found;
+    }
+
+    const Array& array(const Tree& told, const char* type, std::size_t dimensions) {
+        const Array& found = array(told, type);
+        if (found.shape.size() != dimensions)
+            fail("an array of " + std::to_string(found.shape.size()) + " dimensions, wanted " +
+                 std::to_string(dimensions));
+        return found;
+    }
+
+    static Floats floats(const Array& array) {
+        return {static_cast<const float*>(array.numbers), array.count};
+    }
+
+    void check_work(const Program& p) {
+        Index widest = p.x_width;
+        for (const Product& q : p.products) widest = std::max({widest, q.width, q.source});
+        for (Index width : p.states) widest = std::max(widest, width);
+        for (Index width : p.vectors) widest = std::max(widest, width);
+        work_ += product(static_cast<Index>(p.nodes.size()), widest);
+        if (work_ > kRoom + kRoomOfByte * model_.file_.bytes())
+            fail("program: much wider than the arrays");
+    }
+
+    Model& model_;
+    const std::string& weights_;
+    Kept kept_ = Kept::own;
+    Index width_ = 0;  // of what the parts so far make; 0: not known yet
+    bool layers_ = false, ended_ = false;
+    Before before_ = Before::nothing;
+    std::set<const Array*> used_;
+    Index work_ = 0;
+};
+
+Model::Model(Safetensors file, const std::string& weights) : file_(std::move(file)) {
+    description_ = file_.text("unrolled");
+    if (!description_) fail("a safetensors file, but not one written by unrolled");
+    try {
+        const Json document(*description_);
+        if (document.at("version").whole() != kTreeVersion)
+            fail("version " + std::string(document.at("version").text()) + " of its structure");
+        const Tree tree(document.at("tree"), file_);
+        tree.check();
+        ModelReader(*this, weights).read(tree);
+    } catch (const std::invalid_argument& error) {
+        fail(std::string("holds no model that this version reads (") + error.what() + ")");
+    }
+}
+
+std::unique_ptr<Chain> Model::chain(Index N) const {
+    if (both_directions_)
+        fail("stream: wanted a model of one direction, got two: the second begins at the end of a "
+             "sequence, which is not there yet");
+    return std::make_unique<Chain>(source_, stages_, N);
+}
+
+}  // namespace unrolled
