@@ -1,4 +1,4 @@
-"""The C interface (docs/c.md) against the runtime: the same files, the same bits, the same refusals.
+"""The C interface (docs/c.md) against the runtime: the same files, bits and refusals.
 
 `make capi` builds what is run here: tests/core/steps.c, which is told what to do by its standard
 input, and examples/c. Damaged files are the matter of tests/core/files.cpp.
@@ -98,18 +98,18 @@ MODELS: dict[str, tuple[nn.Module, Any]] = {
     "projection": (LSTM(3, 9, proj_size=4, num_layers=2), None),
     "head": (nn.Sequential(GRU(3, 20), nn.Linear(20, 5), nn.ReLU(), nn.Linear(5, 4)), None),
     "wide head": (nn.Sequential(RNN(3, 20), nn.Linear(20, 2501), nn.LogSoftmax(-1)), None),
-    "inside": (nn.Sequential(nn.Linear(3, 6), nn.Tanh(), GRU(6, 5), nn.Sigmoid(), LSTM(5, 3)), None),
+    "inside": (nn.Sequential(nn.Linear(3, 6), nn.Tanh(), GRU(6, 5), nn.ReLU(), LSTM(5, 3)), None),
     "scale": (nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), CODEC),
     **{
-        f"{pooling}, {input}": (
+        f"{pooling}, {reads}": (
             SequenceModel(
-                11, 4, hidden_size=9, input=input, embedding_size=6, num_layers=2,
+                11, 4, hidden_size=9, input=reads, embedding_size=6, num_layers=2,
                 cell="LSTM", pooling=pooling, initial="learned",
             ),
             None,
         )
         for pooling in (None, "last", "mean", "max", "attention")
-        for input in ("embedding", "one-hot")
+        for reads in ("embedding", "one-hot")
     },
 }  # fmt: skip
 
@@ -135,12 +135,12 @@ def test_short_weights_and_batches(weights: str, N: int, tmp_path: Path) -> None
 
 def test_what_a_model_says_of_itself(tmp_path: Path) -> None:
     tokens = SequenceModel(11, 4, hidden_size=9, cell="LSTM", num_layers=2, pooling="max")
-    export(tokens, tmp_path / "m", task="classify", codec={"characters": "aé\n\"😀"})
+    export(tokens, tmp_path / "m", task="classify", codec={"characters": 'aé\n"😀'})
     found = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
     assert found.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 9, 1, 1]
     described = json.loads(run(tmp_path / "m", 1, b"d"))["tree"]["dict"]
     assert described["task"] == "classify"
-    assert described["codec"]["dict"]["characters"] == "aé\n\"😀"
+    assert described["codec"]["dict"]["characters"] == 'aé\n"😀'
     export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), tmp_path / "m")
     found = np.frombuffer(run(tmp_path / "m", 1, b"i"), np.int64)
     assert found.tolist() == [0, 3, 2, 1, 1, 5]
@@ -195,7 +195,9 @@ def test_the_example(tmp_path: Path) -> None:
     """More frames than a block has."""
     export(random(nn.Sequential(GRU(2, 6), nn.Linear(6, 3))), tmp_path / "m")
     x = np.random.default_rng(4).standard_normal((150, 1, 2), np.float32)
-    done = subprocess.run([EFFECT, tmp_path / "m"], input=x.tobytes(), capture_output=True, check=True)
+    done = subprocess.run(
+        [EFFECT, tmp_path / "m"], input=x.tobytes(), capture_output=True, check=True
+    )
     assert done.stdout == load(tmp_path / "m").run(x).tobytes()
     source = Path(__file__).parents[1] / "examples" / "c" / "effect.cpp"
     assert len(source.read_text().splitlines()) <= 60

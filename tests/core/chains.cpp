@@ -136,9 +136,21 @@ void check_chain(const Model& model, Index N, const std::string& label, Checks& 
                     label + ": other numbers in a batch");
 }
 
+void check_turns(const Text& text, const Build& build, Checks& checks) {
+    const Program program = load(text.text, 9);
+    const Model model(program, Kept::own, build.name);
+    const std::unique_ptr<Chain> chain = model.chain(1), other = model.chain(1);
+    {
+        const Chain::Turn mine(*chain), theirs(*chain), elsewhere(*other);
+        checks.that(mine && !theirs && elsewhere, "two threads in one chain");
+    }
+    checks.that(static_cast<bool>(Chain::Turn(*chain)), "a turn that does not end");
+}
+
 }  // namespace
 
 void check_chains(const std::vector<Text>& texts, const Build& build, Checks& checks) {
+    check_turns(texts.front(), build, checks);
     for (const Text& text : texts) {
         const Program program = load(text.text, 9);
         const std::string label = std::string(build.name) + ", chain of " + text.name;

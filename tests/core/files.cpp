@@ -1,13 +1,14 @@
 // Exported files through the C interface. Whole ones step; those that are cut, damaged or made up are
 // refused with a sentence, or step like any other.
 #include <algorithm>
-#include <cmath>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
 #include <stdexcept>
+#include <thread>
 
 #include "json.h"
 #include "suite.h"
@@ -301,6 +302,45 @@ void check_damage(const std::string& golden, const std::string& name, bool quick
     }
 }
 
+// Threads make streams of one model, of batches that pack weights anew, and step them; or are in one
+// stream all at once, where each step is whole or refused.
+void check_threads(const unrolled_model* model, Checks& checks) {
+    const auto outputs = static_cast<std::size_t>(unrolled_model_outputs(model));
+    const std::vector<std::int64_t> tokens(40, 1);
+    const auto steps = [&](std::int64_t N, std::vector<float>& out) {
+        out.resize(static_cast<std::size_t>(N) * outputs);
+        const StreamOwner stream(unrolled_stream_create(model, N, nullptr, 0));
+        for (int t = 0; stream && t < 20; ++t)
+            unrolled_stream_step_tokens(stream.get(), tokens.data(), out.data());
+    };
+    std::vector<float> alone, found[4];
+    std::vector<std::thread> threads;
+    for (int k = 0; k < 4; ++k)
+        threads.emplace_back([&, k] {
+            for (std::int64_t N : {1, 3, 5, 8, 16, 40}) steps(N, found[k]);
+        });
+    for (std::thread& thread : threads) thread.join();
+    steps(1, alone);
+    for (const std::vector<float>& one : found)
+        checks.that(!std::memcmp(one.data(), alone.data(), outputs * sizeof(float)),
+                    "threads have other numbers");
+    const StreamOwner shared(unrolled_stream_create(model, 1, nullptr, 0));
+    std::atomic<int> done{0}, wrong{0};
+    threads.clear();
+    for (int k = 0; k < 3; ++k)
+        threads.emplace_back([&] {
+            std::vector<float> out(outputs);
+            for (int t = 0; t < 300; ++t) {
+                const unrolled_status status =
+                    unrolled_stream_step_tokens(shared.get(), tokens.data(), out.data());
+                done += status == UNROLLED_OK;
+                wrong += status != UNROLLED_OK && status != UNROLLED_BUSY;
+            }
+        });
+    for (std::thread& thread : threads) thread.join();
+    checks.that(done > 0 && wrong == 0, "threads in one stream");
+}
+
 void check_json(Checks& checks) {
     const auto holds = [](const std::string& text) {
         try {
@@ -345,6 +385,7 @@ void check_files(const std::string& folder, bool quick, Checks& checks) {
             checks.that(steps, name + " has no steps");
             check_changes(bytes.str(), checks);
             check_room(bytes.str(), checks);
+            check_threads(model.get(), checks);
         }
         check_damage(bytes.str(), name, quick, checks);
     }
