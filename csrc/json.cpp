@@ -218,6 +218,12 @@ Json Json::at(std::string_view key) const {
     return Json(found, Checked());
 }
 
+bool Json::has(std::string_view key) const {
+    bool found = false;
+    entries([&](const std::string& name, Json) { found = found || name == key; });
+    return found;
+}
+
 std::string Json::string() const {
     if (!is_string()) throw std::invalid_argument("JSON: wanted a string");
     std::string made;

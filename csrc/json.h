@@ -43,6 +43,7 @@ public:
 
     std::string_view text() const { return text_; }
     bool is_null() const { return text_ == "null"; }
+    bool is_boolean() const { return text_ == "true" || text_ == "false"; }
     bool is_string() const { return text_[0] == '"'; }
     bool is_list() const { return text_[0] == '['; }
     bool is_object() const { return text_[0] == '{'; }
@@ -74,8 +75,9 @@ public:
         } while (scanner.take(','));
     }
 
-    // The value of a key that has to be there, once.
+    // The value of a key that has to be there, once; and whether it is there.
     Json at(std::string_view key) const;
+    bool has(std::string_view key) const;
 
 private:
     struct Checked {};

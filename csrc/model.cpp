@@ -2,6 +2,8 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -12,7 +14,7 @@
 namespace unrolled {
 namespace {
 
-constexpr Index kTreeVersion = 1, kVersion = 1;  // as io.py and runtime/description.py have them
+constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/description.py have them
 
 // What a step works on may be so much larger than the file, and this large in any case: what a file
 // of a few lines says could otherwise take all memory.
@@ -53,8 +55,12 @@ public:
     std::string string() const { return json_.string(); }
     Index whole() const { return json_.whole(); }
 
-    // Of a dict, what stands under a key.
+    bool is_boolean() const { return json_.is_boolean(); }
+    bool is_dict() const { return json_.is_object() && json_.has("dict"); }
+
+    // Of a dict, what stands under a key, and whether something does.
     Tree at(const char* key) const { return Tree(json_.at("dict").at(key), *file_); }
+    bool has(const char* key) const { return json_.at("dict").has(key); }
 
     // Calls f(Tree) for each item of a list or a tuple.
     template <class F>
@@ -109,6 +115,9 @@ public:
         kept_ = kept_of(weights_.empty() ? tree.at("weights").string() : weights_);
         if (const Tree task = tree.at("task"); !task.none()) task.string();
         tree.at("codec");
+        if (tree.has("batch_first") && !tree.at("batch_first").is_boolean())
+            fail("batch_first: wanted a boolean");
+        if (tree.has("encoder")) fail("translators are not in the C interface");
         tree.at("blocks").items([this](const Tree& block) { read_block(block); });
         if (!layers_) fail("blocks: wanted a layer among them");
         Source& source = model_.source_;
@@ -126,6 +135,7 @@ private:
         if ((name == "embedding" || name == "scale") && !first) fail("blocks: " + name + " is not first");
         if ((name == "last" || name == "pooling") && !behind_layer)
             fail("blocks: the end of sequences not behind a layer");
+        if (name == "words" || name == "forecast") fail(name + ": not in the C interface");
         if (name == "embedding") return read_embedding(told);
         if (name == "scale") return read_scale(told);
         if (name == "recurrent") return read_layers(told);
@@ -156,10 +166,10 @@ private:
     }
 
     void read_embedding(const Tree& told) {
-        const Array& table = array(told.at("weight"), "F32", 2);
-        if (table.count == 0) fail("embedding: no numbers");
+        const Numbers table = numbers(told.at("weight"), 2);
+        if (table.floats.count == 0) fail("embedding: no numbers");
         model_.source_.V = table.shape[0];
-        model_.source_.table = static_cast<const float*>(table.numbers);
+        model_.source_.table = table.floats.numbers;
         enter(table.shape[1]);
     }
 
@@ -173,11 +183,11 @@ private:
     }
 
     const Line* read_line(const Tree& told) {
-        const Array& weight = array(told.at("weight"), "F32", 2);
+        const Numbers weight = numbers(told.at("weight"), 2);
         const Tree bias = told.at("bias");
-        const Floats b = bias.none() ? Floats{} : floats(array(bias, "F32", 1));
-        return &model_.lines_.emplace_back(floats(weight), b, weight.shape[0], weight.shape[1], kept_,
-                                           "");
+        return &model_.lines_.emplace_back(weight.floats,
+                                           bias.none() ? Floats{} : numbers(bias, 1).floats,
+                                           weight.shape[0], weight.shape[1], kept_, "");
     }
 
     const Pooling* read_pooling(const Tree& told) {
@@ -196,6 +206,8 @@ private:
 
     void read_layers(const Tree& told) {
         if (ended_) fail("blocks: a layer behind the end of sequences");
+        const std::string merge = told.has("merge") ? told.at("merge").string() : "concat";
+        if (merge != "concat" && merge != "sum") fail("merge: wanted concat or sum, got " + merge);
         std::vector<Stage> layers;  // a layer's directions one after the other
         std::size_t directions = 0, count = 0;
         told.at("layers").items([&](const Tree& layer) {
@@ -208,12 +220,10 @@ private:
             if (count++ == 0) directions = found;
             if (found != directions || found < 1 || found > 2)
                 fail("layers: wanted one direction, or two, in each");
-            Index makes = 0;
-            for (std::size_t k = before; k < layers.size(); ++k) {
-                enter(layers[k].layer->inputs());
-                makes += layers[k].layer->width();
-            }
-            width_ = makes;
+            for (std::size_t k = before; k < layers.size(); ++k) enter(layers[k].layer->inputs());
+            const Index one = layers[before].layer->width(), last = layers.back().layer->width();
+            if (merge == "sum" && one != last) fail("merge: wanted directions of one width");
+            width_ = found == 1 || merge == "sum" ? one : one + last;
         });
         if (count == 0) fail("layers: none");
         if (const Tree start = told.at("start"); !start.none()) read_start(start, layers);
@@ -234,7 +244,7 @@ private:
         check_work(program);
         std::vector<Floats> arrays;
         told.at("arrays").items([&](const Tree& one) {
-            arrays.push_back(one.none() ? Floats{} : floats(array(one, "F32")));
+            arrays.push_back(one.none() ? Floats{} : numbers(one).floats);
         });
         return &model_.layers_.emplace_back(program, sizes[0], arrays, kept_, "");
     }
@@ -247,11 +257,11 @@ private:
             const std::vector<Index>& widths = layers[k].layer->program().states;
             std::vector<Floats>& start = layers[k++].start;
             states.items([&](const Tree& state) {
-                const Array& found = array(state, "F32", 2);
+                const Numbers found = numbers(state, 2);
                 if (start.size() == widths.size() || found.shape[0] != 1 ||
                     found.shape[1] != widths[start.size()])
                     fail("start: wanted a row for each state of each layer");
-                start.push_back(floats(found));
+                start.push_back(found.floats);
             });
             if (start.size() != widths.size()) fail("start: wanted a row for each state");
         });
@@ -267,14 +277,67 @@ private:
 
     const Array& array(const Tree& told, const char* type, std::size_t dimensions) {
         const Array& found = array(told, type);
-        if (found.shape.size() != dimensions)
-            fail("an array of " + std::to_string(found.shape.size()) + " dimensions, wanted " +
-                 std::to_string(dimensions));
+        check_dimensions(found, dimensions);
         return found;
     }
 
-    static Floats floats(const Array& array) {
-        return {static_cast<const float*>(array.numbers), array.count};
+    static void check_dimensions(const Array& array, std::size_t wanted) {
+        if (array.shape.size() != wanted)
+            fail("an array of " + std::to_string(array.shape.size()) + " dimensions, wanted " +
+                 std::to_string(wanted));
+    }
+
+    struct Numbers {
+        Floats floats;
+        const std::vector<Index>& shape;
+    };
+
+    // Numbers in float, of so many dimensions (0: any), that may be short in the file.
+    Numbers numbers(const Tree& told, std::size_t dimensions = 0) {
+        const bool is_short = told.is_dict();
+        const Array& found = is_short ? array(told.at("values"), short_type(told), 2)
+                                      : array(told, "F32");
+        if (dimensions > 0) check_dimensions(found, dimensions);
+        const float* const floats =
+            is_short ? widened(told, found) : static_cast<const float*>(found.numbers);
+        return {{floats, found.count}, found.shape};
+    }
+
+    static const char* short_type(const Tree& told) {
+        const std::string kept = told.at("kept").string();
+        if (kept == "int8") return "I8";
+        if (kept == "bfloat16") return "U16";
+        fail("weight: kept as " + kept + ", wanted int8 or bfloat16");
+    }
+
+    // As runtime/short.py has it, to the bit.
+    const float* widened(const Tree& told, const Array& values) {
+        std::vector<float>& made =
+            model_.widened_.emplace_back(static_cast<std::size_t>(values.count));
+        if (values.type == "U16") {
+            const auto* const upper = static_cast<const std::uint16_t*>(values.numbers);
+            for (std::size_t k = 0; k < made.size(); ++k) {
+                const std::uint32_t bits = static_cast<std::uint32_t>(upper[k]) << 16;
+                std::memcpy(&made[k], &bits, sizeof bits);
+            }
+            return made.data();
+        }
+        const Array& found = array(told.at("largest"), "F32", 1);
+        const Index rows = values.shape[0], columns = values.shape[1];
+        if (found.count != rows) fail("weight: wanted the largest of each row, 0 or above");
+        const auto* const largest = static_cast<const float*>(found.numbers);
+        const auto* const whole = static_cast<const signed char*>(values.numbers);
+        for (Index row = 0; row < rows; ++row) {
+            const float most = largest[row], scale = most / 127.0f;
+            if (!(most >= 0 && most <= std::numeric_limits<float>::max()))
+                fail("weight: wanted the largest of each row, 0 or above");
+            for (Index k = row * columns; k < (row + 1) * columns; ++k) {
+                const int q = whole[k];
+                made[static_cast<std::size_t>(k)] =
+                    q == 127 ? most : q == -127 ? -most : static_cast<float>(q) * scale;
+            }
+        }
+        return made.data();
     }
 
     void check_work(const Program& p) {
@@ -316,7 +379,7 @@ std::unique_ptr<Chain> Model::chain(Index N) const {
     if (both_directions_)
         fail("stream: wanted a model of one direction, got two: the second begins at the end of a "
              "sequence, which is not there yet");
-    return std::make_unique<Chain>(source_, stages_, N);
+    return std::make_unique<Chain>(source_, stages_, N, 1);
 }
 
 }  // namespace unrolled

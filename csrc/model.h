@@ -9,7 +9,8 @@
 
 namespace unrolled {
 
-// Of version 1 of the description, as `unrolled.runtime.description` has it.
+// Of version 1 or 2 of the description, as `unrolled.runtime.description` has it, without words spelt
+// by characters, forecasts and translators.
 class Model {
 public:
     // `weights`: how they are kept, by name; empty: as the file says. Throws std::invalid_argument
@@ -32,6 +33,7 @@ private:
 
     Safetensors file_;
     const std::string* description_ = nullptr;
+    std::deque<std::vector<float>> widened_;  // weights that are short in the file
     std::deque<Program> programs_;
     std::deque<Layer> layers_;
     std::deque<Line> lines_;

@@ -5,8 +5,8 @@
  * be null. Arrays are read and written during the call alone, and those that are written overlap no
  * other. Letters of shapes: N sequences, I inputs, V tokens.
  *
- * Real time: the functions below "in a step" take no memory, take no lock, make no system call and
- * do not wait. They take as long as their arithmetic.
+ * Real time: the functions below "in a step" run on the caller's thread alone, take no memory, take no
+ * lock, make no system call and do not wait. They take as long as their arithmetic.
  *
  * Threads: a model may be used by all at once. A stream is for one thread at a time, which need not
  * be the one that made it; who comes while another is in it gets UNROLLED_BUSY at once. Streams of one
@@ -51,7 +51,8 @@ const char *unrolled_message(enum unrolled_status status);
 /* ---- Models ---- */
 
 /* Reads an exported file. Null where it cannot: then `error`, which has room for so many bytes, holds
- * a sentence that ends in a zero byte, cut to the room. `error` may be null, with room 0. */
+ * a sentence that ends in a zero byte, cut to the room. `error` may be null, with room 0.
+ * Forecasters, translators and taggers that read how words are spelt are for Python alone. */
 unrolled_model *unrolled_model_load(const char *path, enum unrolled_weights weights, char *error,
                                     size_t room);
 

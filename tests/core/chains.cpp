@@ -77,7 +77,7 @@ public:
     std::unique_ptr<Chain> chain(Index N) const {
         Source source;
         source.width = kInputs;
-        return std::make_unique<Chain>(source, stages_, N);
+        return std::make_unique<Chain>(source, stages_, N, 1);
     }
 
 private:

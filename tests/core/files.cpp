@@ -115,7 +115,7 @@ const Change kFaults[] = {
     {R"(\"kind\": \"unrolled model\", )", ""},
     {R"(\"kind\": )", R"(\"kind\": \"unrolled model\", \"kind\": )"},
     {R"({\"version\": 1, \"tree\")", R"({\"version\": 2, \"tree\")"},
-    {R"(\"version\": 1, \"weights\")", R"(\"version\": 2, \"weights\")"},
+    {R"(\"version\": 1, \"weights\")", R"(\"version\": 3, \"weights\")"},
     {R"(\"version\": 1, \"weights\")", R"(\"version\": 1.5, \"weights\")"},
     {R"(\"version\": 1, \"weights\")", R"(\"version\": \"1\", \"weights\")"},
     {R"(\"weights\": \"float32\")", R"(\"weights\": \"float16\")"},
@@ -131,6 +131,10 @@ const Change kFaults[] = {
     {R"(\"codec\": null)", R"(\"codec\": {\"array\": \"none\"})"},
     {R"(\"codec\": null)", R"(\"codec\": {\"dict\": {}, \"tuple\": []})"},
     {R"(\"codec\": null)", R"(\"codec\": NaN)"},
+    {R"(\"codec\": null)", R"(\"codec\": null, \"batch_first\": 1)"},
+    {R"(\"start\": [)", R"(\"merge\": \"mean\", \"start\": [)"},
+    {R"({\"array\": \"blocks.2.weight\"})",
+     R"({\"dict\": {\"kept\": \"int8\", \"values\": {\"array\": \"blocks.2.weight\"}}})"},
     {R"(\"block\": \"linear\")", R"(\"block\": \"attention\")"},
     {R"(\"block\": \"linear\")", R"(\"block\": \"embedding\")"},
     {R"(\"block\": \"embedding\")", R"(\"block\": \"scale\")"},
@@ -186,6 +190,8 @@ const Change kSound[] = {
      R"(\"codec\": {\"items\": [[{\"tuple\": [1]}, {\"float\": \"nan\"}], [2, [\"\\ud800\", 1.5e3]]]})"},
     {R"(\"codec\": null)", R"(\"codec\": {\"dict\": {\"a\": {\"tuple\": []}, \"b\": true}})"},
     {R"({\"tuple\": [2, 4, 4]})", R"([2, 4, 4])"},
+    {R"(\"version\": 1, \"weights\")", R"(\"version\": 2, \"weights\")"},
+    {R"(\"start\": [)", R"(\"merge\": \"sum\", \"start\": [)"},
     {R"(\"weights\": \"float32\")", R"(\"weights\": \"int8\")"},
     {R"(\"weights\": \"float32\")", R"(\"weights\": \"bfloat16\")"},
     {R"({"__metadata__":)", "{ \n\"__metadata__\" :\t"},
@@ -278,12 +284,12 @@ std::string damaged(const Parts& whole, Random& random) {
 }
 
 void check_damage(const std::string& golden, const std::string& name, bool quick, Checks& checks) {
-    for (std::size_t cut = 0; cut < golden.size(); cut += quick ? 29 : 3)
+    for (std::size_t cut = 0; cut < golden.size(); cut += quick ? 129 : 13)
         checks.that(refused(golden.substr(0, cut)), name + " cut at " + std::to_string(cut));
     checks.that(refused(golden + '\0'), name + " with a byte more");
     Random random(7);
     const Parts whole = parts_of(golden);
-    const int rounds = quick ? 300 : 3000;
+    const int rounds = quick ? 150 : 1000;
     int loaded = 0;
     for (int round = 0; round < rounds; ++round) {
         const std::string label = name + ", damage " + std::to_string(round);
@@ -294,8 +300,8 @@ void check_damage(const std::string& golden, const std::string& name, bool quick
         ++loaded;
         use(model.get(), checks, label);
     }
-    checks.that(loaded > rounds / 50 && loaded < rounds, name + ": all files load, or none");
-    for (int round = 0; round < (quick ? 100 : 2000); ++round) {
+    checks.that(loaded > rounds / 75 && loaded < rounds, name + ": all files load, or none");
+    for (int round = 0; round < (quick ? 50 : 500); ++round) {
         std::string noise(random.place(300), ' ');
         for (char& c : noise) c = static_cast<char>(random.below(256));
         checks.that(refused(noise) && refused(Parts{noise, ""}.bytes()), "noise loads");
@@ -370,16 +376,17 @@ void check_json(Checks& checks) {
 
 void check_files(const std::string& folder, bool quick, Checks& checks) {
     check_json(checks);
-    int found = 0;
+    int loaded = 0;
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
         if (entry.path().extension() != ".safetensors") continue;
-        ++found;
         const std::string name = entry.path().stem().string();
         std::ostringstream bytes;
         bytes << std::ifstream(entry.path(), std::ios::binary).rdbuf();
         std::string error;
         const ModelOwner model = read(bytes.str(), error);
+        if (error.find("not in the C interface") != std::string::npos) continue;
         if (!checks.that(model != nullptr, name + ": " + error)) continue;
+        ++loaded;
         const bool steps = use(model.get(), checks, name);
         if (name == "v1-tokens") {
             checks.that(steps, name + " has no steps");
@@ -389,7 +396,7 @@ void check_files(const std::string& folder, bool quick, Checks& checks) {
         }
         check_damage(bytes.str(), name, quick, checks);
     }
-    checks.that(found >= 3, "no files in " + folder);
+    checks.that(loaded >= 8, "few files in " + folder);
 }
 
 }  // namespace core_test
