@@ -55,6 +55,9 @@ void check_chains(const std::vector<Text>& texts, const unrolled::Build& build, 
 // Exported files, whole and damaged, through the C interface.
 void check_files(const std::string& folder, bool quick, Checks& checks);
 
+// Texts that are JSON, and some that look like it.
+void check_json(Checks& checks);
+
 // Blocks of the memory that sweeps use.
 void check_memory(Checks& checks);
 
