@@ -1,5 +1,6 @@
 // The seam of the core: plain structs and functions. Everything behind it is compiled once per
-// instruction set; nothing in front of it computes.
+// instruction set; nothing in front of it computes. What kernels call here is always inlined: of a
+// function that is not, the linker would keep one build's copy for all.
 //
 // Letters: T steps, N sequences, I inputs, H hidden units, P width of the output state. A token is
 // one step of one sequence. Tokens are numbered step by step, longest sequence first: step t has
@@ -132,7 +133,7 @@ template <class T>
 struct Lines {
     T* own = nullptr;
     Half* brief = nullptr;
-    explicit operator bool() const { return own || brief; }
+    [[gnu::always_inline]] explicit operator bool() const { return own || brief; }
 };
 
 // One product's weights [parts * width, source] row-major, bias [parts * width] or null.
@@ -166,7 +167,7 @@ struct Call {
     T* saved;                         // [total, saved_pitch], out; null: inference
     int threads;
     Stop* stop;                       // or null
-    Index size(Index t) const { return sizes ? sizes[t] : N; }
+    [[gnu::always_inline]] Index size(Index t) const { return sizes ? sizes[t] : N; }
 };
 
 // Gradients of what all sequences share are sums over them: one, or one for each of `groups`, to
