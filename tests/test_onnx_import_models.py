@@ -193,6 +193,9 @@ def test_a_start_that_was_learned_stays_one(tmp_path: Path) -> None:
     agrees(module, model(x), x)
     runs(module, x, tmp_path)
     flat(module(x))[0].sum().backward()
+    alone = [one.hx for one in layers_of(tmp_path / "model.onnx")]
+    for hx, one in zip(zip(*alone, strict=True), model.start.states, strict=True):
+        same(torch.cat(hx), one.data)
     starts = [p for name, p in module.named_parameters() if name.startswith("start")]
     assert len(starts) == 4
     assert all(p.grad is not None and p.grad.any() for p in starts)
@@ -206,6 +209,16 @@ def test_an_imported_module_learns() -> None:
     grads = [one.grad for one in module.parameters()]
     assert len(grads) == 7
     assert all(one is not None and one.any() for one in grads)
+
+
+@pytest.mark.parametrize("name", ["lambda", "self", "None", "0", "x/y", "größe", "torch", "rnn"])
+def test_inputs_of_any_name(name: str) -> None:
+    case = one_node("RNN", np.random.default_rng(0))
+    wanted = load(case.model)(torch.from_numpy(case.feeds["X"]))
+    case.model.graph.input[0].name = case.node.input[0] = name
+    found = load(case.model)(torch.from_numpy(case.feeds["X"]))
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
 
 
 def around(rng: np.random.Generator) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:

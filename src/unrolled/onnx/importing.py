@@ -1,5 +1,6 @@
 """Files of ONNX as modules: whole models that are chains of known parts, or their layers alone."""
 
+import keyword
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class ImportedLayer:
     """One node RNN, LSTM or GRU of a model.
 
     ``name`` is the node's, or its first output's; ``module`` as ``from_node`` makes it; ``hx`` the
-    initial states where the file has them as constants, as the module takes them, else None.
+    initial states where the file has them as constants, as the module takes them ([D, 1, H] where
+    all sequences begin alike), else None.
     """
 
     name: str
@@ -89,7 +91,7 @@ def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
     known = {name: b.values[name].array for name in given.values() if name}
     arrays = {name: array for name, array in known.items() if array is not None}
     module = from_node(node, arrays)
-    states = [known.get(given.get(f"initial_{letter}", "")) for letter in "hc"]
+    states = [_state(b, given.get(f"initial_{letter}", "")) for letter in "hc"]
     found = [torch.from_numpy(np.array(one)) for one in states if one is not None]
     if read_attributes(node).get("layout", 0) == 1:
         found = [one.transpose(0, 1) for one in found]
@@ -98,6 +100,12 @@ def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
         found = [empty, found[0]] if states[0] is None else [found[0], empty]
     hx = tuple(found) if len(found) > 1 else found[0] if found else None
     return ImportedLayer(node.name or node.output[0], module, hx)
+
+
+def _state(b: Builder, name: str) -> np.ndarray | None:
+    """An initial state, if it is constant."""
+    value = b.values[name] if name else Value()
+    return value.array if value.narrow is None else value.narrow.array
 
 
 def _followed(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool) -> Builder:
@@ -121,7 +129,8 @@ def _followed(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optiona
 def _plain_name(name: str, b: Builder) -> str:
     """A name that can be an argument's."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
-    return b.fresh(kept if kept[:1].isalpha() else f"input_{kept}")
+    plain = kept[:1].isalpha() and kept != "self" and not keyword.iskeyword(kept)
+    return b.fresh(kept if plain else f"input_{kept}")
 
 
 @contextmanager
