@@ -9,13 +9,13 @@ CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
 CHECK := $(CMAKE) --build build
 
-.PHONY: demo test core capi c sanitize fuzz neon lint clean
+.PHONY: demo test core capi wheel c sanitize fuzz neon lint clean
 
 # The main job: a language model learns the machine's own Python sources, then writes some.
 demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
-test: lint capi
+test: lint capi wheel
 	$(BIN)/python -m pytest -n 2
 
 # The core's own tests, on the objects that the module was linked from.
@@ -28,6 +28,14 @@ capi: core
 	$(CMAKE) --install build/core --prefix $(CURDIR)/build/installed
 	$(CMAKE) -S examples/c -B build/effect -DCMAKE_PREFIX_PATH=$(CURDIR)/build/installed
 	$(CHECK)/effect
+
+# The wheel, where there is no torch. The objects are those of the module's build.
+wheel: $(INSTALLED)
+	rm -rf build/wheel build/without-torch
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m venv build/without-torch
+	build/without-torch/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/*.whl
+	build/without-torch/bin/python tests/without_torch.py build/wheel/*.whl
 
 # Header and archive for C and C++, without Python: make c PREFIX=/usr/local
 PREFIX ?= $(CURDIR)/build/c/installed

@@ -59,6 +59,19 @@ public:
         return static_cast<float*>(view_.buf);
     }
 
+    // [N, width], or [width] of a single sequence.
+    float* rows(Index N, Index width, const char* what) const {
+        const Py_ssize_t* const shape = view_.shape;
+        const bool row = N == 1 && view_.ndim == 1 && shape[0] == width;
+        if (!row && !(view_.ndim == 2 && shape[0] == N && shape[1] == width)) {
+            std::string got;
+            for (int k = 0; k < view_.ndim; ++k) got += (k ? ", " : "") + std::to_string(shape[k]);
+            throw std::invalid_argument(std::string(what) + ": wanted shape [" + std::to_string(N) +
+                                        ", " + std::to_string(width) + "], got [" + got + "]");
+        }
+        return floats(N * width, what);
+    }
+
 private:
     Py_buffer view_;
 };
@@ -224,13 +237,13 @@ public:
         nb::object made =
             out.is_none() ? empty_(nb::make_tuple(N, chain.outputs())) : nb::borrow(out);
         const Seen to(made, "out", true);
-        float* const result = to.floats(N * chain.outputs(), "out");
+        float* const result = to.rows(N, chain.outputs(), "out");
         const Turn turn(chain);
         if (chain.reads_tokens()) {
             run(see_tokens(x), result);
         } else {
             const Seen from(x, "x");
-            run(from.floats(N * chain.inputs(), "x"), result);
+            run(from.rows(N, chain.inputs(), "x"), result);
         }
         return made;
     }

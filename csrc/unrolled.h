@@ -28,7 +28,8 @@ extern "C" {
 typedef struct unrolled_model unrolled_model;
 typedef struct unrolled_stream unrolled_stream;
 
-/* How weights are kept in memory. Short ones save the time to read them; all arithmetic is float. */
+/* How weights are kept in memory. Short ones save the time to read them; int8 is multiplied with inputs
+ * that are rounded to 16 bits, all other arithmetic is float. */
 enum unrolled_weights {
     UNROLLED_AS_IN_FILE = 0,
     UNROLLED_FLOAT32 = 1,

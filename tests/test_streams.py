@@ -85,11 +85,12 @@ def test_two_threads_in_one_stream_do_no_harm(tmp_path: Path) -> None:
 
 FAULTS: list[tuple[Any, Any, type[Exception], str]] = [
     (np.ones((1, 3)), None, TypeError, "x: wanted float32, got the type d"),
-    (np.ones((2, 3), np.float32), None, ValueError, "x: wanted 3 numbers, got 6"),
+    (np.ones((2, 3), np.float32), None, ValueError, r"x: wanted shape \[1, 3\], got \[2, 3\]"),
+    (np.ones((3, 1), np.float32), None, ValueError, r"x: wanted shape \[1, 3\], got \[3, 1\]"),
     (np.ones((3, 2), np.float32)[:, 0], None, TypeError, "x: wanted a contiguous array"),
     ("abc", None, TypeError, "x: wanted a contiguous array"),
     (3, None, TypeError, "x: wanted a contiguous array"),
-    (np.ones(3, np.float32), np.ones(4, np.float32), ValueError, "out: wanted 5 numbers, got 4"),
+    (np.ones(3, np.float32), np.ones(4, np.float32), ValueError, r"out: wanted shape \[1, 5\], got \[4\]"),
     (np.ones(3, np.float32), np.ones(5), TypeError, "out: wanted float32"),
     (np.ones(3, np.float32), b"abcde", TypeError, "out: wanted a contiguous array that can be"),
 ]
