@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 from torch import nn as torch_nn
 
@@ -209,6 +209,44 @@ def test_an_imported_module_learns() -> None:
     grads = [one.grad for one in module.parameters()]
     assert len(grads) == 7
     assert all(one is not None and one.any() for one in grads)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("alike", [True, False])
+def test_transposes_around_a_layer(kind: str, direction: str, alike: bool) -> None:
+    """They make it batch first, in any direction; numbers are those of ONNX Runtime."""
+    import onnxruntime
+
+    D = 2 if direction == "bidirectional" else 1
+    names = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}[kind] * D
+    told = {} if alike else {"activations": [*names[:-1], "Softsign"]}
+    present = ("B", "sequence_lens", "initial_h")
+    case = one_node(kind, np.random.default_rng(0), present, direction=direction, **told)
+    case.node.input[0] = "major"
+    make = helper.make_node
+    turned, apart = ({"perm": perm} for perm in ([1, 0, 2], [0, 2, 1, 3]))
+    back = [
+        make("Transpose", ["X"], ["major"], **turned), case.node,
+        make("Transpose", ["Y"], ["apart"], **apart), make("Reshape", ["apart", "shape"], ["all"]),
+        make("Transpose", ["all"], ["y"], **turned),
+    ]  # fmt: skip
+    graph = case.model.graph
+    nodes = [onnx.NodeProto.FromString(one.SerializeToString()) for one in back]  # copies
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1]), "shape"))
+    graph.output.extend(helper.make_tensor_value_info(k, 1, [None] * 3) for k in ("y", "Y_h"))
+    x = case.feeds["X"].swapaxes(0, 1).copy()
+    for k, dim in enumerate(x.shape):
+        graph.input[0].type.tensor_type.shape.dim[k].dim_value = dim
+    session = onnxruntime.InferenceSession(case.model.SerializeToString())
+    wanted = session.run(None, {**case.feeds, "X": x})
+    module = load(case.model)
+    assert not any(one.target is torch.permute for one in module.graph.nodes)
+    found = module(*(torch.from_numpy(one) for one in ({**case.feeds, "X": x}).values()))
+    for one, other in zip(found, wanted, strict=True):
+        close(one.detach(), torch.from_numpy(other), "output", "batch first")
 
 
 @pytest.mark.parametrize("name", ["lambda", "self", "None", "0", "x/y", "größe", "torch", "rnn"])

@@ -30,9 +30,19 @@ class Directions(nn.Module):
         layers = [layer for layer in (forwards, backwards) if layer is not None]
         if not layers:
             raise ValueError("Directions: wanted a layer, got None for both directions")
-        self.batch_first = layers[0].batch_first
         self.cells = tuple(layer.cell for layer in layers)
         self.hidden_size = layers[0].hidden_size
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether it reads [N, T, I]; set, it is so in each direction."""
+        return (self.forwards or self.backwards).batch_first  # type: ignore[union-attr]
+
+    @batch_first.setter
+    def batch_first(self, value: bool) -> None:
+        for layer in (self.forwards, self.backwards):
+            if layer is not None:
+                layer.batch_first = value
 
     @property
     def num_directions(self) -> int:
