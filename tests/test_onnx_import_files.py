@@ -121,6 +121,16 @@ def test_the_backend_wants_all_inputs() -> None:
     assert not Backend.is_compatible(model_of([gelu], {}, ["y"], opset=20))
 
 
+@pytest.mark.parametrize("name", ["lambda", "self", "None", "0", "x/y", "größe", "torch", "rnn"])
+def test_inputs_of_any_name(name: str) -> None:
+    case = one_node("RNN", np.random.default_rng(0))
+    wanted = load(case.model)(torch.from_numpy(case.feeds["X"]))
+    case.model.graph.input[0].name = case.node.input[0] = name
+    found = load(case.model)(torch.from_numpy(case.feeds["X"]))
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
+
+
 def scan() -> onnx.ModelProto:
     """A Scan as we write it, to be spoilt."""
     layer = nn.Recurrent(cells.JANET, 2, 3)
