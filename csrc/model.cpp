@@ -132,7 +132,8 @@ private:
         const std::string name = told.at("block").string();
         const bool first = before_ == Before::nothing, behind_layer = before_ == Before::layer;
         before_ = name == "recurrent" ? Before::layer : Before::other;
-        if ((name == "embedding" || name == "scale") && !first) fail("blocks: " + name + " is not first");
+        if ((name == "embedding" || name == "scale") && !first)
+            fail("blocks: " + name + " is not the first one");
         if ((name == "last" || name == "pooling") && !behind_layer)
             fail("blocks: the end of sequences not behind a layer");
         if (name == "words" || name == "forecast") fail(name + ": not in the C interface");

@@ -355,7 +355,8 @@ void bind_streams(nb::module_& m) {
         .def(nb::init<nb::object, Index, nb::object, Index, nb::list, nb::list, Index, nb::object,
                       Index>(),
              nb::arg("table").none(), nb::arg("tokens"), nb::arg("scale").none(), nb::arg("width"),
-             nb::arg("stages"), nb::arg("starts"), nb::arg("batch"), nb::arg("empty"), nb::arg("threads"))
+             nb::arg("stages"), nb::arg("starts"), nb::arg("batch"), nb::arg("empty"),
+             nb::arg("threads"))
         .def("step", &Stream::step, nb::arg("x"), nb::arg("out").none() = nb::none())
         .def("copy_state", &Stream::copy_state, nb::arg("k"), nb::arg("array"), nb::arg("written"))
         .def("begin", &Stream::begin, nb::arg("rows"));

@@ -52,8 +52,10 @@ void need(bool holds, const char* what) {
 
 std::string name_of(unrolled_weights weights) {
     const char* const names[] = {"", "float32", "bfloat16", "int8"};
-    need(weights >= UNROLLED_AS_IN_FILE && weights <= UNROLLED_INT8, "weights: unknown");
-    return names[weights];
+    const int number = weights;
+    if (number < UNROLLED_AS_IN_FILE || number > UNROLLED_INT8)
+        throw std::invalid_argument("weights: wanted 0 to 3, got " + std::to_string(number));
+    return names[number];
 }
 
 unrolled_model* model_of(Safetensors file, unrolled_weights weights) {
@@ -190,6 +192,7 @@ unrolled_status unrolled_stream_reset(unrolled_stream* stream, const std::int64_
                                       std::int64_t count) {
     return in_turn(stream, [rows, count](Chain& chain) {
         const std::int64_t N = chain.batch();
+        if (rows && count < 0) return UNROLLED_ARGUMENT;
         for (std::int64_t k = 0; rows && k < count; ++k)
             if (rows[k] < 0 || rows[k] >= N) return UNROLLED_ARGUMENT;
         for (std::int64_t k = 0; k < (rows ? count : N); ++k) chain.reset(rows ? rows[k] : k);

@@ -98,6 +98,7 @@ bool use(const unrolled_model* model, Checks& checks, const std::string& label) 
     const std::int64_t row = 1, beyond = 2;
     checks.that(unrolled_stream_reset(stream.get(), &row, 1) == UNROLLED_OK &&
                     unrolled_stream_reset(stream.get(), &beyond, 1) == UNROLLED_ARGUMENT &&
+                    unrolled_stream_reset(stream.get(), &row, -1) == UNROLLED_ARGUMENT &&
                     unrolled_stream_assign(twin.get(), stream.get()) == UNROLLED_OK,
                 label + ": a reset");
     return true;
