@@ -206,9 +206,16 @@ void unzip_rows(const T* const* rows, Index count, Index K, const T** unzipped, 
 // lie beyond the second-level cache its first tile would else wait for all.
 template <class T>
 Fetch fetch_next(const Matrix<T>& m, Index next, Index vectors, Index tiles) {
-    if (m.lying || tiles == 0) return {nullptr, 0};
+    if (m.lying || tiles == 0) return {};
     const Index bytes = vectors * lanes<T> * static_cast<Index>(sizeof(T));  // of a k
     return {reinterpret_cast<const char*>(m.at(next)), bytes / tiles};
+}
+
+// Whether a matrix of such numbers lies beyond what a cache of the third level keeps from step to step.
+template <class Number, class T>
+bool is_far(const Matrix<T>& m) {
+    constexpr Index kNear = 8'000'000;
+    return m.shape.vectors() * lanes<T> * m.shape.k * static_cast<Index>(sizeof(Number)) > kNear;
 }
 
 // All rows times one panel.
@@ -258,26 +265,27 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, Share share
         if (m.lying.brief && m.lies(from)) {
             if constexpr (sizeof(T) == sizeof(float))
                 run_tiles(rows, count, tall, m, m.lying.brief + from * lanes<T>, from, some, lane,
-                          Fetch{nullptr, 0});
+                          Fetch{nullptr, 0, is_far<Half>(m)});
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {
             const Index start = from * lanes<T> * divide_up(m.shape.k, 2);
             if (m.brief.data()) {
                 run_tiles(rows, count, tall, m, m.brief.data() + start, from, some, lane,
-                          Fetch{nullptr, 0});
+                          Fetch{nullptr, 0, is_far<Half>(m)});
                 continue;
             }
             if (m.tiny.data()) {
                 for (Index v = 0; v < some; ++v)
                     lane[v].scale = m.scales.data() + (from + v) * lanes<T>;
                 run_tiles(rows, count, tall, m, m.tiny.data() + start, from, some, lane,
-                          Fetch{nullptr, 0});
+                          Fetch{nullptr, 0, is_far<Tiny>(m)});
                 continue;
             }
         }
-        run_tiles(rows, count, tall, m, m.at(from), from, some, lane,
-                  fetch_next(m, from + some < last ? from + some : first, some, count / tall));
+        Fetch fetch = fetch_next(m, from + some < last ? from + some : first, some, count / tall);
+        fetch.far = is_far<T>(m);
+        run_tiles(rows, count, tall, m, m.at(from), from, some, lane, fetch);
     }
 }
 

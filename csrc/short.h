@@ -21,7 +21,7 @@ constexpr Index kBlock = 512;
 // bfloat16 is widened to float, by a shift or a mask.
 template <class T, int R, int V>
 void tile_halves(const T* const* rows, const Segment* segments, int, const Halves* B, Index,
-                 const Lane<T>* lane, Index row, Fetch) {
+                 const Lane<T>* lane, Index row, Fetch fetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Halves)) / 64;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
@@ -31,9 +31,7 @@ void tile_halves(const T* const* rows, const Segment* segments, int, const Halve
             acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride);
     const Index K = segments[0].length;
     for (Index k = 0; k < K; k += 2, B += V * lanes<T>) {
-#pragma GCC unroll 32
-        for (int line = 0; line < lines; ++line)
-            __builtin_prefetch(B + 6 * V * lanes<T> + line * 64 / static_cast<int>(sizeof(Halves)));
+        fetch_if<lines>(fetch.far, B + 6 * V * lanes<T>);
         Vec<T> even[R], odd[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
@@ -91,7 +89,7 @@ __attribute__((noinline)) inline float shorten(const float* x, Index count, std:
 // a scale, and so do its sums.
 template <class T, int R, int V>
 void tile_tinies(const T* const* rows, const Segment* segments, int, const Tinies* B, Index,
-                 const Lane<T>* lane, Index row, Fetch) {
+                 const Lane<T>* lane, Index row, Fetch fetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Tinies)) / 64;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
@@ -110,9 +108,7 @@ void tile_tinies(const T* const* rows, const Segment* segments, int, const Tinie
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r][v] = Pairs{};
         for (Index k = 0; k < length; k += 2, B += V * lanes<T>) {
-#pragma GCC unroll 32
-            for (int line = 0; line < lines; ++line)
-                __builtin_prefetch(B + 8 * V * lanes<T> + line * 64 / static_cast<int>(sizeof(Tinies)));
+            fetch_if<lines>(fetch.far, B + 8 * V * lanes<T>);
             Pairs x[R];
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) x[r] = fill_pair(numbers[r] + k);

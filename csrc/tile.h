@@ -39,11 +39,24 @@ struct Lane {
     const T* scale = nullptr;  // of weights in int8
 };
 
-// What is fetched from memory meanwhile: at each k the line at a place that moves on by `pace` bytes.
+// What is fetched from memory meanwhile: at each k the line at a place that moves on by `pace` bytes; by
+// few rows what comes some k later, where the matrix is `far`.
 struct Fetch {
-    const char* at;
-    Index pace;
+    const char* at = nullptr;
+    Index pace = 0;
+    bool far = false;
 };
+
+// Fetches so many lines if they are far. The question is put at each k: two loops would be twice the
+// code, and fetching what is near costs a fifth of a step.
+template <int lines>
+inline void fetch_if(bool& far, const void* at) {
+    asm("" : "+r"(far));
+    if (!far) return;
+#pragma GCC unroll 32
+    for (int line = 0; line < lines; ++line)
+        __builtin_prefetch(static_cast<const char*>(at) + line * 64);
+}
 
 template <class T, class Number>
 using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count,
@@ -67,9 +80,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
         const Index length = segments[s].length;
         for (Index k = 0; k < length; ++k, b += ld) {
             if (R <= 3) {
-#pragma GCC unroll 16
-                for (int line = 0; line < V * lanes<T> * static_cast<int>(sizeof(Number)) / 64; ++line)
-                    __builtin_prefetch(b + 10 * ld + line * 64 / static_cast<int>(sizeof(Number)));
+                fetch_if<V * lanes<T> * static_cast<int>(sizeof(Number)) / 64>(fetch.far, b + 10 * ld);
                 Vec<T> x[R];
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) x[r] = fill(a[r][k]);
