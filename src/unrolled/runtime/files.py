@@ -1,11 +1,11 @@
 """Models read from files."""
 
 import os
+from typing import Any
 
 from unrolled import io
 from unrolled.runtime.description import check_weights
 from unrolled.runtime.model import Model
-from unrolled.runtime.translator import Translator
 
 __all__ = ["load"]
 
@@ -26,8 +26,16 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
         check_weights(weights)
     tree = io.load(path)
     try:
-        return (Translator if "encoder" in tree else Model)(tree, weights)
+        return _kind_of(tree)(tree, weights)
     except io.DAMAGE as error:
         said = f"{error} is missing" if type(error) is KeyError else str(error)
         fault = f"holds no model that this version reads ({said})".replace("\n", " ")
         raise io.FileError(path, fault) from None
+
+
+def _kind_of(tree: dict[str, Any]) -> type[Model]:
+    if "encoder" not in tree:
+        return Model
+    from unrolled.runtime.translator import Translator
+
+    return Translator

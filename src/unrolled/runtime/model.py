@@ -1,7 +1,7 @@
 """A model, run over whole sequences."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from unrolled.runtime.blocks import (
     Scale,
     States,
 )
-from unrolled.runtime.codec import Codec, codec_of
 from unrolled.runtime.description import KIND, blocks_of, check_weights
 from unrolled.runtime.ends import Block, Forecast, Words
 from unrolled.runtime.stream import ForecastStream, Stream, WordStream
+
+if TYPE_CHECKING:
+    from unrolled.runtime.codec import Codec
 
 __all__ = ["Model", "checked_lengths", "model_of", "names_of"]
 
@@ -87,8 +89,10 @@ class Model:
             y = np.asarray(y).swapaxes(0, 1)
         return self._coded().decode(y, lengths)
 
-    def _coded(self) -> Codec:
+    def _coded(self) -> "Codec":
         if self._codec is None:
+            from unrolled.runtime.codec import codec_of
+
             self._codec = codec_of(self.task, self.codec)
         return self._codec
 
