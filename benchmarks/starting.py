@@ -2,8 +2,8 @@
 
     python benchmarks/starting.py [--only REGEX] [--quick]
 
-Each run is a process of its own, which says when it got there by a clock that processes share; where
-there is the environment that `make wheel` leaves, without torch, it is one of that.
+Each run is a process of its own, which says when it got there by a clock that processes share.
+Where there is the environment that `make wheel` leaves, without torch, it is one of that.
 """
 
 import statistics
