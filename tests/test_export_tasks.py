@@ -181,6 +181,8 @@ def test_a_classifier(kind: str, tmp_path: Path) -> None:
     close(torch.softmax(torch.from_numpy(found), -1), wanted.float(), "output")
     assert runtime.decode(found) == codec.labels.decode(wanted.argmax(-1))
     assert len(set(runtime.decode(found))) > 1
+    with pytest.raises(ValueError, match=rf"y: wanted outputs \[N, {found.shape[1]}\], got shape"):
+        runtime.decode(found[:, 1:])
 
 
 @pytest.mark.parametrize("attention", [True, False])
@@ -261,10 +263,15 @@ def test_texts_of_language_models(kind: str, tmp_path: Path) -> None:
     assert lengths[2] == 0
     assert runtime.decode(x[:, 0]) == TEXT
     assert runtime.decode(x, lengths) == [TEXT, codec.decode(codec.encode(data[:15])), ""]
-    assert runtime.run(x, lengths=lengths).shape == (*x.shape, len(codec))
+    logits = runtime.run(x, lengths=lengths)
+    assert logits.shape == (*x.shape, len(codec))
+    with pytest.raises(TypeError, match=r"y: wanted tokens, whole .*argmax.* got float32 of shape"):
+        runtime.decode(logits, lengths)
+    with pytest.raises(ValueError, match=r"y: wanted tokens \[T\] or \[T, N\], got shape \[\]"):
+        runtime.decode(1)
     with pytest.raises(IndexError, match="y: wanted numbers from 0 to"):
         runtime.decode([len(codec)])
-    with pytest.raises(TypeError, match="items: wanted a list of texts, got 'a'"):
+    with pytest.raises(TypeError, match="items: wanted a list, got 'a'"):
         runtime.encode("a")
     if kind == "characters":
         with pytest.raises(ValueError, match="wanted characters of the vocabulary, got '#'"):
@@ -288,15 +295,21 @@ def test_what_cannot_be_encoded_is_told(tmp_path: Path) -> None:
     for items, error, said in (
         ([["Ada"], []], ValueError, "sentence 2: wanted one word or more, got none"),
         ([], ValueError, "items: wanted one or more, got none"),
-        (["Ada Lee"], TypeError, "items: wanted a list of texts, got 'Ada Lee'"),
-        ([[1]], TypeError, r"items: wanted a list of texts, got \[1\]"),
+        (["Ada Lee"], TypeError, "a list of sentences, each a list of words, got .* 'Ada Lee'"),
+        ([[1]], TypeError, r"a list of sentences, each a list of words, got .* \[1\]"),
+        ("Ada Lee", TypeError, "items: wanted a list, got 'Ada Lee'"),
     ):
         with pytest.raises(error, match=said):
             runtime.encode(items)
     with pytest.raises(ValueError, match=r"lengths: wanted 1 from 0 to 2, got \[3\]"):
         runtime.decode(np.ones((2, 1, 3)), [3])
-    with pytest.raises(ValueError, match=r"codec: wanted .* that of lm, .* None"):
+    for wrong in (np.ones((2, 1, 2)), np.ones((1, 4)), np.ones(3)):
+        with pytest.raises(ValueError, match=r"y: wanted outputs \[(T, )?N, 3\], got shape"):
+            runtime.decode(wrong)
+    with pytest.raises(ValueError, match="encode, decode: this model was exported without a task"):
         exported(model, tmp_path).encode(SENTENCES)
+    with pytest.raises(ValueError, match=r"task: wanted one of lm, .* got 'mine'"):
+        exported(model, tmp_path, task="mine", codec={}).encode(SENTENCES)
     with pytest.raises(ValueError, match="codec: not that of the task tag"):
         exported(model, tmp_path, task="tag", codec={"words": 1}).encode(SENTENCES)
     strict = Tags(codec.words, None, Words(["a", "b"]))

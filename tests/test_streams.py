@@ -133,7 +133,26 @@ def test_states_of_other_shapes_are_refused(tmp_path: Path) -> None:
     before = stream.state
     with pytest.raises(ValueError, match="state: wanted"):
         stream.state = [state[0], (state[1][0], state[1][1][:1])]
+    for wrong in (None, 3, [None, None], [tuple(s * 1j for s in one) for one in state]):
+        with pytest.raises(TypeError, match=r"state: wanted (a list of a tuple|real numbers)"):
+            stream.state = wrong
     assert all(np.array_equal(a, b) for a, b in zip(before[0], stream.state[0], strict=True))
+
+
+def test_rows_that_are_not_there_are_not_reset(tmp_path: Path) -> None:
+    stream = exported(random(GRU(3, 5)), tmp_path).stream(3)
+    stream.step(np.ones((3, 3), np.float32))
+    ((before,),) = stream.state
+    for rows in (2, [0.5], "02", [[0]], [None], [True]):
+        with pytest.raises(TypeError, match="rows: wanted a list of whole numbers, got"):
+            stream.reset(rows=rows)
+    for rows in ([-1], [0, 3], np.array([7])):
+        with pytest.raises(IndexError, match=r"rows: wanted 0 to 2, got (-1|3|7)"):
+            stream.reset(rows=rows)
+    stream.reset(rows=[])
+    assert np.array_equal(stream.state[0][0], before)
+    stream.reset(rows=np.array([True, False, True]))
+    assert np.array_equal(stream.state[0][0], before * [[0], [1], [0]])
 
 
 def test_layers_have_streams_of_their_own() -> None:

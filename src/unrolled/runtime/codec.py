@@ -4,7 +4,7 @@ Each class is the counterpart of a codec of ``unrolled.tasks``, made of the same
 numbers stand for what is said once, in ``text``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,9 +31,14 @@ def codec_of(task: str | None, state: Any) -> Codec:
     Raises:
         ValueError: the task has none, or the state is not one of its own.
     """
-    if task is None or task not in _KINDS or state is None:
+    if task is None or state is None:
+        raise ValueError(
+            "encode, decode: this model was exported without a task and its vocabulary; run takes "
+            "tokens or numbers, and what it gives is the module's output"
+        )
+    if task not in _KINDS:
         wanted = ", ".join(_KINDS)
-        raise ValueError(f"codec: wanted a model exported with that of {wanted}, got {task!r}")
+        raise ValueError(f"task: wanted one of {wanted} for encode and decode, got {task!r}")
     try:
         return _KINDS[task](state)
     except DAMAGE as error:
@@ -92,6 +97,13 @@ class _Text:
     def decode(self, y: Any, lengths: Any) -> Any:
         """Tokens [T] to a text, [T, N] to a list of texts."""
         tokens = np.asarray(y)
+        if tokens.size and tokens.dtype.kind not in "iu":
+            raise TypeError(
+                "y: wanted tokens, whole numbers, such as argmax(-1) of the outputs, got "
+                f"{tokens.dtype} of shape {list(tokens.shape)}"
+            )
+        if tokens.ndim not in (1, 2):
+            raise ValueError(f"y: wanted tokens [T] or [T, N], got shape {list(tokens.shape)}")
         if tokens.ndim == 1:
             return self._text(tokens)
         ends = _ends(tokens, lengths)
@@ -123,7 +135,7 @@ class _Classes:
         return _padded([np.array(self._characters.numbers(t[: self._limit]), int) for t in texts])
 
     def decode(self, y: Any, lengths: Any) -> list[str]:
-        return self._labels.named(_likeliest(y, 2))
+        return self._labels.named(_likeliest(y, 2, len(self._labels.names)))
 
 
 class _Tags:
@@ -135,7 +147,7 @@ class _Tags:
         self._characters = None if found is None else _Entries(found)
 
     def encode(self, items: Any) -> tuple[Any, np.ndarray]:
-        sentences = [_texts(item) for item in items]
+        sentences = [_words(item) for item in _listed(items)]
         empty = [n for n, sentence in enumerate(sentences, 1) if not sentence]
         if empty:
             raise ValueError(f"sentence {empty[0]}: wanted one word or more, got none")
@@ -151,8 +163,8 @@ class _Tags:
     def decode(self, y: Any, lengths: Any) -> Any:
         """[T, N, labels] to the labels of each sentence, [N, labels] to one of each."""
         if np.ndim(y) == 2:
-            return self._labels.named(_likeliest(y, 2))
-        found = _likeliest(y, 3)
+            return self._labels.named(_likeliest(y, 2, len(self._labels.names)))
+        found = _likeliest(y, 3, len(self._labels.names))
         return [self._labels.named(found[:end, n]) for n, end in enumerate(_ends(found, lengths))]
 
 
@@ -227,13 +239,31 @@ def _tokenizer(text: str) -> Any:
 
 
 def _texts(items: Any, *also: type) -> list[Any]:
-    if isinstance(items, str | bytes) or not all(isinstance(i, (str, *also)) for i in items):
+    found = _listed(items)
+    if not all(isinstance(i, (str, *also)) for i in found):
         raise TypeError(f"items: wanted a list of texts, got {items!r:.60}")
+    return found
+
+
+def _words(sentence: Any) -> list[str]:
+    if not isinstance(sentence, str | bytes) and isinstance(sentence, Iterable):
+        found = list(sentence)
+        if all(isinstance(word, str) for word in found):
+            return found
+    raise TypeError(
+        "items: wanted a list of sentences, each a list of words, got the sentence "
+        f"{sentence!r:.60}"
+    )
+
+
+def _listed(items: Any) -> list[Any]:
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise TypeError(f"items: wanted a list, got {items!r:.60}")
     return list(items)
 
 
 def _numbers(items: Any, width: int, dtype: Any = np.float32) -> list[np.ndarray]:
-    found = [np.asarray(item, dtype) for item in items]
+    found = [np.asarray(item, dtype) for item in _listed(items)]
     for n, values in enumerate(found, 1):
         if values.ndim != 2 or values.shape[1] != width:
             got = list(values.shape)
@@ -261,10 +291,12 @@ def _ends(batch: np.ndarray, lengths: Any) -> list[int]:
     return found
 
 
-def _likeliest(y: Any, ndim: int) -> np.ndarray:
+def _likeliest(y: Any, ndim: int, labels: int) -> np.ndarray:
     y = np.asarray(y)
-    if y.ndim != ndim:
-        raise ValueError(f"y: wanted {ndim} dimensions, got shape {list(y.shape)}")
+    if y.ndim != ndim or y.shape[-1] != labels:
+        wanted = "[N, {}]" if ndim == 2 else "[T, N, {}]"
+        got = list(y.shape)
+        raise ValueError(f"y: wanted outputs {wanted.format(labels)}, got shape {got}")
     found: np.ndarray = y.argmax(-1)
     return found
 

@@ -80,10 +80,12 @@ class Model:
     def decode(self, y: Any, lengths: Any = None) -> Any:
         """What a result means: of "classify" the likeliest label of each sequence, of "tag" those
         of each step (``lengths``: of the sentences), or of one step of a stream; of "forecast"
-        values [N, K] by column; of "lm" and "seq2seq" the text of tokens.
+        values [N, K] by column; of "lm" and "seq2seq" the text of tokens (of "lm" not of the
+        outputs of ``run``, which are a score of each token that may come next).
 
         Raises:
-            IndexError, ValueError: y is no such result, or the model was exported without task.
+            IndexError, TypeError, ValueError: y is no such result, or the model was exported
+                without task.
         """
         if self.batch_first and np.ndim(y) == 3:
             y = np.asarray(y).swapaxes(0, 1)
@@ -111,8 +113,11 @@ class Model:
 
         Args:
             lengths: [N], of the sequences; outputs beyond are zeros before the head.
-            state: that of an earlier call to go on from; a mean, maximum or attention over the
-                steps is of this call's alone. ``state[0]`` is what a stream's ``state`` takes.
+            state: that of an earlier call to go on from: of each part that is recurrent, of each
+                of its layers (and directions), a tuple of arrays [N, width]. A mean, maximum or
+                attention over the steps is of this call's alone. ``state[0]`` is what a stream's
+                ``state`` takes where one part is recurrent and nothing is pooled; in a stream all
+                layers stand in one list, and a pooling is one of them, with three arrays.
             return_state: give (outputs, state).
 
         Raises:

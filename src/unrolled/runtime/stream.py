@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["ForecastStream", "Stream", "WordStream"]
 
 
+def _several(rows: Any) -> list[Any]:
+    try:
+        return list(rows)
+    except TypeError:
+        raise TypeError(f"rows: wanted a list of whole numbers, got {rows!r:.60}") from None
+
+
 def _empty(shape: tuple[int, int]) -> np.ndarray:
     return np.empty(shape, np.float32)
 
@@ -34,7 +41,8 @@ class Stream(_core.Stream):
 
     ``step(x, out=None)`` takes N tokens (one whole number where N = 1, or an array of int64 or
     int32) or float32 numbers [N, I], and gives float32 [N, width]; with ``out``, an array of as
-    many numbers, it takes no memory. One thread at a time may be in a step.
+    many numbers, it takes no memory. Arrays are contiguous (``numpy.ascontiguousarray``). One
+    thread at a time may be in a step.
     """
 
     _scaled = True
@@ -78,8 +86,15 @@ class Stream(_core.Stream):
 
     @property
     def state(self) -> States:
-        """The states before the next step: of each layer, each of its states [N, width]. What is
-        read is a copy; what is set is copied."""
+        """The states before the next step: of each layer, in the order of the model, a tuple of
+        each of its states [N, width]; a mean, maximum or attention over the steps is one more,
+        with what is gathered [N, width] and two columns [N, 1]. What is read is a copy; what is set
+        is copied.
+
+        Raises:
+            TypeError: what is set is no list of tuples of real arrays.
+            ValueError: a shape is not what was wanted.
+        """
         found = [tuple(_empty((self.batch, w)) for w in widths) for widths in self._layers]
         for k, array in enumerate(chain.from_iterable(found)):
             self.copy_state(k, array, False)
@@ -87,6 +102,11 @@ class Stream(_core.Stream):
 
     @state.setter
     def state(self, states: States) -> None:
+        if not isinstance(states, list | tuple) or not all(
+            isinstance(one, list | tuple) for one in states
+        ):
+            got = type(states).__name__
+            raise TypeError(f"state: wanted a list of a tuple of arrays for each layer, got {got}")
         if len(states) != len(self._layers):
             wanted = len(self._layers)
             raise ValueError(f"state: wanted those of {wanted} layers, got {len(states)}")
@@ -94,13 +114,34 @@ class Stream(_core.Stream):
             shapes = [np.shape(array) for array in arrays]
             if shapes != [(self.batch, width) for width in widths]:
                 raise ValueError(f"state: wanted [{self.batch}, {widths}] of a layer, got {shapes}")
+        for kind in (np.asarray(array).dtype for array in chain.from_iterable(states)):
+            if kind.kind not in "fiu":
+                raise TypeError(f"state: wanted real numbers, got {kind}")
         for k, array in enumerate(chain.from_iterable(states)):
             self.copy_state(k, np.ascontiguousarray(array, np.float32), True)
 
-    def reset(self, rows: Sequence[int] | None = None) -> None:
-        """Begin anew, all sequences or those of these numbers."""
-        chosen = np.arange(self.batch)[slice(None) if rows is None else list(rows)]
-        self.begin(np.ascontiguousarray(chosen, np.int64))
+    def reset(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
+        """Begin anew, all sequences or those of these numbers (or a mask, a boolean for each).
+
+        Raises:
+            IndexError: a number is negative or not below N.
+            TypeError: rows is no list of whole numbers.
+        """
+        self.begin(np.ascontiguousarray(self._chosen(rows), np.int64))
+
+    def _chosen(self, rows: Any) -> np.ndarray:
+        every = np.arange(self.batch)
+        if rows is None:
+            return every
+        found = np.asarray(rows if isinstance(rows, np.ndarray) else _several(rows))
+        if found.dtype == bool and found.shape == every.shape:
+            return every[found]
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise TypeError(f"rows: wanted a list of whole numbers, got {rows!r:.60}")
+        outside = found[(found < 0) | (found >= self.batch)]
+        if outside.size:
+            raise IndexError(f"rows: wanted 0 to {self.batch - 1}, got {outside[0]}")
+        return found
 
     def copy(self) -> "Stream":
         """Another stream that stands where this one does."""
