@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# What builds the module stays in the environment: in a new one for each build all would be compiled again.
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
 MAKEFLAGS += --no-print-directory
 CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
@@ -32,7 +35,7 @@ capi: core
 # The wheel, where there is no torch. The objects are those of the module's build.
 wheel: $(INSTALLED)
 	rm -rf build/wheel build/without-torch
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	$(BIN)/python -m venv build/without-torch
 	build/without-torch/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/*.whl
 	build/without-torch/bin/python tests/without_torch.py build/wheel/*.whl
@@ -54,17 +57,13 @@ sanitize: $(CMAKE)
 # the builds of the kernels: the processor's best, and one whose layout it has not.
 FUZZ ?= --calls 2000
 PRELOAD = $(shell for one in libasan.so libubsan.so libstdc++.so; do g++ -print-file-name=$$one; done)
-fuzz: $(INSTALLED) $(CMAKE) build/nanobind
+fuzz: $(INSTALLED) $(CMAKE)
 	$(CMAKE) -S . -B build/fuzz -DUNROLLED_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-		-Dnanobind_DIR=$(CURDIR)/build/nanobind/nanobind/cmake \
+		-Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
 		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512,avx2);neon;plain16"
 	$(CMAKE) --build build/fuzz --parallel 2 --target _core
 	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/fuzz.py \
 		--core build/fuzz/_core.*.so $(FUZZ)
-
-build/nanobind: | $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --upgrade --target $@ nanobind
-	touch $@
 
 # NEON under an emulator.
 neon: $(CMAKE)
@@ -86,7 +85,8 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) 'scikit-build-core>=0.11' 'nanobind>=2.4' cmake ninja
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	touch $@
 
 clean:

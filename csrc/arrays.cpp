@@ -12,7 +12,7 @@ namespace {
 
 // Far beyond any call; within it no sum or product of sizes overflows, nor one of those that buffers
 // have.
-constexpr Index kLargest = Index(1) << 40, kMostThreads = 1024;
+constexpr Index kLargest = Index(1) << 40;
 
 }  // namespace
 

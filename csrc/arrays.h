@@ -18,6 +18,9 @@ Index product(Index a, Index b);
 // that is more than product() takes.
 void check_room(const Program& program, Index N);
 
+// More threads than this are not asked for.
+constexpr Index kMostThreads = 1024;
+
 // A call: its program; `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of
 // the first token and how far the next step and the next sequence are; threads.
 //

@@ -31,6 +31,17 @@ Weights<float> weights_of(Floats weight, Floats bias, Index rows, Index columns)
 
 }  // namespace
 
+Index room_of(const Program& p) {
+    Index widest = pitch(p.x_width), states = 0;
+    for (const Product& q : p.products) widest = std::max({widest, pitch(q.width), pitch(q.source)});
+    for (Index width : p.vectors) widest = std::max(widest, pitch(width));
+    for (Index width : p.states) {
+        widest = std::max(widest, pitch(width));
+        states += 3 * pitch(width);
+    }
+    return product(static_cast<Index>(p.nodes.size()), widest) + states;
+}
+
 Kept kept_of(const std::string& name) {
     if (name == "float32") return Kept::own;
     if (name == "bfloat16") return Kept::bfloat16;
@@ -51,6 +62,10 @@ Layer::Layer(const Program& program, Index I, const std::vector<Floats>& arrays,
     const Program& p = program;
     if (arrays.size() != 2 * (1 + p.products.size()) + p.vectors.size())
         throw std::invalid_argument("arrays: wanted one for each that the program names");
+    Index numbers = 0;
+    for (const Floats& array : arrays) numbers += array.count;
+    if (room_of(p) > kRoom + kRoomOfNumber * numbers)
+        throw std::invalid_argument("program: much wider than the arrays");
     Parameters given{};
     given.program = &p;
     given.I = I;
@@ -107,7 +122,7 @@ void Pooling::run(const float* rows, const Index* lengths, Index T, Index N, flo
 }
 
 Chain::Chain(const Source& source, const std::vector<Stage>& stages, Index N, Index threads)
-    : N_(N), threads_(threads), I_(source.width), outputs_(source.width), table_(source.table),
+    : N_(N), threads_(std::min(threads, kMostThreads)), I_(source.width), outputs_(source.width), table_(source.table),
       V_(source.V), build_(find_build("")) {
     if (N < 1) throw std::invalid_argument("batch: wanted at least 1, got " + std::to_string(N));
     if (threads < 1)
@@ -117,6 +132,8 @@ Chain::Chain(const Source& source, const std::vector<Stage>& stages, Index N, In
         scale_.insert(scale_.end(), source.deviation, source.deviation + I_);
     }
     for (const Stage& stage : stages) add(stage);
+    for (std::size_t k = 0; k < stages_.size(); ++k)
+        if (!stages_[k].active()) last_ = k;
     if (stages_.empty()) throw std::invalid_argument("stages: wanted one or more");
     work_ *= static_cast<double>(N);
     Index widest = I_;
@@ -214,9 +231,14 @@ void Chain::take(const Chain& other) {
             std::copy_n(other.row(other.states_[k], n), states_[k].width, row(states_[k], n));
 }
 
-const float* Chain::scaled(const float* x) {
-    if (scale_.empty()) return x;
+const float* Chain::entered(const float* x, const float* out) {
     float* const to = rooms_[0].data();
+    if (scale_.empty()) {
+        // Threads that are ahead would write over what others have to read.
+        if (out + N_ * outputs_ <= x || x + N_ * I_ <= out) return x;
+        std::copy_n(x, N_ * I_, to);
+        return to;
+    }
     const double *mean = scale_.data(), *deviation = mean + I_;
     for (Index n = 0; n < N_; ++n)
         for (Index k = 0; k < I_; ++k)
@@ -236,7 +258,7 @@ void Chain::pass(const float* x, float* result) {
     for (std::size_t k = 0; k < stages_.size(); ++k) {
         Running& stage = stages_[k];
         // Activations at the end work in place, on the result; others on a copy.
-        float* to = k + 1 == stages_.size() || only_active(k + 1) ? result : room(from);
+        float* to = k >= last_ ? result : room(from);
         if (stage.layer) {
             stage.steps->step(from, to);
         } else if (stage.line) {
@@ -253,12 +275,6 @@ void Chain::pass(const float* x, float* result) {
         }
         from = to;
     }
-}
-
-bool Chain::only_active(std::size_t k) const {
-    for (; k < stages_.size(); ++k)
-        if (!stages_[k].active()) return false;
-    return true;
 }
 
 float* Chain::room(const float* other) {

@@ -16,6 +16,11 @@ struct Floats {
     Index count = 0;
 };
 
+// What a step of one sequence works on, in numbers, roughly; it may be so much larger than the
+// parameters, and this large in any case: a program of a few lines could otherwise take all memory.
+Index room_of(const Program& program);
+constexpr Index kRoom = Index(1) << 24, kRoomOfNumber = 256;
+
 // They throw std::invalid_argument where there is none of that name.
 Kept kept_of(const std::string& name);
 Activation activation_of(const std::string& name);
@@ -24,7 +29,8 @@ Activation activation_of(const std::string& name);
 class Layer {
 public:
     // The program is borrowed, too. `arrays`: weight and bias (or none) of the input and of each
-    // product, then the vectors (or none). Throws std::invalid_argument where they do not fit.
+    // product, then the vectors (or none). Throws std::invalid_argument where they do not fit, or are
+    // far smaller than the program.
     Layer(const Program& program, Index I, const std::vector<Floats>& arrays, Kept kept,
           const std::string& build);
 
@@ -133,9 +139,9 @@ public:
     // The first of N tokens that is no row of the table, or -1.
     Index outside(const Index* tokens) const;
 
-    // Numbers [N, inputs], or tokens [N] of which none is outside, to `out` [N, outputs], which
-    // overlaps nothing.
-    void step(const float* x, float* out) { pass(scaled(x), out); }
+    // Numbers [N, inputs], or tokens [N] of which none is outside, to `out` [N, outputs], which may
+    // overlap x.
+    void step(const float* x, float* out) { pass(entered(x, out), out); }
     void step(const Index* tokens, float* out) { pass(looked_up(tokens), out); }
 
     // The states before the next step, of layers and pools in their order: [N, width] each. A number
@@ -166,10 +172,9 @@ private:
     void add(const Stage& given);
     void warm();
     float* row(const State& state, Index n) const;
-    const float* scaled(const float* x);
+    const float* entered(const float* x, const float* out);
     const float* looked_up(const Index* tokens);
     void pass(const float* x, float* result);
-    bool only_active(std::size_t k) const;
     float* room(const float* other);
 
     Index N_, threads_, I_, outputs_;
@@ -178,6 +183,7 @@ private:
     std::vector<double> scale_;
     const Build& build_;
     std::vector<Running> stages_;
+    std::size_t last_ = 0;  // the stage behind which there are activations alone
     std::vector<State> states_;
     std::vector<float> rooms_[2];
     double work_ = 0;

@@ -26,7 +26,7 @@ public:
           threads_(ahead > 1 ? batch_.threads(p_.ahead) : batch_.threads_of_a_step()),
           units_(batch_.by_units(p_.ahead, threads_)), fixtures_(p_, p_.ahead, call),
           barrier_(threads_, call.stop) {
-        if (!units_) threads_ = least(threads_, most<Index>(1, divide_up(call.N, kTall)));
+        threads_ = least(threads_, units_ ? blocks() : most<Index>(1, divide_up(call.N, kTall)));
         batch_.share_rows(threads_);
         rows_ = units_ ? call.N : batch_.most_rows();
         steps_ = least(call.T_steps, most<Index>(1, ahead / most<Index>(1, rows_)));
@@ -80,6 +80,13 @@ public:
     }
 
 private:
+    // Of the widest part, of which no two threads share one.
+    Index blocks() const {
+        Index widest = p_.x_width;
+        for (const Product& q : p_.products) widest = most(widest, q.width);
+        return divide_up(widest, pitch(1));
+    }
+
     void divide_steps() {
         chunks_.reserve(threads_);
         for (Index k = 0; k < threads_; ++k) {

@@ -16,10 +16,6 @@ namespace {
 
 constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/description.py have them
 
-// What a step works on may be so much larger than the file, and this large in any case: what a file
-// of a few lines says could otherwise take all memory.
-constexpr Index kRoom = Index(1) << 24, kRoomOfByte = 64;
-
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
 
 // A value of a tree as io.py encodes it: an object has one key, the tag that says what it stands for.
@@ -78,8 +74,9 @@ public:
 private:
     std::string tag() const {
         std::string found;
-        json_.entries([&found](const std::string& key, Json) {
-            if (!found.empty()) fail("a second tag " + key);
+        int count = 0;
+        json_.entries([&](const std::string& key, Json) {
+            if (++count > 1) fail("a second tag " + key);
             found = key;
         });
         return found;
@@ -109,7 +106,7 @@ public:
     void read(const Tree& tree) {
         if (tree.at("kind").string() != "unrolled model") fail("kind: wanted an exported model");
         const Index version = tree.at("version").whole();
-        if (version > kVersion)
+        if (version < 1 || version > kVersion)
             fail("version " + std::to_string(version) + ", this library reads " +
                  std::to_string(kVersion));
         kept_ = kept_of(weights_.empty() ? tree.at("weights").string() : weights_);
@@ -341,13 +338,10 @@ private:
         return made.data();
     }
 
-    void check_work(const Program& p) {
-        Index widest = p.x_width;
-        for (const Product& q : p.products) widest = std::max({widest, q.width, q.source});
-        for (Index width : p.states) widest = std::max(widest, width);
-        for (Index width : p.vectors) widest = std::max(widest, width);
-        work_ += product(static_cast<Index>(p.nodes.size()), widest);
-        if (work_ > kRoom + kRoomOfByte * model_.file_.bytes())
+    // All layers together; each by itself is held to its own arrays.
+    void check_work(const Program& program) {
+        work_ += room_of(program);
+        if (work_ > kRoom + kRoomOfNumber / 4 * model_.file_.bytes())
             fail("program: much wider than the arrays");
     }
 

@@ -57,8 +57,8 @@ void tile_halves(const T* const* rows, const Segment* segments, int, const Halve
 }
 
 // Numbers as whole ones of 16 bits, of which the largest comes to 32767, and the scale that they are
-// multiples of. It is NaN where a number is not finite, and zero where all are as good as zero. Behind
-// an odd number of them stands a zero.
+// multiples of. It is NaN where a number is not finite, and zero where all are as good as zero. Zeros
+// follow, to the end of a vector.
 __attribute__((noinline)) inline float shorten(const float* x, Index count, std::int16_t* to) {
     constexpr Index L = lanes<float>;
     Vec<float> largest{}, strange{};
@@ -72,16 +72,19 @@ __attribute__((noinline)) inline float shorten(const float* x, Index count, std:
         top = most(top, static_cast<float>(largest[l]));
         odd += strange[l];
     }
-    if (count % 2) to[count] = 0;
     const float steps = 32767 / top;
     if (!(odd == 0 && steps < 3e38f)) {
-        clear(to, count);
+        clear(to, round_up(count, L));
         return odd == 0 ? 0 : __builtin_nanf("");
     }
-    for (Index k = 0; k < count; ++k) {
-        const float scaled = x[k] * steps;
-        to[k] = static_cast<std::int16_t>(scaled < 0 ? scaled - 0.5f : scaled + 0.5f);
+    alignas(64) std::int32_t whole[kBlock];
+    for (Index k = 0; k < count; k += L) {
+        const Vec<float> v = load_part(x + k, count - k);
+        const Vec<float> half = v < 0 ? fill(-0.5f) : fill(0.5f);
+        const Pairs made = __builtin_convertvector(v * steps + half, Pairs);
+        std::memcpy(whole + k, &made, sizeof(made));
     }
+    for (Index k = 0; k < round_up(count, L); ++k) to[k] = static_cast<std::int16_t>(whole[k]);
     return top / 32767;
 }
 

@@ -18,6 +18,9 @@ private:
     int& taken_;
 };
 
+// A scale that is subnormal is none: steps flush it to zero.
+constexpr float kLeast = 1.17549435e-38f;
+
 inline Tiny tiny_of(float x) { return static_cast<Tiny>(x < 0 ? x - 0.5f : x + 0.5f); }
 
 // The largest number of a row comes to 127; a row of zeros has scale 0, one with a number that is not
@@ -126,7 +129,7 @@ private:
         if (kept_ == Kept::int8) {
             find_scales(m, W_);
             pair_up(m, shares, m.tiny, [&m](float x, Index lane) {
-                return m.scales[lane] > 0 ? tiny_of(x / m.scales[lane]) : Tiny(0);
+                return m.scales[lane] >= kLeast ? tiny_of(x / m.scales[lane]) : Tiny(0);
             });
         } else {
             pair_up(m, shares, m.brief, [](float x, Index) { return half_of(x); });

@@ -13,7 +13,7 @@
  * model share its packed weights and know nothing of one another.
  *
  * No exception leaves a function. Numbers are, to the bit, those of `unrolled.runtime` in Python on
- * the same processor. Inside of a step subnormal numbers count as zero; the caller's mode is restored.
+ * the same processor. Inside of layers and lines subnormal numbers count as zero; the caller's mode is restored.
  */
 #ifndef UNROLLED_H
 #define UNROLLED_H

@@ -85,6 +85,28 @@ def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path
     assert np.array_equal(np.stack([stream.step(row) for row in x]), found)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("part", [slice(0, 300), slice(7, 307)])
+def test_a_step_may_write_where_it_reads(part: slice, threads: int, tmp_path: Path) -> None:
+    """One thread's results are not what another takes for its inputs."""
+    stream = exported(random(LSTM(300, 300)), tmp_path).stream(threads=threads)
+    twin = stream.copy()
+    room = np.random.default_rng(4).standard_normal((1, 400), np.float32)
+    x = room[:, :300]
+    for _ in range(50):
+        wanted = twin.step(x.copy())
+        found = stream.step(x, room[:, part])
+        assert np.array_equal(found, wanted)
+
+
+def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
+    model = exported(random(LSTM(100, 200)), tmp_path)
+    x = np.ones((1, 100), np.float32)
+    assert np.array_equal(model.stream(threads=2**61).step(x), model.stream().step(x))
+    with pytest.raises(ValueError, match="threads: wanted at least 1, got 0"):
+        model.stream(threads=0)
+
+
 def test_a_forked_child_steps_alone(tmp_path: Path) -> None:
     """It has lost the threads for which the weights were packed."""
     model = exported(Recurrent(cells.ResetBeforeGRU, 96, 300), tmp_path)

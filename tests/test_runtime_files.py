@@ -19,6 +19,7 @@ from unrolled.models import EncoderDecoder, Tagger
 from unrolled.nn import GRU, LSTM
 from unrolled.runtime import load
 from unrolled.runtime.description import VERSION
+from unrolled.runtime.model import model_of
 from unrolled.tasks.forecasting import Forecaster
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -341,3 +342,14 @@ def test_bytes_changed_at_random_do_no_harm(name: str, tmp_path: Path) -> None:
             model.run(x)
             model.stream().step(x[0] if isinstance(x, np.ndarray) else (x[0][:1], x[1][:, :1], [2]))
     assert 50 < refused < 200
+
+
+def test_a_few_lines_do_not_take_all_memory() -> None:
+    """Of a program far wider than its arrays."""
+    wide = "unrolled-program 1\nstate H\n" + "state 8388608\n" * 64
+    wide += f"input 1 H\nnode x H 0\nnode state 8388608 1\nforward 0 {'1 ' * 64}\n"
+    wide += f"stored\nsource\ndx -\ndstate {'- ' * 65}\ndvector\n"
+    arrays = [np.ones((3, 2), np.float32), None]
+    block = {"program": wide, "sizes": (2, 3, 3), "arrays": arrays}
+    with pytest.raises(ValueError, match="program: much wider than the arrays"):
+        model_of([{"block": "recurrent", "layers": [[block]], "start": None}])

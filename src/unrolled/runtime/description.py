@@ -45,7 +45,7 @@ def check_tree(tree: dict[str, Any]) -> None:
     """
     if tree["kind"] != KIND:
         raise ValueError(f"kind: wanted an exported model, got {tree['kind']!r}")
-    if type(tree["version"]) is not int or tree["version"] > VERSION:
+    if type(tree["version"]) is not int or not 1 <= tree["version"] <= VERSION:
         raise ValueError(f"version {tree['version']!r}, this library reads {VERSION}")
 
 
