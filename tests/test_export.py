@@ -13,7 +13,7 @@ from runtime_models import exported, random, steps, wanted
 from tolerances import close
 from unrolled import cells
 from unrolled.export import ExportError, export
-from unrolled.nn import GRU, LSTM, Recurrent
+from unrolled.nn import GRU, LSTM, Recurrent, RecurrentCell
 
 
 class Doubled(nn.Linear):
@@ -80,6 +80,16 @@ class Own(nn.Module):
             y = y.mean(0)
         elif self.how == "max":
             y = torch.amax(y, dim=(0,))
+        elif self.how == "method":
+            return self.head(y).softmax(-1)
+        elif self.how == "log":
+            return self.head(y).log_softmax(dim=2).tanh()
+        elif self.how == "values":
+            y = y.max(0).values
+        elif self.how == "unused":
+            return self.head(x)
+        elif self.how == "units of steps":
+            return self.head(y).softmax(0)
         elif self.how == "units":
             y = y.mean(2)
         elif self.how == "whole":
@@ -89,7 +99,9 @@ class Own(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [GRU, LSTM])
-@pytest.mark.parametrize("how", ["outputs", "state", "step", "both", "mean", "max", "whole"])
+@pytest.mark.parametrize(
+    "how", ["outputs", "state", "step", "both", "mean", "max", "whole", "method", "log"]
+)
 def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -> None:
     module = random(Own(kind, how, num_layers=2).eval())
     model = exported(module, tmp_path)
@@ -100,7 +112,7 @@ def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -
     close(torch.from_numpy(found), expected, "output")
     stream = model.stream(3)
     told = np.stack([stream.step(row) for row in tokens])
-    assert np.array_equal(told if how in ("outputs", "both") else told[-1], found)
+    assert np.array_equal(told if found.ndim == 3 else told[-1], found)
 
 
 class Dropping(nn.Module):
@@ -254,10 +266,52 @@ class Branching(nn.Module):
         return self.rnn(x)[0] + x if x.sum() > 0 else x
 
 
+class Mixed(nn.Module):
+    """A layer, and something behind it."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.rnn, self.own = GRU(3, 5), own
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self.rnn(x)[0][-1])[0]
+
+
+class Stepping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = RecurrentCell(cells.MGU, 3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = None
+        for one in x:
+            h = self.cell(one, h)
+        return h
+
+
+def test_what_is_no_module_is_told(tmp_path: Path) -> None:
+    faults: list[tuple[Any, str]] = [
+        (GRU(3, 5).state_dict(), "Module, got OrderedDict; load a state_dict into the module"),
+        (GRU, "module: wanted a torch.nn.Module, got type GRU, not an instance of it"),
+        (None, "module: wanted a torch.nn.Module, got NoneType"),
+    ]
+    for module, said in faults:
+        with pytest.raises(TypeError, match=said):
+            export(module, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
     faults: list[tuple[nn.Module, str]] = [
         (Own(how="sum"), "add: wanted relu, tanh, sigmoid, or softmax over the last dimens"),
         (Own(how="units"), "mean: wanted a layer's outputs, without lengths, over dim=0"),
+        (Own(how="values"), r"max_1: wanted a maximum over the steps as amax\(0\), got"),
+        (Own(how="units of steps"), "softmax: wanted relu, .* softmax over the last dimension"),
+        (Own(how="unused"), "Own: wanted an output that is made of a layer's, .* not read rnn"),
+        (Mixed(nn.LSTM(5, 5)), r"own: wanted .*, got LSTM; unrolled.nn.convert puts"),
+        (Mixed(nn.Sequential(nn.LSTM(5, 5))), r"own\.0: wanted .*, got LSTM; unrolled"),
+        (Mixed(RecurrentCell(cells.MGU, 5, 5)), "own: wanted .*, got RecurrentCell; steps of Rec"),
+        (Stepping(), r"got Stepping; steps of RecurrentCell \(cell\) are not followed: a layer"),
         (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
         (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
         (Own(how="step", batch_first=True), r"a layer's outputs, or \[:, -1\] of them in one"),

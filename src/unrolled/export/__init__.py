@@ -4,6 +4,7 @@ What a file holds is described once, in ``runtime.description``.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,19 @@ def export(
 
     Raises:
         ExportError: the module is no such chain, or not in float32.
+        TypeError: it is no module.
         ValueError: weights is none of these.
         OSError: the file cannot be written.
     """
     check_weights(weights)
+    if not isinstance(module, nn.Module):
+        got = type(module).__name__
+        hint = ""
+        if isinstance(module, Mapping):
+            hint = "; load a state_dict into the module that it is of first"
+        elif isinstance(module, type):
+            hint = f" {module.__name__}, not an instance of it"
+        raise TypeError(f"module: wanted a torch.nn.Module, got {got}{hint}")
     tree = {"kind": KIND, "version": 1, "weights": weights, "task": task, "codec": _plain(codec)}
     tree |= kept_short(parts_of(module, codec), weights)
     if _is_new(tree):

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 from typing_extensions import override
 
-from unrolled.export.parts import Blocks, describe, is_known, of_rows, rows_of
+from unrolled.export.parts import Blocks, describe, hint_at, is_known, of_rows, rows_of
 from unrolled.models.start import LearnedStart
-from unrolled.nn import Recurrent
+from unrolled.nn import Recurrent, RecurrentCell
 from unrolled.nn.snapshot import ExportError
 
 __all__ = ["blocks_of"]
@@ -48,8 +48,16 @@ def blocks_of(module: nn.Module) -> Blocks:
                 else:
                     graph = _Tracer().trace(module)
         except Exception as error:  # whatever the module's own code raises on a recorder
-            raise ExportError(f"{name}: cannot be followed ({error})") from error
-        return _Chain(module, graph).blocks
+            hint = hint_at(module)
+            raise ExportError(f"{name}: cannot be followed ({error}){hint}") from error
+        found = _Chain(module, graph).blocks
+        if not any(one["block"] in ("recurrent", "words") for one in found):
+            layers = [k for k, one in module.named_modules() if isinstance(one, Recurrent)]
+            raise ExportError(
+                f"{name}: wanted an output that is made of a layer's, got one that does not read "
+                f"{', '.join(layers)}"
+            )
+        return found
 
 
 @contextmanager
@@ -67,7 +75,11 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 class _Tracer(fx.Tracer):
     @override
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_known(m) or super().is_leaf_module(m, module_qualified_name)
+        return (
+            isinstance(m, RecurrentCell)
+            or is_known(m)
+            or super().is_leaf_module(m, module_qualified_name)
+        )
 
 
 class _Chain:
@@ -81,6 +93,12 @@ class _Chain:
         self.results: dict[fx.Node, str] = {}  # of a layer: "all", "outputs", "state", "states"
         self.ragged = False  # whether the layer is told lengths
         way = self._way(graph)
+        for node in way:
+            # Named before what is done with its results, which says less.
+            if node.op == "call_module":
+                part = module.get_submodule(str(node.target))
+                if not is_known(part):
+                    describe(part, str(node.target))
         for node in graph.nodes:
             if node in way:
                 getattr(self, f"_{node.op}")(node)
@@ -171,14 +189,20 @@ class _Chain:
         if node.target in _POOLS:
             self._pool(node)
             return
-        name = _FUNCTIONS.get(node.target)  # type: ignore[arg-type]
+        self._function(node, _FUNCTIONS.get(node.target))  # type: ignore[arg-type]
+
+    def _function(self, node: fx.Node, name: str | None) -> None:
+        """Of each number, or of each row."""
         rest = {**dict(zip(("dim",), node.args[1:], strict=False)), **node.kwargs}
         rest = {k: v for k, v in rest.items() if k not in ("_stacklevel", "dtype", "inplace")}
         wanted: tuple[dict[str, int], ...] = ({},)
         if name in ("softmax", "log_softmax"):
             wanted = ({"dim": -1}, {"dim": self._rank() - 1})
         if name is None or rest not in wanted or self._read(node) is None:
-            raise self._fault(node, "relu, tanh, sigmoid, or softmax over the last dimension")
+            wanted = "relu, tanh, sigmoid, or softmax over the last dimension"
+            if name is None and node.target in (torch.max, "max"):
+                wanted = f"a maximum over the steps as amax({int(self._batch_first())})"
+            raise self._fault(node, wanted)
         self.blocks += of_rows(name)(nn.Identity(), node.name)
         self.at = node
 
@@ -212,11 +236,7 @@ class _Chain:
         if name in _POOLS:
             self._pool(node)
             return
-        known = name in ("relu", "tanh", "sigmoid") and len(node.args) == 1
-        if not known or self._read(node) is None:
-            raise self._fault(node, "relu, tanh or sigmoid")
-        self.blocks += of_rows(name)(nn.Identity(), node.name)
-        self.at = node
+        self._function(node, name if name in _FUNCTIONS.values() else None)
 
     def _read(self, node: fx.Node) -> fx.Node | None:
         """The node before, if that is what this one reads."""

@@ -10,11 +10,11 @@ from unrolled.models import EncoderDecoder, SequenceModel, Tagger
 from unrolled.models.pooling import Pooling
 from unrolled.models.sequence import OneHot
 from unrolled.models.start import LearnedStart
-from unrolled.nn import Recurrent
+from unrolled.nn import Recurrent, RecurrentCell
 from unrolled.nn.snapshot import ExportError, array_of, describe_layer
 from unrolled.tasks.forecasting import Forecaster
 
-__all__ = ["Blocks", "describe", "describe_translator", "is_known", "of_rows", "rows_of"]
+__all__ = ["Blocks", "describe", "describe_translator", "hint_at", "is_known", "of_rows", "rows_of"]
 
 Blocks = list[dict[str, Any]]
 
@@ -33,19 +33,35 @@ def describe(module: nn.Module, where: str) -> Blocks:
         ExportError: it is not known, or not in float32.
     """
     if not is_known(module):
-        theirs = [type(one).__name__ for one in module.modules() if isinstance(one, nn.RNNBase)]
-        hint = f"; unrolled.nn.convert puts ours in the place of torch's {', '.join(theirs)}"
         raise ExportError(
             f"{where}: wanted layers of unrolled.nn, embeddings, linear layers, activations or "
-            f"dropout, got {type(module).__name__}{hint if theirs else ''}"
+            f"dropout, got {type(module).__name__}{hint_at(module)}"
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise ExportError(f"{where}: wanted no hooks, which change what it computes")
     if isinstance(module, nn.Sequential):
         parts = module._modules.items()  # named_children leaves out what stands there twice
-        return [one for name, part in parts if part is not None for one in describe(part, name)]
+        path = "" if where == type(module).__name__ else f"{where}."  # of the whole: its class
+        return [
+            one for name, part in parts if part is not None for one in describe(part, path + name)
+        ]
     told = next(told for kind, told in _KNOWN.items() if isinstance(module, kind))
     return told(module, where)
+
+
+def hint_at(module: nn.Module) -> str:
+    """Which parts of a module that is not known are torch's layers, or single steps."""
+    named = [
+        (type(one).__name__ + (f" ({name})" if name else ""), one)
+        for name, one in module.named_modules()
+    ]
+    theirs = [name for name, one in named if isinstance(one, nn.RNNBase)]
+    if theirs:
+        return f"; unrolled.nn.convert puts ours in the place of torch's {', '.join(theirs)}"
+    steps = [name for name, one in named if isinstance(one, RecurrentCell | nn.RNNCellBase)]
+    if steps:
+        return f"; steps of {', '.join(steps)} are not followed: a layer, Recurrent, has the loop"
+    return ""
 
 
 def _sequence_model(model: nn.Module, where: str) -> Blocks:
