@@ -89,6 +89,11 @@ def test_a_class_is_called(file: Path, capsys: Any) -> None:
     out = file.with_name("m")
     assert told(capsys, f"{file}:Counter", out)[0] == 0
     assert load(out).run(np.ones((2, 6, 3), np.float32)).shape == (2, 2)
+    for command in ("evaluate", "predict", "export"):
+        assert run([command, str(out), *["x"] * (command == "export")]) == 2
+        assert f"{out} is an exported model, which unrolled.runtime.load reads" in (
+            capsys.readouterr().err
+        )
 
 
 FAULTS = [
@@ -104,7 +109,8 @@ FAULTS = [
     ("{file}.no:make", [], "wanted a Python file before the colon, there is no {file}.no"),
     ("{file}:make", ["--weights", "int3"], "weights: wanted one of float32, bfloat16, int8"),
     ("{file}:make", ["--cell", "a.py:b"], "--cell: wanted it with a run alone, got a.py:b"),
-    ("{file}", [], "not a whole safetensors file"),
+    ("{file}", [], "RUN_OR_MODULE: wanted {file}:NAME, the name of a module in that file"),
+    ("{text}", [], "not a whole safetensors file"),
     ("{folder}", [], "RUN: wanted a run's folder, but {folder} holds no checkpoint"),
     ("{folder}/absent", [], "wanted a run's folder or a checkpoint file, there is no"),
 ]
@@ -114,7 +120,8 @@ FAULTS = [
 def test_faults_are_told_in_a_line(
     source: str, options: list[str], said: str, file: Path, capsys: Any
 ) -> None:
-    names = {"file": file, "folder": file.parent}
+    names = {"file": file, "folder": file.parent, "text": file.with_suffix(".txt")}
+    names["text"].write_text("no model")
     out = file.with_name("m")
     code, shown, line = told(capsys, source.format(**names), out, *options)
     assert (code, shown) == (2, "")
@@ -128,6 +135,7 @@ def test_a_file_that_cannot_be_written_or_run(file: Path, capsys: Any) -> None:
     code, _, line = told(capsys, f"{file}:make", file.parent / "no" / "m")
     assert (code, line.count("\n")) == (2, 1)
     assert "No such file or directory" in line
+    assert line.rstrip().endswith(f"{str(file.parent / 'no' / 'm')!r}")
     (file.parent / "bad.py").write_text("1 / 0")
     code, _, line = told(capsys, f"{file.parent / 'bad.py'}:make", file.with_name("m"))
     assert code == 2

@@ -134,6 +134,22 @@ def test_a_failed_write_leaves_the_old_file(
     assert [file.name for file in tmp_path.iterdir()] == ["t"]
 
 
+def test_what_cannot_be_written_is_told_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    for path, kind in (
+        (tmp_path / "no" / "m", FileNotFoundError),
+        (tmp_path / "folder", IsADirectoryError),
+        (tmp_path / "file" / "m", NotADirectoryError),
+    ):
+        with pytest.raises(kind) as told:
+            io.save(path, {})
+        assert told.value.filename == str(path)
+        assert told.value.filename2 is None
+        assert str(told.value).endswith(f": {str(path)!r}")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def with_metadata(text: str | None) -> bytes:
     metadata = None if text is None else {"unrolled": text}
     return safetensors.numpy.save({"x": np.ones(2)}, metadata)

@@ -112,7 +112,11 @@ def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Put `data` at `path` in one step: a reader, or a crash, meets the old file or the new one."""
+    """Put `data` at `path` in one step: a reader, or a crash, meets the old file or the new one.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is `path`.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -121,8 +125,12 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            # The user knows the path, not the name beside it; errno keeps the class.
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     # The rename itself must reach the disk; file systems that cannot sync a folder do so alone.
     with contextlib.suppress(OSError):

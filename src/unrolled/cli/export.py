@@ -75,6 +75,8 @@ def _found(source: str, cell: str | None) -> tuple[str | None, Any, Any]:
         if cell is not None:
             raise UserError(f"--cell: wanted it with a run alone, got {cell}")
         return None, _module(Path(path), own), None
+    if source.endswith(".py") and Path(source).is_file():
+        raise UserError(f"RUN_OR_MODULE: wanted {source}:NAME, the name of a module in that file")
     name, model, codec = trained(checkpoint_of(Path(source)), cell)
     return name, model, codec.state()
 

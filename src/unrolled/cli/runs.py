@@ -36,10 +36,16 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
     """The task's name, the model in evaluation mode, and the codec of a checkpoint."""
     from unrolled.io import FileError
     from unrolled.models import load_tree
+    from unrolled.runtime.description import KIND
     from unrolled.tasks import find_task, load_trained, name_of
 
     with told(FileError, ValueError):
         tree = load_tree(path)
+        if isinstance(tree, dict) and tree.get("kind") == KIND:
+            raise UserError(
+                f"RUN: wanted a run's folder or a checkpoint, {path} is an exported model, which "
+                "unrolled.runtime.load reads"
+            )
         name = name_of(path, tree)
         task = find_task(name)
         return name, *load_trained(path, task, tree, cell)

@@ -53,14 +53,7 @@ def export(
         OSError: the file cannot be written.
     """
     check_weights(weights)
-    if not isinstance(module, nn.Module):
-        got = type(module).__name__
-        hint = ""
-        if isinstance(module, Mapping):
-            hint = "; load a state_dict into the module that it is of first"
-        elif isinstance(module, type):
-            hint = f" {module.__name__}, not an instance of it"
-        raise TypeError(f"module: wanted a torch.nn.Module, got {got}{hint}")
+    _check_module(module)
     tree = {"kind": KIND, "version": 1, "weights": weights, "task": task, "codec": _plain(codec)}
     tree |= kept_short(parts_of(module, codec), weights)
     if _is_new(tree):
@@ -70,6 +63,17 @@ def export(
     except io.DAMAGE as error:
         raise ExportError(f"{type(module).__name__}: {error}") from error
     io.save(path, tree)
+
+
+def _check_module(module: Any) -> None:
+    if isinstance(module, nn.Module):
+        return
+    hint = ""
+    if isinstance(module, Mapping):
+        hint = "; load a state_dict into the module that it is of first"
+    elif isinstance(module, type):
+        hint = f" {module.__name__}, not an instance of it"
+    raise TypeError(f"module: wanted a torch.nn.Module, got {type(module).__name__}{hint}")
 
 
 def parts_of(module: nn.Module, codec: Any) -> dict[str, Any]:

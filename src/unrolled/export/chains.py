@@ -199,10 +199,10 @@ class _Chain:
         if name in ("softmax", "log_softmax"):
             wanted = ({"dim": -1}, {"dim": self._rank() - 1})
         if name is None or rest not in wanted or self._read(node) is None:
-            wanted = "relu, tanh, sigmoid, or softmax over the last dimension"
+            said = "relu, tanh, sigmoid, or softmax over the last dimension"
             if name is None and node.target in (torch.max, "max"):
-                wanted = f"a maximum over the steps as amax({int(self._batch_first())})"
-            raise self._fault(node, wanted)
+                said = f"a maximum over the steps as amax({int(self._batch_first())})"
+            raise self._fault(node, said)
         self.blocks += of_rows(name)(nn.Identity(), node.name)
         self.at = node
 

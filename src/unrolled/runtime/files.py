@@ -25,6 +25,9 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
     if weights is not None:
         check_weights(weights)
     tree = io.load(path)
+    if isinstance(tree, dict) and "kind" not in tree and "task" in tree and "state_dict" in tree:
+        fault = "a checkpoint of a run, not an exported model: unrolled export makes one of it"
+        raise io.FileError(path, fault)
     try:
         return _kind_of(tree)(tree, weights)
     except io.DAMAGE as error:
