@@ -14,6 +14,7 @@ from small_tasks import NAMES, READ, config_of, write_data
 from tolerances import close
 from unrolled.cli.app import run
 from unrolled.config import CONFIGS
+from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.runtime import load
 from unrolled.tasks import find_task, load_trained
@@ -291,6 +292,8 @@ def test_an_exported_run_says_what_the_run_says(
     """Of the user's own texts and numbers, in a few lines without torch."""
     line = said(capsys, "export", place / kind, tmp_path / "model.safetensors")
     assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
+    with pytest.raises(FileError, match=r"best\.safetensors: a checkpoint of a run, not an exp"):
+        load(place / kind / "best.safetensors")
     runtime = load(tmp_path / "model.safetensors")
     assert runtime.task == NAMES[kind]
     model, codec = trained(place, kind)
