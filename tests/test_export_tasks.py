@@ -13,6 +13,7 @@ from runtime_models import exported, random
 from small_tasks import NAMES, config_of
 from tolerances import close
 from unrolled.models import EncoderDecoder, Tagger
+from unrolled.nn import GRU
 from unrolled.runtime import Model, Translator
 from unrolled.tasks import find_task
 from unrolled.tasks.classification import predict as classify
@@ -276,6 +277,15 @@ def test_texts_of_language_models(kind: str, tmp_path: Path) -> None:
     if kind == "characters":
         with pytest.raises(ValueError, match="wanted characters of the vocabulary, got '#'"):
             runtime.encode(["#"])
+
+
+def test_texts_of_a_language_model_that_is_batch_first(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Embedding(256, 3), GRU(3, 5, batch_first=True))
+    runtime = exported(model, tmp_path, task="lm", codec=Vocabulary().state())
+    x, lengths = runtime.encode(["abc", "de"])
+    assert x.shape == (2, 3)
+    assert runtime.decode(x, lengths) == ["abc", "de"]
+    assert runtime.decode(x[0]) == "abc"
 
 
 def test_pieces_without_their_library_are_told(

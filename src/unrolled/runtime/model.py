@@ -87,7 +87,7 @@ class Model:
             IndexError, TypeError, ValueError: y is no such result, or the model was exported
                 without task.
         """
-        if self.batch_first and np.ndim(y) == 3:
+        if self.batch_first and np.ndim(y) == (2 if self.task == "lm" else 3):
             y = np.asarray(y).swapaxes(0, 1)
         return self._coded().decode(y, lengths)
 
