@@ -106,6 +106,44 @@ EACH = [
 CASES = [*((*one, False) for one in EACH), ("LSTM", 2, {"last": False, "batch_first": True}, True)]
 
 
+class Bound(torch_nn.Module):
+    """A GRU, and in front of it or behind it what an exporter binds to the steps of its example."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.layer, self.inner = torch_nn.GRU(I, 4), torch_nn.Linear(I, I)
+        self.places = torch_nn.Parameter(torch.randn(4, 1, I))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "steps":
+            x = torch.stack([torch.tanh(self.inner(one)) for one in x.unbind()])
+        if self.kind == "places":
+            x = x + self.places
+        y = self.layer(x)[0]
+        return y.sum(0) / y.shape[0] if self.kind == "sum" else self.layer(x)[0]
+
+
+@pytest.mark.parametrize("kind", ["steps", "places", "sum", "none"])
+def test_sizes_that_a_graph_is_bound_to(kind: str) -> None:
+    model, file = Bound(kind).eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (torch.randn(4, 2, I),), file, dynamo=False, input_names=["x"])
+    module = load(onnx.load_from_string(file.getvalue()))
+    x = torch.randn(4, 2, I)
+    agrees(module, model(x), x)
+    for shape in ((6, 2, I), (1, 2, I), (4, 3, I)):
+        x = torch.randn(shape)
+        if kind == "none":
+            agrees(module, model(x), x)
+            continue
+        with pytest.raises(
+            ValueError, match=rf"x: wanted the shape \[4, 2, {I}\] .* got \({shape[0]}"
+        ):
+            module(x)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "layers", "told", "dynamo"), CASES)
 def test_what_torch_exports(

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from unrolled.io import DAMAGE
 from unrolled.onnx.building import Builder, RefusedError, Value
+from unrolled.onnx.fixed import guard
 from unrolled.onnx.layers import INPUTS, from_node, is_recurrent, read_attributes
 from unrolled.onnx.reading import Source, read
 from unrolled.onnx.rules import follow
@@ -25,8 +26,8 @@ class ImportedLayer:
     """One node RNN, LSTM or GRU of a model.
 
     ``name`` is the node's, or its first output's; ``module`` as ``from_node`` makes it; ``hx`` the
-    initial states where the file has them as constants, as the module takes them ([D, 1, H] where
-    all sequences begin alike), else None.
+    initial states where the file has them as constants, else None: [D, N, H] as the module takes
+    them, but [D, 1, H] where all sequences begin alike, to be expanded to the batch.
     """
 
     name: str
@@ -43,6 +44,9 @@ def load(source: Source, *, optional: bool = False) -> fx.GraphModule:
     ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states ``LearnedStart``;
     the rest are functions of torch. It can be trained, printed (``.code``), and, if it is a chain,
     exported for the runtime.
+
+    Where the graph is bound to sizes that the file fixes (it reads single steps, as torch's newer
+    exporter writes ``nn.RNN``), the module raises ValueError for inputs of another shape.
 
     Args:
         source: a file, or what ``onnx.load`` gave. Weights beside the file are read from its
@@ -68,7 +72,9 @@ def module_of(
     """
     with _damage_told():
         b = _followed(model, weights, optional)
-        return b.finish([one.name for one in model.graph.output])
+        module = b.finish([one.name for one in model.graph.output])
+        guard(module, _sizes(b, model))
+        return module
 
 
 def layers_of(source: Source) -> list[ImportedLayer]:
@@ -124,6 +130,17 @@ def _followed(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optiona
     for node in graph.node:
         follow(b, node)
     return b
+
+
+def _sizes(b: Builder, model: onnx.ModelProto) -> dict[str, tuple[str, list[int | None]]]:
+    """Name and sizes of each input of the module, by its placeholder; None where one is free."""
+    found = {}
+    for one in model.graph.input:
+        node, kind = b.values[one.name].node, one.type.tensor_type
+        if node is not None:
+            sizes = [d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim]
+            found[str(node.target)] = (one.name, sizes if kind.HasField("shape") else [])
+    return found
 
 
 def _plain_name(name: str, b: Builder) -> str:
