@@ -10,11 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrolled import engines
+from unrolled import cells, engines
 from unrolled.export import export
 from unrolled.runtime import Model, load
 
-__all__ = ["exported", "random", "steps", "wanted"]
+__all__ = ["PUBLISHED", "exported", "random", "steps", "wanted"]
+
+
+PUBLISHED = [
+    kind
+    for name in cells.__all__
+    if isinstance(kind := getattr(cells, name), type)
+    and issubclass(kind, cells.Cell)
+    and kind is not cells.Cell
+]
 
 
 def exported(module: nn.Module, folder: Path, **options: Any) -> Model:

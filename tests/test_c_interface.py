@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from runtime_models import random
+from runtime_models import PUBLISHED, random
 from test_runtime_files import DAMAGES, FILES, SHORT
 from unrolled import cells, io
 from unrolled.cells import Cell
@@ -78,15 +78,6 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
     # States that are written are gone on from; what begins anew begins where a stream does.
     again = run(path, N, b"w" + states + told(x[:1]) + b"r" + b"\xff" * 8 + told(x[:4]), weights)
     assert again == stream.step(x[0]).tobytes() + np.stack(wanted[:4]).tobytes()
-
-
-PUBLISHED = [
-    kind
-    for name in cells.__all__
-    if isinstance(kind := getattr(cells, name), type)
-    and issubclass(kind, Cell)
-    and kind is not Cell
-]
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)

@@ -11,8 +11,8 @@ import torch
 from onnx_files import random, session, written
 from runtime_models import exported
 from small_tasks import NAMES, config_of
+from test_export_cli import told
 from tolerances import close
-from unrolled.cli.app import run
 from unrolled.models.code import module_of
 from unrolled.tasks import find_task
 
@@ -44,13 +44,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "models.py"
     path.write_text(CODE)
     return path
-
-
-def told(capsys: Any, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = run(["export", *map(str, arguments)])
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
 
 
 def test_a_module_in_a_file(file: Path, capsys: Any) -> None:

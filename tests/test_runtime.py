@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runtime_models import exported, random, steps, wanted
+from runtime_models import PUBLISHED, exported, random, steps, wanted
 from tolerances import close
 from unrolled import cells
 from unrolled.cells import Cell
@@ -19,14 +19,6 @@ from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.nn.snapshot import describe_layer
 from unrolled.runtime import load
 from unrolled.runtime.model import model_of
-
-PUBLISHED = [
-    kind
-    for name in cells.__all__
-    if isinstance(kind := getattr(cells, name), type)
-    and issubclass(kind, Cell)
-    and kind is not Cell
-]
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
@@ -105,6 +97,10 @@ def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
     assert np.array_equal(model.stream(threads=2**61).step(x), model.stream().step(x))
     with pytest.raises(ValueError, match="threads: wanted at least 1, got 0"):
         model.stream(threads=0)
+    with pytest.raises(TypeError, match=r"threads: wanted a whole number, got 1\.5"):
+        model.stream(threads=1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="batch: wanted a whole number, got 'a'"):
+        model.stream("a")  # type: ignore[arg-type]
 
 
 def test_a_forked_child_steps_alone(tmp_path: Path) -> None:

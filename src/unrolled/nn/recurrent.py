@@ -193,6 +193,7 @@ class Recurrent(Swept):
             threads: that share the work of a step, where it is long enough to pay.
 
         Raises:
+            TypeError: batch or threads is no whole number.
             ValueError: batch or threads is below 1; the layer reads in both directions, is not in
                 float32, or has no program.
         """

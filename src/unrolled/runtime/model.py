@@ -44,7 +44,7 @@ class Model:
         codec: vocabulary, labels and scales of the task as plain values; ``encode`` and ``decode``
             use them.
         batch_first: sequences are [N, T, …], as in the module that was exported.
-        threads: of a call of ``run``; streams use the caller's.
+        threads: of a call of ``run``; a stream is told its own.
     """
 
     def __init__(self, tree: dict[str, Any], weights: str | None = None) -> None:
@@ -161,6 +161,7 @@ class Model:
                 and others that it wakes. The numbers are the same.
 
         Raises:
+            TypeError: batch or threads is no whole number.
             ValueError: the model reads in both directions, or batch or threads is below 1.
         """
         kinds = {Words: WordStream, Forecast: ForecastStream}

@@ -1,5 +1,6 @@
 """Sequences that take one step at a time."""
 
+import operator
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["ForecastStream", "Stream", "WordStream"]
 
 
+def _whole(name: str, number: Any) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name}: wanted a whole number, got {number!r:.60}") from None
+
+
 def _several(rows: Any) -> list[Any]:
     try:
         return list(rows)
@@ -40,8 +48,8 @@ class Stream(_core.Stream):
     """N sequences that take one step at a time; the weights are the model's, shared by all.
 
     ``step(x, out=None)`` takes N tokens (one whole number where N = 1, or an array of int64 or
-    int32) or float32 numbers [N, I], and gives float32 [N, width]; with ``out``, an array of as
-    many numbers, it takes no memory. Arrays are contiguous (``numpy.ascontiguousarray``). One
+    int32) or float32 numbers [N, I], and gives float32 [N, width]; with ``out``, such an array,
+    which may be x, it takes no memory. Arrays are contiguous (``numpy.ascontiguousarray``). One
     thread at a time may be in a step.
     """
 
@@ -49,6 +57,7 @@ class Stream(_core.Stream):
     """Whether the core brings numbers to standard units."""
 
     def __init__(self, model: "Model", batch: int, threads: int = 1) -> None:
+        batch, threads = _whole("batch", batch), _whole("threads", threads)
         table, scale = None, None
         stages: list[Any] = []
         starts: list[Any] = []
