@@ -278,7 +278,7 @@ def test_lines_of_both_sides_go_together(
     wanted = [translations(model, codec, [line])[0] if line else "" for line in lines]
     shown = said(capsys, "predict", place / "seq2seq", file)
     assert shown.split("\n") == [*wanted, ""]
-    monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
     assert said(capsys, "predict", place / "seq2seq") == shown
 
 

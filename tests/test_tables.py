@@ -199,7 +199,7 @@ def test_damaged_parquet_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.parquet: wanted rows"):
         read_table(write_parquet(tmp_path / "t.parquet", {"a": []}))
     (tmp_path / "bad.pq").write_bytes(b"PAR1 and no more")
-    for name in ("bad.pq", "absent.parquet"):
-        with pytest.raises(DataError, match=f"{name}: wanted a Parquet file") as caught:
+    for name, said in (("bad.pq", "wanted a Parquet file"), ("absent.parquet", "cannot be read")):
+        with pytest.raises(DataError, match=f"{name}: {said}") as caught:
             read_table(tmp_path / name)
         assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import typer
 
 from unrolled.cli.errors import UserError, told
 
-__all__ = ["Cell", "Run", "checkpoint_of", "trained"]
+__all__ = ["Cell", "Run", "checkpoint_of", "config_of", "trained"]
 
 Run = Annotated[
     Path, typer.Argument(help="Folder of a run (its best checkpoint), or a checkpoint file.")
@@ -49,3 +49,14 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
         name = name_of(path, tree)
         task = find_task(name)
         return name, *load_trained(path, task, tree, cell)
+
+
+def config_of(path: Path, name: str) -> Any:
+    """The configuration beside a run's checkpoint, which is of the task ``name``."""
+    from unrolled.train.folder import CONFIG, read_config
+
+    with told(ValueError):
+        task, config = read_config(path.parent / CONFIG)
+    if task != name:
+        raise UserError(f"{path.parent / CONFIG}: of the task {task}, the checkpoint of {name}")
+    return config

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
+from unrolled.cli.runs import Cell, Run, checkpoint_of, config_of, trained
 
 __all__ = ["evaluate", "predict"]
 
@@ -30,14 +30,10 @@ def evaluate(
     """Measure a trained model, beside what simple methods reach on the same data."""
     from unrolled.config import DataConfig
     from unrolled.tasks import DataError, find_task, measure
-    from unrolled.train.folder import CONFIG, read_config
 
     path = checkpoint_of(run)
     name, model, codec = trained(path, cell)
-    with told(ValueError):
-        begun, config = read_config(path.parent / CONFIG)
-    if begun != name:
-        raise UserError(f"{path.parent / CONFIG}: of the task {begun}, the checkpoint of {name}")
+    config = config_of(path, name)
     if paths:
         if not isinstance(config, DataConfig):
             raise UserError(f"DATA: wanted none, the task {name} draws its own; got {paths[0]}")
@@ -80,9 +76,11 @@ def predict(
     of. tag: a token on each line, empty lines between sentences; prints label columns. forecast: a
     table; prints the next rows as CSV. seq2seq: a source on each line; prints its target.
     """
-    name, model, codec = trained(checkpoint_of(run), cell)
+    path = checkpoint_of(run)
+    name, model, codec = trained(path, cell)
     from unrolled.cli import predictions
-    from unrolled.tasks import DataError
+    from unrolled.tasks import DataError, find_task
+    from unrolled.tasks.reading import StandardInput
 
     if name == "lm":
         raise UserError("RUN: a language model does not predict but write: unrolled sample")
@@ -90,8 +88,10 @@ def predict(
         raise UserError("RUN: the answers of a problem are measured: unrolled evaluate")
     if beam < 1:
         raise UserError(f"--beam: wanted at least 1, got {beam}")
-    given: dict[str, Any] = {"paths": paths or [], "texts": text or [], "each": each, "beam": beam}
+    config = config_of(path, name)
+    sources = [*(paths or ())] if paths or text else [StandardInput()]
     with told(DataError, ValueError):
-        for line in getattr(predictions, name)(model, codec, **given):
+        inputs = find_task(name).inputs(config, codec, sources, text or ())
+        for line in getattr(predictions, name)(model, codec, inputs, each=each, beam=beam):
             print(line)
     sys.stdout.flush()

@@ -16,10 +16,10 @@ from unrolled.tasks.baselines import majority_class
 from unrolled.tasks.lengths import Buckets, in_order, pad
 from unrolled.tasks.listed import held_out
 from unrolled.tasks.metrics import accuracy, confusion_matrix, macro_f1
-from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.reading import DataError, Source, read_utf8, suffix_of
 from unrolled.tasks.scale import check_scale
 from unrolled.tasks.tables import SUFFIXES, Table, read_table
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.task import Input, Share, Task
 from unrolled.tasks.words import Words
 
 __all__ = ["Classes", "Classification", "Labelled", "Sequences"]
@@ -182,6 +182,19 @@ class Classification(Task):
         cls, config: Any, codec: Classes | None = None, whole: bool = False
     ) -> "Classification":
         return cls(config, _read(config, whole), codec, whole)
+
+    @override
+    @classmethod
+    def inputs(
+        cls, config: Any, codec: Classes, sources: Sequence[Source], texts: Sequence[str] = ()
+    ) -> list[Input]:
+        found = [Input(repr(text), text) for text in texts]
+        for source in sources:
+            if suffix_of(source) in SUFFIXES:
+                found += _inputs_of_table(read_table(source), codec)
+            else:
+                found.append(Input(str(source), read_utf8(source)))
+        return found
 
     @override
     @classmethod
@@ -359,14 +372,14 @@ def _table(config: Any, table: Table) -> Sequences:
                      labels, [], places)  # fmt: skip
 
 
-def rows_of(table: Table, codec: Classes) -> list[tuple[str, Any]]:
-    """Name and sequence of each row of a table without labels."""
+def _inputs_of_table(table: Table, codec: Classes) -> list[Input]:
+    """Each row of a table without labels."""
     if codec.characters is not None:
         raise DataError(f"{table.name}: wanted text files, the model reads texts; got a table")
     names = [name for name in table.columns if name != "label"]
     columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
     places = [table.place(row) for row in range(table.rows)]
-    return [(place, _steps(row, place)) for row, place in zip(columns, places, strict=True)]
+    return [Input(place, _steps(row, place)) for row, place in zip(columns, places, strict=True)]
 
 
 def _steps(row: Tensor, place: str) -> Tensor:

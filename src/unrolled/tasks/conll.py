@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from unrolled.io import write
-from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.reading import DataError, Source, read_utf8
 
 __all__ = [
     "EntityScore",
@@ -40,9 +40,7 @@ class Sentence(NamedTuple):
     lines: tuple[int, ...] = ()
 
 
-def read_conll(
-    path: str | os.PathLike[str], label: int | None = -1, token: int = 0
-) -> list[Sentence]:
+def read_conll(path: Source, label: int | None = -1, token: int = 0) -> list[Sentence]:
     """Read sentences from a file with a token a line and blank lines between sentences.
 
     A line with a tab is cut at its tabs, any other at its blanks and tabs; every line of a file has
@@ -84,7 +82,7 @@ def read_conll(
     return sentences
 
 
-def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Source) -> Iterator[tuple[int, list[str]]]:
     """The number and the fields of each line; no fields where a sentence ends."""
     inside = False
     for number, line in enumerate(read_utf8(path).split("\n"), 1):

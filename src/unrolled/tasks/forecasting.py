@@ -12,10 +12,10 @@ from typing_extensions import override
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import seasonal_naive
 from unrolled.tasks.lengths import Buckets
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.reading import DataError, Source
 from unrolled.tasks.scale import check_scale
 from unrolled.tasks.tables import Table, read_table
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.task import Input, Share, Task
 
 __all__ = ["Forecaster", "Forecasting", "Scale", "Series", "Spans", "predict"]
 
@@ -179,6 +179,22 @@ class Forecasting(Task):
             sizes = (config.window, config.horizon)
             codec = Scale(columns, targets, known.mean(0), spread, *sizes)
         return cls(config, series, codec, whole)
+
+    @override
+    @classmethod
+    def inputs(
+        cls, config: Any, codec: Scale, sources: Sequence[Source], texts: Sequence[str] = ()
+    ) -> list[Input]:
+        if texts:
+            raise DataError(
+                "--text: wanted a table (CSV, TSV or Parquet) with the past, got a text"
+            )
+        found = []
+        for source in sources:
+            table = read_table(source)
+            past = torch.stack([table.numbers(name) for name in codec.columns], 1)
+            found.append(Input(table.name, past))
+        return found
 
     @override
     @classmethod

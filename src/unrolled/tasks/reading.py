@@ -1,12 +1,14 @@
-"""Reading the user's data files: the error that names file and line, and UTF-8 told apart.
+"""Reading the user's data: files and standard input alike, and the error that names file and line.
 
 What the text of a file means is left to `tables`, `conll` and the others.
 """
 
 import os
+import sys
 from pathlib import Path
+from typing import TypeAlias
 
-__all__ = ["DataError", "read_utf8"]
+__all__ = ["DataError", "Source", "StandardInput", "read_bytes", "read_utf8", "suffix_of"]
 
 
 class DataError(ValueError):
@@ -14,16 +16,56 @@ class DataError(ValueError):
     wanted, what came, the cure."""
 
 
-def read_utf8(path: str | os.PathLike[str]) -> str:
+class StandardInput:
+    """Standard input, as a file of the same bytes; they are read once."""
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+
+    def __str__(self) -> str:
+        return "standard input"
+
+    def read_bytes(self) -> bytes:
+        """All bytes until the end of the input.
+
+        Raises:
+            OSError: it is closed or cannot be read.
+        """
+        if self._data is None:
+            if sys.stdin is None:
+                raise OSError("it is closed")
+            self._data = sys.stdin.buffer.read()
+        return self._data
+
+
+Source: TypeAlias = str | os.PathLike[str] | StandardInput
+"""What data are read from; its ``str`` is its name in messages."""
+
+
+def suffix_of(source: Source) -> str:
+    """The end of a file's name in lower case, ".csv" for one; empty for standard input."""
+    return "" if isinstance(source, StandardInput) else Path(source).suffix.lower()
+
+
+def read_bytes(source: Source) -> bytes:
+    """The bytes of a file or of standard input.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    try:
+        return (source if isinstance(source, StandardInput) else Path(source)).read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or error})") from None
+
+
+def read_utf8(path: Source) -> str:
     """The text of a UTF-8 file, without a byte order mark, its line ends as they are.
 
     Raises:
         DataError: the file cannot be read, or is not UTF-8; the message names the line.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -6,19 +6,17 @@ What a column stands for (text, label, series) is left to the tasks.
 import csv
 import io
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.reading import DataError, Source, read_bytes, read_utf8, suffix_of
 
 __all__ = ["SUFFIXES", "Table", "read_table"]
 
@@ -123,7 +121,7 @@ class Table:
         return number
 
 
-def read_table(path: str | os.PathLike[str], delimiter: str | None = None) -> Table:
+def read_table(path: Source, delimiter: str | None = None) -> Table:
     """Read a table with a header from a CSV, TSV or Parquet file.
 
     Files ending in .parquet or .pq are read with pyarrow. All others are text in UTF-8, the first
@@ -138,7 +136,7 @@ def read_table(path: str | os.PathLike[str], delimiter: str | None = None) -> Ta
         DataError: the file cannot be read, is empty, has rows of unequal length, names that are
             empty or come twice, or is no UTF-8; the message names file and line.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = suffix_of(path)
     if suffix in (".parquet", ".pq"):
         return _read_parquet(path)
     text = read_utf8(path)
@@ -164,16 +162,14 @@ def read_table(path: str | os.PathLike[str], delimiter: str | None = None) -> Ta
     return Table(str(path), dict(zip(names, columns, strict=True)), lines)
 
 
-def _sniff(path: str | os.PathLike[str], text: str) -> str:
+def _sniff(path: Source, text: str) -> str:
     def names(delimiter: str) -> int:
         return len(next(_records(path, text, delimiter))[1])
 
     return max(_DELIMITERS, key=names)
 
 
-def _records(
-    path: str | os.PathLike[str], text: str, delimiter: str
-) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Source, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each record that is not blank, with the line on which it begins."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
@@ -202,7 +198,7 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_parquet(path: str | os.PathLike[str]) -> Table:
+def _read_parquet(path: Source) -> Table:
     try:
         import pyarrow as pa
         import pyarrow.parquet as parquet
@@ -210,7 +206,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> Table:
         cure = "pip install 'unrolled[train]'"
         raise DataError(f"{path}: wanted pyarrow to read Parquet, got none; {cure}") from None
     try:
-        table = parquet.ParquetFile(path).read()
+        table = parquet.ParquetFile(io.BytesIO(read_bytes(path))).read()
     except (OSError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{path}: wanted a Parquet file that can be read ({said})") from None
@@ -234,7 +230,7 @@ def _check_names(where: str, names: Sequence[str]) -> None:
         )
 
 
-def _check_rows(path: str | os.PathLike[str], rows: int) -> None:
+def _check_rows(path: Source, rows: int) -> None:
     if not rows:
         raise DataError(f"{path}: wanted rows below the names of the columns, got none")
 

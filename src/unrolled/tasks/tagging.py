@@ -13,8 +13,8 @@ from unrolled.tasks.baselines import FrequentLabels
 from unrolled.tasks.conll import Sentence, entity_scores, has_entities, read_conll
 from unrolled.tasks.lengths import pad
 from unrolled.tasks.listed import Listed, parts
-from unrolled.tasks.reading import DataError
-from unrolled.tasks.task import Share
+from unrolled.tasks.reading import DataError, Source
+from unrolled.tasks.task import Input, Share
 from unrolled.tasks.words import Words
 
 __all__ = ["Tagged", "Tagging", "Tags", "predict"]
@@ -134,6 +134,16 @@ class Tagging(Listed):
                 _check_labels(path, found, codec)
             sentences += found
         return cls(config, *parts(sentences, config, whole), codec)
+
+    @override
+    @classmethod
+    def inputs(
+        cls, config: Any, codec: Tags, sources: Sequence[Source], texts: Sequence[str] = ()
+    ) -> list[Input]:
+        found = [Input(repr(text), text.split()) for text in texts]
+        for source in sources:
+            found += [Input(str(source), list(s.tokens)) for s in read_conll(source, label=None)]
+        return found
 
     @override
     @classmethod

@@ -1,14 +1,16 @@
 """What a task is to those who train, measure and use it. The loop is left to ``unrolled.train``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Share", "Task", "measure"]
+from unrolled.tasks.reading import DataError, Source
+
+__all__ = ["Batch", "Input", "Share", "Task", "measure"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Batch(Protocol):
 
     @property
     def total(self) -> int: ...
+
+
+class Input(NamedTuple):
+    """One item to predict from: its name in the output, and a value that the codec encodes."""
+
+    name: str
+    value: Any
 
 
 class Task(ABC):
@@ -72,6 +81,23 @@ class Task(ABC):
         Raises:
             DataError: the data are missing or not usable; the message says what was wanted.
         """
+
+    @classmethod
+    def inputs(
+        cls, config: Any, codec: Any, sources: Sequence[Source], texts: Sequence[str] = ()
+    ) -> list[Input]:
+        """The items to predict from, read by the functions of ``read`` with a run's configuration.
+
+        Args:
+            config: of the run, which says what is read from a source and how.
+            codec: of the trained model.
+            sources: files and standard input.
+            texts: items that are texts already; they come first.
+
+        Raises:
+            DataError: a source cannot be read or used, or the task predicts nothing.
+        """
+        raise DataError(f"task: wanted one that predicts from data, got {cls.name}")
 
     @classmethod
     @abstractmethod

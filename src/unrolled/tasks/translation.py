@@ -13,9 +13,9 @@ from unrolled.runtime.text import UNITS, cut, written
 from unrolled.tasks.lengths import pad
 from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.metrics import edit_distance
-from unrolled.tasks.reading import DataError, read_utf8
+from unrolled.tasks.reading import DataError, Source, read_utf8
 from unrolled.tasks.search import beam, greedy
-from unrolled.tasks.task import Share
+from unrolled.tasks.task import Input, Share
 from unrolled.tasks.words import Words
 
 __all__ = ["Alphabets", "Pair", "Pairs", "Side", "Translation", "predict", "read_pairs"]
@@ -166,6 +166,18 @@ class Translation(Listed):
 
     @override
     @classmethod
+    def inputs(
+        cls, config: Any, codec: Alphabets, sources: Sequence[Source], texts: Sequence[str] = ()
+    ) -> list[Input]:
+        """An empty line is an item too, so that lines of both sides go together."""
+        found = [Input(repr(text), text) for text in texts]
+        for source in sources:
+            lines = read_utf8(source).splitlines()
+            found += [Input(f"{source}, line {n}", line) for n, line in enumerate(lines, 1)]
+        return found
+
+    @override
+    @classmethod
     def codec_of(cls, state: dict[str, Any]) -> Alphabets:
         return Alphabets.from_state(state)
 
@@ -278,7 +290,7 @@ def predict(
     return [codec.decode(hypothesis.tokens) for hypothesis in best]
 
 
-def read_pairs(path: str, limit: int) -> list[Pair]:
+def read_pairs(path: Source, limit: int) -> list[Pair]:
     """Pairs from a file with a source, a tab and its target on each line; empty lines are passed
     over.
 
