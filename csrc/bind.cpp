@@ -9,6 +9,7 @@
 #include "stream.h"
 #include "sweeps.h"
 #include "tensors.h"
+#include "unlocked.h"
 
 namespace nb = nanobind;
 
@@ -46,7 +47,7 @@ NB_MODULE(_core, m) {
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no room between vectors.");
     // A call in numbers, for callers whose arrays are no tensors.
-    const auto free = nb::call_guard<nb::gil_scoped_release>();
+    const auto free = nb::call_guard<Unlocked>();
     m.def("forward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
                         const Numbers& arrays) {
         const Told told{&p, shape, arrays};

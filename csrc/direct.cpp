@@ -7,6 +7,7 @@
 
 #include "interrupt.h"
 #include "tensors.h"
+#include "unlocked.h"
 
 namespace unrolled {
 namespace {
@@ -20,7 +21,19 @@ struct Way {
     std::vector<std::vector<Index>> shapes;
     bool reverse;
     Index I;
+    double work;  // multiplications of a token
 };
+
+// Multiplications of a layer up to which it keeps the interpreter's lock: some ten microseconds, in
+// which no thread can take away what the core reads.
+constexpr double kBrief = 1e5;
+
+double work_of(const Program& p, Index I) {
+    double work = static_cast<double>(p.x_parts) * static_cast<double>(p.x_width * I);
+    for (const Product& q : p.products)
+        work += static_cast<double>(q.parts) * static_cast<double>(q.width * q.source);
+    return work;
+}
 
 class Direct {
 public:
@@ -32,9 +45,11 @@ public:
         for (nb::handle way : ways) {
             const nb::tuple parts = nb::cast<nb::tuple>(way);
             const nb::object held = parts[0];
-            ways_.push_back({held, nb::cast<const Program*>(held), nb::cast<nb::tuple>(parts[1]),
+            const Program* const program = nb::cast<const Program*>(held);
+            const Index I = nb::cast<Index>(parts[4]);
+            ways_.push_back({held, program, nb::cast<nb::tuple>(parts[1]),
                              nb::cast<std::vector<std::vector<Index>>>(parts[2]),
-                             nb::cast<bool>(parts[3]), nb::cast<Index>(parts[4])});
+                             nb::cast<bool>(parts[3]), I, work_of(*program, I)});
         }
         for (nb::handle width : widths) widths_.push_back(nb::cast<Index>(width));
     }
@@ -103,10 +118,15 @@ private:
         return {static_cast<Index>(ways_.size()), f.N, widths_[k]};
     }
 
-    // A tensor of torch's own class on the CPU, of numbers that the core reads, as torch shows it.
+    // A tensor of torch's own class on the CPU, of numbers that the core reads, as torch shows it. The
+    // view is taken last: torch's methods let other threads in.
     bool show(nb::handle x, View& view) const {
         if (!x.type().is(tensor_) && !x.type().is(parameter_)) return false;
-        return look(x, view) && view.on_cpu() && view.kind() != Kind::other && !negated(x);
+        return !negated(x) && look(x, view) && view.on_cpu() && view.kind() != Kind::other;
+    }
+
+    static bool lies(const View& view, const Form& f) {
+        return view.on_cpu() && view.kind() == f.kind && view.contiguous();
     }
 
     bool enter(nb::handle input, Form& f) const {
@@ -120,12 +140,12 @@ private:
         return view.size(-1) == ways_[0].I && f.T > 0 && f.N > 0;
     }
 
-    // Adds a tensor that lies as the core reads it.
-    bool add(nb::handle x, const std::vector<Index>& shape, const Form& f, Several& found) const {
+    // Adds a tensor that lies as the core reads it; a handle from a dict is as good as freed once another
+    // thread may run, so the tensor is owned first.
+    bool add(nb::object x, const std::vector<Index>& shape, const Form& f, Several& found) const {
         View view;
-        if (!show(x, view) || view.kind() != f.kind || !view.is(shape) || !view.contiguous())
-            return false;
-        found.push_back({nb::borrow(x), view});
+        if (!show(x, view) || !lies(view, f) || !view.is(shape)) return false;
+        found.push_back({std::move(x), view});
         return true;
     }
 
@@ -133,10 +153,11 @@ private:
     bool start(nb::handle hx, const Form& f, Several& states) const {
         if (hx.is_none()) return true;
         const std::size_t count = widths_.size();
-        if (count == 1) return add(hx, state_shape(f, 0), f, states);
+        if (count == 1) return add(nb::borrow(hx), state_shape(f, 0), f, states);
         if (!PyTuple_CheckExact(hx.ptr()) || nb::len(hx) != count) return false;
         for (std::size_t k = 0; k < count; ++k)
-            if (!add(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k)), state_shape(f, k), f, states))
+            if (!add(nb::borrow(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k))),
+                     state_shape(f, k), f, states))
                 return false;
         return true;
     }
@@ -151,7 +172,7 @@ private:
                 }
                 PyObject* const found = PyDict_GetItemWithError(parameters.ptr(), name.ptr());
                 if (!found && PyErr_Occurred()) throw nb::python_error();
-                if (!found || !add(found, way.shapes[k], f, weights)) return false;
+                if (!found || !add(nb::borrow(found), way.shapes[k], f, weights)) return false;
             }
         return true;
     }
@@ -176,56 +197,115 @@ private:
         return nb::list(nb::make_tuple(nb::tuple(starts), found));
     }
 
-    nb::object run(nb::handle input, const Several& states, const Several& weights, const Form& f,
+    // None where a tensor has changed since it was looked at.
+    nb::object run(nb::handle input, Several& states, Several& weights, const Form& f,
                    const std::string& build) const {
-        const Index L = static_cast<Index>(ways_.size()), size = see(input).itemsize();
+        const Index L = static_cast<Index>(ways_.size()), D = merge_.is_none() ? 1 : 2;
         nb::object values = f.contiguous ? nb::borrow(input) : call(input, names().contiguous);
         nb::object final = own(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
-        std::vector<Index> begins, ends;
+        std::vector<View> ends;
         for (std::size_t k = 0; k < widths_.size(); ++k) {
             nb::object end = empty(values, state_shape(f, k));
-            ends.push_back(see(end).address());
+            ends.push_back(see(end));
             PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
-            begins.push_back(states.empty() ? 0 : states[k].view.address());
         }
-        const Index D = merge_.is_none() ? 1 : 2, P = widths_[0], tokens = f.T * f.N;
-        std::size_t next = 0;
+        Found* own_weights = weights.data();
         for (Index w = 0; w < L; w += D) {
-            Told told[2];
-            nb::list outputs;
+            nb::object outputs[2];
+            std::size_t count = 0;  // of the layer's weights
+            double work = 0;
             for (Index d = 0; d < D; ++d) {
-                const Way& way = ways_[w + d];
-                outputs.append(f.batch_first ? empty(values, {f.N, f.T, P})
-                                             : empty(values, {f.T, f.N, P}));
-                Numbers own = {0, 0, 0, 0, see(values).address(), tokens * way.I,
-                               see(outputs[d]).address(), tokens * P, 0, 0};
-                own.reserve(64);
-                for (std::size_t k = 0; k < way.shapes.size(); ++k, ++next) {
-                    if (weights[next].tensor.is_valid()) add_array(own, weights[next].view);
-                    else add_array(own, nb::handle());
-                }
-                for (const auto* at : {&begins, &ends})
-                    for (std::size_t k = 0; k < widths_.size(); ++k) {
-                        const Index numbers = f.N * widths_[k], first = (*at)[k];
-                        own.push_back(first ? first + (w + d) * numbers * size : 0);
-                        own.push_back(first ? numbers : 0);
-                    }
-                const Index step = f.batch_first ? 1 : f.N, row = f.batch_first ? f.T : 1;
-                const Index base = way.reverse ? (f.T - 1) * step : 0;
-                told[d] = {way.program,
-                           {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row, f.threads},
-                           std::move(own), 1, storage_of(f.kind), nullptr};
+                const Index P = widths_[0];
+                outputs[d] = f.batch_first ? empty(values, {f.N, f.T, P}) : empty(values, {f.T, f.N, P});
+                count += ways_[w + d].shapes.size();
+                work += ways_[w + d].work * static_cast<double>(f.T * f.N);
+            }
+            const bool brief = work <= kBrief;
+            std::vector<nb::object> storages;
+            if (!brief) hold_storages(values, states, own_weights, count, storages);
+            // From here on no call lets other threads in until all addresses are known.
+            Told told[2];
+            for (Index d = 0; d < D; ++d) {
+                if (!tell(told[d], w + d, values, see(outputs[d]), own_weights, states, ends, f))
+                    return nb::none();
+                own_weights += ways_[w + d].shapes.size();
             }
             Interrupt interrupt;
             told[0].stop = told[1].stop = &interrupt;
-            {
-                nb::gil_scoped_release free;
+            const auto sweep = [&] {
                 run_forward(told, static_cast<std::size_t>(D), build, f.kind == Kind::float64);
+            };
+            if (brief) {
+                sweep();
+            } else {
+                const Unlocked unlocked;
+                sweep();
             }
             interrupt.raise();
-            values = D == 1 ? nb::borrow(outputs[0]) : merge_(outputs);
+            values = D == 1 ? outputs[0] : merge(outputs);
         }
         return nb::make_tuple(values, final);
+    }
+
+    static void hold_storages(const nb::object& values, const Several& states, const Found* weights,
+                              std::size_t count, std::vector<nb::object>& storages) {
+        storages.reserve(1 + states.size() + count);
+        storages.push_back(storage(values));
+        for (const Found& state : states) storages.push_back(storage(state.tensor));
+        for (std::size_t k = 0; k < count; ++k)
+            if (weights[k].tensor.is_valid()) storages.push_back(storage(weights[k].tensor));
+    }
+
+    // What sweep number `index` reads and writes. False where a tensor is no longer as it was.
+    bool tell(Told& told, Index index, const nb::object& values, const View& output, Found* weights,
+              Several& states, const std::vector<View>& ends, const Form& f) const {
+        const Way& way = ways_[index];
+        const Index tokens = f.T * f.N;
+        const View in = see(values);
+        if (!lies(in, f) || in.numel() != tokens * way.I) return false;
+        Numbers arrays = {0, 0, 0, 0, in.address(), in.numel(), output.address(), output.numel(), 0, 0};
+        arrays.reserve(64);
+        for (std::size_t k = 0; k < way.shapes.size(); ++k) {
+            Found& weight = weights[k];
+            if (!weight.tensor.is_valid()) {
+                add_array(arrays, nb::handle());
+                continue;
+            }
+            if (!look(weight.tensor, weight.view) || !lies(weight.view, f) ||
+                !weight.view.is(way.shapes[k]))
+                return false;
+            add_array(arrays, weight.view);
+        }
+        const auto add_state = [&](const View* view, std::size_t k) {
+            const Index numbers = f.N * widths_[k];
+            arrays.push_back(view ? view->address() + index * numbers * view->itemsize() : 0);
+            arrays.push_back(view ? numbers : 0);
+        };
+        for (std::size_t k = 0; k < widths_.size(); ++k) {
+            if (states.empty()) {
+                add_state(nullptr, k);
+                continue;
+            }
+            Found& state = states[k];
+            if (!look(state.tensor, state.view) || !lies(state.view, f) ||
+                state.view.numel() != static_cast<Index>(ways_.size()) * f.N * widths_[k])
+                return false;
+            add_state(&state.view, k);
+        }
+        for (std::size_t k = 0; k < widths_.size(); ++k) add_state(&ends[k], k);
+        const Index step = f.batch_first ? 1 : f.N, row = f.batch_first ? f.T : 1;
+        const Index base = way.reverse ? (f.T - 1) * step : 0;
+        told = {way.program,
+                {f.T, f.N, way.I, tokens, base, way.reverse ? -step : step, row, f.threads},
+                std::move(arrays), 1, storage_of(f.kind), nullptr};
+        return true;
+    }
+
+    nb::object merge(const nb::object* outputs) const {
+        nb::list both;
+        both.append(outputs[0]);
+        both.append(outputs[1]);
+        return merge_(both);
     }
 
     nb::object tensor_, parameter_;

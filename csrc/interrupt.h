@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "api.h"
+#include "unlocked.h"
 
 namespace unrolled {
 
@@ -21,7 +22,7 @@ private:
     // Handlers are for the thread that called.
     static void put(Stop& stop) {
         if (!pthread_equal(pthread_self(), static_cast<Interrupt&>(stop).caller_)) return;
-        nanobind::gil_scoped_acquire held;
+        const Locked lock;
         if (PyErr_CheckSignals() != 0) __atomic_store_n(&stop.over, 1, __ATOMIC_RELAXED);
     }
 

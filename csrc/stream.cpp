@@ -79,7 +79,7 @@ private:
 // Arrays of parameters, for as long as they are borrowed.
 class Held {
 public:
-    Floats take(nb::handle array, const char* what) {
+    Floats take(nb::object array, const char* what) {
         if (array.is_none()) return {};
         held_.push_back(std::make_unique<Seen>(array, what));
         const Floats found = held_.back()->floats(what);
@@ -103,7 +103,8 @@ public:
         std::vector<Floats> found;
         for (nb::handle array : arrays) {
             const std::size_t k = found.size();
-            found.push_back(held_.take(array, k >= matrices ? "vector" : k % 2 ? "bias" : "weight"));
+            found.push_back(held_.take(nb::borrow(array),
+                                       k >= matrices ? "vector" : k % 2 ? "bias" : "weight"));
         }
         layer_ = std::make_unique<Layer>(p, I, found, kept_of(kept), build);
     }
@@ -112,7 +113,7 @@ public:
     void run(const Numbers& shape, const Numbers& arrays) const {
         Interrupt interrupt;
         {
-            nb::gil_scoped_release free;
+            const Unlocked unlocked;
             run_snapshot(Told{&layer_->program(), shape, arrays, 1, Storage::own, &interrupt},
                          layer_->snapshot());
         }
@@ -131,14 +132,15 @@ class OwnLine {
 public:
     OwnLine(nb::handle weight, nb::handle bias, Index width, Index source, const std::string& kept,
             const std::string& build)
-        : weight_(held_.take(weight, "weight")), bias_(held_.take(bias, "bias")),
+        : weight_(held_.take(nb::borrow(weight), "weight")),
+          bias_(held_.take(nb::borrow(bias), "bias")),
           line_(weight_, bias_, width, source, kept_of(kept), build) {}
 
     void run(nb::handle rows, nb::handle to, Index count) const {
         const Seen from(rows, "rows"), result(to, "to", true);
         const float* x = from.floats(product(count, line_.source), "rows");
         float* y = result.floats(product(count, line_.width), "to");
-        nb::gil_scoped_release free;
+        const Unlocked unlocked;
         line_.apply(x, count, y);
     }
 
@@ -167,7 +169,7 @@ public:
                 throw std::invalid_argument("lengths: wanted one for each sequence");
             for (Index n = 0; n < N; ++n) ends.push_back(seen.number(n));
         }
-        nb::gil_scoped_release free;
+        const Unlocked unlocked;
         pooling_.run(x, lengths.is_none() ? nullptr : ends.data(), T, N, y);
     }
 
@@ -186,7 +188,7 @@ void activate(const std::string& name, nb::handle array, Index count, Index widt
     const Seen rows(array, "rows", true);
     const Activation kind = activation_of(name);
     float* const numbers = rows.floats(product(count, width), "rows");
-    nb::gil_scoped_release free;
+    const Unlocked unlocked;
     find_build("").activate(kind, numbers, count, width);
 }
 
@@ -221,7 +223,7 @@ public:
         std::vector<Stage> parts;
         for (nb::handle stage : stages) {
             stages_.push_back(nb::borrow(stage));
-            parts.push_back(stage_of(stage, starts[parts.size()]));
+            parts.push_back(stage_of(stages_.back(), nb::borrow(starts[parts.size()])));
         }
         chain_ = std::make_unique<Chain>(source, parts, N, threads);
         tokens_.resize(static_cast<std::size_t>(table.is_none() ? 0 : N));
@@ -277,12 +279,13 @@ private:
         }
     };
 
-    Stage stage_of(nb::handle given, nb::handle start) {
+    Stage stage_of(const nb::object& given, nb::object start) {
         Stage stage;
         if (nb::isinstance<OwnLayer>(given)) {
             stage.layer = &nb::cast<const OwnLayer*>(given)->layer();
             if (!start.is_none())
-                for (nb::handle array : start) stage.start.push_back(held_.take(array, "start"));
+                for (nb::handle array : start)
+                    stage.start.push_back(held_.take(nb::borrow(array), "start"));
         } else if (nb::isinstance<OwnLine>(given)) {
             stage.line = &nb::cast<const OwnLine*>(given)->line();
         } else if (nb::isinstance<OwnPooling>(given)) {
@@ -318,7 +321,7 @@ private:
     template <class X>
     void run(const X* x, float* result) {
         if (!long_) return chain_->step(x, result);
-        nb::gil_scoped_release free;
+        const Unlocked unlocked;
         chain_->step(x, result);
     }
 

@@ -8,6 +8,7 @@
 
 #include "interrupt.h"
 #include "tensors.h"
+#include "unlocked.h"
 
 namespace unrolled {
 namespace {
@@ -46,11 +47,35 @@ public:
             if (shape.empty()) throw std::invalid_argument("form: a state without dimensions");
     }
 
-    // A tensor's numbers in a row each, of one sweep's; `step` bytes to the next one's.
+    // A tensor's numbers in a row each, of one sweep's; `step` bytes to the next one's. Storage and sizes
+    // are those of the view, whatever another thread makes of the tensor (`tensor.data = …`).
     struct Array {
-        nb::object held;
+        nb::object held, storage;
         View view;
+        std::vector<Index> sizes;
         Index step = 0;
+
+        // Takes the view of a tensor. None of this lets other threads in.
+        void take(nb::object tensor) {
+            held = std::move(tensor);
+            storage = unrolled::storage(held);
+            look();
+        }
+        // Of one that no other thread knows.
+        void make(nb::object tensor) {
+            held = std::move(tensor);
+            look();
+        }
+        Array() = default;
+        Array(Array&&) = default;
+        Array& operator=(Array&&) = default;
+
+    private:
+        void look() {
+            view = see(held);
+            sizes = view.sizes();
+            view.shape = sizes.data();
+        }
     };
 
     struct Tensors {
@@ -111,13 +136,12 @@ public:
         Run run = begin(tensors, stack, threads);
         run.told.groups = groups_;
         std::size_t place = run.given.arrays.size();
-        const auto see_next = [&](nb::handle tensor) {
-            Array found = show(tensor, stack, place++);
-            run.held.push_back(found);
-            return found;
+        run.held.reserve(3 + count);
+        const auto see_next = [&](nb::handle tensor) -> const Array& {
+            return run.held.emplace_back(show(tensor, stack, place++));
         };
-        const Array ended = see_next(output);
-        const Array kept = saved.is_none() ? Array{} : see_next(saved);
+        const Array& ended = see_next(output);
+        const Array& kept = saved.is_none() ? run.held.emplace_back() : see_next(saved);
         check_kind(ended.view, run.given.kind);
         if (!saved.is_none())
             check_kind(kept.view, run.given.half() ? Kind::float32 : run.given.kind);
@@ -128,8 +152,9 @@ public:
                 ++place;
                 run.add();
             } else {
-                run.add(see_next(slope));
-                check_kind(run.held.back().view, run.given.kind);
+                const Array& seen = see_next(slope);
+                run.add(seen);
+                check_kind(seen.view, run.given.kind);
             }
         }
         nb::list grads;
@@ -196,13 +221,10 @@ private:
 
     // Tensor number k of a run.
     static Array show(nb::handle tensor, const Stack& stack, std::size_t k) {
-        Array array{nb::borrow(tensor), see(tensor)};
-        const auto replace = [&array](PyObject* method) {
-            array.held = call(array.held, method);
-            array.view = see(array.held);
-        };
-        if (negated(tensor)) replace(names().resolve_neg);
-        if (!array.view.contiguous()) replace(names().contiguous);
+        const bool negative = negated(tensor);
+        Array array;
+        array.take(negative ? call(tensor, names().resolve_neg) : nb::borrow(tensor));
+        if (!array.view.contiguous()) array.take(call(array.held, names().contiguous));
         if (stack.has(k)) enter(array, stack);
         return array;
     }
@@ -221,8 +243,8 @@ private:
     // A new tensor of this shape for each sweep; not `whole`: zeros, as not all of it is written.
     static Array make(nb::handle like, const Stack& stack, std::vector<Index> shape, bool whole) {
         if (stack.count > 0) shape.insert(shape.begin(), stack.count);
-        Array array{(whole ? empty : zeros)(like, shape), {}};
-        array.view = see(array.held);
+        Array array;
+        array.make((whole ? empty : zeros)(like, shape));
         if (stack.count > 0) enter(array, stack);
         return array;
     }
@@ -296,7 +318,7 @@ nb::object finish(Work::Run run, Kernel kernel, const std::string& build) {
             calls.back().arrays[2 * k] += g * run.steps[k];
     }
     {
-        nb::gil_scoped_release free;
+        const Unlocked unlocked;
         kernel(calls.data(), calls.size(), build, run.given.wide());
     }
     interrupt.raise();
@@ -310,7 +332,7 @@ nb::object finish(Work::Run first, Work::Run second, Kernel kernel, const std::s
     Told calls[2] = {std::move(first.told), std::move(second.told)};
     for (Told& told : calls) told.stop = &interrupt;
     {
-        nb::gil_scoped_release free;
+        const Unlocked unlocked;
         kernel(calls, 2, build, first.given.wide());
     }
     interrupt.raise();

@@ -28,7 +28,8 @@ PyObject* is_neg = nullptr;  // the method, looked up once
 const Names& names() {
     static const auto intern = PyUnicode_InternFromString;
     static const Names known = {intern("contiguous"), intern("requires_grad"),
-                                intern("resolve_neg"), intern("new_empty"), intern("new_zeros")};
+                                intern("resolve_neg"), intern("new_empty"), intern("new_zeros"),
+                                intern("untyped_storage")};
     return known;
 }
 
@@ -95,6 +96,8 @@ bool look(nb::handle tensor, View& view) {
 bool negated(nb::handle tensor) {
     return own(PyObject_CallOneArg(is_neg, tensor.ptr())).is(Py_True);
 }
+
+nb::object storage(nb::handle tensor) { return call(tensor, names().untyped_storage); }
 
 // One of a tensor's methods, called with sizes.
 static nb::object make(PyObject* method, nb::handle like, const std::vector<Index>& shape) {

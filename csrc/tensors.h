@@ -26,7 +26,7 @@ inline nb::object call(nb::handle object, nb::handle name) {
 
 // Names of what is asked of a tensor; one set for the life of the module.
 struct Names {
-    PyObject *contiguous, *requires_grad, *resolve_neg, *new_empty, *new_zeros;
+    PyObject *contiguous, *requires_grad, *resolve_neg, *new_empty, *new_zeros, *untyped_storage;
 };
 const Names& names();
 
@@ -66,6 +66,10 @@ bool look(nb::handle tensor, View& view);
 // Whether a tensor's numbers are the negatives of those that lie there, which no view tells: torch makes
 // such ones of imaginary parts of conjugates.
 bool negated(nb::handle tensor);
+
+// The storage under a tensor, which outlives an exchange (`tensor.data = …`) while it is owned. The call
+// lets no other thread in.
+nb::object storage(nb::handle tensor);
 
 // A contiguous tensor like another one, not initialised or of zeros.
 nb::object empty(nb::handle like, const std::vector<Index>& shape);
