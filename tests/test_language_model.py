@@ -395,4 +395,4 @@ def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
     assert found["bits_per_character"] == pytest.approx(2.5 * count / math.log(2) / size)
     assert found["perplexity"] == pytest.approx(math.exp(2.5))
     assert size / count != pytest.approx(learned.characters_per_token, rel=0.1)
-    assert f"{found['bits_per_character']:.4f} bits/char" in task.show(found)
+    assert f"{found['bits_per_character']!r} bits/char" in task.show(found)

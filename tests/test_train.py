@@ -275,7 +275,7 @@ def test_a_run_writes_its_files_and_nothing_else(
         ["step", str(step)] for step in (10, 20, 30)
     ]
     bits, perplexity = (result.validation[x] for x in ("bits_per_character", "perplexity"))
-    assert lines[-1].endswith(f"{bits:.4f} bits/char  perplexity {perplexity:.3f}")
+    assert lines[-1].endswith(f"{bits:.4g} bits/char  perplexity {perplexity:.4g}")
 
 
 def test_metrics_are_means_in_consistent_units(tmp_path: Path, config: LanguageModelConfig) -> None:

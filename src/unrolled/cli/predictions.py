@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unrolled.tasks import DataError
+from unrolled.tasks.figures import full
 from unrolled.tasks.task import Input
 
 __all__ = ["classify", "forecast", "seq2seq", "tag"]
@@ -30,11 +31,11 @@ def classify(
             for step, row in enumerate(chances):
                 best = int(row.argmax())
                 shown = repr(item[step]) if isinstance(item, str) else str(step + 1)
-                yield f"{shown}\t{codec.labels.decode([best])[0]}\t{row[best]:.4f}"
+                yield f"{shown}\t{codec.labels.decode([best])[0]}\t{full(row[best].item())}"
             continue
         (row,) = predict(model, codec, [item])
         best = int(row.argmax())
-        yield f"{codec.labels.decode([best])[0]}\t{row[best]:.4f}\t{name}"
+        yield f"{codec.labels.decode([best])[0]}\t{full(row[best].item())}\t{name}"
 
 
 def tag(model: Any, codec: Any, inputs: Sequence[Input], **_: Any) -> Iterator[str]:
@@ -58,7 +59,7 @@ def forecast(model: Any, codec: Any, inputs: Sequence[Input], **_: Any) -> Itera
         rows = csv.writer(shown, lineterminator="\n")
         rows.writerow(["step", *codec.columns[: codec.targets]])
         for step, row in enumerate(found.tolist(), 1):
-            rows.writerow([step, *(f"{value:.6g}" for value in row)])
+            rows.writerow([step, *(full(value) for value in row)])
         yield shown.getvalue().rstrip("\n")
 
 

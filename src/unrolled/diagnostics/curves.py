@@ -40,7 +40,7 @@ def loss_curve(
     axes.plot(steps, values, color=_VALIDATION, marker="o", markersize=4, label="validation")
     if values:
         axes.annotate(
-            f"{values[-1]:.3f}",
+            f"{values[-1]:.4g}",
             (steps[-1], values[-1]),
             xytext=(0, 7),
             textcoords="offset points",

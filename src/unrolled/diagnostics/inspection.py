@@ -228,10 +228,10 @@ def _matrices(found: list[RecurrentMatrix]) -> list[Part]:
             place_name(one.layer, one.reverse),
             one.product,
             one.gate or "–",
-            "–" if one.radius is None else f"{one.radius:.3f}",
-            f"{one.singular[0].item():.3f}",
-            f"{one.singular[len(one.singular) // 2].item():.3f}",
-            f"{one.singular[-1].item():.2g}",
+            "–" if one.radius is None else f"{one.radius:.4g}",
+            f"{one.singular[0].item():.4g}",
+            f"{one.singular[len(one.singular) // 2].item():.4g}",
+            f"{one.singular[-1].item():.4g}",
         ]
         for one in found
     ]

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import LanguageModel, State
+from unrolled.tasks.figures import brief, full
 from unrolled.tasks.metrics import bits_per_character
 from unrolled.tasks.reading import DataError
 from unrolled.tasks.task import Share, Task
@@ -47,11 +48,11 @@ class Score:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     def __str__(self) -> str:
-        return _told(self.loss, self.bits_per_character, self.perplexity)
+        return _line(brief, self.loss, self.bits_per_character, self.perplexity)
 
 
-def _told(loss: float, bits: float, perplexity: float) -> str:
-    return f"loss {loss:.4f}  {bits:.4f} bits/char  perplexity {perplexity:.3f}"
+def _line(text: Callable[[float], str], loss: float, bits: float, perplexity: float) -> str:
+    return f"loss {text(loss)}  {text(bits)} bits/char  perplexity {text(perplexity)}"
 
 
 def loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
@@ -163,8 +164,8 @@ class LanguageModeling(Task):
         return len(self.codec.decode_bytes(torch.cat(tokens))) / sum(map(len, tokens))
 
     @override
-    def show(self, scores: dict[str, float]) -> str:
-        return _told(*(scores[name] for name in self.measures))
+    def show(self, scores: dict[str, float], text: Callable[[float], str] = full) -> str:
+        return _line(text, *(scores[name] for name in self.measures))
 
 
 def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:

@@ -1,6 +1,6 @@
 """Tagging: a label for each token of a sentence (entities, parts of speech, kinds of code)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from typing_extensions import override
 from unrolled.models import Tagger
 from unrolled.tasks.baselines import FrequentLabels
 from unrolled.tasks.conll import Sentence, entity_scores, has_entities, read_conll
+from unrolled.tasks.figures import full
 from unrolled.tasks.lengths import pad
 from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.reading import DataError, Source
@@ -236,9 +237,9 @@ class Tagging(Listed):
         }
 
     @override
-    def show(self, scores: dict[str, float]) -> str:
+    def show(self, scores: dict[str, float], text: Callable[[float], str] = full) -> str:
         shown = {k: v for k, v in scores.items() if self.entities or not k.startswith("entity")}
-        return super().show(shown)
+        return super().show(shown, text)
 
     @override
     def baselines(self) -> dict[str, dict[str, float]]:

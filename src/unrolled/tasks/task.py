@@ -1,13 +1,14 @@
 """What a task is to those who train, measure and use it. The loop is left to ``unrolled.train``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from unrolled.tasks.figures import full
 from unrolled.tasks.reading import DataError, Source
 
 __all__ = ["Batch", "Input", "Share", "Task", "measure"]
@@ -155,9 +156,9 @@ class Task(ABC):
         """What simple methods reach on the validation's data: measures, by the method's name."""
         return {}
 
-    def show(self, scores: dict[str, float]) -> str:
-        """The measures in a line."""
-        return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items())
+    def show(self, scores: dict[str, float], text: Callable[[float], str] = full) -> str:
+        """The measures in a line, each number written by `text`."""
+        return "  ".join(f"{name.replace('_', ' ')} {text(v)}" for name, v in scores.items())
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from unrolled.io import write
 from unrolled.tasks import Batch, Task
+from unrolled.tasks.figures import full
 from unrolled.train.checkpoint import Checkpoints
 from unrolled.train.module import Training
 
@@ -179,8 +180,8 @@ class Metrics(Callback):
             "step": trainer.global_step,
             self.task.unit: self.items,
             "seconds": f"{time.perf_counter() - self._began:.2f}",
-            "learning_rate": f"{rate:.6g}",
-            **{name: f"{value:.6f}" for name, value in named.items()},
+            "learning_rate": full(rate),
+            **{name: full(value) for name, value in named.items()},
         }
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)

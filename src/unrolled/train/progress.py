@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from unrolled.tasks import Batch, Task
+from unrolled.tasks.figures import brief
 from unrolled.train.module import Training
 
 __all__ = ["Progress", "bar", "clock"]
@@ -63,7 +64,7 @@ class Progress(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Training)
-        measured = self.task.show(pl_module.scores)
+        measured = self.task.show(pl_module.scores, brief)
         end = f"{_TAIL}\n" if self.live else "\n"
         start = "\r" if self.live else ""
         self.stream.write(f"{start}step {trainer.global_step:>6}  validation {measured}{end}")
@@ -89,7 +90,7 @@ class Progress(Callback):
         elapsed = time.perf_counter() - self._began
         left = elapsed / max(1, step - self._first_step) * (steps - step)
         shown = self.task.scores_of_loss(loss)
-        measured = "  ".join(f"{_SHORT.get(k, k)} {v:.4g}" for k, v in shown.items())
+        measured = "  ".join(f"{_SHORT.get(k, k)} {brief(v)}" for k, v in shown.items())
         rate = self._items / elapsed
         often = f"{rate / 1000:.0f}k/s" if rate >= 10_000 else f"{rate:.0f}/s"
         # Short enough for 80 columns; the bar takes what is left of wider ones, and narrower ones

@@ -20,6 +20,7 @@ from unrolled.diagnostics.matrices import recurrent_matrices
 from unrolled.diagnostics.steps import Call, layers_of, listening
 from unrolled.io import write
 from unrolled.nn import Recurrent
+from unrolled.tasks.figures import full
 
 __all__ = ["WATCH", "WATCH_COLUMNS", "Watch", "read_watch"]
 
@@ -152,7 +153,7 @@ def _row(of: Any, measure: str, name: str, value: float) -> dict[str, Any]:
         "reverse": int(of.reverse),
         "measure": measure,
         "name": name,
-        "value": f"{value:.6g}",
+        "value": full(value),
     }
 
 
