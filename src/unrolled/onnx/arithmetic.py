@@ -72,14 +72,16 @@ def _joined(b: Builder, n: Node) -> list[Value]:
         if biased is not None:
             return [biased]
     # One number, or one row behind two axes, is the same for all of the first two axes.
-    names = zip(n.proto.input, n.inputs, strict=True)
-    if any(one.turned for one in n.inputs) and all(
+    names = list(zip(n.proto.input, n.inputs, strict=True))
+    ranks = {len(b.dims(name) or ()) for name, one in names if one.turned}
+    if len(ranks) == 1 and all(
         b.is_rows(name, one) if one.turned else one.array is not None and one.array.ndim <= 1
         for name, one in names
     ):
         return [Value(b.call(function, *(b.raw(one) for one in n.inputs)), turned=True)]
     nodes = [b.node(one) for one in n.inputs]
-    below = n.proto.op_type == "Less" and n.inputs[0].counts
+    ends = b.dims(n.proto.input[1]) if n.proto.op_type == "Less" else None
+    below = n.inputs[0].counts and ends is not None and len(ends) == 1
     return [Value(b.call(function, *nodes), until=nodes[1] if below else None)]
 
 
@@ -191,8 +193,8 @@ def _activate(b: Builder, n: Node) -> list[Value]:
 @RULES.of("ReduceMean", "ReduceSum", "ReduceMax")
 def _reduced(b: Builder, n: Node) -> list[Value]:
     axes = axes_of(n)
-    if axes is None:
-        raise RefusedError(f"{n.where}: wanted axes")
+    if not axes:
+        raise RefusedError(f"{n.where}: axes must be given as constants, got none")
     function: dict[str, Callable[..., Any]] = {
         "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
     }  # fmt: skip

@@ -236,6 +236,8 @@ def _inferred(model: onnx.ModelProto) -> tuple[dict[str, list[int | str]], set[s
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     del plain.graph.value_info[:]
+    for one in plain.graph.output:
+        one.type.tensor_type.ClearField("shape")
     try:
         plain = onnx.shape_inference.infer_shapes(plain, data_prop=True)
     except Exception:  # without shapes fewer graphs come out plain, and none wrong

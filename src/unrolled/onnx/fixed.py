@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from unrolled.nn import Recurrent
 from unrolled.onnx import functions
+from unrolled.onnx.directions import Directions
 
 __all__ = ["guard", "sized"]
 
@@ -76,14 +78,14 @@ def _free(module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op != "call_function":
         return True
     if target is operator.getitem:
-        return _is_tuple(args[0]) or _is_state(module, args[0]) or _is_end(args[1])
+        return _is_tuple(module, args[0]) or _is_state(module, args[0]) or _is_end(args[1])
     if target is torch.select:
         return -1 in args[1:]
     if target is functions.slices:
         axes = args[3] if len(args) > 3 else None
-        return isinstance(axes, Sequence) and all(axis in (-1, 2) for axis in axes)
+        return isinstance(axes, Sequence) and all(axis == -1 for axis in axes)
     if target is functions.split_:
-        return args[2] in (-1, 2) or _is_state(module, args[0])
+        return bool(args[2] == -1) or _is_state(module, args[0])
     if target is functions.reshape:
         return isinstance(args[1], fx.Node) or all(size in (0, -1) for size in args[1][:-1])  # type: ignore[index, union-attr]
     if target is functions.pick:
@@ -95,21 +97,28 @@ def _free(module: fx.GraphModule, node: fx.Node) -> bool:
     return not averaged and not any(_has_rows(module, one) for one in node.all_input_nodes)
 
 
-def _is_tuple(node: Any) -> bool:
+def _is_tuple(module: fx.GraphModule, node: Any) -> bool:
     """Whether its items are results of a layer, or parts of a value."""
-    return node.op == "call_module" or node.target is functions.split_ or _is_states(node)
+    split = node.target is functions.split_
+    return split or _is_layer(module, node) or _is_states(module, node)
 
 
-def _is_states(node: fx.Node) -> bool:
+def _is_layer(module: fx.GraphModule, node: Any) -> bool:
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return False
+    return isinstance(module.get_submodule(str(node.target)), Recurrent | Directions)
+
+
+def _is_states(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether it is the final states of a layer."""
     if node.target is not operator.getitem or node.args[1] != 1:
         return False
-    return isinstance(node.args[0], fx.Node) and node.args[0].op == "call_module"
+    return _is_layer(module, node.args[0])
 
 
 def _is_state(module: fx.GraphModule, node: Any) -> bool:
     """Whether it is made of states alone, which have rows for layers and no steps."""
-    if _is_states(node) or (node.op == "placeholder" and _is_start(node)):
+    if _is_states(module, node) or (node.op == "placeholder" and _is_start(node)):
         return True
     if node.target is functions.expand:
         return _is_state(module, node.args[0])

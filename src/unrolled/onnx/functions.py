@@ -1,5 +1,6 @@
 """Operators of ONNX on torch tensors, where torch has no function of the same meaning."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from unrolled.onnx.cells import Activation
 
-__all__ = ["activate", "cast", "cast_like", "constant_of_shape", "divide", "expand", "pick",
-           "reshape", "separate", "shape_of", "slices", "split_", "squeeze", "steps",
+__all__ = ["activate", "cast", "cast_like", "constant_of_shape", "divide", "expand", "flatten",
+           "pick", "reshape", "separate", "shape_of", "slices", "split_", "squeeze", "steps",
            "unsqueeze"]  # fmt: skip
 
 
@@ -46,8 +47,23 @@ def shape_of(x: Tensor, start: int = 0, end: int | None = None) -> Tensor:
 
 
 def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
-    """Drop axes of one; all without ``axes``."""
-    return x.squeeze() if axes is None else x.squeeze(tuple(int(axis) for axis in axes))
+    """Drop axes of one; all without ``axes``.
+
+    Raises:
+        ValueError: an axis has another size.
+    """
+    if axes is None:
+        return x.squeeze()
+    if any(x.shape[axis] != 1 for axis in axes):
+        raise ValueError(f"Squeeze: axes {list(axes)} must have size 1, got shape {list(x.shape)}")
+    return x.squeeze(tuple(int(axis) for axis in axes))
+
+
+def flatten(x: Tensor, axis: int) -> Tensor:
+    """A matrix: the axes before ``axis`` are its rows, the others its columns."""
+    if axis < 0:
+        axis += x.dim()
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 def unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:

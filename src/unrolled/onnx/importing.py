@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from unrolled.io import DAMAGE
 from unrolled.onnx.building import Builder, RefusedError, Value
 from unrolled.onnx.fixed import guard
-from unrolled.onnx.layers import INPUTS, from_node, is_recurrent, read_attributes
+from unrolled.onnx.layers import INPUTS, check_state, from_node, is_recurrent, read_attributes
 from unrolled.onnx.reading import Source, read
 from unrolled.onnx.rules import follow
 
@@ -97,7 +97,8 @@ def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
     known = {name: b.values[name].array for name in given.values() if name}
     arrays = {name: array for name, array in known.items() if array is not None}
     module = from_node(node, arrays)
-    states = [_state(b, given.get(f"initial_{letter}", "")) for letter in "hc"]
+    D, _, H = known[given["R"]].shape  # type: ignore[union-attr]
+    states = [_state(b, node, given.get(f"initial_{letter}", ""), letter, D, H) for letter in "hc"]
     found = [torch.from_numpy(np.array(one)) for one in states if one is not None]
     if read_attributes(node).get("layout", 0) == 1:
         found = [one.transpose(0, 1) for one in found]
@@ -108,10 +109,15 @@ def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
     return ImportedLayer(node.name or node.output[0], module, hx)
 
 
-def _state(b: Builder, name: str) -> np.ndarray | None:
+def _state(
+    b: Builder, node: onnx.NodeProto, name: str, letter: str, D: int, H: int
+) -> np.ndarray | None:
     """An initial state, if it is constant."""
     value = b.values[name] if name else Value()
-    return value.array if value.narrow is None else value.narrow.array
+    array = value.array if value.narrow is None else value.narrow.array
+    if array is not None:
+        check_state(node, f"initial_{letter}", array.shape, D, H)
+    return array
 
 
 def _followed(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool) -> Builder:

@@ -1,6 +1,6 @@
 """One node RNN, LSTM or GRU as a layer: its attributes read, its weights brought to our order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,15 @@ from unrolled.onnx import orders
 from unrolled.onnx.cells import ACTIVATIONS, DEFAULTS, Activation, Operator, cell_of
 from unrolled.onnx.directions import Directions
 
-__all__ = ["INPUTS", "Weights", "filled", "from_node", "is_recurrent", "read_attributes"]
+__all__ = [
+    "INPUTS",
+    "Weights",
+    "check_state",
+    "filled",
+    "from_node",
+    "is_recurrent",
+    "read_attributes",
+]
 
 INPUTS = {
     "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
@@ -149,6 +157,28 @@ def _check_shapes(kind: str, weights: Weights, D: int, hidden: Any) -> tuple[int
         if array is not None and (array.dtype != W.dtype or array.dtype not in _FLOATS):
             raise ValueError(f"{name}: wanted float32, float64 or float16, as W, got {array.dtype}")
     return I, H
+
+
+def check_state(
+    node: onnx.NodeProto, name: str, shape: Sequence[int | str], D: int, H: int
+) -> bool:
+    """Whether an initial state, of which some sizes may be known by names only, is certain to have
+    D and H where the operator wants them.
+
+    Raises:
+        ValueError: it is certain not to.
+    """
+    batched = read_attributes(node).get("layout", 0) == 1
+    wanted: list[int | str] = ["N", D, H] if batched else [D, "N", H]
+    checked = (1 if batched else 0, 2)
+    fits = len(shape) == 3 and all(
+        shape[k] == wanted[k] for k in checked if isinstance(shape[k], int)
+    )
+    if not fits:
+        plain = ", ".join(map(str, wanted))
+        sizes = ", ".join(str(size) or "?" for size in shape)
+        raise ValueError(f"{where_of(node)}: {name} must have shape [{plain}], got [{sizes}]")
+    return all(isinstance(shape[k], int) for k in checked)
 
 
 def _operators(kind: str, told: dict[str, Any], D: int, peepholes: bool) -> list[Operator]:

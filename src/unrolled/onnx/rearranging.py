@@ -2,7 +2,6 @@
 RNN, LSTM and GRU give their outputs.
 """
 
-import math
 import operator
 from dataclasses import replace
 
@@ -82,7 +81,11 @@ def _unsqueeze(b: Builder, n: Node) -> list[Value]:
     if x.lifted is not None and axes == [0]:
         return [x.lifted]
     made = b.call(functions.unsqueeze, b.node(x), axes)
-    return [Value(made, fill=x.fill, counts=x.counts, until=x.until)]
+    rank = len(b.dims(n.proto.input[0]) or ())
+    # Steps go down a column, [T, 1]; what is below lengths has the last axis added, [T, N, 1].
+    column = x.counts and axes in ([1], [-1])
+    below = x.until if axes == [-1] or axes == [rank] else None
+    return [Value(made, fill=x.fill, counts=column, until=below)]
 
 
 @RULES.of("Reshape")
@@ -92,33 +95,46 @@ def _reshape(b: Builder, n: Node) -> list[Value]:
     folded = b.fold(n.inputs, lambda one, sizes: functions.reshape(one, sizes, keep))
     if folded is not None:
         return [folded]
-    if x.layer is not None and x.layer.last and _merges(b, n.proto, x.layer, numbers(shape)):
+    sizes = numbers(shape)
+    if x.layer is not None and x.layer.last and _merges(b, n.proto, x.layer, sizes, keep):
         return [Value(x.layer.merged, turned=x.layer.turned)]
     wanted = numbers(shape) if shape.array is not None else b.node(shape)
     return [Value(b.call(functions.reshape, b.node(x), wanted, keep), fill=x.fill)]
 
 
-def _merges(b: Builder, node: onnx.NodeProto, layer: Separated, shape: list[int] | None) -> bool:
-    """Whether a Reshape of [T, N, D, H] is the usual one, to [T, N, D·H].
+def _merges(
+    b: Builder, node: onnx.NodeProto, layer: Separated, shape: list[int] | None, allowzero: bool
+) -> bool:
+    """Whether a Reshape of [T, N, D, H] is certain to give [T, N, D·H].
 
-    Of one free and one given length it is so, too: exporters write the length of their example
-    there, and the module takes any.
+    The same sizes in another order give other numbers. Where T and N are equal, a shape that names
+    them by number may mean either order, and the Reshape stays, bound to these sizes. A shape that
+    repeats the sizes of the exporter's example is no such bond: the module takes any.
     """
     width = layer.D * layer.H
     before, after = b.dims(node.input[0]), b.dims(node.output[0])
-    if shape is None:
+    if shape is None:  # computed: inference gives the same name to what is the same
         known = before is not None and after is not None and len(after) == 3
-        return known and before[:2] == after[:2] and "" not in after[:2]  # type: ignore[index]
-    if len(shape) != 3 or shape[2] not in (-1, width) or math.prod(shape[:2]) == 1:
+        names = (before or [])[:2]
+        return known and names == after[:2] and "" not in names and names[0] != names[1]  # type: ignore[index]
+    if len(shape) != 3 or shape[2] not in (-1, width):
         return False
-    return shape[:2] == [0, 0] or (shape[2] == width and 1 not in shape[:2])
+    copied = [size == 0 and not allowzero for size in shape[:2]]
+    if all(copied) or (any(copied) and shape[2] == width and -1 in shape):
+        return True
+    if before is None or before[0] == before[1]:
+        return False
+    same = [copy or size == dim for copy, size, dim in zip(copied, shape, before, strict=False)]
+    return all(same) or (any(same) and shape[2] == width and -1 in shape)
 
 
 @RULES.of("Flatten")
 def _flatten(b: Builder, n: Node) -> list[Value]:
-    if n.told.get("axis", 1) != 1:
-        raise RefusedError(f"{n.where}: wanted axis 1")
-    return [Value(b.call(torch.flatten, b.node(n.inputs[0]), 1))]
+    axis = n.told.get("axis", 1)
+    folded = b.fold(n.inputs, lambda one: functions.flatten(one, axis))
+    if folded is not None:
+        return [folded]
+    return [Value(b.call(functions.flatten, b.node(n.inputs[0]), axis))]
 
 
 @RULES.of("Concat")
@@ -179,7 +195,15 @@ def _slice(b: Builder, n: Node) -> list[Value]:
         raise RefusedError(f"{n.where}: wanted as many ends as starts")
     if axes == [0] and strides in (None, [1]):
         return [_rows(b, x, starts[0], ends[0])]
-    return [Value(b.call(functions.slices, b.node(x), *known), fill=x.fill)]
+    if axes is not None:
+        axes = [_from_end(b, n, axis) for axis in axes]
+    return [Value(b.call(functions.slices, b.node(x), starts, ends, axes, strides), fill=x.fill)]
+
+
+def _from_end(b: Builder, n: Node, axis: int) -> int:
+    """An axis of the first input, counted from the last one where the rank is known."""
+    dims = b.dims(n.proto.input[0])
+    return axis if dims is None or axis < 0 else axis - len(dims)
 
 
 def _rows(b: Builder, x: Value, start: int, end: int) -> Value:
@@ -205,7 +229,7 @@ def _split(b: Builder, n: Node) -> list[Value]:
     sizes = n.told.get("split")
     if len(n.inputs) > 1 and n.inputs[1] is not None:
         sizes = numbers(n.inputs[1])
-    axis = n.told.get("axis", 0)
+    axis = _from_end(b, n, n.told.get("axis", 0))
     made = b.call(functions.split_, b.node(n.inputs[0]), sizes, axis, len(n.proto.output))
     return [Value(b.call(operator.getitem, made, k)) for k in range(len(n.proto.output))]
 
@@ -225,9 +249,22 @@ def _expand(b: Builder, n: Node) -> list[Value]:
     fill = x.fill
     if x.array is not None and x.array.size and (x.array == x.array.flat[0]).all():
         fill = float(x.array.flat[0])
-    rows = x.array.ndim == 3 if x.array is not None else len(b.dims(n.proto.input[0]) or ()) == 3
     made = b.call(functions.expand, b.node(x), b.node(shape))
-    return [Value(made, fill=fill, narrow=x if rows else None)]
+    return [Value(made, fill=fill, narrow=_narrow(b, n, x))]
+
+
+def _narrow(b: Builder, n: Node, x: Value) -> Value | None:
+    """What was expanded along the second axis alone, as initial states are over the batch."""
+    before = b.dims(n.proto.input[0]) if x.array is None else list(x.array.shape)
+    after = b.dims(n.proto.output[0])
+    if before is None or len(before) != 3 or (after is not None and len(after) != 3):
+        return None
+    rows = after[0] if after is not None else ""
+    if before[0] == 1 and rows != 1:  # one row for several layers or directions, or perhaps so
+        known = isinstance(rows, int) and x.array is not None
+        return Value(array=np.repeat(x.array, rows, 0)) if known else None  # type: ignore[arg-type]
+    # A given state has a row for each sequence already, unless its declaration says one row.
+    return None if x.array is None and before[1] == 1 else x
 
 
 @RULES.of("ConstantOfShape")

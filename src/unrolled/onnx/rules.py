@@ -19,7 +19,14 @@ from unrolled.nn import Recurrent
 from unrolled.onnx import arithmetic, rearranging
 from unrolled.onnx.building import Builder, Node, RefusedError, Rule, Rules, Separated, Value
 from unrolled.onnx.directions import Directions
-from unrolled.onnx.layers import filled, from_node, read_attributes, where_of
+from unrolled.onnx.layers import (
+    INPUTS,
+    check_state,
+    filled,
+    from_node,
+    read_attributes,
+    where_of,
+)
 from unrolled.onnx.scanned import read_body
 
 __all__ = ["follow"]
@@ -76,7 +83,8 @@ def _recurrent(b: Builder, n: Node) -> list[Value]:
     if lengths is not None:
         options["lengths"] = b.node(lengths)
     states = given[5 : 7 if n.proto.op_type == "LSTM" else 6]
-    hx = _initial(b, states, batched, layer, raw)
+    fixed = [_has_shape(b, n, k + 5, one, D, H) for k, one in enumerate(states)]
+    hx = _initial(b, states, fixed, batched, layer, raw)
     if hx is not None:
         options["hx"] = hx
     called = b.module(n.proto.op_type.lower(), layer, raw, **options)
@@ -140,11 +148,34 @@ def _constant(b: Builder, name: str) -> np.ndarray:
     return value.array
 
 
-def _initial(b: Builder, given: list[Any], batched: bool, layer: nn.Module, x: fx.Node) -> Any:
-    """What a layer takes as ``hx``; None where all states are zero."""
+def _has_shape(b: Builder, n: Node, at: int, state: Value | None, D: int, H: int) -> bool:
+    """Whether an initial state is left out, or certain to have the sizes that a layer wants.
+
+    Raises:
+        ValueError: it is certain not to.
+    """
+    if state is None:
+        return True
+    name, given = INPUTS[n.proto.op_type][at], n.proto.input[at]
+    shape = b.dims(given) if state.array is None else list(state.array.shape)
+    if shape is None or not check_state(n.proto, name, shape, D, H):
+        return False
+    axis = int(n.told.get("layout", 0) != 1)
+    fed = b.dims(n.proto.input[0])
+    N = fed[axis] if fed is not None and len(fed) == 3 else ""
+    if state.array is not None and isinstance(N, int) and shape[axis] != N:
+        raise ValueError(f"{n.where}: {name} must have {N} sequences, as X, got {shape[axis]}")
+    return True
+
+
+def _initial(
+    b: Builder, given: list[Any], fixed: list[bool], batched: bool, layer: nn.Module, x: fx.Node
+) -> Any:
+    """What a layer takes as ``hx``; None where all states are zeros that fit. Zeros of a shape that
+    is not certain (``fixed``) are handed to the layer, which checks them."""
     zero = [
-        one is None or one.fill == 0 or (one.array is not None and not one.array.any())
-        for one in given
+        one is None or (fit and (one.fill == 0 or (one.array is not None and not one.array.any())))
+        for one, fit in zip(given, fixed, strict=True)
     ]
     if all(zero):
         return None
