@@ -205,14 +205,9 @@ private:
         for (const Array& array : given.arrays) check_kind(array.view, given.kind);
         run.told.storage = storage_of(given.kind);
         if (given.tokens().ndim < 1) throw std::invalid_argument("tokens: no dimension");
-        const Program& p = *program_;
-        check_weight(given, 0, p.x_parts * p.x_width, given.tokens().size(-1));
-        for (std::size_t k = 0; k < p.products.size(); ++k) {
-            const Product& q = p.products[k];
-            check_weight(given, k + 1, q.parts * q.width, q.source);
-        }
         for (Index k : parameters_)
             if (k >= count) throw std::invalid_argument("parameters: a tensor that is not there");
+        check_parameters(given);
         run.told.program = program_;
         run.told.shape = {place_[0], place_[1], given.tokens().size(-1), place_[2], place_[3],
                           place_[4], place_[5], threads};
@@ -256,17 +251,32 @@ private:
                 "tensors: wanted all in float32, or all in float64, bfloat16 or float16");
     }
 
-    // That a product's weight is a matrix [rows, columns]: numbers alone do not tell it from [columns,
-    // rows].
-    void check_weight(const Tensors& given, std::size_t product, Index rows, Index columns) const {
-        const Index k = parameters_[2 * product];
-        if (k < 0 || k >= static_cast<Index>(given.arrays.size())) return;
+    // That parameters have the shapes of the program's: the number of elements alone does not tell a
+    // weight from its transpose, nor an empty bias from none.
+    void check_parameters(const Tensors& given) const {
+        const Program& p = *program_;
+        check_shape(given, parameters_[0], {p.x_parts * p.x_width, given.tokens().size(-1)}, "weight");
+        check_shape(given, parameters_[1], {p.x_parts * p.x_width}, "bias");
+        std::size_t place = 2;
+        for (const Product& q : p.products) {
+            check_shape(given, parameters_[place++], {q.parts * q.width, q.source}, "weight");
+            check_shape(given, parameters_[place++], {q.parts * q.width}, "bias");
+        }
+        for (Index width : p.vectors) check_shape(given, parameters_[place++], {width}, "vector");
+    }
+
+    static void check_shape(const Tensors& given, Index k, const std::vector<Index>& shape,
+                            const char* what) {
+        if (k < 0) return;
         const View& view = given.arrays[static_cast<std::size_t>(k)].view;
-        if (view.is({rows, columns})) return;
-        std::string found;
-        for (Index size : view.sizes()) found += (found.empty() ? "" : ", ") + std::to_string(size);
-        throw std::runtime_error("weight: wanted shape [" + std::to_string(rows) + ", " +
-                                 std::to_string(columns) + "], got [" + found + "]");
+        if (view.is(shape)) return;
+        const auto text = [](const std::vector<Index>& sizes) {
+            std::string made;
+            for (Index size : sizes) made += (made.empty() ? "" : ", ") + std::to_string(size);
+            return "[" + made + "]";
+        };
+        throw std::runtime_error(std::string(what) + " must have shape " + text(shape) + ", got " +
+                                 text(view.sizes()));
     }
 
     bool full() const { return total() == place_[2]; }

@@ -1,10 +1,119 @@
-"""Weights that another thread or a signal handler replaces during a call: nothing freed is read."""
+"""Weights that are replaced: by others of a wrong shape, or by another thread during a call."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+
+import unrolled
+from unrolled import cells, engines, nn
+
+X = torch.ones(5, 2, 3)
+
+
+def in_a_graph(layer: nn.Recurrent) -> Any:
+    torch._dynamo.reset()
+    return torch.compile(layer, backend="eager", fullgraph=True)(X)
+
+
+def by_engine(name: str) -> Callable[[nn.Recurrent], Any]:
+    def run(layer: nn.Recurrent) -> Any:
+        with engines.use(name):
+            return layer(X)
+
+    return run
+
+
+def mapped(layer: nn.Recurrent) -> Any:
+    return torch.func.vmap(lambda x: layer(x)[0])(X[None])
+
+
+def with_checkpoint(layer: nn.Recurrent) -> Any:
+    layer.checkpoint = True
+    return layer(X)
+
+
+def packed(layer: nn.Recurrent) -> Any:
+    return layer(torch.nn.utils.rnn.pack_padded_sequence(X, torch.tensor([5, 3])))
+
+
+WAYS: dict[str, Callable[[nn.Recurrent], Any]] = {
+    "training": lambda layer: layer(X),
+    "inference": torch.no_grad()(lambda layer: layer(X)),
+    "lengths": lambda layer: layer(X, lengths=[5, 3]),
+    "resets": lambda layer: layer(X, resets=torch.ones(5, 2, dtype=torch.bool)),
+    "packed": packed,
+    "checkpoint": with_checkpoint,
+    "vmap": mapped,
+    "graph": in_a_graph,
+    "reference": by_engine("reference"),
+    "aten": by_engine("aten"),
+    "explain": lambda layer: engines.explain(layer, X),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("assign", ["parameter", "data"])
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_bias_of_another_size_is_refused_on_every_way_in(
+    way: str, assign: str, size: int
+) -> None:
+    layer = nn.LSTM(3, 4)
+    if assign == "data":
+        layer.bias_hh_l0.data = torch.zeros(size)
+    else:
+        layer.bias_hh_l0 = torch.nn.Parameter(torch.zeros(size))
+    message = rf"LSTM: bias_hh_l0 must have shape \[16\], got \[{size}\]"
+    with pytest.raises(RuntimeError, match=message):
+        WAYS[way](layer)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    ("module", "x", "name"),
+    [
+        (lambda m: m.GRUCell(3, 4), X[0], "bias_ih"),
+        (lambda m: m.GRU(3, 4, 2, bidirectional=True), X, "bias_ih_l1_reverse"),
+        (lambda m: m.LSTM(3, 4, proj_size=2), X, "weight_hr_l0"),
+        (lambda m: m.RNN(3, 4), X, "weight_hh_l0"),
+    ],
+)
+def test_an_empty_parameter_raises_as_in_torch(
+    module: Callable[[Any], Any], x: Tensor, name: str, grad: bool
+) -> None:
+    for library in (torch.nn, nn):
+        layer = module(library)
+        getattr(layer, name).data = torch.zeros(0)
+        with pytest.raises(RuntimeError), torch.set_grad_enabled(grad):
+            layer(x)
+
+
+def test_an_empty_vector_of_a_cell_is_refused() -> None:
+    layer = nn.Recurrent(cells.PeepholeLSTM, 3, 4)
+    name = next(name for name, p in layer.named_parameters() if p.shape == (4,))
+    setattr(layer, name, torch.nn.Parameter(torch.zeros(0)))
+    with pytest.raises(RuntimeError, match=re.escape(f"{name} must have shape [4], got [0]")):
+        layer(X)
+
+
+def test_an_empty_bias_is_refused_by_streams_and_files(tmp_path: Path) -> None:
+    layer = nn.LSTM(3, 4)
+    layer.bias_hh_l0 = torch.nn.Parameter(torch.zeros(0))
+    message = r"bias_hh_l0 must have shape \[16\], got \[0\]"
+    with pytest.raises(ValueError, match=message):
+        layer.stream()
+    with pytest.raises(ValueError, match=message):
+        unrolled.export.export(layer, tmp_path / "lstm.safetensors")
+    with pytest.raises(ValueError, match=message):
+        unrolled.onnx.export(layer, tmp_path / "lstm.onnx")
+
 
 SCRIPT = """
 import signal, sys, threading, time

@@ -22,19 +22,44 @@ class Swept(nn.Module):
     spec: Spec
     _direct: Direct | None = None
     _graph: Graph
+    _shapes: list[dict[str, list[int]]]  # of the parameters, by sweep
 
     def _find_graph(self) -> None:
         """What torch.compile and torch.export need, which cannot be found while they trace."""
         self._graph = make_graph(self.spec)
+        self._shapes = [
+            {name: list(p.shape) for name, p in self.spec.parameters(place.layer).items()}
+            for place in self.spec.sweeps
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and copy take: nothing that is found anew."""
-        found = ("_direct", "_graph")
+        found = ("_direct", "_graph", "_shapes")
         return {name: value for name, value in self.__dict__.items() if name not in found}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._find_graph()
+
+    def _full_name(self, index: int, name: str) -> str:
+        """Of a parameter of sweep number ``index``."""
+        raise NotImplementedError
+
+    def _check_parameters(self, parameters: list[dict[str, Tensor]]) -> None:
+        """Users may replace parameters: an engine would read an empty bias as none.
+
+        Raises:
+            RuntimeError: one has another shape than it was made with.
+        """
+        for index, shapes in enumerate(self._shapes):
+            for name, shape in shapes.items():
+                parameter = parameters[index][name]
+                if parameter is None or list(parameter.shape) != shape:
+                    got = None if parameter is None else list(parameter.shape)
+                    raise RuntimeError(
+                        f"{type(self).__name__}: {self._full_name(index, name)} must have shape "
+                        f"{shape}, got {got}"
+                    )
 
     def _run(
         self,
@@ -49,9 +74,10 @@ class Swept(nn.Module):
         makes a graph of it.
 
         Raises:
-            RuntimeError: in a graph, lengths or resets where the operator cannot run, or a gradient
-                with ``checkpoint``.
+            RuntimeError: a parameter has another shape; in a graph, lengths or resets where the
+                operator cannot run, or a gradient with ``checkpoint``.
         """
+        self._check_parameters(parameters)
         rest = (states, parameters, reset_states, dropout)
         if torch.compiler.is_compiling() and checkpoint and torch.is_grad_enabled():
             raise RuntimeError(

@@ -113,6 +113,7 @@ class RecurrentCell(Swept):
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
         own = self._own_parameters()
+        self._check_parameters([own])
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
     def extra_repr(self) -> str:
@@ -123,6 +124,9 @@ class RecurrentCell(Swept):
         if type(self) is RecurrentCell:
             shown.insert(0, repr(self.cell))
         return ", ".join(shown)
+
+    def _full_name(self, index: int, name: str) -> str:
+        return name
 
     def _own_parameters(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self._names}

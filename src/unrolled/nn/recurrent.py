@@ -178,8 +178,9 @@ class Recurrent(Swept):
     ) -> Sweep:
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
         _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
-        own = self._parameters_of(0)
-        return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
+        own = [self._parameters_of(index) for index in range(len(self._names))]
+        self._check_parameters(own)
+        return make_sweep(self.spec, 0, form.ragged, form.values, states, own[0], after_cut)
 
     def stream(self, batch: int = 1, weights: str = "float32", threads: int = 1) -> "Stream":
         """So many sequences that take one step at a time, with the weights as they are now.
@@ -237,6 +238,9 @@ class Recurrent(Swept):
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)
+
+    def _full_name(self, index: int, name: str) -> str:
+        return self._names[index][name]
 
     def _parameters_of(self, index: int) -> dict[str, Tensor]:
         return {name: getattr(self, full) for name, full in self._names[index].items()}

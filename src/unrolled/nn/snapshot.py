@@ -34,12 +34,9 @@ def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
     spec = module.spec
     layers: list[list[Any]] = [[] for _ in range(spec.num_layers)]
     for sweep in spec.sweeps:
-        names = [name + sweep.suffix for name in spec.parameters(sweep.layer)]
-        found = {name: getattr(module, name, None) for name in names}
         parameters = {
-            name.removesuffix(sweep.suffix): value.detach().cpu()
-            for name, value in found.items()
-            if value is not None
+            name: _parameter(module, name + sweep.suffix, p.shape, where)
+            for name, p in spec.parameters(sweep.layer).items()
         }
         layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, where))
     told: dict[str, Any] = {"block": "recurrent", "layers": layers, "start": None}
@@ -47,6 +44,15 @@ def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
     if spec.merge == "sum" and spec.bidirectional:
         told["merge"] = "sum"
     return told
+
+
+def _parameter(module: "Recurrent", name: str, shape: tuple[int, ...], where: str) -> Tensor:
+    """Users may replace parameters: an empty bias would be read as none."""
+    found: Tensor | None = getattr(module, name)
+    if found is None or found.shape != shape:
+        got = None if found is None else list(found.shape)
+        raise ExportError(f"{where}: {name} must have shape {list(shape)}, got {got}")
+    return found.detach().cpu()
 
 
 def _direction(
