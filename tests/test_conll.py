@@ -6,16 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.conll import (
+from unrolled.tasks.conll import Sentence, read_conll, write_conll
+from unrolled.tasks.entities import (
     EntityScore,
-    Sentence,
     Span,
     entity_scores,
     has_entities,
     labels_of,
-    read_conll,
     spans,
-    write_conll,
 )
 from unrolled.tasks.reading import DataError
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from unrolled.tasks import standard_library
-from unrolled.tasks.conll import has_entities, spans
 from unrolled.tasks.datasets import (
     DIRECTIONS,
     SERIES,
@@ -31,6 +30,7 @@ from unrolled.tasks.datasets import (
     year_in_words,
 )
 from unrolled.tasks.datasets.sources import tag_lines
+from unrolled.tasks.entities import has_entities, spans
 from unrolled.tasks.reading import DataError
 
 # Lines of Python

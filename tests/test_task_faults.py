@@ -46,7 +46,7 @@ FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("seq2seq", {}, "one\t1\ntwo\t \n", "data, line 2: wanted a source, a tab and its target"),
     ("seq2seq", {}, "one\t1\ntwo\t2\t3\n", "data, line 2: wanted a source, a tab and its target"),
     ("seq2seq", {"max_length": 3}, "one\t1\nthree\t3\n",
-     "data, line 2: wanted at most 3 characters a side, got 5; --max-length"),
+     "data, line 2: wanted at most 3 characters a side, got 5; the limit is the run"),
     ("seq2seq", {}, None, "data: cannot be read"),
 ]  # fmt: skip
 

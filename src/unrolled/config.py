@@ -248,7 +248,12 @@ class ClassificationConfig(DataConfig):
 class TaggingConfig(DataConfig):
     """A label for each token, in files with a token and its label on a line (CoNLL)."""
 
-    column: int = option(-1, "Column of the labels; columns are split at spaces.")
+    column: int = option(
+        -1, "Column of the labels, the first is 0; columns are split at tabs or blanks."
+    )
+    token_column: int | None = option(
+        None, "Column of the tokens; without it the first, in CoNLL-U files the words (1)."
+    )
     min_count: int = option(2, "Words seen less often are one unknown word.", least=1)
     characters: bool = option(True, "Read each word's characters too.")
     embedding_size: int = option(64, "Width of the embedding of words.", least=1)

@@ -1,5 +1,6 @@
 """The commands put together, and how they end."""
 
+import io
 import sys
 from itertools import pairwise
 from typing import Annotated
@@ -61,6 +62,9 @@ def run(arguments: list[str] | None = None) -> int:
     0: done. 2: the user's input was at fault, told in a line on stderr. 130: interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # In every locale: data files are UTF-8. Names of files that are not come out as they are.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="unrolled", standalone_mode=False)

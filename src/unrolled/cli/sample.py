@@ -1,8 +1,7 @@
 """`unrolled sample`: let a trained language model write."""
 
 import os
-import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +14,17 @@ __all__ = ["sample"]
 def sample(
     run: Run,
     prime: Annotated[
-        str, typer.Option(help="Text to continue; the state is brought up with it.")
-    ] = "def ",
+        str | None,
+        typer.Option(
+            help="Text to continue.  [default: 'def ', or a line end or the first character that "
+            "the vocabulary has]",
+            show_default=False,
+        ),
+    ] = None,
     length: Annotated[int, typer.Option(help="Characters to write.")] = 400,
     temperature: Annotated[
-        float, typer.Option(help="Below 1 bolder, above 1 more surprising; 0 takes the likeliest.")
+        float,
+        typer.Option(help="Below 1 more conservative, above 1 more varied; 0 takes the likeliest."),
     ] = 0.8,
     top_k: Annotated[
         int | None, typer.Option(help="Draw from the k likeliest characters only.")
@@ -31,7 +36,7 @@ def sample(
     cell: Cell = None,
 ) -> None:
     """Write text with a trained language model, one character at a time."""
-    if not prime:
+    if prime == "":
         raise UserError("--prime: wanted one character or more, got none")
     path = checkpoint_of(run)
     import torch
@@ -41,9 +46,13 @@ def sample(
     name, model, vocabulary = trained(path, cell)
     if name != "lm":
         raise UserError(f"RUN: wanted a language model, got one of the task {name}")
-    with told(TextError):
+    try:
         # Bytes of the command line that are no UTF-8 arrive as surrogates.
-        prefix = vocabulary.encode(os.fsencode(prime))
+        prefix = vocabulary.encode(
+            _default_prime(vocabulary) if prime is None else os.fsencode(prime)
+        )
+    except TextError as error:
+        raise UserError(str(error).replace("text:", "--prime:", 1)) from None
     with told(ValueError), told_as_option():
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed: wanted at least 0 and below 2**64, got {seed}")
@@ -56,6 +65,12 @@ def sample(
             top_p=top_p,
             generator=torch.Generator().manual_seed(seed),
         )
-    text = vocabulary.decode(torch.cat([prefix, written]))
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
+    print(vocabulary.decode(torch.cat([prefix, written])))
+
+
+def _default_prime(vocabulary: Any) -> bytes:
+    """A beginning that the vocabulary knows: of a Python function, or else of a line."""
+    known = vocabulary.characters if vocabulary.unit == "character" else None
+    if known is None or set("def ") <= set(known):
+        return b"def "
+    return ("\n" if "\n" in known else known[0]).encode()

@@ -57,7 +57,9 @@ def predict(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE", help="Files to read; without any, standard input.", show_default=False
+            metavar="FILE",
+            help="Files to read; - or none is standard input.",
+            show_default=False,
         ),
     ] = None,
     text: Annotated[
@@ -67,29 +69,41 @@ def predict(
     each: Annotated[
         bool, typer.Option("--each", help="Classify after every character, as it arrives.")
     ] = False,
-    beam: Annotated[int, typer.Option(help="Hypotheses of the search of seq2seq.")] = 1,
+    beam: Annotated[
+        int | None,
+        typer.Option(help="Beam width of seq2seq; without it, the run's.", show_default=False),
+    ] = None,
     cell: Cell = None,
 ) -> None:
     """Use a trained model: labels of texts or table rows, tags, a forecast, translations.
 
-    classify: each file is a text, or a table of numbers; prints label, probability, and what it is
-    of. tag: a token on each line, empty lines between sentences; prints label columns. forecast: a
-    table; prints the next rows as CSV. seq2seq: a source on each line; prints its target.
+    Data are read as the run read its own, from standard input as from a file. classify: texts or a
+    table; prints label, probability, and what it is of. tag: a sentence on each line, or columns as
+    in the run's files; prints each token and its label. forecast: a table; prints the next rows as
+    CSV. seq2seq: a source on each line; prints its target.
     """
     path = checkpoint_of(run)
     name, model, codec = trained(path, cell)
     from unrolled.cli import predictions
     from unrolled.tasks import DataError, find_task
-    from unrolled.tasks.reading import StandardInput
+    from unrolled.tasks.reading import Source, StandardInput
 
     if name == "lm":
         raise UserError("RUN: a language model does not predict but write: unrolled sample")
     if name == "problem":
         raise UserError("RUN: the answers of a problem are measured: unrolled evaluate")
-    if beam < 1:
+    if each and name != "classify":
+        raise UserError(f"--each: wanted a classifier, got the task {name}")
+    if beam is not None and name != "seq2seq":
+        raise UserError(f"--beam: wanted a run of seq2seq, got the task {name}")
+    if beam is not None and beam < 1:
         raise UserError(f"--beam: wanted at least 1, got {beam}")
     config = config_of(path, name)
-    sources = [*(paths or ())] if paths or text else [StandardInput()]
+    sources: list[Source] = [StandardInput() if str(p) == "-" else p for p in paths or ()]
+    if not paths and not text:
+        sources = [StandardInput()]
+    if beam is None:
+        beam = getattr(config, "beam", 1)
     with told(DataError, ValueError):
         inputs = find_task(name).inputs(config, codec, sources, text or ())
         for line in getattr(predictions, name)(model, codec, inputs, each=each, beam=beam):

@@ -1,28 +1,24 @@
-"""Labelled tokens: CoNLL-style files read and written, entities in labels, and their scores.
+"""Labelled tokens: CoNLL-style files read and written.
 
-A data set is a list of sentences. Turning tokens and labels into numbers is left to `words`.
+A data set is a list of sentences. What labels mean is left to `entities`, turning tokens and labels
+into numbers to `words`.
 """
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from unrolled.io import write
-from unrolled.tasks.reading import DataError, Source, read_utf8
+from unrolled.tasks.reading import DataError, Source, read_lines
 
 __all__ = [
-    "EntityScore",
-    "EntityScores",
+    "Row",
     "Sentence",
-    "Span",
-    "entity_scores",
-    "has_entities",
-    "labels_of",
+    "blocks_of",
     "read_conll",
-    "spans",
+    "sentences_of",
+    "split_blanks",
     "write_conll",
 ]
 
@@ -30,6 +26,10 @@ _DOCUMENT = "-DOCSTART-"
 _COMMENT = "# "
 # Unicode's other blanks, such as U+00A0, occur inside tokens.
 _BLANKS = re.compile(r"[ \t]+")
+_CONLL_U_COLUMNS = 10
+_CONLL_U_FORM = 1
+# Of CoNLL-U, beside the words: a range of words that are written as one, and an empty node.
+_NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")
 
 
 class Sentence(NamedTuple):
@@ -40,7 +40,14 @@ class Sentence(NamedTuple):
     lines: tuple[int, ...] = ()
 
 
-def read_conll(path: Source, label: int | None = -1, token: int = 0) -> list[Sentence]:
+class Row(NamedTuple):
+    """A line's number in its file, from 1, and its columns."""
+
+    line: int
+    fields: list[str]
+
+
+def read_conll(path: Source, label: int | None = -1, token: int | None = None) -> list[Sentence]:
     """Read sentences from a file with a token a line and blank lines between sentences.
 
     A line with a tab is cut at its tabs, any other at its blanks and tabs; every line of a file has
@@ -48,52 +55,118 @@ def read_conll(path: Source, label: int | None = -1, token: int = 0) -> list[Sen
     A line is a comment where it begins with "# ", or is "#" alone, and no sentence has begun: so
     CoNLL-U's comments are passed over, and `#` inside a sentence, or before a tab, is a token.
 
+    Where the first column counts the words of each sentence, as in CoNLL-U, the lines of ranges
+    (`1-2`) and of empty nodes (`1.1`) are left out: they are no words.
+
     Args:
         label: the column of the labels, counted from 0; negative from the end; None reads none.
-        token: the column of the tokens.
+        token: the column of the tokens; None is the first, in CoNLL-U (ten columns, the first of
+            which counts) the second.
 
     Raises:
         DataError: the file cannot be read, holds no sentence, has no such column or an empty
-            field in it, or its lines differ in the number of columns; the message names the line.
+            field in it, its lines differ in the number of columns, or its tokens only count the
+            words; the message names the line.
     """
-    sentences: list[Sentence] = []
-    rows: list[tuple[int, str, str]] = []
-    first: tuple[int, int] | None = None  # line and number of columns
-    for number, fields in (*_lines(path), (0, [])):
-        where = f"{path}, line {number}"
-        if not fields:
-            if rows:
-                lines, tokens, labels = zip(*rows, strict=True)
-                sentences.append(Sentence(tokens, () if label is None else labels, lines))
-                rows.clear()
+    return sentences_of(path, blocks_of(read_lines(path)), label, token)
+
+
+def split_blanks(line: str) -> list[str]:
+    """What stands between the blanks and tabs of a line."""
+    return [field for field in _BLANKS.split(line) if field]
+
+
+def blocks_of(lines: Sequence[str]) -> list[list[Row]]:
+    """The rows of each sentence, of which some may differ in the number of columns."""
+    blocks: list[list[Row]] = [[]]
+    for number, line in enumerate(lines, 1):
+        if not blocks[-1] and (line.startswith(_COMMENT) or line == "#"):
             continue
-        if first is None:
-            first = (number, len(fields))
-            _check_columns(where, len(fields), token, label)
-        if len(fields) != first[1]:
-            raise DataError(
-                f"{where}: wanted {_columns(first[1])} as on line {first[0]}, got {len(fields)}; "
-                "put a blank line between sentences and one sign between columns"
-            )
-        named = "" if label is None else _field(where, fields, label, "label")
-        rows.append((number, _field(where, fields, token, "token"), named))
-    if not sentences:
+        fields = line.split("\t") if "\t" in line else _BLANKS.split(line.strip(" "))
+        if line.strip(" \t") and fields[0] != _DOCUMENT:
+            blocks[-1].append(Row(number, fields))
+        elif blocks[-1]:
+            blocks.append([])
+    return blocks if blocks[-1] else blocks[:-1]
+
+
+def sentences_of(
+    path: Source, blocks: Sequence[Sequence[Row]], label: int | None, token: int | None
+) -> list[Sentence]:
+    """The sentences that the rows of a file are; `path` is for messages, the rest as of
+    `read_conll`."""
+    if not blocks:
         raise DataError(f"{path}: wanted a token and its label on each line, found no sentence")
+    width = _width(path, blocks)
+    if _counts_words(blocks, 0):
+        blocks = [
+            [row for row in block if not _NO_WORD.fullmatch(row.fields[0])] for block in blocks
+        ]
+        if width == _CONLL_U_COLUMNS:
+            token = _CONLL_U_FORM if token is None else token
+            _check_filled(path, blocks, label)
+    token = token or 0
+    first = f"{path}, line {blocks[0][0].line}"
+    _check_columns(first, width, token, label)
+    if _counts_words(blocks, token):
+        raise DataError(
+            f"{first}: wanted tokens in column {token}, got numbers that count them; name the "
+            f"column of the words: --token-column {(token + 1) % width}"
+        )
+    sentences = []
+    for block in blocks:
+        places = [f"{path}, line {row.line}" for row in block]
+        columns = [
+            tuple(
+                _field(place, row.fields, column, name)
+                for place, row in zip(places, block, strict=True)
+            )
+            for column, name in ((token, "token"), (label, "label"))
+            if column is not None
+        ]
+        tokens, labels = columns if len(columns) == 2 else (columns[0], ())
+        sentences.append(Sentence(tokens, labels, tuple(row.line for row in block)))
     return sentences
 
 
-def _lines(path: Source) -> Iterator[tuple[int, list[str]]]:
-    """The number and the fields of each line; no fields where a sentence ends."""
-    inside = False
-    for number, line in enumerate(read_utf8(path).split("\n"), 1):
-        line = line.removesuffix("\r")
-        if not inside and (line.startswith(_COMMENT) or line == "#"):
-            continue
-        fields = line.split("\t") if "\t" in line else _BLANKS.split(line.strip(" "))
-        if not line.strip(" \t") or fields[0] == _DOCUMENT:
-            fields = []
-        inside = bool(fields)
-        yield number, fields
+def _width(path: Source, blocks: Sequence[Sequence[Row]]) -> int:
+    """The number of columns, the same on every line."""
+    first = blocks[0][0]
+    for row in (row for block in blocks for row in block):
+        if len(row.fields) != len(first.fields):
+            raise DataError(
+                f"{path}, line {row.line}: wanted {_columns(len(first.fields))} as on line "
+                f"{first.line}, got {len(row.fields)}; put a blank line between sentences and one "
+                "sign between columns"
+            )
+    return len(first.fields)
+
+
+def _check_filled(path: Source, blocks: Sequence[Sequence[Row]], label: int | None) -> None:
+    """Refuse a column of CoNLL-U that is empty throughout, as its last, the default, mostly is."""
+    width = _CONLL_U_COLUMNS
+    if label is None or not -width <= label < width:
+        return
+    if all(row.fields[label] == "_" for block in blocks for row in block):
+        raise DataError(
+            f"{path}: wanted labels in column {label}, got '_' on every line; --column 3 has the "
+            "parts of speech of CoNLL-U"
+        )
+
+
+def _counts_words(blocks: Sequence[Sequence[Row]], column: int) -> bool:
+    """Whether a column, one of several, counts the words of every sentence from 0 or 1."""
+    width = len(blocks[0][0].fields)
+    longest = 0
+    for block in blocks:
+        fields = [row.fields[column] for row in block]
+        counts = [field for field in fields if not _NO_WORD.fullmatch(field)]
+        start = int(counts[:1] == ["1"])
+        if not counts or counts != [str(k) for k in range(start, start + len(counts))]:
+            return False
+        longest = max(longest, len(counts))
+    # A file of single words may hold the number 1.
+    return width > 1 and (longest > 1 or width == _CONLL_U_COLUMNS)
 
 
 def write_conll(
@@ -165,150 +238,3 @@ def _field(where: str, fields: Sequence[str], column: int, name: str) -> str:
 
 def _columns(count: int) -> str:
     return f"{count} column{'' if count == 1 else 's'}"
-
-
-# Entities
-
-
-class Span(NamedTuple):
-    """An entity of type `kind` over the tokens from `start` up to, not including, `end`."""
-
-    kind: str
-    start: int
-    end: int
-
-
-Scheme = Literal["IOB1", "IOB2", "BILOU"]
-_LABEL = re.compile(r"O|[BILUES]-.+", re.DOTALL)
-# Equal in meaning: L(ast) is the E(nd), U(nit) the S(ingle) of other schemes.
-_ENDS = frozenset("LEUS")
-_BEGINS = frozenset("BUS")
-
-
-def has_entities(labels: Iterable[str]) -> bool:
-    """Whether labels mark entities: all are `O` or a B, I, L, U, E or S with `-` and a type, and
-    some are not `O`."""
-    distinct = set(labels)
-    return bool(distinct - {"O"}) and all(_LABEL.fullmatch(label) for label in distinct)
-
-
-def spans(labels: Sequence[str]) -> list[Span]:
-    """The entities that labels mark, in IOB1, IOB2, BILOU or BIOES, in order.
-
-    As in the script conlleval (Tjong Kim Sang and De Meulder 2003) nothing is malformed: an entity
-    begins at B, U or S, wherever an entity's label follows O, L, E, U or S, and wherever the type
-    changes; it ends before the next beginning, before O, and after L, E, U or S. So one reading
-    serves all the schemes.
-
-    Raises:
-        DataError: a label is none of these schemes'.
-    """
-    found: list[Span] = []
-    start = 0
-    before, kind = "O", ""  # of the last label
-    for position, label in enumerate((*labels, "O")):
-        if not _LABEL.fullmatch(label):
-            raise DataError(
-                f"label: wanted O, or one of B, I, L, U, E, S with - and a type, got {label!r}"
-            )
-        mark, _, now = label.partition("-")
-        continues = mark != "O" and mark not in _BEGINS and before not in _ENDS and now == kind
-        if before != "O" and not continues:
-            found.append(Span(kind, start, position))
-        if mark != "O" and (before == "O" or not continues):
-            start = position
-        before, kind = mark, now
-    return found
-
-
-def labels_of(entities: Iterable[Span], length: int, scheme: Scheme = "IOB2") -> list[str]:
-    """The labels of `length` tokens that mark these entities; the inverse of `spans`.
-
-    IOB2 begins every entity with B, IOB1 only those that touch one of the same type before them,
-    BILOU marks first, inner, last and single tokens.
-
-    Raises:
-        ValueError: the scheme is unknown, or entities overlap, are empty or outside the sentence.
-    """
-    if scheme not in ("IOB1", "IOB2", "BILOU"):
-        raise ValueError(f"scheme: wanted one of IOB1, IOB2, BILOU, got {scheme!r}")
-    labels = ["O"] * length
-    last = Span("", 0, 0)
-    for span in sorted(entities, key=lambda s: s.start):
-        kind, start, end = span
-        if not last.end <= start < end <= length:
-            raise ValueError(f"entities: wanted disjoint spans within {length} tokens, got {span}")
-        labels[start:end] = [f"I-{kind}"] * (end - start)
-        touches = last.kind == kind and last.end == start
-        if scheme != "IOB1" or touches:
-            labels[start] = f"B-{kind}"
-        if scheme == "BILOU":
-            labels[end - 1] = f"L-{kind}" if end - start > 1 else f"U-{kind}"
-        last = span
-    return labels
-
-
-@dataclass(frozen=True)
-class EntityScore:
-    """How many entities are in the data, were found, and are right (type and both ends)."""
-
-    wanted: int = 0
-    found: int = 0
-    right: int = 0
-
-    @property
-    def precision(self) -> float:
-        """Right ones of those found, in [0, 1]; 0 where none was found."""
-        return self.right / self.found if self.found else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Right ones of those wanted, in [0, 1]; 0 where none was wanted."""
-        return self.right / self.wanted if self.wanted else 0.0
-
-    @property
-    def f1(self) -> float:
-        """The harmonic mean of precision and recall, in [0, 1]."""
-        both = self.wanted + self.found
-        return 2 * self.right / both if both else 0.0
-
-
-@dataclass(frozen=True)
-class EntityScores:
-    """The score over all entities, and those of each type."""
-
-    micro: EntityScore
-    by_type: dict[str, EntityScore]
-
-    def __str__(self) -> str:
-        rows = [("all", self.micro), *self.by_type.items()]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(
-            f"{name:{width}}  precision {s.precision:7.2%}  recall {s.recall:7.2%}  "
-            f"F1 {s.f1:7.2%}  ({s.wanted} in the data, {s.found} found)"
-            for name, s in rows
-        )
-
-
-def entity_scores(
-    wanted: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]
-) -> EntityScores:
-    """Score predicted labels against the true ones, sentence by sentence, as conlleval counts.
-
-    An entity is right where type, first and last token are (Tjong Kim Sang and De Meulder 2003,
-    "Introduction to the CoNLL-2003 shared task").
-
-    Raises:
-        DataError: a label marks no entity (see `spans`).
-        ValueError: sentences differ in number or length.
-    """
-    counts: dict[str, Counter[str]] = {"wanted": Counter(), "found": Counter(), "right": Counter()}
-    for true, guess in zip(wanted, predicted, strict=True):
-        if len(true) != len(guess):
-            raise ValueError(f"predicted: wanted {len(true)} labels as in wanted, got {len(guess)}")
-        here, there = set(spans(true)), set(spans(guess))
-        for name, entities in (("wanted", here), ("found", there), ("right", here & there)):
-            counts[name].update(span.kind for span in entities)
-    kinds = sorted(counts["wanted"].keys() | counts["found"].keys())
-    by_type = {k: EntityScore(**{name: count[k] for name, count in counts.items()}) for k in kinds}
-    return EntityScores(EntityScore(**{n: c.total() for n, c in counts.items()}), by_type)

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["DataError", "Source", "StandardInput", "read_bytes", "read_utf8", "suffix_of"]
+__all__ = [
+    "DataError",
+    "Source",
+    "StandardInput",
+    "read_bytes",
+    "read_lines",
+    "read_utf8",
+    "suffix_of",
+]
 
 
 class DataError(ValueError):
@@ -63,16 +71,31 @@ def read_utf8(path: Source) -> str:
     """The text of a UTF-8 file, without a byte order mark, its line ends as they are.
 
     Raises:
-        DataError: the file cannot be read, or is not UTF-8; the message names the line.
+        DataError: the file cannot be read, or is not UTF-8 text; the message names the line.
     """
     data = read_bytes(path)
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # With a byte order mark the position counts from behind it; the lines are the same.
-        body = error.object
-        line = body.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: wanted UTF-8, got the byte 0x{body[error.start]:02x}; "
-            "save the file as UTF-8"
-        ) from None
+        before, byte = error.object[: error.start], error.object[error.start]
+        got = f"the byte 0x{byte:02x}"
+    else:
+        if "\0" not in text:
+            return text
+        before, got = text[: text.index("\0")].encode(), "a zero byte, as in UTF-16"
+    line = before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n") + 1
+    raise DataError(f"{path}, line {line}: wanted UTF-8, got {got}; save the file as UTF-8")
+
+
+def read_lines(path: Source) -> list[str]:
+    """The lines of a UTF-8 file, without their ends.
+
+    A line ends at LF, CR LF or CR, as in Python's universal newlines, and nowhere else: U+2028, a
+    form feed and their like are characters of the line.
+
+    Raises:
+        DataError: as of :func:`read_utf8`.
+    """
+    lines = read_utf8(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]

@@ -1,6 +1,6 @@
 """Tagging: a label for each token of a sentence (entities, parts of speech, kinds of code)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,11 +10,13 @@ from typing_extensions import override
 
 from unrolled.models import Tagger
 from unrolled.tasks.baselines import FrequentLabels
-from unrolled.tasks.conll import Sentence, entity_scores, has_entities, read_conll
+from unrolled.tasks.conll import Sentence, read_conll, split_blanks
+from unrolled.tasks.entities import entity_scores, has_entities, malformed_labels
 from unrolled.tasks.figures import full
 from unrolled.tasks.lengths import pad
 from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.reading import DataError, Source
+from unrolled.tasks.sentences import read_sentences
 from unrolled.tasks.task import Input, Share
 from unrolled.tasks.words import Words
 
@@ -63,6 +65,13 @@ class Tags:
             characters = Words.of(spelt, what="character", **special)
         labels = Words.of(label for s in (*sentences, *labelled) for label in s.labels)
         return cls(words, characters, labels)
+
+    def split(self, line: str) -> list[str]:
+        """A plain sentence as tokens: what stands between its blanks; its characters where every
+        known word is one, blanks among them only where they are known."""
+        if any(len(word) > 1 for word in self.words.entries):
+            return split_blanks(line)
+        return [c for c in line if c not in " \t" or c in self.words] if line.strip(" \t") else []
 
     def encode(self, tokens: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """Words `[T]`, and the characters of each, if they are read."""
@@ -117,7 +126,7 @@ class Tagging(Listed):
         codec: Tags | None = None,
     ) -> None:
         self.codec = codec or Tags.of(training, config, validation)
-        self.entities = has_entities(label for s in training for label in s.labels)
+        self.entities = has_entities(self.codec.labels.entries)
         super().__init__(config, training, validation)
 
     @override
@@ -128,12 +137,14 @@ class Tagging(Listed):
 
             training, validation = python_tags()
             return cls(config, training, validation, codec)
-        sentences = []
-        for path in config.paths:
-            found = read_conll(path, config.column)
-            if codec is not None:
-                _check_labels(path, found, codec)
-            sentences += found
+        files = {
+            path: read_conll(path, config.column, config.token_column) for path in config.paths
+        }
+        if codec is None:
+            _check_entities(files)
+        else:
+            _check_labels(files, codec)
+        sentences = [sentence for path in config.paths for sentence in files[path]]
         return cls(config, *parts(sentences, config, whole), codec)
 
     @override
@@ -141,9 +152,13 @@ class Tagging(Listed):
     def inputs(
         cls, config: Any, codec: Tags, sources: Sequence[Source], texts: Sequence[str] = ()
     ) -> list[Input]:
-        found = [Input(repr(text), text.split()) for text in texts]
+        columns = {"label": config.column, "token": config.token_column, "split": codec.split}
+        found = [Input(repr(text), codec.split(text)) for text in texts]
         for source in sources:
-            found += [Input(str(source), list(s.tokens)) for s in read_conll(source, label=None)]
+            found += [
+                Input(*sentence)
+                for sentence in read_sentences(source, codec.words, codec.labels, **columns)
+            ]
         return found
 
     @override
@@ -217,8 +232,7 @@ class Tagging(Listed):
     def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str]]:
         tokens = list(max(self.held_out, key=lambda s: len(s.tokens)).tokens)
         if text is not None:
-            single = all(len(token) == 1 for token in self.codec.words.entries)
-            tokens = list(text) if single else text.split()
+            tokens = self.codec.split(text)
         if len(tokens) < 2:
             raise DataError(f"text: wanted two tokens or more, got {len(tokens)}")
         pieces = tokens if all(len(t) == 1 for t in tokens) else [f"{token} " for token in tokens]
@@ -278,11 +292,27 @@ def predict(model: Tagger, codec: Tags, sentences: Sequence[Sequence[str]]) -> l
     return [codec.labels.decode(column) for column in columns]
 
 
-def _check_labels(path: str, sentences: Sequence[Sentence], codec: Tags) -> None:
-    """Hold a file's labels to those that a model knows."""
-    for sentence in sentences:
-        for label, line in zip(sentence.labels, sentence.lines, strict=True):
-            codec.labels.encode([label], f"{path}, line {line}")
+def _check_labels(files: Mapping[str, Sequence[Sentence]], codec: Tags) -> None:
+    """Hold the labels of files to those that a model knows."""
+    for path, sentences in files.items():
+        for sentence in sentences:
+            for label, line in zip(sentence.labels, sentence.lines, strict=True):
+                codec.labels.encode([label], f"{path}, line {line}")
+
+
+def _check_entities(files: Mapping[str, Sequence[Sentence]]) -> None:
+    """Refuse a label that marks no entity among those that do: it would leave entities unscored."""
+    malformed = malformed_labels(
+        label for sentences in files.values() for s in sentences for label in s.labels
+    )
+    for path, sentences in files.items() if malformed else ():
+        for sentence in sentences:
+            for label, line in zip(sentence.labels, sentence.lines, strict=True):
+                if label in malformed:
+                    raise DataError(
+                        f"{path}, line {line}: wanted O, or one of B, I, L, U, E, S with - and a "
+                        f"type, as most labels of these data are, got {label!r}"
+                    )
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Sequence to sequence: text to text, by characters or words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from unrolled.runtime.text import UNITS, cut, written
 from unrolled.tasks.lengths import pad
 from unrolled.tasks.listed import Listed, parts
 from unrolled.tasks.metrics import edit_distance
-from unrolled.tasks.reading import DataError, Source, read_utf8
+from unrolled.tasks.reading import DataError, Source, read_lines
 from unrolled.tasks.search import beam, greedy
 from unrolled.tasks.task import Input, Share
 from unrolled.tasks.words import Words
@@ -88,21 +88,35 @@ class Side:
 
 
 class Alphabets:
-    """Tokens of sources and of targets, as numbers; targets have a begin and an end."""
+    """Tokens of sources and of targets, as numbers; targets have a begin and an end.
 
-    def __init__(self, source: Side, target: Side) -> None:
+    Args:
+        source, target: the two sides.
+        limit: tokens of a target that is written, its end among them, at most.
+
+    Raises:
+        ValueError: the limit is no whole number above 0.
+    """
+
+    def __init__(self, source: Side, target: Side, limit: int = 200) -> None:
+        if type(limit) is not int or limit < 1:
+            raise ValueError(f"limit: wanted at least 1, got {limit!r}")
         self.source = source
         self.target = target
+        self.limit = limit
         # Beyond the tokens: none can be taken for them.
         self.begin, self.end = len(target.tokens), len(target.tokens) + 1
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], config: Any) -> "Alphabets":
-        """Those of training pairs."""
+    def of(cls, pairs: Sequence[Pair], config: Any, held_out: Sequence[Pair] = ()) -> "Alphabets":
+        """Those of training pairs. A target may become twice as long as the longest of them and of
+        those that are ``held_out``."""
         units = (config.source_unit, config.target_unit)
         sides = [[pair[side] for pair in pairs] for side in (0, 1)]
         made = zip(sides, units, strict=True)
-        return cls(*(Side.of(texts, unit, config.min_count) for texts, unit in made))
+        source, target = (Side.of(texts, unit, config.min_count) for texts, unit in made)
+        every = (len(target.encode(pair.target)) for pair in (*pairs, *held_out))
+        return cls(source, target, 2 * (max(every, default=0) + 1))
 
     @property
     def target_size(self) -> int:
@@ -123,11 +137,13 @@ class Alphabets:
         return self.target.decode([token for token in tokens if token < self.begin])
 
     def state(self) -> dict[str, Any]:
-        return {"source": self.source.state(), "target": self.target.state()}
+        sides = {"source": self.source.state(), "target": self.target.state()}
+        return sides | {"limit": self.limit}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Alphabets":
-        return cls(Side.from_state(state["source"]), Side.from_state(state["target"]))
+        source, target = (Side.from_state(state[name]) for name in ("source", "target"))
+        return cls(source, target, state.get("limit", 200))  # earlier versions kept none
 
 
 class Translation(Listed):
@@ -144,9 +160,8 @@ class Translation(Listed):
         validation: Sequence[Pair],
         codec: Alphabets | None = None,
     ) -> None:
-        self.codec = codec or Alphabets.of(training, config)
+        self.codec = codec or Alphabets.of(training, config, validation)
         super().__init__(config, training, validation)
-        self.limit = 2 * max((len(after) for _, _, after in self.encoded[1]), default=1)
 
     @override
     @classmethod
@@ -169,11 +184,18 @@ class Translation(Listed):
     def inputs(
         cls, config: Any, codec: Alphabets, sources: Sequence[Source], texts: Sequence[str] = ()
     ) -> list[Input]:
-        """An empty line is an item too, so that lines of both sides go together."""
-        found = [Input(repr(text), text) for text in texts]
+        """The source on each line, alone or before a tab and its target. A blank line is an item
+        too, the empty text, so that lines of both sides go together."""
+        found = []
+        for text in texts:
+            _check_length("--text", [text], config.max_length)
+            found.append(Input(repr(text), text))
         for source in sources:
-            lines = read_utf8(source).splitlines()
-            found += [Input(f"{source}, line {n}", line) for n, line in enumerate(lines, 1)]
+            for where, sides in _sides(source, config.max_length):
+                if len(sides) > 2 or (sides and not sides[0].strip()):
+                    got = "\t".join(sides)[:60]
+                    raise DataError(f"{where}: wanted a source, got {got!r}")
+                found.append(Input(where, sides[0] if sides else ""))
         return found
 
     @override
@@ -229,7 +251,7 @@ class Translation(Listed):
         pairs = [self.held_out[k] for k in batch.numbers]
         wanted = [self.codec.target.normal(pair.target) for pair in pairs]
         texts = [pair.source for pair in pairs]
-        found = predict(model, self.codec, texts, width=self.config.beam, limit=self.limit)
+        found = predict(model, self.codec, texts, width=self.config.beam)
         both = list(zip(wanted, found, strict=True))
         return {
             "loss": self.loss(model, batch, None)[0].double(),
@@ -267,9 +289,10 @@ def predict(
     sources: Sequence[str],
     *,
     width: int = 1,
-    limit: int = 200,
+    limit: int | None = None,
 ) -> list[str]:
-    """A target for each source: greedily, or the best of a beam of ``width`` hypotheses.
+    """A target for each source: greedily, or the best of a beam of ``width`` hypotheses; of at most
+    ``limit`` tokens, the codec's by default.
 
     Raises:
         DataError: a source is empty.
@@ -281,7 +304,7 @@ def predict(
             raise DataError(f"source {n + 1}: wanted one token or more, got {text!r}")
     device = next(model.parameters()).device
     encoded, lengths = codec.sources(sources)
-    ends = {"begin": codec.begin, "end": codec.end, "limit": limit}
+    ends = {"begin": codec.begin, "end": codec.end, "limit": limit or codec.limit}
     if width == 1:
         found = greedy(model, encoded.to(device), lengths, **ends)
         return [codec.decode(hypothesis.tokens) for hypothesis in found]
@@ -291,27 +314,39 @@ def predict(
 
 
 def read_pairs(path: Source, limit: int) -> list[Pair]:
-    """Pairs from a file with a source, a tab and its target on each line; empty lines are passed
+    """Pairs from a file with a source, a tab and its target on each line; blank lines are passed
     over.
 
     Raises:
         DataError: a line has no or more tabs, or an empty or too long side; the message names it.
     """
     pairs = []
-    for number, line in enumerate(read_utf8(path).splitlines(), 1):
-        if not line.strip():
+    for where, sides in _sides(path, limit):
+        if not sides:
             continue
-        sides = line.split("\t")
-        where = f"{path}, line {number}"
         if len(sides) != 2 or not all(side.strip() for side in sides):
-            raise DataError(f"{where}: wanted a source, a tab and its target, got {line[:60]!r}")
-        if max(map(len, sides)) > limit:
-            got = max(map(len, sides))
-            raise DataError(
-                f"{where}: wanted at most {limit} characters a side, got {got}; --max-length"
-            )
+            got = "\t".join(sides)[:60]
+            raise DataError(f"{where}: wanted a source, a tab and its target, got {got!r}")
         pairs.append(Pair(*sides))
     return pairs
+
+
+def _sides(path: Source, limit: int) -> Iterator[tuple[str, list[str]]]:
+    """The place of each line of a file, and what its tabs separate; nothing on a blank line."""
+    for number, line in enumerate(read_lines(path), 1):
+        where = f"{path}, line {number}"
+        sides = line.split("\t") if line.strip() else []
+        _check_length(where, sides, limit)
+        yield where, sides
+
+
+def _check_length(where: str, sides: Sequence[str], limit: int) -> None:
+    longest = max(map(len, sides), default=0)
+    if longest > limit:
+        raise DataError(
+            f"{where}: wanted at most {limit} characters a side, got {longest}; the limit is the "
+            "run's --max-length"
+        )
 
 
 def _cross_entropy(logits: Tensor, followers: Tensor) -> Tensor:

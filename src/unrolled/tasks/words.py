@@ -74,10 +74,11 @@ class Words:
         counts = Counter(items)
         entries = sorted(item for item, count in counts.items() if count >= min_count)
         if not entries:
-            raise DataError(
-                f"{what}: wanted one or more that comes {min_count} times or more, got "
-                f"{len(counts)} that come more rarely"
-            )
+            got = "none: the data are empty"
+            if counts:
+                got = f"{len(counts)} that come more rarely; give a smaller --min-count"
+            often = f" that comes {min_count} times or more" if min_count > 1 else ""
+            raise DataError(f"{what}: wanted one or more{often}, got {got}")
         return cls(entries, padding=padding, unknown=unknown, what=what)
 
     def __len__(self) -> int:

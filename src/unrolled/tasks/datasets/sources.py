@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from unrolled.tasks.conll import Sentence, Span, labels_of
+from unrolled.tasks.conll import Sentence
+from unrolled.tasks.entities import Span, labels_of
 from unrolled.tasks.reading import DataError
 from unrolled.tasks.text import standard_library
 
