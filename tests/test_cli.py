@@ -132,7 +132,7 @@ FAULTS: list[tuple[list[str], str]] = [
     ([*SAMPLE, "--length", "-1"], "--length: wanted 0 or more, got -1"),
     ([*SAMPLE, "--seed", "-1"], "--seed: wanted at least 0"),
     (["sample", "run", "--prime", ""], "--prime: wanted one character or more"),
-    (["sample", "run", "--prime", "§"], "text: wanted characters of the vocabulary, got '§'"),
+    (["sample", "run", "--prime", "§"], "--prime: wanted characters of the vocabulary, got '§'"),
 ]
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +12,11 @@ from typing_extensions import override
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import majority_class
 from unrolled.tasks.lengths import Buckets, in_order, pad
-from unrolled.tasks.listed import held_out
 from unrolled.tasks.metrics import accuracy, confusion_matrix, macro_f1
-from unrolled.tasks.reading import DataError, Source, read_utf8, suffix_of
+from unrolled.tasks.reading import DataError, Source, suffix_of
 from unrolled.tasks.scale import check_scale
-from unrolled.tasks.tables import SUFFIXES, Table, read_table
+from unrolled.tasks.sequences import Sequences, inputs_of_table, inputs_of_texts, read_sequences
+from unrolled.tasks.tables import SUFFIXES, read_table
 from unrolled.tasks.task import Input, Share, Task
 from unrolled.tasks.words import Words
 
@@ -37,24 +35,6 @@ class Labelled(NamedTuple):
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
         """Sequences of this share."""
         return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Texts, or numeric sequences `[T, F]`, with the label of each; and which are held out."""
-
-    inputs: Sequence[Any]
-    labels: Sequence[str]
-    held_out: Sequence[bool]
-    places: Sequence[str] = ()
-
-    @property
-    def of_text(self) -> bool:
-        return isinstance(self.inputs[0], str)
-
-    def place(self, n: int) -> str:
-        """Where a sequence is from, for messages."""
-        return self.places[n] if self.places else f"sequence {n + 1}"
 
 
 class Classes:
@@ -181,7 +161,7 @@ class Classification(Task):
     def read(
         cls, config: Any, codec: Classes | None = None, whole: bool = False
     ) -> "Classification":
-        return cls(config, _read(config, whole), codec, whole)
+        return cls(config, read_sequences(config, whole), codec, whole)
 
     @override
     @classmethod
@@ -190,10 +170,10 @@ class Classification(Task):
     ) -> list[Input]:
         found = [Input(repr(text), text) for text in texts]
         for source in sources:
-            if suffix_of(source) in SUFFIXES:
-                found += _inputs_of_table(read_table(source), codec)
+            if suffix_of(source) in SUFFIXES or codec.characters is None:
+                found += inputs_of_table(read_table(source), codec)
             else:
-                found.append(Input(str(source), read_utf8(source)))
+                found += inputs_of_texts(config, source)
         return found
 
     @override
@@ -313,93 +293,3 @@ def _digest(data: Sequences) -> str:
         raw = sequence.encode() if isinstance(sequence, str) else sequence.numpy().tobytes()
         found.update(raw + b"\0" + label.encode() + b"\0" + bytes([out]))
     return found.hexdigest()
-
-
-def _read(config: Any, whole: bool) -> Sequences:
-    if not config.paths:
-        from unrolled.tasks.datasets import digits, languages, moving_digits, spoken_words
-
-        if config.data == "digits":
-            return _pictures(*digits())
-        if config.data == "moving-digits":
-            return _pictures(*moving_digits(seed=config.seed))
-        if config.data == "spoken-words":
-            spoken = spoken_words(seed=config.seed)
-            return _divided(*(list(zip(one.inputs, one.labels, strict=True)) for one in spoken))
-        found = languages()
-        return _divided(found.training, found.validation)
-    parts = [
-        _table(config, read_table(path)) if path.lower().endswith(SUFFIXES) else _folder(Path(path))
-        for path in config.paths
-    ]
-    if len({part.of_text for part in parts}) > 1:
-        raise DataError("data: wanted texts or numbers, got both")
-    inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
-    out = [True] * len(labels) if whole else held_out(len(labels), config)
-    return Sequences(inputs, labels, out, places)
-
-
-def _pictures(*parts: Any) -> Sequences:
-    """Sequences of rows or of frames, each step's numbers side by side."""
-    pairs = []
-    for part in parts:
-        labels = [part.classes[k] for k in part.labels.tolist()]
-        pairs.append(list(zip(part.inputs.flatten(2).unbind(1), labels, strict=True)))
-    return _divided(*pairs)
-
-
-def _divided(training: list[tuple[Any, str]], validation: list[tuple[Any, str]]) -> Sequences:
-    """Sequences with their labels, those of validation held out."""
-    every = [*training, *validation]
-    out = [False] * len(training) + [True] * len(validation)
-    return Sequences([x for x, _ in every], [label for _, label in every], out)
-
-
-_FIELDS = ("inputs", "labels", "places")
-
-
-def _table(config: Any, table: Table) -> Sequences:
-    label = config.label or "label"
-    labels = table.text(label)
-    places = [table.place(row) for row in range(table.rows)]
-    if config.text is not None:
-        return Sequences(table.text(config.text), labels, [], places)
-    names = [name for name in table.columns if name != label]
-    if not names:
-        raise DataError(f"{table.name}: wanted columns beside {label!r}, got none")
-    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
-    return Sequences([_steps(row, place) for row, place in zip(columns, places, strict=True)],
-                     labels, [], places)  # fmt: skip
-
-
-def _inputs_of_table(table: Table, codec: Classes) -> list[Input]:
-    """Each row of a table without labels."""
-    if codec.characters is not None:
-        raise DataError(f"{table.name}: wanted text files, the model reads texts; got a table")
-    names = [name for name in table.columns if name != "label"]
-    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
-    places = [table.place(row) for row in range(table.rows)]
-    return [Input(place, _steps(row, place)) for row, place in zip(columns, places, strict=True)]
-
-
-def _steps(row: Tensor, place: str) -> Tensor:
-    """A row's numbers `[T, 1]`; a shorter sequence leaves its last cells empty."""
-    missing = row.isnan()
-    T = len(row) - int(missing.flip(0).long().cumprod(0).sum())
-    if bool(missing[:T].any()) or T == 0:
-        raise DataError(f"{place}: wanted numbers, then empty cells only at the end")
-    return row[:T, None]
-
-
-def _folder(folder: Path) -> Sequences:
-    """Text files in a folder for each label."""
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: wanted a table ({', '.join(SUFFIXES)}) or a folder with a folder of text "
-            "files for each label"
-        )
-    found = sorted(file for file in folder.glob("*/**/*") if file.is_file())
-    if not found:
-        raise DataError(f"{folder}: wanted a folder of text files for each label, found none")
-    labels = [file.relative_to(folder).parts[0] for file in found]
-    return Sequences([read_utf8(file) for file in found], labels, [], [str(f) for f in found])

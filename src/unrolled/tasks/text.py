@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unrolled.tasks.reading import DataError
 
-__all__ = ["TextError", "read_text", "standard_library"]
+__all__ = ["TextError", "files_in", "folders_in", "read_text", "standard_library"]
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _PROBE = 8192
@@ -62,26 +62,37 @@ def standard_library() -> Iterator[Path]:
     folder = Path(sysconfig.get_path("stdlib"))
     if not folder.is_dir():
         raise TextError(f"{folder}: wanted the standard library's folder of Python sources")
-    return _walk(folder, (".py",))
+    return files_in(folder, (".py",))
 
 
 def _named(paths: Sequence[str | os.PathLike[str]], suffixes: tuple[str, ...]) -> Iterator[Path]:
     for path in map(Path, paths):
         if path.is_dir():
-            yield from (file for file in _walk(path, suffixes) if not _binary(file))
+            yield from (file for file in files_in(path, suffixes) if not _binary(file))
         elif path.exists():
             yield path
         else:
             raise TextError(f"{path}: wanted a file or a folder, there is none")
 
 
-def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+def files_in(folder: Path, suffixes: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files of a folder and of all folders in it, in a fixed order, those whose names end in
+    one of these if given. What is hidden is passed over, and so are installed packages."""
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(d for d in folders if d not in _SKIPPED_FOLDERS and d[0] != ".")
+        folders[:] = sorted(filter(_is_read, folders))
         for name in sorted(files):
             file = Path(place, name)
             if name[0] != "." and (not suffixes or name.endswith(suffixes)) and file.is_file():
                 yield file
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, but for those that `files_in` passes over."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_read(path.name))
+
+
+def _is_read(folder: str) -> bool:
+    return folder[0] != "." and folder not in _SKIPPED_FOLDERS
 
 
 def _binary(file: Path) -> bool:

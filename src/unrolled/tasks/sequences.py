@@ -1,0 +1,144 @@
+"""What a classifier reads: tables, folders of text files, and the task's own data.
+
+Turning texts and numbers into tensors is left to `classification`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.tasks.listed import held_out
+from unrolled.tasks.reading import DataError, Source, StandardInput, read_lines, read_utf8
+from unrolled.tasks.tables import SUFFIXES, Table, read_table
+from unrolled.tasks.task import Input
+from unrolled.tasks.text import files_in, folders_in
+
+__all__ = ["Sequences", "inputs_of_table", "inputs_of_texts", "read_sequences"]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Texts, or numeric sequences `[T, F]`, with the label of each; and which are held out."""
+
+    inputs: Sequence[Any]
+    labels: Sequence[str]
+    held_out: Sequence[bool]
+    places: Sequence[str] = ()
+
+    @property
+    def of_text(self) -> bool:
+        return isinstance(self.inputs[0], str)
+
+    def place(self, n: int) -> str:
+        """Where a sequence is from, for messages."""
+        return self.places[n] if self.places else f"sequence {n + 1}"
+
+
+def read_sequences(config: Any, whole: bool) -> Sequences:
+    """The sequences of a configuration; with ``whole`` all of them are held out.
+
+    Raises:
+        DataError: the data are missing or not usable; the message names the file and the line.
+    """
+    if not config.paths:
+        from unrolled.tasks.datasets import digits, languages, moving_digits, spoken_words
+
+        if config.data == "digits":
+            return _pictures(*digits())
+        if config.data == "moving-digits":
+            return _pictures(*moving_digits(seed=config.seed))
+        if config.data == "spoken-words":
+            spoken = spoken_words(seed=config.seed)
+            return _divided(*(list(zip(one.inputs, one.labels, strict=True)) for one in spoken))
+        found = languages()
+        return _divided(found.training, found.validation)
+    parts = [
+        _table(config, read_table(path)) if path.lower().endswith(SUFFIXES) else _folder(Path(path))
+        for path in config.paths
+    ]
+    if len({part.of_text for part in parts}) > 1:
+        raise DataError("data: wanted texts or numbers, got both")
+    inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
+    out = [True] * len(labels) if whole else held_out(len(labels), config)
+    return Sequences(inputs, labels, out, places)
+
+
+def _pictures(*parts: Any) -> Sequences:
+    """Sequences of rows or of frames, each step's numbers side by side."""
+    pairs = []
+    for part in parts:
+        labels = [part.classes[k] for k in part.labels.tolist()]
+        pairs.append(list(zip(part.inputs.flatten(2).unbind(1), labels, strict=True)))
+    return _divided(*pairs)
+
+
+def _divided(training: list[tuple[Any, str]], validation: list[tuple[Any, str]]) -> Sequences:
+    """Sequences with their labels, those of validation held out."""
+    every = [*training, *validation]
+    out = [False] * len(training) + [True] * len(validation)
+    return Sequences([x for x, _ in every], [label for _, label in every], out)
+
+
+_FIELDS = ("inputs", "labels", "places")
+
+
+def _table(config: Any, table: Table) -> Sequences:
+    label = config.label or "label"
+    labels = table.text(label)
+    places = [table.place(row) for row in range(table.rows)]
+    if config.text is not None:
+        return Sequences(table.text(config.text), labels, [], places)
+    names = [name for name in table.columns if name != label]
+    if not names:
+        raise DataError(f"{table.name}: wanted columns beside {label!r}, got none")
+    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
+    return Sequences([_steps(row, place) for row, place in zip(columns, places, strict=True)],
+                     labels, [], places)  # fmt: skip
+
+
+def inputs_of_table(table: Table, codec: Any) -> list[Input]:
+    """Each row of a table without labels."""
+    if codec.characters is not None:
+        raise DataError(f"{table.name}: wanted text files, the model reads texts; got a table")
+    names = [name for name in table.columns if name != "label"]
+    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
+    places = [table.place(row) for row in range(table.rows)]
+    return [Input(place, _steps(row, place)) for row, place in zip(columns, places, strict=True)]
+
+
+def inputs_of_texts(config: Any, source: Source) -> list[Input]:
+    """Of a folder each text file; of a file each line where the texts of the run were the cells of
+    tables, else the whole."""
+    if not isinstance(source, StandardInput) and Path(source).is_dir():
+        return [Input(str(file), read_utf8(file)) for file in sorted(files_in(Path(source)))]
+    if config.paths and all(path.lower().endswith(SUFFIXES) for path in config.paths):
+        return [Input(f"{source}, line {n}", t) for n, t in enumerate(read_lines(source), 1)]
+    return [Input(str(source), read_utf8(source))]
+
+
+def _steps(row: Tensor, place: str) -> Tensor:
+    """A row's numbers `[T, 1]`; a shorter sequence leaves its last cells empty."""
+    missing = row.isnan()
+    T = len(row) - int(missing.flip(0).long().cumprod(0).sum())
+    if bool(missing[:T].any()) or T == 0:
+        raise DataError(f"{place}: wanted numbers, then empty cells only at the end")
+    return row[:T, None]
+
+
+def _folder(folder: Path) -> Sequences:
+    """Text files in a folder for each label."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: wanted a table ({', '.join(SUFFIXES)}) or a folder with a folder of text "
+            "files for each label"
+        )
+    files = [sorted(files_in(label)) for label in folders_in(folder)]
+    found = [file for part in files for file in part]
+    if not found:
+        raise DataError(f"{folder}: wanted a folder of text files for each label, found none")
+    labels = [file.relative_to(folder).parts[0] for file in found]
+    return Sequences([read_utf8(file) for file in found], labels, [], [str(f) for f in found])
