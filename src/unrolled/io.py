@@ -6,7 +6,6 @@ reader of safetensors sees the arrays under readable names. `unrolled.models.fil
 torch tensors and shares the encoding.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -17,6 +16,9 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from unrolled.atomic import write
+from unrolled.limits import shorten
 
 __all__ = ["DAMAGE", "FileError", "decode", "encode", "load", "parse", "save", "write"]
 
@@ -58,9 +60,9 @@ class FileError(ValueError):
     """A file cannot be read as what was asked for; the message names the file and the fault."""
 
     def __init__(self, path: str | os.PathLike[str], fault: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {fault}")
         self.path = Path(path)
-        self.fault = fault
+        self.fault = shorten(fault)
+        super().__init__(f"{os.fspath(path)}: {self.fault}")
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
@@ -109,36 +111,6 @@ def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str
         return decode(metadata[METADATA_KEY], arrays)
     except DAMAGE as error:
         raise FileError(path, f"its structure is damaged ({error})") from None
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Put `data` at `path` in one step: a reader, or a crash, meets the old file or the new one.
-
-    Raises:
-        OSError: it cannot be written; ``filename`` is `path`.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            # The user knows the path, not the name beside it; errno keeps the class.
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-    # The rename itself must reach the disk; file systems that cannot sync a folder do so alone.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def encode(tree: Any, array: type) -> tuple[dict[str, Any], dict[str, str]]:

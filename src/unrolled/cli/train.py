@@ -1,5 +1,6 @@
 """`unrolled train TASK`: one command a task, whose options are its configuration's."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -110,8 +111,9 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
             result = fit(config, folder)
     except BaseException:
         # A run that never began leaves no folder of its own; one that did is not empty.
-        if is_first() and made_here and not any(folder.iterdir()):
-            folder.rmdir()
+        with contextlib.suppress(OSError):
+            if is_first() and made_here and not any(folder.iterdir()):
+                folder.rmdir()
         raise
     _report(result)
 
@@ -136,11 +138,12 @@ _HANDED = "UNROLLED_RUN"
 
 
 def _new_folder(name: str, run: Path | None) -> Path:
+    from unrolled.train.folder import CONFIG, is_unused
+
     if run is not None:
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise UserError(
-                f"--run: wanted a new or an empty folder, got {run}; --resume {run} goes on with it"
-            )
+        if run.exists() and not (run.is_dir() and is_unused(run)):
+            cure = f"; --resume {run} goes on with it" if (run / CONFIG).is_file() else ""
+            raise UserError(f"--run: wanted a new or an empty folder, got {run}{cure}")
         run.mkdir(parents=True, exist_ok=True)
         return run
     number = 1

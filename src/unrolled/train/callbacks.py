@@ -1,6 +1,5 @@
 """What happens beside the steps: the metrics file, the graceful interrupt, the last validation."""
 
-import csv
 import math
 import signal
 import threading
@@ -20,6 +19,7 @@ from unrolled.tasks import Batch, Task
 from unrolled.tasks.figures import full
 from unrolled.train.checkpoint import Checkpoints
 from unrolled.train.module import Training
+from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_of
 
 __all__ = [
     "Abort",
@@ -133,10 +133,13 @@ class Metrics(Callback):
         self._began = time.perf_counter() - self.seconds
         if not trainer.is_global_zero:
             return
-        rows = read_rows(self.path, self.columns)
-        kept = [row for row in rows if int(row["step"]) <= trainer.global_step]
-        lines = [",".join(self.columns), *(",".join(row[c] for c in self.columns) for row in kept)]
-        write(self.path, ("\n".join(lines) + "\n").encode())
+        with warn_of(self.path):
+            rows = [
+                tuple(row.values())
+                for row in read_rows(self.path, self.columns)
+                if int(row["step"]) <= trainer.global_step
+            ]
+            write(self.path, csv_text([self.columns, *rows]).encode())
 
     @override
     def on_train_batch_end(
@@ -183,8 +186,8 @@ class Metrics(Callback):
             "learning_rate": full(rate),
             **{name: full(value) for name, value in named.items()},
         }
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
+        with warn_of(self.path):
+            append_rows(self.path, self.columns, [[str(row.get(c, "")) for c in self.columns]])
         if trainer.logger is not None:
             trainer.logger.log_metrics(named | {"learning_rate": rate}, trainer.global_step)
 
@@ -203,14 +206,12 @@ def columns(task: Task) -> tuple[str, ...]:
 
 def read_rows(path: Path, wanted: Sequence[str] | None = None) -> list[dict[str, str]]:
     """The rows of a metrics file, of the wanted columns if given; none if it does not exist, and
-    none that are incomplete or hold what is no number."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        names = set(wanted or reader.fieldnames or ())
-    return [row for row in rows if row.keys() == names and _of_numbers(row)]
+    none that are incomplete or hold a value that is not a number.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return [row for row in complete_rows(path, wanted) if _of_numbers(row)]
 
 
 def _of_numbers(row: dict[str, str]) -> bool:

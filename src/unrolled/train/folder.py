@@ -1,5 +1,6 @@
 """A run's folder: what is where, its configuration, and that one run at a time is in it."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -7,8 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
+from unrolled.atomic import is_temporary, sweep
 from unrolled.config import CONFIGS, Config
 from unrolled.io import DAMAGE, FileError, write
 
@@ -21,6 +23,7 @@ __all__ = [
     "BusyError",
     "held",
     "is_first",
+    "is_unused",
     "read_config",
     "write_config",
 ]
@@ -42,42 +45,53 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
+def is_unused(run: Path) -> bool:
+    """Whether a folder has nothing, or what a process left that was killed before a run began."""
+    return all(path.name == _LOCK or is_temporary(path.name) for path in run.iterdir())
+
+
 @contextmanager
 def held(run: Path, wanted: bool = True) -> Iterator[None]:
     """Keep other processes from training in a folder; the lock ends with the process.
 
     Raises:
         BusyError: one does.
+        OSError: the lock file cannot be made, or its file system has no locks.
     """
     if not wanted:
         yield
         return
     with _locked(run):
-        for left in run.glob(".*.tmp"):
-            # A process that was killed had no time to remove what it was writing.
-            left.unlink(missing_ok=True)
+        sweep(run)
         try:
             yield
         finally:
             (run / _LOCK).unlink(missing_ok=True)
 
 
-def _locked(run: Path) -> TextIO:
+def _locked(run: Path) -> IO[bytes]:
     path = run / _LOCK
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        file = open(path, "w")  # noqa: SIM115  the caller closes it
+        file = open(os.open(path, flags, 0o666), "r+b")  # noqa: SIM115  the caller closes it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who held the lock may have removed the file between the opening and the lock.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        except OSError:
+        except BlockingIOError:
             file.close()
             raise BusyError(
                 f"{run}: wanted a folder for one run, another process trains in it"
             ) from None
+        except OSError as error:
+            file.close()
+            raise OSError(
+                error.errno,
+                f"the folder of a run must be on a file system with locks, got {error.strerror}",
+                str(path),
+            ) from None
+        # Who held the lock may have removed the file between the opening and the lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+                return file
         file.close()
 
 

@@ -32,6 +32,7 @@ from unrolled.train.callbacks import (
     Interrupt,
     Interrupted,
     Metrics,
+    columns,
     read_rows,
 )
 from unrolled.train.checkpoint import Checkpoints, TreeCheckpointIO
@@ -48,6 +49,7 @@ from unrolled.train.folder import (
 )
 from unrolled.train.module import Data, Diverged, ProcessesError, Training
 from unrolled.train.progress import Progress
+from unrolled.train.rows import warn_of
 from unrolled.train.watching import WATCH, Watch
 
 __all__ = ["Result", "fit", "new_model", "resume"]
@@ -115,7 +117,8 @@ def resume(
     steps: int | None = None,
     progress: TextIO | bool = True,
 ) -> Result:
-    """Go on with a run from its last checkpoint, to the bit as if it had not stopped.
+    """Go on with a run from its last checkpoint, to the bit as if it had not stopped; from the
+    beginning if it stopped before the first one.
 
     Args:
         run: the run's folder.
@@ -123,7 +126,7 @@ def resume(
         progress: where to show it; True for stderr, False for silence.
 
     Raises:
-        unrolled.io.FileError: the configuration or the checkpoint is missing or damaged.
+        unrolled.io.FileError: the configuration is missing, or it or the checkpoint is damaged.
         unrolled.tasks.DataError: the data are not those that the run began with.
         unrolled.train.Diverged: the loss is no number any more.
         ValueError: fewer steps than are done already.
@@ -133,17 +136,11 @@ def resume(
     run = Path(run)
     name, before = read_config(run / CONFIG)
     config = before if steps is None else dataclasses.replace(before, steps=steps)
+    if not any((run / checkpoint).exists() for checkpoint in (LAST, BEST)):
+        # Stopped before its first checkpoint: the seed makes the same run of it.
+        return fit(config, run, progress=progress)
     # A fault of the checkpoint shows before the work of reading data.
-    tree = TreeCheckpointIO().load_checkpoint(run / LAST)
-    _check_kind(run / LAST, tree, name)
-    done, processes = tree["global_step"], len(tree["processes"])
-    if config.steps < done:
-        raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
-    if processes != config.devices * config.nodes:
-        raise ProcessesError(
-            f"devices: wanted as many processes as the run began with, {processes}, got "
-            f"{config.devices * config.nodes}"
-        )
+    tree = _checkpoint_of(run / LAST, name, config)
     task = _read(config)
     _check_model(run / LAST, tree, task)
     module = Training(task, new_model(task))
@@ -156,6 +153,21 @@ def resume(
             if is_first():
                 write_config(task.name, before, run / CONFIG)
             raise
+
+
+def _checkpoint_of(path: Path, name: str, config: Config) -> Any:
+    """A run's checkpoint, refused if the configuration cannot go on from it."""
+    tree = TreeCheckpointIO().load_checkpoint(path)
+    _check_kind(path, tree, name)
+    done, processes = tree["global_step"], len(tree["processes"])
+    if config.steps < done:
+        raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
+    if processes != config.devices * config.nodes:
+        raise ProcessesError(
+            f"devices: wanted as many processes as the run began with, {processes}, got "
+            f"{config.devices * config.nodes}"
+        )
+    return tree
 
 
 def _check_kind(path: Path, tree: Any, wanted: str) -> None:
@@ -301,10 +313,13 @@ def _logger(config: Config, run: Path) -> Any:
 
 
 def _result(task: Task, run: Path, step: int, stopped: int) -> Result:
-    rows = read_rows(run / METRICS)
+    rows: list[dict[str, str]] = []
+    with warn_of(run / METRICS):
+        rows = read_rows(run / METRICS, columns(task))
     last = [row for row in rows if row["validation_loss"]][-1:]
     if is_first():
-        loss_curve(rows, run / CURVE, task.shown)
+        with warn_of(run / CURVE):
+            loss_curve(rows, run / CURVE, task.shown)
     return Result(
         task=task,
         run=run,

@@ -4,10 +4,8 @@ What is measured is `unrolled.diagnostics`'s; here is when, and that a run which
 rows.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from unrolled.diagnostics.steps import Call, layers_of, listening
 from unrolled.io import write
 from unrolled.nn import Recurrent
 from unrolled.tasks.figures import full
+from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_of
 
 __all__ = ["WATCH", "WATCH_COLUMNS", "Watch", "read_watch"]
 
@@ -85,9 +84,10 @@ class Watch(Callback):
         self._measured = trainer.global_step
         if trainer.is_global_zero:
             path = self._path(trainer)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [row for row in read_watch(path) if int(row["step"]) <= trainer.global_step]
-            write(path, (",".join(WATCH_COLUMNS) + "\n" + _lines(kept)).encode())
+            with warn_of(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                rows = [r for r in read_watch(path) if int(r["step"]) <= trainer.global_step]
+                write(path, csv_text([WATCH_COLUMNS, *(tuple(r.values()) for r in rows)]).encode())
 
     @override
     def on_train_batch_start(
@@ -115,8 +115,10 @@ class Watch(Callback):
             if call.x is not None
             for row in self._rows(layers[name], call)
         ]
-        with open(self._path(trainer), "a", newline="") as file:
-            file.write(_lines(rows))
+        path = self._path(trainer)
+        with warn_of(path):
+            values = [[str(row[name]) for name in WATCH_COLUMNS] for row in rows]
+            append_rows(path, WATCH_COLUMNS, values)
 
     @override
     def on_exception(
@@ -157,17 +159,14 @@ def _row(of: Any, measure: str, name: str, value: float) -> dict[str, Any]:
     }
 
 
-def _lines(rows: Sequence[dict[str, Any]]) -> str:
-    text = StringIO()
-    csv.DictWriter(text, WATCH_COLUMNS, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def read_watch(path: Path) -> list[dict[str, str]]:
-    """The rows of a `watch.csv`; none if it does not exist, and none that are incomplete."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    wanted = set(WATCH_COLUMNS)
-    return [row for row in rows if row.keys() == wanted and all(row.values())]
+    """The rows of a `watch.csv`; none if it does not exist, and none that are incomplete.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return [
+        row
+        for row in complete_rows(path, WATCH_COLUMNS)
+        if all(row.values()) and row["step"].isdecimal()
+    ]

@@ -1,0 +1,194 @@
+"""Every file of a run cut anywhere, as by a full disk or a power failure: the run goes on, or the
+message names the file."""
+
+import errno
+import fcntl
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unrolled.cli.app import run as command
+from unrolled.config import LanguageModelConfig
+from unrolled.io import FileError
+from unrolled.models import load_tree
+from unrolled.train import fit, resume
+from unrolled.train.callbacks import read_rows
+from unrolled.train.folder import BusyError, held, read_config
+from unrolled.train.rows import append_rows, complete_rows
+from unrolled.train.watching import WATCH_COLUMNS
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps with all the files that a run writes."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "text").write_text("a b c d\n" * 30)
+    config = LanguageModelConfig(
+        paths=(str(place / "text"),), window=8, hidden_size=4, embedding_size=3, batch_size=2,
+        steps=6, log_every=1, validate_every=3, watch=3, accelerator="cpu",
+    )  # fmt: skip
+    fit(config, place / "run", progress=False)
+    return place / "run"
+
+
+@pytest.fixture
+def torn(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [row | {"seconds": ""} for row in rows]
+
+
+def test_a_row_counts_with_all_columns_and_its_line_end(whole: Path, tmp_path: Path) -> None:
+    """At every cut the rows are those whose last byte is there: never half a number."""
+    for name in ("metrics.csv", "watch.csv"):
+        data = (whole / name).read_bytes()
+        header, *rows = data.decode().splitlines()
+        assert len(rows) >= 8
+        for cut in range(len(data)):
+            (tmp_path / name).write_bytes(data[:cut])
+            complete = max(data[:cut].count(b"\n") - 1, 0)
+            expected = [dict(zip(header.split(","), r.split(","), strict=True)) for r in rows]
+            assert complete_rows(tmp_path / name) == expected[:complete], cut
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, -1, -2, -37, -60])
+def test_a_run_goes_on_from_torn_metrics(torn: Path, whole: Path, cut: int) -> None:
+    for name in ("metrics.csv", "watch.csv"):
+        (torn / name).write_bytes((torn / name).read_bytes()[:cut])
+    complete = complete_rows(torn / "metrics.csv")
+    result = resume(torn, steps=7, progress=False)
+    assert result.step == 7
+    rows = read_rows(torn / "metrics.csv")
+    assert without_seconds(rows[: len(complete)]) == without_seconds(complete)
+    assert [row["step"] for row in rows[len(complete) :]] == ["7", "7"]
+    assert complete_rows(torn / "watch.csv", WATCH_COLUMNS) == complete_rows(torn / "watch.csv")
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 300, b"\xff\xfe", b'"', b"7,1", b"9" * 5000 + b",,,\n"])
+def test_what_a_power_failure_leaves_behind_the_rows_is_dropped(torn: Path, tail: bytes) -> None:
+    before = read_rows(torn / "metrics.csv")
+    with open(torn / "metrics.csv", "ab") as file:
+        file.write(tail)
+    resume(torn, steps=7, progress=False)
+    assert read_rows(torn / "metrics.csv")[: len(before)] == before
+
+
+def test_a_cut_configuration_or_checkpoint_is_named(torn: Path) -> None:
+    data = (torn / "config.json").read_bytes()
+    for cut in range(len(data) - 1):  # the last byte is a line end
+        (torn / "config.json").write_bytes(data[:cut])
+        with pytest.raises(FileError, match=r"config\.json: "):
+            read_config(torn / "config.json")
+    (torn / "config.json").write_bytes(data)
+    data = (torn / "last.safetensors").read_bytes()
+    for cut in range(0, len(data), 97):
+        (torn / "last.safetensors").write_bytes(data[:cut])
+        with pytest.raises(FileError, match=r"last\.safetensors: "):
+            load_tree(torn / "last.safetensors")
+    with pytest.raises(FileError, match=r"last\.safetensors: "):
+        resume(torn, steps=7, progress=False)
+
+
+def test_other_files_do_not_matter(torn: Path) -> None:
+    for name in ("best.safetensors", "curve.png"):
+        (torn / name).write_bytes((torn / name).read_bytes()[:40])
+    (torn / ".lock").write_bytes(b"\0")
+    assert resume(torn, steps=7, progress=False).step == 7
+    assert (torn / "curve.png").read_bytes()[-8:-4] == b"IEND"
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "watch.csv", "curve.png"])
+def test_measurements_that_cannot_be_written_do_not_stop_a_run(torn: Path, name: str) -> None:
+    (torn / name).unlink()
+    (torn / name).mkdir()
+    with pytest.warns(UserWarning, match=rf"run/{name}: Is a directory; the run goes on"):
+        result = resume(torn, steps=7, progress=False)
+    assert load_tree(result.last)["global_step"] == 7
+
+
+def test_rows_that_do_not_fit_on_the_disk_leave_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    append_rows(path, ("a", "b"), [["1", "2"]])
+    before = path.read_bytes()
+    assert before == b"a,b\n1,2\n"
+
+    class Full:
+        """A file of which the disk takes three bytes more."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.written = file, False
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.close()
+
+        def fileno(self) -> int:
+            return int(self.file.fileno())
+
+        def write(self, data: bytes) -> int:
+            if self.written:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.written = True
+            return int(self.file.write(data[:3]))
+
+    monkeypatch.setattr("builtins.open", lambda *args, **named: Full(open_file(*args, **named)))
+    with pytest.raises(OSError, match="No space left"):
+        append_rows(path, ("a", "b"), [["3", "4"]])
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+
+
+open_file = open
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint(
+    torn: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It begins anew, and is the run that it would have been."""
+    for name in ("last.safetensors", "best.safetensors"):
+        (torn / name).unlink()
+    assert command(["train", "lm", "--run", str(torn), "--hidden-size", "4"]) == 2
+    assert f"--resume {torn} goes on with it" in capsys.readouterr().err
+    assert command(["train", "lm", "--resume", str(torn)]) == 0
+    rows = [without_seconds(read_rows(run / "metrics.csv")) for run in (torn, whole)]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_that_was_killed_before_its_configuration(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "notes").write_bytes(b"")
+    text = str(whole.parent / "text")
+    options = ["train", "lm", text, "--run", str(folder), "--window", "8", "--steps", "1"]
+    assert command(options) == 2
+    assert "goes on with it" not in capsys.readouterr().err
+    (folder / "notes").unlink()
+    (folder / ".lock").write_bytes(b"")
+    (folder / ".unrolled-0123456789abcdef.tmp").write_bytes(b"{")
+    assert command([*options, "--batch-size", "2", "--hidden-size", "4"]) == 0
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_lock_that_the_file_system_refuses_is_not_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(code, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=r"file system with locks.*/\.lock") as raised, held(tmp_path):
+        pass
+    assert not isinstance(raised.value, BusyError)
+    assert raised.value.errno == code
