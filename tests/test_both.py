@@ -78,7 +78,7 @@ def test_it_is_both_and_runs_as_ours(kind: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_what_models_touch_is_there(kind: str) -> None:
     theirs, mine, x = pair(kind)
-    assert repr(mine) == repr(theirs)
+    assert repr(mine) == f"unrolled.nn.{theirs!r}"
     mine.flatten_parameters()
     for name in ("mode", "_all_weights", "_flat_weights_names", *torch.nn.RNNBase.__constants__):
         assert getattr(mine, name) == getattr(theirs, name), name

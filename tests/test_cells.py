@@ -89,7 +89,7 @@ def test_a_cell_looks_like_torchs(kind: str, bias: bool) -> None:
     options = {"nonlinearity": "relu"} if kind == "relu" else {}
     ours = getattr(nn, NAMES[kind])(3, 4, bias, **options)
     theirs = getattr(torch.nn, NAMES[kind])(3, 4, bias, **options)
-    assert repr(ours) == repr(theirs)
+    assert repr(ours) == f"unrolled.nn.{theirs!r}"
     assert ours.extra_repr() == theirs.extra_repr()
     assert (ours.bias_ih is None) == (theirs.bias_ih is None) == (not bias)
     ours.load_state_dict(theirs.state_dict())

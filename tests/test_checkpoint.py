@@ -310,5 +310,5 @@ def test_a_graph_refuses_it_in_training_and_runs_without_gradient() -> None:
 
 
 def test_it_is_shown() -> None:
-    assert repr(nn.GRU(3, 4, checkpoint=8)) == "GRU(3, 4, checkpoint=8)"
-    assert repr(nn.GRU(3, 4)) == "GRU(3, 4)"
+    assert repr(nn.GRU(3, 4, checkpoint=8)) == "unrolled.nn.GRU(3, 4, checkpoint=8)"
+    assert repr(nn.GRU(3, 4)) == "unrolled.nn.GRU(3, 4)"

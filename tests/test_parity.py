@@ -227,7 +227,7 @@ def test_a_layer_looks_like_torchs(
 ) -> None:
     ours, theirs = getattr(nn, kind)(*args, **options), getattr(torch.nn, kind)(*args, **options)
     assert ours.extra_repr() == theirs.extra_repr()
-    assert repr(ours) == repr(theirs)
+    assert repr(ours) == f"unrolled.nn.{theirs!r}"
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for name in ATTRIBUTES:
         mine, wanted = getattr(ours, name), getattr(theirs, name)

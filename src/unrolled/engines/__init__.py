@@ -4,6 +4,7 @@
 ``explain`` says why one was chosen, ``record`` proves which ran.
 """
 
+from unrolled.engines.caller import caller_level
 from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
 from unrolled.engines.direct import Direct
 from unrolled.engines.graph import Graph, make_graph, run_graph
@@ -20,6 +21,7 @@ __all__ = [
     "Ragged",
     "Sweep",
     "batched",
+    "caller_level",
     "choose",
     "explain",
     "make_graph",

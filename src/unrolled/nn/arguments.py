@@ -1,12 +1,12 @@
 """Checks of constructor arguments, in torch.nn's exception classes."""
 
-import numbers
-import sys
+import operator
 import warnings
-from pathlib import Path
 from typing import Any
 
 from unrolled.cells import Cell, check_cell
+from unrolled.engines import caller_level
+from unrolled.nn import phrases
 from unrolled.spec import MERGES
 
 
@@ -30,56 +30,109 @@ def as_cell(cell: Any) -> Cell:
     )
 
 
-def check_sizes(
-    input_size: Any, hidden_size: Any, num_layers: Any, proj_size: Any, bias: Any, batch_first: Any
-) -> None:
-    """Sizes are positive integers; bias and batch_first are bool, as torch wants them."""
-    for name, flag in (("bias", bias), ("batch_first", batch_first)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} must be a bool, got {flag!r} of type {type(flag).__name__}")
-    named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-    for name, size in named.items():
-        if not isinstance(size, int):
-            raise TypeError(f"{name} must be an int, got {size!r} of type {type(size).__name__}")
-        if size <= 0:
-            raise ValueError(f"{name} must be greater than zero, got {size}")
-    if not isinstance(proj_size, int):
-        raise TypeError(f"proj_size must be an int, got {proj_size!r}")
-    if not 0 <= proj_size < hidden_size:
+def as_size(who: str, name: str, value: Any) -> int:
+    """An integer from anything with ``__index__``: an int, a NumPy integer, a 0-d integer tensor.
+
+    Raises:
+        TypeError: it is none.
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{who}: {phrases.wrong_type(name, 'int', value)}; {name} must be an integer, or "
+            f"anything with __index__, got {value!r}"
+        ) from error
+
+
+def as_positive(who: str, name: str, value: Any) -> int:
+    """A size above zero.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is not above zero.
+    """
+    size = as_size(who, name, value)
+    if size <= 0:
+        raise ValueError(f"{who}: {phrases.not_positive(name)}, got {size}")
+    return size
+
+
+def as_projection(who: str, value: Any, hidden_size: int) -> int:
+    """P, or 0 for no projection.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is negative, or not below ``hidden_size``.
+    """
+    size = 0 if isinstance(value, float) and value == 0 else as_size(who, "proj_size", value)
+    if size < 0:
+        raise ValueError(f"{who}: {phrases.NEGATIVE_PROJECTION}, got {size}")
+    if size >= hidden_size:
         raise ValueError(
-            f"proj_size must be 0 (no projection) or smaller than hidden_size={hidden_size}, "
-            f"got {proj_size}"
+            f"{who}: {phrases.WIDE_PROJECTION}; proj_size must be 0 (no projection) or smaller "
+            f"than hidden_size={hidden_size}, got {size}"
         )
+    return size
 
 
-def check_dropout(dropout: Any, num_layers: int) -> None:
-    """A probability; a warning where it cannot act."""
-    number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
-    if not number or not 0 <= dropout <= 1:
-        raise ValueError(f"dropout must be a number in [0, 1], got {dropout!r}")
-    if dropout > 0 and num_layers == 1:
+def check_flags(who: str, **flags: Any) -> None:
+    """Arguments that must be bool, as torch wants ``bias`` and ``batch_first``.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(
+                f"{who}: {phrases.wrong_type(name, 'bool', flag)}; {name} must be a bool, got "
+                f"{flag!r}"
+            )
+
+
+def as_probability(who: str, dropout: Any, num_layers: int) -> float:
+    """A probability from a number or a 0-d tensor or array; a warning where it cannot act.
+
+    Raises:
+        TypeError: ``float`` does not take it.
+        ValueError: it is not in [0, 1], or a bool or a text.
+    """
+    number = float(dropout)
+    kind = str(getattr(dropout, "dtype", type(dropout).__name__))
+    if "bool" in kind or "str" in kind or "bytes" in kind or not 0 <= number <= 1:
+        raise ValueError(
+            f"{who}: {phrases.DROPOUT}; dropout must be a number in [0, 1], got {dropout!r}"
+        )
+    if number > 0 and num_layers == 1:
         warnings.warn(
-            f"dropout={dropout} acts between layers only and num_layers=1 has none: it does "
-            "nothing; use num_layers greater than 1",
-            stacklevel=_outside(),
+            f"{phrases.unused_dropout(dropout, num_layers)}: it does nothing here; use num_layers "
+            "greater than 1, or dropout=0",
+            stacklevel=caller_level(),
         )
+    return number
 
 
-def _outside() -> int:
-    """How many calls up the code of this package ends, for warnings to point at the user's."""
-    here, level = str(Path(__file__).parent), 2
-    frame = sys._getframe(level)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
-        frame, level = frame.f_back, level + 1
-    return level
+def as_bidirectional(who: str, value: Any) -> Any:
+    """Anything but a text stands for its truth, as in torch.nn: 1, None, a NumPy bool.
+
+    Raises:
+        TypeError: it is a text ("no" would be true).
+    """
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{who}: bidirectional must be a bool, got {value!r}")
+    return value if isinstance(value, int) else bool(value)
 
 
-def check_choices(bidirectional: Any, merge: Any) -> None:
-    """Directions and how they are merged."""
-    if not isinstance(bidirectional, int):
-        raise TypeError(f"bidirectional must be a bool, got {bidirectional!r}")
+def check_merge(who: str, merge: Any) -> None:
+    """How two directions become one output.
+
+    Raises:
+        ValueError: there is no such way.
+    """
     if merge not in MERGES:
-        raise ValueError(f"merge must be one of {', '.join(map(repr, MERGES))}, got {merge!r}")
+        raise ValueError(
+            f"{who}: merge must be one of {', '.join(map(repr, MERGES))}, got {merge!r}"
+        )
 
 
 def check_checkpoint(checkpoint: Any) -> None:

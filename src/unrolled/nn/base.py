@@ -23,6 +23,28 @@ class Swept(nn.Module):
     _direct: Direct | None = None
     _graph: Graph
     _shapes: list[dict[str, list[int]]]  # of the parameters, by sweep
+    _structure: frozenset[str] = frozenset()
+    """The attributes that ``spec`` is made of: when one is set, so is the spec."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self._structure and "spec" in vars(self):
+            self._describe()
+            self._find_graph()
+
+    def _get_name(self) -> str:
+        """What ``repr`` begins with: ours say so, the user's subclasses are called as they are."""
+        name = type(self).__name__
+        return f"unrolled.nn.{name}" if type(self).__module__.startswith("unrolled.nn.") else name
+
+    def _make_spec(self) -> Spec:
+        """The spec that the attributes say."""
+        raise NotImplementedError
+
+    def _describe(self) -> None:
+        """Make the spec, and forget what was made for another."""
+        self.spec = self._make_spec()
+        self._direct = None
 
     def _find_graph(self) -> None:
         """What torch.compile and torch.export need, which cannot be found while they trace."""

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unrolled.nn import cells, classic
 
@@ -23,30 +23,6 @@ class _Wall(nn.Module):
     __setstate__ = nn.Module.__setstate__
     _apply = nn.Module._apply
     _replicate_for_data_parallel = nn.Module._replicate_for_data_parallel
-
-
-class _Flat(_Wall):
-    """What torch's layers keep about their weights, and models read, found anew at each look."""
-
-    _names: list[dict[str, str]]
-
-    @property
-    def _all_weights(self) -> list[list[str]]:
-        return [list(names.values()) for names in self._names]
-
-    @property
-    def _flat_weights_names(self) -> list[str]:
-        return [name for names in self._all_weights for name in names]
-
-    @property
-    def _flat_weights(self) -> list[Tensor | None]:
-        return [getattr(self, name, None) for name in self._flat_weights_names]
-
-    def _init_flat_weights(self) -> None:
-        """Nothing: there is no list to make."""
-
-    def _update_flat_weights(self) -> None:
-        """Nothing: there is no list to go stale."""
 
 
 class _Apart(nn.Module):
@@ -72,15 +48,15 @@ def _apart() -> Callable[..., Any]:
     return torch.compiler.disable(run)
 
 
-class RNN(_Apart, classic.RNN, _Flat, nn.RNN):  # type: ignore[misc, override]
+class RNN(_Apart, classic.RNN, _Wall, nn.RNN):  # type: ignore[misc, override]
     """Our RNN, and an instance of ``torch.nn.RNN``."""
 
 
-class LSTM(_Apart, classic.LSTM, _Flat, nn.LSTM):  # type: ignore[misc, override]
+class LSTM(_Apart, classic.LSTM, _Wall, nn.LSTM):  # type: ignore[misc, override]
     """Our LSTM, and an instance of ``torch.nn.LSTM``."""
 
 
-class GRU(_Apart, classic.GRU, _Flat, nn.GRU):  # type: ignore[misc, override]
+class GRU(_Apart, classic.GRU, _Wall, nn.GRU):  # type: ignore[misc, override]
     """Our GRU, and an instance of ``torch.nn.GRU``."""
 
 

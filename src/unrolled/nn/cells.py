@@ -8,9 +8,9 @@ from torch import Tensor
 
 from unrolled import cells
 from unrolled.engines import Direct, Sweep, make_sweep
-from unrolled.nn.arguments import as_cell
+from unrolled.nn.arguments import as_cell, as_size
 from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_modules
-from unrolled.nn.classic import activation
+from unrolled.nn.elman import Elman
 from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
 from unrolled.spec import Spec
@@ -35,6 +35,9 @@ class RecurrentCell(Swept):
     """
 
     weight_ih: Tensor
+    input_size: int
+    hidden_size: int
+    _structure = frozenset(("cell", "input_size", "hidden_size", "bias"))
 
     def __init__(
         self,
@@ -46,20 +49,16 @@ class RecurrentCell(Swept):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int):
-                raise TypeError(
-                    f"{name} must be an int, got {size!r} of type {type(size).__name__}"
-                )
+        who = type(self).__name__
+        for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
+            size = as_size(who, name, value)
             if size < 0:
-                raise RuntimeError(f"{name} must not be negative, got {size}")
-        self.cell = as_cell(cell)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+                raise RuntimeError(f"{who}: {name} must not be negative, got {size}")
+            setattr(self, name, size)
         self.bias = bias
-        self.spec = Spec(self.cell, input_size, hidden_size, bias=bool(bias))
+        self.cell = as_cell(cell)
+        self._describe()
         shapes = self.spec.parameters(0)
-        self._names = list(shapes)
         for name, parameter in shapes.items():
             if hasattr(self, name):
                 raise cells.CellError(
@@ -74,6 +73,13 @@ class RecurrentCell(Swept):
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._own_parameters())
         self._find_graph()
+
+    def _make_spec(self) -> Spec:
+        return Spec(self.cell, self.input_size, self.hidden_size, bias=bool(self.bias))
+
+    def _describe(self) -> None:
+        super()._describe()
+        self._names = list(self.spec.parameters(0))
 
     def reset_parameters(self) -> None:
         """Draw all weights and biases anew, in the order of the parameters."""
@@ -140,12 +146,14 @@ class RecurrentCell(Swept):
         return door, form, states, door.enter_states("reset_state", reset_state, form)
 
 
-class RNNCell(RecurrentCell):
+class RNNCell(Elman, RecurrentCell):
     """Equivalent to ``torch.nn.RNNCell``; ``nonlinearity`` may also be any function or module.
 
     Raises:
         RuntimeError: an unknown name of a nonlinearity (torch raises it at the first call).
     """
+
+    _unknown_nonlinearity = RuntimeError
 
     def __init__(
         self,
@@ -156,14 +164,9 @@ class RNNCell(RecurrentCell):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        cell = cells.RNN(activation(nonlinearity, RuntimeError))
+        cell = self._cell_of(nonlinearity)
         super().__init__(cell, input_size, hidden_size, bias, device, dtype)
         self._named = nonlinearity if isinstance(nonlinearity, str) else None
-
-    @property
-    def nonlinearity(self) -> str | Callable[[Any], Any]:
-        """The name or the function; a module is a submodule of the cell, ``activation``."""
-        return self._named or vars(self.cell)["activation"]
 
     def extra_repr(self) -> str:
         shown = super().extra_repr()

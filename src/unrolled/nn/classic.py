@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from unrolled import cells
+from unrolled.nn import phrases
+from unrolled.nn.elman import NONLINEARITIES, Elman
 from unrolled.nn.recurrent import Recurrent
 
-NONLINEARITIES: dict[str, Callable[[Any], Any]] = {"tanh": cells.tanh, "relu": cells.relu}
 
-
-class RNN(Recurrent):
+class RNN(Elman, Recurrent):
     """Equivalent to ``torch.nn.RNN``: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh).
 
     ``nonlinearity`` is ``"tanh"``, ``"relu"`` or, beyond torch, any function or module that keeps
@@ -35,9 +35,9 @@ class RNN(Recurrent):
         merge: str = "concat",
         checkpoint: int | bool = False,
     ) -> None:
-        _refuse_projection(proj_size)
+        _refuse_projection(type(self).__name__, proj_size)
         super().__init__(
-            cells.RNN(activation(nonlinearity, ValueError)),
+            self._cell_of(nonlinearity),
             input_size,
             hidden_size,
             num_layers,
@@ -51,12 +51,22 @@ class RNN(Recurrent):
             checkpoint=checkpoint,
         )
         self._named = nonlinearity if isinstance(nonlinearity, str) else None
-        self.mode = f"RNN_{nonlinearity.upper()}" if isinstance(nonlinearity, str) else "RNN"
 
     @property
-    def nonlinearity(self) -> str | Callable[[Any], Any]:
-        """The name or the function; a module is a submodule of the layer, ``activation``."""
-        return self._named or vars(self.cell)["activation"]
+    def mode(self) -> str:
+        """``"RNN_TANH"``, ``"RNN_RELU"``, or ``"RNN"`` where a function is the nonlinearity; to set
+        it sets that."""
+        return "RNN" if self._named is None else f"RNN_{self._named.upper()}"
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        known = {f"RNN_{name.upper()}": name for name in NONLINEARITIES}
+        if mode not in known:
+            raise ValueError(
+                f"RNN: Unrecognized RNN mode: {mode}; mode must be one of "
+                f"{', '.join(map(repr, known))}, got {mode!r}"
+            )
+        self.nonlinearity = known[mode]
 
 
 class LSTM(Recurrent):
@@ -124,7 +134,7 @@ class GRU(Recurrent):
         merge: str = "concat",
         checkpoint: int | bool = False,
     ) -> None:
-        _refuse_projection(proj_size)
+        _refuse_projection(type(self).__name__, proj_size)
         super().__init__(
             cells.GRU,
             input_size,
@@ -141,23 +151,10 @@ class GRU(Recurrent):
         )
 
 
-def activation(
-    nonlinearity: str | Callable[[Any], Any], error: type[Exception]
-) -> Callable[[Any], Any]:
-    """The function that a ``nonlinearity`` argument names or is."""
-    if callable(nonlinearity):
-        return nonlinearity
-    if nonlinearity not in NONLINEARITIES:
-        raise error(
-            f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))} or a function, "
-            f"got {nonlinearity!r}"
-        )
-    return NONLINEARITIES[nonlinearity]
-
-
-def _refuse_projection(proj_size: int | None) -> None:
-    if proj_size is not None:
+def _refuse_projection(who: str, proj_size: Any) -> None:
+    """What torch.nn takes by position, 0 for no projection, is taken."""
+    if proj_size is not None and (proj_size or isinstance(proj_size, str)):
         raise ValueError(
-            f"proj_size={proj_size} is only for LSTM, not RNN or GRU; Recurrent(cell, …) takes it "
-            "for every cell whose step allows it"
+            f"{who}: {phrases.NO_PROJECTION}, got proj_size={proj_size!r}; Recurrent(cell, …) "
+            "takes it for every cell whose step allows it"
         )

@@ -211,6 +211,9 @@ def _names(module: nn.Module) -> set[str]:
 def _empty(module: nn.Module, cls: Callable[..., nn.Module], kind: _Kind) -> nn.Module:
     """A new one that says the same, with parameters that take no memory and no random numbers."""
     arguments: dict[str, Any] = {name: getattr(module, name) for name in kind.arguments}
+    if kind.torch is nn.RNN and kind.base(module) is nn.RNN:
+        # torch's looks at its nonlinearity only when it is made.
+        arguments["nonlinearity"] = str(module.mode).removeprefix("RNN_").lower()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of arguments were given when the first was made
         return cls(**arguments, device="meta")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.engines import Ragged, batched
+from unrolled.nn import phrases
 from unrolled.nn.arguments import ArgumentTypeError
 from unrolled.spec import Spec
 
@@ -61,8 +62,10 @@ class Door:
             )
         alone = 1 if self.step else 2
         if input.dim() not in (alone, alone + 1):
+            shapes = "[N, {I}] or [{I}]" if self.step else "[T, N, {I}] or, unbatched, [T, {I}]"
             raise ValueError(
-                f"{self.who}: input must be {alone}D or {alone + 1}D, got {input.dim()}D"
+                f"{phrases.input_dimensions(self.who, input.dim(), self.step)}; input must have "
+                f"shape {shapes.format(I=self.spec.input_size)}, got {list(input.shape)}"
             )
         self._check_tokens(input)
         unbatched = input.dim() == alone
@@ -77,7 +80,8 @@ class Door:
             T, N = input.shape[:2]
         if T == 0:
             raise RuntimeError(
-                f"{self.who}: input has no time steps, shape {list(input.shape)}; wanted T > 0"
+                f"{self.who}: {phrases.NO_STEPS}; input must have T > 0, got shape "
+                f"{list(input.shape)}"
             )
         sizes, order = self._read_lengths(lengths, T, N)
         cuts = self._read_resets(resets, T, N, unbatched, order)
@@ -92,10 +96,15 @@ class Door:
                 f"{self.who}: lengths={lengths!r} and a PackedSequence, which has its own"
             )
         if data.dim() != 2:
-            raise RuntimeError(f"{self.who}: input.data must be 2D, got {data.dim()}D")
+            raise RuntimeError(
+                f"{self.who}: {phrases.dimensions(2, data.dim())}; input.data must have shape "
+                f"[rows, {self.spec.input_size}], got {list(data.shape)}"
+            )
         self._check_tokens(data)
         if len(batch_sizes) == 0:
-            raise RuntimeError(f"{self.who}: input has no time steps, its batch_sizes are empty")
+            raise RuntimeError(
+                f"{self.who}: {phrases.NO_STEPS}; input.batch_sizes must not be empty"
+            )
         T, N = len(batch_sizes), int(batch_sizes[0])
         if int(batch_sizes.sum()) != data.shape[0]:
             raise RuntimeError(
@@ -110,23 +119,24 @@ class Door:
     def _check_tokens(self, input: Tensor) -> None:
         if input.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
             error = RuntimeError if self.step else ValueError
-            raise error(
-                f"{self.who}: input has dtype {input.dtype}, the weights have "
-                f"{self.weight.dtype}; convert one: input.to({self.weight.dtype}) or "
-                f"layer.to({input.dtype})"
-            )
+            raise error(f"{self.who}: {phrases.input_dtype(self.weight.dtype, input.dtype)}")
         if input.shape[-1] != self.spec.input_size:
+            phrase = phrases.input_size(self.spec.input_size, input.shape[-1], self.step)
             raise RuntimeError(
-                f"{self.who}: input.size(-1) must be input_size={self.spec.input_size}, got "
-                f"{input.shape[-1]} in shape {list(input.shape)}"
+                f"{self.who}: {phrase}; input.size(-1) must be {self.spec.input_size}, got shape "
+                f"{list(input.shape)}"
             )
-        self._check_device("input", input)
+        self._check_device("input", input, input.device)
 
-    def _check_device(self, argument: str, tensor: Tensor) -> None:
-        if tensor.device != self.weight.device:
+    def _check_device(self, argument: str, tensor: Tensor, input: torch.device) -> None:
+        weights = self.weight.device
+        if tensor.device != weights:
+            kind, other = ("parameter", weights)
+            if argument != "input":
+                kind, other = ("hidden", tensor.device)
             raise RuntimeError(
-                f"{self.who}: {argument} is on {tensor.device}, the weights are on "
-                f"{self.weight.device}; move one"
+                f"{self.who}: {phrases.devices(kind, input, other)}; {argument} must be on "
+                f"{weights}, where the weights are, got {tensor.device}"
             )
 
     def _read_lengths(self, lengths: Any, T: int, N: int) -> tuple[Tensor | None, Tensor | None]:
@@ -202,9 +212,8 @@ class Door:
             return None
         shared = argument == "reset_state"
         states = self._as_states(argument, hx)
-        for k, (state, width) in enumerate(zip(states, self.spec.state_widths, strict=True)):
-            name = argument if len(states) == 1 else f"{argument}[{k}]"
-            self._check_state(name, state, width, form, shared)
+        for k in range(len(states)):
+            self._check_state(argument, states, k, form)
         if self.step:
             states = tuple(state[None] for state in states)
         if form.unbatched:
@@ -227,28 +236,46 @@ class Door:
             raise RuntimeError(f"{self.who}: {argument} must be {wanted}, got {len(hx)}")
         return tuple(hx)
 
-    def _check_state(self, name: str, state: Tensor, width: int, form: Form, shared: bool) -> None:
+    def _check_state(self, argument: str, states: States, k: int, form: Form) -> None:
+        state, width, shared = states[k], self.spec.state_widths[k], argument == "reset_state"
+        name = argument if len(states) == 1 else f"{argument}[{k}]"
         layers = [] if self.step else [self.spec.num_layers * self.spec.num_directions]
         wanted = [*layers, width] if form.unbatched else [*layers, form.ragged.N, width]
         if self.step and state.dim() not in (1, 2):
-            raise ValueError(f"{self.who}: {name} must be 1D or 2D, got {state.dim()}D")
-        if state.dim() != len(wanted):
-            raise RuntimeError(
-                f"{self.who}: {name} must be {len(wanted)}D for "
-                f"{'unbatched' if form.unbatched else 'batched'} input, got {state.dim()}D; "
-                f"wanted shape {wanted}"
-            )
+            state_name = "hidden" if len(states) == 1 else name
+            phrase = phrases.state_dimensions_of_step(self.who, state_name, state.dim())
+            raise ValueError(f"{phrase}; {name} must have shape {wanted}, got {list(state.shape)}")
         one_for_all = [*layers, 1, width]
         if list(state.shape) != wanted and not (shared and list(state.shape) == one_for_all):
+            phrase = "" if shared else self._phrase_of_shape(states, k, wanted, form)
+            batch = "unbatched" if form.unbatched else "batched"
             raise RuntimeError(
-                f"{self.who}: {name} must have shape {wanted}, got {list(state.shape)}"
-                + (f" (or {one_for_all}, shared by all)" if shared else "")
+                f"{self.who}: {phrase}{name} must have shape {wanted} for {batch} input, got "
+                f"{list(state.shape)}" + (f" (or {one_for_all}, shared by all)" if shared else "")
             )
         if state.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
             raise RuntimeError(
-                f"{self.who}: {name} has dtype {state.dtype}, the weights have {self.weight.dtype}"
+                f"{self.who}: {name} must have dtype {self.weight.dtype}, which the weights have, "
+                f"got {state.dtype}"
             )
-        self._check_device(name, state)
+        self._check_device(name, state, form.tokens.device)
+
+    def _phrase_of_shape(self, states: States, k: int, wanted: list[int], form: Form) -> str:
+        """What torch.nn says of a state whose shape is not the wanted one."""
+        got = [*states[k].shape]
+        same_dimensions = len(got) == len(wanted)
+        if self.step:
+            if not same_dimensions:
+                return ""
+            lead = [1] if form.unbatched else []
+            return f"{phrases.state_size_of_step(k, [*lead, *wanted], [*lead, *got])}; "
+        if not same_dimensions and form.packed is None:
+            dimensions = [state.dim() for state in states]
+            return f"{phrases.state_dimensions(form.unbatched, dimensions)}; "
+        if form.unbatched:  # torch adds the dimension of the batch before it compares
+            wanted, got = [wanted[0], 1, wanted[1]], [got[0], 1, got[1]]
+        state_name = "hidden" if len(states) == 1 else f"hidden[{k}]"
+        return f"{phrases.state_size(state_name, tuple(wanted), got)}; "
 
     def zero_states(self, form: Form) -> States:
         """Default states: zeros."""

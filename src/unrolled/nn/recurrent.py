@@ -9,22 +9,26 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell
 from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import (
+    as_bidirectional,
     as_cell,
+    as_positive,
+    as_probability,
+    as_projection,
     check_checkpoint,
-    check_choices,
-    check_dropout,
-    check_sizes,
+    check_flags,
+    check_merge,
 )
 from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_modules
 from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
+from unrolled.nn.torch_members import TorchMembers
 from unrolled.spec import Spec
 
 if TYPE_CHECKING:
     from unrolled.runtime import Stream
 
 
-class Recurrent(Swept):
+class Recurrent(TorchMembers, Swept):
     r"""A stack of recurrent layers of any cell.
 
     Layer l at time t computes states_t = cell(x_t, states_{t-1}), where x_t is the input or, from
@@ -76,6 +80,8 @@ class Recurrent(Swept):
 
     mode: str | None = None
     weight_ih_l0: Tensor
+    _sizes = ("input_size", "hidden_size", "num_layers", "proj_size")
+    _structure = frozenset(("cell", *_sizes, "bias", "bidirectional", "merge"))
 
     def __init__(
         self,
@@ -95,42 +101,49 @@ class Recurrent(Swept):
         checkpoint: int | bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(input_size, hidden_size, num_layers, proj_size, bias, batch_first)
-        check_dropout(dropout, num_layers)
-        check_choices(bidirectional, merge)
+        who = type(self).__name__
+        self.input_size = as_positive(who, "input_size", input_size)
+        self.hidden_size = as_positive(who, "hidden_size", hidden_size)
+        self.num_layers = as_positive(who, "num_layers", num_layers)
+        self.proj_size = as_projection(who, proj_size, self.hidden_size)
+        check_flags(who, bias=bias, batch_first=batch_first)
+        check_merge(who, merge)
         check_checkpoint(checkpoint)
-        self.cell = as_cell(cell)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self.proj_size = proj_size
+        self.dropout = as_probability(who, dropout, self.num_layers)
+        self.bidirectional = as_bidirectional(who, bidirectional)
         self.merge = merge
         self.checkpoint = checkpoint
-        self.spec = Spec(
-            self.cell,
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            bool(bidirectional),
-            proj_size,
-            merge,
-        )
-        self._names: list[dict[str, str]] = []
-        for place in self.spec.sweeps:
+        self.cell = as_cell(cell)
+        self._describe()
+        for names, place in zip(self._names, self.spec.sweeps, strict=True):
             shapes = self.spec.parameters(place.layer)
-            self._names.append({name: name + place.suffix for name in shapes})
-            for name, parameter in shapes.items():
-                full = name + place.suffix
-                setattr(self, full, make_parameter(full, parameter.shape, device, dtype))
+            for name, full in names.items():
+                setattr(self, full, make_parameter(full, shapes[name].shape, device, dtype))
         register_modules(self, self.cell)
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._parameters_of(0))
         self._find_graph()
+
+    def _make_spec(self) -> Spec:
+        return Spec(
+            self.cell,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bias,
+            bool(self.bidirectional),
+            self.proj_size,
+            self.merge,
+        )
+
+    def _describe(self) -> None:
+        super()._describe()
+        self._names = [
+            {name: name + place.suffix for name in self.spec.parameters(place.layer)}
+            for place in self.spec.sweeps
+        ]
 
     def reset_parameters(self) -> None:
         """Draw all weights and biases anew, in the order of the parameters."""
@@ -202,14 +215,6 @@ class Recurrent(Swept):
         from unrolled.runtime.model import model_of
 
         return model_of([describe_layer(self, type(self).__name__)], weights).stream(batch, threads)
-
-    def flatten_parameters(self) -> None:
-        """Nothing: the weights are ordinary parameters. Here because models call it."""
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """Parameters by layer and direction."""
-        return [list(self._parameters_of(index).values()) for index in range(len(self._names))]
 
     def extra_repr(self) -> str:
         """As torch.nn prints it; our own arguments after torch's."""

@@ -1,0 +1,19 @@
+"""Where a warning points: at the code that called the library, whichever way it came in."""
+
+import sys
+from pathlib import Path
+
+from torch import nn
+
+_INSIDE = (
+    str(Path(__file__).parents[1]),
+    str(Path(nn.modules.module.__file__).parent),
+)
+
+
+def caller_level() -> int:
+    """The ``stacklevel`` for a warning of the function that calls this."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame, level = frame.f_back, level + 1
+    return level

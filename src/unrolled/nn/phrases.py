@@ -1,0 +1,97 @@
+"""The phrases by which code that catches torch.nn's errors knows them.
+
+Messages of layers and cells contain them, so that such code keeps working, and go on with what was
+wanted. ``tests/test_errors.py`` compares each with what torch.nn itself raises.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+DROPOUT = (
+    "dropout should be a number in range [0, 1] representing the probability of an element being "
+    "zeroed"
+)
+NEGATIVE_PROJECTION = "proj_size should be a positive integer or zero to disable projections"
+WIDE_PROJECTION = "proj_size has to be smaller than hidden_size"
+NO_PROJECTION = "proj_size argument is only supported for LSTM, not RNN or GRU"
+NO_STEPS = "Expected sequence length to be larger than 0 in RNN"
+
+
+def unused_dropout(dropout: float, num_layers: int) -> str:
+    return (
+        "dropout option adds dropout after all but last recurrent layer, so non-zero dropout "
+        f"expects num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}"
+    )
+
+
+def wrong_type(argument: str, kind: str, value: object) -> str:
+    return f"{argument} should be of type {kind}, got: {type(value).__name__}"
+
+
+def not_positive(argument: str) -> str:
+    return f"{argument} must be greater than zero"
+
+
+def unknown_nonlinearity(name: object, step: bool) -> str:
+    if step:
+        return f"Unknown nonlinearity: {name}."
+    return f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'."
+
+
+def input_dimensions(layer: str, got: int, step: bool) -> str:
+    wanted = "1D or 2D" if step else "2D or 3D"
+    tensor = " tensor" if layer == "RNN" else ""
+    return f"{layer}: Expected input to be {wanted}, got {got}D{tensor} instead"
+
+
+def dimensions(wanted: int, got: int) -> str:
+    return f"input must have {wanted} dimensions, got {got}"
+
+
+def input_size(wanted: int, got: int, step: bool) -> str:
+    if step:
+        return f"input has inconsistent input_size: got {got} expected {wanted}"
+    return f"input.size(-1) must be equal to input_size. Expected {wanted}, got {got}"
+
+
+def input_dtype(wanted: torch.dtype, got: torch.dtype) -> str:
+    return (
+        f"RNN input dtype ({got}) does not match weight dtype ({wanted}). "
+        f"Convert input: input.to({wanted}), or convert model: model.to({got})"
+    )
+
+
+def devices(argument: str, input: torch.device, other: torch.device) -> str:
+    """``argument`` is what lies on the ``other`` device: a parameter, or a hidden state."""
+    return (
+        f"Input and {argument} tensors are not at the same device, found input tensor at {input} "
+        f"and {argument} tensor at {other}"
+    )
+
+
+def state_dimensions(unbatched: bool, got: Sequence[int]) -> str:
+    """Of the states of a layer, which have ``got`` dimensions."""
+    count = "2-D" if unbatched else "3-D"
+    batch = "unbatched" if unbatched else "batched"
+    shown = ", ".join(f"{dim}-D" for dim in got)
+    if len(got) == 1:
+        return f"For {batch} {count} input, hx should also be {count} but got {shown} tensor"
+    return f"For {batch} {count} input, hx and cx should also be {count} but got ({shown}) tensors"
+
+
+def state_dimensions_of_step(layer: str, state: str, got: int) -> str:
+    """``state`` is ``hidden``, or with several states ``hx[k]``."""
+    return f"{layer}: Expected {state} to be 1D or 2D, got {got}D instead"
+
+
+def state_size(state: str, wanted: tuple[int, ...], got: list[int]) -> str:
+    """``state`` is ``hidden``, or with several states ``hidden[k]``."""
+    return f"Expected {state} size {wanted}, got {got}"
+
+
+def state_size_of_step(k: int, wanted: Sequence[int], got: Sequence[int]) -> str:
+    """Of state k of a cell, [N, width]."""
+    if wanted[0] != got[0]:
+        return f"Input batch size {wanted[0]} doesn't match hidden{k} batch size {got[0]}"
+    return f"hidden{k} has inconsistent hidden_size: got {got[1]}, expected {wanted[1]}"
