@@ -253,7 +253,7 @@ def test_what_lengths_and_states_mean(tmp_path: Path) -> None:
     ):
         with pytest.raises(ExportError, match=said):
             export(Ragged(of), tmp_path / "m")
-    with pytest.raises(ExportError, match="a part that reads what the one before it gives"):
+    with pytest.raises(ExportError, match=r"must be initial states of zeros, or .*, got tanh"):
         export(Started(None), tmp_path / "m")
 
 
@@ -303,10 +303,13 @@ def test_what_is_no_module_is_told(tmp_path: Path) -> None:
 
 def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
     faults: list[tuple[nn.Module, str]] = [
-        (Own(how="sum"), "add: wanted relu, tanh, sigmoid, or softmax over the last dimens"),
-        (Own(how="units"), "mean: wanted a layer's outputs, without lengths, over dim=0"),
-        (Own(how="values"), r"max_1: wanted a maximum over the steps as amax\(0\), got"),
-        (Own(how="units of steps"), "softmax: wanted relu, .* softmax over the last dimension"),
+        (Own(how="sum"), "relu, tanh, sigmoid, or softmax over the last dimension, got add"),
+        (Own(how="units"), "must be a layer's outputs, without lengths, over dim=0, got mean"),
+        (Own(how="values"), r"must be a maximum over the steps as amax\(0\), got max"),
+        (
+            Own(how="units of steps"),
+            "must be relu, .* softmax over the last dimension, got softmax",
+        ),
         (Own(how="unused"), "Own: wanted an output that is made of a layer's, .* not read rnn"),
         (Mixed(nn.LSTM(5, 5)), r"own: wanted .*, got LSTM; unrolled.nn.convert puts"),
         (Mixed(nn.Sequential(nn.LSTM(5, 5))), r"own\.0: wanted .*, got LSTM; unrolled"),
@@ -315,9 +318,12 @@ def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
         (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
         (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
         (Own(how="step", batch_first=True), r"a layer's outputs, or \[:, -1\] of them in one"),
-        (Dropping(lambda m, y: F.dropout(y, 0.3)), "dropout: wanted dropout with training=self.tr"),
-        (Dropping(lambda m, y: F.dropout(y, 0.3, True)), "dropout: wanted dropout with training="),
-        (Branching(), "Branching: cannot be followed"),
+        (Dropping(lambda m, y: F.dropout(y, 0.3)), "must be dropout with training=self.training"),
+        (Dropping(lambda m, y: F.dropout(y, 0.3, True)), "must be dropout with training=self.tr"),
+        (
+            Branching(),
+            r"Branching: cannot be followed at .*test_export.py:\d+, `return .* \(a branch",
+        ),
         (nn.Conv1d(1, 1, 1), "Conv1d: wanted layers of unrolled.nn"),
     ]
     for module, said in faults:

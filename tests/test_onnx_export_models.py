@@ -181,7 +181,7 @@ class Branching(cells.Cell):
 
 
 FAULTS: list[tuple[Any, str]] = [
-    (lambda: Squared(), "pow: wanted relu, tanh or sigmoid|wanted relu, tanh, sigmoid"),
+    (lambda: Squared(), "must be relu, tanh, sigmoid, .*, got pow"),
     (lambda: nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn"),
     (lambda: nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 2))), "1: wanted no hooks"),
     (lambda: nn.Linear(3, 2), "Linear: .*wanted a layer"),

@@ -39,7 +39,10 @@ def export(
         module: a layer of ``unrolled.nn``, a model of ``unrolled.models``, a ``Forecaster``, or any
             module that is a chain of layers, embeddings, linear layers, activations and dropout:
             each reads what the one before it gives. ``y[-1]`` of a layer's outputs (``y[:, -1]``
-            with batch_first), or ``h[-1]`` of its final state, may follow it.
+            with batch_first), or ``h[-1]`` of its final state, may follow it, and
+            ``torch.cat((h[-2], h[-1]), 1)`` where it has two directions. States that the module's
+            forward makes for a layer (zeros, or the same row for all sequences) are what the file
+            begins with; packed sequences are sequences with lengths. The module is left as it was.
         task, codec: what a user of the file may want to know: kept as they are, tensors as arrays.
             The scale of a codec of numbers (mean, deviation) is applied before the module, and
             taken back from forecasts.

@@ -1,19 +1,21 @@
 """Modules of the user's own, followed from the input to the output by ``torch.fx``."""
 
 import copy
+import inspect
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from typing_extensions import override
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from unrolled.export.parts import Blocks, describe, hint_at, is_known, of_rows, rows_of
-from unrolled.models.start import LearnedStart
-from unrolled.nn import Recurrent, RecurrentCell
+from unrolled.export.faults import fault_at
+from unrolled.export.parts import Blocks, describe, is_known, of_rows
+from unrolled.export.states import Start
+from unrolled.export.tracing import trace, unchanged
+from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError
 
 __all__ = ["blocks_of"]
@@ -26,8 +28,8 @@ _FUNCTIONS: dict[Callable[..., Any], str] = {
 _POOLS: dict[Any, str] = {
     torch.mean: "mean", "mean": "mean", torch.amax: "max", "amax": "max",
 }  # fmt: skip
-_OF_STATES = (operator.getitem, torch.transpose, torch.zeros_like)
-"""What may be done to states that a module is given, before a layer has them."""
+_OF_LENGTHS = ("cpu", "to", "long", "int", "tolist")
+"""Methods that leave lengths what they are."""
 
 
 def blocks_of(module: nn.Module) -> Blocks:
@@ -41,16 +43,8 @@ def blocks_of(module: nn.Module) -> Blocks:
     with torch.no_grad():
         if is_known(module) or not any(isinstance(one, Recurrent) for one in module.modules()):
             return describe(module, name)
-        try:
-            with _evaluating(module):
-                if isinstance(module, fx.GraphModule):
-                    graph = module.graph
-                else:
-                    graph = _Tracer().trace(module)
-        except Exception as error:  # whatever the module's own code raises on a recorder
-            hint = hint_at(module)
-            raise ExportError(f"{name}: cannot be followed ({error}){hint}") from error
-        found = _Chain(module, graph).blocks
+        with unchanged(module):
+            found = _followed(module).blocks
         if not any(one["block"] in ("recurrent", "words") for one in found):
             layers = [k for k, one in module.named_modules() if isinstance(one, Recurrent)]
             raise ExportError(
@@ -60,26 +54,26 @@ def blocks_of(module: nn.Module) -> Blocks:
         return found
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in evaluation, and its parts; each in its own mode afterwards."""
-    modes = {one: one.training for one in module.modules()}
-    module.eval()
+def _followed(module: nn.Module) -> "_Chain":
+    """The chain of a module. States that it may be given are left out, as far as its code allows:
+    what it makes in their place is what the file begins with."""
+    chain = _Chain(module, trace(module))
+    left_out = _optional(module) & chain.given
+    if not left_out:
+        return chain
     try:
-        yield
-    finally:
-        for one, mode in modes.items():
-            one.training = mode
+        graph = trace(module, dict.fromkeys(left_out))
+    except ExportError:  # the code does not run without them
+        return chain
+    return _Chain(module, graph)
 
 
-class _Tracer(fx.Tracer):
-    @override
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return (
-            isinstance(m, RecurrentCell)
-            or is_known(m)
-            or super().is_leaf_module(m, module_qualified_name)
-        )
+def _optional(module: nn.Module) -> set[str]:
+    """Inputs of a module that are None unless they are given."""
+    if isinstance(module, fx.GraphModule):
+        return set()
+    told = inspect.signature(module.forward).parameters
+    return {name for name, one in told.items() if one.default is None}
 
 
 class _Chain:
@@ -90,18 +84,31 @@ class _Chain:
         self.blocks: Blocks = []
         self.at: fx.Node | None = None  # whose value the next part reads
         self.layer: Recurrent | None = None  # whose results are at hand
-        self.results: dict[fx.Node, str] = {}  # of a layer: "all", "outputs", "state", "states"
+        # Of a layer: "all", "outputs", "state", "states"; of one that reads packed sequences
+        # "packed", and "unpacked" the pair that pad_packed_sequence gives; a row of the state.
+        self.results: dict[fx.Node, str | int] = {}
         self.ragged = False  # whether the layer is told lengths
-        way = self._way(graph)
+        self.packing: bool | None = None  # batch_first of sequences that are packed
+        self.source: fx.Node | None = None  # the input that the first part reads
+        self.data: set[fx.Node] = set()  # it, and what the parts so far gave
+        self.given: set[str] = set()  # inputs that are states
+        needed = self._way(graph)
+        way = [node for node in graph.nodes if node in needed]
         for node in way:
             # Named before what is done with its results, which says less.
             if node.op == "call_module":
                 part = module.get_submodule(str(node.target))
                 if not is_known(part):
                     describe(part, str(node.target))
-        for node in graph.nodes:
-            if node in way:
-                getattr(self, f"_{node.op}")(node)
+            if node.target in (torch.bmm, torch.matmul, torch.einsum, operator.matmul, "bmm"):
+                raise fault_at(node, "a part of the chain")
+        for node in way:
+            self._visit(node)
+
+    def _visit(self, node: fx.Node) -> None:
+        getattr(self, f"_{node.op}")(node)
+        if self.at is not None:
+            self.data.add(self.at)
 
     def _way(self, graph: fx.Graph) -> set[fx.Node]:
         """The nodes that the first output needs; a layer without the states and lengths that it may
@@ -115,7 +122,7 @@ class _Chain:
             way.add(node)
             if node.op == "output" and isinstance(node.args[0], tuple | list):
                 open_ += [one for one in node.args[0][:1] if isinstance(one, fx.Node)]
-            elif self._is_layer(node):
+            elif self._is_layer(node) or node.target is pack_padded_sequence:
                 open_ += [one for one in node.args[:1] if isinstance(one, fx.Node)]
             else:
                 open_ += node.all_input_nodes
@@ -126,62 +133,70 @@ class _Chain:
             self.module.get_submodule(str(node.target)), Recurrent
         )
 
-    def _fault(self, node: fx.Node, wanted: str) -> ExportError:
-        return ExportError(f"{node.name}: wanted {wanted}, got {node.format_node()}")
-
     def _placeholder(self, node: fx.Node) -> None:
-        if self.at is not None:
-            raise self._fault(node, "one input")
-        self.at = node
+        if self.source is not None:
+            raise fault_at(node, "one input")
+        self.at = self.source = node
 
     def _get_attr(self, node: fx.Node) -> None:
-        raise self._fault(node, "parts that read what the one before them gives")
+        raise fault_at(node, "parts that read what the one before them gives")
 
     def _call_module(self, node: fx.Node) -> None:
-        if node.args[:1] != (self.at,) or not self._alone(node):
-            raise self._fault(node, "a part that reads what the one before it gives, alone")
         part = self.module.get_submodule(str(node.target))
+        packed = self.at is not None and self._is_packed(self.at)
+        if packed and not isinstance(part, Recurrent):
+            raise fault_at(node, "a layer, or pad_packed_sequence, behind packed sequences")
+        if node.args[:1] != (self.at,) or not self._alone(node):
+            raise fault_at(node, "a part that reads what the one before it gives, alone")
         if isinstance(part, nn.Softmax | nn.LogSoftmax) and part.dim == self._rank() - 1:
             part = copy.copy(part)
             part.dim = -1
         self.blocks += describe(part, str(node.target))
-        if (start := self._start(node)) is not None:
-            self.blocks[-1]["start"] = rows_of(start)
-        if isinstance(part, Recurrent):
-            self.layer, self.results = part, {node: "all"}
-            self.ragged = "lengths" in node.kwargs
-            self.at = None
-        else:
+        if not isinstance(part, Recurrent):
             self.at = node
+            return
+        if packed and part.batch_first != self.packing:
+            raise fault_at(
+                node, f"a layer with batch_first={self.packing}, as pack_padded_sequence has it"
+            )
+        start = Start(self.module, self.data, self.source, part)
+        if (rows := start.rows(node)) is not None:
+            self.blocks[-1]["start"] = rows
+        self.given |= start.given
+        self.layer, self.results = part, {node: "all"}
+        self.ragged = "lengths" in node.kwargs or packed
+        self.packing = self.packing if packed else None
+        self.at = None
 
-    def _start(self, node: fx.Node) -> LearnedStart | None:
-        """The states that a layer begins with, where they are a part of the module."""
-        hx = node.kwargs.get("hx")
-        if not isinstance(hx, fx.Node) or hx.op != "call_module":
-            return None
-        part = self.module.get_submodule(str(hx.target))
-        return part if isinstance(part, LearnedStart) else None
+    def _is_packed(self, node: fx.Node) -> bool:
+        return node.target is pack_padded_sequence or self.results.get(node) == "packed"
 
     def _alone(self, node: fx.Node) -> bool:
-        """Whether a part reads nothing more; a layer may be given states and lengths that are
-        inputs of the module, or are made of them."""
-        rest = {one for one in node.all_input_nodes if one is not self.at}
+        """Whether a part reads nothing more; a layer may be given states and lengths."""
         if not self._is_layer(node):
-            return not rest and len(node.args) == 1 and not node.kwargs
-        known: set[fx.Node] = set()
-        if self._start(node) is not None:
-            rest -= {node.kwargs["hx"]}
-        while rest:
-            one = rest.pop()
-            known.add(one)
-            if one.op != "placeholder" and one.target not in _OF_STATES:
-                return False
-            rest |= set(one.all_input_nodes) - known
-        return len(node.args) <= 2 and set(node.kwargs) <= {"hx", "lengths"}
+            return len(node.args) == 1 and not node.kwargs
+        lengths = node.kwargs.get("lengths")
+        known = lengths is None or self._are_lengths(lengths)
+        return known and len(node.args) <= 2 and set(node.kwargs) <= {"hx", "lengths"}
+
+    def _are_lengths(self, node: Any) -> bool:
+        """Whether lengths are an input of the module."""
+        while isinstance(node, fx.Node) and node.target in _OF_LENGTHS:
+            node = node.args[0]
+        return isinstance(node, fx.Node) and node.op == "placeholder"
 
     def _call_function(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
             self._item(node)
+            return
+        if node.target in (torch.cat, torch.concat):
+            self._both_directions(node)
+            return
+        if node.target is pack_padded_sequence:
+            self._pack(node)
+            return
+        if node.target is pad_packed_sequence:
+            self._unpack(node)
             return
         if node.target is F.dropout:
             self._dropout(node)
@@ -202,7 +217,7 @@ class _Chain:
             said = "relu, tanh, sigmoid, or softmax over the last dimension"
             if name is None and node.target in (torch.max, "max"):
                 said = f"a maximum over the steps as amax({int(self._batch_first())})"
-            raise self._fault(node, said)
+            raise fault_at(node, said)
         self.blocks += of_rows(name)(nn.Identity(), node.name)
         self.at = node
 
@@ -218,7 +233,7 @@ class _Chain:
         read = self._read(node)
         behind = read is not None and self.results.get(read) == "outputs"
         if dim not in (steps, (steps,), [steps]) or any(rest.values()) or not behind or self.ragged:
-            raise self._fault(node, f"a layer's outputs, without lengths, over dim={steps}")
+            raise fault_at(node, f"a layer's outputs, without lengths, over dim={steps}")
         assert self.layer is not None
         width = self.layer.spec.output_size
         told = {"block": "pooling", "name": _POOLS[node.target], "width": width}
@@ -228,13 +243,21 @@ class _Chain:
     def _dropout(self, node: fx.Node) -> None:
         given = {**dict(zip(("p", "training"), node.args[1:], strict=False)), **node.kwargs}
         if given.get("training", True) is not False or self._read(node) is None:
-            raise self._fault(node, "dropout with training=self.training")
+            raise fault_at(node, "dropout with training=self.training")
         self.at = node
 
     def _call_method(self, node: fx.Node) -> None:
         name = str(node.target)
         if name in _POOLS:
             self._pool(node)
+            return
+        if name == "squeeze" and node.args[1:] == (0,) and self._only_row(node.args[0]):
+            self._end(node)
+            return
+        if name in ("contiguous", "clone") and self._read(node) is not None:
+            if (kind := self.results.get(self.at)) is not None:  # type: ignore[arg-type]
+                self.results[node] = kind
+            self.at = node
             return
         self._function(node, name if name in _FUNCTIONS.values() else None)
 
@@ -249,26 +272,97 @@ class _Chain:
         found = self.results.get(of)
         if found == "all" and key in (0, 1):
             several = self.layer is not None and len(self.layer.cell.states) > 1
-            self.results[node] = "outputs" if key == 0 else "states" if several else "state"
+            outputs = "outputs" if self.packing is None else "packed"
+            self.results[node] = outputs if key == 0 else "states" if several else "state"
             if key == 0:
                 self.at = node
+            return
+        if found == "unpacked" and key == 0:
+            self.results[node] = "outputs"
+            self.at = node
             return
         if found == "states" and key == 0:
             self.results[node] = "state"
             return
-        fresh = self.at is None or self.results.get(self.at) == "outputs"
-        ends: dict[str | None, Any] = {"state": (-1,)}
-        if not self.ragged:
-            ends["outputs"] = (slice(None), -1) if self._batch_first() else (-1,)
-        if found in ends and _short(key) == ends[found] and fresh and not self._both():
-            self.blocks.append({"block": "last"})
-            self.at = node
+        short = _short(key)
+        if found == "state" and len(short) == 1 and isinstance(short[0], int):
+            rows = self._rows()
+            row = short[0] if short[0] < 0 else short[0] - rows
+            if self._both() and row in (-2, -1):
+                self.results[node] = row
+                return
+            if row == -1 and self._fresh() and not self._both():
+                self._end(node)
+                return
+        steps = (slice(None), -1) if self._batch_first() else (-1,)
+        plain = not self.ragged and not self._both() and self._fresh()
+        if found == "outputs" and short == steps and plain:
+            self._end(node)
             return
+        raise self._no_item(node)
+
+    def _no_item(self, node: fx.Node) -> ExportError:
         last = "[:, -1]" if self._batch_first() else "[-1]"
-        wanted = f"a layer's outputs, or {last} of them in one direction"
         if self.ragged:
             wanted = "a layer's outputs, or [-1] of its state, where sequences have lengths"
-        raise self._fault(node, wanted)
+            return fault_at(node, wanted)
+        cure = None
+        if self._both():
+            cure = (
+                "the backward direction ends at the first step: torch.cat((h[-2], h[-1]), 1) of "
+                "the final state has the ends of both"
+            )
+        return fault_at(node, f"a layer's outputs, or {last} of them in one direction", cure)
+
+    def _rows(self) -> int:
+        """L·D of the layer at hand."""
+        assert self.layer is not None
+        return self.layer.num_layers * self.layer.spec.num_directions
+
+    def _only_row(self, node: Any) -> bool:
+        return self.results.get(node) == "state" and self._rows() == 1 and self._fresh()
+
+    def _fresh(self) -> bool:
+        """Whether nothing was done with a layer's outputs yet."""
+        behind = ("outputs", "packed")
+        return self.at is None or self.results.get(self.at) in behind
+
+    def _end(self, node: fx.Node) -> None:
+        """The final state of the last layer, in all its directions."""
+        self.blocks.append({"block": "last"})
+        self.at = node
+
+    def _both_directions(self, node: fx.Node) -> None:
+        """The final states of both directions of the last layer, one beside the other."""
+        whole = dict(zip(("tensors", "dim"), node.args, strict=False)) | node.kwargs
+        parts = whole["tensors"]
+        rows = [self.results.get(one) for one in parts] if isinstance(parts, tuple | list) else []
+        dim = whole.get("dim", whole.get("axis", 0))
+        merged = self.layer is not None and self.layer.merge == "concat"
+        if rows != [-2, -1] or dim not in (1, -1) or not merged or not self._fresh():
+            raise fault_at(node, "parts that read what the one before them gives")
+        self._end(node)
+
+    def _pack(self, node: fx.Node) -> None:
+        """Sequences with lengths, for a layer to read."""
+        names = ("input", "lengths", "batch_first", "enforce_sorted")
+        told = dict(zip(names, node.args, strict=False)) | node.kwargs
+        if told["input"] is not self.at or not self._are_lengths(told["lengths"]):
+            raise fault_at(node, "what the part before gives, and lengths that are an input")
+        self.packing = bool(told.get("batch_first", False))
+        self.at = node
+
+    def _unpack(self, node: fx.Node) -> None:
+        """Outputs of a layer that read packed sequences."""
+        names = ("sequence", "batch_first", "padding_value", "total_length")
+        told = dict(zip(names, node.args, strict=False)) | node.kwargs
+        same = bool(told.get("batch_first", False)) == self.packing
+        plain = not told.get("padding_value", 0) and told.get("total_length") is None
+        read = told["sequence"] is self.at and self.results.get(self.at) == "packed"  # type: ignore[arg-type]
+        if not (same and plain and read):
+            wanted = f"a layer's outputs with batch_first={self.packing}, filled up with zeros"
+            raise fault_at(node, wanted)
+        self.results[node] = "unpacked"
 
     def _both(self) -> bool:
         return self.layer is not None and self.layer.bidirectional
@@ -280,8 +374,11 @@ class _Chain:
         given = node.args[0]
         if isinstance(given, tuple | list):
             given = given[0]  # a state that is given beside has its place in the runtime
+        if self.at is not None and self._is_packed(self.at):
+            raise fault_at(self.at, "pad_packed_sequence behind packed sequences")
         if given is not self.at and self.results.get(given) != "all":  # type: ignore[arg-type]
-            raise self._fault(node, "what the last part gives")
+            last = given if isinstance(given, fx.Node) else node
+            raise fault_at(last, "an output that is what the last part gives")
 
 
 def _short(key: Any) -> tuple[Any, ...]:
