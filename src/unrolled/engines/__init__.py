@@ -1,9 +1,11 @@
 """Engines: ways to run a cell over time. They agree; they differ in speed and in what they can.
 
 ``reference`` runs everything, ``aten`` calls torch's fused functions. ``use`` forces one,
-``explain`` says why one was chosen, ``record`` proves which ran.
+``explain`` says why one was chosen, ``record`` proves which ran. A cell that falls to the reference
+engine says so once, by a ``ReferenceWarning``.
 """
 
+from unrolled.engines.advice import ReferenceWarning
 from unrolled.engines.caller import caller_level
 from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
 from unrolled.engines.direct import Direct
@@ -19,6 +21,7 @@ __all__ = [
     "Explanation",
     "Graph",
     "Ragged",
+    "ReferenceWarning",
     "Sweep",
     "batched",
     "caller_level",

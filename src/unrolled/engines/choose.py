@@ -98,6 +98,11 @@ def unobserved() -> bool:
     return _forced.get() in (None, "native") and not _records.get()
 
 
+def unforced() -> bool:
+    """Whether the engine of a call is the library's own choice; in a graph it has none."""
+    return not torch.compiler.is_compiling() and _forced.get() is None
+
+
 def note(engine: Engine) -> None:
     """Tell the open records that an engine runs; in a graph there are none."""
     if torch.compiler.is_compiling():

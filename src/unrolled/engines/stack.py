@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unrolled.engines.choose import choose, note
+from unrolled.engines.advice import warn_of_reference
+from unrolled.engines.choose import choose, note, unforced
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.segments import run_in_segments
 from unrolled.engines.sweep import Engine, States, Sweep, check_dtypes, merged
@@ -70,6 +71,8 @@ def run_stack(
             sweep = make_sweep(spec, index, ragged, values, states, parameters[index], reset_states)
             engine = choose(sweep)
             note(engine)
+            if engine.name == "reference" and unforced():
+                warn_of_reference(sweep)
             output, last = _run(engine, sweep, checkpoint)
             outputs.append(output)
             final.append(last)

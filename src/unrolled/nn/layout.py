@@ -117,9 +117,8 @@ class Door:
         return Form(Ragged(T, N, "packed", sizes, order, cuts), data, False, input)
 
     def _check_tokens(self, input: Tensor) -> None:
-        if input.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
-            error = RuntimeError if self.step else ValueError
-            raise error(f"{self.who}: {phrases.input_dtype(self.weight.dtype, input.dtype)}")
+        if not self.step:
+            self._check_input_dtype(input)
         if input.shape[-1] != self.spec.input_size:
             phrase = phrases.input_size(self.spec.input_size, input.shape[-1], self.step)
             raise RuntimeError(
@@ -127,6 +126,11 @@ class Door:
                 f"{list(input.shape)}"
             )
         self._check_device("input", input, input.device)
+
+    def _check_input_dtype(self, input: Tensor) -> None:
+        if input.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
+            error = RuntimeError if self.step else ValueError
+            raise error(f"{self.who}: {phrases.input_dtype(self.weight.dtype, input.dtype)}")
 
     def _check_device(self, argument: str, tensor: Tensor, input: torch.device) -> None:
         weights = self.weight.device
@@ -208,12 +212,16 @@ class Door:
 
     def enter_states(self, argument: str, hx: Any, form: Form) -> States | None:
         """States as a tuple of [L·D, N, width] in the engine's order; None stays None."""
+        states = () if hx is None else self._as_states(argument, hx)
+        for k in range(len(states)):
+            self._check_shape(argument, states, k, form)
+        if self.step and argument == "hx":  # torch's cells look at all shapes first
+            self._check_input_dtype(form.tokens)
         if hx is None:
             return None
         shared = argument == "reset_state"
-        states = self._as_states(argument, hx)
-        for k in range(len(states)):
-            self._check_state(argument, states, k, form)
+        for k, state in enumerate(states):
+            self._check_state(argument if len(states) == 1 else f"{argument}[{k}]", state, form)
         if self.step:
             states = tuple(state[None] for state in states)
         if form.unbatched:
@@ -236,7 +244,7 @@ class Door:
             raise RuntimeError(f"{self.who}: {argument} must be {wanted}, got {len(hx)}")
         return tuple(hx)
 
-    def _check_state(self, argument: str, states: States, k: int, form: Form) -> None:
+    def _check_shape(self, argument: str, states: States, k: int, form: Form) -> None:
         state, width, shared = states[k], self.spec.state_widths[k], argument == "reset_state"
         name = argument if len(states) == 1 else f"{argument}[{k}]"
         layers = [] if self.step else [self.spec.num_layers * self.spec.num_directions]
@@ -253,6 +261,8 @@ class Door:
                 f"{self.who}: {phrase}{name} must have shape {wanted} for {batch} input, got "
                 f"{list(state.shape)}" + (f" (or {one_for_all}, shared by all)" if shared else "")
             )
+
+    def _check_state(self, name: str, state: Tensor, form: Form) -> None:
         if state.dtype != self.weight.dtype and not torch._C._is_any_autocast_enabled():
             raise RuntimeError(
                 f"{self.who}: {name} must have dtype {self.weight.dtype}, which the weights have, "
