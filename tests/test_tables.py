@@ -2,9 +2,11 @@
 
 import csv
 import datetime
+import io
 import math
 import tempfile
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.reading import DataError, StandardInput
 from unrolled.tasks.tables import Table, read_table
 from unrolled.tasks.text import TextError
 
@@ -46,6 +48,16 @@ def test_columns_come_as_text_and_as_numbers(tmp_path: Path) -> None:
         ("a.txt", "x;y z\r\n1;2\r\n"),
         ("a.TSV", "x\ty z\n1\t2\n"),
         ("a.tsv", "\ufeffx\ty z\n1\t2"),
+        # As R and pandas (QUOTE_ALL) quote.
+        ("a.csv", '"x","y z"\n"1","2"\n'),
+        ("a.csv", '"x", "y z"\n"1", "2"\n'),
+        ("a.csv", '"x";"y z"\n1;2\n'),
+        ("a.txt", '"x"\t"y z"\n1\t2\n'),
+        # The rows tell what the header alone does not.
+        ("a.csv", "x;y z\n1;2\n  \n"),
+        ("a.csv", "x,y z\r1,2\r"),
+        ("a.tsv", "x,y z\n1,2\n"),
+        ("a.pq.csv", "\n\r\nx,y z\r\n\r\n1,2"),
     ],
 )
 def test_the_delimiter_is_found(tmp_path: Path, name: str, text: str) -> None:
@@ -58,6 +70,28 @@ def test_the_suffix_and_the_argument_decide_before_the_header(tmp_path: Path) ->
     (tmp_path / "t.csv").write_text("a|b,c,d\n1|2\n")
     assert read_table(tmp_path / "t.csv", delimiter="|").text("b,c,d") == ["2"]
     assert table_of(tmp_path, "only\n1;2\n").text("only") == ["1;2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("x, old;y\n1.5;2\n", ("x, old", "y")),
+        ('"x, old";y\n1,5;2\n', ("x, old", "y")),
+        ('"x;y",z\n1,2\n', ("x;y", "z")),
+        ('id,"name;alias",x\n1,"a;b",2\n', ("id", "name;alias", "x")),
+        ("label,body\na,one; two; three\n", ("label", "body")),
+        ("x;y\n1,5;2,5\n", ("x", "y")),
+    ],
+)
+def test_a_delimiter_within_a_name_or_a_cell_is_none(
+    tmp_path: Path, text: str, columns: tuple[str, ...]
+) -> None:
+    assert table_of(tmp_path, text).columns == columns
+
+
+def test_two_delimiters_that_cut_alike_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: wanted one delimiter, got ',' and ';' that cut"):
+        table_of(tmp_path, "\nx, net;y, gross\n1,5;2,5\n")
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -117,6 +151,9 @@ def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
         (b"a,b\n1,2\ncaf\xe9,3\n", "line 3: wanted UTF-8, got the byte 0xe9; save the file"),
         (b"\xef\xbb\xbfa,b\n\xff,2\n", "line 2: wanted UTF-8, got the byte 0xff"),
         ('a,b\n1,2\n"open,3\n', "line 3: wanted fields quoted"),
+        ("# made by hand\na,b\n1,2\n", "line 2: .* take the comments .* if line 1 is one"),
+        ("a,b\n1,2\n# none\n", "line 3: .* got 1; take the comment off"),
+        ("a\n1\n\n2\n", "line 3: wanted a field, got an empty line, which may be a missing"),
     ],
 )
 def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -132,6 +169,10 @@ def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes,
         ("abc", "line 2, column 'x': wanted a number, got 'abc'$"),
         ("1_000", "wanted a number, got '1_000'"),
         ('"3,14"', "got '3,14'; write a point, not a comma, before decimals"),
+        ('"1,234,567.5"', "got '1,234,567.5'; write nothing between thousands"),
+        ("1.234.567", "got '1.234.567'; write nothing between thousands"),
+        ("1 234", "got '1 234'; write nothing between thousands"),
+        ("5%", "wanted a number, got '5%'$"),
         ("1e999", "wanted a finite number, got '1e999'"),
         ("-inf", "wanted a finite number, got '-inf'"),
     ],
@@ -141,6 +182,45 @@ def test_a_cell_that_is_no_number_is_told(tmp_path: Path, cell: str, said: str) 
     for missing in ("refuse", "nan"):
         with pytest.raises(DataError, match=said):
             table.numbers("x", missing=missing)  # type: ignore[arg-type]
+
+
+def test_true_and_false_are_numbers(tmp_path: Path) -> None:
+    assert table_of(tmp_path, "x\nTrue\nfalse\n3\n").numbers("x").tolist() == [1.0, 0.0, 3.0]
+
+
+def test_columns_of_numbers_are_those_that_hold_one(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "day,x,word,gap\n2024-01-01,1,a,\n2024-01-02,2,b,NA\n")
+    assert table.numeric() == ["x"]
+    assert table.numeric(beside={"x"}) == []
+    with pytest.raises(DataError, match="line 3, column 'x': wanted a number, got 'a'"):
+        table_of(tmp_path, "x,y\n1,2\na,3\n").numeric()
+
+
+def test_names_that_are_written_otherwise_are_one_or_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "x\npos\n pos \nPos\n1\n1.0\n-2.00\n0.5\nnone\n")
+    found = table.categories("x", "a label")
+    assert found == ["pos", "pos", "Pos", "1", "1", "-2", "0.5", "none"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["a", ""], "line 3, column 'x': wanted a label, got ''; fill the cell"),
+        (["a", " NA "], "line 3, column 'x': wanted a label, got 'NA'"),
+        (["nan", "b"], "line 2, column 'x': wanted a label, got 'nan'"),
+        (["1", "01"], "line 3, .* in one spelling, got '01', and '1' in .*, line 2$"),
+        (["0.5", "0.50"], "in one spelling, got '0.50', and '0.5' in"),
+        (["caf\u00e9", "cafe\u0301"], "line 3, .* in one spelling"),
+        (["a b", "a  b"], "line 3, .* in one spelling"),
+        (["pos", "pos\u200b"], "line 3, .* in one spelling"),
+    ],
+)
+def test_names_that_are_missing_or_nearly_the_same_are_told(
+    tmp_path: Path, cells: list[str], said: str
+) -> None:
+    table = table_of(tmp_path, "x,y\n" + "".join(f"{cell},1\n" for cell in cells))
+    with pytest.raises(DataError, match=said):
+        table.categories("x", "a label")
 
 
 def test_an_unknown_column_is_told_with_the_known_ones(tmp_path: Path) -> None:
@@ -193,6 +273,68 @@ def test_parquet_holds_what_was_written(tmp_path: Path) -> None:
         table.numbers("n")
     with pytest.raises(DataError, match="row 1, column 'day': wanted a number, got '1984-03-03'"):
         table.numbers("day")
+
+
+def test_parquet_of_other_types_is_read_as_its_csv_would_be(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    nanoseconds = [1_729_989_000_000_000_001, 1_729_989_000_000_000_002]
+    table = read_table(
+        write_parquet(
+            tmp_path / "t.parquet",
+            {
+                "kind": pa.array(["a", "b"]).dictionary_encode(),
+                "bytes": pa.array([b"na\xc3\xafve", None]),
+                "price": pa.array([Decimal("1.50"), None], pa.decimal128(8, 2)),
+                "flag": [True, False],
+                "large": [2**53 + 1, 2**63 - 1],
+                "small": pa.array([0.5, math.nan], pa.float32()),
+                "label": [1.0, 2.0],
+                "local": pa.array(nanoseconds, pa.timestamp("ns")),
+                "zoned": pa.array(nanoseconds, pa.timestamp("ns", "Europe/Berlin")),
+                "clock": pa.array([5, 6], pa.time64("ns")),
+                "spent": pa.array([5, 6], pa.duration("ns")),
+                " blank ": [1, 2],
+            },
+        )
+    )
+    assert table.text("kind") == ["a", "b"]
+    assert table.text("bytes") == ["na\u00efve", ""]
+    assert table.numbers("price", missing="nan")[0] == 1.5
+    assert table.numbers("flag").tolist() == [1.0, 0.0]
+    assert table.text("large") == [str(2**53 + 1), str(2**63 - 1)]
+    assert [moment.value for moment in table.times("large")] == [2**53 + 1, 2**63 - 1]
+    assert table.numbers("small", missing="nan")[1].isnan()
+    assert table.categories("label", "a label") == ["1", "2"]
+    assert table.text("local") == [f"2024-10-27 00:30:00.00000000{k}" for k in (1, 2)]
+    assert table.text("zoned") == [f"2024-10-27 00:30:00.00000000{k}Z" for k in (1, 2)]
+    for name in ("local", "zoned", "spent"):
+        first, second = table.times(name)
+        assert first.value < second.value
+    assert table.text("clock") == ["00:00:00.000000005", "00:00:00.000000006"]
+    assert "blank" in table
+
+
+def test_several_values_in_a_cell_are_told(tmp_path: Path) -> None:
+    table = read_table(
+        write_parquet(tmp_path / "t.parquet", {"x": [[1.0, 2.0], [3.0]], "y": [1, 2]})
+    )
+    several = r"row 1, column 'x': wanted a (number|text), got 2 values in one cell; give each"
+    for read in (table.numbers, table.text, lambda _: table.numeric()):
+        with pytest.raises(DataError, match=several):
+            read("x")
+
+
+def test_standard_input_is_a_table_of_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("\ufeffx;y\r\n1;2\r\n")
+    (tmp_path / "t.tsv").write_text("x\ty\n1\t2\n")
+    write_parquet(tmp_path / "t.parquet", {"x": [1], "y": [2]})
+    for path in tmp_path.iterdir():
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+        table = read_table(StandardInput())
+        assert [table.numbers(name).tolist() for name in ("x", "y")] == [[1.0], [2.0]]
+        assert table.name == "standard input"
 
 
 def test_damaged_parquet_is_told(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("forecast", {}, "day,warm\n0,1\n1,2\n2,3\n",
      "data: wanted a series with a window of 6 .*; the longest has 3 values: give more data"),
     ("forecast", {}, "day,warm\n0,1\n2,2\n1,3\n",
-     "data, line 4, column 'day': wanted times in rising order, got 1.0 after 2.0"),
+     "data, line 4, column 'day': wanted times in rising order, got '1' after '2'; sort"),
     ("forecast", {"target": ("cold",)}, "day,warm\n0,1\n",
      "data: wanted one of the columns 'day', 'warm', got 'cold'"),
     ("forecast", {"target": ("warm",)}, "day,warm\n0,1\n1,x\n",

@@ -20,7 +20,7 @@ def classify(
     """Label, probability and name of each text or row."""
     from unrolled.tasks.classification import predict, predict_each
 
-    for name, item in inputs:
+    for name, item, _keys in inputs:
         if each:
             if model.recurrent.bidirectional:
                 raise DataError(
@@ -50,17 +50,21 @@ def tag(model: Any, codec: Any, inputs: Sequence[Input], **_: Any) -> Iterator[s
 
 
 def forecast(model: Any, codec: Any, inputs: Sequence[Input], **_: Any) -> Iterator[str]:
-    """The next rows of a table as CSV: step, then the forecast columns."""
+    """The rows that follow on each series as one CSV: what names the series, the step, then the
+    columns that are forecast."""
     from unrolled.tasks.forecasting import predict
 
+    targets = codec.columns[: codec.targets]
+    yield _csv_line([*inputs[0].keys, "step", *targets])
     for item in inputs:
-        found = predict(model, codec, item.value)
-        shown = io.StringIO()
-        rows = csv.writer(shown, lineterminator="\n")
-        rows.writerow(["step", *codec.columns[: codec.targets]])
-        for step, row in enumerate(found.tolist(), 1):
-            rows.writerow([step, *(full(value) for value in row)])
-        yield shown.getvalue().rstrip("\n")
+        for step, row in enumerate(predict(model, codec, item.value).tolist(), 1):
+            yield _csv_line([*item.keys.values(), str(step), *map(full, row)])
+
+
+def _csv_line(fields: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
 
 
 def seq2seq(

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,19 +12,12 @@ from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import seasonal_naive
 from unrolled.tasks.lengths import Buckets
 from unrolled.tasks.reading import DataError, Source
-from unrolled.tasks.scale import check_scale
-from unrolled.tasks.tables import Table, read_table
+from unrolled.tasks.scale import check_scale, scale_of
+from unrolled.tasks.series import Series, read_series, series_of
+from unrolled.tasks.tables import read_table
 from unrolled.tasks.task import Input, Share, Task
 
 __all__ = ["Forecaster", "Forecasting", "Scale", "Series", "Spans", "predict"]
-
-
-@dataclass(frozen=True)
-class Series:
-    """One series: values `[T, F]`, the columns to forecast first, in the order of time."""
-
-    name: str
-    values: Tensor
 
 
 class Spans(NamedTuple):
@@ -169,15 +161,12 @@ class Forecasting(Task):
     @override
     @classmethod
     def read(cls, config: Any, codec: Scale | None = None, whole: bool = False) -> "Forecasting":
-        columns, targets, series = _read(config, codec)
+        columns, targets, series = read_series(config, codec)
         if codec is None:
             ends = [_first_held_out(len(s.values), config, config.horizon) for s in series]
             parts = [s.values[: max(1, end)] for s, end in zip(series, ends, strict=True)]
-            known = torch.cat(parts).double()
-            spread = known.std(0, correction=0)
-            spread = spread.where(spread > 0, 1.0)
-            sizes = (config.window, config.horizon)
-            codec = Scale(columns, targets, known.mean(0), spread, *sizes)
+            mean, deviation = scale_of(torch.cat(parts))
+            codec = Scale(columns, targets, mean, deviation, config.window, config.horizon)
         return cls(config, series, codec, whole)
 
     @override
@@ -189,12 +178,21 @@ class Forecasting(Task):
             raise DataError(
                 "--text: wanted a table (CSV, TSV or Parquet) with the past, got a text"
             )
-        found = []
+        inputs = []
         for source in sources:
-            table = read_table(source)
-            past = torch.stack([table.numbers(name) for name in codec.columns], 1)
-            found.append(Input(table.name, past))
-        return found
+            for series in series_of(read_table(source), codec.columns, config):
+                keys = {"file": str(source)} if len(sources) > 1 else {}
+                place = str(source)
+                if config.series is not None:
+                    keys[config.series] = series.name
+                    place += f", series {series.name!r}"
+                if len(series.values) < codec.window:
+                    raise DataError(
+                        f"{place}: wanted at least {codec.window} rows, the window of the run, got "
+                        f"{len(series.values)}"
+                    )
+                inputs.append(Input(place, series.values, keys))
+        return inputs
 
     @override
     @classmethod
@@ -331,73 +329,3 @@ def _check_windows(
         f"in its training part, and a horizon after it; the longest has {longest} values: give "
         "more data, or a smaller --window or --horizon"
     )
-
-
-def _read(config: Any, codec: Scale | None) -> tuple[list[str], int, list[Series]]:
-    """Columns, how many of them are forecast, and the series of all tables."""
-    if config.paths:
-        tables = [read_table(path) for path in config.paths]
-    else:
-        from unrolled.tasks.datasets import series
-
-        default = series(config.data)
-        tables = [default.table]
-        if codec is None:
-            return [default.column], 1, series_of(default.table, [default.column], config)
-    columns, targets = _columns(config, tables[0], codec)
-    return columns, targets, [s for table in tables for s in series_of(table, columns, config)]
-
-
-def _columns(config: Any, table: Table, codec: Scale | None) -> tuple[list[str], int]:
-    if codec is not None:
-        return list(codec.columns), codec.targets
-    beside = {config.time, config.series, *config.covariate}
-    targets = list(config.target)
-    if not targets:
-        targets = [name for name in table.columns if name not in beside and _numeric(table, name)]
-    if not targets:
-        raise DataError(f"{table.name}: wanted a column of numbers to forecast, found none")
-    twice = [name for name in config.covariate if name in targets]
-    if twice:
-        raise DataError(f"--covariate: wanted columns that are no targets, got {twice[0]!r}")
-    return [*targets, *config.covariate], len(targets)
-
-
-def _numeric(table: Table, name: str) -> bool:
-    try:
-        table.numbers(name)
-    except DataError:
-        return False
-    return True
-
-
-def series_of(table: Table, columns: Sequence[str], config: Any) -> list[Series]:
-    """The series of a table: one, or one for each name in the column ``config.series``.
-
-    Raises:
-        DataError: a column is missing or holds what is no number, or the times are not in order.
-    """
-    if config.time is not None:
-        _check_order(table, config)
-    values = torch.stack([table.numbers(name) for name in columns], 1)
-    if config.series is None:
-        return [Series(table.name, values)]
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(table.text(config.series)):
-        rows.setdefault(name, []).append(row)
-    return [Series(name, values[chosen]) for name, chosen in rows.items()]
-
-
-def _check_order(table: Table, config: Any) -> None:
-    times: Sequence[Any] = table.text(config.time)
-    if _numeric(table, config.time):
-        times = table.numbers(config.time).tolist()
-    names = table.text(config.series) if config.series is not None else [""] * len(times)
-    before: dict[str, Any] = {}
-    for row, (name, time) in enumerate(zip(names, times, strict=True)):
-        if name in before and not before[name] < time:
-            raise DataError(
-                f"{table.place(row)}, column {config.time!r}: wanted times in rising order, got "
-                f"{time!r} after {before[name]!r}; sort the rows (dates as YYYY-MM-DD)"
-            )
-        before[name] = time

@@ -5,9 +5,26 @@ Who uses a scale applies it; here it is only held to what it must be.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["check_scale"]
+__all__ = ["check_scale", "scale_of"]
+
+
+def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column of values `[n, F]`: two `[F]`, float64.
+
+    The deviation is that of the n values (not n - 1), and 1 for a column that is constant but for
+    rounding: where it is at most n eps times the mean, as in scikit-learn's StandardScaler. Values
+    are divided by the largest of their column on the way, so that squares stay in range.
+    """
+    values = values.double()
+    largest = values.abs().amax(0)
+    largest = largest.where(largest > 0, 1.0)
+    parts = values / largest
+    mean, deviation = parts.mean(0), parts.std(0, correction=0)
+    constant = deviation <= len(values) * torch.finfo(torch.float64).eps * mean.abs()
+    return mean * largest, (deviation * largest).where(~constant, 1.0)
 
 
 def check_scale(mean: Any, deviation: Any) -> None:

@@ -3,27 +3,27 @@
 What a column stands for (text, label, series) is left to the tasks.
 """
 
-import csv
-import io
 import math
-import sys
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from unrolled.tasks.reading import DataError, Source, read_bytes, read_utf8, suffix_of
+from unrolled.tasks.delimited import read_delimited
+from unrolled.tasks.parquet import MAGIC, read_parquet
+from unrolled.tasks.reading import DataError, Source, StandardInput, read_bytes, suffix_of
+from unrolled.tasks.times import Moment, moment_of
 
 __all__ = ["SUFFIXES", "Table", "read_table"]
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 """Of files that are told as tables by their names."""
 
-_DELIMITERS = (",", ";", "\t")
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 
 
@@ -70,12 +70,17 @@ class Table:
         """The cells of a column as text; nothing is the empty text.
 
         Raises:
-            DataError: there is no such column; the message lists those there are.
+            DataError: there is no such column (the message lists those there are), or a cell holds
+                several values.
         """
-        return ["" if cell is None else str(cell) for cell in self._cells(column)]
+        cells = self._cells(column)
+        for row, cell in enumerate(cells):
+            if isinstance(cell, _NESTED):
+                raise DataError(f"{self._cell(row, column)}: wanted a text, got {_several(cell)}")
+        return ["" if cell is None else str(cell) for cell in cells]
 
     def numbers(self, column: str, missing: Literal["refuse", "nan"] = "refuse") -> Tensor:
-        """The cells of a column as numbers, `[rows]`, float64.
+        """The cells of a column as numbers, `[rows]`, float64; true is 1 and false is 0.
 
         Args:
             missing: what becomes of cells that are empty or read NA, N/A, NaN, null or None:
@@ -87,10 +92,81 @@ class Table:
         """
         if missing not in ("refuse", "nan"):
             raise ValueError(f"missing: wanted 'refuse' or 'nan', got {missing!r}")
-        return torch.tensor(
-            [self._number(column, i, cell, missing) for i, cell in enumerate(self._cells(column))],
-            dtype=torch.float64,
-        )
+        values = [
+            math.nan if missing == "nan" and _is_missing(cell) else self._number(column, row, cell)
+            for row, cell in enumerate(self._cells(column))
+        ]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def categories(self, column: str, what: str) -> list[str]:
+        """The cells of a column as names, of labels or of series: blanks around them are taken off,
+        and 1.0 is 1, as a column of whole numbers with a gap would have it.
+
+        Args:
+            what: what a cell names, for messages.
+
+        Raises:
+            DataError: no such column, a cell is missing, or two names differ only in how they are
+                written (01 and 1, a letter in two encodings); the message names the line.
+        """
+        names = [_WHOLE.sub(r"\1", text.strip()) for text in self.text(column)]
+        first: dict[str, int] = {}
+        for row, name in enumerate(names):
+            first.setdefault(name, row)
+        spellings: dict[object, str] = {}
+        for name, row in first.items():
+            where = f"{self.place(row)}, column {column!r}"
+            if name.lower() in _MISSING - {"none"}:
+                raise DataError(
+                    f"{where}: wanted {what}, got {name!r}; fill the cell or leave the row out"
+                )
+            other = spellings.setdefault(_spelling(name), name)
+            if other != name:
+                raise DataError(
+                    f"{where}: wanted {what} in one spelling, got {name!r}, and {other!r} in "
+                    f"{self.place(first[other])}"
+                )
+        return names
+
+    def times(self, column: str) -> list[Moment]:
+        """The cells of a column as times, all numbers or all days and times of day.
+
+        Raises:
+            DataError: no such column, or a cell is no time or of another kind than the one before
+                it; the message names the line.
+        """
+        moments: list[Moment] = []
+        for row, cell in enumerate(self._cells(column)):
+            moment = moment_of(cell)
+            where = self._cell(row, column)
+            if moment is None:
+                raise DataError(
+                    f"{where}: wanted a number, or a time as 2024-09-02 or 2024-09-02 13:05+02:00, "
+                    f"got {'' if cell is None else str(cell)!r}"
+                )
+            if moments and moment.kind != moments[0].kind:
+                raise DataError(
+                    f"{where}: wanted {moments[0].kind} as in the rows before, got {str(cell)!r}, "
+                    f"{moment.kind}"
+                )
+            moments.append(moment)
+        return moments
+
+    def numeric(self, beside: Container[str | None] = ()) -> list[str]:
+        """The columns in which a cell is a number, but for those `beside`.
+
+        Raises:
+            DataError: one of them has a cell that is missing, no number, or not finite; the message
+                names the line.
+        """
+        names = [
+            name
+            for name, cells in self._columns.items()
+            if name not in beside and any(map(_holds_number, cells))
+        ]
+        for name in names:
+            self.numbers(name)
+        return names
 
     def _cells(self, column: str) -> Sequence[Any]:
         if column not in self._columns:
@@ -100,120 +176,108 @@ class Table:
             raise DataError(f"{self.name}: wanted one of the columns {known}, got {column!r}{hint}")
         return self._columns[column]
 
-    def _number(self, column: str, row: int, cell: Any, missing: str) -> float:
-        empty = cell is None or str(cell).strip().lower() in _MISSING
-        if empty and missing == "nan":
-            return math.nan
-        where = f"{self.place(row)}, column {column!r}"
-        if empty:
-            raise DataError(
-                f"{where}: wanted a number, got {'' if cell is None else str(cell)!r}; "
-                "fill the cell, leave the row out, or allow missing numbers"
-            )
-        try:
-            # Python's own underscores in numbers are no custom of tables.
-            number = float("_" if isinstance(cell, str) and "_" in cell else cell)
-        except (TypeError, ValueError):
-            cure = "; write a point, not a comma, before decimals" if "," in str(cell) else ""
-            raise DataError(f"{where}: wanted a number, got {str(cell)!r}{cure}") from None
-        if not math.isfinite(number):
-            raise DataError(f"{where}: wanted a finite number, got {str(cell)!r}")
+    def _cell(self, row: int, column: str) -> str:
+        return f"{self.place(row)}, column {column!r}"
+
+    def _number(self, column: str, row: int, cell: Any) -> float:
+        number = _float(cell)
+        if number is not None and math.isfinite(number):
+            return number
+        shown = _several(cell) if isinstance(cell, _NESTED) else repr(str(cell))
+        wanted, cure = "a number", _cure(cell)
+        if _is_missing(cell):
+            shown = repr("" if cell is None else str(cell))
+            cure = "; fill the cell or leave the row out"
+        elif number is not None:
+            wanted = "a finite number"
+        raise DataError(f"{self._cell(row, column)}: wanted {wanted}, got {shown}{cure}")
+
+
+_NESTED = (list, dict, tuple)
+_WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
+_TRUTH = {"true": 1.0, "false": 0.0}
+
+
+def _is_missing(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return cell.strip().lower() in _MISSING
+    return cell is None or cell != cell  # NaN alone differs from itself.
+
+
+def _float(cell: Any) -> float | None:
+    """The number in a cell, also one that is not finite; None if there is none."""
+    if isinstance(cell, str):
+        # Python's own underscores in numbers are no custom of tables.
+        if "_" in cell:
+            return None
+        truth = _TRUTH.get(cell.strip().lower())
+        if truth is not None:
+            return truth
+    try:
+        return float(cell)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return None
+
+
+def _holds_number(cell: Any) -> bool:
+    return isinstance(cell, _NESTED) or (not _is_missing(cell) and _float(cell) is not None)
+
+
+def _several(cell: Any) -> str:
+    return f"{len(cell)} values in one cell; give each a column of its own"
+
+
+def _cure(cell: Any) -> str:
+    """What makes a number of the text, where it is one in another notation."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    if re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", text):
+        return "; write a point, not a comma, before decimals, and nothing between thousands"
+    if re.fullmatch(r"[+-]?\d{1,3}([.,'\u2019\s]\d{3})+([.,]\d+)?", text):
+        return "; write nothing between thousands, and a point before decimals"
+    return ""
+
+
+def _spelling(name: str) -> object:
+    """What is equal for names that differ only in how they are written."""
+    number = _float(name)
+    if number is not None and math.isfinite(number) and name.lower() not in _TRUTH:
         return number
+    seen = (c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join("".join(seen).split())
 
 
-def read_table(path: Source, delimiter: str | None = None) -> Table:
-    """Read a table with a header from a CSV, TSV or Parquet file.
+def read_table(source: Source, delimiter: str | None = None) -> Table:
+    """Read a table with a header from a CSV, TSV or Parquet file, or from standard input.
 
-    Files ending in .parquet or .pq are read with pyarrow. All others are text in UTF-8, the first
-    line the names of the columns, fields quoted as RFC 4180 has it; blank lines are passed over,
-    blanks around names are taken off.
+    Files ending in .parquet or .pq, and what begins like one on standard input, are read by
+    :mod:`unrolled.tasks.parquet`, all others by :mod:`unrolled.tasks.delimited`. Blanks around the
+    names of columns are taken off.
 
     Args:
         delimiter: what stands between two fields; None takes the tab for .tsv and .tab, and of
-            comma, semicolon and tab the one that cuts the header into most names for others.
+            comma, semicolon and tab the one that cuts header and rows alike.
 
     Raises:
         DataError: the file cannot be read, is empty, has rows of unequal length, names that are
             empty or come twice, or is no UTF-8; the message names file and line.
     """
-    suffix = suffix_of(path)
-    if suffix in (".parquet", ".pq"):
-        return _read_parquet(path)
-    text = read_utf8(path)
-    if not text.strip():
-        raise DataError(f"{path}: wanted a line with the names of the columns, got an empty file")
-    if delimiter is None:
-        delimiter = "\t" if suffix in (".tsv", ".tab") else _sniff(path, text)
-    records = _records(path, text, delimiter)
-    line, header = next(records)
+    standard_input = isinstance(source, StandardInput)
+    lines: list[int] | None = None
+    if suffix_of(source) in (".parquet", ".pq") or (
+        standard_input and read_bytes(source).startswith(MAGIC)
+    ):
+        header, columns = read_parquet(source)
+        place = str(source)
+    else:
+        (line, header), lines, columns = read_delimited(source, delimiter)
+        place = f"{source}, line {line}"
     names = [name.strip() for name in header]
-    _check_names(f"{path}, line {line}", names)
-    lines, rows = [], []
-    for line, record in records:
-        if len(record) != len(names):
-            raise DataError(
-                f"{path}, line {line}: wanted {_fields(len(names))} as in the header, got "
-                f"{len(record)}; quote a field that holds {delimiter!r}, a quote or a line end"
-            )
-        lines.append(line)
-        rows.append(record)
-    _check_rows(path, len(rows))
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return Table(str(path), dict(zip(names, columns, strict=True)), lines)
-
-
-def _sniff(path: Source, text: str) -> str:
-    def names(delimiter: str) -> int:
-        return len(next(_records(path, text, delimiter))[1])
-
-    return max(_DELIMITERS, key=names)
-
-
-def _records(path: Source, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not blank, with the line on which it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            with _long_fields():
-                record = next(reader, None)
-        except csv.Error as error:
-            raise DataError(
-                f'{path}, line {line}: wanted fields quoted as in "a ""b""", got a record '
-                f"that cannot be cut into fields ({error})"
-            ) from None
-        if record is None:
-            return
-        if record:
-            yield line, record
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """A document of more than the csv module's 131072 characters is a field too."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _read_parquet(path: Source) -> Table:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError:
-        cure = "pip install 'unrolled[train]'"
-        raise DataError(f"{path}: wanted pyarrow to read Parquet, got none; {cure}") from None
-    try:
-        table = parquet.ParquetFile(io.BytesIO(read_bytes(path))).read()
-    except (OSError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{path}: wanted a Parquet file that can be read ({said})") from None
-    _check_names(str(path), table.column_names)
-    _check_rows(path, table.num_rows)
-    columns = [column.to_pylist() for column in table.columns]
-    return Table(str(path), dict(zip(table.column_names, columns, strict=True)))
+    _check_names(place, names)
+    if not columns or not columns[0]:
+        raise DataError(f"{source}: wanted rows below the names of the columns, got none")
+    return Table(str(source), dict(zip(names, columns, strict=True)), lines)
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
@@ -228,12 +292,3 @@ def _check_names(where: str, names: Sequence[str]) -> None:
         raise DataError(
             f"{where}: wanted each column name once, got {twice[0]!r} more than once; rename one"
         )
-
-
-def _check_rows(path: Source, rows: int) -> None:
-    if not rows:
-        raise DataError(f"{path}: wanted rows below the names of the columns, got none")
-
-
-def _fields(count: int) -> str:
-    return f"{count} field{'s' if count > 1 else ''}"

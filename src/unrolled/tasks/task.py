@@ -1,8 +1,9 @@
 """What a task is to those who train, measure and use it. The loop is left to ``unrolled.train``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -38,10 +39,12 @@ class Batch(Protocol):
 
 
 class Input(NamedTuple):
-    """One item to predict from: its name in the output, and a value that the codec encodes."""
+    """One item to predict from: its name for messages and output, a value that the codec encodes,
+    and the columns that tell it from others where the output is a table."""
 
     name: str
     value: Any
+    keys: Mapping[str, str] = MappingProxyType({})
 
 
 class Task(ABC):
