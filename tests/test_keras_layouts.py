@@ -25,14 +25,14 @@ CASES = [
     ("GRU", {"reset_after": True}),
     ("GRU", {"reset_after": False}),
 ]
+KINDS: dict[str, Any] = {"SimpleRNN": cells.RNN, "LSTM": cells.LSTM, "GRU": cells.GRU}
 every_case = pytest.mark.parametrize(("kind", "told"), CASES)
 directions = pytest.mark.parametrize("bidirectional", [False, True])
 biases = pytest.mark.parametrize("bias", [True, False])
 
 
 def ours(kind: str, told: dict[str, Any], bias: bool, bidirectional: bool) -> nn.Recurrent:
-    kinds = {"SimpleRNN": cells.RNN, "LSTM": cells.LSTM, "GRU": cells.GRU}
-    cell = kinds[kind] if told.get("reset_after", True) else cells.ResetBeforeGRU
+    cell = KINDS[kind] if told.get("reset_after", True) else cells.ResetBeforeGRU
     options: dict[str, Any] = {"bias": bias, "bidirectional": bidirectional}
     return nn.Recurrent(cell, I, H, batch_first=True, **options)
 
@@ -114,6 +114,52 @@ def test_the_second_layer_of_a_stack() -> None:
     np.testing.assert_array_equal(found["weight_hh_l1"], parameters["weight_hh_l1"])
 
 
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("width", [I, H])
+def test_stacked_cells_are_no_directions(kind: str, bias: bool, width: int) -> None:
+    """Each cell by itself is a layer of a stack; the whole is refused wherever its shapes show."""
+    keras = pytest.importorskip("keras")
+    sizes = (H, H) if width == I else (H, H - 1)
+    cell = getattr(keras.layers, f"{kind}Cell")
+    other = keras.layers.RNN([cell(size, use_bias=bias) for size in sizes], return_sequences=True)
+    other.build((None, T, width))
+    weights = other.get_weights()
+    with pytest.raises(ValueError, match=rf"{kind}: weights .* got .*; of stacked cells give"):
+        from_keras(kind, weights, bidirectional=True, reset_after=True)
+    with pytest.raises(ValueError, match=rf"{kind}: weights must be kernel, .* of 1 directions"):
+        from_keras(kind, weights, reset_after=True)
+    if width == H:
+        return
+    count = len(weights) // 2
+    found = [
+        from_keras(kind, weights[k * count : (k + 1) * count], reset_after=True, layer=k)
+        for k in range(2)
+    ]
+    stack = nn.Recurrent(KINDS[kind], I, H, 2, bias=bias, batch_first=True)
+    together = {name: torch.from_numpy(one) for part in found for name, one in part.items()}
+    stack.load_state_dict(together)
+    x = torch.randn(N, T, I)
+    with torch.no_grad():
+        close(stack(x)[0], other(x), "output", f"stacked {kind}")
+
+
+@every_case
+def test_a_layer_within_another(kind: str, told: dict[str, Any]) -> None:
+    """TimeDistributed has the weights of what it repeats."""
+    keras = pytest.importorskip("keras")
+    other = keras.layers.TimeDistributed(
+        getattr(keras.layers, kind)(H, return_sequences=True, **told)
+    )
+    x = torch.randn(2, N, T, I)
+    wanted = other(x)
+    layer = ours(kind, told, bias=True, bidirectional=False)
+    found = from_keras(kind, other.get_weights())  # the bias says reset_after
+    layer.load_state_dict({name: torch.from_numpy(one) for name, one in found.items()})
+    with torch.no_grad():
+        close(torch.stack([layer(one)[0] for one in x]), wanted, "output", kind)
+
+
 def arrays(kind: str = "LSTM") -> list[np.ndarray]:
     G = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[kind]
     return [np.ones((I, G * H)), np.ones((H, G * H)), np.ones(G * H)]
@@ -123,18 +169,36 @@ def arrays(kind: str = "LSTM") -> list[np.ndarray]:
     ("kind", "weights", "message"),
     [
         ("Dense", arrays(), "kind: wanted one of SimpleRNN, LSTM, GRU, got 'Dense'"),
-        ("LSTM", arrays()[:1], "weights: wanted kernel, .* got 1 arrays"),
-        ("LSTM", arrays() * 2, "weights: wanted kernel, .* got 6 arrays"),
+        ("LSTM", arrays()[:1], "LSTM: weights must be kernel, .* got 1 arrays"),
+        ("LSTM", arrays() * 2, "LSTM: weights must be kernel, .* got 6 arrays; of sta"),
         ("LSTM", [np.ones(3), *arrays()[1:]], "kernel and recurrent kernel: wanted two dimensions"),
         ("LSTM", arrays("GRU"), r"recurrent kernel: wanted shape \[5, 20\], got \[5, 15\]"),
         ("LSTM", [np.ones((I, 7)), *arrays()[1:]], r"kernel: wanted shape \[4, 20\], got \[4, 7\]"),
-        ("GRU", arrays("GRU"), r"bias: wanted shape \[2, 15\], got \[15\]"),
+        ("GRU", arrays("GRU")[:2], "GRU: reset_after must be given where there is no bias"),
+        (
+            "GRU",
+            [*arrays("GRU")[:2], np.ones(30)],
+            r"bias must have .* \[30\], the layout of CuDNNGRU",
+        ),
+        ("GRU", [*arrays("GRU")[:2], np.ones((2, 14))], r"bias: wanted shape \[2, 15\], got \[2"),
+        (
+            "LSTM",
+            [*arrays()[:2], np.ones(40)],
+            r"bias must have .* \[40\], the layout of CuDNNLSTM",
+        ),
+        ("LSTM", [*arrays()[:2], np.ones((2, 20))], r"bias: wanted shape \[20\], got \[2, 20\]"),
+        ("LSTM", [*arrays()[:2], np.ones(20, int)], "LSTM: weights must be floating-point numbers"),
+        (
+            "LSTM",
+            [np.ones((0, 20)), *arrays()[1:]],
+            "kernel and recurrent kernel must not be empty",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named(
     kind: str, weights: list[np.ndarray], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         from_keras(kind, weights)
 
 

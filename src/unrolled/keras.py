@@ -6,7 +6,13 @@ What Keras calls a layer's weights, in the order of ``get_weights()``:
 - ``LSTM``: kernel [I, 4·H], recurrent kernel [H, 4·H], bias [4·H]; gates i, f, c, o;
 - ``GRU``: kernel [I, 3·H], recurrent kernel [H, 3·H], bias [2, 3·H] of the input and of the
   recurrent product, or [3·H] with ``reset_after=False``; gates z, r, h;
-- ``Bidirectional``: those of the forward, then those of the backward layer.
+- ``Bidirectional``: those of the forward, then those of the backward layer;
+- ``TimeDistributed`` and ``RNN`` around one cell: those of what is inside;
+- ``StackedRNNCells``: those of each cell, in their order: give the arrays of one cell, ``layer=k``.
+
+Arrays have no names: of two stacked cells whose input is as wide as their state, ``bidirectional``
+is taken at its word. Layers of Keras 2 named CuDNN have arrays of the same shapes in another order,
+and one bias of 8·H or 6·H; those are refused.
 
 Ours are the parameters of one layer of ``unrolled.nn``, by their names. Each gate of ours has two
 biases, of the input and of the recurrent product, where most of Keras' have one: on the way to
@@ -30,7 +36,7 @@ def from_keras(
     kind: str,
     weights: Sequence[Any],
     *,
-    reset_after: bool = True,
+    reset_after: bool | None = None,
     bidirectional: bool = False,
     layer: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -43,12 +49,15 @@ def from_keras(
     Args:
         kind: "SimpleRNN", "LSTM" or "GRU".
         weights: what ``get_weights()`` gives; two arrays a direction where ``use_bias=False``.
-        reset_after: that of the GRU; Keras' default.
+        reset_after: that of the GRU; the shape of its bias says it, too, without a bias it is
+            needed.
         bidirectional: whether it is such a layer in ``Bidirectional``.
         layer: the number of ours in its stack, for the names.
 
     Raises:
-        ValueError: there are too many or too few arrays, or a shape does not fit.
+        ValueError: there are too many or too few arrays, a shape does not fit or does not say what
+            it is, or two directions differ in theirs.
+        TypeError: an array is not of floating-point numbers.
     """
     _check_kind(kind)
     arrays = [np.asarray(one) for one in weights]
@@ -56,12 +65,17 @@ def from_keras(
     count = len(arrays) // directions
     if count not in (2, 3) or count * directions != len(arrays):
         raise ValueError(
-            f"weights: wanted kernel, recurrent kernel and (or not) bias for each of {directions} "
-            f"directions, got {len(arrays)} arrays"
+            f"{kind}: weights must be kernel, recurrent kernel and (or not) bias for each of "
+            f"{directions} directions, got {len(arrays)} arrays; of stacked cells give those of "
+            "one cell"
         )
+    _check_types(kind, arrays)
+    _check_directions(kind, arrays, count)
+    if kind == "GRU":
+        reset_after = _is_reset_after(arrays[:count], reset_after)
     found: dict[str, np.ndarray] = {}
     for d in range(directions):
-        one = _from_one(kind, arrays[d * count : (d + 1) * count], reset_after)
+        one = _from_one(kind, arrays[d * count : (d + 1) * count], bool(reset_after))
         found |= {name + _suffix(layer, d): array for name, array in one.items()}
     return found
 
@@ -70,14 +84,16 @@ def to_keras(
     kind: str,
     parameters: Mapping[str, Any],
     *,
-    reset_after: bool = True,
+    reset_after: bool | None = None,
     bidirectional: bool = False,
     layer: int = 0,
 ) -> list[np.ndarray]:
     """Weights for ``set_weights()`` of a layer of Keras, from our parameters.
 
     Args:
-        kind, reset_after, bidirectional, layer: as of ``from_keras``.
+        kind, bidirectional, layer: as of ``from_keras``.
+        reset_after: that of the GRU; by default what the parameters are of, ``GRU`` or
+            ``ResetBeforeGRU``.
         parameters: arrays by name, as ``from_keras`` gives them; more of them may be there, of
             other layers. Tensors of torch are taken, too, if numpy can read them.
 
@@ -86,6 +102,8 @@ def to_keras(
     """
     _check_kind(kind)
     found: list[np.ndarray] = []
+    if reset_after is None:
+        reset_after = f"weight_candidate{_suffix(layer, 0)}" not in parameters
     for d in range(2 if bidirectional else 1):
         suffix = _suffix(layer, d)
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
@@ -104,6 +122,45 @@ def _suffix(layer: int, d: int) -> str:
 def _check_kind(kind: str) -> None:
     if kind not in _GATES:
         raise ValueError(f"kind: wanted one of {', '.join(_GATES)}, got {kind!r}")
+
+
+def _check_types(kind: str, arrays: Sequence[np.ndarray]) -> None:
+    wrong = [one.dtype for one in arrays if one.dtype.kind != "f"]
+    if wrong:
+        raise TypeError(f"{kind}: weights must be floating-point numbers, got {wrong[0]}")
+
+
+def _check_directions(kind: str, arrays: Sequence[np.ndarray], count: int) -> None:
+    """Both directions read the same input; of stacked cells the second reads the first's state."""
+    for one, other in zip(arrays[:count], arrays[count:], strict=False):
+        if one.shape != other.shape:
+            raise ValueError(
+                f"{kind}: weights of two directions must have the same shapes, got "
+                f"{list(one.shape)} and {list(other.shape)}; of stacked cells give those of one "
+                "cell"
+            )
+
+
+def _is_reset_after(weights: Sequence[np.ndarray], reset_after: bool | None) -> bool:
+    """Whether a GRU resets behind its recurrent product: the bias is [2, 3·H] then."""
+    if reset_after is not None:
+        return reset_after
+    if len(weights) == 2:
+        raise ValueError(
+            "GRU: reset_after must be given where there is no bias, whose shape would say it, got "
+            "None; Keras' default is True"
+        )
+    return weights[2].ndim == 2
+
+
+def _check_bias(kind: str, bias: np.ndarray, M: int, both: bool) -> None:
+    if bias.shape == (2 * M,):
+        raise ValueError(
+            f"{kind}: bias must have shape {[2, M] if both else [M]}, got [{2 * M}], the layout of "
+            f"CuDNN{kind}, whose kernels are in another order, too; load them into "
+            f"keras.layers.{kind} by Keras 2 first"
+        )
+    _check("bias", bias, (2, M) if both else (M,))
 
 
 def _moved(rows: np.ndarray, before: str, after: str) -> np.ndarray:
@@ -126,6 +183,11 @@ def _from_one(kind: str, weights: list[np.ndarray], reset_after: bool) -> dict[s
             f"kernel and recurrent kernel: wanted two dimensions each, got shapes "
             f"{list(kernel.shape)} and {list(recurrent.shape)}"
         )
+    if 0 in kernel.shape or 0 in recurrent.shape:
+        raise ValueError(
+            f"{kind}: kernel and recurrent kernel must not be empty, got shapes "
+            f"{list(kernel.shape)} and {list(recurrent.shape)}"
+        )
     H, M = len(recurrent), len(recurrent) * len(ours)
     _check("recurrent kernel", recurrent, (H, M))
     _check("kernel", kernel, (len(kernel), M))
@@ -135,7 +197,7 @@ def _from_one(kind: str, weights: list[np.ndarray], reset_after: bool) -> dict[s
     if len(weights) == 3:
         bias = weights[2]
         both = kind == "GRU" and reset_after
-        _check("bias", bias, (2, M) if both else (M,))
+        _check_bias(kind, bias, M, both)
         first, second = bias if both else (bias, np.zeros_like(bias))
         found["bias_ih"] = _moved(first, theirs, ours)
         found["bias_hh"] = _moved(second, theirs, ours)
