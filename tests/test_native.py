@@ -249,7 +249,7 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     slopes = [torch.ones(2, 4), None]
     assert len(work.backward(fitting, output, saved, slopes, [True] * 5, 1)) == 5
     for k, wrong in enumerate([torch.randn(2, 5).int(), torch.randn(5, 12), torch.randn(11)]):
-        with pytest.raises((RuntimeError, ValueError), match="wanted|must have shape"):
+        with pytest.raises((RuntimeError, ValueError), match=r"wanted|must have shape"):
             work.forward([*fitting[:k], wrong, *fitting[k + 1 :]], False, 1)
     with pytest.raises(ValueError, match="a tensor that is not there"):
         work.forward(fitting[:3], False, 1)

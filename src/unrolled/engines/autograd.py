@@ -39,6 +39,7 @@ class Job:
     form: Form  # shapes of the final states
     states: int
     names: list[str]
+    biases: tuple[int, ...]  # their places among the tensors
     work: _core.Work
 
 
@@ -59,28 +60,93 @@ def make_job(
     places = [place.get(name, -1) for name in (*matrices, *cell.vectors)]
     form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
     work = make_work(load(found.text, sizes.H, sizes.P), where, states, places, form, groups)
-    return Job(cell, sizes, where, form, states, names, work)
+    biases = tuple(place[name] for name in matrices[1::2] if name in place)
+    return Job(cell, sizes, where, form, states, names, biases, work)
 
 
 class Sweeping(torch.autograd.Function):
-    """The sweep as one node of autograd."""
+    """The sweep as one node of autograd.
+
+    As with torch.nn, the output may be changed in place before backward: a relu, a mask. Backward
+    reads the output, so it is then computed once more.
+    """
 
     @staticmethod
     def forward(ctx: Any, job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         output, saved, final = run_forward(job.work, tensors, training=True)
         ctx.job = job
-        ctx.save_for_backward(*tensors, output, saved)
+        ctx.output_version = _Version(output)
+        ctx.biases = _Biases(tensors, job.biases)
+        ctx.save_for_backward(*ctx.biases.others(tensors), output.data, saved)
         return output, *final
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, output, saved = ctx.saved_tensors
+        *others, output, saved = ctx.saved_tensors
+        tensors = ctx.biases.merge(others)
         needs = ctx.needs_input_grad[1:]
         job = ctx.job
         if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
+            ctx.biases.check("the plain loop, which makes second derivatives, reads it")
             return None, *_again(job, tuple(tensors), needs, grads)
+        if ctx.output_version.changed():
+            ctx.biases.check("the output, which was changed in place as well, is computed again")
+            output, _, _ = run_forward(job.work, tensors, training=False)
         return None, *run_backward(job.work, tensors, output, saved, grads, needs)
+
+
+_EMPTY = torch.empty(0, device="cpu")
+
+
+class _Version:
+    """Whether a tensor was changed in place; it holds none of the tensor's memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()  # of the same version counter
+        self.tensor.data = _EMPTY
+        self.number = tensor._version
+
+    def changed(self) -> bool:
+        return self.tensor._version != self.number
+
+
+class _Biases:
+    """The biases of a run, which backward does not read: they may be changed in place before it.
+
+    Only leaves are held here. A tensor with a history could come to depend on the output and would
+    keep its own graph alive; autograd saves it, and checks its version.
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], places: tuple[int, ...]) -> None:
+        self.places = tuple(k for k in places if tensors[k].is_leaf)
+        leaves = [tensors[k] for k in self.places]
+        self.biases = [bias if bias.requires_grad else bias.detach() for bias in leaves]
+        self.versions = [bias._version for bias in leaves]
+
+    def others(self, tensors: tuple[Tensor, ...]) -> list[Tensor | None]:
+        """The tensors with None in place of the biases."""
+        others: list[Tensor | None] = list(tensors)
+        for k in self.places:
+            others[k] = None
+        return others
+
+    def merge(self, others: list[Tensor | None]) -> list[Tensor]:
+        """All tensors again."""
+        tensors: list[Any] = list(others)
+        for k, bias in zip(self.places, self.biases, strict=True):
+            tensors[k] = bias
+        return tensors
+
+    def check(self, why: str) -> None:
+        """Raises RuntimeError, as autograd does, where a bias was changed in place."""
+        for bias, version in zip(self.biases, self.versions, strict=True):
+            if bias._version != version:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an "
+                    f"inplace operation: a bias of shape {list(bias.shape)} is at version "
+                    f"{bias._version}; expected version {version} instead: {why}"
+                )
 
 
 class BothSweeping(torch.autograd.Function):
@@ -97,18 +163,24 @@ class BothSweeping(torch.autograd.Function):
             two, first, second, True, threads
         )
         ctx.jobs = jobs
-        ctx.save_for_backward(*tensors, output, saved, other, kept)
+        after_first = jobs[0].states + len(jobs[0].names)
+        biases = (*jobs[0].biases, *(after_first + k for k in jobs[1].biases))
+        ctx.biases = _Biases(tensors, biases)
+        # Callers merge the outputs: no user can change them in place.
+        ctx.save_for_backward(*ctx.biases.others(tensors), output, saved, other, kept)
         return output, other, *final, *ends
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, output, saved, other, kept = ctx.saved_tensors
+        *others, output, saved, other, kept = ctx.saved_tensors
+        tensors = ctx.biases.merge(others)
         jobs = ctx.jobs
         needs = _shares(jobs, ctx.needs_input_grad[1:])
         shares = _shares(jobs, tuple(tensors))
         count = len(jobs[0].form)
         slopes = (grads[0], *grads[2 : 2 + count]), (grads[1], *grads[2 + count :])
         if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
+            ctx.biases.check("the plain loop, which makes second derivatives, reads it")
             found = [_again(*some) for some in zip(jobs, shares, needs, slopes, strict=True)]
         else:
             found = [
@@ -119,10 +191,10 @@ class BothSweeping(torch.autograd.Function):
                     torch.get_num_threads(),
                 )
             ]
-        (tokens, *ours), (more, *others) = found
+        (tokens, *ours), (more, *theirs) = found
         if tokens is not None and more is not None:
             tokens = tokens + more
-        return None, more if tokens is None else tokens, *ours, *others
+        return None, more if tokens is None else tokens, *ours, *theirs
 
 
 def _shares(jobs: tuple[Job, Job], of: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
