@@ -163,8 +163,15 @@ def _report(result: "Result") -> None:
     if not is_first():
         return
     rows: dict[str, Any] = {}
+    validations = {
+        # The one that evaluate and the others load.
+        "best": (result.best_validation, result.best_step),
+        "last": (result.validation, result.validation_step),
+    }
+    for name, (scores, step) in validations.items():
+        if scores:
+            rows[name] = f"{result.task.show(scores)}  (step {step})"
     if result.validation:
-        rows["validation"] = result.task.show(result.validation)
         for name, scores in result.task.baselines().items():
             rows[name] = result.task.show(scores)
     rows["checkpoint"] = result.last if result.best is None else f"{result.best}, {result.last}"

@@ -43,33 +43,39 @@ class TreeCheckpointIO(CheckpointIO):
 class Checkpoints(Callback):
     """Keep two checkpoints in a folder: the last one, and the one of the least validation loss.
 
-    Both are written when a validation has ended; `save_last` writes one at any other time.
+    Both are written when a validation has ended; `save_last` writes one at any other time. `step`
+    and `scores` are the best one's.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.least = math.inf
+        self.step = 0
+        self.scores: dict[str, float] = {}
 
     def save_last(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.folder / LAST)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = trainer.callback_metrics["validation_loss"].item()
+        training: Any = pl_module
+        loss = training.scores["loss"]
         if not math.isfinite(loss):
             return
         if loss < self.least:
-            self.least = loss
+            self.least, self.step, self.scores = loss, trainer.global_step, dict(training.scores)
             trainer.save_checkpoint(self.folder / BEST)
         self.save_last(trainer)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"least": self.least}
+        return {"least": self.least, "step": self.step, "scores": self.scores}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.least = state_dict["least"]
+        # Earlier versions kept neither.
+        self.step, self.scores = state_dict.get("step", 0), state_dict.get("scores", {})
 
 
 def random_states() -> dict[str, Any]:

@@ -61,8 +61,9 @@ _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 class Result:
     """A run that has ended, or was interrupted by a signal (0: it was not).
 
-    `step` counts optimizer steps, `validation` has the last validation's measures by name; it and
-    `best` lack before a validation.
+    `step` counts optimizer steps. `validation` has the measures, by name, of the last validation,
+    after `validation_step`; `best_validation` those of the checkpoint `best`, after `best_step`.
+    They are empty, `best` and the steps None, before a validation.
     """
 
     task: Task
@@ -74,6 +75,9 @@ class Result:
     metrics: Path
     curve: Path
     validation: dict[str, float]
+    validation_step: int | None
+    best_validation: dict[str, float]
+    best_step: int | None
 
     @property
     def interrupted(self) -> bool:
@@ -282,7 +286,7 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
             if checkpoint is None or module.stepped:
                 raise
             raise FileError(checkpoint, f"its run cannot go on ({error})") from error
-    return _result(task, run, trainer.global_step, stopped)
+    return _result(task, run, trainer.global_step, stopped, checkpoints)
 
 
 def _callbacks(
@@ -312,7 +316,7 @@ def _logger(config: Config, run: Path) -> Any:
     return TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False)
 
 
-def _result(task: Task, run: Path, step: int, stopped: int) -> Result:
+def _result(task: Task, run: Path, step: int, stopped: int, checkpoints: Checkpoints) -> Result:
     rows: list[dict[str, str]] = []
     with warn_of(run / METRICS):
         rows = read_rows(run / METRICS, columns(task))
@@ -320,18 +324,22 @@ def _result(task: Task, run: Path, step: int, stopped: int) -> Result:
     if is_first():
         with warn_of(run / CURVE):
             loss_curve(rows, run / CURVE, task.shown)
+    best = run / BEST if (run / BEST).exists() else None
     return Result(
         task=task,
         run=run,
         step=step,
         signal=stopped,
         last=run / LAST,
-        best=run / BEST if (run / BEST).exists() else None,
+        best=best,
         metrics=run / METRICS,
         curve=run / CURVE,
         validation={
             name: float(row[f"validation_{name}"]) for row in last for name in task.measures
         },
+        validation_step=int(last[0]["step"]) if last else None,
+        best_validation=checkpoints.scores if best else {},
+        best_step=checkpoints.step if best and checkpoints.scores else None,
     )
 
 
