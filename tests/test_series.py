@@ -51,7 +51,7 @@ def test_a_column_that_counts_the_rows_is_not_forecast(tmp_path: Path) -> None:
     assert read(tmp_path, text, series="store", time="id")[0] == ["x"]
     assert read(tmp_path, text, series="store", target=("x", "id"))[0] == ["x", "id"]
     assert read(tmp_path, "x\n1\n2\n3\n")[0] == ["x"]
-    with pytest.raises(DataError, match="got pandas' index, '__index_level_0__'"):
+    with pytest.raises(DataError, match="got pandas' index '__index_level_0__'"):
         read(tmp_path, "x,__index_level_0__\n1,5\n2,9\n")
 
 

@@ -12,11 +12,17 @@ from typing_extensions import override
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import majority_class
 from unrolled.tasks.lengths import Buckets, in_order, pad
-from unrolled.tasks.metrics import accuracy, confusion_matrix, macro_f1
-from unrolled.tasks.reading import DataError, Source, suffix_of
-from unrolled.tasks.scale import check_scale
-from unrolled.tasks.sequences import Sequences, inputs_of_table, inputs_of_texts, read_sequences
-from unrolled.tasks.tables import SUFFIXES, read_table
+from unrolled.tasks.metrics import accuracy, class_counts, macro_f1
+from unrolled.tasks.reading import DataError, Source
+from unrolled.tasks.scale import check_scale, scale_of
+from unrolled.tasks.sequences import (
+    Sequences,
+    inputs_of_table,
+    inputs_of_texts,
+    is_table,
+    read_sequences,
+)
+from unrolled.tasks.tables import read_table
 from unrolled.tasks.task import Input, Share, Task
 from unrolled.tasks.words import Words
 
@@ -75,6 +81,11 @@ class Classes:
         """Those of the sequences that are not held out."""
         kept = [n for n, out in enumerate(sequences.held_out) if not out]
         labels = Words.of(sequences.labels)
+        if len(labels) == len(sequences.labels) > 2:
+            raise DataError(
+                f"data: wanted labels that come again, got {len(labels)} sequences with a label of "
+                "their own each; name the column of the labels with --label"
+            )
         if sequences.of_text:
             limit = config.max_length
             seen = (c for n in kept for c in sequences.inputs[n][:limit])
@@ -82,9 +93,7 @@ class Classes:
                 seen, min_count=config.min_count, padding=True, unknown=True, what="character"
             )
             return cls(characters, labels, max_length=limit)
-        steps = torch.cat([sequences.inputs[n] for n in kept]).double()
-        deviation = steps.std(0, correction=0)
-        return cls(None, labels, steps.mean(0), deviation.where(deviation > 0, 1.0))
+        return cls(None, labels, *scale_of(torch.cat([sequences.inputs[n] for n in kept])))
 
     def encode(self, sequence: Any) -> Tensor:
         """A text as characters' numbers `[T]`, or numbers `[T, F]` in standard units."""
@@ -170,8 +179,9 @@ class Classification(Task):
     ) -> list[Input]:
         found = [Input(repr(text), text) for text in texts]
         for source in sources:
-            if suffix_of(source) in SUFFIXES or codec.characters is None:
-                found += inputs_of_table(read_table(source), codec)
+            of_text = codec.characters is not None
+            if is_table(config, source, of_text):
+                found += inputs_of_table(config, read_table(source), of_text)
             else:
                 found += inputs_of_texts(config, source)
         return found
@@ -231,8 +241,8 @@ class Classification(Task):
     def tally(self, model: Any, batch: Labelled, carried: Any) -> tuple[dict[str, Tensor], None]:
         logits, _ = model(batch.inputs, lengths=batch.lengths)
         total = F.cross_entropy(logits.double(), batch.labels, reduction="sum")
-        matrix = confusion_matrix(batch.labels, logits.argmax(-1), len(self.codec.labels))
-        return {"loss": total, "confusion": matrix}, None
+        counts = class_counts(batch.labels, logits.argmax(-1), len(self.codec.labels))
+        return {"loss": total, "classes": counts}, None
 
     @override
     def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
@@ -245,16 +255,16 @@ class Classification(Task):
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        matrix = sums["confusion"]
-        loss = (sums["loss"] / matrix.sum()).item()
-        return {"loss": loss, "accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix)}
+        counts = sums["classes"]
+        loss = (sums["loss"] / counts[0].sum()).item()
+        return {"loss": loss, "accuracy": accuracy(counts), "macro_f1": macro_f1(counts)}
 
     @override
     def baselines(self) -> dict[str, dict[str, float]]:
         common = majority_class(self.targets[self.kept])
         wanted = self.targets[self.out]
-        matrix = confusion_matrix(wanted, torch.full_like(wanted, common), len(self.codec.labels))
-        return {"majority": {"accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix)}}
+        counts = class_counts(wanted, torch.full_like(wanted, common), len(self.codec.labels))
+        return {"majority": {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts)}}
 
 
 def predict(model: SequenceModel, codec: Classes, sequences: Sequence[Any]) -> Tensor:

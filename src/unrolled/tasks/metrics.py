@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = [
     "accuracy",
     "bits_per_character",
-    "confusion_matrix",
+    "class_counts",
     "edit_distance",
     "error_rate",
     "exact_match",
@@ -29,10 +29,11 @@ IGNORED = -100
 # Classes
 
 
-def confusion_matrix(wanted: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """How often class i was predicted as class j: `[classes, classes]`, int64, row i, column j.
+def class_counts(wanted: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """How often each class was wanted, predicted, and both: `[3, classes]`, int64.
 
-    The matrices of two batches add to that of both; the other measures of classes take the matrix.
+    The counts of two batches add to those of both; the other measures of classes take them. They
+    need memory for the classes, where a confusion matrix needs it for their square.
 
     Args:
         wanted: class numbers of any shape; -100 marks what is not measured, such as padding.
@@ -52,28 +53,28 @@ def confusion_matrix(wanted: Tensor, predicted: Tensor, classes: int) -> Tensor:
         outside = numbers[(numbers < 0) | (numbers >= classes)]
         if len(outside):
             raise ValueError(f"{name}: wanted classes below {classes}, got {int(outside[0])}")
-    cells = pairs["wanted"] * classes + pairs["predicted"]
-    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+    right = pairs["wanted"][pairs["wanted"] == pairs["predicted"]]
+    return torch.stack([torch.bincount(of, minlength=classes) for of in (*pairs.values(), right)])
 
 
-def accuracy(confusion: Tensor) -> float:
+def accuracy(counts: Tensor) -> float:
     """The part that was predicted right, in [0, 1]; NaN of nothing."""
-    total = int(confusion.sum())
-    return int(confusion.diagonal().sum()) / total if total else math.nan
+    total = int(counts[0].sum())
+    return int(counts[2].sum()) / total if total else math.nan
 
 
-def f1_scores(confusion: Tensor) -> Tensor:
+def f1_scores(counts: Tensor) -> Tensor:
     """2 right / (wanted + predicted) of each class, `[classes]`, float64, in [0, 1].
 
     NaN for a class that was neither wanted nor predicted.
     """
-    matrix = confusion.double()
-    return 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
+    wanted, predicted, right = counts.double()
+    return 2 * right / (wanted + predicted)
 
 
-def macro_f1(confusion: Tensor) -> float:
+def macro_f1(counts: Tensor) -> float:
     """The mean F1 of the classes that were wanted or predicted, in [0, 1]; NaN of nothing."""
-    return f1_scores(confusion).nanmean().item()
+    return f1_scores(counts).nanmean().item()
 
 
 # Forecasts: [K, N] or [K, N, I], K the horizon; a figure for each of its steps

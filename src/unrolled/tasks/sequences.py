@@ -12,12 +12,21 @@ import torch
 from torch import Tensor
 
 from unrolled.tasks.listed import held_out
-from unrolled.tasks.reading import DataError, Source, StandardInput, read_lines, read_utf8
+from unrolled.tasks.parquet import MAGIC
+from unrolled.tasks.reading import (
+    DataError,
+    Source,
+    StandardInput,
+    read_bytes,
+    read_lines,
+    read_utf8,
+    suffix_of,
+)
 from unrolled.tasks.tables import SUFFIXES, Table, read_table
 from unrolled.tasks.task import Input
 from unrolled.tasks.text import files_in, folders_in
 
-__all__ = ["Sequences", "inputs_of_table", "inputs_of_texts", "read_sequences"]
+__all__ = ["Sequences", "inputs_of_table", "inputs_of_texts", "is_table", "read_sequences"]
 
 
 @dataclass(frozen=True)
@@ -87,27 +96,47 @@ _FIELDS = ("inputs", "labels", "places")
 
 
 def _table(config: Any, table: Table) -> Sequences:
-    label = config.label or "label"
-    labels = table.text(label)
+    labels = table.categories(_label(config), "a label")
     places = [table.place(row) for row in range(table.rows)]
-    if config.text is not None:
-        return Sequences(table.text(config.text), labels, [], places)
-    names = [name for name in table.columns if name != label]
+    texts = config.text is not None
+    inputs = table.text(config.text) if texts else _numbers(config, table)
+    return Sequences(inputs, labels, [], places)
+
+
+def _label(config: Any) -> str:
+    return config.label or "label"
+
+
+def _numbers(config: Any, table: Table) -> list[Tensor]:
+    """Each row's numbers `[T, 1]`: all columns but that of the labels."""
+    names = table.others({_label(config)})
     if not names:
-        raise DataError(f"{table.name}: wanted columns beside {label!r}, got none")
+        raise DataError(f"{table.name}: wanted columns beside {_label(config)!r}, got none")
     columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
-    return Sequences([_steps(row, place) for row, place in zip(columns, places, strict=True)],
-                     labels, [], places)  # fmt: skip
+    return [_steps(row, table.place(k)) for k, row in enumerate(columns)]
 
 
-def inputs_of_table(table: Table, codec: Any) -> list[Input]:
-    """Each row of a table without labels."""
-    if codec.characters is not None:
-        raise DataError(f"{table.name}: wanted text files, the model reads texts; got a table")
-    names = [name for name in table.columns if name != "label"]
-    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
-    places = [table.place(row) for row in range(table.rows)]
-    return [Input(place, _steps(row, place)) for row, place in zip(columns, places, strict=True)]
+def is_table(config: Any, source: Source, of_text: bool) -> bool:
+    """Whether a classifier reads a table from a source: by the name of a file; of standard input,
+    where the model reads numbers, or the column of the run's texts is in the header."""
+    if not isinstance(source, StandardInput):
+        return not of_text or suffix_of(source) in SUFFIXES
+    if not of_text or read_bytes(source).startswith(MAGIC):
+        return True
+    try:
+        return config.text is not None and config.text in read_table(source)
+    except DataError:
+        return False
+
+
+def inputs_of_table(config: Any, table: Table, of_text: bool) -> list[Input]:
+    """Each row of a table, read as the run's own; labels may be missing and are not looked at."""
+    if of_text and config.text is None:
+        raise DataError(
+            f"{table.name}: wanted text files, the run read texts from files; got a table"
+        )
+    values = table.text(config.text) if of_text else _numbers(config, table)
+    return [Input(table.place(row), value) for row, value in enumerate(values)]
 
 
 def inputs_of_texts(config: Any, source: Source) -> list[Input]:

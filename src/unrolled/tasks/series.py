@@ -81,15 +81,7 @@ def _numeric_columns(config: Any, tables: Sequence[Table]) -> list[str]:
                 f"{table.name}: wanted the columns of numbers of {tables[0].name}, got {name!r} in "
                 f"one of the two alone; {cure}"
             )
-        if _UNNAMED_INDEX in names:
-            raise DataError(
-                f"{table.name}: wanted columns to forecast, got pandas' index, "
-                f"{_UNNAMED_INDEX!r}; {cure}, or write the table with index=False"
-            )
     return columns[0]
-
-
-_UNNAMED_INDEX = "__index_level_0__"
 
 
 def _check_counters(columns: Sequence[str], targets: int, series: Sequence[Series]) -> None:

@@ -159,13 +159,23 @@ class Table:
             DataError: one of them has a cell that is missing, no number, or not finite; the message
                 names the line.
         """
-        names = [
-            name
-            for name, cells in self._columns.items()
-            if name not in beside and any(map(_holds_number, cells))
-        ]
+        names = [n for n in self.others(beside) if any(map(_holds_number, self._columns[n]))]
         for name in names:
             self.numbers(name)
+        return names
+
+    def others(self, beside: Container[str | None] = ()) -> list[str]:
+        """All columns but those `beside`.
+
+        Raises:
+            DataError: pandas' index without a name is among them, which is none of the data.
+        """
+        names = [name for name in self._columns if name not in beside]
+        if _UNNAMED_INDEX in names:
+            raise DataError(
+                f"{self.name}: wanted columns of data, got pandas' index {_UNNAMED_INDEX!r}; "
+                "write it with index=False"
+            )
         return names
 
     def _cells(self, column: str) -> Sequence[Any]:
@@ -193,6 +203,7 @@ class Table:
         raise DataError(f"{self._cell(row, column)}: wanted {wanted}, got {shown}{cure}")
 
 
+_UNNAMED_INDEX = "__index_level_0__"
 _NESTED = (list, dict, tuple)
 _WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
 _TRUTH = {"true": 1.0, "false": 0.0}
