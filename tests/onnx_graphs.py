@@ -15,11 +15,13 @@ WIDTHS = (2, 3, 4)
 
 @dataclass
 class Drawn:
-    """A model, the sizes of x in its example, and other sizes that the declaration allows, too."""
+    """A model, the sizes of x in its example, other sizes that the declaration allows, too, and the
+    shapes of all values in the example."""
 
     model: onnx.ModelProto
     example: tuple[int, int, int]
     other: tuple[int, int, int] | None
+    shapes: dict[str, tuple[int, ...]]
 
 
 @dataclass
@@ -281,4 +283,5 @@ def draw_graph(seed: int) -> Drawn:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     for one in model.graph.output:
         one.type.tensor_type.shape.SetInParent()
-    return Drawn(model, (T, N, I), None if other == [T, N] else (other[0], other[1], I))
+    shapes = {name: array.shape for name, array in draw.values.items()}
+    return Drawn(model, (T, N, I), None if other == [T, N] else (other[0], other[1], I), shapes)

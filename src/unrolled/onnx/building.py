@@ -7,7 +7,7 @@ be ``batch_first`` instead.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from unrolled.onnx.layers import where_of
+from unrolled.onnx.shapes import Dims, Shapes
 
 __all__ = [
     "Builder",
@@ -92,16 +93,23 @@ class Builder:
         )
         self.reads = Counter(name for node in model.graph.node for name in node.input)
         self.reads.update(one.name for one in model.graph.output)
-        self._shapes, self._whole = _inferred(model)
+        self.shapes = Shapes()
         self._made: Counter[str] = Counter()
 
-    def dims(self, name: str) -> list[int | str] | None:
-        """The shape that inference found, symbols and "" for what is not known; None: no rank."""
-        return self._shapes.get(name)
+    def dims(self, name: str) -> Dims | None:
+        """The shape of a value: numbers, names, "" for what is not known; None: no rank."""
+        return self.shapes.dims.get(name)
 
     def is_whole(self, name: str) -> bool:
-        """Whether inference found a value to hold whole numbers of 32 or 64 bits."""
-        return name in self._whole
+        """Whether a value is known to hold whole numbers of 32 or 64 bits."""
+        return name in self.shapes.whole
+
+    def note(self, values: Mapping[str, Value]) -> None:
+        """What names stand for."""
+        self.values |= values
+        for name, value in values.items():
+            if value.array is not None:
+                self.shapes.of_constant(name, value.array)
 
     def fresh(self, kind: str) -> str:
         """A name for a module or a constant."""
@@ -228,29 +236,3 @@ def axes_of(n: Node) -> list[int] | None:
     if found is None:
         raise RefusedError("axes that are not constant")
     return found
-
-
-def _inferred(model: onnx.ModelProto) -> tuple[dict[str, list[int | str]], set[str]]:
-    """Shapes by name, and what holds whole numbers, from the inputs and the nodes alone: what a
-    file says beside is not read."""
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    del plain.graph.value_info[:]
-    for one in plain.graph.output:
-        one.type.tensor_type.ClearField("shape")
-    try:
-        plain = onnx.shape_inference.infer_shapes(plain, data_prop=True)
-    except Exception:  # without shapes fewer graphs come out plain, and none wrong
-        return {}, set()
-    shapes: dict[str, list[int | str]] = {}
-    whole: set[str] = set()
-    for one in (*plain.graph.value_info, *plain.graph.input, *plain.graph.output):
-        kind = one.type.tensor_type
-        if kind.elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
-            whole.add(one.name)
-        if kind.HasField("shape"):
-            dims = kind.shape.dim
-            shapes[one.name] = [
-                d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims
-            ]
-    return shapes, whole

@@ -18,7 +18,7 @@ from unrolled.onnx.layers import INPUTS, check_state, from_node, is_recurrent, r
 from unrolled.onnx.reading import Source, read
 from unrolled.onnx.rules import follow
 
-__all__ = ["ImportedLayer", "RefusedError", "layers_of", "load", "module_of"]
+__all__ = ["ImportedLayer", "RefusedError", "builder_of", "layers_of", "load", "module_of"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def module_of(
         as ``load``.
     """
     with _damage_told():
-        b = _followed(model, weights, optional)
+        b = builder_of(model, weights, optional)
         module = b.finish([one.name for one in model.graph.output])
         guard(module, _sizes(b, model))
         return module
@@ -88,7 +88,7 @@ def layers_of(source: Source) -> list[ImportedLayer]:
     """
     model = read(source)
     with _damage_told():
-        b = _followed(model, {}, False)
+        b = builder_of(model)
         return [_alone(b, node) for node in model.graph.node if is_recurrent(node)]
 
 
@@ -120,18 +120,23 @@ def _state(
     return array
 
 
-def _followed(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool) -> Builder:
-    """All values of a graph."""
+def builder_of(
+    model: onnx.ModelProto,
+    weights: Mapping[str, np.ndarray] | None = None,
+    optional: bool = False,
+) -> Builder:
+    """All values of a graph, of which some inputs are given as constants."""
     b = Builder(model)
     graph = model.graph
     open_ = {one.name for one in graph.input} if optional and model.ir_version >= 4 else set()
     for tensor in graph.initializer:
         if tensor.name in open_:
             continue
-        b.values[tensor.name] = Value(array=numpy_helper.to_array(tensor))
-    b.values |= {name: Value(array=array) for name, array in weights.items()}
+        b.note({tensor.name: Value(array=numpy_helper.to_array(tensor))})
+    b.note({name: Value(array=array) for name, array in (weights or {}).items()})
     for one in graph.input:
         if one.name not in b.values:
+            b.shapes.of_input(one)
             b.values[one.name] = Value(b.graph.placeholder(_plain_name(one.name, b)))
     for node in graph.node:
         follow(b, node)

@@ -39,7 +39,10 @@ def follow(b: Builder, node: onnx.NodeProto) -> None:
     """Give the outputs of a node their values; where that fails, the reason."""
     inputs = [b.values[name] if name else None for name in node.input]
     try:
-        found = _rule_of(node)(b, Node(node, read_attributes(node), inputs))
+        attributes = read_attributes(node)
+        rule = _rule_of(node)
+        b.shapes.follow(node, attributes)
+        found = rule(b, Node(node, attributes, inputs))
     except RefusedError as error:
         found = [Value(refused=str(error))]
     except DAMAGE as error:
@@ -49,7 +52,7 @@ def follow(b: Builder, node: onnx.NodeProto) -> None:
     found += [Value(refused=found[0].refused or f"{where_of(node)}: has no such output")] * len(
         node.output
     )
-    b.values |= {name: value for name, value in zip(node.output, found, strict=False) if name}
+    b.note({name: value for name, value in zip(node.output, found, strict=False) if name})
 
 
 def _rule_of(node: onnx.NodeProto) -> Rule:
