@@ -6,13 +6,21 @@ For those who train with torch (``unrolled.tasks``) as for those who run without
 import re
 from collections.abc import Iterator, Sequence
 
-__all__ = ["PADDING", "UNITS", "UNKNOWN", "blocks", "cut", "numbered", "written"]
+__all__ = ["LETTERS", "PADDING", "UNITS", "UNKNOWN", "blocks", "cut", "numbered", "written"]
 
 PADDING, UNKNOWN = "<padding>", "<unknown>"
 UNITS = ("characters", "words")
 
 _WORD = re.compile(r"[\w'’-]+|<unknown>")
 _TOKEN = re.compile(r"[\w'’-]+|[^\w\s]")
+
+LETTERS = "0-9A-Za-z_\x80-\xff"
+"""Of words in byte pair encoding, as in a regular expression. Bytes above 127, of letters in UTF-8
+mostly, count as letters, and so a character is not torn."""
+# No piece goes beyond a line end, or the last one of a run of letters or of other signs.
+_BLOCK_END = re.compile(
+    rf"\n|[{LETTERS}](?![{LETTERS}])|[^{LETTERS}\s](?![^{LETTERS}\s])".encode("latin-1")
+)
 _BLOCK = 1 << 16
 
 
@@ -40,9 +48,11 @@ def written(tokens: Sequence[str], unit: str) -> str:
 
 
 def blocks(text: bytes) -> Iterator[str]:
-    """The text as characters below 256, cut after line ends: one long string costs much memory."""
+    """The text as characters below 256, cut where no piece of byte pair encoding goes across: one
+    long string costs much memory."""
     start = 0
     while start < len(text):
-        end = text.find(b"\n", start + _BLOCK) + 1 or len(text)
+        last = _BLOCK_END.search(text, start + _BLOCK)
+        end = last.end() if last else len(text)
         yield text[start:end].decode("latin-1")
         start = end

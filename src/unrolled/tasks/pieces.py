@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unrolled.runtime.text import blocks
+from unrolled.runtime.text import LETTERS, blocks
 from unrolled.tasks.text import TextError
 
 if TYPE_CHECKING:
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["Pieces"]
 
 _BYTES = [chr(byte) for byte in range(256)]
-# A piece lies within a word and the blank before it, a run of other signs, a run of blanks, or is
-# a line end: so a text can be cut after any line end. Bytes above 127, of letters in UTF-8 mostly,
-# count as letters, and so a character is not torn.
-_WORD = "0-9A-Za-z_\x80-\xff"
-_PATTERN = f" ?[{_WORD}]+|\\n|[ \\t\\r\\f\\v]+(?= )|[ \\t\\r\\f\\v]+| ?[^{_WORD} \\t\\r\\f\\v\\n]+"
+# Words, runs of blanks and of other signs are learned from in parts of so many bytes: the time that
+# the library takes grows with the square of their length.
+_LONGEST_LEARNED = 4096
+
+
+def _pattern(repeated: str) -> str:
+    """What a piece lies within: a word and the blank before it, a run of other signs, a run of
+    blanks, or a line end."""
+    blanks = rf"[ \t\r\f\v]{repeated}"
+    signs = rf" ?[^{LETTERS} \t\r\f\v\n]{repeated}"
+    return rf" ?[{LETTERS}]{repeated}|\n|{blanks}(?= )|{blanks}|{signs}"
 
 
 class Pieces:
@@ -72,11 +78,13 @@ class Pieces:
         if not text:
             raise TextError("text: wanted some text to learn pieces from, got none")
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PATTERN), "isolated")
+        learned = Regex(_pattern(f"{{1,{_LONGEST_LEARNED}}}"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(learned, "isolated")
         trainer = trainers.BpeTrainer(
             vocab_size=size, min_frequency=2, initial_alphabet=_BYTES, show_progress=False
         )
         tokenizer.train_from_iterator(blocks(text), trainer)
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_pattern("+")), "isolated")
         pieces = cls(tokenizer.to_str(), 1.0)
         pieces.characters_per_token = len(text) / len(pieces.encode(text))
         return pieces
