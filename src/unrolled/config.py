@@ -9,6 +9,9 @@ from os import PathLike
 from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_origin
 
+from unrolled.cells import Cell
+from unrolled.cells.place import place_of
+
 __all__ = [
     "CONFIGS",
     "ClassificationConfig",
@@ -101,8 +104,11 @@ CELLS = "a published cell (unrolled.cells: GRU, LSTM, RNN, …), or path/to/file
 class Config:
     """What all tasks have: the recurrent stack, the training.
 
+    ``cell`` may also be a class or an object: the field has the name by which it is found again.
+
     Raises:
-        ValueError: a value is out of its range; the message names the field.
+        ValueError: a value is out of its range, or a cell cannot be found again by a name; the
+            message names the field.
     """
 
     one_direction: ClassVar[str] = ""
@@ -158,6 +164,9 @@ class Config:
     nodes: int = option(1, "Machines; start each with torchrun.", least=1)
 
     def __post_init__(self) -> None:
+        cell: Any = self.cell
+        if isinstance(cell, Cell) or (isinstance(cell, type) and issubclass(cell, Cell)):
+            object.__setattr__(self, "cell", place_of(cell))
         check(self)
         if self.bidirectional and self.one_direction:
             raise ValueError(f"bidirectional: wanted one direction: {self.one_direction}")

@@ -7,7 +7,7 @@ with parameters in ``bound``.
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 Size = int | str
 Init = float | tuple[float, float] | None
@@ -187,6 +187,21 @@ class Cell:
                 raise CellError(f"cell {cls.__name__}: {name!r} cannot be declared, Cell has it")
         if "step" in own:
             _check_step(cls)
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """A cell; what its ``__init__`` does not take may be meant for a layer."""
+        if args or settings:
+            try:
+                if cls.__init__ is object.__init__:
+                    raise TypeError("it takes none")
+                inspect.signature(cls.__init__).bind(None, *args, **settings)
+            except TypeError as error:
+                raise TypeError(
+                    f"the cell {cls.__name__} does not take these arguments ({error}): it is "
+                    "equations without sizes; layers have sizes: "
+                    f"unrolled.nn.Recurrent(unrolled.cells.{cls.__name__}, input_size, hidden_size)"
+                ) from None
+        return super().__new__(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -1,6 +1,7 @@
 """A command's options from the fields of a configuration: each stands there, and only there."""
 
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable
@@ -102,8 +103,9 @@ def made(kind: type[Config], context: typer.Context, values: dict[str, Any]) -> 
     if said.get("paths") and ("data" in given(context) or own != getattr(kind, "data", None)):
         raise UserError(f"--data: wanted DATA or the task's own data, got both: {own}")
     if ":" in said["cell"]:
-        file, _, own = said["cell"].rpartition(":")
-        said["cell"] = f"{Path(file).absolute()}:{own}"
+        place, _, own = said["cell"].rpartition(":")
+        if os.path.isfile(place) or place.endswith(".py"):  # else a module's dotted name
+            said["cell"] = f"{Path(place).absolute()}:{own}"
     if "paths" in said:
         said["paths"] = tuple(str(Path(path).absolute()) for path in said["paths"] or ())
     for one in fields(kind):

@@ -60,7 +60,16 @@ def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanati
     """Why a layer called in this way runs on the engine that it runs on.
 
     Takes what the layer's ``forward`` takes, and raises what it would raise.
+
+    Raises:
+        TypeError: it is no layer or cell of ``unrolled.nn``.
     """
+    if not hasattr(type(layer), "first_sweep"):
+        kind = f"{type(layer).__module__}.{type(layer).__name__}".replace("modules.rnn.", "")
+        cure = "convert(model) makes torch.nn's layers ours"
+        raise TypeError(
+            f"explain: layer must be a layer or cell of unrolled.nn, got {kind}; unrolled.nn.{cure}"
+        )
     sweep = layer.first_sweep(input, hx, **options)
     refusals = {name: engine.supports(sweep) for name, engine in ENGINES.items()}
     return Explanation(choose(sweep).name, _forced.get() is not None, refusals)

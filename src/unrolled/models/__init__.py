@@ -1,6 +1,13 @@
 """Whole models: what stands around the recurrent layers, and their files."""
 
-from unrolled.models.cells import CellNameError, State, find_cell, make_stack, published
+from unrolled.models.cells import (
+    CellLike,
+    CellNameError,
+    State,
+    find_cell,
+    make_stack,
+    published,
+)
 from unrolled.models.files import load_tree, save_tree
 from unrolled.models.language import LanguageModel
 from unrolled.models.pooling import Pooling
@@ -10,6 +17,7 @@ from unrolled.models.tagger import Tagger
 from unrolled.models.translation import DotAttention, EncoderDecoder, Memory
 
 __all__ = [
+    "CellLike",
     "CellNameError",
     "DotAttention",
     "EncoderDecoder",

@@ -1,6 +1,7 @@
 """A recurrent stack from the name of its cell: a published one, or a class in a user's file."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -10,14 +11,19 @@ from torch import Tensor
 
 from unrolled import cells, nn
 from unrolled.cells import Cell
-from unrolled.models.code import CodeError, module_of
+from unrolled.models.code import CodeError, module_called, module_of
 
-__all__ = ["CellNameError", "Lengths", "State", "find_cell", "make_stack", "published"]
+__all__ = ["CellLike", "CellNameError", "Lengths", "State", "find_cell", "make_stack", "published"]
 
+CellLike = str | Cell | type[Cell]
+"""A cell, its class, or a name of it."""
 State = Tensor | tuple[Tensor, ...]
 """What a layer carries: [L·D, N, width], a tuple of such where the cell has several states."""
 Lengths = Tensor | Sequence[int]
 """Of the sequences of a batch, `[N]`."""
+
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class CellNameError(ValueError):
@@ -34,15 +40,19 @@ def published() -> dict[str, type[Cell]]:
     }
 
 
-def find_cell(name: str) -> type[Cell]:
-    """The class of a cell: published, in any case of letters, or ``path/to/file.py:MyCell``.
+def find_cell(name: CellLike) -> Cell | type[Cell]:
+    """A cell by name: published, in any case of letters, or ``path/to/file.py:MyCell``,
+    ``package.module:MyCell``. A cell or its class is what it is.
 
     Raises:
         CellNameError: there is none of that name, or the file cannot be run or lacks the class.
+        TypeError: it is neither a name nor a cell.
     """
+    if not isinstance(name, str):
+        return name if isinstance(name, type) and issubclass(name, Cell) else nn.as_cell(name)
     file, colon, own = name.rpartition(":")
     if colon:
-        return _from_file(Path(file), own)
+        return _from_module(file, own)
     known = published()
     folded = {key.casefold(): key for key in known}
     key = folded.get(name.casefold())
@@ -55,30 +65,35 @@ def find_cell(name: str) -> type[Cell]:
     return known[key]
 
 
-def make_stack(cell: str, input_size: int, hidden_size: int, **options: Any) -> nn.Recurrent:
-    """Layers of the cell of that name; ``options`` are those of :class:`unrolled.nn.Recurrent`.
+def make_stack(cell: CellLike, input_size: int, hidden_size: int, **options: Any) -> nn.Recurrent:
+    """Layers of that cell, or of the cell of that name; ``options`` are those of
+    :class:`unrolled.nn.Recurrent`.
 
     Raises:
         CellNameError: see ``find_cell``.
         unrolled.cells.CellError: the cell contradicts itself.
     """
     found = find_cell(cell)
-    classic = {cells.RNN: nn.RNN, cells.LSTM: nn.LSTM, cells.GRU: nn.GRU}
+    classic: dict[Any, Any] = {cells.RNN: nn.RNN, cells.LSTM: nn.LSTM, cells.GRU: nn.GRU}
     if found in classic:
         return classic[found](input_size, hidden_size, **options)
     return nn.Recurrent(found, input_size, hidden_size, **options)
 
 
-def _from_file(path: Path, name: str) -> type[Cell]:
+def _from_module(place: str, name: str) -> Cell | type[Cell]:
+    """Of a file, or of a module by its dotted name."""
     try:
-        module = module_of(path)
+        dotted = _DOTTED.fullmatch(place) and not place.endswith(".py")
+        module = module_called(place) if dotted else module_of(Path(place))
     except CodeError as error:
         raise CellNameError(f"cell: {error}") from error
     found = getattr(module, name, None)
+    if isinstance(found, Cell):
+        return found
     if not (isinstance(found, type) and issubclass(found, Cell) and found is not Cell):
         kinds = [key for key, value in vars(module).items() if _is_own(value, module)]
         raise CellNameError(
-            f"cell: wanted a subclass of unrolled.cells.Cell called {name!r} in {path}, "
+            f"cell: wanted a subclass of unrolled.cells.Cell called {name!r} in {place}, "
             f"which has {', '.join(kinds) or 'none'}"
         )
     return found

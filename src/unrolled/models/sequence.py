@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import Lengths, State, make_stack
+from unrolled.models.cells import CellLike, Lengths, State, make_stack
 from unrolled.models.pooling import Pooling
 from unrolled.models.start import LearnedStart
 
@@ -47,7 +47,8 @@ class SequenceModel(nn.Module):
         input_size: the number V of different tokens, or the width F of numeric inputs.
         output_size: width of the head.
         hidden_size: H, the width of each recurrent layer.
-        cell: a published cell or ``path/to/file.py:MyCell``, see ``find_cell``.
+        cell: a cell, its class, or a name of it (``GRU``, ``path/to/file.py:MyCell``), see
+            ``find_cell``.
         num_layers: recurrent layers, one above the other.
         input: "embedding" looks a learned vector up; "one-hot" feeds the unit vector of width V;
             "numbers" feeds `[T, N, F]` as it is.
@@ -69,7 +70,7 @@ class SequenceModel(nn.Module):
         output_size: int,
         *,
         hidden_size: int = 128,
-        cell: str = "GRU",
+        cell: CellLike = "GRU",
         num_layers: int = 1,
         input: str = "embedding",
         embedding_size: int = 64,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import Lengths, make_stack
+from unrolled.models.cells import CellLike, Lengths, make_stack
 from unrolled.models.sequence import check_sizes
 
 __all__ = ["Tagger"]
@@ -33,7 +33,7 @@ class Tagger(nn.Module):
         labels: int,
         *,
         hidden_size: int = 128,
-        cell: str = "GRU",
+        cell: CellLike = "GRU",
         num_layers: int = 1,
         embedding_size: int = 64,
         dropout: float = 0.0,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import Lengths, State, make_stack
+from unrolled.models.cells import CellLike, Lengths, State, make_stack
 from unrolled.models.sequence import check_sizes
 
 __all__ = ["DotAttention", "EncoderDecoder", "Memory"]
@@ -68,7 +68,7 @@ class EncoderDecoder(nn.Module):
         target_size: int,
         *,
         hidden_size: int = 128,
-        cell: str = "GRU",
+        cell: CellLike = "GRU",
         num_layers: int = 1,
         embedding_size: int = 64,
         dropout: float = 0.0,

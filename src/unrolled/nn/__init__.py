@@ -5,7 +5,7 @@
 """
 
 from unrolled.nn import init
-from unrolled.nn.arguments import ArgumentTypeError
+from unrolled.nn.arguments import ArgumentTypeError, as_cell
 from unrolled.nn.asking import Ask
 from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from unrolled.nn.classic import GRU, LSTM, RNN
@@ -24,6 +24,7 @@ __all__ = [
     "RNNCell",
     "Recurrent",
     "RecurrentCell",
+    "as_cell",
     "convert",
     "init",
 ]

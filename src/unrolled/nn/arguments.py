@@ -4,6 +4,9 @@ import operator
 import warnings
 from typing import Any
 
+from torch import nn
+
+from unrolled import cells
 from unrolled.cells import Cell, check_cell
 from unrolled.engines import caller_level
 from unrolled.nn import phrases
@@ -19,15 +22,33 @@ class ArgumentTypeError(TypeError, AttributeError):
 
 
 def as_cell(cell: Any) -> Cell:
-    """A cell from a cell or its class."""
+    """A cell from a cell or its class.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+        CellError: the cell contradicts itself.
+    """
     if isinstance(cell, type) and issubclass(cell, Cell):
         cell = cell()
     if isinstance(cell, Cell):
         check_cell(cell)
         return cell
     raise ArgumentTypeError(
-        f"cell must be a Cell or a subclass of it, got {cell!r}; see unrolled.cells"
+        f"cell must be a Cell or a subclass of it, got {_shown(cell)}; see unrolled.cells"
     )
+
+
+def _shown(value: Any) -> str:
+    """What was passed as a cell; for layers and names of cells, what was meant."""
+    if isinstance(value, str):
+        name, shown = value, f"the name {value!r}"
+    else:
+        cls = value if isinstance(value, type) else type(value)
+        if not issubclass(cls, nn.Module):
+            return repr(value)
+        kind = f"{cls.__module__.removesuffix('.modules.rnn').removesuffix('.classic')}"
+        name, shown = cls.__name__.removesuffix("Cell"), f"the module {kind}.{cls.__name__}"
+    return f"{shown}, whose cell is unrolled.cells.{name}" if name in cells.__all__ else shown
 
 
 def as_size(who: str, name: str, value: Any) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CellError
 from unrolled.io import DAMAGE, FileError
-from unrolled.models import load_tree
+from unrolled.models import CellLike, load_tree
 from unrolled.tasks.task import Task
 
 __all__ = ["check_weights", "load_trained", "name_of", "weights_of"]
@@ -31,14 +31,14 @@ def load_trained(
     path: str | os.PathLike[str],
     task: type[Task],
     tree: Any = None,
-    cell: str | None = None,
+    cell: CellLike | None = None,
 ) -> tuple[Any, Any]:
     """The model, in evaluation mode, and the codec of a checkpoint.
 
     Args:
         tree: what the file holds, where that is read already.
-        cell: ``path/to/file.py:MyCell``, in place of that in the file: whose cell is code is not
-            run because a file says so.
+        cell: the cell or its class, or ``path/to/file.py:MyCell``, in place of that in the file:
+            whose cell is code is not run because a file says so.
 
     Raises:
         unrolled.io.FileError: no such file, or it is damaged, or of another task, or its cell is
@@ -97,7 +97,9 @@ def check_weights(
             raise ValueError(f"{name}: not all finite numbers")
 
 
-def _with_cell(path: str | os.PathLike[str], arguments: dict[str, Any], cell: str | None) -> Any:
+def _with_cell(
+    path: str | os.PathLike[str], arguments: dict[str, Any], cell: CellLike | None
+) -> Any:
     own = arguments.get("cell", "")
     if not isinstance(own, str):
         raise FileError(path, f"its cell is no name but {type(own).__name__}")
