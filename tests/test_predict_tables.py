@@ -166,10 +166,10 @@ def test_small_errors_are_told_in_full(place: Path, tmp_path: Path, capsys: Any)
     """In the last line of training, in metrics.csv and by evaluate: the same numbers."""
     data = place / "small.csv"
     shown = said(capsys, "train", "forecast", data, *TRAIN, *FORECAST, "--run", tmp_path / "run")
-    (line,) = (line for line in shown.splitlines() if line.startswith("validation"))
+    (line,) = (line for line in shown.splitlines() if line.startswith("validation, last"))
     row = [row for row in read_rows(tmp_path / "run" / "metrics.csv") if row["validation_mae"]][-1]
-    for name in ("loss", "mae", "rmse"):
-        assert re.search(rf" {name} (\S+)", line)[1] == row[f"validation_{name}"]  # type: ignore[index]
+    scores = "  ".join(f"{name} {row[f'validation_{name}']}" for name in ("loss", "mae", "rmse"))
+    assert line == f"validation, last {scores}  (step 4)"
     found = json.loads(said(capsys, "evaluate", place / "small", "--json"))["model"]
     assert 1e-10 < found["mae"] < 1e-7
     rows = [r for r in read_rows(place / "small" / "metrics.csv") if r["validation_loss"]]

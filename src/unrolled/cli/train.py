@@ -165,8 +165,8 @@ def _report(result: "Result") -> None:
     rows: dict[str, Any] = {}
     validations = {
         # The one that evaluate and the others load.
-        "best": (result.best_validation, result.best_step),
-        "last": (result.validation, result.validation_step),
+        "validation, best": (result.best_validation, result.best_step),
+        "validation, last": (result.validation, result.validation_step),
     }
     for name, (scores, step) in validations.items():
         if scores:
