@@ -265,3 +265,36 @@ def test_an_exported_program_runs_for_other_sizes(strict: bool) -> None:
     for rows, steps, lengths in [(4, 5, [3, 5, 0, 1]), (3, 9, [9, 2, 8]), (7, 2, [1] * 7)]:
         x, given = tokens(rows, steps, I, seed=5).detach(), torch.tensor(lengths)
         close(loaded(x, given), model(x, given), "output")
+
+
+class Streams(torch.nn.Module):
+    """No reset states, a cell with vectors and one without: lists of tensors that are empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.LSTM(I, H, batch_first=True)
+        self.second = nn.Recurrent(cells.PeepholeLSTM, H, H, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        values: Tensor = self.second(self.first(x)[0], lengths=lengths)[0]
+        return values
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_package_of_aotinductor_runs_for_other_sizes(tmp_path: Any) -> None:
+    model = Streams().eval()
+    shapes = {
+        "x": {0: torch.export.Dim("batch", min=2), 1: torch.export.Dim("time", min=2)},
+        "lengths": {0: torch.export.Dim("batch", min=2)},
+    }
+    example = (tokens(N, T, I, seed=4).detach().float(), LENGTHS)
+    with torch.no_grad():
+        program = torch.export.export(model, example, dynamic_shapes=shapes)
+        path = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(tmp_path / "model.pt2")
+        )
+        package = torch._inductor.aoti_load_package(path)
+        x, lengths = tokens(3, 9, I, seed=5).detach().float(), torch.tensor([9, 2, 8])
+        close(package(x, lengths), model(x, lengths), "output")

@@ -1,9 +1,11 @@
 """Recurrent neural networks for PyTorch users: a cell is its equations.
 
 ``unrolled.cells`` holds the equations, ``unrolled.nn`` the layers. Importing this package loads
-neither torch nor numpy; ``unrolled.nn`` and its siblings load when they are first named.
+neither torch nor numpy; ``unrolled.nn`` and its siblings load when they are first named. Where
+torch is loaded already, the operator is registered that files of ``torch.export`` hold.
 """
 
+import sys
 from importlib import import_module
 from types import ModuleType
 
@@ -36,3 +38,7 @@ def __getattr__(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     return ["__version__", *_ROOMS]
+
+
+if "torch" in sys.modules:
+    import_module("unrolled.engines")

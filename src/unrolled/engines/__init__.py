@@ -9,10 +9,11 @@ from unrolled.engines.advice import ReferenceWarning
 from unrolled.engines.caller import caller_level
 from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
 from unrolled.engines.direct import Direct
-from unrolled.engines.graph import Graph, make_graph, run_graph
+from unrolled.engines.fused import fuses_stack, run_fused_stack
+from unrolled.engines.graph import Graph, make_graph, run_graph, run_packed_graph
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import make_sweep, run_stack
-from unrolled.engines.sweep import Engine, Sweep, batched
+from unrolled.engines.sweep import Engine, Sweep, batched, tracing
 
 __all__ = [
     "ENGINES",
@@ -27,10 +28,14 @@ __all__ = [
     "caller_level",
     "choose",
     "explain",
+    "fuses_stack",
     "make_graph",
     "make_sweep",
     "record",
+    "run_fused_stack",
     "run_graph",
+    "run_packed_graph",
     "run_stack",
+    "tracing",
     "use",
 ]

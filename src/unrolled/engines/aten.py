@@ -18,7 +18,7 @@ name = "aten"
 
 def supports(sweep: Sweep) -> str | None:
     """None, or why torch has no function for this sweep."""
-    if _function(sweep) is None:
+    if fused_function(sweep.cell, sweep.sizes.projected) is None:
         return f"torch has no fused function for the cell {sweep.cell!r}"
     if sweep.transformed:
         return "torch's fused functions have no rules for vmap and forward-mode derivatives"
@@ -29,7 +29,7 @@ def supports(sweep: Sweep) -> str | None:
 
 def run(sweep: Sweep) -> tuple[Tensor, States]:
     """Outputs and final states, by one fused call."""
-    return run_packed(sweep, partial(_fused, _function(sweep)))
+    return run_packed(sweep, partial(_fused, fused_function(sweep.cell, sweep.sizes.projected)))
 
 
 def _fused(
@@ -55,11 +55,11 @@ def _fused(
     return outputs, tuple(state[0] for state in result[1:])
 
 
-def _function(sweep: Sweep) -> Any:
-    cell = sweep.cell
+def fused_function(cell: Cell, projected: bool) -> Any:
+    """Torch's function for this cell, or None."""
     if type(cell) is LSTM:
         return _VF.lstm
-    if sweep.sizes.projected:
+    if projected:
         return None
     if type(cell) is GRU:
         return _VF.gru

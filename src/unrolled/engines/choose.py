@@ -102,9 +102,14 @@ def record() -> Iterator[list[str]]:
         _records.reset(token)
 
 
+def allowed(name: str) -> bool:
+    """Whether no engine but this one is forced."""
+    return _forced.get() in (None, name)
+
+
 def unobserved() -> bool:
     """Whether the native engine may run a call without a word: no other is forced, none records."""
-    return _forced.get() in (None, "native") and not _records.get()
+    return allowed("native") and not _records.get()
 
 
 def unforced() -> bool:

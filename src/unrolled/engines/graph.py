@@ -1,20 +1,23 @@
-"""A stack as calls of the operator: what torch.compile and torch.export make a graph of.
+"""A stack as calls of the operator: what torch.compile, torch.export and torch.jit.trace make a
+graph of, and what modes that watch each operator (counters of FLOPs, fake tensors) see.
 
 Nothing here depends on the values of a tensor, so that no graph breaks or changes with them: to
 check and to sort lengths and resets is the operator's work. All that is not a tensor is constant
 and found beforehand, in ``Graph``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines import operator  # noqa: F401  registers the operator
+from unrolled.engines import flops  # noqa: F401  registers the operator, too
+from unrolled.engines.choose import ENGINES, allowed, note
 from unrolled.engines.core import (
     prepared_in_torch,
     recorded,
@@ -25,7 +28,7 @@ from unrolled.engines.core import (
 )
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.stack import autocast_dtype, lower
-from unrolled.engines.sweep import HALF, States, check_dtypes, merged
+from unrolled.engines.sweep import HALF, States, check_dtypes, merged, tracing, transformed
 from unrolled.spec import Spec
 
 
@@ -57,9 +60,22 @@ class Graph:
         """None, or why the operator cannot run the cell, as it is now, on these values."""
         if values.device.type != "cpu":
             return "it runs on the CPU"
+        if values.dtype not in (torch.float32, torch.float64, *HALF):
+            return f"it has no arithmetic for {values.dtype}"
         if cell.version != self.version:
             return "a setting of the cell was changed after the layer was made"
         return self.why
+
+    def records(self, cell: Cell, values: Any) -> bool:
+        """Whether this call is to be operators, for values of lengths and resets are not known
+        where torch.compile or a trace makes a graph, or where tensors are fake."""
+        if torch.compiler.is_compiling():
+            return True
+        watched = tracing() or torch._C._len_torch_dispatch_stack() > 0
+        if not watched or transformed() or not allowed("native"):
+            return False
+        plain = type(values) in (Tensor, torch.nn.Parameter, FakeTensor)
+        return plain and self.refusal(cell, values) is None
 
 
 def make_graph(spec: Spec) -> Graph:
@@ -109,6 +125,23 @@ def run_graph(
     return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
 
 
+def run_packed_graph(
+    graph: Graph,
+    cell: Cell,
+    ragged: Ragged,
+    values: Tensor,
+    batch_sizes: Tensor,
+    *arguments: Any,
+) -> tuple[Tensor, States]:
+    """As ``run_graph`` on packed values [rows, I]: padded for the operator, which reads lengths as
+    a tensor, so that a trace is not bound to those of its example."""
+    padded, lengths = torch._VF._pad_packed_sequence(values, batch_sizes, False, 0.0, -1)
+    time_major = replace(ragged, major="time", lengths=lengths, order=None)
+    output, final = run_graph(graph, cell, time_major, padded, *arguments)
+    packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)
+    return packed, final
+
+
 def _sweep(
     site: Site,
     cell: Cell,
@@ -140,6 +173,7 @@ def _sweep(
             for name, size in site.vectors
         ],
     ]
+    note(ENGINES["native"])
     output, ends, _ = torch.ops.unrolled.sweep(
         *arguments,
         site.text,
@@ -151,8 +185,8 @@ def _sweep(
         [],
         1,
         0,
-        ragged.T,
-        torch.is_grad_enabled(),
+        -1,
+        torch.is_grad_enabled() or tracing(),  # a trace is checked without gradients
     )
     return output.to(dtype), [end.to(dtype) for end in ends]
 

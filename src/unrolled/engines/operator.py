@@ -12,8 +12,10 @@
 - ``auxiliary``: inputs beside the tokens, a row or a step each; no program reads any yet;
 - ``groups``: weights and vectors have a first dimension of so many, and the batch as many equal
   parts, each with weights of its own;
-- ``first``, ``last``: the steps to run; the others' outputs are zeros;
+- ``first``, ``last``: the steps to run; the others' outputs are zeros; a ``last`` of -1 is T;
 - ``training``: whether to keep what backward needs.
+
+A list that may be empty may also be None: AOTInductor passes None for an empty list.
 
 It returns output, final states, and what backward needs (empty without ``training``).
 """
@@ -38,9 +40,9 @@ from unrolled.engines.packed import Plan, make_plan
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.sweep import HALF
 
-_ARGUMENTS = """Tensor values, Tensor[] states, Tensor[] reset_states, Tensor[] matrices,
-    Tensor[] vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
-    Tensor? resets, Tensor[] auxiliary, int groups, SymInt first, SymInt last"""
+_ARGUMENTS = """Tensor values, Tensor[] states, Tensor[]? reset_states, Tensor[]? matrices,
+    Tensor[]? vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
+    Tensor? resets, Tensor[]? auxiliary, int groups, SymInt first, SymInt last"""
 
 Tensors = Sequence[Tensor]
 
@@ -65,6 +67,14 @@ class _Task:
     first: int
     last: int
 
+    @classmethod
+    def of(cls, *arguments: Any) -> "_Task":
+        """The task of the operator's arguments: a list that is None is empty."""
+        filled = list(arguments)
+        for place in (2, 3, 4, 11):
+            filled[place] = arguments[place] or ()
+        return cls(*filled)
+
     def check(self) -> None:
         """What no shape can say.
 
@@ -82,7 +92,7 @@ class _Task:
             raise ValueError(f"{who}: values must be 3D, got {self.values.dim()}D")
         if self.groups < 1 or self.N % self.groups:
             raise ValueError(f"{who}: groups must divide the batch of {self.N}, got {self.groups}")
-        if not 0 <= self.first < self.last <= self.T:
+        if not 0 <= self.first < self.end <= self.T:
             raise ValueError(
                 f"{who}: first and last must be steps within 0 and {self.T}, got {self.first} and "
                 f"{self.last}"
@@ -99,6 +109,11 @@ class _Task:
     @property
     def T(self) -> int:  # noqa: N802
         return self.values.shape[1 - self.n_axis]
+
+    @property
+    def end(self) -> int:
+        """The step after the last one that is run."""
+        return self.T if self.last == -1 else self.last
 
     @property
     def N(self) -> int:  # noqa: N802
@@ -132,13 +147,13 @@ class _Task:
 
     def steps(self, tensor: Tensor) -> Tensor:
         """The range of steps of a tensor [T, N, ·] or [N, T, ·]."""
-        return tensor.narrow(1 - self.n_axis, self.first, self.last - self.first)
+        return tensor.narrow(1 - self.n_axis, self.first, self.end - self.first)
 
     def plan(self) -> Plan | None:
         """Every sequence of the range, from cut to cut; None where all are whole."""
         if self.lengths is None and self.resets is None:
             return None
-        T = self.last - self.first
+        T = self.end - self.first
         lengths = torch.full((self.N,), T, device="cpu")
         if self.lengths is not None:
             lengths = (self.lengths.to("cpu", torch.int64) - self.first).clamp(0, T)
@@ -156,7 +171,7 @@ class _Task:
         values = self.steps(self.values).contiguous()
         rows = values.shape[0] * values.shape[1]
         if plan is None:
-            where = locate(Ragged(self.last - self.first, self.N, self.major), self.reverse)
+            where = locate(Ragged(self.end - self.first, self.N, self.major), self.reverse)
             episodes, states = self.N, list(self.states)
         else:
             episodes = len(plan.initial)
@@ -175,7 +190,7 @@ class _Task:
     def whole(self, rows: Tensor) -> Tensor:
         """Rows of the range as a tensor of all steps, zeros outside of it."""
         width = rows.shape[1]
-        if self.last - self.first == self.T:
+        if self.end - self.first == self.T:
             return rows.view(*self.values.shape[:2], width)
         full = rows.new_zeros((*self.values.shape[:2], width))
         part = self.steps(full)
@@ -311,13 +326,13 @@ def _backward_groups(
 def sweep(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
     """See the module."""
     *task, training = arguments
-    return _forward(_Task(*task), training)
+    return _forward(_Task.of(*task), training)
 
 
 @sweep.register_fake
 def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
     *rest, training = arguments
-    task = _Task(*rest)
+    task = _Task.of(*rest)
     output = task.values.new_empty((*task.values.shape[:2], task.widths[0]))
     room = _room(task, training, "new_empty")
     return output, [torch.empty_like(state) for state in task.states], room
@@ -333,19 +348,20 @@ def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
 def sweep_backward(*arguments: Any) -> list[Tensor]:
     """Gradients of what ``sweep`` was given: values, states, reset states, matrices, vectors."""
     *task, output, saved, grad_output, grad_states = arguments
-    return _backward(_Task(*task), output, saved, grad_output, grad_states)
+    return _backward(_Task.of(*task), output, saved, grad_output, grad_states)
 
 
 @sweep_backward.register_fake
 def _(*arguments: Any) -> list[Tensor]:
-    task = _Task(*arguments[:15])
+    task = _Task.of(*arguments[:15])
     like = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in like]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     *rest, ctx.training = inputs
-    task, (result, _, saved) = _Task(*rest), output
+    task, (result, _, saved) = _Task.of(*rest), output
+    ctx.absent = [arguments is None for arguments in rest[1:5]]
     tensors = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
     ctx.save_for_backward(*tensors, task.lengths, task.resets, result, saved)
     ctx.counts = [len(task.states), len(task.reset_states), len(task.matrices), len(task.vectors)]
@@ -367,8 +383,8 @@ def _differentiate(
     task = (values, *lists, *ctx.rest, lengths, resets, [], *ctx.end)
     found = list(torch.ops.unrolled.sweep_backward(*task, output, saved, grad_output, grad_states))
     grads: list[Any] = [found.pop(0)]
-    for tensors in lists:
-        grads.append([found.pop(0) for _ in tensors])
+    for tensors, absent in zip(lists, ctx.absent, strict=True):
+        grads.append(None if absent else [found.pop(0) for _ in tensors])
     return (*grads, *(None,) * 6, [], *(None,) * 4)
 
 

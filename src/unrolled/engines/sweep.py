@@ -111,3 +111,8 @@ def batched(tensor: Tensor) -> bool:
     """Whether vmap or a batched backward hides a tensor's values."""
     functorch = torch._C._functorch
     return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace records this call."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None

@@ -1,13 +1,26 @@
 """What layers and cells have in common: parameters and their start, and ways to run a stack."""
 
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.jit._trace import TracerWarning
 
 from unrolled.cells import Cell, CellError, check_step
-from unrolled.engines import Direct, Graph, make_graph, run_graph, run_stack
+from unrolled.engines import (
+    Direct,
+    Graph,
+    fuses_stack,
+    make_graph,
+    run_fused_stack,
+    run_graph,
+    run_packed_graph,
+    run_stack,
+    tracing,
+)
 from unrolled.nn.layout import Form, States
 from unrolled.spec import Spec
 
@@ -83,6 +96,21 @@ class Swept(nn.Module):
                         f"{shape}, got {got}"
                     )
 
+    def _records(self, values: Any, checkpoint: int | bool = False) -> bool:
+        """Whether a call on these values is to be operators (in a graph always)."""
+        if checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return False
+        return self._graph.records(self.cell, values)
+
+    def _unwarned(self, read: Callable[..., Any], *inputs: Any) -> Any:
+        """Inputs checked and read; what a check looks at is no constant that a trace should warn
+        of."""
+        if not tracing():
+            return read(*inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TracerWarning)
+            return read(*inputs)
+
     def _run(
         self,
         form: Form,
@@ -92,21 +120,31 @@ class Swept(nn.Module):
         dropout: float = 0.0,
         checkpoint: int | bool = False,
     ) -> tuple[Tensor, States]:
-        """The stack on what came through the door; as operators where torch.compile or torch.export
-        makes a graph of it.
+        """The stack on what came through the door; as operators where a graph is made of it, and as
+        torch's own function in a trace, which then needs nothing of this library.
 
         Raises:
             RuntimeError: a parameter has another shape; in a graph, lengths or resets where the
                 operator cannot run, or a gradient with ``checkpoint``.
         """
-        self._check_parameters(parameters)
+        self._unwarned(self._check_parameters, parameters)
         rest = (states, parameters, reset_states, dropout)
         if torch.compiler.is_compiling() and checkpoint and torch.is_grad_enabled():
             raise RuntimeError(
                 f"{type(self).__name__}: checkpoint={checkpoint} is for eager mode: what a graph "
                 "keeps for backward is its compiler's choice; set layer.checkpoint = False"
             )
-        if torch.compiler.is_compiling() and form.packed is None:
+        uncut = form.ragged.resets is None
+        whole = uncut and (form.packed is not None or form.ragged.lengths is None)
+        if tracing() and whole and fuses_stack(self.spec, form.tokens):
+            sizes = None if form.packed is None else form.packed.batch_sizes
+            batch_first = form.ragged.major == "batch"
+            options = (dropout, batch_first, self.training)
+            return run_fused_stack(self.spec, form.tokens, sizes, states, parameters, *options)
+        if form.packed is not None and tracing() and self._records(form.tokens):
+            packed = (form.ragged, form.tokens, form.packed.batch_sizes)
+            return run_packed_graph(self._graph, self.cell, *packed, *rest)
+        if form.packed is None and self._records(form.tokens, checkpoint):
             why = self._graph.refusal(self.cell, form.tokens)
             if why is None:
                 return run_graph(self._graph, self.cell, form.ragged, form.tokens, *rest)
@@ -115,6 +153,33 @@ class Swept(nn.Module):
                     f"{type(self).__name__}: in a graph lengths and resets need the operator: {why}"
                 )
         return run_stack(self.spec, form.ragged, form.values, *rest, checkpoint)
+
+
+def leaf_of_trace(module: nn.Module, *args: Any, **options: Any) -> Any:
+    """A call of the module as torch.fx records one of its own layers; None where nothing is traced.
+
+    Raises:
+        RuntimeError: the module has a ``forward`` or hooks of the user's, which would run once more
+            in each call of what is recorded.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    proxy = next((v for v in (*args, *options.values()) if isinstance(v, fx.Proxy)), None)
+    if proxy is None:
+        return None
+    tracer: Any = proxy.tracer
+    name = tracer.path_of_module(module)
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    ours = module.forward.__module__.startswith("unrolled.nn.") and "forward" not in vars(module)
+    if hooks or not ours:
+        what = "hooks" if hooks else "a forward method of its own"
+        raise RuntimeError(
+            f"{type(module).__name__}: torch.fx cannot record {name!r} as a layer, since it has "
+            f"{what}, which would run twice; use a torch.fx.Tracer whose is_leaf_module is true "
+            "for it"
+        )
+    passed = {key: value for key, value in options.items() if value is not None}
+    return tracer.create_proxy("call_module", name, args, passed)
 
 
 def make_parameter(name: str, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:

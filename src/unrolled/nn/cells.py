@@ -9,7 +9,13 @@ from torch import Tensor
 from unrolled import cells
 from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import as_cell, as_size
-from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_modules
+from unrolled.nn.base import (
+    Swept,
+    check_torch_step,
+    leaf_of_trace,
+    make_parameter,
+    register_modules,
+)
 from unrolled.nn.elman import Elman
 from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
@@ -102,7 +108,13 @@ class RecurrentCell(Swept):
             found = self._direct(input, hx, self._parameters, False)
             if found is not None:
                 return found[1] if len(found[1]) > 1 else found[1][0]
-        door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        options = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
+        leaf = leaf_of_trace(self, input, hx, **options)
+        if leaf is not None:
+            return leaf
+        door, form, states, after_cut = self._unwarned(
+            self._enter, input, hx, lengths, resets, reset_state
+        )
         parameters = [self._own_parameters()]
         _, final = self._run(form, states, parameters, after_cut)
         return door.leave_states(form, final)
@@ -117,7 +129,9 @@ class RecurrentCell(Swept):
         reset_state: Any = None,
     ) -> Sweep:
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
-        _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        _, form, states, after_cut = self._unwarned(
+            self._enter, input, hx, lengths, resets, reset_state
+        )
         own = self._own_parameters()
         self._check_parameters([own])
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
@@ -140,7 +154,9 @@ class RecurrentCell(Swept):
     def _enter(
         self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
     ) -> tuple[Door, Form, States, States | None]:
-        door = Door(self.spec, type(self).__name__, self.weight_ih, step=True)
+        door = Door(
+            self.spec, type(self).__name__, self.weight_ih, step=True, symbolic=self._records(input)
+        )
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from unrolled.engines import Ragged, batched
+from unrolled.engines import Ragged, batched, tracing
 from unrolled.nn import phrases
 from unrolled.nn.arguments import ArgumentTypeError
 from unrolled.spec import Spec
@@ -42,7 +42,8 @@ class Door:
     """The way in and out of one layer, or of one step of a cell.
 
     ``weight`` has the dtype and device that everything must have. With ``step`` there is no
-    dimension of time, nor one of layers: input [N, I], states [N, width].
+    dimension of time, nor one of layers: input [N, I], states [N, width]. With ``symbolic`` the
+    values of lengths and resets are not known: they are passed on as they came.
     """
 
     spec: Spec
@@ -50,6 +51,7 @@ class Door:
     weight: Tensor
     batch_first: bool = False
     step: bool = False
+    symbolic: bool = False
 
     def enter(self, input: Any, lengths: Any, resets: Any) -> Form:
         """Check an input and what belongs to it, and describe them."""
@@ -158,7 +160,7 @@ class Door:
                 f"shape {list(sizes.shape)}"
             )
         sizes = sizes.to("cpu", torch.int64)
-        if torch.compiler.is_compiling():
+        if self.symbolic:
             return sizes, None  # their values are the operator's business
         outside = (sizes < 0) | (sizes > T)
         if outside.any():
@@ -191,14 +193,14 @@ class Door:
             )
         cuts = cuts.detach().cpu()
         cuts = cuts.t() if self.batch_first and not unbatched else cuts.reshape(T, N)
-        if torch.compiler.is_compiling():
+        if self.symbolic:
             return cuts
         if not bool(cuts.any()):
             return None
         return cuts if order is None else cuts.index_select(1, order.cpu())
 
     def _as_tensor(self, argument: str, kind: str, value: Any) -> Tensor:
-        if isinstance(value, Tensor) and not torch.compiler.is_compiling() and batched(value):
+        if isinstance(value, Tensor) and not self.symbolic and batched(value):
             raise RuntimeError(
                 f"{self.who}: {argument} cannot be mapped by vmap, which hides their values; give "
                 "all the same, or let the sequences be one batch"
@@ -290,9 +292,10 @@ class Door:
     def zero_states(self, form: Form) -> States:
         """Default states: zeros."""
         LD = self.spec.num_layers * self.spec.num_directions
-        return tuple(
-            form.values.new_zeros(LD, form.ragged.N, width) for width in self.spec.state_widths
-        )
+        N: Any = form.ragged.N
+        if form.packed is not None and tracing():
+            N = form.packed.batch_sizes[0]  # a constant of the trace otherwise
+        return tuple(form.values.new_zeros(LD, N, width) for width in self.spec.state_widths)
 
     def leave(self, form: Form, values: Tensor) -> Tensor | PackedSequence:
         """Outputs [rows, width], or with the input's dimensions, in the form of the input."""

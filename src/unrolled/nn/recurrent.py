@@ -18,7 +18,13 @@ from unrolled.nn.arguments import (
     check_flags,
     check_merge,
 )
-from unrolled.nn.base import Swept, check_torch_step, make_parameter, register_modules
+from unrolled.nn.base import (
+    Swept,
+    check_torch_step,
+    leaf_of_trace,
+    make_parameter,
+    register_modules,
+)
 from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
 from unrolled.nn.torch_members import TorchMembers
@@ -169,7 +175,13 @@ class Recurrent(TorchMembers, Swept):
             found = self._direct(input, hx, self._parameters, self.batch_first)
             if found is not None:
                 return found[0], found[1] if len(found[1]) > 1 else found[1][0]
-        door, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        options = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
+        leaf = leaf_of_trace(self, input, hx, **options)
+        if leaf is not None:
+            return leaf
+        door, form, states, after_cut = self._unwarned(
+            self._enter, input, hx, lengths, resets, reset_state
+        )
         values, final = self._run(
             form,
             states,
@@ -190,7 +202,9 @@ class Recurrent(TorchMembers, Swept):
         reset_state: Any = None,
     ) -> Sweep:
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
-        _, form, states, after_cut = self._enter(input, hx, lengths, resets, reset_state)
+        _, form, states, after_cut = self._unwarned(
+            self._enter, input, hx, lengths, resets, reset_state
+        )
         own = [self._parameters_of(index) for index in range(len(self._names))]
         self._check_parameters(own)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own[0], after_cut)
@@ -239,7 +253,9 @@ class Recurrent(TorchMembers, Swept):
     def _enter(
         self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
     ) -> tuple[Door, Form, States, States | None]:
-        door = Door(self.spec, type(self).__name__, self.weight_ih_l0, self.batch_first)
+        symbolic = self._records(input, self.checkpoint)
+        who = type(self).__name__
+        door = Door(self.spec, who, self.weight_ih_l0, self.batch_first, symbolic=symbolic)
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)

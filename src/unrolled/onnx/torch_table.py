@@ -77,7 +77,7 @@ def _sweep(
     matrices = [None if matrix.shape[0] == 0 else matrix for matrix in matrices]
     H, P = sizes
     I = matrices[0].shape[1]  # noqa: E741
-    sweep = Sweep(decode_forward(program), I, H, P, reverse, tuple(matrices), tuple(vectors))
+    sweep = Sweep(decode_forward(program), I, H, P, reverse, tuple(matrices), tuple(vectors or ()))
     starts = [lifted(g, state) for state in states]
     ends = None if lengths is None else Lengths(g, x, lengths)
     y, finals = layer(g, x, [sweep], starts, ends)
@@ -94,7 +94,7 @@ def _check(values: Any, resets: Any, groups: int, first: Any, last: Any, batch_f
     if values.dtype is None or values.dtype.name not in ("FLOAT", "DOUBLE"):
         raise ExportError(f"{who}: wanted float32 or float64, got {values.dtype}")
     T = values.shape[1 if batch_first else 0]
-    whole = not isinstance(last, int) or not isinstance(T, int) or last == T
+    whole = not isinstance(last, int) or not isinstance(T, int) or last in (-1, T)
     if groups != 1 or first != 0 or not whole:
         raise ExportError(
             f"{who}: wanted one group and all steps, got groups={groups}, first={first}, "
