@@ -38,6 +38,13 @@ def export(
     states: Annotated[
         bool, typer.Option("--states", help="Of ONNX: inputs for the states before the first step.")
     ] = False,
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="Of ONNX: use only what ONNX Runtime, OpenVINO and tract compute alike.",
+        ),
+    ] = False,
     cell: Cell = None,
 ) -> None:
     """Write a trained model as one file, which unrolled.runtime reads without torch.
@@ -49,9 +56,10 @@ def export(
     as_onnx = output.suffix == ".onnx"
     if as_onnx and weights != "float32":
         raise UserError(f"--weights: wanted float32 in an ONNX file, got {weights}")
-    for option, value in (("--lengths", lengths), ("--states", states)):
+    flags = {"lengths": lengths, "states": states, "portable": portable}
+    for option, value in flags.items():
         if value and not as_onnx:
-            raise UserError(f"{option}: wanted it with a file .onnx, got {output}")
+            raise UserError(f"--{option}: wanted it with a file .onnx, got {output}")
     name, model, codec = _found(source, cell)
     from unrolled.nn.snapshot import ExportError
 
@@ -59,7 +67,7 @@ def export(
         with told(ModuleNotFoundError):
             from unrolled import onnx
         with told(ExportError, OSError):
-            onnx.export(model, output, task=name, codec=codec, lengths=lengths, states=states)
+            onnx.export(model, output, task=name, codec=codec, **flags)
     else:
         from unrolled.export import export as write
 

@@ -13,6 +13,7 @@ from unrolled.export import ExportError, parts_of
 from unrolled.nn.snapshot import described_dtype
 from unrolled.onnx import parts
 from unrolled.onnx.graph import INTS, FileGraph, Value, info, join
+from unrolled.onnx.portable import refusal
 from unrolled.onnx.stack import stack
 from unrolled.onnx.sweep import Lengths, Sweep, sizes_of
 from unrolled.program.decode import decode_forward
@@ -22,10 +23,11 @@ from unrolled.runtime.description import KIND, VERSION
 __all__ = ["make_graph"]
 
 _DOUBLE = np.dtype(np.float64)
-_UNITS = np.array([-1], INTS)
 
 
-def make_graph(module: nn.Module, codec: Any, lengths: bool, states: bool) -> GraphProto:
+def make_graph(
+    module: nn.Module, codec: Any, lengths: bool, states: bool, portable: bool = False
+) -> GraphProto:
     """The graph of a module; see ``exporting.export``.
 
     Raises:
@@ -39,7 +41,11 @@ def make_graph(module: nn.Module, codec: Any, lengths: bool, states: bool) -> Gr
             "layers of encoder and decoder"
         )
     _check(told, name)
-    return _Chain(told["blocks"], told.get("batch_first", False), lengths, states).graph(name)
+    reason = refusal(told["blocks"], states) if portable else None
+    if reason is not None:
+        raise ExportError(f"{name}: portable must be False here, got True: {reason}")
+    chain = _Chain(told["blocks"], told.get("batch_first", False), lengths, states, portable)
+    return chain.graph(name)
 
 
 def _told(module: nn.Module, codec: Any) -> dict[str, Any]:
@@ -74,11 +80,16 @@ class _Chain:
     """Walks along the parts and makes their nodes."""
 
     def __init__(
-        self, blocks: list[dict[str, Any]], batch_first: bool, lengths: bool, states: bool
+        self,
+        blocks: list[dict[str, Any]],
+        batch_first: bool,
+        lengths: bool,
+        states: bool,
+        portable: bool,
     ) -> None:
         self.blocks, self.batch_first, self.states = blocks, batch_first, states
         layers = [block for block in blocks if block["block"] == "recurrent"]
-        self.g = FileGraph(_dtype(layers[0]))
+        self.g = FileGraph(_dtype(layers[0]), portable=portable)
         self.several = len(layers) > 1
         self.inputs: list[ValueInfoProto] = []
         self.outputs: list[ValueInfoProto] = []
@@ -152,7 +163,7 @@ class _Chain:
         _, finals = stack(g, characters, layers, None, lengths, _merge(spelling))
         spelt = parts.ends(g, finals[0], len(layers[0]), _merge(spelling))
         words = self._rows(told["words"], self.x, "embedding")
-        shape = g.op("Concat", sizes_of(g, self.x, 0, 2), _UNITS, axis=0)
+        shape = g.op("Concat", sizes_of(g, self.x, 0, 2), np.array([-1], INTS), axis=0)
         self.x = join(g, [words, g.op("Reshape", spelt, shape)], axis=-1)
         self.width = told["words"].shape[1] + _width(spelling)
 
@@ -212,7 +223,10 @@ class _Chain:
             for k, (state, array) in enumerate(zip(told["states"], shared, strict=True)):
                 values[k] = self._called(state, "0")
                 self.inputs.append(info(values[k], g.dtype, [rows, "N", widths[k]]))
-                g.initial(values[k], array)
+                if not g.portable:  # OpenVINO and tract take such a value for a constant
+                    g.initial(values[k], array)
+            if g.portable:
+                return values
         return [g.op("Expand", value, shape) for value in values]
 
 

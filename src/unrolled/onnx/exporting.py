@@ -31,6 +31,7 @@ def export(
     codec: Any = None,
     lengths: bool = False,
     states: bool = False,
+    portable: bool = False,
 ) -> None:
     """Write a module as an ONNX file, for any runtime that reads opset 18.
 
@@ -60,15 +61,20 @@ def export(
         lengths: give the file an input for lengths.
         states: give it inputs for the states before the first step. Left out they are zero, or
             what the model learned to begin with.
+        portable: use only what ONNX Runtime, OpenVINO and tract compute alike; see
+            docs/onnx-runtimes.md. An operator RNN, LSTM or GRU is then used for a layer without
+            lengths whose activation functions are the default ones, a Scan for every other; inputs
+            for states may not be left out.
 
     Raises:
-        ExportError: the module is no such chain, or too large for a file (2 GiB).
+        ExportError: the module is no such chain, or too large for a file (2 GiB); or ``portable``
+            and ``states`` with a learned initial state, or ``portable`` in float64.
         TypeError: an argument is of another kind, or the codec holds what JSON cannot.
         OSError: the file cannot be written.
     """
-    _check(module, task, lengths=lengths, states=states)
+    _check(module, task, lengths=lengths, states=states, portable=portable)
     model = helper.make_model(
-        make_graph(module, codec, lengths, states),
+        make_graph(module, codec, lengths, states, portable),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="unrolled",

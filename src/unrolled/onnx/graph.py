@@ -21,9 +21,11 @@ _KINDS = {**FLOATS, INTS: TensorProto.INT64, np.dtype(np.bool_): TensorProto.BOO
 
 
 class Graph(Protocol):
-    """What a graph can be asked for. ``dtype`` is that of its numbers."""
+    """What a graph can be asked for. ``dtype`` is that of its numbers; ``portable`` allows only
+    nodes that ONNX Runtime, OpenVINO and tract compute alike."""
 
     dtype: np.dtype[Any]
+    portable: bool
 
     def op(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
         """The one result of an operator; None stands for an input that is left out."""
@@ -51,8 +53,10 @@ class Body(Graph, Protocol):
 class FileGraph:
     """A graph of names, for a file. All constants stand in the outermost graph."""
 
-    def __init__(self, dtype: np.dtype[Any], outer: "FileGraph | None" = None) -> None:
-        self.dtype = dtype
+    def __init__(
+        self, dtype: np.dtype[Any], outer: "FileGraph | None" = None, portable: bool = False
+    ) -> None:
+        self.dtype, self.portable = dtype, portable
         self.nodes: list[NodeProto] = []
         self.inputs: list[ValueInfoProto] = []
         root = self if outer is None else outer
@@ -79,7 +83,7 @@ class FileGraph:
 
     def body(self) -> "FileGraph":
         """See ``Graph``."""
-        return FileGraph(self.dtype, self)
+        return FileGraph(self.dtype, self, self.portable)
 
     def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Any]) -> Value:
         """See ``Body``."""

@@ -94,8 +94,7 @@ def forecast(
     ends = (np.array([targets], INTS), np.array([2], INTS))
     known = g.op("Slice", known, _FIRST, *ends)
     if lengths is None:
-        last = g.op("Slice", known, np.array([-1], INTS), np.array([2**31], INTS), _FIRST)
-        last = g.op("Squeeze", last, _FIRST)
+        last = g.op("Gather", known, np.array(-1, INTS), axis=0)
     else:
         last = g.op("ReduceSum", g.op("Where", lengths.last(), known, number(g, 0)), _FIRST,
                     keepdims=0)  # fmt: skip

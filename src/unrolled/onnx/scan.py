@@ -11,7 +11,7 @@ import numpy as np
 
 from unrolled.onnx.graph import INTS, Body, Graph, Value, turned
 from unrolled.onnx.operations import apply, number
-from unrolled.onnx.sweep import Lengths, Sweep, sizes_of
+from unrolled.onnx.sweep import Lengths, Sweep, zeros
 from unrolled.program import Node, needed
 
 __all__ = ["run"]
@@ -27,7 +27,9 @@ def run(
     weight, bias = sweep.matrices[:2]
     fed = _product(g, x, turned(g, weight), bias, f"{sweep.name}_{{}}_input")
     if starts is None:
-        starts = [_zeros(g, x, width) for width in sweep.widths]
+        starts = [zeros(g, x, width) for width in sweep.widths]
+    if g.portable and lengths is None and _has_unread_state(sweep):
+        lengths = Lengths.whole(g, x)  # tract refuses a body that does not read all its states
     body = _Step(g, sweep, lengths is not None)
     given = [*starts, fed]
     if lengths is not None:
@@ -46,10 +48,10 @@ def run(
     return output, final
 
 
-def _zeros(g: Graph, x: Value, width: int) -> Value:
-    """[N, width]"""
-    shape = g.op("Concat", sizes_of(g, x, 1), np.array([width], INTS), axis=0)
-    return g.op("Expand", np.zeros((1, 1), g.dtype), shape)
+def _has_unread_state(sweep: Sweep) -> bool:
+    """Whether the new states are the same whatever an old one is."""
+    read = {node.key[0] for node in needed(sweep.forward.results) if node.op == "state"}
+    return len(read) < len(sweep.widths)
 
 
 def _product(g: Graph, v: Value, turned: Value, bias: Value | None, name: str) -> Value:

@@ -4,23 +4,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unrolled.onnx import portable
 from unrolled.onnx.graph import Graph, Value, join, lifted, split
 from unrolled.onnx.orders import GATES, PEEPHOLES
 from unrolled.onnx.recognise import Standard, recognise
-from unrolled.onnx.sweep import Lengths, Sweep
+from unrolled.onnx.sweep import Lengths, Sweep, zeros
 
 __all__ = ["run", "standard_of"]
 
 
-def standard_of(g: Graph, sweeps: Sequence[Sweep]) -> Standard | None:
+def standard_of(
+    g: Graph, sweeps: Sequence[Sweep], lengths: Lengths | None = None
+) -> Standard | None:
     """The operator that runs a layer in its directions, or None.
 
-    Numbers of float64 go another way: the operators' definition has them, ONNX Runtime has not.
+    Numbers of float64 go another way: the operators' definition has them, ONNX Runtime has not. A
+    portable graph has no ``sequence_lens``: OpenVINO ignores them where T or N is free, tract
+    refuses them.
     """
     if g.dtype != np.float32:
         return None
+    if g.portable and lengths is not None:
+        return None
     first, *others = (recognise(one.forward) for one in sweeps)
-    return first if all(other == first for other in others) else None
+    if first is None or any(other != first for other in others):
+        return None
+    return first if not g.portable or first.operator in portable.OPERATORS else None
 
 
 def run(
@@ -33,6 +42,8 @@ def run(
 ) -> tuple[Value, list[Value]]:
     """Outputs [T, D, N, H] and final states [D, N, H] from x [T, N, I] and states (None: zeros)."""
     kind, D = standard.operator.kind, len(sweeps)
+    if starts is None and g.portable:  # without them tract needs to know N as it loads the file
+        starts = [zeros(g, x, width, D) for width in sweeps[0].widths]
     weights = [_weights(g, one, standard) for one in sweeps]
     given: list[Value | None] = [x, *(_stacked(g, parts) for parts in zip(*weights, strict=True))]
     peepholes = given.pop()

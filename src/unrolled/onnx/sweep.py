@@ -9,7 +9,7 @@ from onnx import TensorProto
 from unrolled.onnx.graph import INTS, Graph, Value
 from unrolled.program.decode import Forward
 
-__all__ = ["Lengths", "Sweep", "sizes_of"]
+__all__ = ["Lengths", "Sweep", "reversed_steps", "sizes_of", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,20 @@ def sizes_of(g: Graph, x: Value, first: int, count: int = 1) -> Value:
     return g.op("Shape", x, start=first, end=first + count)
 
 
+def zeros(g: Graph, x: Value, width: int, directions: int | None = None) -> Value:
+    """Zeros [N, width] for x [T, N, I]; [D, N, width] with ``directions`` D."""
+    leading = [] if directions is None else [np.array([directions], INTS)]
+    shape = g.op("Concat", *leading, sizes_of(g, x, 1), np.array([width], INTS), axis=0)
+    return g.op("Expand", np.zeros((1,) * (len(leading) + 2), g.dtype), shape)
+
+
+def reversed_steps(g: Graph, x: Value) -> Value:
+    """[T]: T - 1 to 0, for x [T, …]."""
+    zero, one = (np.array(k, INTS) for k in (0, 1))
+    T = g.op("Squeeze", sizes_of(g, x, 0))
+    return g.op("Sub", g.op("Sub", T, one), g.op("Range", zero, T, one))
+
+
 @dataclass
 class Lengths:
     """Where the sequences of x [T, N, ·] end: ``ends`` [N] whole numbers, int64."""
@@ -53,6 +67,11 @@ class Lengths:
     x: Value
     ends: Value
     _made: dict[str, Value] = field(default_factory=dict)
+
+    @classmethod
+    def whole(cls, g: Graph, x: Value) -> "Lengths":
+        """Every sequence has all T steps."""
+        return cls(g, x, g.op("Expand", sizes_of(g, x, 0), sizes_of(g, x, 1)))
 
     def sequence_lens(self) -> Value:
         """[N] as the standard operators want them."""

@@ -5,6 +5,7 @@ nodes are made as the exporter wants them.
 """
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import count
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from unrolled.engines import operator  # noqa: F401  registers the operator
 from unrolled.export import ExportError
 from unrolled.onnx.graph import Value, lifted
+from unrolled.onnx.portable import NO_FLOAT64
 from unrolled.onnx.stack import layer
 from unrolled.onnx.sweep import Lengths, Sweep
 from unrolled.program.decode import decode_forward
@@ -21,9 +23,10 @@ from unrolled.program.decode import decode_forward
 __all__ = ["translation_table"]
 
 _numbers = count()
+_REARRANGING = ("Cast", "CastLike", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
 
 
-def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+def translation_table(portable: bool = False) -> dict[Callable[..., Any], Callable[..., Any]]:
     """What ``torch.onnx.export`` must know of our layers, for its ``custom_translation_table``.
 
     Any model that holds layers of ``unrolled.nn`` is exported with it, of any cell, with free T and
@@ -39,6 +42,10 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     Scan over its program, as in :func:`unrolled.onnx.export`. Resets have no operator and are
     refused, as is what is neither in float32 nor in float64.
 
+    Args:
+        portable: use for our layers only nodes that ONNX Runtime, OpenVINO and tract compute alike,
+            as in :func:`unrolled.onnx.export`.
+
     Raises:
         ModuleNotFoundError: torch's exporter needs the package onnxscript, which is not there.
     """
@@ -49,41 +56,68 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
             "torch.onnx.export needs the package onnxscript: pip install onnxscript",
             name="onnxscript",
         ) from error
-    return {torch.ops.unrolled.sweep.default: _sweep}
+    translate = _Translation(portable).sweep
+
+    @wraps(translate)
+    def sweep(*args: Any, **options: Any) -> Any:  # torch sets an attribute, which no method takes
+        return translate(*args, **options)
+
+    return {torch.ops.unrolled.sweep.default: sweep}
 
 
-def _sweep(
-    values: Any,
-    states: Any,
-    reset_states: Any,
-    matrices: Any,
-    vectors: Any,
-    program: str,
-    sizes: Any,
-    batch_first: Any,
-    reverse: Any,
-    lengths: Any,
-    resets: Any,
-    auxiliary: Any,
-    groups: Any,
-    first: Any,
-    last: Any,
-    training: Any,
-) -> Any:
-    """``torch.ops.unrolled.sweep`` as nodes: output, final states, nothing for backward."""
-    _check(values, resets, groups, first, last, batch_first)
-    g = _ExporterGraph(values.dtype.numpy())
-    x = g.op("Transpose", values, perm=[1, 0, 2]) if batch_first else values
-    matrices = [None if matrix.shape[0] == 0 else matrix for matrix in matrices]
-    H, P = sizes
-    I = matrices[0].shape[1]  # noqa: E741
-    sweep = Sweep(decode_forward(program), I, H, P, reverse, tuple(matrices), tuple(vectors or ()))
-    starts = [lifted(g, state) for state in states]
-    ends = None if lengths is None else Lengths(g, x, lengths)
-    y, finals = layer(g, x, [sweep], starts, ends)
-    y = g.op("Transpose", y, perm=[1, 0, 2]) if batch_first else y
-    finals = [g.op("Squeeze", state, np.array([0])) for state in finals]
-    return g.given(y), g.sequence(finals), g.given(np.zeros((0, 1), g.dtype))
+class _Translation:
+    """What the operator of our layers becomes."""
+
+    def __init__(self, portable: bool) -> None:
+        self.portable = portable
+
+    def sweep(
+        self,
+        values: Any,
+        states: Any,
+        reset_states: Any,
+        matrices: Any,
+        vectors: Any,
+        program: str,
+        sizes: Any,
+        batch_first: Any,
+        reverse: Any,
+        lengths: Any,
+        resets: Any,
+        auxiliary: Any,
+        groups: Any,
+        first: Any,
+        last: Any,
+        training: Any,
+    ) -> Any:
+        """``torch.ops.unrolled.sweep`` as nodes: output, final states, nothing for backward."""
+        _check(values, resets, groups, first, last, batch_first)
+        if self.portable and values.dtype.name == "DOUBLE":
+            raise ExportError(f"unrolled::sweep in ONNX: portable must be False: {NO_FLOAT64}")
+        g = _ExporterGraph(values.dtype.numpy(), portable=self.portable)
+        x = g.op("Transpose", values, perm=[1, 0, 2]) if batch_first else values
+        matrices = [None if matrix.shape[0] == 0 else matrix for matrix in matrices]
+        H, P = sizes
+        I = matrices[0].shape[1]  # noqa: E741
+        sweep = Sweep(
+            decode_forward(program), I, H, P, reverse, tuple(matrices), tuple(vectors or ())
+        )
+        # As torch writes them, tract takes zeros for float64.
+        left_out = self.portable and all(_is_zeros(state) for state in states)
+        starts = None if left_out else [lifted(g, state) for state in states]
+        ends = None if lengths is None else Lengths(g, x, lengths)
+        y, finals = layer(g, x, [sweep], starts, ends)
+        y = g.op("Transpose", y, perm=[1, 0, 2]) if batch_first else y
+        finals = [g.op("Squeeze", state, np.array([0])) for state in finals]
+        return g.given(y), g.sequence(finals), g.given(np.zeros((0, 1), g.dtype))
+
+
+def _is_zeros(value: Any) -> bool:
+    """Whether a value is made of the zeros that stand for a state that was not given."""
+    node = value.producer()
+    while node is not None and node.op_type in _REARRANGING:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type == "ConstantOfShape" and not node.attributes
 
 
 def _check(values: Any, resets: Any, groups: int, first: Any, last: Any, batch_first: bool) -> None:
@@ -105,10 +139,12 @@ def _check(values: Any, resets: Any, groups: int, first: Any, last: Any, batch_f
 class _ExporterGraph:
     """The graph that torch's exporter records at the moment."""
 
-    def __init__(self, dtype: Any, outer: "_ExporterGraph | None" = None) -> None:
+    def __init__(
+        self, dtype: Any, outer: "_ExporterGraph | None" = None, portable: bool = False
+    ) -> None:
         from onnxscript import evaluator
 
-        self.dtype = np.dtype(dtype)
+        self.dtype, self.portable = np.dtype(dtype), portable
         self.outer = outer
         self.inputs: list[Any] = []
         # The exporter's recorder of nodes; its own functions know no operator with as many results
@@ -139,7 +175,7 @@ class _ExporterGraph:
 
     def body(self) -> "_ExporterGraph":
         """See ``Graph``."""
-        return _ExporterGraph(self.dtype, self)
+        return _ExporterGraph(self.dtype, self, self.portable)
 
     def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Any]) -> Value:
         """See ``Body``."""
