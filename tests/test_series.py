@@ -17,7 +17,7 @@ def write(folder: Path, text: str, name: str = "t.csv") -> str:
 
 
 def read(folder: Path, text: str, **options: Any) -> Any:
-    return read_series(ForecastConfig(paths=(write(folder, text),), **options))
+    return read_series(ForecastConfig(paths=(write(folder, text),), window=2, **options))
 
 
 def test_without_targets_all_columns_of_numbers_are_forecast(tmp_path: Path) -> None:
@@ -75,6 +75,23 @@ def test_rows_of_one_name_are_a_series_however_it_is_written(tmp_path: Path) -> 
         read(tmp_path, "store,x\na,1\n,2\n", series="store")
 
 
+def test_a_series_that_is_too_short_is_not_left_out(tmp_path: Path) -> None:
+    said = r"t\.csv, series 'b': wanted at least 2 rows, the window of a forecast, got 1; leave it"
+    with pytest.raises(DataError, match=said):
+        read(tmp_path, "store,x\na,1\na,2\nb,3\n", series="store")
+
+
+def test_other_notations_of_numbers_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2, column 'x': .* got '1,5'; write a point, not a"):
+        read(tmp_path, "day;x\n1;1,5\n2;2,5\n", time="day")
+    with pytest.raises(DataError, match="got '1,234,567'; write nothing between thousands"):
+        read(tmp_path, 'day,x\n1,"1,234,567"\n', time="day")
+    with pytest.raises(
+        DataError, match=r"got 'day\|x'; fields are separated by commas, semicolons"
+    ):
+        read(tmp_path, "day|x\n1|2\n")
+
+
 @pytest.mark.parametrize(
     ("times", "said"),
     [
@@ -123,5 +140,7 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"late\.csv, line 8, .* rising order, got '10' after '11'"):
         Forecasting.inputs(config, codec, [late])
     short = write(tmp_path, "\n".join(["store,day,x", *rows[:7]]), "short.csv")
-    with pytest.raises(DataError, match=r"short\.csv, series 'south': wanted at least 4 rows.* 3$"):
+    with pytest.raises(
+        DataError, match=r"short\.csv, series 'south': wanted at least 4 rows, .* got 3;"
+    ):
         Forecasting.inputs(config, codec, [short])

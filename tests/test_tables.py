@@ -89,6 +89,11 @@ def test_a_delimiter_within_a_name_or_a_cell_is_none(
     assert table_of(tmp_path, text).columns == columns
 
 
+def test_names_that_pandas_gives_are_names(tmp_path: Path) -> None:
+    assert table_of(tmp_path, "0,1,2\n5,6,7\n").columns == ("0", "1", "2")
+    assert table_of(tmp_path, "2019,x\n5,6\n").columns == ("2019", "x")
+
+
 def test_two_delimiters_that_cut_alike_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2: wanted one delimiter, got ',' and ';' that cut"):
         table_of(tmp_path, "\nx, net;y, gross\n1,5;2,5\n")
@@ -153,6 +158,7 @@ def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
         ('a,b\n1,2\n"open,3\n', "line 3: wanted fields quoted"),
         ("# made by hand\na,b\n1,2\n", "line 2: .* take the comments .* if line 1 is one"),
         ("a,b\n1,2\n# none\n", "line 3: .* got 1; take the comment off"),
+        ("5.1,2\n5.2,3\n", "line 1: wanted the names of the columns, got numbers, '5.1, 2'; write"),
         ("a\n1\n\n2\n", "line 3: wanted a field, got an empty line, which may be a missing"),
     ],
 )
@@ -213,6 +219,7 @@ def test_names_that_are_written_otherwise_are_one_or_refused(tmp_path: Path) -> 
         (["caf\u00e9", "cafe\u0301"], "line 3, .* in one spelling"),
         (["a b", "a  b"], "line 3, .* in one spelling"),
         (["pos", "pos\u200b"], "line 3, .* in one spelling"),
+        (["a", '"a\nb"'], "line 3, .* on one line and without tabs, got 'a.nb'"),
     ],
 )
 def test_names_that_are_missing_or_nearly_the_same_are_told(

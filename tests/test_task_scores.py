@@ -151,6 +151,20 @@ def test_forecasts_are_measured_in_the_datas_units(tmp_path: Path) -> None:
     assert task.codec.window == T
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e-8, 1e200])
+def test_errors_follow_the_unit_of_the_data(unit: float, tmp_path: Path) -> None:
+    """Also where their squares are below or above all numbers."""
+    scores = {}
+    for name, factor in (("one", 1.0), ("other", unit)):
+        rows = [f"{factor * (50 + 10 * math.sin(t / 3))!r},{factor * (t % 7)!r}" for t in range(60)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]))
+        config = ForecastConfig(paths=(str(tmp_path / f"{name}.csv"),), window=6, horizon=3)
+        scores[name] = Forecasting.read(config).baselines()["persistence"]
+    assert scores["other"]["loss"] == pytest.approx(scores["one"]["loss"], rel=1e-5)
+    for name in ("mae", "rmse"):
+        assert scores["other"][name] == pytest.approx(scores["one"][name] * unit, rel=1e-5, abs=0.0)
+
+
 def test_a_translation_is_exact_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [Pair("a", "12"), Pair("b", "345"), Pair("c", "6"), Pair("d", "78")]
     task = Translation(TranslationConfig(hidden_size=4), pairs, pairs)

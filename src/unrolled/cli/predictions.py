@@ -55,7 +55,8 @@ def forecast(model: Any, codec: Any, inputs: Sequence[Input], **_: Any) -> Itera
     from unrolled.tasks.forecasting import predict
 
     targets = codec.columns[: codec.targets]
-    yield _csv_line([*inputs[0].keys, "step", *targets])
+    names = [*inputs[0].keys, *targets]
+    yield _csv_line([*inputs[0].keys, "forecast_step" if "step" in names else "step", *targets])
     for item in inputs:
         for step, row in enumerate(predict(model, codec, item.value).tolist(), 1):
             yield _csv_line([*item.keys.values(), str(step), *map(full, row)])

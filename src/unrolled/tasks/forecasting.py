@@ -13,7 +13,7 @@ from unrolled.tasks.baselines import seasonal_naive
 from unrolled.tasks.lengths import Buckets
 from unrolled.tasks.reading import DataError, Source
 from unrolled.tasks.scale import check_scale, scale_of
-from unrolled.tasks.series import Series, read_series, series_of
+from unrolled.tasks.series import Series, check_length, read_series, series_of
 from unrolled.tasks.tables import read_table
 from unrolled.tasks.task import Input, Share, Task
 
@@ -182,16 +182,10 @@ class Forecasting(Task):
         for source in sources:
             for series in series_of(read_table(source), codec.columns, config):
                 keys = {"file": str(source)} if len(sources) > 1 else {}
-                place = str(source)
                 if config.series is not None:
                     keys[config.series] = series.name
-                    place += f", series {series.name!r}"
-                if len(series.values) < codec.window:
-                    raise DataError(
-                        f"{place}: wanted at least {codec.window} rows, the window of the run, got "
-                        f"{len(series.values)}"
-                    )
-                inputs.append(Input(place, series.values, keys))
+                check_length(series, str(source), codec.window)
+                inputs.append(Input(series.name, series.values, keys))
         return inputs
 
     @override
@@ -249,11 +243,9 @@ class Forecasting(Task):
 
     def _tally(self, forecasts: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         errors = forecasts.double().cpu() - wanted.double().cpu()
-        own = errors * self.codec.deviation[: self.codec.targets]
         return {
-            "loss": errors.square().sum(),
-            "absolute": own.abs().sum(),
-            "squared": own.square().sum(),
+            "absolute": errors.abs().sum((0, 1)),
+            "squared": errors.square().sum((0, 1)),
             "values": torch.tensor(errors.numel()),
         }
 
@@ -266,10 +258,14 @@ class Forecasting(Task):
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         values = sums["values"].item()
+        units = self.codec.deviation[: self.codec.targets].to(sums["squared"])
+        # Squares of the data's own units may leave the range of numbers, and their roots return.
+        largest = units.max()
+        squared = ((units / largest).square() * sums["squared"]).sum() / values
         return {
-            "loss": sums["loss"].item() / values,
-            "mae": sums["absolute"].item() / values,
-            "rmse": (sums["squared"].item() / values) ** 0.5,
+            "loss": sums["squared"].sum().item() / values,
+            "mae": (units * sums["absolute"]).sum().item() / values,
+            "rmse": (largest * squared.sqrt()).item(),
         }
 
     @override

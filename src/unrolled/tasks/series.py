@@ -14,7 +14,7 @@ from unrolled.tasks.reading import DataError
 from unrolled.tasks.tables import Table, read_table
 from unrolled.tasks.times import LOCAL
 
-__all__ = ["Series", "read_series", "series_of"]
+__all__ = ["Series", "check_length", "read_series", "series_of"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ def _numeric_columns(config: Any, tables: Sequence[Table]) -> list[str]:
         raise DataError(f"{error}; or {cure}") from None
     for table, names in zip(tables, columns, strict=True):
         if not names:
-            raise DataError(f"{table.name}: wanted a column of numbers to forecast, got none")
+            raise DataError(
+                f"{table.name}: wanted a column of numbers to forecast, got {table.known}; fields "
+                "are separated by commas, semicolons or tabs"
+            )
         if set(names) != set(columns[0]):
             name = min(set(names) ^ set(columns[0]))
             raise DataError(
@@ -104,7 +107,8 @@ def series_of(table: Table, columns: Sequence[str], config: Any) -> list[Series]
     """The series of a table: one, or one for each name in the column ``config.series``.
 
     Raises:
-        DataError: a column is missing or holds what is no number, or the times are not in order.
+        DataError: a column is missing or holds what is no number, the times are not in order, or
+            one of several series is shorter than the window.
     """
     names = [""] * table.rows
     if config.series is not None:
@@ -117,7 +121,23 @@ def series_of(table: Table, columns: Sequence[str], config: Any) -> list[Series]
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows.setdefault(name, []).append(row)
-    return [Series(name, values[chosen]) for name, chosen in rows.items()]
+    series = [Series(name, values[chosen]) for name, chosen in rows.items()]
+    for one in series:
+        check_length(one, f"{table.name}, series {one.name!r}", config.window)
+    return series
+
+
+def check_length(series: Series, place: str, window: int) -> None:
+    """Hold a series to the window of a forecast: a shorter one could only be left out.
+
+    Raises:
+        DataError: it is shorter.
+    """
+    if len(series.values) < window:
+        raise DataError(
+            f"{place}: wanted at least {window} rows, the window of a forecast, got "
+            f"{len(series.values)}; leave it out, or train with a smaller --window"
+        )
 
 
 def _check_order(table: Table, column: str, names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from unrolled.limits import brief
 from unrolled.tasks.delimited import read_delimited
 from unrolled.tasks.parquet import MAGIC, read_parquet
 from unrolled.tasks.reading import DataError, Source, StandardInput, read_bytes, suffix_of
@@ -54,6 +55,12 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """The names, in the file's order."""
         return tuple(self._columns)
+
+    @property
+    def known(self) -> str:
+        """The names for messages, the first ones of many."""
+        names = ", ".join(brief(name) for name in self.columns[:_SHOWN])
+        return names + (f" and {len(self.columns) - _SHOWN} more" * (len(self.columns) > _SHOWN))
 
     def __len__(self) -> int:
         return self.rows
@@ -120,11 +127,15 @@ class Table:
                 raise DataError(
                     f"{where}: wanted {what}, got {name!r}; fill the cell or leave the row out"
                 )
+            if not name.isprintable() and re.search(r"[\t\r\n]", name):
+                raise DataError(
+                    f"{where}: wanted {what} on one line and without tabs, got {brief(name)}"
+                )
             other = spellings.setdefault(_spelling(name), name)
             if other != name:
                 raise DataError(
-                    f"{where}: wanted {what} in one spelling, got {name!r}, and {other!r} in "
-                    f"{self.place(first[other])}"
+                    f"{where}: wanted {what} in one spelling, got {brief(name)}, and "
+                    f"{brief(other)} in {self.place(first[other])}"
                 )
         return names
 
@@ -142,12 +153,12 @@ class Table:
             if moment is None:
                 raise DataError(
                     f"{where}: wanted a number, or a time as 2024-09-02 or 2024-09-02 13:05+02:00, "
-                    f"got {'' if cell is None else str(cell)!r}"
+                    f"got {brief('' if cell is None else str(cell))}"
                 )
             if moments and moment.kind != moments[0].kind:
                 raise DataError(
-                    f"{where}: wanted {moments[0].kind} as in the rows before, got {str(cell)!r}, "
-                    f"{moment.kind}"
+                    f"{where}: wanted {moments[0].kind} as in the rows before, got "
+                    f"{brief(str(cell))}, {moment.kind}"
                 )
             moments.append(moment)
         return moments
@@ -180,10 +191,12 @@ class Table:
 
     def _cells(self, column: str) -> Sequence[Any]:
         if column not in self._columns:
-            known = ", ".join(map(repr, self._columns))
+            known = self.known
             near = get_close_matches(str(column), self._columns, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"{self.name}: wanted one of the columns {known}, got {column!r}{hint}")
+            raise DataError(
+                f"{self.name}: wanted one of the columns {known}, got {brief(column)}{hint}"
+            )
         return self._columns[column]
 
     def _cell(self, row: int, column: str) -> str:
@@ -193,16 +206,17 @@ class Table:
         number = _float(cell)
         if number is not None and math.isfinite(number):
             return number
-        shown = _several(cell) if isinstance(cell, _NESTED) else repr(str(cell))
+        shown = _several(cell) if isinstance(cell, _NESTED) else brief(str(cell))
         wanted, cure = "a number", _cure(cell)
         if _is_missing(cell):
-            shown = repr("" if cell is None else str(cell))
+            shown = brief("" if cell is None else str(cell))
             cure = "; fill the cell or leave the row out"
         elif number is not None:
             wanted = "a finite number"
         raise DataError(f"{self._cell(row, column)}: wanted {wanted}, got {shown}{cure}")
 
 
+_SHOWN = 20
 _UNNAMED_INDEX = "__index_level_0__"
 _NESTED = (list, dict, tuple)
 _WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
@@ -233,7 +247,10 @@ def _float(cell: Any) -> float | None:
 
 
 def _holds_number(cell: Any) -> bool:
-    return isinstance(cell, _NESTED) or (not _is_missing(cell) and _float(cell) is not None)
+    """Also one that is not finite, one in another notation, and several."""
+    if _is_missing(cell):
+        return False
+    return isinstance(cell, _NESTED) or _float(cell) is not None or bool(_cure(cell))
 
 
 def _several(cell: Any) -> str:
@@ -286,6 +303,11 @@ def read_table(source: Source, delimiter: str | None = None) -> Table:
         place = f"{source}, line {line}"
     names = [name.strip() for name in header]
     _check_names(place, names)
+    if lines is not None and _are_numbers(names):
+        raise DataError(
+            f"{place}: wanted the names of the columns, got numbers, {brief(', '.join(names))}; "
+            "write the names above the first row"
+        )
     if not columns or not columns[0]:
         raise DataError(f"{source}: wanted rows below the names of the columns, got none")
     return Table(str(source), dict(zip(names, columns, strict=True)), lines)
@@ -303,3 +325,12 @@ def _check_names(where: str, names: Sequence[str]) -> None:
         raise DataError(
             f"{where}: wanted each column name once, got {twice[0]!r} more than once; rename one"
         )
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether names are a row of numbers, and not those that pandas gives: 0, 1, 2, …"""
+    numbers = [_float(name) for name in names if name.lower() not in _TRUTH]
+    if len(numbers) < len(names) or not all(n is not None and math.isfinite(n) for n in numbers):
+        return False
+    counted = [[str(begin + k) for k in range(len(names))] for begin in (0, 1)]
+    return list(names) not in counted
