@@ -5,38 +5,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
 
-from onnx_graphs import draw_graph
+from onnx_graphs import by_onnxruntime, draw_graph
 from onnx_nodes import H, I, N, T, model_of, one_node
 from tolerances import close
 from unrolled.onnx import layers_of, load
 from unrolled.onnx.importing import builder_of
 
 GRAPHS, EACH = 40, 20
-
-
-def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray] | None:
-    """Its outputs for x, or None if it refuses x."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    for one in plain.graph.output:
-        one.type.tensor_type.ClearField("shape")
-    try:
-        session = onnxruntime.InferenceSession(
-            plain.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return list(session.run(None, {"x": x}))
-    except Exception as error:  # classes of its own
-        if type(error).__module__.startswith("onnxruntime"):
-            return None
-        raise
 
 
 def agrees(model: onnx.ModelProto, shape: tuple[int, ...], name: str, may_refuse: bool) -> bool:

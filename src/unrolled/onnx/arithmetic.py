@@ -53,7 +53,7 @@ def _constant(b: Builder, n: Node) -> list[Value]:
 @RULES.of(*_EACH)
 def _each(b: Builder, n: Node) -> list[Value]:
     function = _EACH[n.proto.op_type]
-    folded = b.fold(n.inputs, function)
+    folded = b.fold(n, function)
     if folded is not None:
         return [folded]
     return [Value(b.call(function, b.raw(n.inputs[0])), turned=n.inputs[0].turned)]
@@ -64,11 +64,11 @@ def _joined(b: Builder, n: Node) -> list[Value]:
     function = _JOINED[n.proto.op_type]
     if n.proto.op_type in ("Max", "Min") and len(n.inputs) != 2:
         raise RefusedError(f"{n.where}: wanted two n.inputs, got {len(n.inputs)}")
-    folded = b.fold(n.inputs, function, math.prod(_broadcast(n.inputs)))
+    folded = b.fold(n, function, _broadcast)
     if folded is not None:
         return [folded]
     if n.proto.op_type == "Add":
-        biased = _biased(n.inputs)
+        biased = _biased(b, n)
         if biased is not None:
             return [biased]
     # One number, or one row behind two axes, is the same for all of the first two axes.
@@ -85,21 +85,27 @@ def _joined(b: Builder, n: Node) -> list[Value]:
     return [Value(b.call(function, *nodes), until=nodes[1] if below else None)]
 
 
-def _broadcast(inputs: list[Any]) -> tuple[int, ...]:
-    """The shape that constants have together; () where they are none."""
-    if any(one.array is None for one in inputs):
-        return ()
-    return np.broadcast_shapes(*(one.array.shape for one in inputs))
+def _broadcast(*arrays: np.ndarray) -> int:
+    """How many numbers arrays are together."""
+    return math.prod(np.broadcast_shapes(*(one.shape for one in arrays)))
 
 
-def _biased(inputs: list[Any]) -> Value | None:
+def _multiplied(x: np.ndarray, y: np.ndarray) -> int:
+    """How many numbers a product of matrices has, and what its sums cost."""
+    if x.ndim < 2 or y.ndim < 2:
+        return x.size + y.size
+    rows = math.prod(np.broadcast_shapes(x.shape[:-2], y.shape[:-2]))
+    return rows * x.shape[-2] * y.shape[-1] * (1 + x.shape[-1] // 64)
+
+
+def _biased(b: Builder, n: Node) -> Value | None:
     """A product with weights to which a row is added: the bias of a linear layer."""
-    for one, other in (inputs, inputs[::-1]):
+    for one, other in (n.inputs, n.inputs[::-1]):
         if one.product is None or other.array is None:
             continue
         if other.array.shape != (one.product.out_features,):
             continue
-        one.product.bias = nn.Parameter(torch.from_numpy(np.array(other.array)))
+        one.product.bias = b.parameter(other.array, n.where)
         return replace(one, product=None)
     return None
 
@@ -107,9 +113,12 @@ def _biased(inputs: list[Any]) -> Value | None:
 @RULES.of("MatMul")
 def _matmul(b: Builder, n: Node) -> list[Value]:
     x, W = n.inputs
+    folded = b.fold(n, torch.matmul, _multiplied)
+    if folded is not None:
+        return [folded]
     if W.array is not None and W.array.ndim == 2 and W.array.dtype.kind == "f":
         alone = b.reads[n.proto.output[0]] == 1
-        return [_linear(b, n.proto.input[0], x, W.array.T, None, open_=alone)]
+        return [_linear(b, n, x, W.array.T, None, open_=alone)]
     return [Value(b.call(torch.matmul, b.node(x), b.node(W)))]
 
 
@@ -124,19 +133,23 @@ def _gemm(b: Builder, n: Node) -> list[Value]:
     if scaled or not known or W.array.ndim != 2:
         raise RefusedError(f"{n.where}: wanted x W + b with constant W and b, without factors")
     weight = W.array if n.told.get("transB", 0) else W.array.T
+    if x.array is not None:
+        b.take(_multiplied(x.array, weight.T), n.where)
+        product = x.array @ weight.T
+        return [Value(array=product if C is None else product + C.array)]
     bias = None if C is None else np.broadcast_to(C.array, (1, len(weight)))[0]
-    return [_linear(b, n.proto.input[0], x, weight, bias, open_=False)]
+    return [_linear(b, n, x, weight, bias, open_=False)]
 
 
 def _linear(
-    b: Builder, name: str, x: Value, weight: np.ndarray, bias: np.ndarray | None, open_: bool
+    b: Builder, n: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, open_: bool
 ) -> Value:
     M, K = weight.shape
     layer = nn.Linear(K, M, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(torch.from_numpy(np.array(weight)))
+    layer.weight = b.parameter(weight, n.where)
     if bias is not None:
-        layer.bias = nn.Parameter(torch.from_numpy(np.array(bias)))
-    rows = b.is_rows(name, x)
+        layer.bias = b.parameter(bias, n.where)
+    rows = b.is_rows(n.proto.input[0], x)
     made = b.module("linear", layer, b.raw(x) if rows else b.node(x))
     return Value(made, turned=x.turned and rows, product=layer if open_ else None)
 
@@ -150,6 +163,9 @@ def _softmax(b: Builder, n: Node) -> list[Value]:
         raise RefusedError(f"{n.where}: wanted the last axis, got {axis}")
     function = torch.softmax if n.proto.op_type == "Softmax" else torch.log_softmax
     x = n.inputs[0]
+    folded = b.fold(n, lambda one: function(one, dim=axis))
+    if folded is not None:
+        return [folded]
     if last and b.is_rows(n.proto.input[0], x):
         return [Value(b.call(function, b.raw(x), dim=-1), turned=x.turned)]
     return [Value(b.call(function, b.node(x), dim=-1 if last else axis))]
@@ -159,7 +175,7 @@ def _softmax(b: Builder, n: Node) -> list[Value]:
 def _cast(b: Builder, n: Node) -> list[Value]:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(n.told["to"])
     wanted = torch.from_numpy(np.empty(0, dtype)).dtype
-    folded = b.fold(n.inputs, lambda one: one.to(wanted))
+    folded = b.fold(n, lambda one: one.to(wanted))
     if folded is not None:
         return [folded]
     x = n.inputs[0]
@@ -172,6 +188,9 @@ def _cast(b: Builder, n: Node) -> list[Value]:
 @RULES.of("CastLike")
 def _cast_like(b: Builder, n: Node) -> list[Value]:
     x, other = n.inputs
+    folded = b.fold(n, functions.cast_like)
+    if folded is not None:
+        return [folded]
     return [Value(b.call(functions.cast_like, b.raw(x), b.node(other)), turned=x.turned)]
 
 
@@ -179,13 +198,24 @@ def _cast_like(b: Builder, n: Node) -> list[Value]:
 def _range(b: Builder, n: Node) -> list[Value]:
     start, _, delta = (one.array for one in n.inputs)
     counts = start is not None and delta is not None and (start, delta) == (0, 1)
+    folded = b.fold(n, functions.steps, _count_of)
+    if folded is not None:
+        return [replace(folded, counts=counts)]
     return [Value(b.call(functions.steps, *(b.node(one) for one in n.inputs)), counts=counts)]
+
+
+def _count_of(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
+    """How many numbers a Range has."""
+    return max(0, math.ceil((limit.item() - start.item()) / delta.item()))
 
 
 @RULES.of("HardSigmoid", "LeakyRelu", "ThresholdedRelu", "Elu")
 def _activate(b: Builder, n: Node) -> list[Value]:
     x, name = n.inputs[0], n.proto.op_type
     parameters = (n.told.get("alpha"), n.told.get("beta"))
+    folded = b.fold(n, lambda one: functions.activate(one, name, *parameters))
+    if folded is not None:
+        return [folded]
     made = b.call(functions.activate, b.raw(x), name, *parameters)
     return [Value(made, turned=x.turned)]
 
@@ -199,4 +229,8 @@ def _reduced(b: Builder, n: Node) -> list[Value]:
         "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
     }  # fmt: skip
     kept = bool(n.told.get("keepdims", 1))
-    return [Value(b.call(function[n.proto.op_type], b.node(n.inputs[0]), axes, keepdim=kept))]
+    reduce = function[n.proto.op_type]
+    folded = b.fold(n, lambda one: reduce(one, axes, keepdim=kept), inputs=n.inputs[:1])
+    if folded is not None:
+        return [folded]
+    return [Value(b.call(reduce, b.node(n.inputs[0]), axes, keepdim=kept))]

@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
+from unrolled.limits import Budget
 from unrolled.onnx.layers import where_of
 from unrolled.onnx.shapes import Dims, Shapes
 
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 
-MOST = 2**24
-"""Elements of a constant that is larger than those that it is made of."""
+LONGEST_ROW = 1024
+"""Numbers of an operator's axes, shapes and bounds."""
 
 
 class RefusedError(ValueError):
@@ -94,6 +95,8 @@ class Builder:
         self.reads = Counter(name for node in model.graph.node for name in node.input)
         self.reads.update(one.name for one in model.graph.output)
         self.shapes = Shapes()
+        self.budget = Budget(model.ByteSize())
+        self._constants: dict[int, tuple[str, np.ndarray]] = {}
         self._made: Counter[str] = Counter()
 
     def dims(self, name: str) -> Dims | None:
@@ -129,9 +132,12 @@ class Builder:
 
     def constant(self, array: np.ndarray) -> fx.Node:
         """A buffer with these numbers."""
-        name = self.fresh("constant")
-        self.root.register_buffer(name, torch.from_numpy(np.array(array)))
-        return self.graph.get_attr(name)
+        if id(array) not in self._constants:
+            self.take(array.size, "constant")
+            name = self.fresh("constant")
+            self.root.register_buffer(name, torch.from_numpy(np.array(array)))
+            self._constants[id(array)] = (name, array)  # held, so that the number stays its own
+        return self.graph.get_attr(self._constants[id(array)][0])
 
     def node(self, value: Value) -> fx.Node:
         """The node of a value as it is in the graph of ONNX.
@@ -170,22 +176,43 @@ class Builder:
         self.graph.lint()
         return fx.GraphModule(self.root, self.graph, "Imported")
 
+    def take(self, numbers: int, where: str) -> None:
+        """Count so many numbers of the file's budget, before they are made.
+
+        Raises:
+            ValueError: the file has asked for more than it may.
+        """
+        self.budget.take(max(0, int(numbers)), where)
+
+    def parameter(self, array: np.ndarray, where: str) -> nn.Parameter:
+        """A copy of a constant."""
+        self.take(array.size, where)
+        return nn.Parameter(torch.from_numpy(np.array(array)))
+
     def fold(
-        self, inputs: Sequence[Value | None], function: Callable[..., Tensor], size: int = 0
-    ) -> Value | None:
-        """The constant that a function of constants gives; None if one is not, or if it would have
-        a ``size`` that no honest file asks for."""
-        if size > MOST:
+        self,
+        n: "Node",
+        function: Callable[..., Any],
+        size: Callable[..., int] | None = None,
+        inputs: Sequence[Value | None] | None = None,
+    ) -> Any:
+        """What a function gives of a node's inputs (or of those named) where all are constant, else
+        None. What it reads and makes is counted before it runs: ``size`` says of the arrays how
+        many numbers it makes, by default as many as it reads.
+        """
+        values = n.inputs if inputs is None else inputs
+        arrays = [None if one is None else one.array for one in values]
+        given = [array for array in arrays if array is not None]
+        if not given or len(given) < sum(one is not None for one in values):
             return None
-        arrays = [None if one is None else one.array for one in inputs]
-        known = [
-            None if one is None else torch.from_numpy(np.array(array))
-            for one, array in zip(inputs, arrays, strict=True)
-            if one is None or array is not None
-        ]
-        if len(known) < len(inputs) or not known:
-            return None
-        return Value(array=function(*known).numpy())
+        read = sum(array.size for array in given)
+        self.take(read + (read if size is None else size(*arrays)), n.where)
+        made = function(
+            *(None if array is None else torch.from_numpy(np.array(array)) for array in arrays)
+        )
+        if isinstance(made, Tensor):
+            return Value(array=made.numpy())
+        return [Value(array=one.numpy()) for one in made]
 
 
 @dataclass(frozen=True)
@@ -220,9 +247,15 @@ class Rules(dict[str, Rule]):
 
 
 def numbers(value: Value | None) -> list[int] | None:
-    """A constant list of whole numbers; None where it is none."""
+    """A constant list of whole numbers; None where it is none.
+
+    Raises:
+        RefusedError: it is longer than any operator's.
+    """
     if value is None or value.array is None:
         return None
+    if value.array.size > LONGEST_ROW:
+        raise RefusedError(f"a row of at most {LONGEST_ROW} numbers, got {value.array.size}")
     return [int(one) for one in np.asarray(value.array).reshape(-1)]
 
 

@@ -40,6 +40,7 @@ def sized(x: Tensor, name: str, sizes: Sizes) -> Tensor:
 def guard(module: fx.GraphModule, inputs: Mapping[str, tuple[str, Sizes]]) -> None:
     """Check the inputs on which the graph depends by their fixed sizes; ``inputs`` has the name
     and the sizes of each by its placeholder's."""
+    states = _states(module)
     bound: set[fx.Node] = set()
     read: set[fx.Node] = set()  # by more than initial states, whose shape a layer itself checks
     for node in reversed(module.graph.nodes):
@@ -47,7 +48,7 @@ def guard(module: fx.GraphModule, inputs: Mapping[str, tuple[str, Sizes]]) -> No
             continue
         reads = _numbers(node)
         read.update(reads)
-        if node in bound or not _free(module, node):
+        if node in bound or not _free(module, node, states):
             bound.update(reads)
     checked = False
     for node in [one for one in bound if one.op == "placeholder"]:
@@ -72,20 +73,20 @@ def _numbers(node: fx.Node) -> list[fx.Node]:
     return [one for one in (*node.args, node.kwargs.get("lengths")) if isinstance(one, fx.Node)]
 
 
-def _free(module: fx.GraphModule, node: fx.Node) -> bool:
+def _free(module: fx.GraphModule, node: fx.Node, states: set[fx.Node]) -> bool:
     """Whether a node does the same for any T and N, or fails."""
     target, args = node.target, node.args
     if node.op != "call_function":
         return True
     if target is operator.getitem:
-        return _is_tuple(module, args[0]) or _is_state(module, args[0]) or _is_end(args[1])
+        return _is_tuple(module, args[0]) or args[0] in states or _is_end(args[1])
     if target is torch.select:
         return -1 in args[1:]
     if target is functions.slices:
         axes = args[3] if len(args) > 3 else None
         return isinstance(axes, Sequence) and all(axis == -1 for axis in axes)
     if target is functions.split_:
-        return bool(args[2] == -1) or _is_state(module, args[0])
+        return bool(args[2] == -1) or args[0] in states
     if target is functions.reshape:
         return isinstance(args[1], fx.Node) or all(size in (0, -1) for size in args[1][:-1])  # type: ignore[index, union-attr]
     if target is functions.pick:
@@ -116,15 +117,20 @@ def _is_states(module: fx.GraphModule, node: fx.Node) -> bool:
     return _is_layer(module, node.args[0])
 
 
-def _is_state(module: fx.GraphModule, node: Any) -> bool:
-    """Whether it is made of states alone, which have rows for layers and no steps."""
-    if _is_states(module, node) or (node.op == "placeholder" and _is_start(node)):
-        return True
-    if node.target is functions.expand:
-        return _is_state(module, node.args[0])
+def _states(module: fx.GraphModule) -> set[fx.Node]:
+    """What is made of states alone, which have rows for layers and no steps."""
     moves = (operator.getitem, torch.cat, functions.unsqueeze, functions.slices)
-    known = node.op == "call_function" and node.target in moves
-    return known and all(_is_state(module, one) for one in node.all_input_nodes)
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        reads = node.all_input_nodes
+        if node.target is functions.expand:
+            reads = reads[:1]
+        elif node.op != "call_function" or node.target not in moves:
+            reads = []
+        start = node.op == "placeholder" and _is_start(node)
+        if start or _is_states(module, node) or (reads and all(one in found for one in reads)):
+            found.add(node)
+    return found
 
 
 def _is_start(node: fx.Node) -> bool:

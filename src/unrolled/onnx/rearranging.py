@@ -2,6 +2,7 @@
 RNN, LSTM and GRU give their outputs.
 """
 
+import math
 import operator
 from dataclasses import replace
 
@@ -37,7 +38,7 @@ def _transpose(b: Builder, n: Node) -> list[Value]:
         if dims is None:
             raise RefusedError(f"{n.where}: wanted perm, or an input of known rank")
         perm = list(range(len(dims)))[::-1]
-    folded = b.fold(n.inputs, lambda one: one.permute(perm))
+    folded = b.fold(n, lambda one: one.permute(perm))
     if folded is not None:
         return [folded]
     if x.fill is not None:
@@ -58,7 +59,7 @@ def separated(b: Builder, layer: Separated) -> Value:
 @RULES.of("Squeeze")
 def _squeeze(b: Builder, n: Node) -> list[Value]:
     x, axes = n.inputs[0], axes_of(n)
-    folded = b.fold([x], lambda one: functions.squeeze(one, axes))
+    folded = b.fold(n, lambda one: functions.squeeze(one, axes), inputs=[x])
     if folded is not None:
         return [folded]
     layer = x.layer
@@ -74,7 +75,7 @@ def _unsqueeze(b: Builder, n: Node) -> list[Value]:
     axes = axes_of(n)
     if axes is None:
         raise RefusedError(f"{n.where}: wanted axes")
-    folded = b.fold(n.inputs[:1], lambda one: functions.unsqueeze(one, axes))
+    folded = b.fold(n, lambda one: functions.unsqueeze(one, axes), inputs=n.inputs[:1])
     if folded is not None:
         return [folded]
     x = n.inputs[0]
@@ -92,7 +93,7 @@ def _unsqueeze(b: Builder, n: Node) -> list[Value]:
 def _reshape(b: Builder, n: Node) -> list[Value]:
     x, shape = n.inputs
     keep = bool(n.told.get("allowzero", 0))
-    folded = b.fold(n.inputs, lambda one, sizes: functions.reshape(one, sizes, keep))
+    folded = b.fold(n, lambda one, sizes: functions.reshape(one, sizes, keep))
     if folded is not None:
         return [folded]
     sizes = numbers(shape)
@@ -131,7 +132,7 @@ def _merges(
 @RULES.of("Flatten")
 def _flatten(b: Builder, n: Node) -> list[Value]:
     axis = n.told.get("axis", 1)
-    folded = b.fold(n.inputs, lambda one: functions.flatten(one, axis))
+    folded = b.fold(n, lambda one: functions.flatten(one, axis))
     if folded is not None:
         return [folded]
     return [Value(b.call(functions.flatten, b.node(n.inputs[0]), axis))]
@@ -139,7 +140,7 @@ def _flatten(b: Builder, n: Node) -> list[Value]:
 
 @RULES.of("Concat")
 def _concat(b: Builder, n: Node) -> list[Value]:
-    folded = b.fold(n.inputs, lambda *parts: torch.cat(parts, n.told["axis"]))
+    folded = b.fold(n, lambda *parts: torch.cat(parts, n.told["axis"]))
     if folded is not None:
         return [folded]
     axis = n.told["axis"]
@@ -152,12 +153,15 @@ def _concat(b: Builder, n: Node) -> list[Value]:
 def _gather(b: Builder, n: Node) -> list[Value]:
     x, at = n.inputs
     axis = n.told.get("axis", 0)
-    size = 0 if x.array is None or at.array is None else x.array.size * at.array.size
-    folded = b.fold(n.inputs, lambda one, indices: functions.pick(one, indices, axis), size)
+    folded = b.fold(
+        n,
+        lambda one, indices: functions.pick(one, indices, axis),
+        lambda one, indices: indices.size * (one.size // max(1, one.shape[axis])),
+    )
     if folded is not None:
         return [folded]
     if x.array is not None and x.array.ndim == 2 and axis == 0 and x.array.dtype.kind == "f":
-        weight = nn.Parameter(torch.from_numpy(np.array(x.array)))
+        weight = b.parameter(x.array, n.where)
         table = nn.Embedding(weight.shape[0], weight.shape[1], _weight=weight)
         return [Value(b.module("embedding", table, b.raw(at)), turned=at.turned)]
     if at.array is not None and at.array.ndim == 0:
@@ -180,7 +184,7 @@ def _item(b: Builder, x: Value, k: int, axis: int) -> Value:
 @RULES.of("Slice")
 def _slice(b: Builder, n: Node) -> list[Value]:
     x = n.inputs[0]
-    folded = b.fold(n.inputs, functions.slices)
+    folded = b.fold(n, functions.slices)
     if folded is not None:
         return [folded]
     if "starts" in n.told:  # before opset 10
@@ -229,15 +233,18 @@ def _split(b: Builder, n: Node) -> list[Value]:
     sizes = n.told.get("split")
     if len(n.inputs) > 1 and n.inputs[1] is not None:
         sizes = numbers(n.inputs[1])
-    axis = _from_end(b, n, n.told.get("axis", 0))
-    made = b.call(functions.split_, b.node(n.inputs[0]), sizes, axis, len(n.proto.output))
+    axis, count = _from_end(b, n, n.told.get("axis", 0)), len(n.proto.output)
+    folded = b.fold(n, lambda one: functions.split_(one, sizes, axis, count), inputs=n.inputs[:1])
+    if folded is not None:
+        return list(folded)
+    made = b.call(functions.split_, b.node(n.inputs[0]), sizes, axis, count)
     return [Value(b.call(operator.getitem, made, k)) for k in range(len(n.proto.output))]
 
 
 @RULES.of("Shape")
 def _shape(b: Builder, n: Node) -> list[Value]:
     start, end = n.told.get("start", 0), n.told.get("end")
-    folded = b.fold(n.inputs, lambda one: functions.shape_of(one, start, end))
+    folded = b.fold(n, lambda one: functions.shape_of(one, start, end))
     if folded is not None:
         return [folded]
     return [Value(b.call(functions.shape_of, b.node(n.inputs[0]), start, end))]
@@ -246,9 +253,14 @@ def _shape(b: Builder, n: Node) -> list[Value]:
 @RULES.of("Expand")
 def _expand(b: Builder, n: Node) -> list[Value]:
     x, shape = n.inputs
-    fill = x.fill
+    fill, sizes = x.fill, numbers(shape)
     if x.array is not None and x.array.size and (x.array == x.array.flat[0]).all():
         fill = float(x.array.flat[0])
+    if x.array is not None and sizes is not None:
+        whole = math.prod(np.broadcast_shapes(x.array.shape, tuple(sizes)))
+        b.take(whole, n.where)
+        array = np.broadcast_to(x.array, np.broadcast_shapes(x.array.shape, tuple(sizes)))
+        return [Value(array=array, fill=fill, narrow=_narrow(b, n, x))]
     made = b.call(functions.expand, b.node(x), b.node(shape))
     return [Value(made, fill=fill, narrow=_narrow(b, n, x))]
 
@@ -261,8 +273,10 @@ def _narrow(b: Builder, n: Node, x: Value) -> Value | None:
         return None
     rows = after[0] if after is not None else ""
     if before[0] == 1 and rows != 1:  # one row for several layers or directions, or perhaps so
-        known = isinstance(rows, int) and x.array is not None
-        return Value(array=np.repeat(x.array, rows, 0)) if known else None  # type: ignore[arg-type]
+        if not isinstance(rows, int) or x.array is None:
+            return None
+        b.take(rows * x.array.size, n.where)
+        return Value(array=np.repeat(x.array, rows, 0))
     # A given state has a row for each sequence already, unless its declaration says one row.
     return None if x.array is None and before[1] == 1 else x
 
@@ -272,5 +286,10 @@ def _filled(b: Builder, n: Node) -> list[Value]:
     value = np.zeros(1, np.float32)
     if "value" in n.told:
         value = onnx.numpy_helper.to_array(n.told["value"])
+    sizes = numbers(n.inputs[0])
+    if sizes is not None:
+        b.take(math.prod(sizes), n.where)
+        array = np.broadcast_to(value.reshape(()), tuple(sizes))
+        return [Value(array=array, fill=float(value.reshape(-1)[0]))]
     made = b.call(functions.constant_of_shape, b.node(n.inputs[0]), b.constant(value))
     return [Value(made, fill=float(value.reshape(-1)[0]))]

@@ -77,8 +77,11 @@ def _recurrent(b: Builder, n: Node) -> list[Value]:
         if value.array is None:
             raise RefusedError(f"{n.where}: wanted {letter} to be constant")
         tensors[n.proto.input[_LETTERS[letter]]] = value.array
+    b.take(2 * sum(array.size for array in tensors.values()), n.where)
     layer = from_node(n.proto, tensors)
     D, H = weights["R"].array.shape[0], weights["R"].array.shape[2]
+    if x.array is not None:  # outputs that no input has a part in
+        b.take(x.array.size * D * H, n.where)
     batched = n.told.get("layout", 0) == 1
     layer.batch_first = batched != x.turned
     raw = b.raw(x)
@@ -117,6 +120,7 @@ def _scan(b: Builder, n: Node) -> list[Value]:
         n.told["body"], partial(_constant, b), count, made.out_features, made.bias is not None
     )
     own = {"weight_ih": made.weight.detach().numpy()} | body.parameters
+    b.take(2 * sum(array.size for array in own.values()), n.where)
     if made.bias is not None:
         own["bias_ih"] = made.bias.detach().numpy()
     width = body.cell.state_widths(Sizes(1, 1, 1))[0]
@@ -159,6 +163,8 @@ def _has_shape(b: Builder, n: Node, at: int, state: Value | None, D: int, H: int
     """
     if state is None:
         return True
+    if state.array is not None:
+        b.take(state.array.size, n.where)
     name, given = INPUTS[n.proto.op_type][at], n.proto.input[at]
     shape = b.dims(given) if state.array is None else list(state.array.shape)
     if shape is None or not check_state(n.proto, name, shape, D, H):
@@ -188,7 +194,7 @@ def _initial(
         start = LearnedStart(layer)
         for state, row in zip(start.states, rows, strict=True):
             if row is not None:
-                state.data = torch.from_numpy(np.array(row))
+                state.data = b.parameter(row, "initial state").data
         N = b.graph.call_method("size", (x, 0 if layer.batch_first else 1))
         return b.module("start", start, N)
     # What a module is given has a row for each sequence already.

@@ -17,6 +17,7 @@ __all__ = ["Dims", "Shapes"]
 
 Dims = list[int | str]
 LARGEST_RANK = 16
+LARGEST_SIZE = 2**63 - 1
 _WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _SAME = {
     "Relu", "Tanh", "Sigmoid", "Exp", "Log", "Sqrt", "Neg", "Abs", "Not", "Softplus", "Softsign",
@@ -128,7 +129,8 @@ class Shapes:
             count = max(len(row), len(other))
             pairs = zip(_wide(row, count), _wide(other, count), strict=True)
             known = all(isinstance(one, int) for one in (*row, *other))
-            return [_ARITHMETIC[kind](int(a), int(b)) for a, b in pairs] if known else None
+            made = [_ARITHMETIC[kind](int(a), int(b)) for a, b in pairs] if known else None
+            return None if made is None or max(map(abs, made)) > LARGEST_SIZE else [*made]
         return None
 
     def _follow(self, node: onnx.NodeProto, told: dict[str, Any]) -> list[Dims | None]:
