@@ -153,6 +153,21 @@ def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: An
     assert found["model"]["accuracy"] == right / 40
 
 
+def test_steps_have_the_names_of_the_run(place: Path, capsys: Any) -> None:
+    """A table may have fewer steps or more, but neither others nor the same in another order."""
+    text = (place / "words.csv").read_text()
+    path = place / "other.csv"
+    for header, row in (("a,b", "1,2"), ("a,b,c,d", "1,2,3,4"), ("a,kind,b", "1,up,2")):
+        path.write_text(f"{header}\n{row}\n")
+        assert len(said(capsys, "predict", place / "words", path).splitlines()) == 1
+    path.write_text("id," + text.replace("\n", "\n1,").removesuffix("1,"))
+    said_of = r"other.csv: wanted the columns of the run in their order, 'a' for step 1, got 'id'"
+    for command in ("predict", "evaluate"):
+        assert said_of in fault(capsys, command, place / "words", path)
+    given = ["train", "classify", place / "words.csv", path, "--label", "kind"]
+    assert "words.csv: wanted the columns of the run in their order" in fault(capsys, *given)
+
+
 def test_texts_are_those_of_the_runs_column(place: Path, capsys: Any) -> None:
     model, codec = trained(place, "texts", "classify")
     shown = said(capsys, "predict", place / "texts", place / "texts.csv").splitlines()

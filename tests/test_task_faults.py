@@ -29,6 +29,7 @@ FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
      "data, line 3, column 'label': wanted a label, got ''; fill the cell or leave the row out"),
     ("classify", {}, "label,body\nsoft,a\nhard,b\n,c\n", "data, line 4, column 'label'"),
     ("classify", {}, "label,body\n1,a\n01,b\n", "data, line 3, .* in one spelling, got '01'"),
+    ("numbers", {}, "label,a\nup,1\nup,2\n", "data: wanted two labels or more, got 'up' alone"),
     ("numbers", {"label": "id"}, "id,a\n1,1\n2,2\n3,3\n",
      "data: wanted labels that come again, got 3 sequences with a label of their own each"),
     ("numbers", {}, "label,a,__index_level_0__\nup,1,2\n", "data: .* got pandas' index"),

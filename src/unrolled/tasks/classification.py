@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from unrolled.limits import brief
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import majority_class
 from unrolled.tasks.lengths import Buckets, in_order, pad
@@ -51,6 +52,7 @@ class Classes:
         labels: of the classes.
         mean, deviation: `[F]` of numeric sequences.
         max_length: of texts; what is longer is cut.
+        columns: of numeric sequences from tables, the names of the steps of the longest.
 
     Raises:
         ValueError: the parts contradict each other, or a scale is no scale.
@@ -63,6 +65,7 @@ class Classes:
         mean: Tensor | None = None,
         deviation: Tensor | None = None,
         max_length: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> None:
         if (characters is None) == (mean is None):
             raise ValueError("characters, mean: wanted one of the two, got both or none")
@@ -75,12 +78,17 @@ class Classes:
         self.mean = mean
         self.deviation = deviation
         self.max_length = max_length
+        self.columns = None if columns is None else tuple(columns)
 
     @classmethod
     def of(cls, sequences: Sequences, config: Any) -> "Classes":
         """Those of the sequences that are not held out."""
         kept = [n for n, out in enumerate(sequences.held_out) if not out]
         labels = Words.of(sequences.labels)
+        if len(labels) == 1:
+            raise DataError(
+                f"data: wanted two labels or more, got {brief(labels.entries[0])} alone"
+            )
         if len(labels) == len(sequences.labels) > 2:
             raise DataError(
                 f"data: wanted labels that come again, got {len(labels)} sequences with a label of "
@@ -93,7 +101,8 @@ class Classes:
                 seen, min_count=config.min_count, padding=True, unknown=True, what="character"
             )
             return cls(characters, labels, max_length=limit)
-        return cls(None, labels, *scale_of(torch.cat([sequences.inputs[n] for n in kept])))
+        mean, deviation = scale_of(torch.cat([sequences.inputs[n] for n in kept]))
+        return cls(None, labels, mean, deviation, columns=sequences.columns)
 
     def encode(self, sequence: Any) -> Tensor:
         """A text as characters' numbers `[T]`, or numbers `[T, F]` in standard units."""
@@ -116,20 +125,23 @@ class Classes:
 
     def state(self) -> dict[str, Any]:
         characters = None if self.characters is None else self.characters.state()
+        columns = {} if self.columns is None else {"columns": list(self.columns)}
         return {
             "characters": characters,
             "labels": self.labels.state(),
             "mean": self.mean,
             "deviation": self.deviation,
             "max_length": self.max_length,
-        }
+        } | columns
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Classes":
         found = state["characters"]
         characters = None if found is None else Words.from_state(found)
         labels = Words.from_state(state["labels"])
-        return cls(characters, labels, state["mean"], state["deviation"], state["max_length"])
+        scale = (state["mean"], state["deviation"])
+        # Runs of before have no columns.
+        return cls(characters, labels, *scale, state["max_length"], state.get("columns"))
 
 
 class Classification(Task):
@@ -170,7 +182,8 @@ class Classification(Task):
     def read(
         cls, config: Any, codec: Classes | None = None, whole: bool = False
     ) -> "Classification":
-        return cls(config, read_sequences(config, whole), codec, whole)
+        columns = None if codec is None else codec.columns
+        return cls(config, read_sequences(config, whole, columns), codec, whole)
 
     @override
     @classmethod
@@ -179,9 +192,8 @@ class Classification(Task):
     ) -> list[Input]:
         found = [Input(repr(text), text) for text in texts]
         for source in sources:
-            of_text = codec.characters is not None
-            if is_table(config, source, of_text):
-                found += inputs_of_table(config, read_table(source), of_text)
+            if is_table(config, source, codec.characters is not None):
+                found += inputs_of_table(config, read_table(source), codec)
             else:
                 found += inputs_of_texts(config, source)
         return found

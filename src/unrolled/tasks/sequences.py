@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unrolled.limits import brief
 from unrolled.tasks.listed import held_out
 from unrolled.tasks.parquet import MAGIC
 from unrolled.tasks.reading import (
@@ -26,7 +27,13 @@ from unrolled.tasks.tables import SUFFIXES, Table, read_table
 from unrolled.tasks.task import Input
 from unrolled.tasks.text import files_in, folders_in
 
-__all__ = ["Sequences", "inputs_of_table", "inputs_of_texts", "is_table", "read_sequences"]
+__all__ = [
+    "Sequences",
+    "inputs_of_table",
+    "inputs_of_texts",
+    "is_table",
+    "read_sequences",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Sequences:
     labels: Sequence[str]
     held_out: Sequence[bool]
     places: Sequence[str] = ()
+    columns: tuple[str, ...] | None = None
+    """Of numbers from tables: the names of the steps; None of others."""
 
     @property
     def of_text(self) -> bool:
@@ -47,8 +56,12 @@ class Sequences:
         return self.places[n] if self.places else f"sequence {n + 1}"
 
 
-def read_sequences(config: Any, whole: bool) -> Sequences:
+def read_sequences(config: Any, whole: bool, columns: Sequence[str] | None = None) -> Sequences:
     """The sequences of a configuration; with ``whole`` all of them are held out.
+
+    Args:
+        columns: the names of the steps that a trained model knows; without them the tables must
+            have their columns in one order.
 
     Raises:
         DataError: the data are missing or not usable; the message names the file and the line.
@@ -73,7 +86,10 @@ def read_sequences(config: Any, whole: bool) -> Sequences:
         raise DataError("data: wanted texts or numbers, got both")
     inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
     out = [True] * len(labels) if whole else held_out(len(labels), config)
-    return Sequences(inputs, labels, out, places)
+    longest = max((part.columns for part in parts if part.columns), key=len, default=None)
+    for path, part in zip(config.paths, parts, strict=True):
+        _check_columns(str(path), part.columns, columns or longest)
+    return Sequences(inputs, labels, out, places, longest)
 
 
 def _pictures(*parts: Any) -> Sequences:
@@ -98,22 +114,43 @@ _FIELDS = ("inputs", "labels", "places")
 def _table(config: Any, table: Table) -> Sequences:
     labels = table.categories(_label(config), "a label")
     places = [table.place(row) for row in range(table.rows)]
-    texts = config.text is not None
-    inputs = table.text(config.text) if texts else _numbers(config, table)
-    return Sequences(inputs, labels, [], places)
+    if config.text is not None:
+        return Sequences(table.text(config.text), labels, [], places)
+    columns = _steps_of(config, table)
+    return Sequences(_numbers(table, columns), labels, [], places, columns)
 
 
 def _label(config: Any) -> str:
     return config.label or "label"
 
 
-def _numbers(config: Any, table: Table) -> list[Tensor]:
-    """Each row's numbers `[T, 1]`: all columns but that of the labels."""
+def _steps_of(config: Any, table: Table) -> tuple[str, ...]:
+    """The columns of a sequence's steps: all but that of the labels."""
     names = table.others({_label(config)})
     if not names:
         raise DataError(f"{table.name}: wanted columns beside {_label(config)!r}, got none")
-    columns = torch.stack([table.numbers(name, missing="nan") for name in names], 1)
-    return [_steps(row, table.place(k)) for k, row in enumerate(columns)]
+    return tuple(names)
+
+
+def _numbers(table: Table, columns: Sequence[str]) -> list[Tensor]:
+    """Each row's numbers `[T, 1]`."""
+    values = torch.stack([table.numbers(name, missing="nan") for name in columns], 1)
+    return [_steps(row, table.place(k)) for k, row in enumerate(values)]
+
+
+def _check_columns(name: str, columns: Sequence[str] | None, known: Sequence[str] | None) -> None:
+    """Hold the columns of a table to those that are known: a step has one name, and a table more or
+    fewer steps.
+
+    Raises:
+        DataError: a step has another name.
+    """
+    for step, (column, wanted) in enumerate(zip(columns or (), known or (), strict=False), 1):
+        if column != wanted:
+            raise DataError(
+                f"{name}: wanted the columns of the run in their order, {brief(wanted)} for "
+                f"step {step}, got {brief(column)}"
+            )
 
 
 def is_table(config: Any, source: Source, of_text: bool) -> bool:
@@ -129,13 +166,19 @@ def is_table(config: Any, source: Source, of_text: bool) -> bool:
         return False
 
 
-def inputs_of_table(config: Any, table: Table, of_text: bool) -> list[Input]:
+def inputs_of_table(config: Any, table: Table, codec: Any) -> list[Input]:
     """Each row of a table, read as the run's own; labels may be missing and are not looked at."""
-    if of_text and config.text is None:
+    values: Sequence[Any]
+    if codec.characters is None:
+        columns = _steps_of(config, table)
+        _check_columns(table.name, columns, codec.columns)
+        values = _numbers(table, columns)
+    elif config.text is None:
         raise DataError(
             f"{table.name}: wanted text files, the run read texts from files; got a table"
         )
-    values = table.text(config.text) if of_text else _numbers(config, table)
+    else:
+        values = table.text(config.text)
     return [Input(table.place(row), value) for row, value in enumerate(values)]
 
 
