@@ -107,7 +107,7 @@ FAULTS: list[tuple[list[str], str]] = [
     (["train", "lm", "--validation-fraction", "1"], "--validation-fraction: wanted .* got 1.0"),
     (["train", "lm", "absent"], "absent: wanted a file or a folder"),
     (["train", "lm", "empty"], "empty: wanted some text, found none"),
-    (["train", "lm", "short"], "text: wanted at least 4097 tokens .* got"),
+    (["train", "lm", "short"], "short: wanted at least 4097 tokens .* got"),
     (["train", "lm", "short", "--run", "."], "--run: wanted a new or an empty folder, got ."),
     (["train", "lm", "short", "--run", "short"], "--run: wanted a new or an empty folder"),
     (["train", "lm", "short", "--run", "short/in"], "Not a directory"),

@@ -13,6 +13,7 @@ from unrolled.tasks.entities import (
     entity_scores,
     has_entities,
     labels_of,
+    malformed_labels,
     spans,
 )
 from unrolled.tasks.reading import DataError
@@ -94,6 +95,57 @@ def test_lines_as_they_come(tmp_path: Path, text: str, tokens: list[tuple[str, .
 def test_a_damaged_file_is_told(tmp_path: Path, text: str, arguments: dict, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read_conll(file_of(tmp_path, text), **arguments)
+
+
+CONLL_U = """# sent_id = 1
+# text = vámonos al mar
+1-2\tvámonos\t_\t_\t_\t_\t_\t_\t_\t_
+1\tvamos\tir\tVERB\t_\t_\t0\troot\t_\t_
+2\tnos\tnosotros\tPRON\t_\t_\t1\tobj\t_\t_
+2.1\t_\t_\t_\t_\t_\t_\t_\t_\t_
+3\tmar\tmar\tNOUN\t_\t_\t1\tobl\t_\t_
+
+1\tsí\tsí\tINTJ\t_\t_\t0\troot\t_\t_
+"""
+
+
+def test_of_conll_u_the_words_are_read(tmp_path: Path) -> None:
+    path = file_of(tmp_path, CONLL_U)
+    assert read_conll(path, label=3) == [
+        (("vamos", "nos", "mar"), ("VERB", "PRON", "NOUN"), (4, 5, 7)),
+        (("sí",), ("INTJ",), (9,)),
+    ]
+    assert read_conll(path, label=7, token=2)[0][:2] == (
+        ("ir", "nosotros", "mar"),
+        ("root", "obj", "obl"),
+    )
+    assert [s.tokens for s in read_conll(path, None)] == [("vamos", "nos", "mar"), ("sí",)]
+    with pytest.raises(DataError, match=r"labels in column -1, got '_' on every line; --column 3"):
+        read_conll(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "cure"),
+    [
+        (CONLL_U, {"label": 3, "token": 0}, "line 4: .* --token-column 1"),
+        ("1 a O\n2 b O\n\n1 c O\n", {}, "line 1: .* --token-column 1"),
+        ("0 a O\n1 b O\n", {}, "line 1: .* --token-column 1"),
+        ("a 1 O\nb 2 O\n", {"token": 1}, "line 1: .* --token-column 2"),
+    ],
+)
+def test_counters_are_no_tokens(
+    tmp_path: Path, text: str, arguments: dict[str, int], cure: str
+) -> None:
+    with pytest.raises(DataError, match=cure):
+        read_conll(file_of(tmp_path, text), **arguments)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 O\n\n1 O\n", "1 O\n3 O\n", "1 O\n2 O\nand O\n", "10 O\n11 O\n"]
+)
+def test_numbers_that_do_not_count_are_tokens(tmp_path: Path, text: str) -> None:
+    tokens = [token for s in read_conll(file_of(tmp_path, text)) for token in s.tokens]
+    assert tokens == [line.split()[0] for line in text.split("\n") if line]
 
 
 def test_bytes_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
@@ -187,6 +239,23 @@ def test_labels_that_mark_entities_are_known() -> None:
     assert has_entities(["O", "B-X", "I-X", "L-X", "U-X", "E-X", "S-X"])
     assert not has_entities(["O"])
     assert not has_entities([])
+
+
+@pytest.mark.parametrize(
+    ("labels", "malformed"),
+    [
+        ("O B-X PER", {"PER"}),
+        ("B-X I-X O o 0 B- B_X", {"o", "0", "B-", "B_X"}),
+        ("B-X I-X O", set()),
+        # Parts of speech, some of which look like labels of entities; no entities at all.
+        ("NN VB S-X JJ", set()),
+        ("PER O O O LOC", set()),
+        ("B-X NN", set()),
+    ],
+)
+def test_a_malformed_label_is_found_among_entities(labels: str, malformed: set[str]) -> None:
+    padded = [*labels.split(), *["O"] * 5] if malformed else labels.split()
+    assert malformed_labels(padded) == malformed
 
 
 @st.composite

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unrolled.runtime.text import blocks
 from unrolled.tasks.pieces import Pieces
 from unrolled.tasks.reading import DataError
 from unrolled.tasks.text import TextError, read_text
@@ -59,6 +60,51 @@ def test_long_texts_are_cut_where_it_changes_nothing(pieces: Pieces) -> None:
     lines = (TEXT[:50_000] + b"\n") * 3
     whole = pieces.encode(lines)
     assert torch.equal(whole, torch.cat([pieces.encode(TEXT[:50_000] + b"\n")] * 3))
+
+
+_SIGNS = [
+    b"a",
+    b"b",
+    b" ",
+    b"  ",
+    b"\t",
+    b"\n",
+    b"\r\n",
+    b"#",
+    b"()",
+    b"\xc3\xa9",
+    b"\0",
+    b"\x1c",
+    b"\xa0",
+]
+
+
+@given(parts=st.lists(st.sampled_from(_SIGNS), max_size=60), size=st.integers(1, 20))
+def test_blocks_of_any_size_give_the_tokens_of_the_whole(
+    pieces: Pieces, parts: list[bytes], size: int
+) -> None:
+    text = b"".join(parts)
+    whole = pieces.encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unrolled.runtime.text._BLOCK", size)
+        assert "".join(blocks(text)).encode("latin-1") == text
+        assert torch.equal(pieces.encode(text), whole)
+
+
+def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
+    """One long block costs much memory, and one long word the square of its length to learn."""
+    text = TEXT.replace(b"\n", b" ") * 5
+    assert max(map(len, blocks(text))) < (1 << 16) + 2000
+    minified = b"a=b(c);" * 40_000
+    assert max(map(len, blocks(minified))) < (1 << 16) + 10
+    learned = Pieces.of(b"ACGT" * 10_000, 300)
+    assert learned.decode_bytes(learned.encode(b"ACGT" * 5_000)) == b"ACGT" * 5_000
+    # Encoding cuts no word: one that is longer than what is learned from at a time is one still.
+    ragged = b"ACG" + b"ACGT" * 3_000
+    (block,) = blocks(ragged)
+    ids = learned._tokenizer.encode(block, add_special_tokens=False).ids
+    assert learned.encode(ragged).tolist() == ids
+    assert len(learned._tokenizer.pre_tokenizer.pre_tokenize_str(block)) == 1
 
 
 def test_pieces_are_the_same_in_every_process(pieces: Pieces) -> None:

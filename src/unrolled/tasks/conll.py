@@ -16,6 +16,7 @@ __all__ = [
     "Row",
     "Sentence",
     "blocks_of",
+    "counts_words",
     "read_conll",
     "sentences_of",
     "split_blanks",
@@ -96,9 +97,10 @@ def sentences_of(
     """The sentences that the rows of a file are; `path` is for messages, the rest as of
     `read_conll`."""
     if not blocks:
-        raise DataError(f"{path}: wanted a token and its label on each line, found no sentence")
+        wanted = "sentences" if label is None else "a token and its label on each line"
+        raise DataError(f"{path}: wanted {wanted}, found no sentence")
     width = _width(path, blocks)
-    if _counts_words(blocks, 0):
+    if counts_words(blocks, 0):
         blocks = [
             [row for row in block if not _NO_WORD.fullmatch(row.fields[0])] for block in blocks
         ]
@@ -108,10 +110,10 @@ def sentences_of(
     token = token or 0
     first = f"{path}, line {blocks[0][0].line}"
     _check_columns(first, width, token, label)
-    if _counts_words(blocks, token):
+    if counts_words(blocks, token):
         raise DataError(
-            f"{first}: wanted tokens in column {token}, got numbers that count them; name the "
-            f"column of the words: --token-column {(token + 1) % width}"
+            f"{first}: wanted tokens in column {token}, got numbers that count them; the "
+            f"column of the words is named in training: --token-column {(token + 1) % width}"
         )
     sentences = []
     for block in blocks:
@@ -154,7 +156,7 @@ def _check_filled(path: Source, blocks: Sequence[Sequence[Row]], label: int | No
         )
 
 
-def _counts_words(blocks: Sequence[Sequence[Row]], column: int) -> bool:
+def counts_words(blocks: Sequence[Sequence[Row]], column: int) -> bool:
     """Whether a column, one of several, counts the words of every sentence from 0 or 1."""
     width = len(blocks[0][0].fields)
     longest = 0

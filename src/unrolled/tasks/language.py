@@ -18,7 +18,7 @@ from unrolled.tasks.figures import brief, full
 from unrolled.tasks.metrics import bits_per_character
 from unrolled.tasks.reading import DataError
 from unrolled.tasks.task import Share, Task
-from unrolled.tasks.text import read_text
+from unrolled.tasks.text import TextError, read_text
 from unrolled.tasks.trained import load_trained
 from unrolled.tasks.vocabulary import Vocabulary, make_vocabulary, vocabulary_from
 from unrolled.tasks.windows import Window, Windows, split
@@ -90,7 +90,13 @@ class LanguageModeling(Task):
         cls, config: Any, codec: Vocabulary | None = None, whole: bool = False
     ) -> "LanguageModeling":
         text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
-        return cls(config, text, codec or make_vocabulary(config, text), whole)
+        try:
+            return cls(config, text, codec or make_vocabulary(config, text), whole)
+        except TextError as error:
+            if not config.paths:
+                raise
+            said = str(error).removeprefix("text: ")
+            raise TextError(f"{', '.join(config.paths)}: {said}") from None
 
     @override
     @classmethod

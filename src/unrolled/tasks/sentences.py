@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from unrolled.tasks.conll import Row, blocks_of, sentences_of
+from unrolled.tasks.conll import Row, blocks_of, counts_words, sentences_of
 from unrolled.tasks.reading import Source, read_lines
 from unrolled.tasks.words import Words
 
@@ -20,9 +20,9 @@ def read_sentences(
 ) -> list[tuple[str, list[str]]]:
     """The place and the tokens of each sentence.
 
-    The source has columns, as the files of a run have, where its lines have tabs, or one field
-    each, or known labels in the labels' column, or no known words but those in the tokens' column.
-    In all others each line is a sentence.
+    The source has columns, as the files of a run have, where most lines have tabs, or one field, or
+    a known label in the labels' column, or where the first column counts, or no column but that of
+    the tokens has known words. In all others each line is a sentence.
 
     Args:
         words, labels: those that the model knows.
@@ -46,7 +46,8 @@ def _has_columns(
     blocks: Sequence[Sequence[Row]], tabs: int, words: Words, labels: Words, label: int, token: int
 ) -> bool:
     rows = [row.fields for block in blocks for row in block]
-    if 2 * tabs >= len(rows):
+    stacked = len(rows) > len(blocks)  # some row is below another of its sentence
+    if not rows or (2 * tabs >= len(rows) and stacked):
         return True
     of_characters = all(len(word) == 1 for word in words.entries)
     if of_characters and 2 * sum(len(fields[0]) == 1 for fields in rows) < len(rows):
@@ -56,7 +57,9 @@ def _has_columns(
     labelled = sum(_is_labelled(fields, words, labels, label, token) for fields in rows)
     if 2 * labelled >= len(rows):
         return True
-    return _has_words_in(token, blocks, words)
+    if any(len(fields) != len(rows[0]) for fields in rows):
+        return False
+    return counts_words(blocks, 0) or (stacked and _has_words_in(token, rows, words))
 
 
 def _is_labelled(
@@ -71,14 +74,8 @@ def _is_labelled(
     )
 
 
-def _has_words_in(token: int, blocks: Sequence[Sequence[Row]], words: Words) -> bool:
-    """Whether rows of equal width, some one below the other, have known words in that column
-    alone."""
-    rows = [row.fields for block in blocks for row in block]
+def _has_words_in(token: int, rows: Sequence[Sequence[str]], words: Words) -> bool:
+    """Whether rows of equal width have known words in that column, and in no other."""
     width = len(rows[0])
-    if len(rows) == len(blocks) or any(len(fields) != width for fields in rows):
-        return False
-    if not -width <= token < width:
-        return False
     known = {k for fields in rows for k, field in enumerate(fields) if field in words}
-    return known == {token % width}
+    return -width <= token < width and known == {token % width}

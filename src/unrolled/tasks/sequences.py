@@ -186,7 +186,10 @@ def inputs_of_texts(config: Any, source: Source) -> list[Input]:
     """Of a folder each text file; of a file each line where the texts of the run were the cells of
     tables, else the whole."""
     if not isinstance(source, StandardInput) and Path(source).is_dir():
-        return [Input(str(file), read_utf8(file)) for file in sorted(files_in(Path(source)))]
+        files = sorted(files_in(Path(source)))
+        if not files:
+            raise DataError(f"{source}: wanted text files, found none")
+        return [Input(str(file), read_utf8(file)) for file in files]
     if config.paths and all(path.lower().endswith(SUFFIXES) for path in config.paths):
         return [Input(f"{source}, line {n}", t) for n, t in enumerate(read_lines(source), 1)]
     return [Input(str(source), read_utf8(source))]

@@ -154,6 +154,9 @@ class Tagging(Listed):
     ) -> list[Input]:
         columns = {"label": config.column, "token": config.token_column, "split": codec.split}
         found = [Input(repr(text), codec.split(text)) for text in texts]
+        empty = [item.name for item in found if not item.value]
+        if empty:
+            raise DataError(f"--text: wanted one token or more, got {empty[0]}")
         for source in sources:
             found += [
                 Input(*sentence)

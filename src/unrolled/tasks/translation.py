@@ -278,8 +278,8 @@ class Translation(Listed):
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {
             "loss": (sums["loss"] / sums["count"]).item(),
-            "exact": (sums["exact"] / sums["pairs"]).item(),
-            "error_rate": (sums["edits"] / sums["characters"].clamp(min=1)).item(),
+            "exact": sums["exact"].item() / sums["pairs"].item(),
+            "error_rate": sums["edits"].item() / max(1, sums["characters"].item()),
         }
 
 

@@ -1,0 +1,82 @@
+"""Files and standard input as text: line ends, byte order marks, what is no text."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from unrolled.tasks.reading import (
+    DataError,
+    Source,
+    StandardInput,
+    read_bytes,
+    read_lines,
+    read_utf8,
+    suffix_of,
+)
+
+
+@pytest.fixture(params=["file", "standard input"])
+def source_of(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> object:
+    """Makes a source of bytes: a file, or standard input under an ASCII locale."""
+
+    def make(data: bytes) -> Source:
+        if request.param == "file":
+            (tmp_path / "file").write_bytes(data)
+            return tmp_path / "file"
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))
+        return StandardInput()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"a", ["a"]),
+        (b"a\nb\n", ["a", "b"]),
+        (b"a\r\nb\rc\n\n", ["a", "b", "c", ""]),
+        (b"\n\n", ["", ""]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", ["a", "\ufeffb"]),
+        ("a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\n".encode(),
+         ["a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i"]),
+        ("e\u0301\u00a0\t \n".encode(), ["e\u0301\u00a0\t "]),
+        (b"x" * 200_000, ["x" * 200_000]),
+    ],
+)  # fmt: skip
+def test_lines_end_at_line_ends_only(source_of: object, data: bytes, lines: list[str]) -> None:
+    source = source_of(data)  # type: ignore[operator]
+    assert read_lines(source) == lines
+    if isinstance(source, StandardInput):
+        assert read_bytes(source) == data  # a second time
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"a\r\nb\rc\xe9\n", "line 3: wanted UTF-8, got the byte 0xe9; save the file as UTF-8"),
+        (b"\xef\xbb\xbfa\n\xff", "line 2: wanted UTF-8, got the byte 0xff"),
+        ("a\nb".encode("utf-16-le"), "line 1: wanted UTF-8, got a zero byte, as in UTF-16"),
+        (b"a\n\n\0", "line 3: wanted UTF-8, got a zero byte"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_line(
+    source_of: object, data: bytes, said: str
+) -> None:
+    source = source_of(data)  # type: ignore[operator]
+    with pytest.raises(DataError) as caught:
+        read_utf8(source)
+    assert str(caught.value).startswith(f"{source}, {said}")
+
+
+def test_the_names_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (str(StandardInput()), suffix_of(StandardInput())) == ("standard input", "")
+    assert suffix_of("a/b.CSV") == ".csv"
+    with pytest.raises(DataError, match="absent: cannot be read"):
+        read_bytes(tmp_path / "absent")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="standard input: cannot be read"):
+        read_bytes(StandardInput())
