@@ -127,6 +127,54 @@ FORMS: list[tuple[Forward, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+class LastStep(nn.Module):
+    """What takes the last step of a layer's results, within a Sequential."""
+
+    def forward(self, results: Any) -> Tensor:
+        return results[0][:, -1, :]
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = LSTM(I, H, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        h0 = torch.zeros(1, x.size(0), H)
+        out, (h, _) = self.lstm(x, (h0, h0.clone()))
+        return out * 2, h
+
+
+class Nested(nn.Module):
+    """A module within a module."""
+
+    def __init__(self, item: int) -> None:
+        super().__init__()
+        self.encoder, self.fc, self.item = Encoder(), nn.Linear(H, 2), item
+
+    def forward(self, x: Tensor) -> Tensor:
+        results = self.encoder(x)
+        return self.fc(results[1][-1] if self.item else results[0])
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.Sequential(LSTM(I, H, batch_first=True), LastStep(), nn.Linear(H, 2)), Nested(1)],
+    ids=["Sequential", "Nested"],
+)
+def test_modules_of_modules(module: nn.Module, tmp_path: Path) -> None:
+    module = random(module).eval()
+    x = torch.randn(N, T, I)
+    with torch.no_grad():
+        close(torch.from_numpy(exported(module, tmp_path).run(x.numpy())), module(x), "output")
+
+
+def test_a_refusal_names_the_module_within(tmp_path: Path) -> None:
+    said = r"^Nested\.encoder at .*test_export_forms\.py:\d+, `return out \* 2, h`: must be relu"
+    with pytest.raises(ExportError, match=said):
+        export(Nested(0), tmp_path / "m")
+
+
 def attributes(module: nn.Module) -> list[dict[str, Any]]:
     return [dict(vars(one)) for one in module.modules()]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from unrolled.export.faults import fault_at
+from unrolled.export.faults import fault_at, unknown_part
 from unrolled.export.parts import Blocks, describe, is_known, of_rows
 from unrolled.export.states import Start
 from unrolled.export.tracing import trace, unchanged
@@ -99,7 +99,7 @@ class _Chain:
             if node.op == "call_module":
                 part = module.get_submodule(str(node.target))
                 if not is_known(part):
-                    describe(part, str(node.target))
+                    raise unknown_part(node, part)
             if node.target in (torch.bmm, torch.matmul, torch.einsum, operator.matmul, "bmm"):
                 raise fault_at(node, "a part of the chain")
         for node in way:

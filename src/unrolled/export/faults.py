@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
+from unrolled.export.parts import describe
 from unrolled.export.tracing import place_of
 from unrolled.nn.snapshot import ExportError
 
-__all__ = ["fault_at"]
+__all__ = ["fault_at", "unknown_part"]
 
 _ATTENTION = (
     "attention is exported of unrolled.models.SequenceModel(pooling='attention') and of "
@@ -45,3 +46,14 @@ def fault_at(node: fx.Node, wanted: str, cure: str | None = None) -> ExportError
     if place is None:  # of a graph that was not made of code
         return ExportError(f"{node.name}: must be {wanted}, got {node.format_node()}{hint}")
     return ExportError(f"{place}: must be {wanted}, got {name}{hint}")
+
+
+def unknown_part(node: fx.Node, part: nn.Module) -> ExportError:
+    """The error that a part is not known, with the line that calls it."""
+    place = place_of(node)
+    where = "" if place is None else f"{place}: "
+    try:
+        describe(part, str(node.target))
+    except ExportError as error:
+        return ExportError(f"{where}{error}")
+    raise AssertionError(f"{node.target} is known")

@@ -21,9 +21,19 @@ Blocks = list[dict[str, Any]]
 
 def is_known(module: nn.Module) -> bool:
     """Whether a module is described by itself, without a look at what it calls."""
+    if isinstance(module, nn.Sequential) and any(map(_is_own, module)):
+        return False
     known = isinstance(module, (nn.Sequential, *_KNOWN))
     home = (type(module).forward.__module__ or "").partition(".")[0]  # of fx: none
     return known and home in ("torch", "unrolled") and "forward" not in vars(module)
+
+
+def _is_own(part: nn.Module) -> bool:
+    """Whether a part of a Sequential is a module of the user's own, whose forward says more."""
+    if isinstance(part, nn.Sequential):
+        return not is_known(part)
+    home = type(part).__module__.partition(".")[0]
+    return home not in ("torch", "unrolled") and not isinstance(part, tuple(_KNOWN))
 
 
 def describe(module: nn.Module, where: str) -> Blocks:

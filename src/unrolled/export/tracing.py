@@ -4,16 +4,18 @@ node knows the line of the user's code that it comes from."""
 import collections
 import linecache
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import Variable
 from torch.nn.utils import rnn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from typing_extensions import override
 
 from unrolled.export.parts import hint_at, is_known
@@ -22,6 +24,9 @@ from unrolled.nn.snapshot import ExportError
 
 __all__ = ["place_of", "trace", "unchanged"]
 
+_lock = threading.Lock()
+"""Held while functions of torch are replaced: of two threads one would restore the other's."""
+_PACKING = (pack_padded_sequence, pad_packed_sequence)
 LONGEST = 80
 """Letters of a line that a message shows."""
 _CURES = {
@@ -133,7 +138,7 @@ class _Tracer(fx.Tracer):
 
 def _is_user(frame: FrameType) -> bool:
     room = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return room not in ("torch", "unrolled", "contextlib", "unittest") and bool(
+    return room not in ("torch", "unrolled", "contextlib") and bool(
         linecache.getline(frame.f_code.co_filename, frame.f_lineno)
     )
 
@@ -148,23 +153,30 @@ def _place(frame: FrameType, line: int) -> str:
 def _recorded_functions(module: nn.Module) -> Iterator[None]:
     """Functions that do not take what a recorder gives by themselves: sizes that come first,
     packing of sequences, and ``Variable``."""
-    with ExitStack() as stack:
-        for name in ("zeros", "ones", "full"):
-            stack.enter_context(mock.patch.object(torch, name, _recorded(getattr(torch, name))))
-        for name in ("pack_padded_sequence", "pad_packed_sequence"):
-            original = getattr(rnn, name)
-            wrapped = _recorded(original)
-            rooms = {id(g): g for one in module.modules() for g in (_globals(one),)}
-            for room in (vars(rnn), *rooms.values()):
-                names = [key for key, value in room.items() if value is original]
-                stack.enter_context(mock.patch.dict(room, dict.fromkeys(names, wrapped)))
-        new = torch.autograd.Variable.__new__
+    with _lock:
+        originals: list[Any] = [torch.zeros, torch.ones, torch.full, *_PACKING]
+        wrapped = {id(one): _recorded(one) for one in originals}
+        rooms = [vars(torch), vars(rnn), *(_globals(one) for one in module.modules())]
+        changed = [
+            (room, name, value)
+            for room in {id(one): one for one in rooms}.values()
+            for name, value in list(room.items())
+            if id(value) in wrapped
+        ]
+        new = Variable.__new__
 
         def variable(kind: Any, data: Any = None, *args: Any, **kwargs: Any) -> Any:
             return data if isinstance(data, fx.Proxy) else new(kind, data, *args, **kwargs)
 
-        stack.enter_context(mock.patch.object(torch.autograd.Variable, "__new__", variable))
-        yield
+        try:
+            for room, name, value in changed:
+                room[name] = wrapped[id(value)]
+            Variable.__new__ = variable  # type: ignore[method-assign, assignment]
+            yield
+        finally:
+            for room, name, value in changed:
+                room[name] = value
+            del Variable.__new__
 
 
 def _globals(module: nn.Module) -> dict[str, Any]:
