@@ -112,11 +112,11 @@ class RecurrentCell(Swept):
         leaf = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:
             return leaf
+        own = self._own_parameters()  # read once: a parametrised weight is computed at each look
         door, form, states, after_cut = self._unwarned(
-            self._enter, input, hx, lengths, resets, reset_state
+            self._enter, own["weight_ih"], input, hx, lengths, resets, reset_state
         )
-        parameters = [self._own_parameters()]
-        _, final = self._run(form, states, parameters, after_cut)
+        _, final = self._run(form, states, [own], after_cut)
         return door.leave_states(form, final)
 
     def first_sweep(
@@ -129,10 +129,10 @@ class RecurrentCell(Swept):
         reset_state: Any = None,
     ) -> Sweep:
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
-        _, form, states, after_cut = self._unwarned(
-            self._enter, input, hx, lengths, resets, reset_state
-        )
         own = self._own_parameters()
+        _, form, states, after_cut = self._unwarned(
+            self._enter, own["weight_ih"], input, hx, lengths, resets, reset_state
+        )
         self._check_parameters([own])
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
@@ -152,11 +152,10 @@ class RecurrentCell(Swept):
         return {name: getattr(self, name) for name in self._names}
 
     def _enter(
-        self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
+        self, weight: Tensor, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
     ) -> tuple[Door, Form, States, States | None]:
-        door = Door(
-            self.spec, type(self).__name__, self.weight_ih, step=True, symbolic=self._records(input)
-        )
+        symbolic = self._records(input)
+        door = Door(self.spec, type(self).__name__, weight, step=True, symbolic=symbolic)
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
-from unrolled.nn import both, classic
+from unrolled.nn import both, classic, derived
 from unrolled.nn import cells as steps
 from unrolled.nn.asking import Ask, find_asks
 
@@ -95,9 +94,11 @@ def convert(model: nn.Module, to: str = "unrolled", *, subclass: bool = False) -
     ``subclass=True`` the layers are instances of both classes. They run as ours do, but
     ``torch.compile`` breaks its graph at them, as at torch's; cells it takes.
 
+    Weights that are computed come along, with what computes them: parametrised, pruned, normalised.
+
     Left as they are: subclasses with members of their own, layers with a method set on them (a
-    ``forward``), parametrised or pruned ones (their weights are no parameters), and on the way to
-    torch what its classes cannot say. Layers of ours are not made anew: they become instances of
+    ``forward``) or with parameters, buffers or modules of your own, and on the way to torch what
+    its classes cannot say. Layers of ours are not made anew: they become instances of
     torch's classes, too, or cease to be.
 
     Args:
@@ -163,34 +164,34 @@ def _replace(module: nn.Module, kind: _Kind, target: type[nn.Module]) -> nn.Modu
     """What takes a module's place, or why it has to stay."""
     base = kind.base(module)
     assert base is not None
-    if is_parametrized(module):
-        return f"it is parametrised: {', '.join(module.get_submodule('parametrizations')._modules)}"
-    mro = type(module).__mro__
+    mro = derived.class_of(module).__mro__
     own = [key for cls in mro[: mro.index(base)] for key in vars(cls) if key not in _HARMLESS]
     if own:
-        return f"{type(module).__name__} is a subclass with members of its own: {', '.join(own)}"
+        return f"{mro[0].__name__} is a subclass with members of its own: {', '.join(own)}"
     if kind.torch not in (base, target):
-        module.__class__ = target
+        derived.set_class(module, target, _empty(module, target, kind))
         return module
     if target is kind.torch and (why := _beyond_torch(module)):
         return why
-    if module._buffers or module._modules:
-        return f"it holds {', '.join([*module._buffers, *module._modules])}"
     was, made = (_empty(module, cls, kind) for cls in (base, target))
+    wanted = _names(made)
+    if strangers := derived.strangers(module, wanted):
+        return f"it holds {', '.join(strangers)}"
+    computed = derived.derived(module, wanted)
     added = vars(module).keys() - vars(was).keys()
     methods = sorted(key for key in added if callable(getattr(base, key, None)))
     if methods:
         return f"it has members of its own: {', '.join(methods)}"
-    found, wanted = _names(module), _names(made)
-    if wanted != found:
-        return f"its parameters are {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
-    for name in found:
-        setattr(made, name, module._parameters[name])
+    if missing := sorted(wanted - _names(module) - computed):
+        return f"it lacks the parameters {', '.join(missing)}"
+    derived.move(module, made, computed)
     # The very dictionaries: a handle that removes a hook holds on to the one that it is in.
     vars(made).update({name: vars(module)[name] for name in _HOOKS})
     # What somebody noted on it; what its class knows too (a compiled call) is for this one alone.
     vars(made).update({key: vars(module)[key] for key in added if not hasattr(base, key)})
     made.training = module.training
+    if target is kind.torch and isinstance(made, nn.RNNBase):
+        made._init_flat_weights()
     return made
 
 

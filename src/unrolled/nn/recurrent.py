@@ -179,13 +179,15 @@ class Recurrent(TorchMembers, Swept):
         leaf = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:
             return leaf
+        # Read once: a parametrised weight is computed at each look.
+        parameters = [self._parameters_of(index) for index in range(len(self._names))]
         door, form, states, after_cut = self._unwarned(
-            self._enter, input, hx, lengths, resets, reset_state
+            self._enter, parameters[0]["weight_ih"], input, hx, lengths, resets, reset_state
         )
         values, final = self._run(
             form,
             states,
-            [self._parameters_of(index) for index in range(len(self._names))],
+            parameters,
             after_cut,
             self.dropout if self.training else 0.0,
             self.checkpoint,
@@ -202,10 +204,10 @@ class Recurrent(TorchMembers, Swept):
         reset_state: Any = None,
     ) -> Sweep:
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
-        _, form, states, after_cut = self._unwarned(
-            self._enter, input, hx, lengths, resets, reset_state
-        )
         own = [self._parameters_of(index) for index in range(len(self._names))]
+        _, form, states, after_cut = self._unwarned(
+            self._enter, own[0]["weight_ih"], input, hx, lengths, resets, reset_state
+        )
         self._check_parameters(own)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own[0], after_cut)
 
@@ -251,11 +253,11 @@ class Recurrent(TorchMembers, Swept):
         return ", ".join(shown)
 
     def _enter(
-        self, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
+        self, weight: Tensor, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
     ) -> tuple[Door, Form, States, States | None]:
         symbolic = self._records(input, self.checkpoint)
         who = type(self).__name__
-        door = Door(self.spec, who, self.weight_ih_l0, self.batch_first, symbolic=symbolic)
+        door = Door(self.spec, who, weight, self.batch_first, symbolic=symbolic)
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)
