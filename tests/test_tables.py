@@ -325,10 +325,18 @@ def test_several_values_in_a_cell_are_told(tmp_path: Path) -> None:
     table = read_table(
         write_parquet(tmp_path / "t.parquet", {"x": [[1.0, 2.0], [3.0]], "y": [1, 2]})
     )
-    several = r"row 1, column 'x': wanted a (number|text), got 2 values in one cell; give each"
+    several = r"row 1, column 'x': wanted a (number|text), got a list of values in one cell; give"
     for read in (table.numbers, table.text, lambda _: table.numeric()):
         with pytest.raises(DataError, match=several):
             read("x")
+
+
+def test_bytes_harm_no_column_beside_them(tmp_path: Path) -> None:
+    columns = {"picture": [b"\xff\xfe"], "x": [1.5]}
+    table = read_table(write_parquet(tmp_path / "t.parquet", columns))
+    assert table.numeric() == ["x"]
+    with pytest.raises(DataError, match="row 1, column 'picture': wanted a text, got bytes that"):
+        table.text("picture")
 
 
 def test_standard_input_is_a_table_of_the_same_bytes(

@@ -14,8 +14,8 @@ MAGIC = b"PAR1"
 def read_parquet(source: Source) -> tuple[list[str], list[list[Any]]]:
     """The names of the columns, and the cells of each as Python's values; None is a missing one.
 
-    Bytes are text in UTF-8. Times come as text in ISO 8601, to the nanosecond; those of a time zone
-    in UTC.
+    Bytes that are UTF-8 are text. Times come as text in ISO 8601, to the nanosecond; those of a
+    time zone in UTC.
 
     Raises:
         DataError: pyarrow is not installed, or it cannot read the file.
@@ -29,7 +29,7 @@ def read_parquet(source: Source) -> tuple[list[str], list[list[Any]]]:
     try:
         table = parquet.ParquetFile(io.BytesIO(read_bytes(source))).read()
         columns = [_cells(pa, column) for column in table.columns]
-    except (OSError, OverflowError, UnicodeDecodeError, pa.ArrowException) as error:
+    except (OSError, OverflowError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{source}: wanted a Parquet file that can be read ({said})") from None
     return list(table.column_names), columns
@@ -49,4 +49,11 @@ def _cells(pa: Any, column: Any) -> list[Any]:
     if pa.types.is_duration(kind):
         return list(column.cast(pa.int64()).to_pylist())
     cells = column.to_pylist()
-    return [cell.decode() if isinstance(cell, bytes) else cell for cell in cells]
+    return [_text(cell) if isinstance(cell, bytes) else cell for cell in cells]
+
+
+def _text(cell: bytes) -> str | bytes:
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return cell

@@ -82,8 +82,8 @@ class Table:
         """
         cells = self._cells(column)
         for row, cell in enumerate(cells):
-            if isinstance(cell, _NESTED):
-                raise DataError(f"{self._cell(row, column)}: wanted a text, got {_several(cell)}")
+            if isinstance(cell, _NO_VALUE):
+                raise DataError(f"{self._cell(row, column)}: wanted a text, got {_kind(cell)}")
         return ["" if cell is None else str(cell) for cell in cells]
 
     def numbers(self, column: str, missing: Literal["refuse", "nan"] = "refuse") -> Tensor:
@@ -206,7 +206,7 @@ class Table:
         number = _float(cell)
         if number is not None and math.isfinite(number):
             return number
-        shown = _several(cell) if isinstance(cell, _NESTED) else brief(str(cell))
+        shown = _kind(cell) if isinstance(cell, _NO_VALUE) else brief(str(cell))
         wanted, cure = "a number", _cure(cell)
         if _is_missing(cell):
             shown = brief("" if cell is None else str(cell))
@@ -218,7 +218,7 @@ class Table:
 
 _SHOWN = 20
 _UNNAMED_INDEX = "__index_level_0__"
-_NESTED = (list, dict, tuple)
+_NO_VALUE = (list, dict, tuple, bytes)
 _WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
 _TRUTH = {"true": 1.0, "false": 0.0}
 
@@ -250,11 +250,15 @@ def _holds_number(cell: Any) -> bool:
     """Also one that is not finite, one in another notation, and several."""
     if _is_missing(cell):
         return False
-    return isinstance(cell, _NESTED) or _float(cell) is not None or bool(_cure(cell))
+    if isinstance(cell, _NO_VALUE):
+        return not isinstance(cell, bytes)
+    return _float(cell) is not None or bool(_cure(cell))
 
 
-def _several(cell: Any) -> str:
-    return f"{len(cell)} values in one cell; give each a column of its own"
+def _kind(cell: Any) -> str:
+    if isinstance(cell, bytes):
+        return "bytes that are no UTF-8"
+    return "a list of values in one cell; give each a column of its own"
 
 
 def _cure(cell: Any) -> str:
