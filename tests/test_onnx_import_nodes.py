@@ -168,6 +168,22 @@ def test_each_activation_by_its_definition(name: str, given: bool) -> None:
     same(torch.from_numpy(bounded(x)), torch.from_numpy(function(np.clip(x, -1.5, 1.5))), name)
 
 
+def test_thresholded_relu_at_its_threshold_and_without_one() -> None:
+    """ONNX Runtime has 0 at x = α, and α = 0 where a node says none: the definition has not."""
+    function = Activation("ThresholdedRelu")
+    x = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
+    same(function(x), torch.tensor([0.0, 1.0, 1.5], dtype=torch.float64), "default")
+    assert Operator("RNN", (function,)).attributes() == {
+        "activations": ["ThresholdedRelu"], "activation_alpha": [1.0],
+    }  # fmt: skip
+    weights = {name: np.ones((1, 1, 1), np.float32) for name in "WR"}
+    node = onnx.helper.make_node(
+        "RNN", ["x", "W", "R"], ["y"], hidden_size=1, activations=["ThresholdedRelu"]
+    )
+    y, _ = from_node(node, {**weights, "R": 0 * weights["R"]})(x.float().reshape(3, 1, 1))
+    same(y.flatten(), torch.tensor([0.0, 1.0, 1.5]), "node without alpha")
+
+
 def test_all_activations_of_the_definition_are_there() -> None:
     text = onnx.defs.get_schema("LSTM", 14).doc
     assert all(f"* {name}(x)" in text for name in ACTIVATIONS)
