@@ -80,7 +80,8 @@ struct Program {
     std::vector<int> grad_vectors;
     std::vector<int> sources;        // what each product multiplies, as backward has it
 
-    // Derived when the program is loaded.
+    // Derived when the program is loaded; the places by node, of those that a file declares.
+    std::vector<int> stored_places, state_places;  // -1: none
     Schedule ahead, back;
     std::vector<int> gathers;             // by node: the input block that it accumulates in, or -1
     std::vector<std::vector<int>> onto;   // by product and part: the same, or -1
@@ -100,6 +101,9 @@ constexpr int kMultiplyAdd = 100, kMultiplySubtract = 101, kSubtractProduct = 10
 // Reads and checks a program's text, and derives its schedules; throws std::invalid_argument with
 // the line and the fault.
 Program parse(const std::string& text, Index H, Index P);
+
+// Fills the places of stored nodes and new states, which the check reads.
+void index_nodes(Program& program);
 
 // Throws std::invalid_argument if nodes and declarations do not fit together.
 void check(const Program& program);

@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "arrays.h"
+#include "chain.h"
 #include "direct.h"
 #include "dispatch.h"
 #include "stream.h"
@@ -38,11 +39,13 @@ NB_MODULE(_core, m) {
     nb::class_<Program>(m, "Program", "A program that was read, checked and scheduled.")
         .def("__init__",
              [](Program* self, const std::string& text, Index H, Index P) {
+                 const Unlocked unlocked;
                  new (self) Program(parse(text, H, P));
              },
              nb::arg("text"), nb::arg("H"), nb::arg("P"))
         .def_ro("saved_width", &Program::saved_pitch,
                 "Numbers that forward keeps for backward, a token.")
+        .def_prop_ro("room", &room_of, "Numbers that a step of one sequence works on, at most.")
         .def_ro("state_widths", &Program::states, "Units of each state.")
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no room between vectors.");

@@ -32,14 +32,20 @@ Weights<float> weights_of(Floats weight, Floats bias, Index rows, Index columns)
 }  // namespace
 
 Index room_of(const Program& p) {
-    Index widest = pitch(p.x_width), states = 0;
-    for (const Product& q : p.products) widest = std::max({widest, pitch(q.width), pitch(q.source)});
-    for (Index width : p.vectors) widest = std::max(widest, pitch(width));
-    for (Index width : p.states) {
-        widest = std::max(widest, pitch(width));
-        states += 3 * pitch(width);
-    }
-    return product(static_cast<Index>(p.nodes.size()), widest) + states;
+    constexpr Index kTile = 768;  // of each node, however narrow; as in machine.h
+    Index widest = kTile, others = p.x_parts * pitch(p.x_width);
+    for (const Node& node : p.nodes) widest = std::max(widest, pitch(node.width));
+    for (const Product& q : p.products) others += q.parts * pitch(q.width) + pitch(q.source);
+    for (Index width : p.vectors) others += pitch(width);
+    for (Index width : p.states) others += 3 * pitch(width);
+    return static_cast<Index>(p.nodes.size()) * widest + others;
+}
+
+void Budget::take(Index numbers, const std::string& name) {
+    left_ -= numbers;
+    if (left_ < 0)
+        throw std::invalid_argument(name + ": wanted no more memory and work than " +
+                                    std::to_string(bytes_) + " bytes may ask for");
 }
 
 Kept kept_of(const std::string& name) {
@@ -64,8 +70,7 @@ Layer::Layer(const Program& program, Index I, const std::vector<Floats>& arrays,
         throw std::invalid_argument("arrays: wanted one for each that the program names");
     Index numbers = 0;
     for (const Floats& array : arrays) numbers += array.count;
-    if (room_of(p) > kRoom + kRoomOfNumber * numbers)
-        throw std::invalid_argument("program: much wider than the arrays");
+    Budget(numbers * static_cast<Index>(sizeof(float))).take(room_of(p), "program");
     Parameters given{};
     given.program = &p;
     given.I = I;

@@ -16,10 +16,22 @@ struct Floats {
     Index count = 0;
 };
 
-// What a step of one sequence works on, in numbers, roughly; it may be so much larger than the
-// parameters, and this large in any case: a program of a few lines could otherwise take all memory.
+// What a step of one sequence works on, in numbers, at most.
 Index room_of(const Program& program);
-constexpr Index kRoom = Index(1) << 24, kRoomOfNumber = 256;
+
+// Memory and work that a file may ask for, in such numbers, counted while it is read: so many in any
+// case, and so many more for each of its bytes. As limits.py has it.
+class Budget {
+public:
+    explicit Budget(Index bytes) : bytes_(bytes), left_(kBaseNumbers + kNumbersPerByte * bytes) {}
+
+    // Throws std::invalid_argument where the file has asked for more than it may.
+    void take(Index numbers, const std::string& name);
+
+private:
+    static constexpr Index kBaseNumbers = Index(1) << 24, kNumbersPerByte = 16;
+    Index bytes_, left_;
+};
 
 // They throw std::invalid_argument where there is none of that name.
 Kept kept_of(const std::string& name);

@@ -1,11 +1,16 @@
 #include "json.h"
 
+#include <algorithm>
+#include <deque>
 #include <stdexcept>
+#include <vector>
 
 namespace unrolled {
 namespace {
 
-constexpr int kDeepest = 64;  // nested values; descriptions have a dozen
+constexpr int kDeepest = 64;           // nested values; descriptions have a dozen
+constexpr std::size_t kLongest = 400;  // characters of a number
+constexpr std::size_t kShown = 200;    // characters of a name in a message
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -78,6 +83,29 @@ unsigned unescape(std::string_view text, std::size_t& at) {
     throw std::invalid_argument("JSON: half of a pair of surrogates");
 }
 
+// What a string that was checked means, in UTF-8; it has its quotes.
+std::string unescaped(std::string_view text) {
+    std::string made;
+    for (std::size_t at = 1; at + 1 < text.size();) {
+        if (text[at] != '\\') {
+            made += text[at++];
+            continue;
+        }
+        const char kind = text[at + 1];
+        if (kind == 'u') {
+            append(made, unescape(text, at));
+            continue;
+        }
+        const char* const known = "b\bf\fn\nr\rt\t";
+        char meant = kind;
+        for (const char* pair = known; *pair; pair += 2)
+            if (*pair == kind) meant = pair[1];
+        made += meant;
+        at += 2;
+    }
+    return made;
+}
+
 }  // namespace
 
 void JsonScanner::fail(const std::string& what) const {
@@ -99,21 +127,14 @@ void JsonScanner::expect(char c) {
     if (!take(c)) fail(std::string("wanted ") + c);
 }
 
-void JsonScanner::value(int depth) {
+void JsonScanner::value(int depth, bool keys) {
     if (depth > kDeepest) fail("nested too deep");
     space();
     if (take('{')) {
-        if (take('}')) return;
-        do {
-            space();
-            string();
-            expect(':');
-            value(depth + 1);
-        } while (take(','));
-        expect('}');
+        object(depth, keys);
     } else if (take('[')) {
         if (take(']')) return;
-        do value(depth + 1);
+        do value(depth + 1, keys);
         while (take(','));
         expect(']');
     } else if (peek() == '"') {
@@ -127,6 +148,26 @@ void JsonScanner::value(int depth) {
     } else {
         word("null");
     }
+}
+
+// Behind the bracket.
+void JsonScanner::object(int depth, bool keys) {
+    std::vector<std::string_view> names;  // without quotes, where they have no escapes
+    std::deque<std::string> escaped;
+    if (take('}')) return;
+    do {
+        space();
+        const std::string_view name = string();
+        const bool plain = name.find('\\') == std::string_view::npos;
+        if (keys && !plain) escaped.push_back(unescaped(name));
+        if (keys) names.push_back(plain ? name.substr(1, name.size() - 2) : escaped.back());
+        expect(':');
+        value(depth + 1, keys);
+    } while (take(','));
+    expect('}');
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice != names.end()) fail("`" + std::string(twice->substr(0, kShown)) + "` is there twice");
 }
 
 std::string_view JsonScanner::string() {
@@ -164,6 +205,7 @@ void JsonScanner::digits() {
 }
 
 void JsonScanner::number() {
+    const std::size_t start = at_;
     if (peek() == '-') ++at_;
     if (peek() == '0') ++at_;
     else digits();
@@ -176,6 +218,7 @@ void JsonScanner::number() {
         if (peek() == '+' || peek() == '-') ++at_;
         digits();
     }
+    if (at_ - start > kLongest) fail("a number that is too long");
 }
 
 void JsonScanner::word(std::string_view wanted) {
@@ -187,7 +230,7 @@ Json::Json(std::string_view text) {
     JsonScanner scanner(text);
     scanner.space();
     const std::size_t start = scanner.at();
-    scanner.value(0);
+    scanner.value(0, true);
     text_ = scanner.since(start);
     scanner.space();
     if (!scanner.done()) scanner.fail("more behind the value");
@@ -210,9 +253,7 @@ Json Json::next(JsonScanner& scanner) {
 Json Json::at(std::string_view key) const {
     std::string_view found;
     entries([&](const std::string& name, Json value) {
-        if (name != key) return;
-        if (!found.empty()) throw std::invalid_argument("`" + name + "` is there twice");
-        found = value.text();
+        if (name == key) found = value.text();
     });
     if (found.empty()) throw std::invalid_argument("no `" + std::string(key) + "`");
     return Json(found, Checked());
@@ -226,25 +267,7 @@ bool Json::has(std::string_view key) const {
 
 std::string Json::string() const {
     if (!is_string()) throw std::invalid_argument("JSON: wanted a string");
-    std::string made;
-    for (std::size_t at = 1; at + 1 < text_.size();) {
-        if (text_[at] != '\\') {
-            made += text_[at++];
-            continue;
-        }
-        const char kind = text_[at + 1];
-        if (kind == 'u') {
-            append(made, unescape(text_, at));
-            continue;
-        }
-        const char* const known = "b\bf\fn\nr\rt\t";
-        char meant = kind;
-        for (const char* pair = known; *pair; pair += 2)
-            if (*pair == kind) meant = pair[1];
-        made += meant;
-        at += 2;
-    }
-    return made;
+    return unescaped(text_);
 }
 
 Index Json::whole() const {

@@ -1,5 +1,6 @@
-// A reader of JSON that is strict (RFC 8259) and builds nothing: a text is checked as a whole, and its
-// values are views of it. So no text, however hostile, takes more memory than it is long.
+// A reader of JSON that is strict (RFC 8259; no key twice) and builds nothing: a text is checked as a
+// whole, and its values are views of it. So no text, however hostile, takes more memory than a few times
+// its length. io.py reads the same texts and refuses the same.
 #pragma once
 
 #include <string>
@@ -14,7 +15,8 @@ class JsonScanner {
 public:
     explicit JsonScanner(std::string_view text) : text_(text) {}
 
-    void value(int depth);
+    // Steps over a value; `keys`: and refuses objects that have a key twice.
+    void value(int depth, bool keys = false);
     void space();
     bool take(char c);      // whether it comes next; then it is behind
     void expect(char c);
@@ -26,6 +28,7 @@ public:
 
 private:
     char peek() const { return done() ? '\0' : text_[at_]; }
+    void object(int depth, bool keys);
     void escape();
     void digits();
     void number();
@@ -75,7 +78,7 @@ public:
         } while (scanner.take(','));
     }
 
-    // The value of a key that has to be there, once; and whether it is there.
+    // The value of a key that has to be there; and whether it is there.
     Json at(std::string_view key) const;
     bool has(std::string_view key) const;
 

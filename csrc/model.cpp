@@ -15,6 +15,7 @@ namespace unrolled {
 namespace {
 
 constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/description.py have them
+constexpr std::size_t kShown = 1000;             // characters of a fault
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
 
@@ -33,17 +34,15 @@ public:
             file_->array(inner.string());
         } else if (tag == "float") {
             const std::string text = inner.string();
-            if (text != "nan" && text != "inf" && text != "-inf") fail("float: " + text);
+            if (text != "nan" && text != "inf" && text != "-inf") fail("float: wanted nan or inf");
         } else if (tag == "tuple") {
             inner.check_items();
         } else if (tag == "dict") {
             inner.json_.entries([&](const std::string&, Json one) { Tree(one, *file_).check(); });
         } else if (tag == "items") {
-            inner.json_.items([&](Json pair) {
-                if (Tree(pair, *file_).check_items() != 2) fail("items: wanted pairs");
-            });
+            inner.check_pairs();
         } else {
-            fail("unknown tag " + tag);
+            fail("unknown tag");
         }
     }
 
@@ -76,10 +75,36 @@ private:
         std::string found;
         int count = 0;
         json_.entries([&](const std::string& key, Json) {
-            if (++count > 1) fail("a second tag " + key);
+            if (++count > 1) fail("a second tag");
             found = key;
         });
         return found;
+    }
+
+    // Of a dictionary that has a key which is no string, keys and values.
+    void check_pairs() const {
+        bool strings = true;
+        json_.items([&](Json pair) {
+            Index count = 0;
+            pair.items([&](Json one) {
+                if (count == 0) strings = strings && one.is_string();
+                if (count++ == 0) Tree(one, *file_).check_key();
+                else Tree(one, *file_).check();
+            });
+            if (count != 2) fail("items: wanted pairs");
+        });
+        if (strings) fail("items: wanted a key that is no string");
+    }
+
+    void check_key() const {
+        if (json_.is_list()) fail("items: a list is no key");
+        if (json_.is_object()) {
+            const std::string tag = this->tag();
+            if (tag == "tuple")
+                json_.at(tag).items([&](Json one) { Tree(one, *file_).check_key(); });
+            else if (tag != "float") fail("items: wanted a plain key");
+        }
+        check();
     }
 
     // How many there are.
@@ -101,7 +126,8 @@ private:
 // Follows the blocks of a description, and holds each to the width of what the one before makes.
 class ModelReader {
 public:
-    ModelReader(Model& model, const std::string& weights) : model_(model), weights_(weights) {}
+    ModelReader(Model& model, const std::string& weights)
+        : model_(model), weights_(weights), budget_(model.file_.size()) {}
 
     void read(const Tree& tree) {
         if (tree.at("kind").string() != "unrolled model") fail("kind: wanted an exported model");
@@ -115,7 +141,10 @@ public:
         if (tree.has("batch_first") && !tree.at("batch_first").is_boolean())
             fail("batch_first: wanted a boolean");
         if (tree.has("encoder")) fail("translators are not in the C interface");
-        tree.at("blocks").items([this](const Tree& block) { read_block(block); });
+        tree.at("blocks").items([this](const Tree& block) {
+            read_block(block);
+            budget_.take(width_, "blocks");
+        });
         if (!layers_) fail("blocks: wanted a layer among them");
         Source& source = model_.source_;
         model_.inputs_ = source.table ? 1 : source.width;
@@ -239,7 +268,7 @@ private:
         if (program.states[0] != sizes[2])
             fail("sizes: the program's output has " + std::to_string(program.states[0]) +
                  " units, not " + std::to_string(sizes[2]));
-        check_work(program);
+        budget_.take(room_of(program), "program");
         std::vector<Floats> arrays;
         told.at("arrays").items([&](const Tree& one) {
             arrays.push_back(one.none() ? Floats{} : numbers(one).floats);
@@ -338,13 +367,6 @@ private:
         return made.data();
     }
 
-    // All layers together; each by itself is held to its own arrays.
-    void check_work(const Program& program) {
-        work_ += room_of(program);
-        if (work_ > kRoom + kRoomOfNumber / 4 * model_.file_.bytes())
-            fail("program: much wider than the arrays");
-    }
-
     Model& model_;
     const std::string& weights_;
     Kept kept_ = Kept::own;
@@ -352,7 +374,7 @@ private:
     bool layers_ = false, ended_ = false;
     Before before_ = Before::nothing;
     std::set<const Array*> used_;
-    Index work_ = 0;
+    Budget budget_;
 };
 
 Model::Model(Safetensors file, const std::string& weights) : file_(std::move(file)) {
@@ -366,7 +388,8 @@ Model::Model(Safetensors file, const std::string& weights) : file_(std::move(fil
         tree.check();
         ModelReader(*this, weights).read(tree);
     } catch (const std::invalid_argument& error) {
-        fail(std::string("holds no model that this version reads (") + error.what() + ")");
+        const std::string fault = std::string(error.what()).substr(0, kShown);
+        fail("holds no model that this version reads (" + fault + ")");
     }
 }
 

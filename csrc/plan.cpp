@@ -14,6 +14,7 @@ namespace {
 
 // Far beyond any cell; sizes of buffers cannot overflow within them.
 constexpr Index kMostNodes = 4096, kWidest = Index(1) << 24;
+constexpr std::size_t kShown = 200;  // characters of a line, or of a fault, in a message
 
 class Reader {
 public:
@@ -36,6 +37,7 @@ public:
             end_line();
         }
         feed();
+        index_nodes(program_);
         check(program_);
         spread();
         return program_;
@@ -43,8 +45,8 @@ public:
 
 private:
     [[noreturn]] void fail(const std::string& what) const {
-        throw std::invalid_argument("program, line " + std::to_string(line_number_) + " `" + line_ +
-                                    "`: " + what);
+        throw std::invalid_argument("program, line " + std::to_string(line_number_) + " `" +
+                                    line_.substr(0, kShown) + "`: " + what.substr(0, kShown));
     }
 
     bool next_line() {
@@ -254,6 +256,8 @@ private:
             if (number < 0 || program_.nodes[number].width == width) continue;
             int& row = known[{number, width}];
             if (row == 0) {
+                if (static_cast<Index>(program_.nodes.size()) > 4 * kMostNodes)
+                    fail("too many gradients of one number for a row");
                 Node zero, sum;
                 zero.leaf = Leaf::constant;
                 sum.op = operation("add");

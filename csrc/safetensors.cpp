@@ -76,6 +76,7 @@ Safetensors::Safetensors(std::size_t size, const Read& read) {
 void Safetensors::read_all(std::size_t size, const Read& read) {
     unsigned char prefix[8];
     if (size < sizeof(prefix) || !read(prefix, sizeof(prefix))) fail("too short, or no file");
+    size_ = static_cast<Index>(size);
     std::uint64_t length = 0;
     for (int k = 7; k >= 0; --k) length = length << 8 | prefix[k];
     const std::size_t left = size - sizeof(prefix);
@@ -95,7 +96,7 @@ void Safetensors::read_header(const std::string& text) {
     Json(text).entries([this](const std::string& name, const Json& told) {
         if (name == "__metadata__") {
             told.entries([this](const std::string& key, const Json& value) {
-                if (!texts_.emplace(key, value.string()).second) fail("`" + key + "` twice");
+                texts_.emplace(key, value.string());
             });
             return;
         }
@@ -108,7 +109,7 @@ void Safetensors::read_header(const std::string& text) {
             fail("`" + name + "` is not as long as its shape says");
         array.begin = offsets[0];
         array.end = offsets[1];
-        if (!arrays_.emplace(name, std::move(array)).second) fail("`" + name + "` twice");
+        arrays_.emplace(name, std::move(array));
     });
 }
 

@@ -32,7 +32,7 @@ public:
     // A text of the metadata by name, or null.
     const std::string* text(const std::string& name) const;
 
-    Index bytes() const { return bytes_; }  // of all arrays
+    Index size() const { return size_; }  // of the file, in bytes
 
 private:
     // Puts the next so many bytes there, or gives false.
@@ -45,7 +45,7 @@ private:
 
     std::map<std::string, Array> arrays_;
     std::map<std::string, std::string> texts_;
-    Index bytes_ = 0;
+    Index size_ = 0, bytes_ = 0;  // of the file, and of all arrays
     std::unique_ptr<double[]> numbers_;  // all arrays, one after the other
 };
 

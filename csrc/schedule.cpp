@@ -14,15 +14,22 @@ bool named(const Node& node, const char* code) {
 
 bool reduces(const Node& node) { return named(node, "avg") || named(node, "sum"); }
 
-// Levels by depth-first search: a product stands one phase after its source (the first ones, whose
-// source is a state, in phase 0), everything else in the phase of its latest argument.
+// Levels of the nodes that the outputs need: a product stands one phase after its source (the first
+// ones, whose source is a state, in phase 0), everything else in the phase of its latest argument.
 class Levels {
 public:
-    Levels(const Program& program, bool backward)
-        : program_(program), backward_(backward), level_(program.nodes.size(), -1) {}
-
-    void need(int node) {
-        if (node >= 0) visit(node);
+    Levels(const Program& program, bool backward, const std::vector<int>& outputs)
+        : program_(program), backward_(backward), level_(program.nodes.size(), -1) {
+        const int count = static_cast<int>(program.nodes.size());
+        std::vector<bool> needed(program.nodes.size(), false);
+        for (int node : outputs)
+            if (node >= 0) needed[node] = true;
+        // Arguments come before what they are arguments of.
+        for (int k = count - 1; k >= 0; --k)
+            if (needed[k] && !given(k))
+                for (int arg : program.nodes[k].args) needed[arg] = true;
+        for (int k = 0; k < count; ++k)
+            if (needed[k]) level_[k] = given(k) ? 0 : level_of(program.nodes[k]);
     }
 
     int of(int node) const { return level_[node]; }
@@ -32,18 +39,13 @@ public:
     }
 
 private:
-    int visit(int number) {
-        int& level = level_[number];
-        if (level >= 0) return level;
-        level = 0;
-        if (given(number)) return 0;
-        const Node& node = program_.nodes[number];
+    int level_of(const Node& node) const {
         int latest = 0;
-        for (int arg : node.args) latest = std::max(latest, visit(arg));
+        for (int arg : node.args) latest = std::max(latest, level_[arg]);
         const bool multiplies = node.leaf == Leaf::product || node.leaf == Leaf::transposed;
         const bool early = node.leaf == Leaf::product &&
                            program_.nodes[node.args[0]].leaf == Leaf::state;
-        return level_[number] = latest + (multiplies && !early ? 1 : 0);
+        return latest + (multiplies && !early ? 1 : 0);
     }
 
     const Program& program_;
@@ -54,9 +56,8 @@ private:
 class Arranger {
 public:
     Arranger(Program& program, bool backward, const std::vector<int>& outputs)
-        : p_(program), outputs_(outputs.begin(), outputs.end()), levels_(program, backward),
+        : p_(program), outputs_(outputs.begin(), outputs.end()), levels_(program, backward, outputs),
           uses_(program.nodes.size(), 0), fixed_(program.nodes.size(), false) {
-        for (int node : outputs) levels_.need(node);
         for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
             if (!computed(static_cast<int>(k)) && p_.nodes[k].leaf != Leaf::transposed &&
                 p_.nodes[k].leaf != Leaf::product)
@@ -103,15 +104,16 @@ public:
             last = std::max(last, levels_.of(static_cast<int>(k)));
         out.phases.resize(last + 1);
         std::vector<int> home(p_.nodes.size(), -1);  // the phase that makes a node
+        std::vector<bool> listed(p_.products.size(), false);
         for (std::size_t i = 0; i < p_.nodes.size(); ++i) {
             const int k = static_cast<int>(i), level = levels_.of(k);
             const Node& node = p_.nodes[i];
             if (level < 0 || levels_.given(k)) continue;
             Phase& phase = out.phases[level];
             if (node.leaf == Leaf::product) {
-                auto& list = phase.products;
-                if (std::find(list.begin(), list.end(), node.key) == list.end())
-                    list.push_back(node.key);
+                // All parts of a product have one source, and so one phase.
+                if (!listed[node.key]) phase.products.push_back(node.key);
+                listed[node.key] = true;
             } else if (node.leaf == Leaf::transposed) {
                 phase.products.push_back(k);
             } else if (node.op >= 0 && p_.gathers[i] < 0) {
@@ -121,7 +123,8 @@ public:
             }
         }
         for (Phase& phase : out.phases) std::sort(phase.products.begin(), phase.products.end());
-        for (Phase& phase : out.phases) join(phase.work);
+        std::vector<int> makers(p_.nodes.size(), -1);
+        for (Phase& phase : out.phases) join(phase.work, makers);
         widths(out);
         places(out, home);
         return out;
@@ -149,31 +152,33 @@ private:
         return made;
     }
 
-    // A product of vectors that only one sum reads becomes part of the sum.
-    void join(std::vector<Instruction>& work) const {
+    // A product of vectors that only one sum reads becomes part of the sum. `makers` has -1 for every
+    // node, before as after.
+    void join(std::vector<Instruction>& work, std::vector<int>& makers) const {
+        std::vector<bool> joined(work.size(), false);
         for (std::size_t at = 0; at < work.size(); ++at) {
             Instruction& sum = work[at];
             const Node& node = p_.nodes[sum.made];
+            makers[sum.made] = static_cast<int>(at);
             const bool add = named(node, "add"), subtract = named(node, "sub");
             if (!(add || subtract) || node.width == 1) continue;
             for (int side = 0; side < 2; ++side) {
                 const int factor = sum.args[side], other = sum.args[1 - side];
                 if (uses_[factor] != 1 || !named(p_.nodes[factor], "mul") ||
-                    p_.nodes[factor].width != node.width || factor == other)
+                    p_.nodes[factor].width != node.width || factor == other || makers[factor] < 0)
                     continue;
-                const auto found =
-                    std::find_if(work.begin(), work.begin() + static_cast<std::ptrdiff_t>(at),
-                                 [&](const Instruction& i) { return i.made == factor; });
-                if (found == work.begin() + static_cast<std::ptrdiff_t>(at) ||
-                    found->op >= kMultiplyAdd)
-                    continue;
+                const std::size_t place = static_cast<std::size_t>(makers[factor]);
                 const int op = add ? kMultiplyAdd : side == 0 ? kMultiplySubtract : kSubtractProduct;
-                sum = {op, sum.made, {found->args[0], found->args[1], other}, 3};
-                work.erase(found);
-                --at;
+                sum = {op, sum.made, {work[place].args[0], work[place].args[1], other}, 3};
+                joined[place] = true;
                 break;
             }
         }
+        for (const Instruction& i : work) makers[i.made] = -1;
+        std::size_t count = 0;
+        for (std::size_t at = 0; at < work.size(); ++at)
+            if (!joined[at]) work[count++] = work[at];
+        work.resize(count);
     }
 
     void widths(Schedule& out) const {
@@ -207,20 +212,22 @@ private:
             for (const Instruction& i : out.phases[f].work)
                 for (int a = 0; a < i.count; ++a)
                     if (home[i.args[a]] != static_cast<int>(f)) lasting[i.args[a]] = true;
-        for (const Phase& phase : out.phases) share(out, phase, lasting, home);
+        std::vector<std::size_t> end(p_.nodes.size(), 0);
+        for (const Phase& phase : out.phases) share(out, phase, lasting, home, end);
     }
 
+    // `end` gets the last place where each node that the phase reads is read; what other phases left
+    // there does not matter.
     void share(Schedule& out, const Phase& phase, const std::vector<bool>& lasting,
-               const std::vector<int>& home) const {
-        std::vector<std::size_t> end(p_.nodes.size(), 0);
+               const std::vector<int>& home, std::vector<std::size_t>& end) const {
         for (std::size_t at = 0; at < phase.work.size(); ++at)
             for (int a = 0; a < phase.work[at].count; ++a) end[phase.work[at].args[a]] = at;
-        std::set<int> free;
-        for (int s = 0; s < out.slots; ++s) free.insert(s);
+        std::set<int> free;  // of those below `taken`
+        int taken = 0;
         for (std::size_t at = 0; at < phase.work.size(); ++at) {
             const Instruction& i = phase.work[at];
             if (!lasting[i.made]) {
-                if (free.empty()) free.insert(out.slots++);
+                if (free.empty()) free.insert(taken++);
                 out.slot[i.made] = *free.begin();
                 free.erase(free.begin());
             }
@@ -229,6 +236,7 @@ private:
                 if (out.slot[arg] >= 0 && home[arg] >= 0 && end[arg] == at)
                     free.insert(out.slot[arg]);
         }
+        out.slots = std::max(out.slots, taken);
     }
 
     Program& p_;
@@ -243,8 +251,10 @@ void lay_out_slopes(Program& p) {
     p.slopes.clear();
     p.slope_at.clear();
     p.slope_pitch = 0;
+    std::vector<bool> listed(p.nodes.size(), false);
     auto add = [&](int node, Index width) {
-        if (node < 0 || std::find(p.slopes.begin(), p.slopes.end(), node) != p.slopes.end()) return;
+        if (node < 0 || listed[node]) return;
+        listed[node] = true;
         p.slopes.push_back(node);
         p.slope_at.push_back(p.slope_pitch);
         p.slope_pitch += pitch(width);
@@ -269,18 +279,27 @@ void lay_out_saved(Program& p) {
 
 }  // namespace
 
+void index_nodes(Program& p) {
+    p.stored_places.assign(p.nodes.size(), -1);
+    p.state_places.assign(p.nodes.size(), -1);
+    // Of two places the first one counts.
+    for (int k = static_cast<int>(p.stored.size()) - 1; k >= 0; --k)
+        if (p.stored[k] >= 0) p.stored_places[p.stored[k]] = k;
+    for (int k = static_cast<int>(std::min(p.forward.size(), p.states.size())) - 1; k >= 0; --k) {
+        const int node = p.forward[k];
+        if (node >= 0 && p.nodes[node].width == p.states[k] && p.nodes[node].leaf != Leaf::state)
+            p.state_places[node] = k;
+    }
+}
+
 int new_state(const Program& program, int node) {
-    for (std::size_t k = 0; k < program.forward.size(); ++k)
-        if (program.forward[k] == node && program.nodes[node].width == program.states[k] &&
-            program.nodes[node].leaf != Leaf::state)
-            return static_cast<int>(k);
-    return -1;
+    const auto& places = program.state_places;
+    return node >= 0 && node < static_cast<int>(places.size()) ? places[node] : -1;
 }
 
 int stored_at(const Program& program, int node) {
-    for (std::size_t k = 0; k < program.stored.size(); ++k)
-        if (program.stored[k] == node) return static_cast<int>(k);
-    return -1;
+    const auto& places = program.stored_places;
+    return node >= 0 && node < static_cast<int>(places.size()) ? places[node] : -1;
 }
 
 void arrange(Program& p) {

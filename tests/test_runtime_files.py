@@ -111,7 +111,8 @@ DAMAGES: list[tuple[str, Any]] = [
     (r"version '1', this library reads 2", lambda t: t.update(version="1")),
     (r"kind: wanted an exported model, got 'recipe'", lambda t: t.update(kind="recipe")),
     (r"block: unknown, 'attention'", lambda t: t["blocks"][0].update(block="attention")),
-    (r"block: wanted what describes one, got str", lambda t: t.update(blocks="abc")),
+    (r"blocks: wanted a list, got str", lambda t: t.update(blocks="abc")),
+    (r"block: wanted what describes one, got str", lambda t: t.update(blocks=["abc"])),
     (r"program, line 1 .*not a prog", lambda t: cell(t).update(program="unrolled-program 9\n")),
     (
         r"program, line 14 .*wrong number of arguments",
@@ -351,5 +352,5 @@ def test_a_few_lines_do_not_take_all_memory() -> None:
     wide += f"stored\nsource\ndx -\ndstate {'- ' * 65}\ndvector\n"
     arrays = [np.ones((3, 2), np.float32), None]
     block = {"program": wide, "sizes": (2, 3, 3), "arrays": arrays}
-    with pytest.raises(ValueError, match="program: much wider than the arrays"):
+    with pytest.raises(ValueError, match="program: wanted no more memory and work than 24 bytes"):
         model_of([{"block": "recurrent", "layers": [[block]], "start": None}])

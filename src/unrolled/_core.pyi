@@ -5,6 +5,7 @@ class Program:
     state_widths: list[int]
     saved_width: int
     saved_whole: bool
+    room: int
     def __init__(self, text: str, H: int, P: int) -> None: ...
 
 def instruction_sets() -> dict[str, bool]: ...

@@ -5,15 +5,18 @@ the checks read them. Imports nothing heavy.
 """
 
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from os import PathLike
 from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_origin
 
 from unrolled.cells import Cell
 from unrolled.cells.place import place_of
+from unrolled.limits import brief
 
 __all__ = [
     "CONFIGS",
+    "TYPES",
     "ClassificationConfig",
     "Config",
     "DataConfig",
@@ -60,7 +63,7 @@ def check(config: Any) -> None:
             continue
         if told["choices"] and value not in told["choices"]:
             wanted = ", ".join(told["choices"])
-            raise ValueError(f"{one.name}: wanted one of {wanted}, got {value!r}")
+            raise ValueError(f"{one.name}: wanted one of {wanted}, got {brief(value)}")
         bounds = [
             ("at least", told["least"], lambda v, b: v >= b),
             ("above", told["above"], lambda v, b: v > b),
@@ -78,18 +81,18 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
     if get_origin(kind) is tuple:
         listed = isinstance(value, tuple | list)
         if not listed or not all(isinstance(item, str | PathLike) for item in value):
-            raise ValueError(f"{name}: wanted texts, got {value!r}")
+            raise ValueError(f"{name}: wanted texts, got {brief(value)}")
         return
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and abs(value) >= 2**63:
         raise ValueError(f"{name}: wanted a number below 2**63, got a larger one")
     fits = (whole and {int, float} & set(kinds)) or (isinstance(value, str) and str in kinds)
     if not fits and type(value) not in kinds:
-        wanted = " or ".join(_TYPES[kind] for kind in kinds)
-        raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
+        wanted = " or ".join(TYPES[kind] for kind in kinds)
+        raise ValueError(f"{name}: wanted {wanted}, got {brief(value)}")
 
 
-_TYPES = {
+TYPES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -127,16 +130,16 @@ class Config:
 
     batch_size: int = option(32, "Sequences side by side.", least=1)
     steps: int = option(2000, "Optimizer steps in all.", least=1)
-    learning_rate: float = option(3e-3, "Largest learning rate of AdamW.", above=0)
+    learning_rate: float = option(3e-3, "Largest learning rate of AdamW.", above=0, below=inf)
     recurrent_rate: float = option(
-        1.0, "Learning rate of the recurrent matrices, as a part of that.", above=0
+        1.0, "Learning rate of the recurrent matrices, as a part of that.", above=0, below=inf
     )
     schedule: str = option(
         "cosine",
         "Learning rate after the warm-up: cosine (falling) or constant.",
         choices=("cosine", "constant"),
     )
-    weight_decay: float = option(0.01, "Decay of the weight matrices.", least=0)
+    weight_decay: float = option(0.01, "Decay of the weight matrices.", least=0, below=inf)
     clip: float = option(1.0, "Largest norm of the gradient; 0 switches clipping off.", least=0)
     precision: str = option(
         "32",

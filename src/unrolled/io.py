@@ -18,12 +18,16 @@ import safetensors
 import safetensors.numpy
 
 from unrolled.atomic import write
-from unrolled.limits import shorten
+from unrolled.limits import brief, shorten
 
 __all__ = ["DAMAGE", "FileError", "decode", "encode", "load", "parse", "save", "write"]
 
 METADATA_KEY = "unrolled"
 VERSION = 1
+_DEEPEST = 64
+"""Lists and objects within one another; trees have a dozen."""
+_LONGEST_NUMBER = 400
+"""Characters; 64-bit numbers have two dozen."""
 _DTYPES = frozenset(
     [
         "bool",
@@ -103,7 +107,10 @@ def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str
     except (safetensors.SafetensorError, *DAMAGE) as error:
         raise FileError(path, f"not a whole safetensors file ({error})") from None
     # safetensors has checked the header by now, but hands out its metadata only for open files.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    try:
+        header = _json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
+    except DAMAGE as error:
+        raise FileError(path, f"not a whole safetensors file ({error})") from None
     metadata = header.get("__metadata__") or {}
     if METADATA_KEY not in metadata:
         raise FileError(path, "a safetensors file, but not one written by unrolled")
@@ -135,10 +142,62 @@ def decode(text: str, arrays: Mapping[str, Any]) -> Any:
     Raises:
         one of `DAMAGE`: the text is damaged.
     """
-    document = json.loads(text)
-    if document["version"] != VERSION:
-        raise ValueError(f"version {document['version']}, this library reads {VERSION}")
+    document = _json(text)
+    version = document["version"]
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"version {brief(version)}, this library reads {VERSION}")
     return _decode(document["tree"], arrays)
+
+
+def _json(text: str) -> Any:
+    """What a text of JSON says, by the rules of `csrc/json.cpp`.
+
+    Raises:
+        ValueError: it is not JSON (which has neither NaN nor Infinity), an object has a key twice,
+            a key is not in UTF-8, it is nested too deep, or a number is longer than any meant.
+        RecursionError: it is nested far too deep.
+    """
+    value = json.loads(
+        text,
+        object_pairs_hook=_object,
+        parse_constant=_no_constant,
+        parse_int=_short_number(int),
+        parse_float=_short_number(float),
+    )
+    _check_depth(value, _DEEPEST)
+    return value
+
+
+def _check_depth(value: Any, levels: int) -> None:
+    if levels < 0:
+        raise ValueError("nested too deep")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, levels - 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{brief(twice)} is there twice")
+    for name in values:
+        name.encode()
+    return values
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _short_number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        if len(text) > _LONGEST_NUMBER:
+            raise ValueError("a number that is too long")
+        return kind(text)
+
+    return number
 
 
 def _encode(value: Any, array: type, arrays: dict[str, Any], name: str) -> Any:
@@ -182,18 +241,21 @@ def _decode(value: Any, arrays: Mapping[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     ((tag, content),) = value.items()
-    match tag:
-        case "array":
+    match tag, content:
+        case "array", str():
             return arrays[content]
-        case "float":
+        case "float", "nan" | "inf" | "-inf":
             return float(content)
-        case "tuple":
+        case "tuple", list():
             return tuple(_decode(v, arrays) for v in content)
-        case "dict":
+        case "dict", dict():
             return {k: _decode(v, arrays) for k, v in content.items()}
-        case "items":
-            return {_decode(k, arrays): _decode(v, arrays) for k, v in content}
-    raise ValueError(f"unknown tag {tag!r}")
+        case "items", list() if all(isinstance(pair, list) for pair in content):
+            pairs = [(_decode(k, arrays), _decode(v, arrays)) for k, v in content]
+            if all(isinstance(key, str) for key, _ in pairs):
+                raise ValueError("items: wanted a key that is no string")
+            return dict(pairs)
+    raise ValueError(f"unknown tag {brief(tag)}, or one without what it needs")
 
 
 class _NoArray:

@@ -37,7 +37,7 @@ class Budget:
         self.remaining -= numbers
         if self.remaining < 0:
             raise ValueError(
-                f"{name}: a file of {self.size} bytes must not ask for so much memory and work"
+                f"{name}: wanted no more memory and work than {self.size} bytes may ask for"
             )
 
 

@@ -15,6 +15,7 @@ from unrolled.cli.inspect import inspect
 from unrolled.cli.sample import sample
 from unrolled.cli.train import add_commands
 from unrolled.cli.use import evaluate, predict
+from unrolled.limits import brief, shorten
 
 __all__ = ["app", "run"]
 
@@ -83,11 +84,12 @@ def _got(error: Exception, arguments: list[str]) -> str:
     names = getattr(getattr(error, "param", None), "opts", [])
     for name, value in pairwise(arguments):
         if name in names:
-            return f", got {value!r}"
+            return f", got {brief(value)}"
     joined = [a.split("=", 1)[1] for a in arguments if "=" in a and a.split("=", 1)[0] in names]
-    return f", got {joined[-1]!r}" if joined else ""
+    return f", got {brief(joined[-1])}" if joined else ""
 
 
 def _fault(message: str) -> int:
-    print(f"unrolled: {' '.join(message.split())}", file=sys.stderr)
+    # The end goes beyond what is cut: it often says what to do.
+    print(f"unrolled: {' '.join(shorten(message, 2000).split())}", file=sys.stderr)
     return 2

@@ -20,12 +20,15 @@ def told(*kinds: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def told_as_option() -> Iterator[None]:
-    """Tell the user about a ValueError of the form "name: wanted …", the name as the option's."""
+def told_as_option(*options: str) -> Iterator[None]:
+    """Tell the user about a ValueError of the form "name: wanted …"; the names of the command's
+    options are shown as such.
+    """
     try:
         yield
     except ValueError as error:
         name, wanted, rest = str(error).partition(": wanted ")
         if not (name.isidentifier() and wanted):
             raise
-        raise UserError(f"--{name.replace('_', '-')}{wanted}{rest}") from error
+        shown = f"--{name.replace('_', '-')}" if name in options else name
+        raise UserError(f"{shown}{wanted}{rest}") from error

@@ -45,7 +45,7 @@ def inspect(
         _, config = read_config(path.parent / CONFIG)
     with told_as_option(), told(DataError):
         task = find_task(name).read(config, codec)
-    with told(DataError), told_as_option():
+    with told(DataError), told_as_option("text"):
         inputs, pieces = task.example(text)
     sections = inspect_model(model, inputs, pieces, units=units)
     curve = path.parent / CURVE

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from unrolled.cli.errors import UserError, told_as_option
-from unrolled.config import Config
+from unrolled.config import TYPES, Config
+from unrolled.limits import brief, shorten
 
 __all__ = ["command_of", "given", "made", "printed"]
 
@@ -111,32 +112,83 @@ def made(kind: type[Config], context: typer.Context, values: dict[str, Any]) -> 
     for one in fields(kind):
         if isinstance(said[one.name], list) or (said[one.name] is None and one.default == ()):
             said[one.name] = tuple(said[one.name] or ())
-    with told_as_option():
+    with told_as_option(*names):
         return kind(**said)
 
 
 def _read(file: Path, kind: type[Config]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config: {file}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: {file}: not YAML ({error})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"--config: {file}: wanted options by name, got {type(found).__name__}")
     every = typing.get_type_hints(kind)
     hints = {one.name: every[one.name] for one in fields(kind)}
-    said = {}
-    for key, value in found.items():
-        name = str(key).replace("-", "_")
+    said: dict[str, Any] = {}
+    for key, value in _entries(file):
+        name = key.replace("-", "_")
         if name not in hints:
             raise UserError(
-                f"--config: {file}: unknown option {key}; wanted one of {', '.join(hints)}"
+                f"--config: {file}: unknown option {shorten(key, 80)}; wanted one of "
+                f"{', '.join(hints)}"
             )
+        if name in said:
+            raise UserError(f"--config: {file}: wanted each option once, got {name} twice")
         said[name] = _checked(file, name, value, hints[name])
     return said
+
+
+def _entries(file: Path) -> list[tuple[str, Any]]:
+    """The options of a YAML file with their values: scalars, or lists of them.
+
+    What else YAML can say (mappings, references that repeat one another) is never built.
+    """
+    import yaml
+
+    from unrolled.io import DAMAGE
+
+    try:
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            got = "nothing" if root is None else f"a {root.id}"
+            raise UserError(f"--config: {file}: wanted options by name, got {got}")
+        pairs = []
+        for key, value in root.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"--config: {file}: wanted names of options, got a {key.id}")
+            try:
+                pairs.append((key.value, _value(loader, value)))
+            except ValueError as error:
+                raise UserError(f"--config: {file}: {shorten(key.value, 80)}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--config: {file}: {error.strerror or error}") from None
+    except (yaml.YAMLError, *DAMAGE) as error:
+        fault = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise UserError(f"--config: {file}: not YAML of options ({fault})") from None
+    return pairs
+
+
+def _value(loader: Any, node: Any) -> Any:
+    """A scalar, or a list of them.
+
+    Raises:
+        ValueError: it is something else, or not what its tag says.
+    """
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        return [_scalar(loader, item) for item in node.value]
+    return _scalar(loader, node)
+
+
+def _scalar(loader: Any, node: Any) -> Any:
+    import yaml
+
+    from unrolled.io import DAMAGE
+
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError(f"wanted a scalar or a list of scalars, got a {node.id}")
+    try:
+        return loader.construct_object(node)
+    except (yaml.YAMLError, *DAMAGE):
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        raise ValueError(f"wanted a {shorten(tag, 80)}, got {brief(node.value)}") from None
 
 
 def _checked(file: Path, name: str, value: Any, hint: Any) -> Any:
@@ -146,20 +198,22 @@ def _checked(file: Path, name: str, value: Any, hint: Any) -> Any:
         listed = value if isinstance(value, list) else [value]
         if all(isinstance(item, str) for item in listed):
             return listed
-        raise UserError(f"--config: {file}: {name}: wanted a list of texts, got {value!r}")
+        raise UserError(f"--config: {file}: {name}: wanted a list of texts, got {brief(value)}")
     if float in kinds and isinstance(value, str):
         # YAML 1.1 takes 1e-3, without a point, for a text.
         try:
             return float(value)
         except ValueError:
             pass
-    if float in kinds and type(value) is int:
+    # What is larger is out of every range, which the configuration says.
+    small = type(value) is float or (type(value) is int and abs(value) < 2**63)
+    if float in kinds and type(value) is int and small:
         return float(value)
-    if str in kinds and type(value) in (int, float):
+    if str in kinds and small:
         return str(value)
-    if type(value) not in kinds:
-        wanted = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
-        raise UserError(f"--config: {file}: {name}: wanted {wanted}, got {value!r}")
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        wanted = " or ".join(TYPES[k] for k in kinds)
+        raise UserError(f"--config: {file}: {name}: wanted {wanted}, got {brief(value)}")
     return value
 
 

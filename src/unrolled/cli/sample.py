@@ -53,7 +53,7 @@ def sample(
         )
     except TextError as error:
         raise UserError(str(error).replace("text:", "--prime:", 1)) from None
-    with told(ValueError), told_as_option():
+    with told(ValueError), told_as_option("length", "temperature", "top_k", "top_p", "seed"):
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed: wanted at least 0 and below 2**64, got {seed}")
         written = generate(

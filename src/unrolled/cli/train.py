@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +79,15 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
     refused = [option.replace("_", "-") for option in said if option not in ("resume", "steps")]
     if refused:
         raise UserError(f"--resume: wanted only --steps beside it, got also {', '.join(refused)}")
+    from unrolled.cells import CellError
     from unrolled.io import FileError
     from unrolled.tasks import DataError
     from unrolled.train import Diverged, resume
     from unrolled.train.folder import CONFIG, read_config
 
     run: Path = values["resume"]
-    with told_as_option(), told(FileError, DataError, Diverged, OSError):
+    options = [field.name for field in fields(CONFIGS[name])]
+    with told_as_option(*options), told(FileError, DataError, CellError, Diverged, OSError):
         steps = values["steps"] if "steps" in said else None
         if steps is not None:
             CONFIGS[name](steps=steps)
@@ -107,7 +110,8 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
     if is_first():
         print(f"run         {folder}", flush=True)
     try:
-        with told_as_option(), told(DataError, CellError, Diverged, OSError):
+        options = [field.name for field in fields(config)]
+        with told_as_option(*options), told(DataError, CellError, Diverged, OSError):
             result = fit(config, folder)
     except BaseException:
         # A run that never began leaves no folder of its own; one that did is not empty.

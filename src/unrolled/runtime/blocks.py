@@ -4,9 +4,7 @@ Shapes: T time, N batch, I input. A part takes rows [T, N, width], and all of th
 tokens, which are whole numbers.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -132,16 +130,6 @@ class Direction:
     core: _core.Layer
     inputs: int
     widths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, text: str, sizes: Sequence[int], arrays: list[Any], weights: str) -> "Direction":
-        """From a program's text, (I, H, P), and arrays in the order that the core wants."""
-        I, H, P = sizes  # noqa: E741
-        program = _core.Program(text, H, P)
-        widths = tuple(program.state_widths)
-        if widths[0] != P:
-            raise ValueError(f"sizes: the program's output has {widths[0]} units, not {P}")
-        return cls(_core.Layer(program, I, arrays, weights, ""), I, widths)
 
     def run(
         self,

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from unrolled import _core
+from unrolled.limits import Budget, brief
 from unrolled.runtime.blocks import (
     ACTIVATIONS,
     Activation,
@@ -19,7 +21,7 @@ from unrolled.runtime.blocks import (
 from unrolled.runtime.ends import Block, Forecast, Words
 from unrolled.runtime.short import widened
 
-__all__ = ["KIND", "VERSION", "blocks_of", "check_chain", "check_tree", "check_weights", "part_of"]
+__all__ = ["KIND", "VERSION", "Reader", "blocks_of", "check_chain", "check_tree", "check_weights"]
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 """How they may be kept, by the core's names."""
@@ -44,21 +46,194 @@ def check_tree(tree: dict[str, Any]) -> None:
         one of ``unrolled.io.DAMAGE``: it is.
     """
     if tree["kind"] != KIND:
-        raise ValueError(f"kind: wanted an exported model, got {tree['kind']!r}")
-    if type(tree["version"]) is not int or not 1 <= tree["version"] <= VERSION:
-        raise ValueError(f"version {tree['version']!r}, this library reads {VERSION}")
+        raise ValueError(f"kind: wanted an exported model, got {brief(tree['kind'])}")
+    version, task = tree["version"], tree["task"]
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise ValueError(f"version {brief(version)}, this library reads {VERSION}")
+    if task is not None and not isinstance(task, str):
+        raise TypeError(f"task: wanted a name, got {brief(task)}")
+    if task is not None:
+        task.encode()  # a name in UTF-8, as the reader in C has it
+    tree["codec"]
 
 
-def blocks_of(tree: dict[str, Any], weights: str | None) -> list[Block]:
-    """The parts of a model, with weights kept as said, or as the file says.
+class Reader:
+    """Makes the parts that a description names.
+
+    Args:
+        weights: how they are kept, by name.
+        size: bytes of the file, from which follows what it may ask for; None of a description that
+            is in no file.
+    """
+
+    def __init__(self, weights: str, size: int | None = None) -> None:
+        self.weights = weights
+        self.budget = None if size is None else Budget(size)
+        self._arrays: dict[int, np.ndarray] = {}
+
+    def chain(self, described: Any, name: str) -> list[Block]:
+        """The parts of a chain, each held to the width of what the one before makes.
+
+        Raises:
+            one of ``unrolled.io.DAMAGE``: it is none.
+        """
+        blocks = [self.part(block) for block in items_of(described, name)]
+        check_chain(blocks)
+        for block in blocks:
+            self._take(getattr(block, "width", 0), name)
+        return blocks
+
+    def part(self, described: Any) -> Block:
+        """A part of a chain.
+
+        Raises:
+            one of ``unrolled.io.DAMAGE``: it is none.
+        """
+        if not isinstance(described, dict) or not all(isinstance(key, str) for key in described):
+            got = type(described).__name__
+            raise TypeError(f"block: wanted what describes one, got {got}")
+        match described["block"]:
+            case "embedding":
+                table = self._floats(described["weight"], "weight", 2)
+                if table.size == 0:
+                    raise ValueError("embedding: wanted at least one number")
+                return Embedding(table)
+            case "scale":
+                names = ("mean", "deviation")
+                return Scale(*(self._array(described[k], k, np.float64, 1) for k in names))
+            case "linear":
+                bias = described["bias"]
+                weight = self._floats(described["weight"], "weight", 2)
+                bias = None if bias is None else self._floats(bias, "bias", 1)
+                return Linear(weight, bias, self.weights)
+            case "last":
+                return Last()
+            case "pooling":
+                parts = [described[name] for name in ("keys", "query")]
+                keys, query = (None if one is None else self._linear(one) for one in parts)
+                return Pooling(described["name"], _whole(described["width"], "width"), keys, query)
+            case "recurrent":
+                return self._recurrent(described)
+            case "words":
+                return self._words(described)
+            case "forecast":
+                return self._forecast(described)
+            case str(name) if name in ACTIVATIONS:
+                return Activation(name)
+        raise ValueError(f"block: unknown, {brief(described['block'])}")
+
+    def _recurrent(self, described: dict[str, Any]) -> Recurrent:
+        layers = [
+            [self._direction(direction) for direction in items_of(layer, "layers")]
+            for layer in items_of(described["layers"], "layers")
+        ]
+        start = described["start"]
+        if start is not None:
+            start = [
+                tuple(self._floats(state, "start", 2) for state in items_of(states, "start"))
+                for states in items_of(start, "start")
+            ]
+        return Recurrent(layers, start, described.get("merge", "concat"))
+
+    def _direction(self, described: Any) -> Direction:
+        text = described["program"]
+        if not isinstance(text, str):
+            raise TypeError(f"program: wanted text, got {type(text).__name__}")
+        sizes = [_whole(size, "sizes") for size in items_of(described["sizes"], "sizes")]
+        if len(sizes) != 3:
+            raise ValueError(f"sizes: wanted three, got {len(sizes)}")
+        I, H, P = sizes  # noqa: E741
+        program = _core.Program(text, H, P)
+        if program.state_widths[0] != P:
+            raise ValueError(
+                f"sizes: the program's output has {program.state_widths[0]} units, not {P}"
+            )
+        self._take(program.room, "program")
+        arrays = [
+            None if array is None else self._floats(array, "arrays")
+            for array in items_of(described["arrays"], "arrays")
+        ]
+        core = _core.Layer(program, I, arrays, self.weights, "")
+        return Direction(core, I, tuple(program.state_widths))
+
+    def _words(self, described: dict[str, Any]) -> Words:
+        words, characters = (
+            Embedding(self._floats(described[name], name, 2)) for name in ("words", "characters")
+        )
+        spelling = self.part(described["spelling"])
+        if not isinstance(spelling, Recurrent):
+            raise TypeError("words: spelling is no layer")
+        _check_layers(spelling)
+        return Words(words, characters, spelling)
+
+    def _linear(self, described: Any) -> Linear:
+        part = self.part(described)
+        if not isinstance(part, Linear):
+            raise TypeError(f"wanted a linear layer, got {brief(described['block'])}")
+        return part
+
+    def _forecast(self, described: dict[str, Any]) -> Forecast:
+        horizon, targets = described["horizon"], described["targets"]
+        if not all(type(size) is int and size > 0 for size in (horizon, targets)):
+            got = f"{brief(horizon)}, {brief(targets)}"
+            raise ValueError(f"forecast: wanted horizon and targets above 0, got {got}")
+        scale: list[np.ndarray | None] = [None, None]
+        if described["mean"] is not None:
+            scale = [self._array(described[k], k, np.float64, 1) for k in ("mean", "deviation")]
+            if any(len(one) != targets for one in scale if one is not None):
+                raise ValueError("forecast: wanted mean and deviation of each target")
+        return Forecast(horizon, targets, *scale)
+
+    def _floats(self, array: Any, name: str, ndim: int | None = None) -> np.ndarray:
+        if isinstance(array, dict):
+            for values in array.values():
+                self._use(values)
+            array = widened(array)
+        return self._array(array, name, np.float32, ndim)
+
+    def _array(self, array: Any, name: str, dtype: Any, ndim: int | None) -> np.ndarray:
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"{name}: wanted an array of {np.dtype(dtype)}, got {got}")
+        if ndim is not None and array.ndim != ndim:
+            raise ValueError(f"{name}: wanted {ndim} dimensions, got {array.ndim}")
+        self._use(array)
+        return np.ascontiguousarray(array)
+
+    def _use(self, array: Any) -> None:
+        """Hold a file to one use of an array: what is packed is then no larger than the file."""
+        if self.budget is None or not isinstance(array, np.ndarray):
+            return
+        if id(array) in self._arrays:
+            raise ValueError("an array that two parts have")
+        self._arrays[id(array)] = array
+
+    def _take(self, numbers: int, name: str) -> None:
+        if self.budget is not None:
+            self.budget.take(numbers, name)
+
+
+def blocks_of(tree: dict[str, Any], weights: str | None, size: int | None = None) -> list[Block]:
+    """The parts of a model, with weights kept as said, or as the file (of so many bytes) says.
 
     Raises:
         one of ``unrolled.io.DAMAGE``: the description is no model's.
     """
     check_tree(tree)
-    blocks = [part_of(one, weights or tree["weights"]) for one in tree["blocks"]]
-    check_chain(blocks)
-    return blocks
+    return Reader(weights or tree["weights"], size).chain(tree["blocks"], "blocks")
+
+
+def items_of(value: Any, name: str) -> list[Any] | tuple[Any, ...]:
+    """The value, refused if it is no list or tuple."""
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{name}: wanted a list, got {type(value).__name__}")
+    return value
+
+
+def _whole(value: Any, name: str) -> int:
+    if type(value) is not int or abs(value) >= 10**15:
+        raise TypeError(f"{name}: wanted a whole number of at most 15 digits, got {brief(value)}")
+    return value
 
 
 def check_chain(blocks: list[Block]) -> None:
@@ -76,6 +251,8 @@ def check_chain(blocks: list[Block]) -> None:
             _check_layers(block)
             recurrent = True
         wanted = _read_by(block, width)
+        if wanted is not None and wanted < 1:
+            raise ValueError(f"blocks: {type(block).__name__} reads nothing")
         if width not in (None, wanted):
             raise ValueError(f"blocks: {type(block).__name__} reads {wanted} numbers, gets {width}")
         width = getattr(block, "width", wanted)
@@ -127,11 +304,13 @@ def _check_layers(block: Recurrent) -> None:
     if directions not in (1, 2) or any(len(layer) != directions for layer in block.layers):
         raise ValueError("layers: wanted one direction, or two, in each")
     if block.merge not in ("concat", "sum"):
-        raise ValueError(f"merge: wanted concat or sum, got {block.merge!r}")
+        raise ValueError(f"merge: wanted concat or sum, got {brief(block.merge)}")
     if block.merge == "sum" and any(
         len({one.widths[0] for one in layer}) > 1 for layer in block.layers
     ):
         raise ValueError("merge: wanted directions of one width to be added")
+    if any(one.inputs < 1 for layer in block.layers for one in layer):
+        raise ValueError("layers: one reads nothing")
     for below, layer in pairwise(block.layers):
         width = block.width_of(below)
         if any(one.inputs != width for one in layer):
@@ -139,87 +318,3 @@ def _check_layers(block: Recurrent) -> None:
     shapes = [[(1, width) for width in one.widths] for layer in block.layers for one in layer]
     if block.start is not None and [[s.shape for s in one] for one in block.start] != shapes:
         raise ValueError("start: wanted a row for each state of each layer")
-
-
-def part_of(told: dict[str, Any], weights: str) -> Block:
-    """A part of a chain.
-
-    Raises:
-        one of ``unrolled.io.DAMAGE``: it is none.
-    """
-    if not isinstance(told, dict):
-        raise TypeError(f"block: wanted what describes one, got {type(told).__name__}")
-    match told["block"]:
-        case "embedding":
-            return Embedding(_floats(told["weight"], "weight", 2))
-        case "scale":
-            return Scale(
-                *(_array(told[name], name, np.float64, 1) for name in ("mean", "deviation"))
-            )
-        case "linear":
-            bias = told["bias"]
-            weight = _floats(told["weight"], "weight", 2)
-            return Linear(weight, None if bias is None else _floats(bias, "bias", 1), weights)
-        case "last":
-            return Last()
-        case "pooling":
-            parts = [told[name] for name in ("keys", "query")]
-            keys, query = (None if one is None else _line(one, weights) for one in parts)
-            return Pooling(told["name"], told["width"], keys, query)
-        case "recurrent":
-            layers = [[_direction(one, weights) for one in layer] for layer in told["layers"]]
-            start = told["start"]
-            if start is not None:
-                start = [tuple(_floats(state, "start", 2) for state in states) for states in start]
-            return Recurrent(layers, start, told.get("merge", "concat"))
-        case "words":
-            words, characters = (Embedding(_floats(told[k], k, 2)) for k in ("words", "characters"))
-            spelling = part_of(told["spelling"], weights)
-            if not isinstance(spelling, Recurrent):
-                raise TypeError("words: spelling is no layer")
-            _check_layers(spelling)
-            return Words(words, characters, spelling)
-        case "forecast":
-            return _forecast(told)
-        case name if name in ACTIVATIONS:
-            return Activation(name)
-    raise ValueError(f"block: unknown, {told['block']!r}")
-
-
-def _direction(told: dict[str, Any], weights: str) -> Direction:
-    arrays = [None if one is None else _floats(one, "arrays") for one in told["arrays"]]
-    if not isinstance(told["program"], str):
-        raise TypeError(f"program: wanted text, got {type(told['program']).__name__}")
-    return Direction.of(told["program"], told["sizes"], arrays, weights)
-
-
-def _line(told: dict[str, Any], weights: str) -> Linear:
-    found = part_of(told, weights)
-    if not isinstance(found, Linear):
-        raise TypeError(f"wanted a linear layer, got {told['block']!r}")
-    return found
-
-
-def _forecast(told: dict[str, Any]) -> Forecast:
-    horizon, targets = told["horizon"], told["targets"]
-    if not all(type(size) is int and size > 0 for size in (horizon, targets)):
-        raise ValueError(f"forecast: wanted horizon and targets above 0, got {horizon}, {targets}")
-    scale: list[np.ndarray | None] = [None, None]
-    if told["mean"] is not None:
-        scale = [_array(told[name], name, np.float64, 1) for name in ("mean", "deviation")]
-        if any(len(one) != targets for one in scale if one is not None):
-            raise ValueError("forecast: wanted mean and deviation of each target")
-    return Forecast(horizon, targets, *scale)
-
-
-def _floats(array: Any, name: str, ndim: int | None = None) -> np.ndarray:
-    return _array(widened(array) if isinstance(array, dict) else array, name, np.float32, ndim)
-
-
-def _array(array: Any, name: str, dtype: Any, ndim: int | None) -> np.ndarray:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise TypeError(f"{name}: wanted an array of {np.dtype(dtype)}, got {got}")
-    if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name}: wanted {ndim} dimensions, got {array.ndim}")
-    return np.ascontiguousarray(array)

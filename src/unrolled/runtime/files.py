@@ -29,7 +29,7 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
         fault = "a checkpoint of a run, not an exported model: unrolled export makes one of it"
         raise io.FileError(path, fault)
     try:
-        return _kind_of(tree)(tree, weights)
+        return _kind_of(tree)(tree, weights, os.path.getsize(path))
     except io.DAMAGE as error:
         said = f"{error} is missing" if type(error) is KeyError else str(error)
         fault = f"holds no model that this version reads ({said})".replace("\n", " ")

@@ -47,8 +47,11 @@ class Model:
         threads: of a call of ``run``; a stream is told its own.
     """
 
-    def __init__(self, tree: dict[str, Any], weights: str | None = None) -> None:
-        self.blocks: list[Block] = blocks_of(tree, weights)
+    def __init__(
+        self, tree: dict[str, Any], weights: str | None = None, size: int | None = None
+    ) -> None:
+        """``size``: bytes of the file that the description is in, if it is in one."""
+        self.blocks: list[Block] = blocks_of(tree, weights, size)
         self.batch_first: bool = tree.get("batch_first", False)
         if type(self.batch_first) is not bool:
             raise TypeError(f"batch_first: wanted a boolean, got {self.batch_first!r}")

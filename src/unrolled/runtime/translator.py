@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from unrolled.runtime.blocks import Activation, Embedding, Linear, Plan, Recurrent, States
-from unrolled.runtime.description import check_chain, check_tree, part_of
+from unrolled.runtime.description import Reader, check_tree
 from unrolled.runtime.ends import Block
 from unrolled.runtime.model import Model, checked_lengths, names_of
 from unrolled.runtime.search import Hypothesis, beam, greedy
@@ -23,20 +23,20 @@ class Translator(Model):
         begin, end: tokens that a target starts with and ends with.
     """
 
-    def __init__(self, tree: dict[str, Any], weights: str | None = None) -> None:
+    def __init__(
+        self, tree: dict[str, Any], weights: str | None = None, size: int | None = None
+    ) -> None:
         check_tree(tree)
-        kept = weights or tree["weights"]
+        reader = Reader(weights or tree["weights"], size)
         attention = [one for one in tree["decoder"] if one["block"] == "attention"]
         plain = [one for one in tree["decoder"] if one["block"] != "attention"]
-        encoder = [part_of(one, kept) for one in tree["encoder"]]
-        decoder = [part_of(one, kept) for one in plain]
-        for chain in (encoder, decoder):
-            check_chain(chain)
+        encoder = reader.chain(tree["encoder"], "encoder")
+        decoder = reader.chain(plain, "decoder")
         self.source, self.encoder = _kinds(encoder, "encoder", Embedding, Recurrent)
         self.target, self.decoder, self.head = _kinds(
             decoder, "decoder", Embedding, Recurrent, Linear
         )
-        self.combine = _combine(attention, tree["decoder"], self.encoder, self.decoder, kept)
+        self.combine = _combine(attention, tree["decoder"], self.encoder, self.decoder, reader)
         self._check_start()
         self.begin, self.end = tree["begin"], tree["end"]
         for name in ("begin", "end"):
@@ -230,14 +230,14 @@ def _combine(
     whole: list[Any],
     encoder: Recurrent,
     decoder: Recurrent,
-    weights: str,
+    reader: Reader,
 ) -> Linear | None:
     """The layer of attention, which stands between layers and head."""
     if not attention:
         return None
     if len(attention) > 1 or whole[2] is not attention[0]:
         raise ValueError("decoder: wanted attention behind its layers, once")
-    combine = part_of(attention[0]["combine"], weights)
+    combine = reader.part(attention[0]["combine"])
     width = decoder.width
     if not isinstance(combine, Linear) or (combine.inputs, combine.width) != (2 * width, width):
         raise ValueError(f"attention: wanted a linear layer from {2 * width} to {width}")

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
+from unrolled.limits import shorten
+
 __all__ = [
     "DataError",
     "Source",
@@ -21,7 +23,10 @@ __all__ = [
 
 class DataError(ValueError):
     """Data that cannot be used. The message, in one line, is the whole story: where, what was
-    wanted, what came, the cure."""
+    wanted, what came, the cure. What it repeats of the data is cut."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shorten(message))
 
 
 class StandardInput:

@@ -1,0 +1,72 @@
+"""Options from hostile YAML files and command lines: one short sentence, exit code 2."""
+
+from pathlib import Path
+
+import pytest
+
+from unrolled.cli.app import run
+
+ALIASES = "".join(f" - &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 10))
+FILES = {
+    "date": ("steps: 2020-01-01", "steps: wanted a whole number, got datetime.date"),
+    "date for a text": ("cell: 2020-01-01", "cell: wanted a text, got datetime.date"),
+    "no date": ("cell: 2020-99-99", "cell: wanted a !!timestamp, got '2020-99-99'"),
+    "many digits": (f"steps: {'9' * 5000}", "steps: wanted a !!int, got '999"),
+    "many bits": (f"steps: 0x{'f' * 5000}", "--steps: wanted a number below 2**63"),
+    "many bits of a float": (f"clip: 0x{'f' * 5000}", "--clip: wanted a number below 2**63"),
+    "many bits of a text": (
+        f"cell: 0x{'f' * 5000}",
+        "cell: wanted a text, got a whole number",
+    ),
+    "wrong tag": ("steps: !!int abc", "steps: wanted a !!int, got 'abc'"),
+    "wrong boolean": ("bidirectional: !!bool 7", "bidirectional: wanted a !!bool, got '7'"),
+    "unknown tag": ("steps: !mine 3", "steps: wanted a !mine, got '3'"),
+    "code": ("cell: !!python/name:os.system", "cell: wanted a !!python/name:os.system"),
+    "brackets": ("steps: " + "[" * 3000, "nested too deep"),
+    "braces": ("{a: " * 3000, "nested too deep"),
+    "repeated references": (f"steps:\n - &a0 [x]\n{ALIASES}", "steps: wanted a scalar or a list"),
+    "a reference to itself": ("steps: &a [*a]", "steps: wanted a scalar or a list"),
+    "merged mappings": ("<<: {steps: 3}", "<<: wanted a scalar or a list"),
+    "a mapping": ("cell: {a: 1}", "cell: wanted a scalar or a list"),
+    "a list for a key": ("? [a]\n: 1", "wanted names of options, got a sequence"),
+    "twice": ("steps: 1\nsteps: 2", "wanted each option once, got steps twice"),
+    "long value": (f"steps: {'x' * 100_000}", "steps: wanted a whole number, got 'xxx"),
+    "long name": (f"? {'x' * 100_000}\n: 1", "unknown option xxx"),
+    "long choice": (f"precision: {'x' * 100_000}", "--precision: wanted one of 32, bf16, 16, got"),
+    "nothing": ("steps:", "steps: wanted a whole number, got None"),
+    "empty": ("", "wanted options by name, got nothing"),
+    "infinite rate": ("learning_rate: .inf", "--learning-rate: wanted above 0 and below inf"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_file_of_options(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, expected = FILES[name]
+    (tmp_path / "options.yaml").write_text(text)
+    assert run(["train", "lm", "--config", str(tmp_path / "options.yaml"), "--print-config"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("unrolled: --")
+    assert expected in error
+    assert error.count("\n") == 1
+    assert len(error) < 1000
+
+
+def test_what_yaml_says_of_options_arrives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "steps: 7\nlearning-rate: 1e-3\nclip: 2\nprecision: 16\ncell: LSTM\nsuffixes: [.a, .b]\n"
+    (tmp_path / "options.yaml").write_text(text)
+    assert run(["train", "lm", "--config", str(tmp_path / "options.yaml"), "--print-config"]) == 0
+    shown = capsys.readouterr().out
+    for line in ("steps: 7", "learning_rate: 0.001", "clip: 2.0", "precision: '16'", "- .b"):
+        assert f"{line}\n" in shown
+
+
+def test_a_long_value_on_the_command_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--steps", "x" * 100_000], ["--precision=" + "x" * 100_000]):
+        assert run(["train", "lm", *arguments, "--print-config"]) == 2
+        error = capsys.readouterr().err
+        assert arguments[0].split("=")[0] in error
+        assert len(error) < 2500
