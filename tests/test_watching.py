@@ -91,7 +91,7 @@ def test_rows_are_the_measurements(tmp_path: Path) -> None:
             wanted[module, "spectral_radius", f"recurrent.{matrix.gate}"] = matrix.radius
     found = {(r["module"], r["measure"], r["name"]): float(r["value"]) for r in rows}
     assert len(found) == len(rows)
-    assert found == pytest.approx(wanted, rel=1e-5)
+    assert found == pytest.approx(wanted, rel=1e-12)
     assert {(r["layer"], r["reverse"]) for r in rows} == {("0", "0")}
 
 
