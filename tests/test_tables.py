@@ -81,6 +81,8 @@ def test_the_suffix_and_the_argument_decide_before_the_header(tmp_path: Path) ->
         ('id,"name;alias",x\n1,"a;b",2\n', ("id", "name;alias", "x")),
         ("label,body\na,one; two; three\n", ("label", "body")),
         ("x;y\n1,5;2,5\n", ("x", "y")),
+        ('x\t"q""t"\tid\n1\t2\t3\n', ("x", 'q"t', "id")),
+        ('5" pipe,x\n1,2\n', ('5" pipe', "x")),
     ],
 )
 def test_a_delimiter_within_a_name_or_a_cell_is_none(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,14 +62,11 @@ def _delimiter(source: Source, text: str) -> str:
     """
     names: dict[str, int] = {}
     alike = []
-    for delimiter in _DELIMITERS:
+    outside = [d for d in _DELIMITERS if _cuts_outside_quotes(text, d)]
+    for delimiter in outside or _DELIMITERS:
         try:
             counts = [len(record) for _, record in _sample(source, text, delimiter)]
-            header = _header(source, text, delimiter)[1]
         except DataError:
-            continue
-        # Half a quoted name on either side: this cuts inside of quotes.
-        if any(name.count('"') % 2 for name in header):
             continue
         names[delimiter] = counts[0]
         if counts[0] > 1 and set(counts) == {counts[0]} and len(counts) > 1:
@@ -82,6 +80,13 @@ def _delimiter(source: Source, text: str) -> str:
     if alike:
         return alike[0]
     return max(names, key=lambda delimiter: names[delimiter]) if names else _DELIMITERS[0]
+
+
+def _cuts_outside_quotes(text: str, delimiter: str) -> bool:
+    """Whether each name of the header, so cut, is quoted as a whole or has no quotes."""
+    name = rf'(?: *"(?:[^"]|"")*"|[^"{delimiter}\r\n]*)'
+    header = rf"{name}(?:{delimiter}{name})*(?=[\r\n]|$)"
+    return re.match(header, text.lstrip("\r\n")) is not None
 
 
 def _sample(source: Source, text: str, delimiter: str) -> list[Record]:
