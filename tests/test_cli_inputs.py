@@ -173,7 +173,10 @@ def test_training_ends_with_the_scores_of_both_checkpoints(
     out = said(capsys, "train", name, "--resume", run_folder, "--steps", 14)
     rows = [row for row in read_rows(run_folder / "metrics.csv") if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
-    for title, row, file in (("best", best, "best"), ("last", rows[-1], "last")):
+    for title, row, file in (
+        ("validation, best", best, "best"),
+        ("validation, last", rows[-1], "last"),
+    ):
         (line,) = [line for line in out.split("\n") if line.startswith(f"{title} ")]
         measured = model_row(capsys, run_folder / f"{file}.safetensors")
         shown = float(re.search("loss ([^ ]+) ", line).group(1))  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
+from unrolled.cli.runs import Cell, Run, checkpoint_of, config_of, trained
 
 __all__ = ["inspect"]
 
@@ -37,12 +37,11 @@ def inspect(
     name, model, codec = trained(path, cell)
     from unrolled.diagnostics import Picture, Section, inspect_model, write_page
     from unrolled.tasks import DataError, find_task
-    from unrolled.train.folder import CONFIG, CURVE, read_config
+    from unrolled.train.folder import CURVE
 
     if units < 1:
         raise UserError(f"--units: wanted at least 1, got {units}")
-    with told(ValueError):
-        _, config = read_config(path.parent / CONFIG)
+    config = config_of(path, name)
     with told_as_option(), told(DataError):
         task = find_task(name).read(config, codec)
     with told(DataError), told_as_option("text"):

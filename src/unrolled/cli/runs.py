@@ -55,6 +55,10 @@ def config_of(path: Path, name: str) -> Any:
     """The configuration beside a run's checkpoint, which is of the task ``name``."""
     from unrolled.train.folder import CONFIG, read_config
 
+    if not (path.parent / CONFIG).exists():
+        raise UserError(
+            f"RUN: wanted {CONFIG} beside {path}, which says how the run reads data; there is none"
+        )
     with told(ValueError):
         task, config = read_config(path.parent / CONFIG)
     if task != name:

@@ -45,7 +45,7 @@ def decode_forward(text: str) -> Forward:
     Raises:
         ProgramError: it is no such text, or of a newer version.
     """
-    head, *lines = text.splitlines()
+    head, *lines = text.removesuffix("\n").split("\n")
     if head != f"unrolled-program {VERSION}":
         raise ProgramError(f"wanted a program of version {VERSION}, got {head!r}")
     states: list[Width] = []
