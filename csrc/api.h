@@ -64,6 +64,13 @@ struct Schedule {
     bool uniform = true;            // what a phase computes has one width, or width 1
 };
 
+// Which parameters and states the new states depend on by more than comparisons, so that a gradient
+// reaches them.
+struct Reached {
+    std::vector<bool> products;  // the input's first
+    std::vector<bool> vectors, states;
+};
+
 struct Program {
     Index H = 0, P = 0;
     std::vector<Index> states;   // widths
@@ -83,6 +90,7 @@ struct Program {
     // Derived when the program is loaded; the places by node, of those that a file declares.
     std::vector<int> stored_places, state_places;  // -1: none
     Schedule ahead, back;
+    Reached reached;
     std::vector<int> gathers;             // by node: the input block that it accumulates in, or -1
     std::vector<std::vector<int>> onto;   // by product and part: the same, or -1
     std::vector<int> slopes;              // distinct gradients of products, by node
@@ -99,8 +107,8 @@ const std::vector<std::string>& operations();
 constexpr int kMultiplyAdd = 100, kMultiplySubtract = 101, kSubtractProduct = 102;
 
 // Reads and checks a program's text, and derives its schedules; throws std::invalid_argument with
-// the line and the fault.
-Program parse(const std::string& text, Index H, Index P);
+// the line and the fault. I is 0 where it is not known, and no width may be I then.
+Program parse(const std::string& text, Index H, Index P, Index I);
 
 // Fills the places of stored nodes and new states, which the check reads.
 void index_nodes(Program& program);

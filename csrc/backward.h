@@ -62,7 +62,7 @@ private:
                 sources_[k] = zeros<T>(steps_ * call_.N * pitch(q.source));
             zero_width_ = most(zero_width_, q.source);
         }
-        zeros_ = zeros<T>(pitch(zero_width_));
+        zeros_ = zeros<T>(pitch(zero_width_));  // one number at least: a gradient that is not there
     }
 
     Index tile_rows() const {
@@ -109,6 +109,7 @@ private:
         find_read();
         for (std::size_t k = 0; k < p_.slopes.size(); ++k)
             if (made(p_.slopes[k])) slope_[p_.slopes[k]] = p_.slope_at[k];
+        find_moved();
         for (std::size_t k = 0; k < p_.states.size(); ++k) {
             const int node = p_.grad_states[k];
             if (node >= 0 && made(node) && slope_[node] < 0 && state_[node] < 0 &&
@@ -205,7 +206,6 @@ private:
         T* const rows = slopes(t, start);
         for (std::size_t f = 0; f < p_.back.phases.size(); ++f) {
             const Phase& phase = p_.back.phases[f];
-            if (f > 0) move_slopes(machine, part, rows);
             if (!phase.products.empty()) barrier_.wait(part.me, part.count);
             for (int number : phase.products) {
                 const int key = p_.nodes[number].key;
@@ -218,8 +218,8 @@ private:
                                    zeros_.data()});
             }
             machine.run(f, part);
+            move_slopes(machine, part, f, rows);
         }
-        move_slopes(machine, part, rows);
         finish(machine, part, t, start);
     }
 
@@ -290,13 +290,28 @@ private:
         }
     }
 
-    // Slopes that were not made where they are read: those that are a stored vector or a seed.
-    void move_slopes(Machine<T>& machine, const Part& part, T* rows) {
+    // Gradients of products that are not computed in their row of slopes: a stored vector, the
+    // gradient of a new state, the result of a transposed product. Each is copied once a step, by the
+    // phase that makes it: other threads read it in the phases behind that one.
+    void find_moved() {
+        moved_in_ = Buffer<Index>(static_cast<Index>(p_.slopes.size()));
+        for (Index k = 0; k < moved_in_.count(); ++k)
+            moved_in_[k] = slope_[p_.slopes[k]] < 0 ? phase_of(p_.slopes[k]) : -1;
+    }
+
+    // The phase that makes the result of a transposed product; 0 for what is there before a step.
+    Index phase_of(int node) const {
+        for (std::size_t f = 0; f < p_.back.phases.size(); ++f)
+            for (int number : p_.back.phases[f].products)
+                if (number == node) return static_cast<Index>(f);
+        return 0;
+    }
+
+    void move_slopes(Machine<T>& machine, const Part& part, std::size_t phase, T* rows) {
         for (std::size_t k = 0; k < p_.slopes.size(); ++k) {
+            if (moved_in_[k] != static_cast<Index>(phase)) continue;
             const int node = p_.slopes[k];
-            if (slope_[node] >= 0) continue;
-            const Place<T>& from = machine.place(node);
-            if (from.base) move_rows(from, part, slope_width(node), rows + p_.slope_at[k], ld_);
+            move_rows(machine.place(node), part, slope_width(node), rows + p_.slope_at[k], ld_);
         }
     }
 
@@ -357,7 +372,7 @@ private:
     Fixtures<T> fixtures_;
     Barrier barrier_;
     TokenSums<T> token_sums_;
-    Index steps_ = 0, ld_ = 0, zero_width_ = 0;
+    Index steps_ = 0, ld_ = 0, zero_width_ = 1;
     std::vector<Matrix<T>> matrices_;
     std::vector<Buffer<T>> results_, sources_, later_, seeds_, starts_, sums_;
     Buffer<T> slopes_, outputs_, zeros_;
@@ -368,6 +383,7 @@ private:
     Buffer<bool> read_;    // whether this direction reads or makes it
     Buffer<int> moving_;   // nodes whose place changes from step to step
     Index moves_ = 0;
+    Buffer<Index> moved_in_;  // by gradient of a product: the phase that it is copied in, or -1
     std::vector<Machine<T>> machines_;
 };
 

@@ -38,15 +38,18 @@ NB_MODULE(_core, m) {
         nb::sig("def builds() -> list[str]"));
     nb::class_<Program>(m, "Program", "A program that was read, checked and scheduled.")
         .def("__init__",
-             [](Program* self, const std::string& text, Index H, Index P) {
+             [](Program* self, const std::string& text, Index H, Index P, Index I) {
                  const Unlocked unlocked;
-                 new (self) Program(parse(text, H, P));
+                 new (self) Program(parse(text, H, P, I));
              },
-             nb::arg("text"), nb::arg("H"), nb::arg("P"))
+             nb::arg("text"), nb::arg("H"), nb::arg("P"), nb::arg("I") = 0)
         .def_ro("saved_width", &Program::saved_pitch,
                 "Numbers that forward keeps for backward, a token.")
         .def_prop_ro("room", &room_of, "Numbers that a step of one sequence works on, at most.")
         .def_ro("state_widths", &Program::states, "Units of each state.")
+        .def_prop_ro("reached", [](const Program& p) {
+            return nb::make_tuple(p.reached.products, p.reached.vectors, p.reached.states);
+        }, "Whether a gradient reaches each product (the input's first), vector and state.")
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no room between vectors.");
     // A call in numbers, for callers whose arrays are no tensors.

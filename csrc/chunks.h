@@ -34,10 +34,11 @@ public:
     T* buffer(Index c) { return buffers_.data() + (c - first_) * numbers_; }
     void publish(Index c) { __atomic_store_n(&claims_[c], 2, __ATOMIC_RELEASE); }
 
-    // What another fills, when it is there.
-    T* wait(Index c) {
+    // What another thread fills, when it is there; null if the sweep is over before.
+    T* wait(Index c, const Stop* stop) {
         for (int spins = 0; __atomic_load_n(&claims_[c], __ATOMIC_ACQUIRE) != 2; ++spins) {
             if (spins < 2000) pause();
+            else if (is_over(stop)) return nullptr;
             else sched_yield();
         }
         return buffer(c);

@@ -79,6 +79,8 @@ const int registered = pthread_atfork(nullptr, nullptr, [] { is_child = true; })
 
 }  // namespace
 
+void out_of_memory() { throw std::bad_alloc(); }
+
 bool forked() { return registered == 0 && is_child; }
 
 const std::vector<const Build*>& available_builds() {

@@ -25,6 +25,9 @@ bool forked();
 void* take_memory(Index bytes);
 void give_memory(void* memory);
 
+// Throws std::bad_alloc.
+[[noreturn]] void out_of_memory();
+
 // While one of these is there, this thread takes memory that may be given back at any time, by any
 // thread.
 class Lasting {

@@ -55,6 +55,7 @@ public:
 
     void run() {
         together(threads_, [this](Index me, Index count) { sweep(me, count); });
+        if (lacks_memory_) out_of_memory();
     }
 
     void find_packed(Index shares) {
@@ -186,7 +187,7 @@ private:
 
     void pack_own(Index me, Index count) {
         if (packs_) {
-            if (me == 0) find_packed(units_ ? count : 1);
+            if (me == 0 && units_ && count != threads_) find_packed_for_team(count);
             return;
         }
         if (!own_input_.dot())
@@ -196,6 +197,16 @@ private:
             if (!own_[k].dot())
                 divide(own_[k], units_, me, count,
                        [&](Index a, Index b) { pack(own_[k], call_.products[k].weight, a, b); });
+    }
+
+    // Fewer threads than were asked for have other shares, whose panels may not be packed yet. No
+    // exception leaves a parallel region: it would end the process.
+    void find_packed_for_team(Index count) {
+        try {
+            find_packed(count);
+        } catch (...) {
+            lacks_memory_ = true;
+        }
     }
 
     Place<T> after(std::size_t k, Index t) {
@@ -212,6 +223,7 @@ private:
     void sweep(Index me, Index count) {
         pack_own(me, count);
         barrier_.wait(me, count);
+        if (lacks_memory_) return;
         if (units_) return sweep(batch_.part(true, me, count), me);
         for (Index k = me; k < threads_; k += count) sweep(batch_.part(false, k, threads_), k);
         for (Index k = 1; count > 1 && k < threads_; ++k) help((me + k) % threads_, me);
@@ -227,7 +239,8 @@ private:
             if (call_.size(start) <= part.first) return;
             const Index end = least(call_.T_steps, start + steps_), chunk = start / steps_;
             const bool helped = !chunks_.empty() && !chunks_[me].claim(chunk);
-            T* x = helped ? chunks_[me].wait(chunk) : own;
+            T* x = helped ? chunks_[me].wait(chunk, call_.stop) : own;
+            if (!x) return;
             if (!helped) project(part, start, end, me, x);
             for (Index t = start; t < end; ++t) {
                 const Index n = least(part.last, call_.size(t)) - part.first;
@@ -242,7 +255,8 @@ private:
     // Projects inputs for another's sequences, from the last chunk back until all are claimed.
     void help(Index other, Index me) {
         Chunks<T>& chunks = chunks_[other];
-        for (Index c = chunks.count() - 1; c >= chunks.first() && chunks.claim(c); --c) {
+        for (Index c = chunks.count() - 1; c >= chunks.first(); --c) {
+            if (is_over(call_.stop) || !chunks.claim(c)) return;
             project(batch_.part(false, other, threads_), c * steps_,
                     least(call_.T_steps, (c + 1) * steps_), me, chunks.buffer(c));
             chunks.publish(c);
@@ -398,6 +412,7 @@ private:
     Buffer<int> aims_;    // by node: the state that it is made as, or -1
     Buffer<int> moving_;  // nodes whose place changes from step to step
     Index moves_ = 0;
+    bool lacks_memory_ = false;  // for what the team's first thread packs inside a region
     std::vector<Machine<T>> machines_;
 };
 

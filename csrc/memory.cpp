@@ -7,6 +7,7 @@
 #endif
 
 #include <atomic>
+#include <cstring>
 #include <new>
 
 #include "dispatch.h"
@@ -101,6 +102,9 @@ void* take_memory(Index wanted) {
         block = static_cast<Header*>(from_system(sizeof(Header) + bytes));
         block->bytes = bytes;
     }
+#ifdef UNROLLED_POISON
+    std::memset(block + 1, 0xff, bytes);  // NaN, to be noticed where it is read
+#endif
     return block + 1;
 }
 

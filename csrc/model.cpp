@@ -263,7 +263,7 @@ private:
         std::vector<Index> sizes;  // I, H, P
         told.at("sizes").items([&sizes](const Tree& size) { sizes.push_back(size.whole()); });
         if (sizes.size() != 3) fail("sizes: wanted three");
-        model_.programs_.push_back(parse(told.at("program").string(), sizes[1], sizes[2]));
+        model_.programs_.push_back(parse(told.at("program").string(), sizes[1], sizes[2], sizes[0]));
         const Program& program = model_.programs_.back();
         if (program.states[0] != sizes[2])
             fail("sizes: the program's output has " + std::to_string(program.states[0]) +

@@ -18,7 +18,7 @@ constexpr std::size_t kShown = 200;  // characters of a line, or of a fault, in 
 
 class Reader {
 public:
-    Reader(const std::string& text, Index H, Index P) : stream_(text) {
+    Reader(const std::string& text, Index H, Index P, Index I) : I_(I), stream_(text) {
         program_.H = H;
         program_.P = P;
     }
@@ -85,6 +85,12 @@ private:
         const std::string found = word();
         if (found == "H") return program_.H;
         if (found == "P") return program_.P;
+        if (found == "I") {
+            if (I_ < 1 || I_ > kWidest)
+                fail("wanted I from 1 to " + std::to_string(kWidest) + ", got " +
+                     std::to_string(I_));
+            return I_;
+        }
         const Index given = number(found, kWidest);
         if (given == 0) fail("a width of 0");
         return given;
@@ -272,6 +278,7 @@ private:
     }
 
     Program program_;
+    Index I_;
     std::istringstream stream_;
     std::istringstream words_;
     std::string line_;
@@ -289,8 +296,8 @@ const std::vector<std::string>& operations() {
     return codes;
 }
 
-Program parse(const std::string& text, Index H, Index P) {
-    Program program = Reader(text, H, P).read();
+Program parse(const std::string& text, Index H, Index P, Index I) {
+    Program program = Reader(text, H, P, I).read();
     arrange(program);
     return program;
 }

@@ -246,6 +246,29 @@ private:
     std::vector<bool> fixed_;
 };
 
+bool compares(const Node& node) {
+    return named(node, "ltn") || named(node, "leq") || named(node, "equ") || named(node, "neq");
+}
+
+void find_reached(Program& p) {
+    Reached& reached = p.reached;
+    reached.products.assign(1 + p.products.size(), false);
+    reached.vectors.assign(p.vectors.size(), false);
+    reached.states.assign(p.states.size(), false);
+    std::vector<bool> depends(p.nodes.size(), false);
+    for (int node : p.forward) depends[node] = true;
+    for (std::size_t k = p.nodes.size(); k-- > 0;) {
+        const Node& node = p.nodes[k];
+        if (!depends[k] || compares(node)) continue;
+        const std::size_t key = static_cast<std::size_t>(node.key);
+        if (node.leaf == Leaf::x) reached.products[0] = true;
+        if (node.leaf == Leaf::product) reached.products[1 + key] = true;
+        if (node.leaf == Leaf::vector) reached.vectors[key] = true;
+        if (node.leaf == Leaf::state) reached.states[key] = true;
+        for (int arg : node.args) depends[arg] = true;
+    }
+}
+
 // Distinct gradients of products, side by side in one row.
 void lay_out_slopes(Program& p) {
     p.slopes.clear();
@@ -316,6 +339,7 @@ void arrange(Program& p) {
     p.gathers.assign(p.nodes.size(), -1);  // backward computes what it needs of them
     p.back = Arranger(p, true, outputs).schedule();
     p.gathers = gathers;
+    find_reached(p);
     lay_out_slopes(p);
     lay_out_saved(p);
 }

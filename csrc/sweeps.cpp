@@ -45,6 +45,7 @@ public:
             throw std::invalid_argument("form: wanted the shape of each state");
         for (const auto& shape : form_)
             if (shape.empty()) throw std::invalid_argument("form: a state without dimensions");
+        find_reached();
     }
 
     // A tensor's numbers in a row each, of one sweep's; `step` bytes to the next one's. Storage and sizes
@@ -128,8 +129,8 @@ public:
         return run;
     }
 
-    // Makes gradients of the tensors that need one, None for the others. `slopes` are those of the
-    // output and of the final states, None for zeros. A stack names tensors, output, saved, slopes.
+    // Makes gradients of the tensors that need one, None for the others and for those that no gradient
+    // reaches. `slopes` are those of the output and of the final states, None for zeros. A stack names tensors, output, saved, slopes.
     Run backward(nb::handle tensors, const Stack& stack, nb::handle output, nb::handle saved,
                  nb::handle slopes, nb::handle needs, Index threads) const {
         const std::size_t count = program_->states.size();
@@ -164,7 +165,7 @@ public:
             if (k == run.given.arrays.size()) throw std::invalid_argument("needs: more than tensors");
             const Array& of = run.given.arrays[k];
             Array grad;
-            if (need.is(Py_True)) {
+            if (need.is(Py_True) && reached(k)) {
                 std::vector<Index> shape = of.view.sizes();
                 if (groups_ > 1 && k > static_cast<std::size_t>(states_))
                     shape.insert(shape.begin(), groups_);
@@ -188,11 +189,29 @@ public:
         return run;
     }
 
+    // Whether a gradient reaches tensor number k of a run.
+    bool reached(std::size_t k) const { return k < reached_.size() && reached_[k]; }
+
     const std::string& build() const { return build_; }
 
     Index total() const { return table_.is_none() ? total_ : see(table_).numel(); }
 
 private:
+    // Initial states that no step reads are the final ones of sequences without a token.
+    void find_reached() {
+        const Reached& by = program_->reached;
+        reached_.push_back(by.products[0]);
+        for (std::size_t k = 0; k < static_cast<std::size_t>(states_); ++k)
+            reached_.push_back(by.states[k] || !counts_.is_none());
+        const std::size_t matrices = 2 * by.products.size();
+        for (std::size_t k = 0; k < parameters_.size(); ++k) {
+            if (parameters_[k] < 0) continue;
+            const std::size_t place = static_cast<std::size_t>(parameters_[k]);
+            if (place >= reached_.size()) reached_.resize(place + 1, false);
+            reached_[place] = k < matrices ? by.products[k / 2] : by.vectors[k - matrices];
+        }
+    }
+
     Run begin(nb::handle tensors, const Stack& stack, Index threads) const {
         Run run;
         if (stack.count > 0) run.count = stack.count;
@@ -311,6 +330,7 @@ private:
     Index states_;
     Places parameters_;
     Form form_;
+    std::vector<bool> reached_;  // by tensor of a run
     Index groups_;  // sums over tokens that backward makes, see Gradients
 };
 
@@ -409,6 +429,8 @@ void bind_sweeps(nb::module_& m) {
         .def("backward_each", &backward_each, nb::arg("count"), nb::arg("stacked"),
              nb::arg("tensors"), nb::arg("output"), nb::arg("saved"), nb::arg("slopes"),
              nb::arg("needs"), nb::arg("threads"))
+        .def("reached", &Work::reached, nb::arg("tensor"),
+             "Whether a gradient reaches a tensor of a run, by its number.")
         .def_prop_ro("total", &Work::total, "Number of tokens.");
 }
 

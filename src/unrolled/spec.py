@@ -6,7 +6,7 @@ What it describes can be built by torch (``unrolled.nn``) or by nothing at all; 
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from unrolled.cells import Cell, ParameterSpec, Sizes
+from unrolled.cells import Cell, CellError, ParameterSpec, Sizes
 
 MERGES = ("concat", "sum")
 
@@ -23,7 +23,11 @@ class LayerSweep:
 
 @dataclass(frozen=True)
 class Spec:
-    """A stack of L layers of one cell, in D directions. Sizes are checked by who builds it."""
+    """A stack of L layers of one cell, in D directions. Sizes are checked by who builds it.
+
+    Raises:
+        CellError: a state's width differs from layer to layer.
+    """
 
     cell: Cell
     input_size: int
@@ -37,6 +41,21 @@ class Spec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state_widths", self.cell.state_widths(self.sizes(0)))
+        self._check_widths()
+
+    def _check_widths(self) -> None:
+        """The states of all layers are one tensor: a width of I has to be the same in each."""
+        if self.num_layers < 2:
+            return
+        inner = self.cell.state_widths(self.sizes(1))
+        for state, first, other in zip(self.cell.states, self.state_widths, inner, strict=True):
+            if first != other:
+                raise CellError(
+                    f"cell {type(self.cell).__name__}: state {state!r} must be equally wide in all "
+                    f"layers, got {first} units in the first and {other} in the others; its width "
+                    f"follows the layer's input, so num_layers must be 1, or input_size "
+                    f"{self.output_size}"
+                )
 
     @property
     def num_directions(self) -> int:

@@ -137,7 +137,7 @@ void check_chain(const Model& model, Index N, const std::string& label, Checks& 
 }
 
 void check_turns(const Text& text, const Build& build, Checks& checks) {
-    const Program program = load(text.text, 9);
+    const Program program = load(text.text, 9, kInputs);
     const Model model(program, Kept::own, build.name);
     const std::unique_ptr<Chain> chain = model.chain(1), other = model.chain(1);
     {
@@ -152,7 +152,7 @@ void check_turns(const Text& text, const Build& build, Checks& checks) {
 void check_chains(const std::vector<Text>& texts, const Build& build, Checks& checks) {
     check_turns(texts.front(), build, checks);
     for (const Text& text : texts) {
-        const Program program = load(text.text, 9);
+        const Program program = load(text.text, 9, kInputs);
         const std::string label = std::string(build.name) + ", chain of " + text.name;
         const bool all = text.name == "LSTM";
         for (Kept kept : {Kept::own, Kept::bfloat16, Kept::int8}) {

@@ -58,7 +58,7 @@ Vector arguments(double low, double high, Index count) {
 template <class T>
 void check_function(const Function& function, Index count, Subject& subject) {
     constexpr bool wide = sizeof(T) == sizeof(double);
-    const unrolled::Program program = load(text_of(function.code), 17);
+    const unrolled::Program program = load(text_of(function.code), 17, 1);
     const Vector given = arguments(wide ? -760 : -110, wide ? 720 : 92, count);
     Problem problem(program, {1, static_cast<Index>(given.size()), 1, 17, Layout::time, false}, 1);
     problem.tokens.values = given;

@@ -24,8 +24,8 @@ std::vector<Text> read_texts(const std::string& folder) {
     return found;
 }
 
-unrolled::Program load(const std::string& text, Index H) {
-    return unrolled::parse(text, H, (H + 1) / 2);
+unrolled::Program load(const std::string& text, Index H, Index I) {
+    return unrolled::parse(text, H, (H + 1) / 2, I);
 }
 
 namespace {

@@ -146,7 +146,58 @@ class Functions(Cell):
         return tanh(0.2 * (smooth + power + bent + cut + most + chosen) + 0.1 * cells.sigmoid(h.a))
 
 
-OWN = [DeepTransition, LowRank, Fading, Narrow, Means, OneGate, Shared, Turns, Functions]
+class Memoryless(Cell):
+    """No state is read and nothing but the input is multiplied."""
+
+    gates = ("a", "g")
+    recurrent = None
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        return sigmoid(x.g) * tanh(x.a)
+
+
+class SimpleUnit(Cell):
+    """The output is not read, the memory is, without a recurrent product (Lei et al. 2018)."""
+
+    gates = ("z", "f", "s")
+    states = ("h", "c")
+    recurrent = None
+    v = vector()
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        f = sigmoid(x.f + self.v * state.c)
+        c = f * state.c + (1 - f) * x.z
+        return f * c + (1 - f) * x.s, c
+
+
+class InputWide(Cell):
+    """A state, a vector and products as wide as the input."""
+
+    states = ("h", "s")
+    widths = {"s": "I"}  # noqa: RUF012
+    v = vector("I")
+    write = product(width="I")
+    read = product(source="I")
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        s = tanh(self.write(state.h) + self.v * state.s) + mean(state.s)
+        return tanh(x + h + self.read(s)), s
+
+
+OWN = [
+    DeepTransition,
+    LowRank,
+    Fading,
+    Narrow,
+    Means,
+    OneGate,
+    Shared,
+    Turns,
+    Functions,
+    Memoryless,
+    SimpleUnit,
+    InputWide,
+]
 
 
 def texts() -> dict[str, str]:

@@ -57,7 +57,7 @@ void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build
     for (const Text& text : texts) {
         if (text.name != "LSTM" && text.name != "LayerNormGRU" && text.name != "Functions") continue;
         for (const Sizes& sizes : kSizes) {
-            const unrolled::Program program = load(text.text, sizes.H);
+            const unrolled::Program program = load(text.text, sizes.H, sizes.I);
             const Problem problem(program, sizes, 1);
             for (int threads = 1; threads <= 3; ++threads)
                 for (bool both : {false, true})

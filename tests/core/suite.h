@@ -32,7 +32,7 @@ struct Subject {
 std::vector<Text> read_texts(const std::string& folder);
 
 // Widths for a text: projected states are about half as wide as the others.
-unrolled::Program load(const std::string& text, Index H);
+unrolled::Program load(const std::string& text, Index H, Index I);
 
 // Values and gradients of all programs against the plain twin.
 void check_values(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects);

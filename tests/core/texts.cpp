@@ -139,7 +139,7 @@ const Fault kFaults[] = {
 
 bool accepted(const std::string& text, Index H, Index P) {
     try {
-        unrolled::parse(text, H, P);
+        unrolled::parse(text, H, P, 3);
         return true;
     } catch (const std::invalid_argument&) {
         return false;
@@ -209,10 +209,10 @@ Results train(const Problem& problem, Subject& subject, const std::string& label
     return run.results();
 }
 
-void run_accepted(const unrolled::Program& program, Random& random, const std::string& label,
-                  std::vector<Subject>& subjects) {
+void run_accepted(const unrolled::Program& program, Index I, Random& random,
+                  const std::string& label, std::vector<Subject>& subjects) {
     const auto layout = static_cast<Layout>(random.below(5));
-    const Sizes sizes{1 + random.below(4), 1 + random.below(9), 1 + random.below(3), program.H,
+    const Sizes sizes{1 + random.below(4), 1 + random.below(9), I, program.H,
                       layout, random.coin()};
     const Problem problem(program, sizes, random.next());
     const Results wanted = solve(problem), near = solve(nudged(problem, random));
@@ -231,11 +231,12 @@ void check_mutants(const Text& text, Index count, std::vector<Subject>& subjects
     for (Index k = 0; k < count; ++k) {
         const std::string mutant = mutate(text.text, random);
         const Index* const HP = widths[random.below(5)];
+        const Index I = 1 + random.below(3);
         const std::string label = text.name + ", mutant " + std::to_string(k);
         try {
-            const unrolled::Program program = unrolled::parse(mutant, HP[0], HP[1]);
+            const unrolled::Program program = unrolled::parse(mutant, HP[0], HP[1], I);
             checks.that(true, label);
-            if (small(program)) run_accepted(program, random, label, subjects);
+            if (small(program)) run_accepted(program, I, random, label, subjects);
         } catch (const std::invalid_argument&) {
             checks.that(true, label);
         }

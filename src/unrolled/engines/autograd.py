@@ -3,6 +3,7 @@
 Second derivatives re-run the plain loop inside of backward, which is where torch asks for them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from unrolled.cells.declaration import parameter_names
 from unrolled.engines.core import (
     Form,
     Where,
+    letters,
     load,
     make_work,
     recorded,
@@ -42,6 +44,11 @@ class Job:
     biases: tuple[int, ...]  # their places among the tensors
     work: _core.Work
 
+    def reached(self, needs: Sequence[bool]) -> tuple[bool, ...]:
+        """Which of the tensors that need a gradient get one: no gradient reaches a parameter that
+        the step does not use."""
+        return tuple(need and self.work.reached(k) for k, need in enumerate(needs))
+
 
 def make_job(
     cell: Cell,
@@ -59,7 +66,8 @@ def make_job(
     matrices = [name for key in found.products for name in parameter_names(key)]
     places = [place.get(name, -1) for name in (*matrices, *cell.vectors)]
     form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
-    work = make_work(load(found.text, sizes.H, sizes.P), where, states, places, form, groups)
+    program = load(found.text, *letters(found.text, sizes))
+    work = make_work(program, where, states, places, form, groups)
     biases = tuple(place[name] for name in matrices[1::2] if name in place)
     return Job(cell, sizes, where, form, states, names, biases, work)
 

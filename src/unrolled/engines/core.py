@@ -108,10 +108,11 @@ def recorded(cell: Cell, projected: bool) -> Recorded:
 
 def refusal(cell: Cell, sizes: Sizes) -> str | None:
     """None, or why the core has no program for a cell of these sizes."""
-    for width in (sizes.H, sizes.P):
+    found = recorded(cell, sizes.projected)
+    for width in (sizes.H, sizes.P, sizes.I)[: 2 + _reads_input_size(found.text)]:
         if not 1 <= width <= WIDEST:
             return f"the native core takes states of 1 to {WIDEST} units, got {width}"
-    return recorded(cell, sizes.projected).why
+    return found.why
 
 
 _shared: dict[type[Cell], dict[bool, tuple[Any, Recorded]]] = {}
@@ -133,10 +134,19 @@ def _same(a: Any, b: Any) -> bool:
     return a is b
 
 
+def letters(text: str, sizes: Sizes) -> tuple[int, ...]:
+    """The sizes that a program's text is read with: H, P, and I where a width of it is I."""
+    return (sizes.H, sizes.P, sizes.I)[: 2 + _reads_input_size(text)]
+
+
+def _reads_input_size(text: str) -> bool:
+    return "I" in text  # capitals are sizes alone
+
+
 @lru_cache(maxsize=256)
-def load(text: str, H: int, P: int) -> _core.Program:
-    """A program's text for given sizes, read and scheduled by the core."""
-    return _core.Program(text, H, P)
+def load(text: str, *sizes: int) -> _core.Program:
+    """A program's text for given sizes (see ``letters``), read and scheduled by the core."""
+    return _core.Program(text, *sizes)
 
 
 def split_products(cell: Cell, sizes: Sizes) -> tuple[tuple[str, int, int], ...]:
@@ -217,7 +227,7 @@ def run_backward(
     slopes: Sequence[Tensor | None],
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients of the tensors that need one, from those of the output and of the final states
-    (None: zeros)."""
+    """Gradients of the tensors that need one and that a gradient reaches (``Work.reached``), from
+    those of the output and of the final states (None: zeros)."""
     threads = torch.get_num_threads()
     return work.backward(tensors, output, saved, slopes, needs, threads)

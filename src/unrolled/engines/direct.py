@@ -20,6 +20,7 @@ from unrolled.engines.choose import unobserved
 from unrolled.engines.core import (
     Where,
     forced_build,
+    letters,
     load,
     prepared_in_torch,
     recorded,
@@ -181,7 +182,7 @@ def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
         plain = tuple(name if name in shapes else None for name in (*names, *cell.vectors))
         suffix = "" if step else place.suffix
         full = tuple(None if name is None else name + suffix for name in plain)
-        program = load(found.text, place.sizes.H, place.sizes.P)
+        program = load(found.text, *letters(found.text, place.sizes))
         sizes = [() if name is None else tuple(shapes[name].shape) for name in plain]
         ways.append(_Way(program, full, plain, sizes, place.reverse, place.sizes.I))
     return tuple(ways)

@@ -19,6 +19,7 @@ from unrolled.cells.declaration import parameter_names
 from unrolled.engines import flops  # noqa: F401  registers the operator, too
 from unrolled.engines.choose import ENGINES, allowed, note
 from unrolled.engines.core import (
+    letters,
     prepared_in_torch,
     recorded,
     refusal,
@@ -37,8 +38,7 @@ class Site:
     """One sweep: its program, and the names of the parameters in the program's order."""
 
     text: str
-    H: int
-    P: int
+    sizes: tuple[int, ...]  # see core.letters
     reverse: bool
     matrices: tuple[str, ...]
     vectors: tuple[tuple[str, int], ...]  # with their sizes
@@ -90,8 +90,8 @@ def make_graph(spec: Spec) -> Graph:
         vectors = tuple((name, sizes.resolve(v.size)) for name, v in cell.vectors.items())
         blocks = split_products(spec.cell, sizes)
         made = prepared_in_torch(spec.cell, sizes)
-        text, H, P = found.text, sizes.H, sizes.P
-        sites.append(Site(text, H, P, place.reverse, matrices, vectors, blocks, made))
+        text, own = found.text, letters(found.text, sizes)
+        sites.append(Site(text, own, place.reverse, matrices, vectors, blocks, made))
     return Graph(tuple(sites), spec.num_directions, spec.merge, spec.cell.version, why)
 
 
@@ -177,7 +177,7 @@ def _sweep(
     output, ends, _ = torch.ops.unrolled.sweep(
         *arguments,
         site.text,
-        [site.H, site.P],
+        list(site.sizes),
         ragged.major == "batch",
         site.reverse,
         ragged.lengths,

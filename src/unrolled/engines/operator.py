@@ -6,7 +6,8 @@
 - ``states`` [N, width] each, ``reset_states`` the same or empty (zeros): what follows a cut;
 - ``matrices``: weight and bias (or an empty tensor) of the input product and of each product, in
   the order of the program; ``vectors`` the cell's own;
-- ``program``: its text (``unrolled.program.encode``); ``sizes`` [H, P];
+- ``program``: its text (``unrolled.program.encode``); ``sizes`` [H, P], and I where
+  a width of the program is I;
 - ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors: sorting them is the operator's work,
   so a graph neither breaks nor changes with their values;
 - ``auxiliary``: inputs beside the tokens, a row or a step each; no program reads any yet;
@@ -224,8 +225,7 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
 
 def _room(task: _Task, training: bool, make: str) -> Tensor:
     """For what backward needs, a row a token; of half precision it is in float32."""
-    H, P = task.sizes
-    width = load(task.program, H, P).saved_width
+    width = load(task.program, *task.sizes).saved_width
     dtype = torch.float32 if task.values.dtype in HALF else task.values.dtype
     room: Tensor = getattr(task.values, make)((task.T * task.N * training, width), dtype=dtype)
     return room
@@ -250,11 +250,14 @@ def _backward(
     count = len(task.states)
     needs = [True] * (1 + count)
     needs += [tensor.numel() > 0 for tensor in (*task.matrices, *task.vectors)]
-    tokens, *found = run_backward(work, tensors, output, kept, [rows, *slopes], needs)
-    assert tokens is not None
+    results = run_backward(work, tensors, output, kept, [rows, *slopes], needs)
+    # An operator gives tensors only; where no gradient arrives, autograd hears so (_differentiate).
+    tokens, *found = [
+        torch.zeros_like(of) if grad is None else grad
+        for of, grad in zip(tensors, results, strict=True)
+    ]
     starts, resets = _slopes_of_starts(task, plan, found[:count], direct)
-    weights = [output.new_empty(0) if grad is None else grad for grad in found[count:]]
-    return [task.whole(tokens), *starts, *resets, *weights]
+    return [task.whole(tokens), *starts, *resets, *found[count:]]
 
 
 def _slopes_of_ends(
@@ -275,15 +278,14 @@ def _slopes_of_ends(
 
 
 def _slopes_of_starts(
-    task: _Task, plan: Plan | None, grads: Sequence[Tensor | None], direct: list[Tensor]
+    task: _Task, plan: Plan | None, grads: list[Tensor], direct: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Gradients of the states and of the reset states from those of the starts of episodes."""
-    found = [grad for grad in grads if grad is not None]
     if plan is None:
-        return found, [torch.zeros_like(reset) for reset in task.reset_states]
+        return grads, [torch.zeros_like(reset) for reset in task.reset_states]
     N = task.N
     starts, resets = [], []
-    for grad, through in zip(found, direct, strict=True):
+    for grad, through in zip(grads, direct, strict=True):
         both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, plan.initial, grad)
         starts.append(both[:N] + through)
         resets.append(both[N:].clone())
@@ -381,11 +383,26 @@ def _differentiate(
         kept = kept[count:]
     lengths, resets, output, saved = kept
     task = (values, *lists, *ctx.rest, lengths, resets, [], *ctx.end)
-    found = list(torch.ops.unrolled.sweep_backward(*task, output, saved, grad_output, grad_states))
-    grads: list[Any] = [found.pop(0)]
-    for tensors, absent in zip(lists, ctx.absent, strict=True):
-        grads.append(None if absent else [found.pop(0) for _ in tensors])
-    return (*grads, *(None,) * 6, [], *(None,) * 4)
+    found = torch.ops.unrolled.sweep_backward(*task, output, saved, grad_output, grad_states)
+    reached = _reached(_Task.of(*task), ctx.counts)
+    grads = [grad if arrives else None for grad, arrives in zip(found, reached, strict=True)]
+    first, *rest = grads
+    groups: list[Any] = []
+    for count, absent in zip(ctx.counts, ctx.absent, strict=True):
+        groups.append(None if absent else rest[:count])
+        rest = rest[count:]
+    return (first, *groups, *(None,) * 6, [], *(None,) * 4)
+
+
+def _reached(task: _Task, counts: list[int]) -> list[bool]:
+    """Whether a gradient reaches the values, each state, reset state, matrix and vector: states are
+    passed on where a sequence has no step, and so may be reset states."""
+    products, vectors, states = load(task.program, *task.sizes).reached
+    ragged = task.lengths is not None or task.resets is not None
+    starts = [reached or ragged for reached in states]
+    matrices = [reached for reached in products for _ in ("weight", "bias")]
+    resets = [ragged] * counts[1]
+    return [products[0], *starts, *resets, *matrices, *vectors]
 
 
 sweep.register_autograd(_differentiate, setup_context=_keep)

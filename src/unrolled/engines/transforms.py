@@ -45,7 +45,9 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         grad_output, _, *grad_final = slopes
-        needs = tuple(ctx.needs_input_grad[2:])
+        needs = ctx.job.reached(ctx.needs_input_grad[2:])
+        if not any(needs):
+            return None, None, *(None for _ in needs)
         tensors = (*ctx.saved_tensors, grad_output, *grad_final)
         several = ctx.several
         if several is not None:

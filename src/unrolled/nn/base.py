@@ -223,8 +223,10 @@ def register_modules(module: nn.Module, cell: Cell) -> None:
             module.add_module(name, value)
 
 
-def check_torch_step(cell: Cell, spec: Spec, parameters: dict[str, Tensor]) -> None:
-    """One step on zeros, like the parameters; raises CellError."""
+def check_torch_step(
+    cell: Cell, spec: Spec, parameters: dict[str, Tensor], layer: int = 0
+) -> None:
+    """One step of a layer on zeros, like its parameters; raises CellError."""
     like = next(iter(parameters.values()))
     with torch.no_grad():
-        check_step(cell, spec.sizes(0), parameters, lambda shape: like.new_zeros(shape))
+        check_step(cell, spec.sizes(layer), parameters, lambda shape: like.new_zeros(shape))

@@ -129,7 +129,9 @@ class Recurrent(TorchMembers, Swept):
                 setattr(self, full, make_parameter(full, shapes[name].shape, device, dtype))
         register_modules(self, self.cell)
         self.reset_parameters()
-        check_torch_step(self.cell, self.spec, self._parameters_of(0))
+        for layer in range(min(2, num_layers)):  # the others have the sizes of the second
+            own = self._parameters_of(layer * self.spec.num_directions)
+            check_torch_step(self.cell, self.spec, own, layer)
         self._find_graph()
 
     def _make_spec(self) -> Spec:

@@ -71,7 +71,7 @@ def _direction(
         array_of(prepared[name], where) if name in prepared else None
         for name in (*names, *cell.vectors)
     ]
-    own = (sizes.I, sizes.H, sizes.P)
+    own = (sizes.I, sizes.H, cell.state_widths(sizes)[0])  # only a projection reads P
     return {"cell": type(cell).__name__, "program": found.text, "sizes": own, "arrays": arrays}
 
 

@@ -32,7 +32,7 @@ class Sweep:
 
     def width(self, size: int | str) -> int:
         """A width of the program as a number."""
-        return size if isinstance(size, int) else {"H": self.H, "P": self.P}[size]
+        return size if isinstance(size, int) else {"I": self.I, "H": self.H, "P": self.P}[size]
 
     @property
     def widths(self) -> list[int]:

@@ -97,7 +97,7 @@ class _Translation:
         g = _ExporterGraph(values.dtype.numpy(), portable=self.portable)
         x = g.op("Transpose", values, perm=[1, 0, 2]) if batch_first else values
         matrices = [None if matrix.shape[0] == 0 else matrix for matrix in matrices]
-        H, P = sizes
+        H, P, *_ = sizes
         I = matrices[0].shape[1]  # noqa: E741
         sweep = Sweep(
             decode_forward(program), I, H, P, reverse, tuple(matrices), tuple(vectors or ())

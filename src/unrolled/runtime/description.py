@@ -143,7 +143,7 @@ class Reader:
         if len(sizes) != 3:
             raise ValueError(f"sizes: wanted three, got {len(sizes)}")
         I, H, P = sizes  # noqa: E741
-        program = _core.Program(text, H, P)
+        program = _core.Program(text, H, P, I)
         if program.state_widths[0] != P:
             raise ValueError(
                 f"sizes: the program's output has {program.state_widths[0]} units, not {P}"
