@@ -1,7 +1,8 @@
 """Random calls over the space of options, each drawn from one number, on the native engine.
 
 The judge is the reference engine in float64, on the same rounded numbers. ``fuzz`` makes as many
-calls as it is told, and may do so with a core that sanitizers watch.
+calls as it is told, and may do so with a core that sanitizers watch. The cell of a call is one of
+the library's, or (``draw(seed, cells=True)``) one of ``random_cells``.
 """
 
 import copy
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from random_cells import RandomCell, draw_cell
 from subjects import Peephole, ResetBefore, unpack
 from tolerances import close
 from unrolled import _core, cells, engines, nn
-from unrolled.cells import Cell
+from unrolled.cells import Cell, CellError
 from unrolled.engines import native
 from unrolled.program import ProgramError, make_program
+from unrolled.spec import Spec
 
 CLASSIC: dict[str, Callable[..., nn.Recurrent]] = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 CELLS: dict[str, Callable[[], Cell]] = {
@@ -65,6 +68,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FORMS = ("batched", "unbatched", "packed", "step", "alone", "grad", "vmap")
 MEMORY = ("contiguous", "transposed", "strided", "expanded batch", "expanded time")
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 20, 24, 31, 32, 33, 40, 63, 64, 65, 96, 129)
+ABSENT = "no gradient of "
 COST = 2e7  # multiplications of a forward run, at most
 
 
@@ -94,6 +98,15 @@ class Call:
     threads: int
     build: str
     recorded: bool
+    random_cell: RandomCell | None = None
+
+    @property
+    def cell(self) -> Cell:
+        return self.random_cell.made() if self.random_cell else CELLS[self.kind]()
+
+    @property
+    def kinked(self) -> bool:
+        return self.random_cell.kinked if self.random_cell else self.kind in KINKED
 
     @property
     def batch_first(self) -> bool:
@@ -108,24 +121,33 @@ class Call:
         return self.form in ("step", "alone")
 
 
-def draw(seed: int) -> Call:
-    """The call of a number."""
+def draw(seed: int, cells: bool = False) -> Call:
+    """The call of a number; with ``cells`` the cell is a random one, of the same number."""
     random = Random(seed)
     form = random.choices(FORMS, (50, 8, 10, 14, 4, 4, 4))[0]
     kind = random.choice([*CLASSIC, *CELLS, *CLASSIC])
+    random_cell = draw_cell(seed) if cells else None
+    if random_cell is not None:
+        kind = "random"
     N = (
         1
         if form in ("unbatched", "alone")
         else random.choice((1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 33))
     )
     I, H = (random.choice(SIZES[: random.choice((5, 12, len(SIZES)))]) for _ in "IH")  # noqa: E741
-    H += kind == "heads" and H % 2
+    H += (kind == "heads" or (random_cell is not None and random_cell.even)) and H % 2
     T = random.choice((1, 1, 2, 3, 4, 5, 8, 13, 40, 100))
+    if random_cell is not None:
+        T = min(T, 13)  # some double at each step what rounding did
     options: dict[str, Any] = {"bias": random.random() < 0.8}
     if form in ("step", "alone"):
         T = 1
     else:
-        options |= _layer_options(random, kind, H)
+        projects = random_cell.projectable if random_cell else kind in PROJECTED - {"RNN"}
+        options |= _layer_options(random, projects, H)
+        if random_cell is not None:
+            options["checkpoint"] = random.choice((False, False, False, 2, True))
+            _fit_layers(options, random_cell, I, H)
     L, D = options.get("num_layers", 1), 1 + options.get("bidirectional", False)
     while T > 1 and T * N * L * D * 4 * H * (I + 2 * H) > COST:
         T //= 2
@@ -157,17 +179,27 @@ def draw(seed: int) -> Call:
         threads=random.choice((1, 2, 3)),
         build=random.choice(["", *_core.builds()]),
         recorded=random.random() < 0.5,
+        random_cell=random_cell,
     )
 
 
-def _layer_options(random: Random, kind: str, H: int) -> dict[str, Any]:
+def _fit_layers(options: dict[str, Any], drawn: RandomCell, I: int, H: int) -> None:  # noqa: E741
+    """One layer where a state is as wide as the input and that differs from layer to layer."""
+    sizes = {name: options.get(name, 0) for name in ("num_layers", "bidirectional", "proj_size")}
+    try:
+        Spec(drawn.made(), I, H, merge=options["merge"], **sizes)
+    except CellError:
+        options["num_layers"] = 1
+
+
+def _layer_options(random: Random, projects: bool, H: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "num_layers": random.choice((1, 1, 1, 2, 3)),
         "bidirectional": random.random() < 0.4,
         "batch_first": random.random() < 0.4,
         "merge": random.choice(("concat", "concat", "sum")),
     }
-    if kind in PROJECTED - {"RNN"} and H > 1 and random.random() < 0.3:
+    if projects and H > 1 and random.random() < 0.3:
         found["proj_size"] = random.choice((1, (H + 1) // 2, H - 1))
     return found
 
@@ -199,10 +231,10 @@ def make(call: Call) -> Any:
 def _module(call: Call) -> Any:
     sizes = (call.I, call.H)
     if call.is_step:
-        return nn.RecurrentCell(CELLS[call.kind](), *sizes, **call.options)
+        return nn.RecurrentCell(call.cell, *sizes, **call.options)
     if call.kind in CLASSIC:
         return CLASSIC[call.kind](*sizes, **call.options)
-    return nn.Recurrent(CELLS[call.kind](), *sizes, **call.options)
+    return nn.Recurrent(call.cell, *sizes, **call.options)
 
 
 class Inputs:
@@ -306,6 +338,8 @@ def outcome(call: Call, module: Any, dtype: torch.dtype) -> dict[str, Tensor]:
     if call.recorded:
         again = _gradients(ends, leaves, slopes)
         for name, gradient in found.items():
+            if name.startswith(ABSENT):
+                continue
             # Sums beyond float16 are infinite, and what is made of those is no number: both times.
             same = torch.allclose(gradient, again[name], rtol=0, atol=0, equal_nan=True)
             assert same, f"{name}: another one the second time"
@@ -315,14 +349,20 @@ def outcome(call: Call, module: Any, dtype: torch.dtype) -> dict[str, Tensor]:
 def _gradients(
     ends: list[Tensor], leaves: dict[str, Tensor], slopes: list[Tensor]
 ) -> dict[str, Tensor]:
-    """Gradients by name; of ends that depend on nothing, zeros."""
+    """Gradients by name, zeros where there is none; ``ABSENT`` and a name, of parameters alone:
+    whether there is none."""
     pairs = [(end, slope) for end, slope in zip(ends, slopes, strict=True) if end.requires_grad]
     wanted = list(leaves.values())
-    found = [torch.zeros_like(leaf) for leaf in wanted]
+    found: tuple[Tensor | None, ...] = (None,) * len(wanted)
     if pairs:
         some, given = zip(*pairs, strict=True)
-        found = torch.autograd.grad(some, wanted, given, retain_graph=True, materialize_grads=True)
-    return {f"gradient of {n}": g for n, g in zip(leaves, found, strict=True)}
+        found = torch.autograd.grad(some, wanted, given, retain_graph=True, allow_unused=True)
+    made = {}
+    for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+        if isinstance(leaf, torch.nn.Parameter):
+            made[ABSENT + name] = torch.tensor(gradient is None)
+        made[f"gradient of {name}"] = torch.zeros_like(leaf) if gradient is None else gradient
+    return made
 
 
 def _results(module: Any, x: Any, hx: Any, options: dict[str, Any]) -> list[Tensor]:
@@ -382,12 +422,17 @@ def check(call: Call) -> None:
     with engines.use("reference"):
         wanted = outcome(call, twin, torch.float64)
         half = call.dtype in (torch.bfloat16, torch.float16)
-        rounded = outcome(call, module, call.dtype) if half else wanted
+        rounded = outcome(call, module, call.dtype) if half or call.random_cell else wanted
     assert seen.keys() == wanted.keys()
     low = call.dtype != torch.float64
     for name, found in seen.items():
+        if name.startswith(ABSENT):
+            # What the step uses but no result that has a slope depends on may have zeros.
+            same = found == wanted[name] or (wanted[name] and call.slopes != "all")
+            assert same, f"{name}: {bool(found)}, and {bool(wanted[name])} by the reference"
+            continue
         gradient = name.startswith("gradient")
-        if gradient and low and call.kind in KINKED:
+        if gradient and low and call.kinked:
             continue
         assert found.dtype == call.dtype, f"{name}: {found.dtype}"
         close(found, wanted[name], "random", name, twin=rounded[name])
