@@ -53,9 +53,9 @@ sanitize: $(CMAKE)
 		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
 	$(CHECK)/sanitize --parallel 2 --target check
 
-# Random calls of the module with both sanitizers: make fuzz FUZZ='--calls 20000 --seed 1'. On two of
+# Random calls of the module with both sanitizers: make fuzz FUZZ='--cells 20000 --seed 1'. On two of
 # the builds of the kernels: the processor's best, and one whose layout it has not.
-FUZZ ?= --calls 2000
+FUZZ ?= --calls 2000 --cells 1000
 PRELOAD = $(shell for one in libasan.so libubsan.so libstdc++.so; do g++ -print-file-name=$$one; done)
 fuzz: $(INSTALLED) $(CMAKE)
 	$(CMAKE) -S . -B build/fuzz -DUNROLLED_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \

@@ -147,7 +147,7 @@ def draw(seed: int, cells: bool = False) -> Call:
         options |= _layer_options(random, projects, H)
         if random_cell is not None:
             options["checkpoint"] = random.choice((False, False, False, 2, True))
-            _fit_layers(options, random_cell, I, H)
+            fit_layers(options, random_cell, I, H)
     L, D = options.get("num_layers", 1), 1 + options.get("bidirectional", False)
     while T > 1 and T * N * L * D * 4 * H * (I + 2 * H) > COST:
         T //= 2
@@ -183,7 +183,7 @@ def draw(seed: int, cells: bool = False) -> Call:
     )
 
 
-def _fit_layers(options: dict[str, Any], drawn: RandomCell, I: int, H: int) -> None:  # noqa: E741
+def fit_layers(options: dict[str, Any], drawn: RandomCell, I: int, H: int) -> None:  # noqa: E741
     """One layer where a state is as wide as the input and that differs from layer to layer."""
     sizes = {name: options.get(name, 0) for name in ("num_layers", "bidirectional", "proj_size")}
     try:

@@ -74,6 +74,20 @@ def test_gradients_of_gradients(subject: Subject, form: str) -> None:
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("call", [{}, {"lengths": []}, {"resets": CUTS[:, :0]}], ids=list)
+def test_second_derivatives_of_an_empty_batch_are_zeros(
+    subject: Subject, call: dict[str, Any]
+) -> None:
+    layer = subject.layer(2, 2, num_layers=2)
+    x, weight = tokens(3, 0, 2), layer.weight_ih_l0
+    output = layer(x, **call)[0]
+    slopes = torch.autograd.grad(output.sum(), [x, weight], create_graph=True)
+    assert slopes[0].shape == (3, 0, 2)
+    sum(slope.sum() for slope in slopes).backward()  # type: ignore[union-attr]
+    assert x.grad is None or x.grad.shape == (3, 0, 2)
+    assert not slopes[1].any()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_backward_twice_gives_equal_gradients(subject: Subject, form: str) -> None:
     function, inputs = as_function(subject, form)

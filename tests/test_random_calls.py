@@ -11,15 +11,60 @@ from torch import Tensor
 import fuzz
 import random_calls
 from random_calls import CELLS, DTYPES, FORMS, check, draw
-from unrolled import engines
+from random_cells import draw_cell
+from random_ways import WAYS, check_ways, draw_subject
+from unrolled import engines, nn
 
 CALLS, EACH = 200, 20
+
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @pytest.mark.parametrize("begin", range(0, CALLS, EACH))
 def test_random_calls(begin: int) -> None:
     for seed in range(begin, begin + EACH):
         check(draw(seed))
+
+
+@pytest.fixture
+def spoilt() -> None:
+    """The core's memory, which goes from sweep to sweep, is full of NaN."""
+    layer = nn.LSTM(33, 65, num_layers=2, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(torch.nan)
+    x = torch.full((4, 33, 33), torch.nan, dtype=torch.float64, requires_grad=True)
+    layer(x, lengths=[4] * 33)[0].sum().backward()
+
+
+@pytest.mark.usefixtures("spoilt")
+@pytest.mark.parametrize("begin", range(0, 80, EACH))
+def test_random_cells(begin: int) -> None:
+    for seed in range(begin, begin + EACH):
+        check(draw(seed, cells=True))
+
+
+@pytest.mark.parametrize("begin", range(0, 20, 5))
+def test_random_cells_on_further_ways(begin: int) -> None:
+    for seed in range(begin, begin + 5):
+        subject = draw_subject(seed)
+        if "compiled" not in subject.ways:
+            check_ways(subject)
+
+
+def test_the_cells_are_of_all_kinds_and_the_same_each_time() -> None:
+    sources = [str(draw_cell(seed)) for seed in range(300)]
+    features = (
+        "recurrent = None", "source='I'", "width='I'", "vector('I'", "'u': 'I'", "'h': 'I'",
+        "width='P'", "vector('P'", "width=17", "vector(1", "blocks=", "bias=False", "mean(",
+        "where(", "('h', 'u', 'w')", "gates = ()", "def prepare",
+    )  # fmt: skip
+    assert [text for text in features if not any(text in source for source in sources)] == []
+    silent = [s for s in sources if "state." not in s and "h." not in s.split("def step")[1]]
+    assert len(silent) > 10  # a step without memory
+    draw_cell.cache_clear()
+    assert [str(draw_cell(seed)) for seed in range(50)] == sources[:50]
+    assert {way for seed in range(300) for way in draw_subject(seed).ways} == {*WAYS}
 
 
 def test_the_calls_are_of_all_kinds_and_the_same_each_time() -> None:

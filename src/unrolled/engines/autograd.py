@@ -248,11 +248,11 @@ def _loop_of(
     where = job.where
     table = where.row_of_each()
     sizes = [where.N] * where.T if where.counts is None else where.counts.tolist()
-    flat = [state.reshape(where.N, -1) for state in start]
+    flat = [state.reshape(where.N, state.shape[-1]) for state in start]
     active = tuple(state[: sizes[0]] for state in flat)
     rows = tokens.flatten(0, -2).index_select(0, table)
     outputs, ends = run_loop(job.cell, job.sizes, rows, sizes, active, prepared)
     final = [torch.cat([end, state[sizes[0] :]]) for end, state in zip(ends, flat, strict=True)]
     whole = outputs.new_zeros(where.rows, outputs.shape[1]).index_copy(0, table, outputs)
     shaped = (end.view(shape) for end, shape in zip(final, job.form, strict=True))
-    return whole.view(*tokens.shape[:-1], -1), tuple(shaped)
+    return whole.view(*tokens.shape[:-1], whole.shape[1]), tuple(shaped)

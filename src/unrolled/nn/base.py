@@ -223,9 +223,7 @@ def register_modules(module: nn.Module, cell: Cell) -> None:
             module.add_module(name, value)
 
 
-def check_torch_step(
-    cell: Cell, spec: Spec, parameters: dict[str, Tensor], layer: int = 0
-) -> None:
+def check_torch_step(cell: Cell, spec: Spec, parameters: dict[str, Tensor], layer: int = 0) -> None:
     """One step of a layer on zeros, like its parameters; raises CellError."""
     like = next(iter(parameters.values()))
     with torch.no_grad():
