@@ -44,6 +44,7 @@ def test_random_cells(begin: int) -> None:
         check(draw(seed, cells=True))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("begin", range(0, 20, 5))
 def test_random_cells_on_further_ways(begin: int) -> None:
     for seed in range(begin, begin + 5):

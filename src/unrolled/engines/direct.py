@@ -52,6 +52,9 @@ class _Way:
     shapes: list[tuple[int, ...]]
     reverse: bool
     input_size: int
+    unused: tuple[
+        tuple[str, str], ...
+    ]  # plain and full names of parameters that no array is made of
 
 
 class Direct:
@@ -113,21 +116,25 @@ class Direct:
         T, N = (1, len(input)) if self.step else input.shape[:2]
         size = (N, T, True) if batch_first else (T, N, False)
         start, weights = found
-        return self._train(input, start, weights, size)
+        each = len(self.ways[0].names)
+        own = []
+        for k, way in enumerate(self.ways):
+            # The plain loop, which makes second derivatives, runs the step with all parameters.
+            unused = [parameters.get(full) for _, full in way.unused]
+            if any(parameter is None for parameter in unused):
+                return None
+            own.append([p for p in weights[each * k : each * (k + 1)] if p is not None] + unused)
+        return self._train(input, start, own, size)
 
     def _train(
-        self, values: Tensor, start: States, weights: list[Any], size: tuple[int, int, bool]
+        self, values: Tensor, start: States, weights: list[list[Any]], size: tuple[int, int, bool]
     ) -> tuple[Tensor, States]:
         jobs = self._jobs(size, len(start))
         if len(jobs) == 1:
-            output, *ends = Sweeping.apply(jobs[0], values, *start, *_present(weights))
+            output, *ends = Sweeping.apply(jobs[0], values, *start, *weights[0])
             return output, tuple(ends)
         final: list[tuple[Tensor, ...]] = []
-        each = len(self.ways[0].names)
-        shares = [
-            (*(s[k : k + 1] for s in start), *_present(weights[each * k : each * (k + 1)]))
-            for k in range(len(jobs))
-        ]
+        shares = [(*(state[k : k + 1] for state in start), *own) for k, own in enumerate(weights)]
         for k in range(0, len(jobs), self.directions):
             if self.directions == 1:
                 values, *ends = Sweeping.apply(jobs[k], values, *shares[k])
@@ -154,6 +161,7 @@ class Direct:
         for way, place in zip(self.ways, self.spec.sweeps, strict=True):
             where = Where(T, N, T * N, *_strides(T, N, batch_first, way.reverse))
             names = [name for name in way.plain if name is not None]
+            names += [plain for plain, _ in way.unused]
             jobs.append(make_job(self.spec.cell, place.sizes, where, names, states, lead))
         self.jobs[key] = jobs
         return jobs
@@ -184,9 +192,6 @@ def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
         full = tuple(None if name is None else name + suffix for name in plain)
         program = load(found.text, *letters(found.text, place.sizes))
         sizes = [() if name is None else tuple(shapes[name].shape) for name in plain]
-        ways.append(_Way(program, full, plain, sizes, place.reverse, place.sizes.I))
+        unused = tuple((name, name + suffix) for name in shapes if name not in plain)
+        ways.append(_Way(program, full, plain, sizes, place.reverse, place.sizes.I, unused))
     return tuple(ways)
-
-
-def _present(weights: list[Any]) -> list[Any]:
-    return [p for p in weights if p is not None]
