@@ -78,9 +78,8 @@ class Reader:
             one of ``unrolled.io.DAMAGE``: it is none.
         """
         blocks = [self.part(block) for block in items_of(described, name)]
-        check_chain(blocks)
-        for block in blocks:
-            self._take(getattr(block, "width", 0), name)
+        for width in check_chain(blocks):
+            self._take(width, name)
         return blocks
 
     def part(self, described: Any) -> Block:
@@ -236,8 +235,11 @@ def _whole(value: Any, name: str) -> int:
     return value
 
 
-def check_chain(blocks: list[Block]) -> None:
+def check_chain(blocks: list[Block]) -> list[int]:
     """Hold each part to the width of what the one before makes.
+
+    Returns:
+        the width of what each part makes, 0 where nothing says it yet.
 
     Raises:
         ValueError: one does not fit.
@@ -245,6 +247,7 @@ def check_chain(blocks: list[Block]) -> None:
     width: int | None = None
     recurrent = ended = False
     before: Block | None = None
+    widths = []
     for block in blocks:
         _check_place(block, before, ended)
         if isinstance(block, Recurrent):
@@ -256,11 +259,13 @@ def check_chain(blocks: list[Block]) -> None:
         if width not in (None, wanted):
             raise ValueError(f"blocks: {type(block).__name__} reads {wanted} numbers, gets {width}")
         width = getattr(block, "width", wanted)
+        widths.append(width or 0)
         ended = ended or isinstance(block, Last | Pooling)
         before = block
     if not recurrent:
         raise ValueError("blocks: wanted a layer among them")
     _check_forecast(blocks)
+    return widths
 
 
 def _check_place(block: Block, before: Block | None, ended: bool) -> None:
