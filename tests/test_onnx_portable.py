@@ -37,6 +37,15 @@ class Memoryless(Cell):
         return cells.tanh(x.a), cells.sigmoid(x.b)
 
 
+class Autonomous(Cell):
+    """Reads no input."""
+
+    gates = ("a",)
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        return cells.tanh(h.a) + 0.1
+
+
 LAYERS: dict[str, Any] = {
     "RNN": RNN,
     "RNN relu": partial(RNN, nonlinearity="relu"),
@@ -48,6 +57,7 @@ LAYERS: dict[str, Any] = {
     "LSTM projected": partial(LSTM, proj_size=2),
     "CoRNN": partial(Recurrent, cells.CoRNN),
     "memoryless": partial(Recurrent, Memoryless),
+    "autonomous": partial(Recurrent, Autonomous),
     "every operation": partial(Recurrent, Everything),
     "other functions": partial(
         Recurrent, OperatorLSTM(Activation("HardSigmoid"), Activation("Elu"), Activation("Relu"))

@@ -28,8 +28,8 @@ def run(
     fed = _product(g, x, turned(g, weight), bias, f"{sweep.name}_{{}}_input")
     if starts is None:
         starts = [zeros(g, x, width) for width in sweep.widths]
-    if g.portable and lengths is None and _has_unread_state(sweep):
-        lengths = Lengths.whole(g, x)  # tract refuses a body that does not read all its states
+    if g.portable and lengths is None and not _reads_all(sweep):
+        lengths = Lengths.whole(g, x)
     body = _Step(g, sweep, lengths is not None)
     given = [*starts, fed]
     if lengths is not None:
@@ -48,10 +48,12 @@ def run(
     return output, final
 
 
-def _has_unread_state(sweep: Sweep) -> bool:
-    """Whether the new states are the same whatever an old one is."""
-    read = {node.key[0] for node in needed(sweep.forward.results) if node.op == "state"}
-    return len(read) < len(sweep.widths)
+def _reads_all(sweep: Sweep) -> bool:
+    """Whether a step reads its input and all states. tract refuses a body that does not; OpenVINO
+    makes one step of a Scan whose body reads no input."""
+    read = {(node.op, node.key[0]) for node in needed(sweep.forward.results) if node.key}
+    states = all(("state", k) in read for k in range(len(sweep.widths)))
+    return states and any(op == "x" for op, _ in read)
 
 
 def _product(g: Graph, v: Value, turned: Value, bias: Value | None, name: str) -> Value:
