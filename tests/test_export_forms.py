@@ -169,6 +169,29 @@ def test_modules_of_modules(module: nn.Module, tmp_path: Path) -> None:
         close(torch.from_numpy(exported(module, tmp_path).run(x.numpy())), module(x), "output")
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # of torch.compile
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_what_is_compiled_or_parallel(wrap: Callable[..., Any], tmp_path: Path) -> None:
+    net = random(net_of(zeros)).eval()
+    x = torch.randn(N, T, I)
+    with torch.no_grad():
+        wanted = net(x)
+    close(torch.from_numpy(exported(wrap(net), tmp_path).run(x.numpy())), wanted, "output")
+
+
+def doubles(net: Net, x: Tensor) -> Tensor:
+    return net.fc(net.rnn(x, x.new_ones(net.rows, x.size(0), H))[0])
+
+
+def test_states_of_a_model_in_float64(tmp_path: Path) -> None:
+    net = random(net_of(doubles, kind=GRU)).double().eval()
+    onnx.export(net, tmp_path / "m.onnx")
+    x = torch.randn(N, T, I, dtype=torch.float64)
+    y = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(["y"], {"x": x.numpy()})[0]
+    with torch.no_grad():
+        close(torch.from_numpy(y), net(x), "output")
+
+
 def test_a_refusal_names_the_module_within(tmp_path: Path) -> None:
     said = r"^Nested\.encoder at .*test_export_forms\.py:\d+, `return out \* 2, h`: must be relu"
     with pytest.raises(ExportError, match=said):

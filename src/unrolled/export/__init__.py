@@ -86,6 +86,7 @@ def parts_of(module: nn.Module, codec: Any) -> dict[str, Any]:
     Raises:
         ExportError: the module is no such chain.
     """
+    module = _unwrapped(module)
     if isinstance(module, EncoderDecoder):
         return describe_translator(module)
     layers = [one for one in module.modules() if isinstance(one, Recurrent)]
@@ -94,6 +95,18 @@ def parts_of(module: nn.Module, codec: Any) -> dict[str, Any]:
         raise ExportError("batch_first: wanted the same in all layers, got both")
     blocks = _scaled(blocks_of(module), codec)
     return {"blocks": blocks} | ({"batch_first": True} if True in first else {})
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What was compiled, or made parallel."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(module, parallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
 
 
 def _scaled(blocks: Blocks, codec: Any) -> Blocks:
