@@ -11,11 +11,12 @@ import torch
 import subjects
 from subjects import Peephole
 from tolerances import same
-from unrolled import cells, engines, nn
+from unrolled import cells, diagnostics, engines, nn
 from unrolled.cells import Cell
 from unrolled.cells.place import place_of
 from unrolled.config import LanguageModelConfig, ProblemConfig
 from unrolled.models import EncoderDecoder, SequenceModel, Tagger, find_cell, make_stack
+from unrolled.program import make_program
 
 SHIFTED = cells.RNN(cells.relu)
 MODELS = {
@@ -147,6 +148,28 @@ MIXED: list[tuple[Any, type[Exception], str]] = [
         TypeError,
         "layer must be .* of unrolled.nn, got torch.nn.LSTM; unrolled.nn.convert",
     ),
+    (
+        lambda: diagnostics.gate_values(torch.nn.LSTM(3, 4), torch.zeros(5, 2, 3)),
+        TypeError,
+        "layer must be an unrolled.nn.Recurrent, got LSTM; torch.nn's own layers become ours",
+    ),
+    (
+        lambda: diagnostics.gradient_by_lag(torch.nn.LSTM(3, 4), torch.zeros(5, 2, 3)),
+        TypeError,
+        "layer must be an unrolled.nn.Recurrent",
+    ),
+    (
+        lambda: diagnostics.inspect_layer(cells.LSTM, torch.zeros(5, 2, 3)),
+        TypeError,
+        "layer must be an unrolled.nn.Recurrent, got type",
+    ),
+    (
+        lambda: diagnostics.recurrent_matrices(torch.nn.LSTM(3, 4)),
+        TypeError,
+        "layer must be an unrolled.nn.Recurrent",
+    ),
+    (lambda: make_program(nn.LSTM(3, 4)), TypeError, "a layer has one: layer.cell"),
+    (lambda: make_program("LSTM"), TypeError, "make_program: cell must be a Cell .* got 'LSTM'"),
     (lambda: engines.explain(cells.LSTM, torch.zeros(5, 2, 3)), TypeError, "got builtins.type"),
 ]
 
@@ -157,6 +180,10 @@ def test_layers_and_cells_that_are_mixed_up(
 ) -> None:
     with pytest.raises(error, match=pattern):
         action()
+
+
+def test_a_program_of_a_class() -> None:
+    assert str(make_program(cells.MGU)) == str(make_program(cells.MGU()))
 
 
 def test_cells_with_settings_are_made_as_before() -> None:

@@ -1,6 +1,7 @@
 """convert: the same parameters, names, hooks and numbers, there and back."""
 
 import copy
+from abc import ABC
 from typing import Any
 
 import pytest
@@ -126,6 +127,14 @@ class Doubled(torch.nn.GRU):
         return super().forward(*args)
 
 
+class Abstract(ABC):  # noqa: B024
+    """Nothing of its own, but what every abstract class has."""
+
+
+class Mixed(Abstract, Doubled):
+    pass
+
+
 class Renamed(torch.nn.GRU):
     """Only a name."""
 
@@ -137,13 +146,15 @@ def test_what_is_left_and_why() -> None:
     model = torch.nn.ModuleDict(
         {
             "doubled": Doubled(2, 3),
+            "mixed": Mixed(2, 3),
             "renamed": Renamed(2, 3),
             "linear": torch.nn.Linear(2, 3),
         }
     )
     found = nn.convert(model)
     assert found.replaced == ("renamed",)
-    assert set(found.left) == {"doubled"}
+    assert set(found.left) == {"doubled", "mixed"}
+    assert found.left["mixed"] == "Mixed is a subclass with members of its own: forward"
     assert "members of its own: forward" in found.left["doubled"]
     assert "left doubled: Doubled is a subclass" in str(found)
     back = nn.convert(

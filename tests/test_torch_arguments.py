@@ -216,6 +216,44 @@ def test_sizes_follow_what_is_set() -> None:
     assert step.spec.hidden_size == 2
 
 
+SET_WRONG: list[tuple[str, Any, type[Exception], str]] = [
+    ("batch_first", 1, TypeError, "GRU: batch_first should be of type bool, got: int"),
+    ("bias", None, TypeError, "GRU: bias should be of type bool"),
+    ("bidirectional", "no", TypeError, "GRU: bidirectional must be a bool, got 'no'"),
+    ("dropout", 2.0, ValueError, r"GRU: dropout .* in \[0, 1\], got 2.0"),
+    ("hidden_size", "4", TypeError, "GRU: hidden_size should be of type int, got: str"),
+    ("num_layers", 0, ValueError, "GRU: num_layers must be greater than zero, got 0"),
+    ("proj_size", 4, ValueError, "GRU: proj_size has to be smaller than hidden_size"),
+    ("merge", "mean", ValueError, "GRU: merge must be one of .*, got 'mean'"),
+    ("checkpoint", -1, ValueError, "GRU: checkpoint must be a bool or a number of steps, got -1"),
+    ("cell", torch.nn.LSTM, TypeError, "whose cell is unrolled.cells.LSTM"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "pattern"), SET_WRONG)
+def test_what_is_set_is_checked_as_when_made(
+    name: str, value: Any, error: type[Exception], pattern: str
+) -> None:
+    layer, x = nn.GRU(3, 4), torch.ones(5, 2, 3)
+    before = layer(x)[0]
+    with pytest.raises(error, match=pattern):
+        setattr(layer, name, value)
+    same(layer(x)[0], before)
+    with pytest.raises(RuntimeError, match="GRUCell: hidden_size must not be negative, got -1"):
+        nn.GRUCell(3, 4).hidden_size = -1
+    layer.hidden_size = np.int64(5)
+    assert type(layer.hidden_size) is int
+    with pytest.raises(RuntimeError, match=r"GRU: weight_ih_l0 must have shape \[15, 3\], got"):
+        layer(x)
+
+
+def test_a_cell_is_set_by_its_class() -> None:
+    layer = nn.Recurrent(cells.RNN, 3, 4)
+    layer.cell = cells.RNN
+    assert type(layer.cell) is cells.RNN
+    assert nn.GRU(3, 4, checkpoint=np.int64(4)).checkpoint == 4
+
+
 MERGED: Callable[[], nn.Recurrent] = lambda: nn.Recurrent(  # noqa: E731
     cells.MGU, 3, 4, bidirectional=True, dtype=torch.float64
 )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.diagnostics.steps import Steps, unroll
+from unrolled.diagnostics.steps import Steps, check_layer, unroll
 from unrolled.nn import Recurrent
 
 __all__ = ["GradientByLag", "gradient_by_lag", "input_gradient_by_lag"]
@@ -61,6 +61,7 @@ def gradient_by_lag(
     Raises:
         ValueError: the shape of `x` or `hx`, `lags` or `directions` is out of its range.
     """
+    check_layer(layer)
     T = x.shape[1] if layer.batch_first and x.dim() == 3 else x.shape[0]
     K = T if lags is None else lags
     if not 1 <= K <= T:

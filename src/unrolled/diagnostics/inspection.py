@@ -27,7 +27,7 @@ from unrolled.diagnostics.pictures import (
     draw_trajectory,
     place_name,
 )
-from unrolled.diagnostics.steps import layers_of, listening, unroll
+from unrolled.diagnostics.steps import check_layer, layers_of, listening, unroll
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 
 __all__ = ["inspect_layer", "inspect_model"]
@@ -66,6 +66,7 @@ def inspect_layer(
     Raises:
         ValueError: a shape does not fit, the text has not T pieces, or `units` is below 1.
     """
+    check_layer(layer)
     T = x.shape[1] if layer.batch_first and x.dim() == 3 else x.shape[0]
     if T < 2:
         raise ValueError(f"x: wanted 2 steps or more, got {T}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells.declaration import Product
+from unrolled.diagnostics.steps import check_layer
 from unrolled.nn import Recurrent
 
 __all__ = ["ParameterRow", "RecurrentMatrix", "parameter_table", "recurrent_matrices"]
@@ -51,6 +52,7 @@ def recurrent_matrices(layer: Recurrent) -> list[RecurrentMatrix]:
     product and the projection `hr` are left out. A vector that multiplies a state unit by unit is
     not seen here.
     """
+    check_layer(layer)
     spec = layer.spec
     found = []
     for place, weights in zip(spec.sweeps, layer.all_weights, strict=True):

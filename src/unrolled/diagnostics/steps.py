@@ -56,6 +56,19 @@ class Steps:
 
 
 @torch.no_grad()
+def check_layer(layer: Any) -> None:
+    """A layer of ours is wanted.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(layer, Recurrent):
+        raise TypeError(
+            f"layer must be an unrolled.nn.Recurrent, got {type(layer).__name__}; torch.nn's own "
+            "layers become ours by unrolled.nn.convert"
+        )
+
+
 def unroll(
     layer: Recurrent, x: Tensor, hx: Any = None, around: Around | None = None
 ) -> list[Steps]:
@@ -75,6 +88,7 @@ def unroll(
     Raises:
         ValueError: the shape of `x` or `hx` does not fit.
     """
+    check_layer(layer)
     spec = layer.spec
     values, states = _enter(layer, x, hx)
     found: list[Steps] = []

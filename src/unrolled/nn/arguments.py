@@ -156,12 +156,22 @@ def check_merge(who: str, merge: Any) -> None:
         )
 
 
-def check_checkpoint(checkpoint: Any) -> None:
-    """Steps of a segment, or whether to choose them."""
-    if not isinstance(checkpoint, int):
+def as_checkpoint(who: str, checkpoint: Any) -> int:
+    """Steps of a segment, or whether to choose them.
+
+    Raises:
+        TypeError: it is neither a bool nor an integer.
+        ValueError: it is negative.
+    """
+    if isinstance(checkpoint, bool):
+        return checkpoint
+    try:
+        steps = operator.index(checkpoint)
+    except TypeError as error:
         raise TypeError(
-            f"checkpoint must be a bool or a number of steps, got {checkpoint!r} of type "
+            f"{who}: checkpoint must be a bool or a number of steps, got {checkpoint!r} of type "
             f"{type(checkpoint).__name__}"
-        )
-    if checkpoint < 0:
-        raise ValueError(f"checkpoint must be a bool or a number of steps, got {checkpoint}")
+        ) from error
+    if steps < 0:
+        raise ValueError(f"{who}: checkpoint must be a bool or a number of steps, got {checkpoint}")
+    return steps

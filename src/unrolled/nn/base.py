@@ -21,6 +21,7 @@ from unrolled.engines import (
     run_stack,
     tracing,
 )
+from unrolled.nn.arguments import as_cell
 from unrolled.nn.layout import Form, States
 from unrolled.spec import Spec
 
@@ -39,7 +40,13 @@ class Swept(nn.Module):
     _structure: frozenset[str] = frozenset()
     """The attributes that ``spec`` is made of: when one is set, so is the spec."""
 
+    def _checked(self, name: str, value: Any) -> Any:
+        """The value of an attribute that is set on a layer, as its constructor takes it."""
+        return as_cell(value) if name == "cell" else value
+
     def __setattr__(self, name: str, value: Any) -> None:
+        if "spec" in vars(self):
+            value = self._checked(name, value)
         super().__setattr__(name, value)
         if name in self._structure and "spec" in vars(self):
             self._describe()

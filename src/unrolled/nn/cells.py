@@ -55,12 +55,8 @@ class RecurrentCell(Swept):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        who = type(self).__name__
-        for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-            size = as_size(who, name, value)
-            if size < 0:
-                raise RuntimeError(f"{who}: {name} must not be negative, got {size}")
-            setattr(self, name, size)
+        self.input_size = self._checked("input_size", input_size)
+        self.hidden_size = self._checked("hidden_size", hidden_size)
         self.bias = bias
         self.cell = as_cell(cell)
         self._describe()
@@ -82,6 +78,14 @@ class RecurrentCell(Swept):
 
     def _make_spec(self) -> Spec:
         return Spec(self.cell, self.input_size, self.hidden_size, bias=bool(self.bias))
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if name not in ("input_size", "hidden_size"):
+            return super()._checked(name, value)
+        size = as_size(type(self).__name__, name, value)
+        if size < 0:
+            raise RuntimeError(f"{type(self).__name__}: {name} must not be negative, got {size}")
+        return size
 
     def _describe(self) -> None:
         super()._describe()

@@ -5,6 +5,7 @@ not notice.
 """
 
 import warnings
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,10 @@ _HARMLESS = (
     "__parameters__",
     "__firstlineno__",
     "__static_attributes__",
+    "__dict__",
+    "__weakref__",
+    "__abstractmethods__",
+    "_abc_impl",
 )
 """Members of a subclass that do not change what it does once it is made."""
 
@@ -165,7 +170,8 @@ def _replace(module: nn.Module, kind: _Kind, target: type[nn.Module]) -> nn.Modu
     base = kind.base(module)
     assert base is not None
     mro = derived.class_of(module).__mro__
-    own = [key for cls in mro[: mro.index(base)] for key in vars(cls) if key not in _HARMLESS]
+    members = [key for cls in mro[: mro.index(base)] for key in vars(cls) if cls is not ABC]
+    own = dict.fromkeys(key for key in members if key not in _HARMLESS)
     if own:
         return f"{mro[0].__name__} is a subclass with members of its own: {', '.join(own)}"
     if kind.torch not in (base, target):

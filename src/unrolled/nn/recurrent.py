@@ -11,10 +11,10 @@ from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import (
     as_bidirectional,
     as_cell,
+    as_checkpoint,
     as_positive,
     as_probability,
     as_projection,
-    check_checkpoint,
     check_flags,
     check_merge,
 )
@@ -114,13 +114,12 @@ class Recurrent(TorchMembers, Swept):
         self.proj_size = as_projection(who, proj_size, self.hidden_size)
         check_flags(who, bias=bias, batch_first=batch_first)
         check_merge(who, merge)
-        check_checkpoint(checkpoint)
         self.bias = bias
         self.batch_first = batch_first
         self.dropout = as_probability(who, dropout, self.num_layers)
         self.bidirectional = as_bidirectional(who, bidirectional)
         self.merge = merge
-        self.checkpoint = checkpoint
+        self.checkpoint = as_checkpoint(who, checkpoint)
         self.cell = as_cell(cell)
         self._describe()
         for names, place in zip(self._names, self.spec.sweeps, strict=True):
@@ -145,6 +144,24 @@ class Recurrent(TorchMembers, Swept):
             self.proj_size,
             self.merge,
         )
+
+    def _checked(self, name: str, value: Any) -> Any:
+        who = type(self).__name__
+        if name in ("bias", "batch_first"):
+            check_flags(who, **{name: value})
+        elif name == "merge":
+            check_merge(who, value)
+        elif name == "checkpoint":
+            return as_checkpoint(who, value)
+        elif name == "bidirectional":
+            return as_bidirectional(who, value)
+        elif name == "dropout":
+            return as_probability(who, value, num_layers=2)  # no warning: it may be set first
+        elif name == "proj_size":
+            return as_projection(who, value, self.hidden_size)
+        elif name in ("input_size", "hidden_size", "num_layers"):
+            return as_positive(who, name, value)
+        return super()._checked(name, value)
 
     def _describe(self) -> None:
         super()._describe()

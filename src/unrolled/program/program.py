@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from unrolled.cells import Cell
 from unrolled.program.differentiate import Derivative, differentiate
@@ -80,12 +81,21 @@ class Program:
         return Listing(self.traced.names, products)
 
 
-def make_program(cell: Cell, projected: bool = False) -> Program:
-    """Trace a cell, derive its gradients, choose what to store.
+def make_program(cell: Cell | type[Cell], projected: bool = False) -> Program:
+    """Trace a cell, or a class of cells, derive its gradients, choose what to store.
 
     Raises:
         TraceError: the step cannot be a program; the message names cell, operation and line.
+        TypeError: it is no cell.
     """
+    if isinstance(cell, type) and issubclass(cell, Cell):
+        cell = cell()
+    value: Any = cell
+    if not isinstance(value, Cell):
+        cure = "; a layer has one: layer.cell" if hasattr(value, "forward") else ""
+        raise TypeError(
+            f"make_program: cell must be a Cell or a subclass of it, got {value!r}{cure}"
+        )
     traced = trace(cell, projected)
     derivative = differentiate(traced)
     read = [*derivative.outputs, *product_sources(traced).values()]
