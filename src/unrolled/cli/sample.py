@@ -73,4 +73,5 @@ def _default_prime(vocabulary: Any) -> bytes:
     known = vocabulary.characters if vocabulary.unit == "character" else None
     if known is None or set("def ") <= set(known):
         return b"def "
-    return ("\n" if "\n" in known else known[0]).encode()
+    printable = (c for c in known if c.isprintable())
+    return ("\n" if "\n" in known else next(printable, known[0])).encode()
