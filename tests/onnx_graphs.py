@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_nodes import GATES
 
 WIDTHS = (2, 3, 4)
+AXES_AS_ATTRIBUTE = ("Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax")
 
 
 @dataclass
@@ -31,6 +32,7 @@ class GraphDraw:
     which follows the shapes."""
 
     rng: np.random.Generator
+    opset: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
@@ -44,6 +46,9 @@ class GraphDraw:
         return name
 
     def add(self, kind: str, inputs: list[str], *results: np.ndarray, **attributes: Any) -> str:
+        if self.opset < 13 and kind in AXES_AS_ATTRIBUTE:
+            attributes["axes"] = self.constants[inputs[1]].tolist()
+            inputs = inputs[:1]
         names = [f"v{self.count + k}" for k in range(len(results))]
         self.count += len(names)
         self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
@@ -96,7 +101,8 @@ class GraphDraw:
         if way in (2, 3):
             row = self.constant(self.numbers(self.one_of(1, D), 1, H) * (way == 2))
             one, place = self.constant(np.array([1])), self.constant(np.array([D]))
-            batch = self.add("Shape", [x], np.zeros(1, np.int64), start=1, end=2)
+            sizes = self.add("Shape", [x], np.zeros(3, np.int64))
+            batch = self.add("Gather", [sizes, one], np.zeros(1, np.int64))
             shape = self.add("Concat", [place, batch, one], np.zeros(3, np.int64), axis=0)
             return self.add("Expand", [row, shape], np.zeros((D, N, H), np.float32))
         if way == 4:
@@ -200,7 +206,8 @@ class GraphDraw:
         if axes:
             axis = self.one_of(*axes)
             written = self.one_of(axis, axis - value.ndim)
-            self.add("Split", [x], *np.split(value, 2, axis), axis=written, num_outputs=2)
+            told = {"num_outputs": 2} if self.opset >= 18 else {}
+            self.add("Split", [x], *np.split(value, 2, axis), axis=written, **told)
 
     def pointwise(self, x: str, value: np.ndarray) -> None:
         self.add(self.one_of("Tanh", "Relu", "Sigmoid", "Identity"), [x], value)
@@ -226,7 +233,8 @@ class GraphDraw:
             self.add(self.one_of("Add", "Mul", "Sub"), [x, other], made)
 
     def softmax(self, x: str, value: np.ndarray) -> None:
-        self.add("Softmax", [x], value, axis=int(self.rng.integers(-value.ndim, value.ndim)))
+        axis = int(self.rng.integers(-value.ndim, value.ndim)) if self.opset >= 13 else -1
+        self.add("Softmax", [x], value, axis=axis)
 
     def reduced(self, x: str, value: np.ndarray) -> None:
         axis = int(self.rng.integers(-value.ndim, value.ndim))
@@ -258,7 +266,7 @@ def _fit(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def draw_graph(seed: int) -> Drawn:
     """The graph of a seed."""
     rng = np.random.default_rng(seed)
-    draw = GraphDraw(rng)
+    draw = GraphDraw(rng, int(rng.choice([11, 18])))
     T, N, I = (int(rng.integers(1, 5)) for _ in range(3))  # noqa: E741
     draw.values["x"] = np.zeros((T, N, I), np.float32)
     if rng.random() < 0.3:
@@ -281,7 +289,9 @@ def draw_graph(seed: int) -> Drawn:
         [numpy_helper.from_array(array, name) for name, array in draw.constants.items()
          if name in draw.used],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", draw.opset)], ir_version=8
+    )
     for one in model.graph.output:
         one.type.tensor_type.shape.SetInParent()
     shapes = {name: array.shape for name, array in draw.values.items()}
