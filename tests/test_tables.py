@@ -241,6 +241,21 @@ def test_an_unknown_column_is_told_with_the_known_ones(tmp_path: Path) -> None:
         table.numbers("zzz")
 
 
+def test_long_names_and_cells_leave_a_short_message(tmp_path: Path) -> None:
+    name, cell = "x" * 100_000, "z" * 100_000
+    table = table_of(tmp_path, f"{name},y\n{cell},1\n")
+    for read in (table.numbers, table.times):
+        with pytest.raises(
+            DataError, match=r"line 2, column 'x+\.\.\.x+': wanted a number"
+        ) as caught:
+            read(name)
+        assert len(str(caught.value)) < 1000
+    wide = table_of(tmp_path, ",".join(f"c{k}" for k in range(9999)) + "\n" + "1," * 9998 + "1\n")
+    with pytest.raises(DataError, match=r"'c19' and 9979 more, got 'c'") as caught:
+        wide.numbers("c")
+    assert len(str(caught.value)) < 1000
+
+
 def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: cannot be read \(No such file"):
         read_table(tmp_path / "none.csv")

@@ -122,7 +122,7 @@ class Table:
             first.setdefault(name, row)
         spellings: dict[object, str] = {}
         for name, row in first.items():
-            where = f"{self.place(row)}, column {column!r}"
+            where = self._cell(row, column)
             if name.lower() in _MISSING - {"none"}:
                 raise DataError(
                     f"{where}: wanted {what}, got {name!r}; fill the cell or leave the row out"
@@ -200,7 +200,7 @@ class Table:
         return self._columns[column]
 
     def _cell(self, row: int, column: str) -> str:
-        return f"{self.place(row)}, column {column!r}"
+        return f"{self.place(row)}, column {brief(column)}"
 
     def _number(self, column: str, row: int, cell: Any) -> float:
         number = _float(cell)
@@ -327,7 +327,8 @@ def _check_names(where: str, names: Sequence[str]) -> None:
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise DataError(
-            f"{where}: wanted each column name once, got {twice[0]!r} more than once; rename one"
+            f"{where}: wanted each column name once, got {brief(twice[0])} more than once; "
+            "rename one"
         )
 
 
