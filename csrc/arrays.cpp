@@ -321,6 +321,7 @@ void run_all(const Told* calls, std::size_t count, const Build& build,
 }  // namespace
 
 void run_snapshot(const Told& told, Snapshot& snapshot) {
+    const Masked masked;
     const Build& build = find_build("");
     Arrays arrays(told, build);
     Call<float> call = read_call<float>(*told.program, read_shape(told.shape), arrays, Of::snapshot);
@@ -330,12 +331,14 @@ void run_snapshot(const Told& told, Snapshot& snapshot) {
 }
 
 void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
+    const Masked masked;
     const Build& kernels = find_build(build);
     if (wide) run_all<Ahead<double>>(calls, count, kernels, kernels.forward_double);
     else run_all<Ahead<float>>(calls, count, kernels, kernels.forward_float);
 }
 
 void run_backward(const Told* calls, std::size_t count, const std::string& build, bool wide) {
+    const Masked masked;
     const Build& kernels = find_build(build);
     if (wide) run_all<Back<double>>(calls, count, kernels, kernels.backward_double);
     else run_all<Back<float>>(calls, count, kernels, kernels.backward_float);

@@ -65,6 +65,7 @@ Activation activation_of(const std::string& name) {
 Layer::Layer(const Program& program, Index I, const std::vector<Floats>& arrays, Kept kept,
              const std::string& build)
     : program_(program), inputs_(I) {
+    const Masked masked;
     const Program& p = program;
     if (arrays.size() != 2 * (1 + p.products.size()) + p.vectors.size())
         throw std::invalid_argument("arrays: wanted one for each that the program names");
@@ -92,6 +93,7 @@ Layer::Layer(const Program& program, Index I, const std::vector<Floats>& arrays,
 Line::Line(Floats weight, Floats bias, Index width, Index source, Kept kept,
            const std::string& build)
     : width(width), source(source) {
+    const Masked masked;
     if (width < 1 || source < 1)
         throw std::invalid_argument("linear: wanted at least one number in and out");
     affine_.reset(find_build(build).affine(weights_of(weight, bias, width, source), width, source,
@@ -115,6 +117,7 @@ void Pooling::score(const float* rows, Index N, float* room, float* scores) cons
 }
 
 void Pooling::run(const float* rows, const Index* lengths, Index T, Index N, float* to) const {
+    const Masked masked;
     Pool pool = make(N);
     std::vector<float> keys(static_cast<std::size_t>(N * room()));
     std::vector<float> scores(static_cast<std::size_t>(N));
@@ -129,6 +132,7 @@ void Pooling::run(const float* rows, const Index* lengths, Index T, Index N, flo
 Chain::Chain(const Source& source, const std::vector<Stage>& stages, Index N, Index threads)
     : N_(N), threads_(std::min(threads, kMostThreads)), I_(source.width), outputs_(source.width), table_(source.table),
       V_(source.V), build_(find_build("")) {
+    const Masked masked;
     if (N < 1) throw std::invalid_argument("batch: wanted at least 1, got " + std::to_string(N));
     if (threads < 1)
         throw std::invalid_argument("threads: wanted at least 1, got " + std::to_string(threads));
@@ -197,21 +201,28 @@ Index Chain::outside(const Index* tokens) const {
     return -1;
 }
 
-float* Chain::row(const State& state, Index n) const {
+void Chain::read_row(const State& state, Index n, float* to) const {
     const Running& stage = stages_[state.stage];
-    if (stage.pool) return stage.pool->state(state.number).data() + n * state.width;
-    return stage.steps->state(state.number, n);
+    if (stage.pool) return stage.pool->read_state(state.number, n, to);
+    std::copy_n(stage.steps->state(state.number, n), state.width, to);
+}
+
+void Chain::write_row(const State& state, Index n, const float* from) {
+    const Running& stage = stages_[state.stage];
+    if (stage.pool) return stage.pool->write_state(state.number, n, from);
+    std::copy_n(from, state.width, stage.steps->state(state.number, n));
 }
 
 void Chain::read_state(std::size_t k, float* to) const {
+    const Masked masked;
     const State& state = states_.at(k);
-    for (Index n = 0; n < N_; ++n, to += state.width) std::copy_n(row(state, n), state.width, to);
+    for (Index n = 0; n < N_; ++n, to += state.width) read_row(state, n, to);
 }
 
 void Chain::write_state(std::size_t k, const float* from) {
+    const Masked masked;
     const State& state = states_.at(k);
-    for (Index n = 0; n < N_; ++n, from += state.width)
-        std::copy_n(from, state.width, row(state, n));
+    for (Index n = 0; n < N_; ++n, from += state.width) write_row(state, n, from);
 }
 
 void Chain::reset(Index n) {
@@ -223,20 +234,35 @@ void Chain::reset(Index n) {
         if (stage.pool) {
             if (state.number == 0) stage.pool->begin(n);
         } else if (stage.start.empty()) {
-            std::fill_n(row(state, n), state.width, 0.0f);
+            std::fill_n(stage.steps->state(state.number, n), state.width, 0.0f);
         } else {
-            std::copy_n(stage.start[state.number].numbers, state.width, row(state, n));
+            write_row(state, n, stage.start[state.number].numbers);
         }
     }
 }
 
+bool Chain::fits(const Chain& other) const {
+    const auto same = [&](const State& a, const State& b) {
+        return a.stage == b.stage && a.number == b.number && a.width == b.width &&
+               !stages_[a.stage].pool == !other.stages_[b.stage].pool;
+    };
+    return N_ == other.N_ && std::equal(states_.begin(), states_.end(), other.states_.begin(),
+                                        other.states_.end(), same);
+}
+
 void Chain::take(const Chain& other) {
-    for (std::size_t k = 0; k < states_.size(); ++k)
+    for (std::size_t k = 0; k < stages_.size(); ++k)
+        if (stages_[k].pool) *stages_[k].pool = *other.stages_[k].pool;
+    for (std::size_t k = 0; k < states_.size(); ++k) {
+        const State &from = other.states_[k], &to = states_[k];
+        if (stages_[to.stage].pool) continue;
         for (Index n = 0; n < N_; ++n)
-            std::copy_n(other.row(other.states_[k], n), states_[k].width, row(states_[k], n));
+            write_row(to, n, other.stages_[from.stage].steps->state(from.number, n));
+    }
 }
 
 const float* Chain::entered(const float* x, const float* out) {
+    const Masked masked;
     float* const to = rooms_[0].data();
     if (scale_.empty()) {
         // Threads that are ahead would write over what others have to read.
@@ -259,6 +285,7 @@ const float* Chain::looked_up(const Index* tokens) {
 }
 
 void Chain::pass(const float* x, float* result) {
+    const Masked masked;
     const float* from = x;
     for (std::size_t k = 0; k < stages_.size(); ++k) {
         Running& stage = stages_[k];

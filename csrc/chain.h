@@ -164,7 +164,8 @@ public:
     void write_state(std::size_t k, const float* from);
 
     void reset(Index n);             // sequence n begins anew
-    void take(const Chain& other);   // the states of another of the same stages and N
+    bool fits(const Chain& other) const;  // whether it has the same stages, as far as states tell, and N
+    void take(const Chain& other);        // the states of one that fits
 
 private:
     struct Running : Stage {
@@ -183,7 +184,8 @@ private:
 
     void add(const Stage& given);
     void warm();
-    float* row(const State& state, Index n) const;
+    void read_row(const State& state, Index n, float* to) const;
+    void write_row(const State& state, Index n, const float* from);
     const float* entered(const float* x, const float* out);
     const float* looked_up(const Index* tokens);
     void pass(const float* x, float* result);

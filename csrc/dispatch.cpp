@@ -1,6 +1,9 @@
 #include "dispatch.h"
 
 #include <pthread.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include <atomic>
 #include <new>
@@ -61,53 +64,73 @@ constexpr bool offers_neon() {
 
 }  // namespace
 
+// What stands here is made when the library is loaded, and never destroyed: a forked child would wait for
+// a thread of its parent that makes it, and threads of a process that ends may still read it.
+static const InstructionSet sets[] = {
+    {"avx512", offers_avx512()},
+    {"avx2", offers_avx2()},
+    {"neon", offers_neon()},
+    {"plain", true},
+};
+
 const InstructionSet* instruction_sets(int* count) {
-    static const InstructionSet sets[] = {
-        {"avx512", offers_avx512()},
-        {"avx2", offers_avx2()},
-        {"neon", offers_neon()},
-        {"plain", true},
-    };
     *count = static_cast<int>(sizeof(sets) / sizeof(sets[0]));
     return sets;
 }
 
 namespace {
 
-std::atomic<bool> is_child{false};
-const int registered = pthread_atfork(nullptr, nullptr, [] { is_child = true; });
+std::atomic<int> fork_count{0};
+const int registered = pthread_atfork(nullptr, nullptr, [] { ++fork_count; });
+
+std::vector<const Build*> find_builds() {
+    std::vector<const Build*> list;
+#ifdef UNROLLED_WITH_avx512
+    if (offers_avx512()) list.push_back(&avx512::build);
+#endif
+#ifdef UNROLLED_WITH_avx2
+    if (offers_avx2()) list.push_back(&avx2::build);
+#endif
+#ifdef UNROLLED_WITH_neon
+    list.push_back(&neon::build);
+#endif
+#ifdef UNROLLED_WITH_plain
+    list.push_back(&plain::build);
+#endif
+#ifdef UNROLLED_WITH_plain8
+    list.push_back(&plain8::build);
+#endif
+#ifdef UNROLLED_WITH_plain16
+    list.push_back(&plain16::build);
+#endif
+    return list;
+}
+
+const std::vector<const Build*>& builds = *new std::vector<const Build*>(find_builds());
 
 }  // namespace
 
 void out_of_memory() { throw std::bad_alloc(); }
 
-bool forked() { return registered == 0 && is_child; }
+bool forked() { return forks() > 0; }
 
-const std::vector<const Build*>& available_builds() {
-    static const std::vector<const Build*> found = [] {
-        std::vector<const Build*> list;
-#ifdef UNROLLED_WITH_avx512
-        if (offers_avx512()) list.push_back(&avx512::build);
-#endif
-#ifdef UNROLLED_WITH_avx2
-        if (offers_avx2()) list.push_back(&avx2::build);
-#endif
-#ifdef UNROLLED_WITH_neon
-        list.push_back(&neon::build);
-#endif
-#ifdef UNROLLED_WITH_plain
-        list.push_back(&plain::build);
-#endif
-#ifdef UNROLLED_WITH_plain8
-        list.push_back(&plain8::build);
-#endif
-#ifdef UNROLLED_WITH_plain16
-        list.push_back(&plain16::build);
-#endif
-        return list;
-    }();
-    return found;
+int forks() { return registered == 0 ? fork_count.load() : 0; }
+
+const std::vector<const Build*>& available_builds() { return builds; }
+
+#if defined(__x86_64__)
+Masked::Masked() : before_(_mm_getcsr()) { _mm_setcsr(static_cast<unsigned>(before_) | 0x1f80); }
+Masked::~Masked() { _mm_setcsr(static_cast<unsigned>(before_)); }
+#elif defined(__aarch64__)
+Masked::Masked() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"(before_ & ~std::uint64_t(0x9f00)));
 }
+Masked::~Masked() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+#else
+Masked::Masked() = default;
+Masked::~Masked() = default;
+#endif
 
 const Build& find_build(const std::string& name) {
     if (name.empty()) return *available_builds().front();

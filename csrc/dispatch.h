@@ -2,6 +2,8 @@
 // builds of the kernels that go with them.
 #pragma once
 
+#include <cstdint>
+
 #include "api.h"
 
 namespace unrolled {
@@ -18,6 +20,22 @@ const InstructionSet* instruction_sets(int* count);
 // Whether this process is the child of a fork: its OpenMP runtime has lost its threads, and entering
 // a parallel region would wait for them forever.
 bool forked();
+
+// Forks between the process that loaded the library and this one.
+int forks();
+
+// While one of these is there, no floating-point operation of this thread traps, whatever the host has
+// unmasked; then the host's masks and flags are back.
+class Masked {
+public:
+    Masked();
+    ~Masked();
+    Masked(const Masked&) = delete;
+    Masked& operator=(const Masked&) = delete;
+
+private:
+    std::uint64_t before_ = 0;
+};
 
 // Memory for a sweep, aligned to cache lines, not initialised; throws std::bad_alloc. What is given
 // back is kept for later sweeps, up to a limit: fresh pages from the system cost as much as some

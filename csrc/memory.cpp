@@ -1,6 +1,7 @@
 // Memory that sweeps use again and again. Small blocks come from a piece that each thread has, which
 // is empty again when all of them are back; large ones from a pool for all threads: who finds it busy
 // does without.
+#include <pthread.h>
 #include <stdlib.h>
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -57,6 +58,15 @@ thread_local bool lasting = false;  // what is taken now is kept beyond the call
 std::atomic_flag busy = ATOMIC_FLAG_INIT;
 Header* first = nullptr;
 std::size_t waiting = 0;
+
+// A thread of the parent may have been at the pool when it was copied: then its list may be torn.
+const int repairs = pthread_atfork(nullptr, nullptr, [] {
+    if (busy.test_and_set(std::memory_order_acquire)) {
+        first = nullptr;
+        waiting = 0;
+    }
+    busy.clear(std::memory_order_release);
+});
 
 // The smallest block that waits, fits, and is not much too large.
 Header* find(std::size_t bytes) {

@@ -288,13 +288,12 @@ private:
 
 }  // namespace
 
-const std::vector<std::string>& operations() {
-    static const std::vector<std::string> codes = {
-        "add", "sub", "mul", "div", "neg", "pow", "exp", "log", "sqr", "sig", "tnh", "rel", "spl",
-        "ssg", "hsg", "hth", "abs", "sgn", "min", "max", "clp", "ltn", "leq", "equ", "neq", "sel",
-        "avg", "sum"};
-    return codes;
-}
+// Made when the library is loaded and never destroyed, see dispatch.cpp.
+static const std::vector<std::string>& codes = *new std::vector<std::string>{
+    "add", "sub", "mul", "div", "neg", "pow", "exp", "log", "sqr", "sig", "tnh", "rel", "spl", "ssg",
+    "hsg", "hth", "abs", "sgn", "min", "max", "clp", "ltn", "leq", "equ", "neq", "sel", "avg", "sum"};
+
+const std::vector<std::string>& operations() { return codes; }
 
 Program parse(const std::string& text, Index H, Index P, Index I) {
     Program program = Reader(text, H, P, I).read();

@@ -18,8 +18,8 @@ public:
     enum class Kind { mean, max, attention };
 
     Pool(const std::string& name, Index N, Index width) : kind_(kind_of(name)), width_(width) {
-        states_[0].assign(static_cast<std::size_t>(N * width), 0.0f);
-        states_[1].assign(static_cast<std::size_t>(N), 0.0f);
+        states_[0].assign(static_cast<std::size_t>(N * width), 0.0);
+        states_[1].assign(static_cast<std::size_t>(N), 0.0);
         states_[2].assign(static_cast<std::size_t>(N), kLowest);
     }
 
@@ -32,33 +32,44 @@ public:
 
     // Row n of x [N, width] is a step of sequence n; `scores` [N] are those of attention.
     void add(Index n, const float* x, const float* scores) {
-        float* const sum = states_[0].data() + n * width_;
-        float& total = states_[1][static_cast<std::size_t>(n)];
+        double* const sum = states_[0].data() + n * width_;
+        double& total = states_[1][static_cast<std::size_t>(n)];
         if (kind_ == Kind::attention) return weigh(n, sum, total, x, scores[n]);
         const bool first = total == 0;
         total += 1;
         // A running mean does not grow, however long the stream.
-        for (Index k = 0; k < width_; ++k)
-            if (kind_ == Kind::mean) sum[k] += (x[k] - sum[k]) / total;
-            else if (first || !(x[k] <= sum[k])) sum[k] = x[k];
+        for (Index k = 0; k < width_; ++k) {
+            const double number = x[k];
+            if (kind_ == Kind::mean) sum[k] += (number - sum[k]) / total;
+            else if (first || number > sum[k] || std::isnan(number)) sum[k] = number;  // NaN stays
+        }
     }
 
     // What there is so far, [width]; zeros before the first step.
     void read(Index n, float* to) const {
-        const float* const sum = states_[0].data() + n * width_;
-        const float total = states_[1][static_cast<std::size_t>(n)];
+        const double* const sum = states_[0].data() + n * width_;
+        const double total = states_[1][static_cast<std::size_t>(n)];
         const bool divides = kind_ == Kind::attention && total != 0;
-        for (Index k = 0; k < width_; ++k) to[k] = divides ? sum[k] / total : sum[k];
+        for (Index k = 0; k < width_; ++k)
+            to[k] = static_cast<float>(divides ? sum[k] / total : sum[k]);
     }
 
-    // Means, largest or weighted sums [N, width]; steps or weights [N]; highest scores [N].
-    std::vector<float>& state(std::size_t k) {
-        if (k > 2) throw std::invalid_argument("state: a pool has three");
-        return states_[k];
+    // Row n of means, largest or weighted sums [N, width]; of steps or weights [N]; of highest scores [N].
+    void read_state(std::size_t k, Index n, float* to) const {
+        const Index width = k == 0 ? width_ : 1;
+        const double* const row = states_[k].data() + n * width;
+        for (Index j = 0; j < width; ++j) to[j] = static_cast<float>(row[j]);
+    }
+    // A state that is written as it was read stays as it is, in full.
+    void write_state(std::size_t k, Index n, const float* from) {
+        const Index width = k == 0 ? width_ : 1;
+        double* const row = states_[k].data() + n * width;
+        for (Index j = 0; j < width; ++j)
+            if (static_cast<float>(row[j]) != from[j]) row[j] = from[j];
     }
 
 private:
-    static constexpr float kLowest = -std::numeric_limits<float>::infinity();
+    static constexpr double kLowest = -std::numeric_limits<double>::infinity();
 
     static Kind kind_of(const std::string& name) {
         if (name == "mean") return Kind::mean;
@@ -69,19 +80,20 @@ private:
 
     // Sums are in units of the highest score so far: no exponential overflows, and those of steps that
     // were far below may vanish.
-    void weigh(Index n, float* sum, float& total, const float* x, float score) {
-        float& highest = states_[2][static_cast<std::size_t>(n)];
-        const float before = highest;
+    void weigh(Index n, double* sum, double& total, const float* x, double score) {
+        double& highest = states_[2][static_cast<std::size_t>(n)];
+        const double before = highest;
         if (!(score <= highest)) highest = score;
-        const float fade = total == 0 ? 0.0f : std::exp(before - highest);
-        const float weight = std::exp(score - highest);
+        const double fade = total == 0 ? 0.0 : std::exp(before - highest);
+        const double weight = std::exp(score - highest);
         for (Index k = 0; k < width_; ++k) sum[k] = fade * sum[k] + weight * x[k];
         total = fade * total + weight;
     }
 
     Kind kind_;
     Index width_;
-    std::vector<float> states_[3];
+    // Double: a count, a mean or a sum of weights in float stands still after 2^24 steps.
+    std::vector<double> states_[3];
 };
 
 }  // namespace unrolled

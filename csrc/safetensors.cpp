@@ -20,12 +20,12 @@ constexpr std::size_t kMostHeader = 100'000'000;  // the format's own limit
 }
 
 Index bytes_of(const std::string& type) {
-    static const std::map<std::string, Index> known = {
+    static constexpr std::pair<const char*, Index> known[] = {
         {"BOOL", 1}, {"I8", 1},  {"U8", 1},  {"I16", 2}, {"U16", 2}, {"F16", 2}, {"I32", 4},
         {"U32", 4},  {"F32", 4}, {"I64", 8}, {"U64", 8}, {"F64", 8}, {"C64", 8}};
-    const auto found = known.find(type);
-    if (found == known.end()) fail("an array of type " + type);
-    return found->second;
+    for (const auto& [name, bytes] : known)
+        if (type == name) return bytes;
+    fail("an array of type " + type);
 }
 
 // The list of whole numbers, none of them negative.

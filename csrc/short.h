@@ -72,11 +72,11 @@ __attribute__((noinline)) inline float shorten(const float* x, Index count, std:
         top = most(top, static_cast<float>(largest[l]));
         odd += strange[l];
     }
-    const float steps = 32767 / top;
-    if (!(odd == 0 && steps < 3e38f)) {
+    if (!(odd == 0 && top > 32767 / 3e38f)) {
         clear(to, round_up(count, L));
         return odd == 0 ? 0 : __builtin_nanf("");
     }
+    const float steps = 32767 / top;
     alignas(64) std::int32_t whole[kBlock];
     for (Index k = 0; k < count; k += L) {
         const Vec<float> v = load_part(x + k, count - k);

@@ -6,16 +6,26 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// One thread at a time; what it guards is short or rare.
+// One thread at a time; what it guards is short or rare. A lock that was copied by a fork while a thread
+// of the parent held it has no owner here: it says in which process it was taken, and is free in others.
 class Lock {
 public:
-    explicit Lock(int& taken) : taken_(taken) {
-        while (__atomic_exchange_n(&taken_, 1, __ATOMIC_ACQUIRE)) sched_yield();
+    explicit Lock(int& process) : process_(process) {
+        const int here = 1 + forks();
+        int before = 0;
+        while (!__atomic_compare_exchange_n(&process_, &before, here, false, __ATOMIC_ACQUIRE,
+                                            __ATOMIC_RELAXED))
+            if (before == here) {
+                sched_yield();
+                before = 0;
+            }
     }
-    ~Lock() { __atomic_store_n(&taken_, 0, __ATOMIC_RELEASE); }
+    ~Lock() { __atomic_store_n(&process_, 0, __ATOMIC_RELEASE); }
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
 
 private:
-    int& taken_;
+    int& process_;  // 0: free
 };
 
 // A scale that is subnormal is none: steps flush it to zero.
@@ -91,7 +101,7 @@ public:
     const Matrix<float>& of(Index vectors, Index shares) {
         if (const Version* const found = find(vectors, shares)) return found->matrix;
         const Lasting lasting;
-        const Lock lock(taken_);
+        const Lock lock(packing_);
         if (const Version* const found = find(vectors, shares)) return found->matrix;
         Version* const made = new Version{{}, shares, first_};
         try {
@@ -141,7 +151,7 @@ private:
     Shape<float> shape_;
     const int* onto_;
     Kept kept_;
-    int taken_ = 0;
+    int packing_ = 0;  // see Lock
     Version* first_ = nullptr;
 };
 

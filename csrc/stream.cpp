@@ -141,6 +141,7 @@ public:
         const float* x = from.floats(product(count, line_.source), "rows");
         float* y = result.floats(product(count, line_.width), "to");
         const Unlocked unlocked;
+        const Masked masked;
         line_.apply(x, count, y);
     }
 
@@ -189,6 +190,7 @@ void activate(const std::string& name, nb::handle array, Index count, Index widt
     const Activation kind = activation_of(name);
     float* const numbers = rows.floats(product(count, width), "rows");
     const Unlocked unlocked;
+    const Masked masked;
     find_build("").activate(kind, numbers, count, width);
 }
 
@@ -257,6 +259,15 @@ public:
         float* const numbers = seen.floats(chain_->batch() * chain_->state_width(k), "state");
         if (written) chain_->write_state(k, numbers);
         else chain_->read_state(k, numbers);
+    }
+
+    // Copies all states of another stream of the same stages.
+    void copy_states_of(Stream& other) {
+        if (&other == this) return;
+        if (!chain_->fits(*other.chain_))
+            throw std::invalid_argument("stream: must have the stages and the batch of the other");
+        const Turn mine(*chain_), theirs(*other.chain_);
+        chain_->take(*other.chain_);
     }
 
     void begin(nb::handle rows) {
@@ -362,6 +373,7 @@ void bind_streams(nb::module_& m) {
              nb::arg("threads"))
         .def("step", &Stream::step, nb::arg("x"), nb::arg("out").none() = nb::none())
         .def("copy_state", &Stream::copy_state, nb::arg("k"), nb::arg("array"), nb::arg("written"))
+        .def("copy_states_of", &Stream::copy_states_of, nb::arg("other"))
         .def("begin", &Stream::begin, nb::arg("rows"));
 }
 

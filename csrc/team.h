@@ -16,11 +16,12 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// Subnormal numbers are flushed to zero inside of a sweep; the caller's mode comes back after it.
+// Subnormal numbers are flushed to zero inside of a sweep, and no operation traps; the caller's mode
+// comes back after it.
 class Flush {
 public:
 #if defined(__x86_64__)
-    Flush() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+    Flush() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x9fc0); }
     ~Flush() { _mm_setcsr(before_); }
 
 private:
@@ -28,7 +29,7 @@ private:
 #elif defined(__aarch64__)
     Flush() {
         asm volatile("mrs %0, fpcr" : "=r"(before_));
-        asm volatile("msr fpcr, %0" : : "r"(before_ | (1u << 24)));
+        asm volatile("msr fpcr, %0" : : "r"((before_ & ~std::uint64_t(0x9f00)) | (1u << 24)));
     }
     ~Flush() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
 

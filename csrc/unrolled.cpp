@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "dispatch.h"
 #include "model.h"
 
 using unrolled::Chain;
@@ -36,12 +37,15 @@ void tell(const char* what, char* error, std::size_t room) {
 // What `make` gives, or null and why there is nothing.
 template <class F>
 auto attempt(char* error, std::size_t room, F make) noexcept -> decltype(make()) {
+    const unrolled::Masked masked;
     try {
         return make();
     } catch (const std::bad_alloc&) {
         tell("there is not enough memory", error, room);
     } catch (const std::exception& fault) {
         tell(fault.what(), error, room);
+    } catch (...) {
+        tell("an unknown error", error, room);
     }
     return nullptr;
 }

@@ -63,6 +63,7 @@ int run(const Options& options) {
     if (check_shortage) check_shortage(texts, *subjects.front().build, memory_checks);
     if (check_chains)
         for (const Subject& subject : subjects) check_chains(texts, *subject.build, memory_checks);
+    for (Subject& subject : subjects) check_hosts(texts, *subject.build, subject.checks);
     check_json(files_checks);
     check_files(options.files, options.quick, files_checks);
     check_functions(options.quick, subjects);

@@ -52,6 +52,9 @@ void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build
 void check_chains(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)
     __attribute__((weak));
 
+// Floating-point exceptions that the host has unmasked, and long streams.
+void check_hosts(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks);
+
 // Exported files, whole and damaged, through the C interface.
 void check_files(const std::string& folder, bool quick, Checks& checks);
 

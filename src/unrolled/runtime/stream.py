@@ -155,7 +155,7 @@ class Stream(_core.Stream):
     def copy(self) -> "Stream":
         """Another stream that stands where this one does."""
         made = type(self)(self._model, self.batch, self.threads)
-        made.state = self.state
+        made.copy_states_of(self)
         return made
 
 
