@@ -38,16 +38,16 @@ def spoilt() -> None:
 
 
 @pytest.mark.usefixtures("spoilt")
-@pytest.mark.parametrize("begin", range(0, 80, EACH))
+@pytest.mark.parametrize("begin", range(0, 40, EACH))
 def test_random_cells(begin: int) -> None:
     for seed in range(begin, begin + EACH):
         check(draw(seed, cells=True))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
-@pytest.mark.parametrize("begin", range(0, 20, 5))
+@pytest.mark.parametrize("begin", range(0, 12, 4))
 def test_random_cells_on_further_ways(begin: int) -> None:
-    for seed in range(begin, begin + 5):
+    for seed in range(begin, begin + 4):
         subject = draw_subject(seed)
         if "compiled" not in subject.ways:
             check_ways(subject)
