@@ -105,6 +105,7 @@ def test_what_computes_a_weight_comes_along(kind: str, way: str, to: str) -> Non
     agree(found, twin, x)
     back = nn.convert(found, to="torch" if to == "unrolled" else "unrolled").model
     assert type(back).__mro__[1:] == type(twin).__mro__[1:]
+    assert repr(back).startswith("unrolled.nn.") == (to == "torch")
     agree(back, twin, x)
     found.load_state_dict(copy.deepcopy(twin.state_dict()))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.jit._trace import TracerWarning
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from unrolled.cells import Cell, CellError, check_step
 from unrolled.engines import (
@@ -54,8 +55,8 @@ class Swept(nn.Module):
 
     def _get_name(self) -> str:
         """What ``repr`` begins with: ours say so, the user's subclasses are called as they are."""
-        name = type(self).__name__
-        return f"unrolled.nn.{name}" if type(self).__module__.startswith("unrolled.nn.") else name
+        name, made_of = type(self).__name__, type_before_parametrizations(self)
+        return f"unrolled.nn.{name}" if made_of.__module__.startswith("unrolled.nn.") else name
 
     def _make_spec(self) -> Spec:
         """The spec that the attributes say."""
