@@ -55,7 +55,6 @@ class Steps:
         return values.flip(0) if self.place.reverse else values
 
 
-@torch.no_grad()
 def check_layer(layer: Any) -> None:
     """A layer of ours is wanted.
 
@@ -69,6 +68,7 @@ def check_layer(layer: Any) -> None:
         )
 
 
+@torch.no_grad()
 def unroll(
     layer: Recurrent, x: Tensor, hx: Any = None, around: Around | None = None
 ) -> list[Steps]:
