@@ -126,7 +126,7 @@ private:
     }
 
     static bool lies(const View& view, const Form& f) {
-        return view.on_cpu() && view.kind() == f.kind && view.contiguous();
+        return view.on_cpu() && view.kind() == f.kind && view.contiguous() && !view.freed();
     }
 
     bool enter(nb::handle input, Form& f) const {
@@ -222,7 +222,8 @@ private:
             }
             const bool brief = work <= kBrief;
             std::vector<nb::object> storages;
-            if (!brief) hold_storages(values, states, own_weights, count, storages);
+            if (!brief && !hold_storages(values, states, own_weights, count, storages))
+                return nb::none();
             // From here on no call lets other threads in until all addresses are known.
             Told told[2];
             for (Index d = 0; d < D; ++d) {
@@ -247,13 +248,19 @@ private:
         return nb::make_tuple(values, final);
     }
 
-    static void hold_storages(const nb::object& values, const Several& states, const Found* weights,
+    // False where one is smaller than its tensor. (A brief call sees only that there is none.)
+    static bool hold_storages(const nb::object& values, const Several& states, const Found* weights,
                               std::size_t count, std::vector<nb::object>& storages) {
         storages.reserve(1 + states.size() + count);
-        storages.push_back(storage(values));
-        for (const Found& state : states) storages.push_back(storage(state.tensor));
+        const auto hold = [&storages](const nb::object& tensor) {
+            storages.push_back(storage(tensor));
+            return bytes_needed(tensor, see(tensor)) <= bytes_of(storages.back());
+        };
+        bool whole = hold(values);
+        for (const Found& state : states) whole = hold(state.tensor) && whole;
         for (std::size_t k = 0; k < count; ++k)
-            if (weights[k].tensor.is_valid()) storages.push_back(storage(weights[k].tensor));
+            if (weights[k].tensor.is_valid()) whole = hold(weights[k].tensor) && whole;
+        return whole;
     }
 
     // What sweep number `index` reads and writes. False where a tensor is no longer as it was.

@@ -61,6 +61,12 @@ public:
             held = std::move(tensor);
             storage = unrolled::storage(held);
             look();
+            const Index needed = bytes_needed(held, view), bytes = bytes_of(storage);
+            if (needed > bytes)
+                throw std::runtime_error(
+                    "tensors: a storage must have at least " + std::to_string(needed) +
+                    " bytes for its tensor, got " + std::to_string(bytes) +
+                    "; untyped_storage().resize_ made it smaller");
         }
         // Of one that no other thread knows.
         void make(nb::object tensor) {

@@ -29,7 +29,8 @@ const Names& names() {
     static const auto intern = PyUnicode_InternFromString;
     static const Names known = {intern("contiguous"), intern("requires_grad"),
                                 intern("resolve_neg"), intern("new_empty"), intern("new_zeros"),
-                                intern("untyped_storage")};
+                                intern("untyped_storage"), intern("storage_offset"),
+                                intern("nbytes")};
     return known;
 }
 
@@ -73,6 +74,7 @@ void name_tensors(nb::handle kind, nb::handle single) {
     while (found && found->major != 1) found = found->older;
     if (!found || !found->look)
         throw std::runtime_error("tensors: wanted a class with DLPack's C functions, version 1");
+    names();  // made now: a forked child would wait for a thread of its parent that makes them
     is_neg = nb::object(nb::getattr(kind, "is_neg")).release().ptr();
     exchange = found;
     single_tensor = single.inc_ref().ptr();
@@ -98,6 +100,23 @@ bool negated(nb::handle tensor) {
 }
 
 nb::object storage(nb::handle tensor) { return call(tensor, names().untyped_storage); }
+
+static Index number(const nb::object& made) {
+    const Index value = PyLong_AsLongLong(made.ptr());
+    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+    return value;
+}
+
+Index bytes_of(nb::handle storage) { return number(call(storage, names().nbytes)); }
+
+Index bytes_needed(nb::handle tensor, const View& view) {
+    Index last = 0;
+    for (int d = 0; d < view.ndim; ++d) {
+        if (view.shape[d] == 0) return 0;
+        last += (view.shape[d] - 1) * view.strides[d];
+    }
+    return (number(call(tensor, names().storage_offset)) + last + 1) * view.itemsize();
+}
 
 // One of a tensor's methods, called with sizes.
 static nb::object make(PyObject* method, nb::handle like, const std::vector<Index>& shape) {

@@ -26,7 +26,8 @@ inline nb::object call(nb::handle object, nb::handle name) {
 
 // Names of what is asked of a tensor; one set for the life of the module.
 struct Names {
-    PyObject *contiguous, *requires_grad, *resolve_neg, *new_empty, *new_zeros, *untyped_storage;
+    PyObject *contiguous, *requires_grad, *resolve_neg, *new_empty, *new_zeros, *untyped_storage,
+        *storage_offset, *nbytes;
 };
 const Names& names();
 
@@ -46,6 +47,7 @@ struct View : nb::dlpack::dltensor {
     Index size(int d) const { return shape[d < 0 ? ndim + d : d]; }
     Index numel() const;
     bool contiguous() const;
+    bool freed() const { return !data && numel() > 0; }  // its storage has no memory
     bool on_cpu() const { return device.device_type == nb::device::cpu::value; }
     Kind kind() const;
     Index itemsize() const { return dtype.bits / 8; }
@@ -70,6 +72,11 @@ bool negated(nb::handle tensor);
 // The storage under a tensor, which outlives an exchange (`tensor.data = …`) while it is owned. The call
 // lets no other thread in.
 nb::object storage(nb::handle tensor);
+
+// Bytes of a storage, and how many of them a tensor with this view needs: `untyped_storage().resize_` may
+// have taken some away. Neither call lets another thread in.
+Index bytes_of(nb::handle storage);
+Index bytes_needed(nb::handle tensor, const View& view);
 
 // A contiguous tensor like another one, not initialised or of zeros.
 nb::object empty(nb::handle like, const std::vector<Index>& shape);

@@ -115,6 +115,33 @@ def test_an_empty_bias_is_refused_by_streams_and_files(tmp_path: Path) -> None:
         unrolled.onnx.export(layer, tmp_path / "lstm.onnx")
 
 
+SMALLER = r"at least \d+ bytes|out of bounds for storage"  # the second is torch's own
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("bytes_left", [0, 8])
+@pytest.mark.parametrize("name", ["weight_hh_l0", "bias_hh_l0", "input", "h0"])
+def test_a_storage_that_was_made_smaller_is_refused(name: str, bytes_left: int, grad: bool) -> None:
+    """The sizes are such that a call gives up the interpreter's lock."""
+    layer, x, h0 = nn.GRU(16, 32), torch.zeros(100, 4, 16), torch.zeros(1, 4, 32)
+    tensor = {"input": x, "h0": h0}.get(name)
+    tensor = getattr(layer, name) if tensor is None else tensor
+    tensor.untyped_storage().resize_(bytes_left)
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=SMALLER):
+        layer(x, h0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_one_tensor_for_two_states_and_a_nested_input() -> None:
+    layer, state = nn.LSTM(3, 4), torch.zeros(1, 2, 4)
+    for kind in (TypeError, RuntimeError, IndexError):
+        with pytest.raises(kind, match="hx must be a tuple of 2 tensors"):
+            layer(X, state)
+    nested = torch.nested.nested_tensor([torch.zeros(5, 3), torch.zeros(2, 3)])
+    with pytest.raises(RuntimeError, match="must be a Tensor, got a nested one"):
+        layer(nested)
+
+
 SCRIPT = """
 import signal, sys, threading, time
 import torch

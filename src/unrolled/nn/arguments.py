@@ -21,6 +21,13 @@ class ArgumentTypeError(TypeError, AttributeError):
     """
 
 
+class StateTypeError(ArgumentTypeError, RuntimeError, IndexError):
+    """States are of a wrong kind, as one tensor for a cell of two.
+
+    torch.nn fails there with a RuntimeError or an IndexError, which depends on the tensor's shape.
+    """
+
+
 def as_cell(cell: Any) -> Cell:
     """A cell from a cell or its class.
 

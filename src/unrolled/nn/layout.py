@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.engines import Ragged, batched, tracing
 from unrolled.nn import phrases
-from unrolled.nn.arguments import ArgumentTypeError
+from unrolled.nn.arguments import ArgumentTypeError, StateTypeError
 from unrolled.spec import Spec
 
 States = tuple[Tensor, ...]
@@ -61,6 +61,11 @@ class Door:
             kinds = "Tensor" if self.step else "Tensor or a PackedSequence"
             raise ArgumentTypeError(
                 f"{self.who}: input must be a {kinds}, got {type(input).__name__}"
+            )
+        if input.is_nested:
+            raise RuntimeError(
+                f"{self.who}: input must be a Tensor, got a nested one; give "
+                "torch.nested.to_padded_tensor(input, 0.0) and lengths"
             )
         alone = 1 if self.step else 2
         if input.dim() not in (alone, alone + 1):
@@ -241,7 +246,7 @@ class Door:
             return (hx,)
         wanted = f"a tuple of {len(names)} tensors ({', '.join(names)})"
         if not isinstance(hx, tuple | list) or not all(isinstance(s, Tensor) for s in hx):
-            raise ArgumentTypeError(f"{self.who}: {argument} must be {wanted}, got {got}")
+            raise StateTypeError(f"{self.who}: {argument} must be {wanted}, got {got}")
         if len(hx) != len(names):
             raise RuntimeError(f"{self.who}: {argument} must be {wanted}, got {len(hx)}")
         return tuple(hx)
