@@ -172,7 +172,7 @@ void check_pools(Checks& checks) {
 void check_hosts(const std::vector<Text>& texts, const Build& build, Checks& checks) {
     check_pools(checks);
     for (const Text& text : texts) {
-        const Program program = load(text.text, 9);
+        const Program program = load(text.text, 9, kInputs);
         const std::string label = std::string(build.name) + ", " + text.name;
         checks.that(sweeps_survive(program, build), label + ": a sweep changes the masks");
         for (Kept kept : {Kept::own, Kept::bfloat16, Kept::int8})
