@@ -249,3 +249,13 @@ def test_the_column_of_the_tokens_is_the_runs(tmp_path: Path, capsys: Any) -> No
     wanted = [line.split()[-1] for _ in range(8) for line in rows.split("\n") if line]
     right = sum(a == b for a, b in zip(guesses, wanted, strict=True))
     assert right / len(wanted) == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("name", ["tag", "seq2seq", "lines"])
+def test_a_checkpoint_alone_reads_as_in_its_run(
+    place: Path, tmp_path: Path, capsys: Any, name: str
+) -> None:
+    shutil.copy(place / name / "best.safetensors", tmp_path / "model.safetensors")
+    (data,) = place.glob(f"{name}.*")
+    alone = said(capsys, "predict", tmp_path / "model.safetensors", data)
+    assert alone == said(capsys, "predict", place / name, data) != ""

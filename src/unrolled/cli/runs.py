@@ -52,15 +52,25 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
 
 
 def config_of(path: Path, name: str) -> Any:
-    """The configuration beside a run's checkpoint, which is of the task ``name``."""
-    from unrolled.train.folder import CONFIG, read_config
+    """The configuration of a checkpoint of the task ``name``: that beside it or, where the file
+    stands alone, the one that it holds."""
+    from unrolled.io import DAMAGE, FileError
+    from unrolled.models import load_tree
+    from unrolled.train.folder import CONFIG, config_of_values, read_config
 
-    if not (path.parent / CONFIG).exists():
+    with told(FileError, ValueError):
+        if (path.parent / CONFIG).exists():
+            task, config = read_config(path.parent / CONFIG)
+            if task != name:
+                place = path.parent / CONFIG
+                raise UserError(f"{place}: of the task {task}, the checkpoint of {name}")
+            return config
+        values = load_tree(path).get("config")
+    if values is None:
         raise UserError(
             f"RUN: wanted {CONFIG} beside {path}, which says how the run reads data; there is none"
         )
-    with told(ValueError):
-        task, config = read_config(path.parent / CONFIG)
-    if task != name:
-        raise UserError(f"{path.parent / CONFIG}: of the task {task}, the checkpoint of {name}")
-    return config
+    try:
+        return config_of_values(values)[1]
+    except DAMAGE as error:
+        raise UserError(f"{path}: holds no configuration of a run ({error})") from None

@@ -102,16 +102,26 @@ def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
         unrolled.io.FileError: no such file, or not a configuration.
     """
     try:
-        values: dict[str, Any] = json.loads(Path(path).read_bytes())
-        name = values.pop("task")
-        listed = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        return name, CONFIGS[name](**(values | listed))
+        return config_of_values(json.loads(Path(path).read_bytes()))
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
     except DAMAGE as error:
         raise FileError(path, f"not the configuration of a run ({error})") from None
 
 
+def config_of_values(values: dict[str, Any]) -> tuple[str, Any]:
+    """A task and a configuration from what ``values_of_config`` gave, whatever the kind of its
+    lists."""
+    name = values["task"]
+    fields = {key: value for key, value in values.items() if key != "task"}
+    listed = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    return name, CONFIGS[name](**(fields | listed))
+
+
+def values_of_config(name: str, config: Config) -> dict[str, Any]:
+    """A task and its configuration as plain values."""
+    return {"task": name} | dataclasses.asdict(config)
+
+
 def write_config(name: str, config: Config, path: Path) -> None:
-    values = {"task": name} | dataclasses.asdict(config)
-    write(path, (json.dumps(values, indent=2) + "\n").encode())
+    write(path, (json.dumps(values_of_config(name, config), indent=2) + "\n").encode())

@@ -15,6 +15,7 @@ from typing_extensions import override
 from unrolled.config import Config
 from unrolled.tasks import DataError, Share, Task
 from unrolled.train.checkpoint import random_states, set_random_states
+from unrolled.train.folder import values_of_config
 
 __all__ = ["Data", "Diverged", "ProcessesError", "Training", "rate_factor"]
 
@@ -104,6 +105,7 @@ class Training(LightningModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["task"] = self.task.name
+        checkpoint["config"] = values_of_config(self.task.name, self.task.config)
         checkpoint["model"] = self.task.arguments()
         checkpoint["codec"] = self.task.codec.state()
         own = {"carried": self.carried, "random": random_states()}
