@@ -179,7 +179,7 @@ void Chain::add(const Stage& given) {
         stage.pool = std::make_unique<Pool>(given.pooling->make(N_));
         stage.room.resize(static_cast<std::size_t>(product(N_, given.pooling->room())));
         stage.scores.resize(static_cast<std::size_t>(N_));
-        for (std::size_t k = 0; k < 3; ++k) states_.push_back({at, k, k == 0 ? reads : 1});
+        for (std::size_t k = 0; k < 3; ++k) states_.push_back({at, k, Pool::state_width(k, reads)});
     }
     if (reads != outputs_) throw std::invalid_argument("stages: widths differ");
     outputs_ = stage.width = makes;
@@ -239,15 +239,6 @@ void Chain::reset(Index n) {
             write_row(state, n, stage.start[state.number].numbers);
         }
     }
-}
-
-bool Chain::fits(const Chain& other) const {
-    const auto same = [&](const State& a, const State& b) {
-        return a.stage == b.stage && a.number == b.number && a.width == b.width &&
-               !stages_[a.stage].pool == !other.stages_[b.stage].pool;
-    };
-    return N_ == other.N_ && std::equal(states_.begin(), states_.end(), other.states_.begin(),
-                                        other.states_.end(), same);
 }
 
 void Chain::take(const Chain& other) {

@@ -164,8 +164,7 @@ public:
     void write_state(std::size_t k, const float* from);
 
     void reset(Index n);             // sequence n begins anew
-    bool fits(const Chain& other) const;  // whether it has the same stages, as far as states tell, and N
-    void take(const Chain& other);        // the states of one that fits
+    void take(const Chain& other);   // the states of another of the same stages and N
 
 private:
     struct Running : Stage {

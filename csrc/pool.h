@@ -25,7 +25,7 @@ public:
 
     // As if sequence n had had no step.
     void begin(Index n) {
-        std::fill_n(states_[0].data() + n * width_, width_, 0.0f);
+        std::fill_n(states_[0].data() + n * width_, width_, 0.0);
         states_[1][static_cast<std::size_t>(n)] = 0;
         states_[2][static_cast<std::size_t>(n)] = kLowest;
     }
@@ -40,7 +40,7 @@ public:
         // A running mean does not grow, however long the stream.
         for (Index k = 0; k < width_; ++k) {
             const double number = x[k];
-            if (kind_ == Kind::mean) sum[k] += (number - sum[k]) / total;
+            if (kind_ == Kind::mean) sum[k] = in_two_floats(sum[k] + (number - sum[k]) / total);
             else if (first || number > sum[k] || std::isnan(number)) sum[k] = number;  // NaN stays
         }
     }
@@ -54,22 +54,38 @@ public:
             to[k] = static_cast<float>(divides ? sum[k] / total : sum[k]);
     }
 
-    // Row n of means, largest or weighted sums [N, width]; of steps or weights [N]; of highest scores [N].
+    // Numbers a sequence of state k: means, largest or weighted sums; steps or weights; highest score.
+    // Sums and weights are in two floats each, the second what the first cannot hold, so that a state
+    // that is read and written goes on to the bit.
+    static Index state_width(std::size_t k, Index width) { return k == 0 ? 2 * width : k == 1 ? 2 : 1; }
+
     void read_state(std::size_t k, Index n, float* to) const {
-        const Index width = k == 0 ? width_ : 1;
-        const double* const row = states_[k].data() + n * width;
-        for (Index j = 0; j < width; ++j) to[j] = static_cast<float>(row[j]);
+        const Index numbers = k == 0 ? width_ : 1;
+        const double* const row = states_[k].data() + n * numbers;
+        for (Index j = 0; j < numbers; ++j) {
+            to[j] = static_cast<float>(row[j]);
+            if (k < 2) to[numbers + j] = beyond_float(row[j]);
+        }
     }
-    // A state that is written as it was read stays as it is, in full.
     void write_state(std::size_t k, Index n, const float* from) {
-        const Index width = k == 0 ? width_ : 1;
-        double* const row = states_[k].data() + n * width;
-        for (Index j = 0; j < width; ++j)
-            if (static_cast<float>(row[j]) != from[j]) row[j] = from[j];
+        const Index numbers = k == 0 ? width_ : 1;
+        double* const row = states_[k].data() + n * numbers;
+        for (Index j = 0; j < numbers; ++j)
+            row[j] = k < 2 ? double(from[j]) + double(from[numbers + j]) : double(from[j]);
     }
 
 private:
     static constexpr double kLowest = -std::numeric_limits<double>::infinity();
+
+    static float beyond_float(double number) {
+        const float first = static_cast<float>(number);
+        return std::isfinite(first) ? static_cast<float>(number - double(first)) : 0.0f;
+    }
+
+    // A number that two floats hold.
+    static double in_two_floats(double number) {
+        return double(static_cast<float>(number)) + double(beyond_float(number));
+    }
 
     static Kind kind_of(const std::string& name) {
         if (name == "mean") return Kind::mean;
@@ -86,8 +102,8 @@ private:
         if (!(score <= highest)) highest = score;
         const double fade = total == 0 ? 0.0 : std::exp(before - highest);
         const double weight = std::exp(score - highest);
-        for (Index k = 0; k < width_; ++k) sum[k] = fade * sum[k] + weight * x[k];
-        total = fade * total + weight;
+        for (Index k = 0; k < width_; ++k) sum[k] = in_two_floats(fade * sum[k] + weight * x[k]);
+        total = in_two_floats(fade * total + weight);
     }
 
     Kind kind_;

@@ -261,15 +261,6 @@ public:
         else chain_->read_state(k, numbers);
     }
 
-    // Copies all states of another stream of the same stages.
-    void copy_states_of(Stream& other) {
-        if (&other == this) return;
-        if (!chain_->fits(*other.chain_))
-            throw std::invalid_argument("stream: must have the stages and the batch of the other");
-        const Turn mine(*chain_), theirs(*other.chain_);
-        chain_->take(*other.chain_);
-    }
-
     void begin(nb::handle rows) {
         const Turn turn(*chain_);
         const Seen seen(rows, "rows");
@@ -373,7 +364,6 @@ void bind_streams(nb::module_& m) {
              nb::arg("threads"))
         .def("step", &Stream::step, nb::arg("x"), nb::arg("out").none() = nb::none())
         .def("copy_state", &Stream::copy_state, nb::arg("k"), nb::arg("array"), nb::arg("written"))
-        .def("copy_states_of", &Stream::copy_states_of, nb::arg("other"))
         .def("begin", &Stream::begin, nb::arg("rows"));
 }
 

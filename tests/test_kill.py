@@ -114,7 +114,7 @@ def test_killed_again_and_again(place: Path) -> None:
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
         load_tree(last)
-        (run / ".last.safetensors.1.tmp").write_bytes(b"what a killed process left")
+        (run / f".unrolled-{killed:016x}.tmp").write_bytes(b"what a killed process left")
         process = start(place, "--resume", "killed")
     assert killed >= 1
     finish(process)

@@ -326,7 +326,7 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelCon
         ({"seed": 2**32}, "seed: wanted at least 0 and below 4.29497e"),
         ({"validation_fraction": 1.0}, "validation_fraction: wanted above 0 and below 1, got 1.0"),
         ({"dropout": 1.0}, "dropout: wanted at least 0 and below 1, got 1.0"),
-        ({"learning_rate": math.nan}, "learning_rate: wanted above 0, got nan"),
+        ({"learning_rate": math.nan}, "learning_rate: wanted above 0 and below inf, got nan"),
     ],
 )
 def test_a_configuration_names_a_wrong_value(arguments: dict, said: str) -> None:

@@ -145,9 +145,9 @@ double long_mean(const char* name) {
     constexpr float before = 1 << 24;
     const bool attends = std::string(name) == "attention";
     Pool pool(name, 1, 1);
-    const float sum = attends ? before / 2 : 0.5f, score = 0, one = 1;
-    pool.write_state(0, 0, &sum);
-    pool.write_state(1, 0, &before);
+    const float sum[] = {attends ? before / 2 : 0.5f, 0}, weight[] = {before, 0}, score = 0, one = 1;
+    pool.write_state(0, 0, sum);
+    pool.write_state(1, 0, weight);
     pool.write_state(2, 0, &score);
     for (int t = 0; t < 1 << 20; ++t) pool.add(0, &one, &score);
     float found = 0;

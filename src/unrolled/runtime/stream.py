@@ -82,7 +82,7 @@ class Stream(_core.Stream):
             elif isinstance(block, Activation):
                 stages.append(block.name)
             elif isinstance(block, Pooling):
-                layers.append((block.width, 1, 1))
+                layers.append((2 * block.width, 2, 1))  # sums and weights in two floats each
                 stages.append(block.core)
             elif isinstance(block, Words):
                 width = block.width
@@ -96,9 +96,10 @@ class Stream(_core.Stream):
     @property
     def state(self) -> States:
         """The states before the next step: of each layer, in the order of the model, a tuple of
-        each of its states [N, width]; a mean, maximum or attention over the steps is one more,
-        with what is gathered [N, width] and two columns [N, 1]. What is read is a copy; what is set
-        is copied.
+        each of its states [N, width]; a mean, maximum or attention over the steps is one more:
+        what is gathered [N, 2·width] and its weight [N, 2], each in two floats that add up to it,
+        and the highest score [N, 1]. What is read is a copy; what is set is copied, and a stream
+        goes on from it to the bit.
 
         Raises:
             TypeError: what is set is no list of tuples of real arrays.
@@ -155,7 +156,7 @@ class Stream(_core.Stream):
     def copy(self) -> "Stream":
         """Another stream that stands where this one does."""
         made = type(self)(self._model, self.batch, self.threads)
-        made.copy_states_of(self)
+        made.state = self.state
         return made
 
 
