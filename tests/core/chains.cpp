@@ -120,7 +120,7 @@ std::vector<Row> run(const Model& model, Index N, Index first, const std::vector
     std::vector<Row> given;
     for (const Row& row : x)
         given.emplace_back(row.begin() + first * kInputs, row.begin() + (first + N) * kInputs);
-    Row state(static_cast<std::size_t>(N * kWide));
+    Row state(static_cast<std::size_t>(N * 2 * kWide));  // the largest: sums in two floats each
     return steps(*chain, *other, given, state);
 }
 
