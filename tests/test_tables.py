@@ -210,6 +210,12 @@ def test_names_that_are_written_otherwise_are_one_or_refused(tmp_path: Path) -> 
     assert found == ["pos", "pos", "Pos", "1", "1", "-2", "0.5", "none"]
 
 
+def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None:
+    names = ["10.05", "105", "v1.0.2", "2.0 mm", "10000000000000001", "10000000000000002"]
+    table = table_of(tmp_path, "\n".join(["x", *names]))
+    assert table.categories("x", "a label") == names
+
+
 @pytest.mark.parametrize(
     ("cells", "said"),
     [

@@ -18,7 +18,7 @@ from unrolled.limits import brief
 from unrolled.tasks.delimited import read_delimited
 from unrolled.tasks.parquet import MAGIC, read_parquet
 from unrolled.tasks.reading import DataError, Source, StandardInput, read_bytes, suffix_of
-from unrolled.tasks.times import Moment, moment_of
+from unrolled.tasks.times import NUMBER, Moment, moment_of
 
 __all__ = ["SUFFIXES", "Table", "read_table"]
 
@@ -116,7 +116,7 @@ class Table:
             DataError: no such column, a cell is missing, or two names differ only in how they are
                 written (01 and 1, a letter in two encodings); the message names the line.
         """
-        names = [_WHOLE.sub(r"\1", text.strip()) for text in self.text(column)]
+        names = [_category(text) for text in self.text(column)]
         first: dict[str, int] = {}
         for row, name in enumerate(names):
             first.setdefault(name, row)
@@ -271,11 +271,18 @@ def _cure(cell: Any) -> str:
     return ""
 
 
+def _category(text: str) -> str:
+    """A name without the blanks around it; of a whole number, without its zeros as decimals."""
+    name = text.strip()
+    whole = _WHOLE.fullmatch(name)
+    return whole[1] if whole else name
+
+
 def _spelling(name: str) -> object:
     """What is equal for names that differ only in how they are written."""
-    number = _float(name)
-    if number is not None and math.isfinite(number) and name.lower() not in _TRUTH:
-        return number
+    moment = moment_of(name)
+    if moment is not None and moment.kind == NUMBER:
+        return moment.value  # exact: floats do not tell numbers of 17 digits apart
     seen = (c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     return " ".join("".join(seen).split())
 

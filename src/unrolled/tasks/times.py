@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-__all__ = ["LOCAL", "Moment", "moment_of"]
+__all__ = ["LOCAL", "NUMBER", "Moment", "moment_of"]
 
 _DAY = re.compile(
     r"(?P<year>\d{4})(?P<mark>[-/.])(?P<month>\d{1,2})(?:(?P=mark)(?P<day>\d{1,2}))?"
@@ -20,6 +20,7 @@ _QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])", re.ASCII | re.IGNORECASE)
 _WEEK = re.compile(r"(\d{4})-?W(\d{2})(?:-?([1-7]))?", re.ASCII | re.IGNORECASE)
 
 
+NUMBER = "a number"
 LOCAL = "a day or a time without offset from UTC"
 """The kind of times that run twice through an hour where summer time ends."""
 
@@ -39,7 +40,7 @@ def moment_of(cell: Any) -> Moment | None:
     """
     number = _number(cell)
     if number is not None:
-        return Moment("a number", number)
+        return Moment(NUMBER, number)
     try:
         return _time(str(cell).strip())
     except (ValueError, OverflowError):
