@@ -124,6 +124,15 @@ def test_standard_input_is_a_file_of_the_same_bytes(
         )
 
 
+def test_a_damaged_table_on_standard_input_is_not_read_as_lines(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "bad.csv").write_text("body,kind\ntext 1,up\ntext, 2,down\n")
+    from_stdin(monkeypatch, tmp_path / "bad.csv")
+    line = fault(capsys, "predict", place / "texts")
+    assert "standard input, line 3: wanted 2 fields as in the header, got 3" in line
+
+
 def test_times_out_of_order_are_refused_as_in_training(place: Path, capsys: Any) -> None:
     lines = (place / "north.csv").read_text().splitlines()
     path = place / "late.csv"

@@ -10,7 +10,7 @@ from itertools import islice
 
 from unrolled.tasks.reading import DataError, Source, read_utf8, suffix_of
 
-__all__ = ["read_delimited"]
+__all__ = ["read_delimited", "read_header"]
 
 _DELIMITERS = (",", ";", "\t")
 _SAMPLED = 100
@@ -35,15 +35,7 @@ def read_delimited(
         DataError: the file cannot be read, is empty, is no UTF-8, or has records of another number
             of fields than the header's; the message names file and line.
     """
-    text = read_utf8(source)
-    if not text.strip():
-        raise DataError(f"{source}: wanted a line with the names of the columns, got an empty file")
-    if delimiter is None and suffix_of(source) in (".tsv", ".tab") and "\t" in _first_line(text):
-        delimiter = "\t"
-    delimiter = delimiter or _delimiter(source, text)
-    # R and others may write a blank before a quote: "a", "b".
-    spaced = any(name.lstrip().startswith('"') for name in _header(source, text, delimiter)[1])
-    records = _records(source, text, delimiter, spaced)
+    delimiter, records = _cut(source, delimiter)
     line, header = next(records)
     lines, rows = [], []
     for begin, record in records:
@@ -53,6 +45,28 @@ def read_delimited(
         rows.append(record)
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
     return (line, header), lines, columns
+
+
+def read_header(source: Source) -> list[str]:
+    """The fields of the header alone, whatever is below it.
+
+    Raises:
+        DataError: the file cannot be read, is empty, is no UTF-8, or its header cannot be cut.
+    """
+    return next(_cut(source, None)[1])[1]
+
+
+def _cut(source: Source, delimiter: str | None) -> tuple[str, Iterator[Record]]:
+    """The delimiter, and all records."""
+    text = read_utf8(source)
+    if not text.strip():
+        raise DataError(f"{source}: wanted a line with the names of the columns, got an empty file")
+    if delimiter is None and suffix_of(source) in (".tsv", ".tab") and "\t" in _first_line(text):
+        delimiter = "\t"
+    delimiter = delimiter or _delimiter(source, text)
+    # R and others may write a blank before a quote: "a", "b".
+    spaced = any(name.lstrip().startswith('"') for name in _header(source, text, delimiter)[1])
+    return delimiter, _records(source, text, delimiter, spaced)
 
 
 def _delimiter(source: Source, text: str) -> str:

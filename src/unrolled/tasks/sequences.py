@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unrolled.limits import brief
+from unrolled.tasks.delimited import read_header
 from unrolled.tasks.listed import held_out
 from unrolled.tasks.parquet import MAGIC
 from unrolled.tasks.reading import (
@@ -161,9 +162,11 @@ def is_table(config: Any, source: Source, of_text: bool) -> bool:
     if not of_text or read_bytes(source).startswith(MAGIC):
         return True
     try:
-        return config.text is not None and config.text in read_table(source)
+        # What is below the header may be damaged, which the reader of tables reports.
+        names = [] if config.text is None else read_header(source)
     except DataError:
         return False
+    return config.text in [name.strip() for name in names]
 
 
 def inputs_of_table(config: Any, table: Table, codec: Any) -> list[Input]:
