@@ -251,6 +251,18 @@ def test_the_column_of_the_tokens_is_the_runs(tmp_path: Path, capsys: Any) -> No
     assert right / len(wanted) == pytest.approx(accuracy)
 
 
+def test_tags_that_are_printed_are_read_again(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens with blanks, and what would begin a comment."""
+    (tmp_path / "data").write_text("New York\tB-LOC\nis\tO\n\n#\tO\nbig\tO\n\n" * 8)
+    said(capsys, "train", "tag", tmp_path / "data", *SMALL, "--run", tmp_path / "run")
+    shown = said(capsys, "predict", tmp_path / "run", tmp_path / "data")
+    assert re.findall(r"(?m)^(.+)[ \t]\S+$", shown)[:4] == ["New York", "is", "#", "big"]
+    again = from_standard_input(capsys, monkeypatch, shown.encode(), "predict", tmp_path / "run")
+    assert again == shown
+
+
 @pytest.mark.parametrize("name", ["tag", "seq2seq", "lines"])
 def test_a_checkpoint_alone_reads_as_in_its_run(
     place: Path, tmp_path: Path, capsys: Any, name: str

@@ -39,13 +39,16 @@ def classify(
 
 
 def tag(model: Any, codec: Any, inputs: Sequence[Input], **_: Any) -> Iterator[str]:
-    """Token and label on each line, an empty line after each sentence."""
+    """Token and label on each line, an empty line after each sentence; read again, they are the
+    same: a tab is between them where a blank would be part of one or begin a comment."""
     from unrolled.tasks.tagging import predict
 
     for begin in range(0, len(inputs), _AT_ONCE):
         part = [item.value for item in inputs[begin : begin + _AT_ONCE]]
         for tokens, labels in zip(part, predict(model, codec, part), strict=True):
-            yield from (f"{token} {label}" for token, label in zip(tokens, labels, strict=True))
+            for token, label in zip(tokens, labels, strict=True):
+                blank = " " not in token + label and token != "#"
+                yield (" " if blank else "\t").join((token, label))
             yield ""
 
 
