@@ -13,6 +13,7 @@ from typing import IO, Any
 from unrolled.atomic import is_temporary, sweep
 from unrolled.config import CONFIGS, Config
 from unrolled.io import DAMAGE, FileError, write
+from unrolled.limits import brief
 
 __all__ = [
     "BEST",
@@ -111,8 +112,15 @@ def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
 
 def config_of_values(values: dict[str, Any]) -> tuple[str, Any]:
     """A task and a configuration from what ``values_of_config`` gave, whatever the kind of its
-    lists."""
-    name = values["task"]
+    lists.
+
+    Raises:
+        ValueError: there is no such task, or a value is out of its range.
+        TypeError: an option is unknown.
+    """
+    name = values["task"] if isinstance(values, dict) and "task" in values else None
+    if name not in CONFIGS:
+        raise ValueError(f"wanted a task, one of {', '.join(CONFIGS)}, got {brief(name)}")
     fields = {key: value for key, value in values.items() if key != "task"}
     listed = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
     return name, CONFIGS[name](**(fields | listed))

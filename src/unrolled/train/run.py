@@ -320,7 +320,7 @@ def _result(task: Task, run: Path, step: int, stopped: int, checkpoints: Checkpo
     rows: list[dict[str, str]] = []
     with warn_of(run / METRICS):
         rows = read_rows(run / METRICS, columns(task))
-    last = [row for row in rows if row["validation_loss"]][-1:]
+    last = [row for row in rows if all(row[f"validation_{name}"] for name in task.measures)][-1:]
     if is_first():
         with warn_of(run / CURVE):
             loss_curve(rows, run / CURVE, task.shown)
