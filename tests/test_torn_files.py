@@ -94,6 +94,23 @@ def test_a_cut_configuration_or_checkpoint_is_named(torn: Path) -> None:
         resume(torn, steps=7, progress=False)
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", "3", '{"task": "mine"}', '{"task": null}'])
+def test_a_configuration_without_a_task_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(FileError, match=r"config\.json: .*wanted a task, one of lm, classify"):
+        read_config(tmp_path / "config.json")
+
+
+def test_a_row_that_lacks_a_measure_is_no_validation(torn: Path) -> None:
+    before = read_rows(torn / "metrics.csv")
+    text = (torn / "metrics.csv").read_text()
+    (torn / "metrics.csv").write_text(text.rpartition(",")[0] + ",\n")
+    result = resume(torn, steps=6, progress=False)
+    assert result.validation_step == 3
+    first = next(row for row in before if row["validation_loss"])
+    assert result.validation["loss"] == float(first["validation_loss"])
+
+
 def test_other_files_do_not_matter(torn: Path) -> None:
     for name in ("best.safetensors", "curve.png"):
         (torn / name).write_bytes((torn / name).read_bytes()[:40])
