@@ -217,6 +217,19 @@ def test_commands_write_utf_8_under_an_ascii_locale(place: Path) -> None:
     assert tokens == ["Ada", "met", "Bo\u2028Lee"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full stands for a full disk")
+def test_output_that_does_not_fit_on_the_disk_is_a_fault(place: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "unrolled", "predict", str(place / "tag"), "--text", "Ada met"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert ran.returncode == 2
+    assert ran.stderr == b"unrolled: No space left on device\n"
+
+
 def test_labels_are_checked_before_training(tmp_path: Path, place: Path, capsys: Any) -> None:
     """Whichever share the sentence falls in; of a trained model, against those it knows."""
     sentences = ["Ada B-PER\nmet O\n"] * 20

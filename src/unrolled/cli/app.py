@@ -1,6 +1,8 @@
 """The commands put together, and how they end."""
 
+import contextlib
 import io
+import os
 import sys
 from itertools import pairwise
 from typing import Annotated
@@ -69,6 +71,7 @@ def run(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="unrolled", standalone_mode=False)
+        print(end="", flush=True)
     except UserError as error:
         return _fault(str(error))
     except _UsageError as error:
@@ -76,7 +79,22 @@ def run(arguments: list[str] | None = None) -> int:
         return _fault(message + _got(error, arguments))
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except OSError as error:
+        _give_up_output()
+        if isinstance(error, BrokenPipeError):
+            return 1  # As in typer: who reads the output has seen enough.
+        place = f"{error.filename}: " if error.filename else ""
+        return _fault(f"{place}{error.strerror or error}")
     return code if isinstance(code, int) else 0
+
+
+def _give_up_output() -> None:
+    """Drop what standard output cannot take (its disk is full), which would raise again at exit."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _got(error: Exception, arguments: list[str]) -> str:
