@@ -261,6 +261,25 @@ def test_states_that_are_made_unless_given(tmp_path: Path) -> None:
         assert not torch.allclose(net(x), net(x, torch.zeros(1, N, H)))
 
 
+def one_given(net: Net, x: Tensor, h: Tensor) -> Tensor:
+    return net.fc(net.rnn(x, (h, torch.zeros_like(h)))[0])
+
+
+def one_given_one_made(net: Net, x: Tensor, h: Tensor) -> Tensor:
+    return net.fc(net.rnn(x, (h, torch.ones(net.rows, x.size(0), H)))[0])
+
+
+def test_one_of_two_states_is_an_input(tmp_path: Path) -> None:
+    """Zeros beside it are what a file begins with; other numbers would be lost."""
+    net = random(net_of(one_given)).eval()
+    x = torch.randn(N, T, I)
+    with torch.no_grad():
+        wanted = net(x, torch.zeros(1, N, H))
+    close(torch.from_numpy(exported(net, tmp_path).run(x.numpy())), wanted, "output")
+    with pytest.raises(ExportError, match="initial states that are all inputs, or all made in"):
+        export(net_of(one_given_one_made), tmp_path / "m")
+
+
 def attention(net: Net, x: Tensor) -> Tensor:
     out, h = net.rnn(x)
     scores = torch.softmax(torch.bmm(out, h[-1].unsqueeze(2)).squeeze(2), 1)
@@ -318,6 +337,36 @@ def own_lengths(net: Net, x: Tensor) -> Tensor:
     return net.rnn(pack_padded_sequence(x, torch.tensor([3, 2]), batch_first=True))[0]
 
 
+def masked_in_place(net: Net, x: Tensor) -> Tensor:
+    out, _ = net.rnn(x)
+    out[:, :2].mul_(2.0)
+    return net.fc(out)
+
+
+def relu_in_place(net: Net, x: Tensor) -> Tensor:
+    out, _ = net.rnn(x)
+    F.relu(out, inplace=True)
+    return net.fc(out)
+
+
+def filled_in_place(net: Net, x: Tensor) -> Tensor:
+    h0 = torch.zeros(net.rows, x.size(0), H)
+    h0.fill_(0.5)
+    return net.fc(net.rnn(x, h0)[0])
+
+
+def drawn_in_place(net: Net, x: Tensor) -> Tensor:
+    h0 = torch.zeros(net.rows, x.size(0), H)
+    nn.init.normal_(h0)
+    return net.fc(net.rnn(x, h0)[0])
+
+
+def input_in_place(net: Net, x: Tensor) -> Tensor:
+    torch.clamp(x, min=0.0, out=x)
+    return net.fc(net.rnn(x)[0])
+
+
+LOST = r"must be a function whose result is read, got {}; a change in place is not followed"
 REFUSED: list[tuple[Forward, dict[str, Any], str]] = [
     (
         attention,
@@ -339,6 +388,11 @@ REFUSED: list[tuple[Forward, dict[str, Any], str]] = [
     (branch, {}, r"`if x\.sum\(\) > 0:` \(a branch or loop that depends on the input cannot be"),
     (unpacked_otherwise, {}, "a layer's outputs with batch_first=True, filled up with zeros"),
     (own_lengths, {}, "lengths that are an input"),
+    (masked_in_place, {}, r"`out\[:, :2\]\.mul_\(2\.0\)`: " + LOST.format("mul_")),
+    (relu_in_place, {}, r"`F\.relu\(out, inplace=True\)`: " + LOST.format("relu")),
+    (filled_in_place, {}, LOST.format("fill_")),
+    (drawn_in_place, {}, LOST.format("normal_")),
+    (input_in_place, {}, LOST.format("clamp")),
 ]
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from unrolled.export.changes import check_changes
 from unrolled.export.faults import fault_at, unknown_part
 from unrolled.export.parts import Blocks, describe, is_known, of_rows
 from unrolled.export.states import Start
@@ -92,6 +93,7 @@ class _Chain:
         self.source: fx.Node | None = None  # the input that the first part reads
         self.data: set[fx.Node] = set()  # it, and what the parts so far gave
         self.given: set[str] = set()  # inputs that are states
+        check_changes(module, graph)
         needed = self._way(graph)
         way = [node for node in graph.nodes if node in needed]
         for node in way:

@@ -40,6 +40,8 @@ _CURES: dict[Any, str] = {
 def fault_at(node: fx.Node, wanted: str, cure: str | None = None) -> ExportError:
     """The error that a node is not what is wanted."""
     name = getattr(node.target, "__name__", str(node.target))
+    if name.startswith("_tensor_constant"):  # torch.fx's name of it
+        name = "a tensor that the module holds"
     cure = _CURES.get(node.target) if cure is None else cure
     hint = f"; {cure}" if cure else ""
     place = place_of(node)

@@ -66,22 +66,27 @@ class Start:
         states = [one for one in states if one is not None]
         if len(states) == 1 and (start := self._learned(states[0])) is not None:
             return rows_of(start)
-        if not states or any(self._is_given(one) for one in states):
+        given = [self._is_given(one) for one in states]
+        if all(given):
             return None
         spec = self.layer.spec
         count = spec.num_layers * spec.num_directions
         if len(states) != len(spec.state_widths):
             raise fault_at(call, f"a layer with {len(spec.state_widths)} states")
         axis = int(not self.layer.batch_first)
+        shapes = [(count, width) for width in spec.state_widths]
         try:
             made = [
-                _initial_rows(self.module, one, self.data, axis, (count, width))
-                for one, width in zip(states, spec.state_widths, strict=True)
+                _initial_rows(self.module, one, self.data, axis, shape)
+                for one, shape, is_given in zip(states, shapes, given, strict=True)
+                if not is_given
             ]
         except _NotConstantError as error:
             raise fault_at(error.node, str(error)) from error
         if not any(state.any() for state in made):
             return None
+        if any(given):
+            raise fault_at(call, "initial states that are all inputs, or all made in forward")
         dtype = next(self.layer.parameters()).dtype
         arrays = [array_of(state.to(dtype), "start") for state in made]
         return [tuple(array[row] for array in arrays) for row in range(count)]
