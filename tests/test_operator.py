@@ -189,6 +189,19 @@ def test_what_does_not_fit_is_refused(
         OP(*arguments(layer, x, **change))
 
 
+def test_lists_that_are_none_are_empty() -> None:
+    """As AOTInductor passes them; gradients are those of empty lists."""
+    layer, x = LAYERS["gru"](dtype=torch.float64), tokens(T, N, I)
+    found = []
+    for empty in ([], None):
+        given = arguments(layer, x)
+        given[2] = given[4] = given[11] = empty
+        leaves = [x, *layer.parameters()]
+        found.append(torch.autograd.grad(OP(*given)[0].square().sum(), leaves))
+    for mine, wanted in zip(*found, strict=True):
+        assert torch.equal(mine, wanted)
+
+
 def test_auxiliary_inputs_and_flat_values_are_refused() -> None:
     layer, x = LAYERS["gru"](dtype=torch.float64), input_for({})
     given = arguments(layer, x)

@@ -364,6 +364,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     *rest, ctx.training = inputs
     task, (result, _, saved) = _Task.of(*rest), output
     ctx.absent = [arguments is None for arguments in rest[1:5]]
+    ctx.auxiliary = None if rest[11] is None else []
     tensors = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
     ctx.save_for_backward(*tensors, task.lengths, task.resets, result, saved)
     ctx.counts = [len(task.states), len(task.reset_states), len(task.matrices), len(task.vectors)]
@@ -391,7 +392,7 @@ def _differentiate(
     for count, absent in zip(ctx.counts, ctx.absent, strict=True):
         groups.append(None if absent else rest[:count])
         rest = rest[count:]
-    return (first, *groups, *(None,) * 6, [], *(None,) * 4)
+    return (first, *groups, *(None,) * 6, ctx.auxiliary, *(None,) * 4)
 
 
 def _reached(task: _Task, counts: list[int]) -> list[bool]:
