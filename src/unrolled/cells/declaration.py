@@ -196,10 +196,12 @@ class Cell:
                     raise TypeError("it takes none")
                 inspect.signature(cls.__init__).bind(None, *args, **settings)
             except TypeError as error:
+                published = cls.__module__.startswith("unrolled.cells.")
+                name = f"unrolled.cells.{cls.__name__}" if published else cls.__name__
                 raise TypeError(
                     f"the cell {cls.__name__} does not take these arguments ({error}): it is "
                     "equations without sizes; layers have sizes: "
-                    f"unrolled.nn.Recurrent(unrolled.cells.{cls.__name__}, input_size, hidden_size)"
+                    f"unrolled.nn.Recurrent({name}, input_size, hidden_size)"
                 ) from None
         return super().__new__(cls)
 

@@ -55,7 +55,16 @@ def _plain(cell: Cell) -> bool:
         other = type(cell)()
     except TypeError:
         return False
-    return _settings(cell) == _settings(other)
+    mine, default = _settings(cell), _settings(other)
+    return mine.keys() == default.keys() and all(_equal(mine[key], default[key]) for key in mine)
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Whether two settings are equal; arrays of several numbers do not say."""
+    try:
+        return bool(value == other)
+    except (RuntimeError, ValueError):
+        return False
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
@@ -67,7 +76,8 @@ def _place_of_module(module: ModuleType | None) -> str | None:
     if not isinstance(module, ModuleType):
         return None
     spec = getattr(module, "__spec__", None)
-    if spec is not None and spec.parent and module.__name__ != "__main__":
+    package = None if spec is None else spec.parent
+    if package and package in sys.modules and module.__name__ != "__main__":
         return module.__name__
     file = getattr(module, "__file__", None)
     return None if file is None or not Path(file).is_file() else str(Path(file).resolve())

@@ -65,10 +65,12 @@ def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanati
         TypeError: it is no layer or cell of ``unrolled.nn``.
     """
     if not hasattr(type(layer), "first_sweep"):
-        kind = f"{type(layer).__module__}.{type(layer).__name__}".replace("modules.rnn.", "")
-        cure = "convert(model) makes torch.nn's layers ours"
+        cls = layer if isinstance(layer, type) else type(layer)
+        kind = f"{cls.__module__}.{cls.__name__}".replace("modules.rnn.", "")
         raise TypeError(
-            f"explain: layer must be a layer or cell of unrolled.nn, got {kind}; unrolled.nn.{cure}"
+            "explain: layer must be a layer or cell of unrolled.nn, got "
+            f"{'the class ' * (cls is layer)}{kind}; unrolled.nn.convert(model) makes torch.nn's "
+            "layers ours"
         )
     sweep = layer.first_sweep(input, hx, **options)
     refusals = {name: engine.supports(sweep) for name, engine in ENGINES.items()}
