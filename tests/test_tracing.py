@@ -198,6 +198,31 @@ def test_a_trace_is_not_bound_to_the_lengths_of_its_example(make: Any, way: str)
         close(mine, true, "output")
 
 
+@pytest.mark.parametrize("way", ["packed", "dense"])
+def test_a_trace_is_not_bound_to_the_resets_of_its_example(way: str) -> None:
+    layer = nn.LSTM(I, H, dtype=torch.float64)
+
+    class Resetting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor, lengths: Tensor, resets: Tensor) -> Any:
+            if way == "dense":
+                return self.layer(x, resets=resets)
+            rows = pack_padded_sequence(x, lengths, enforce_sorted=False)
+            output, final = self.layer(rows, resets=resets)
+            return output.data, final
+
+    x, lengths, none = tokens(T, N, I).detach(), torch.tensor([3, 5, 1]), torch.zeros(T, N).bool()
+    traced = torch.jit.trace(Resetting(), (x, lengths, none))
+    resets = torch.rand(T, N, generator=torch.Generator().manual_seed(0)) < 0.4
+    wanted = flat(Resetting()(x, lengths, resets))
+    assert not torch.equal(wanted[0], flat(Resetting()(x, lengths, none))[0])
+    for mine, true in zip(flat(traced(x, lengths, resets)), wanted, strict=True):
+        close(mine, true, "output")
+
+
 @pytest.mark.parametrize("options", [o for o in OPTIONS if o != "summed"])
 @pytest.mark.parametrize("kind", ["RNN", "GRU"])  # torch counts none of its own LSTM's on the CPU
 def test_flops_are_those_of_torch_s_products(kind: str, options: str) -> None:

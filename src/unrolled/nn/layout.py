@@ -32,9 +32,7 @@ class Form:
     @property
     def values(self) -> Tensor:
         """[rows, I]."""
-        return (
-            self.tokens.reshape(-1, self.tokens.shape[-1]) if self.packed is None else self.tokens
-        )
+        return self.tokens.flatten(0, -2) if self.packed is None else self.tokens
 
 
 @dataclass(frozen=True)
@@ -198,9 +196,8 @@ class Door:
             )
         cuts = cuts.detach().cpu()
         cuts = cuts.t() if self.batch_first and not unbatched else cuts.reshape(T, N)
-        if self.symbolic:
-            return cuts
-        if not bool(cuts.any()):
+        recorded = self.symbolic or tracing()  # where the next call may have other values
+        if not recorded and not bool(cuts.any()):
             return None
         return cuts if order is None else cuts.index_select(1, order.cpu())
 
