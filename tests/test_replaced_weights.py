@@ -95,6 +95,17 @@ def test_an_empty_parameter_raises_as_in_torch(
             layer(x)
 
 
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih"])
+def test_a_parameter_that_was_taken_away_is_named(name: str) -> None:
+    layer, cell = nn.LSTM(3, 4), nn.LSTMCell(3, 4)
+    setattr(layer, f"{name}_l0", None)
+    setattr(cell, name, None)
+    with pytest.raises(RuntimeError, match=rf"LSTM: {name}_l0 must have shape .*, got None"):
+        layer(X)
+    with pytest.raises(RuntimeError, match=rf"LSTMCell: {name} must have shape .*, got None"):
+        cell(X[0])
+
+
 def test_an_empty_vector_of_a_cell_is_refused() -> None:
     layer = nn.Recurrent(cells.PeepholeLSTM, 3, 4)
     name = next(name for name, p in layer.named_parameters() if p.shape == (4,))

@@ -96,10 +96,22 @@ def test_what_torch_takes_is_taken(
         assert bool(getattr(ours, name, None)) == bool(getattr(theirs, name, None)), name
 
 
-@pytest.mark.parametrize("size", [np.int64(3), torch.tensor(3), np.array(3), torch.tensor([3])])
+class Index:
+    """Nothing but ``__index__``."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize(
+    "size", [np.int64(3), torch.tensor(3), np.array(3), torch.tensor([3]), Index(3)]
+)
 def test_sizes_are_whatever_is_an_index(size: Any) -> None:
     """Which torch.nn's layers refuse: they are ints afterwards, in files and printed."""
-    layer = nn.LSTM(size, size, size, proj_size=size - 1)
+    layer = nn.LSTM(size, size, size, proj_size=Index(2))
     same_layer = nn.LSTM(3, 3, 3, proj_size=2)
     assert repr(layer) == repr(same_layer)
     assert [p.shape for p in layer.parameters()] == [p.shape for p in same_layer.parameters()]
@@ -107,6 +119,16 @@ def test_sizes_are_whatever_is_an_index(size: Any) -> None:
         assert type(getattr(layer, name)) is int
     assert type(nn.Recurrent(cells.MGU, size, size).spec.hidden_size) is int
     assert repr(nn.GRUCell(size, size)) == "unrolled.nn.GRUCell(3, 3)"
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+@pytest.mark.parametrize("sizes", [(0, 4), (3, 0), (0, 0)])
+@pytest.mark.parametrize("kind", STEPS)
+def test_steps_without_inputs_or_units(kind: str, sizes: tuple[int, int]) -> None:
+    ours, theirs = (made(library, kind, sizes, {}) for library in (nn, torch.nn))
+    x = torch.ones(2, sizes[0])
+    for mine, other in zip(unpack(ours(x)), unpack(theirs(x)), strict=True):
+        close(mine, other, "output")
 
 
 @pytest.mark.parametrize("dropout", [torch.tensor(0.5), np.array(0.5), np.float64(0.5)])
@@ -117,6 +139,12 @@ def test_a_probability_is_a_number_of_any_library(dropout: Any) -> None:
 @pytest.mark.parametrize("dropout", [torch.tensor(True), np.bool_(False), True, "0.5", b"0.5"])
 def test_what_is_no_probability(dropout: Any) -> None:
     with pytest.raises(ValueError, match=r"GRU: dropout should be .* in \[0, 1\], got"):
+        nn.GRU(3, 4, 2, dropout=dropout)
+
+
+@pytest.mark.parametrize("dropout", [None, "much", [0.5], 0.5j, np.ones(2), torch.ones(2), 10**400])
+def test_what_is_no_number_at_all(dropout: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^GRU: .*; dropout must be a number in .*"):
         nn.GRU(3, 4, 2, dropout=dropout)
 
 

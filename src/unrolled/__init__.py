@@ -40,5 +40,5 @@ def __dir__() -> list[str]:
     return ["__version__", *_ROOMS]
 
 
-if "torch" in sys.modules:
+if sys.modules.get("torch") is not None:
     import_module("unrolled.engines")

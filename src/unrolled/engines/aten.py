@@ -20,6 +20,8 @@ def supports(sweep: Sweep) -> str | None:
     """None, or why torch has no function for this sweep."""
     if fused_function(sweep.cell, sweep.sizes.projected) is None:
         return f"torch has no fused function for the cell {sweep.cell!r}"
+    if sweep.sizes.H == 0:
+        return "torch's fused functions take states of one unit or more"
     if sweep.transformed:
         return "torch's fused functions have no rules for vmap and forward-mode derivatives"
     if sweep.values.device.type == "cpu" and sweep.values.dtype in HALF:

@@ -1,13 +1,14 @@
 """Where a warning points: at the code that called the library, whichever way it came in."""
 
+import os
 import sys
 from pathlib import Path
 
 from torch import nn
 
 _INSIDE = (
-    str(Path(__file__).parents[1]),
-    str(Path(nn.modules.module.__file__).parent),
+    str(Path(__file__).parents[1]) + os.sep,
+    str(Path(nn.modules.module.__file__).parent) + os.sep,
 )
 
 

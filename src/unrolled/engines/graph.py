@@ -85,7 +85,7 @@ def make_graph(spec: Spec) -> Graph:
     for place in spec.sweeps:
         cell, sizes = undivided(spec.cell, place.sizes), place.sizes
         found = recorded(cell, sizes.projected)
-        why = refusal(cell, sizes)
+        why = why or refusal(cell, sizes)
         matrices = tuple(name for key in found.products for name in parameter_names(key))
         vectors = tuple((name, sizes.resolve(v.size)) for name, v in cell.vectors.items())
         blocks = split_products(spec.cell, sizes)

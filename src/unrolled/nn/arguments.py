@@ -122,15 +122,19 @@ def as_probability(who: str, dropout: Any, num_layers: int) -> float:
     """A probability from a number or a 0-d tensor or array; a warning where it cannot act.
 
     Raises:
-        TypeError: ``float`` does not take it.
-        ValueError: it is not in [0, 1], or a bool or a text.
+        TypeError: it is of a kind that has no number.
+        ValueError: it is not in [0, 1], or a bool, a text or several numbers.
     """
-    number = float(dropout)
+    wanted = f"dropout must be a number in [0, 1], got {dropout!r}"
+    try:
+        number = float(dropout)
+    except TypeError as error:
+        raise TypeError(f"{who}: {error}; {wanted}") from error
+    except (ValueError, RuntimeError, OverflowError) as error:  # torch's own of several elements
+        raise ValueError(f"{who}: {error}; {wanted}") from error
     kind = str(getattr(dropout, "dtype", type(dropout).__name__))
     if "bool" in kind or "str" in kind or "bytes" in kind or not 0 <= number <= 1:
-        raise ValueError(
-            f"{who}: {phrases.DROPOUT}; dropout must be a number in [0, 1], got {dropout!r}"
-        )
+        raise ValueError(f"{who}: {phrases.DROPOUT}; {wanted}")
     if number > 0 and num_layers == 1:
         warnings.warn(
             f"{phrases.unused_dropout(dropout, num_layers)}: it does nothing here; use num_layers "

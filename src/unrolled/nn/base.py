@@ -132,10 +132,9 @@ class Swept(nn.Module):
         torch's own function in a trace, which then needs nothing of this library.
 
         Raises:
-            RuntimeError: a parameter has another shape; in a graph, lengths or resets where the
-                operator cannot run, or a gradient with ``checkpoint``.
+            RuntimeError: in a graph, lengths or resets where the operator cannot run, or a gradient
+                with ``checkpoint``.
         """
-        self._unwarned(self._check_parameters, parameters)
         rest = (states, parameters, reset_states, dropout)
         if torch.compiler.is_compiling() and checkpoint and torch.is_grad_enabled():
             raise RuntimeError(

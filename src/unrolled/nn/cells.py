@@ -118,7 +118,7 @@ class RecurrentCell(Swept):
             return leaf
         own = self._own_parameters()  # read once: a parametrised weight is computed at each look
         door, form, states, after_cut = self._unwarned(
-            self._enter, own["weight_ih"], input, hx, lengths, resets, reset_state
+            self._enter, own, input, hx, lengths, resets, reset_state
         )
         _, final = self._run(form, states, [own], after_cut)
         return door.leave_states(form, final)
@@ -135,9 +135,8 @@ class RecurrentCell(Swept):
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
         own = self._own_parameters()
         _, form, states, after_cut = self._unwarned(
-            self._enter, own["weight_ih"], input, hx, lengths, resets, reset_state
+            self._enter, own, input, hx, lengths, resets, reset_state
         )
-        self._check_parameters([own])
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
 
     def extra_repr(self) -> str:
@@ -156,10 +155,18 @@ class RecurrentCell(Swept):
         return {name: getattr(self, name) for name in self._names}
 
     def _enter(
-        self, weight: Tensor, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
+        self,
+        own: dict[str, Tensor],
+        input: Any,
+        hx: Any,
+        lengths: Any,
+        resets: Any,
+        reset_state: Any,
     ) -> tuple[Door, Form, States, States | None]:
+        self._check_parameters([own])
         symbolic = self._records(input)
-        door = Door(self.spec, type(self).__name__, weight, step=True, symbolic=symbolic)
+        who = type(self).__name__
+        door = Door(self.spec, who, own["weight_ih"], step=True, symbolic=symbolic)
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)

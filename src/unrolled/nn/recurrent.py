@@ -128,7 +128,7 @@ class Recurrent(TorchMembers, Swept):
                 setattr(self, full, make_parameter(full, shapes[name].shape, device, dtype))
         register_modules(self, self.cell)
         self.reset_parameters()
-        for layer in range(min(2, num_layers)):  # the others have the sizes of the second
+        for layer in range(min(2, self.num_layers)):  # the others have the sizes of the second
             own = self._parameters_of(layer * self.spec.num_directions)
             check_torch_step(self.cell, self.spec, own, layer)
         self._find_graph()
@@ -201,7 +201,7 @@ class Recurrent(TorchMembers, Swept):
         # Read once: a parametrised weight is computed at each look.
         parameters = [self._parameters_of(index) for index in range(len(self._names))]
         door, form, states, after_cut = self._unwarned(
-            self._enter, parameters[0]["weight_ih"], input, hx, lengths, resets, reset_state
+            self._enter, parameters, input, hx, lengths, resets, reset_state
         )
         values, final = self._run(
             form,
@@ -225,9 +225,8 @@ class Recurrent(TorchMembers, Swept):
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
         own = [self._parameters_of(index) for index in range(len(self._names))]
         _, form, states, after_cut = self._unwarned(
-            self._enter, own[0]["weight_ih"], input, hx, lengths, resets, reset_state
+            self._enter, own, input, hx, lengths, resets, reset_state
         )
-        self._check_parameters(own)
         return make_sweep(self.spec, 0, form.ragged, form.values, states, own[0], after_cut)
 
     def stream(self, batch: int = 1, weights: str = "float32", threads: int = 1) -> "Stream":
@@ -272,10 +271,18 @@ class Recurrent(TorchMembers, Swept):
         return ", ".join(shown)
 
     def _enter(
-        self, weight: Tensor, input: Any, hx: Any, lengths: Any, resets: Any, reset_state: Any
+        self,
+        parameters: list[dict[str, Tensor]],
+        input: Any,
+        hx: Any,
+        lengths: Any,
+        resets: Any,
+        reset_state: Any,
     ) -> tuple[Door, Form, States, States | None]:
+        self._check_parameters(parameters)
         symbolic = self._records(input, self.checkpoint)
         who = type(self).__name__
+        weight = parameters[0]["weight_ih"]
         door = Door(self.spec, who, weight, self.batch_first, symbolic=symbolic)
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
