@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from subjects import KINDS, tokens
 from tolerances import close
@@ -84,6 +85,21 @@ def test_a_compiled_layer_is_the_layer(kind: str, form: str) -> None:
     with torch.no_grad():
         for mine, eager in zip(flat(compiled(x, **given)), wanted, strict=False):
             close(mine, eager, "output")
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dynamo, where its graph breaks
+def test_resets_of_packed_sequences_out_of_order() -> None:
+    """Packing sorts the sequences; the resets are in the order of the user."""
+    layer = nn.Recurrent(cells.MGU, I, H, dtype=torch.float64)
+    x, lengths = input_of(layer), torch.tensor([2, 1, 3, 5])
+
+    def run(x: Tensor, resets: Tensor) -> Any:
+        rows = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        return layer(rows, resets=resets)
+
+    found, wanted = torch.compile(run, backend="eager")(x, CUTS), run(x, CUTS)
+    close(found[0].data, wanted[0].data, "output")
+    close(found[1], wanted[1], "output")
 
 
 @pytest.mark.parametrize("kind", KINDS)
