@@ -136,6 +136,11 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
         {"file": both, "store": "south"},
         {"file": north, "store": "north"},
     ]
+    renamed = [write(tmp_path, "\n".join(["file,day,x", *rows]), f"{k}.csv") for k in (1, 2)]
+    by_file = ForecastConfig(paths=(both,), time="day", series="file", window=4, horizon=2)
+    assert [tuple(item.keys.items()) for item in Forecasting.inputs(by_file, codec, renamed)] == [
+        (("forecast_file", path), ("file", name)) for path in renamed for name in ("north", "south")
+    ]
     late = write(tmp_path, "\n".join(["store,day,x", *rows[:4], *rows[::-1]]), "late.csv")
     with pytest.raises(DataError, match=r"late\.csv, line 8, .* rising order, got '10' after '11'"):
         Forecasting.inputs(config, codec, [late])

@@ -179,9 +179,12 @@ class Forecasting(Task):
                 "--text: wanted a table (CSV, TSV or Parquet) with the past, got a text"
             )
         inputs = []
+        # As with "step": a column of the table keeps its name.
+        names = {config.series, *codec.columns[: codec.targets]}
+        file = "forecast_file" if "file" in names else "file"
         for source in sources:
             for series in series_of(read_table(source), codec.columns, config):
-                keys = {"file": str(source)} if len(sources) > 1 else {}
+                keys = {file: str(source)} if len(sources) > 1 else {}
                 if config.series is not None:
                     keys[config.series] = series.name
                 check_length(series, str(source), codec.window)
