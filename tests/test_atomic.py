@@ -1,5 +1,6 @@
 """Files replaced in one step: many writers at once, links, kills, modes."""
 
+import errno
 import os
 import signal
 import stat
@@ -94,6 +95,29 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     write(tmp_path / "pipe", b"new")
     assert reader.communicate(timeout=10)[0] == b"new"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_pipe_without_a_name_is_written_to() -> None:
+    """As /dev/stdout is in a pipeline: what it leads to is no path."""
+    source, sink = os.pipe()
+    write(f"/dev/fd/{sink}", b"new")
+    os.close(sink)
+    with open(source, "rb") as file:
+        assert file.read() == b"new"
+
+
+def test_a_file_system_without_owners_and_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(atomic.os, "fchown", refuse)
+    monkeypatch.setattr(atomic.os, "fchmod", refuse)
+    write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("name", ["", "absent/file", "folder", "loop"])

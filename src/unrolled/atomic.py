@@ -29,7 +29,12 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         OSError: it cannot be written; ``filename`` is `path`.
     """
     try:
-        _write(os.path.realpath(path), data, _status(path))
+        replaced = _status(path)
+        if replaced is None or stat.S_ISREG(replaced.st_mode):
+            _replace(os.path.realpath(path), data, replaced)
+        else:  # by its own name: of /dev/stdout, the path of what it leads to may be no file's
+            with open(path, "wb") as file:
+                file.write(data)
     except OSError as error:
         if error.errno is None:
             raise
@@ -45,20 +50,18 @@ def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
         return None
 
 
-def _write(target: str, data: bytes, replaced: os.stat_result | None) -> None:
-    if replaced is not None and not stat.S_ISREG(replaced.st_mode):
-        with open(target, "wb") as file:
-            file.write(data)
-        return
+def _replace(target: str, data: bytes, replaced: os.stat_result | None) -> None:
     folder = os.path.dirname(target)
     with _temporary(folder, 0o666 if replaced is None else 0o600) as (descriptor, name):
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
         if replaced is not None:
-            # Only root may give a file away; what others replace becomes theirs.
-            with contextlib.suppress(PermissionError):
+            # Only root may give a file away; what others replace becomes theirs. Some file systems
+            # have neither owners nor modes, and containers owners that they cannot name.
+            with contextlib.suppress(OSError):
                 os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
         os.fsync(descriptor)
         os.replace(name, target)
     sweep(folder)
