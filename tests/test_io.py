@@ -182,6 +182,9 @@ DAMAGED = {
     "tuple of a number": structured({"tuple": 3}),
     "key cannot be a key": structured({"items": [[[1], 2]]}),
     "float is a word": structured({"float": "many"}),
+    "one of many keys twice": with_metadata(
+        "{" + ", ".join(f'"{k}": 0' for k in [*range(50_000), 49_999]) + "}"
+    ),
     "nested too deep": with_metadata(
         '{"version": 1, "tree": ' + "[" * 100_000 + "]" * 100_000 + "}"
     ),
