@@ -44,6 +44,36 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
             load(tmp_path / "inside" / "model.onnx")
 
 
+def test_constants_beside_the_file(tmp_path: Path) -> None:
+    """Attributes of nodes may lie in other files, too: they are read and counted like weights."""
+    tensor = helper.make_tensor("c", onnx.TensorProto.FLOAT, [I], np.zeros(I, np.float32))
+    case = model_of(
+        [helper.make_node("Constant", [], ["c"], value=tensor),
+         helper.make_node("Add", ["x", "c"], ["y"])], {}, ["y"],
+    )  # fmt: skip
+    value = case.graph.node[0].attribute[0].t
+    value.ClearField("float_data")
+    value.data_location = onnx.TensorProto.EXTERNAL
+    value.external_data.add(key="location", value="weights.bin")
+    numbers = np.arange(I, dtype=np.float32)
+    (tmp_path / "weights.bin").write_bytes(numbers.tobytes())
+    (tmp_path / "model.onnx").write_bytes(case.SerializeToString())
+    x = torch.zeros(2, 3, I)
+    same(load(tmp_path / "model.onnx")(x), x + torch.from_numpy(numbers))
+    with pytest.raises(ValueError, match="'c' is in a file beside the model's"):
+        load(case)
+    often = onnx.ModelProto()
+    often.CopyFrom(case)
+    value.dims[0] = 2**14
+    (tmp_path / "weights.bin").write_bytes(bytes(2**16))
+    for k in range(1500):
+        often.graph.node.add().CopyFrom(case.graph.node[0])
+        often.graph.node[-1].output[0] = f"c{k}"
+    (tmp_path / "model.onnx").write_bytes(often.SerializeToString())
+    with pytest.raises(FileError, match="memory and work"):
+        load(tmp_path / "model.onnx")
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="No such file"):
         load(tmp_path / "none.onnx")

@@ -15,6 +15,8 @@ __all__ = ["Source", "read"]
 
 NUMBERS_PER_NODE = 256
 """What a node costs while it is followed: about a thousand bytes."""
+MOST_NODES = 1 << 48
+"""Where the nodes that calls become are not counted further."""
 Source = str | os.PathLike[str] | onnx.ModelProto
 
 
@@ -54,9 +56,7 @@ def _count_outside(model: onnx.ModelProto, folder: Path) -> None:
         ValueError: they read far more.
     """
     read, sizes = 0, {"": model.ByteSize()}
-    for tensor in model.graph.initializer:
-        if not external_data_helper.uses_external_data(tensor):
-            continue
+    for tensor in _outside(model):
         told = {one.key: one.value for one in tensor.external_data}
         path = folder / told.get("location", "")
         if path.is_file():
@@ -79,8 +79,8 @@ def _count_inlined(model: onnx.ModelProto) -> None:
         key, done = open_.pop()
         if done:
             above.discard(key)
-            calls = list(_calls(functions[key].node))
-            counts[key] = 1 + sum(counts.get(one, 1) for one in calls)
+            calls = _calls(functions[key].node)
+            counts[key] = min(1 + sum(counts.get(one, 1) for one in calls), MOST_NODES)
         elif key not in counts:
             above.add(key)
             called = {one for one in _calls(functions[key].node) if one in functions}
@@ -93,24 +93,36 @@ def _count_inlined(model: onnx.ModelProto) -> None:
 
 def _calls(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
     """What nodes are calls of, those in the graphs of their attributes, too."""
-    open_ = list(nodes)
-    while open_:
-        node = open_.pop()
-        yield node.domain, node.op_type
-        for one in node.attribute:
-            open_ += one.g.node
-            open_ += [inner for graph in one.graphs for inner in graph.node]
+    return ((node.domain, node.op_type) for node in _all_nodes(nodes))
+
+
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, and those in the graphs of their attributes."""
+    remaining = list(nodes)
+    while remaining:
+        node = remaining.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                remaining += graph.node
+
+
+def _outside(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The tensors whose numbers are in files beside the model's."""
+    tensors = list(model.graph.initializer)
+    for node in _all_nodes([*model.graph.node, *(n for f in model.functions for n in f.node)]):
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            for graph in (attribute.g, *attribute.graphs):
+                tensors += graph.initializer
+    return (one for one in tensors if external_data_helper.uses_external_data(one))
 
 
 def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    outside = [
-        tensor.name
-        for tensor in model.graph.initializer
-        if external_data_helper.uses_external_data(tensor)
-    ]
-    if outside:
+    outside = next(_outside(model), None)
+    if outside is not None:
         raise ValueError(
-            f"{name}: {outside[0]!r} is in a file beside the model's; give its path, or what "
+            f"{name}: {outside.name!r} is in a file beside the model's; give its path, or what "
             "onnx.load gives"
         )
     if model.graph.sparse_initializer:
