@@ -64,6 +64,32 @@ def test_shapes_that_are_followed_are_those_of_values() -> None:
     assert known > 3 * unknown
 
 
+def test_rows_of_sizes_are_whole_numbers_along_one_axis() -> None:
+    """Neither the only row of a matrix nor a quotient in float is taken for other sizes."""
+    make = helper.make_node
+    nodes = [
+        make("Shape", ["x"], ["sizes"]), make("Unsqueeze", ["sizes", "axis"], ["matrix"]),
+        make("Gather", ["matrix", "first"], ["row"]), make("Reshape", ["x", "row"], ["same"]),
+        make("Gather", ["sizes", "axis"], ["T"]), make("Gather", ["sizes", "second"], ["N"]),
+        make("Cast", ["T"], ["t"], to=1), make("Cast", ["N"], ["n"], to=1),
+        make("Div", ["t", "n"], ["quotient"]), make("Mul", ["quotient", "n"], ["product"]),
+        make("Cast", ["product"], ["again"], to=7),
+        make("Concat", ["again", "end"], ["shape"], axis=0),
+        make("Reshape", ["x", "shape"], ["flat"]),
+    ]  # fmt: skip
+    arrays = {"axis": np.array([0]), "first": np.array(0), "second": np.array([1]),
+              "end": np.array([-1])}  # fmt: skip
+    model = model_of(nodes, arrays, ["same", "flat"], {"x": [5, 2, I]})
+    wanted = by_onnxruntime(model, np.zeros((5, 2, I), np.float32))
+    assert wanted is not None
+    assert [list(one.shape) for one in wanted] == [[5, 2, I], [5, 2 * I]]
+    dims = builder_of(model).shapes.dims
+    for name, one in zip(("same", "flat"), wanted, strict=True):
+        known = dims[name] or [""] * one.ndim
+        assert len(known) == one.ndim
+        assert all(size in ("", actual) for size, actual in zip(known, one.shape, strict=True))
+
+
 def outputs_reshaped(shape: list[int], dims: list[Any], layout: str = "TNDH") -> onnx.ModelProto:
     """Outputs of a bidirectional GRU as [T, N, D, H], and a Reshape; x has these dims."""
     case = one_node("GRU", np.random.default_rng(1), direction="bidirectional")

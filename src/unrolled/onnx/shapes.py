@@ -55,6 +55,7 @@ class Shapes:
         dims: Dims = [
             d.dim_value if d.HasField("dim_value") else d.dim_param for d in kind.shape.dim
         ]
+        dims = ["" if isinstance(one, int) and one < 0 else one for one in dims]
         self.dims[info.name] = dims if kind.HasField("shape") else None
         if kind.elem_type in _WHOLE:
             self.whole.add(info.name)
@@ -79,8 +80,15 @@ class Shapes:
             sizes = self._row(node, attributes)
         except DAMAGE:
             sizes = None
-        if sizes is not None and len(sizes) <= LARGEST_RANK:
+        if sizes is not None and self._is_row(node.output[0], len(sizes)):
             self._sizes[node.output[0]] = sizes
+
+    def _is_row(self, name: str, count: int) -> bool:
+        """Whether a value is a whole number, or a row of so many."""
+        dims = self.dims.get(name)
+        if dims is None or name not in self.whole or count > LARGEST_RANK:
+            return False
+        return len(dims) == 0 or (len(dims) == 1 and dims[0] in (count, ""))
 
     def sizes(self, name: str) -> Dims | None:
         """The numbers of a row that is constant or made of sizes."""
@@ -112,10 +120,8 @@ class Shapes:
         row = self.sizes(reads[0]) if reads else None
         if row is None:
             return None
-        if kind in ("Identity", "Cast", "Squeeze", "Unsqueeze"):
+        if kind in ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"):
             return row
-        if kind == "Reshape":
-            return row if len(self.dims.get(node.output[0]) or [0, 0]) <= 1 else None
         if kind == "Gather":
             at = self.sizes(reads[1])
             return None if at is None else [row[int(k)] for k in at]
