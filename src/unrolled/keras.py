@@ -154,7 +154,7 @@ def _is_reset_after(weights: Sequence[np.ndarray], reset_after: bool | None) -> 
 
 
 def _check_bias(kind: str, bias: np.ndarray, M: int, both: bool) -> None:
-    if bias.shape == (2 * M,):
+    if bias.shape == (2 * M,) and kind != "SimpleRNN":
         raise ValueError(
             f"{kind}: bias must have shape {[2, M] if both else [M]}, got [{2 * M}], the layout of "
             f"CuDNN{kind}, whose kernels are in another order, too; load them into "
