@@ -21,15 +21,19 @@ struct Way {
     std::vector<std::vector<Index>> shapes;
     bool reverse;
     Index I;
-    double work;  // multiplications of a token
+    double work;  // of a token, in multiplications
 };
 
-// Multiplications of a layer up to which it keeps the interpreter's lock: some ten microseconds, in
-// which no thread can take away what the core reads.
+// Work of a layer up to which it keeps the interpreter's lock: some ten microseconds, in which no thread
+// can take away what the core reads.
 constexpr double kBrief = 1e5;
 
+// Multiplications of a token, and what a step and its pointwise operations cost beside them, roughly: it
+// is all that there is where layers are narrow and sequences long.
 double work_of(const Program& p, Index I) {
-    double work = static_cast<double>(p.x_parts) * static_cast<double>(p.x_width * I);
+    double work = 64 + static_cast<double>(p.x_parts) * static_cast<double>(p.x_width * I);
+    for (const Phase& phase : p.ahead.phases)
+        for (const Instruction& i : phase.work) work += 4 * static_cast<double>(p.nodes[i.made].width);
     for (const Product& q : p.products)
         work += static_cast<double>(q.parts) * static_cast<double>(q.width * q.source);
     return work;

@@ -142,6 +142,14 @@ def test_a_storage_that_was_made_smaller_is_refused(name: str, bytes_left: int, 
         layer(x, h0)
 
 
+def test_many_steps_of_a_narrow_layer_give_up_the_lock() -> None:
+    """Its products are few, but a step costs more than they do; such calls look at the storages."""
+    layer = nn.RNN(1, 1)
+    layer.weight_hh_l0.untyped_storage().resize_(2)
+    with torch.no_grad(), pytest.raises(RuntimeError, match=SMALLER):
+        layer(torch.zeros(20_000, 1, 1))
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_one_tensor_for_two_states_and_a_nested_input() -> None:
     layer, state = nn.LSTM(3, 4), torch.zeros(1, 2, 4)
