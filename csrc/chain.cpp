@@ -130,8 +130,8 @@ void Pooling::run(const float* rows, const Index* lengths, Index T, Index N, flo
 }
 
 Chain::Chain(const Source& source, const std::vector<Stage>& stages, Index N, Index threads)
-    : N_(N), threads_(std::min(threads, kMostThreads)), I_(source.width), outputs_(source.width), table_(source.table),
-      V_(source.V), build_(find_build("")) {
+    : N_(N), threads_(std::min(threads, kMostThreads)), I_(source.width), outputs_(source.width),
+      table_(source.table), V_(source.V), build_(find_build("")) {
     const Masked masked;
     if (N < 1) throw std::invalid_argument("batch: wanted at least 1, got " + std::to_string(N));
     if (threads < 1)

@@ -12,6 +12,7 @@
 #include "chain.h"
 #include "dispatch.h"
 #include "interrupt.h"
+#include "tensors.h"
 
 namespace unrolled {
 namespace {
@@ -63,12 +64,9 @@ public:
     float* rows(Index N, Index width, const char* what) const {
         const Py_ssize_t* const shape = view_.shape;
         const bool row = N == 1 && view_.ndim == 1 && shape[0] == width;
-        if (!row && !(view_.ndim == 2 && shape[0] == N && shape[1] == width)) {
-            std::string got;
-            for (int k = 0; k < view_.ndim; ++k) got += (k ? ", " : "") + std::to_string(shape[k]);
-            throw std::invalid_argument(std::string(what) + ": wanted shape [" + std::to_string(N) +
-                                        ", " + std::to_string(width) + "], got [" + got + "]");
-        }
+        if (!row && !(view_.ndim == 2 && shape[0] == N && shape[1] == width))
+            throw std::invalid_argument(std::string(what) + ": wanted shape " + text_of({N, width}) +
+                                        ", got " + text_of({shape, shape + view_.ndim}));
         return floats(N * width, what);
     }
 

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "interrupt.h"
+#include "owned.h"
 #include "tensors.h"
 #include "unlocked.h"
 
@@ -48,45 +49,8 @@ public:
         find_reached();
     }
 
-    // A tensor's numbers in a row each, of one sweep's; `step` bytes to the next one's. Storage and sizes
-    // are those of the view, whatever another thread makes of the tensor (`tensor.data = …`).
-    struct Array {
-        nb::object held, storage;
-        View view;
-        std::vector<Index> sizes;
-        Index step = 0;
-
-        // Takes the view of a tensor. None of this lets other threads in.
-        void take(nb::object tensor) {
-            held = std::move(tensor);
-            storage = unrolled::storage(held);
-            look();
-            const Index needed = bytes_needed(held, view), bytes = bytes_of(storage);
-            if (needed > bytes)
-                throw std::runtime_error(
-                    "tensors: a storage must have at least " + std::to_string(needed) +
-                    " bytes for its tensor, got " + std::to_string(bytes) +
-                    "; untyped_storage().resize_ made it smaller");
-        }
-        // Of one that no other thread knows.
-        void make(nb::object tensor) {
-            held = std::move(tensor);
-            look();
-        }
-        Array() = default;
-        Array(Array&&) = default;
-        Array& operator=(Array&&) = default;
-
-    private:
-        void look() {
-            view = see(held);
-            sizes = view.sizes();
-            view.shape = sizes.data();
-        }
-    };
-
     struct Tensors {
-        std::vector<Array> arrays;
+        std::vector<Owned> arrays;
         Kind kind = Kind::float32;
 
         const View& tokens() const { return arrays[0].view; }
@@ -101,9 +65,9 @@ public:
         Numbers steps;        // by array: bytes to the next sweep's
         Index count = 1;      // of sweeps
         nb::object made;
-        std::vector<Array> held;  // until the run is over
+        std::vector<Owned> held;  // until the run is over
 
-        void add(const Array& array) {
+        void add(const Owned& array) {
             add_array(told.arrays, array.view);
             steps.push_back(array.step);
         }
@@ -119,15 +83,15 @@ public:
         const nb::object& tokens = run.given.arrays[0].held;
         std::vector<Index> rows = run.given.tokens().sizes();
         rows.back() = form_[0].back();
-        const Array output = make(tokens, stack, rows, full());
-        Array saved;
+        const Owned output = make(tokens, stack, rows, full());
+        Owned saved;
         if (training)
             saved = make(run.given.half() ? in_float() : nb::handle(tokens), stack,
                          {total(), program_->saved_pitch}, program_->saved_whole);
         tell(run, output, training ? &saved : nullptr);
         nb::list final;
         for (const std::vector<Index>& shape : form_) {
-            const Array end = make(tokens, stack, shape, true);
+            const Owned end = make(tokens, stack, shape, true);
             run.add(end);
             final.append(end.held);
         }
@@ -136,7 +100,8 @@ public:
     }
 
     // Makes gradients of the tensors that need one, None for the others and for those that no gradient
-    // reaches. `slopes` are those of the output and of the final states, None for zeros. A stack names tensors, output, saved, slopes.
+    // reaches. `slopes` are those of the output and of the final states, None for zeros. A stack names
+    // tensors, output, saved, slopes.
     Run backward(nb::handle tensors, const Stack& stack, nb::handle output, nb::handle saved,
                  nb::handle slopes, nb::handle needs, Index threads) const {
         const std::size_t count = program_->states.size();
@@ -144,11 +109,11 @@ public:
         run.told.groups = groups_;
         std::size_t place = run.given.arrays.size();
         run.held.reserve(3 + count);
-        const auto see_next = [&](nb::handle tensor) -> const Array& {
+        const auto see_next = [&](nb::handle tensor) -> const Owned& {
             return run.held.emplace_back(show(tensor, stack, place++));
         };
-        const Array& ended = see_next(output);
-        const Array& kept = saved.is_none() ? run.held.emplace_back() : see_next(saved);
+        const Owned& ended = see_next(output);
+        const Owned& kept = saved.is_none() ? run.held.emplace_back() : see_next(saved);
         check_kind(ended.view, run.given.kind);
         if (!saved.is_none())
             check_kind(kept.view, run.given.half() ? Kind::float32 : run.given.kind);
@@ -159,18 +124,18 @@ public:
                 ++place;
                 run.add();
             } else {
-                const Array& seen = see_next(slope);
+                const Owned& seen = see_next(slope);
                 run.add(seen);
                 check_kind(seen.view, run.given.kind);
             }
         }
         nb::list grads;
-        std::vector<Array> made;
+        std::vector<Owned> made;
         for (nb::handle need : needs) {
             const std::size_t k = made.size();
             if (k == run.given.arrays.size()) throw std::invalid_argument("needs: more than tensors");
-            const Array& of = run.given.arrays[k];
-            Array grad;
+            const Owned& of = run.given.arrays[k];
+            Owned grad;
             if (need.is(Py_True) && reached(k)) {
                 std::vector<Index> shape = of.view.sizes();
                 if (groups_ > 1 && k > static_cast<std::size_t>(states_))
@@ -227,7 +192,7 @@ private:
         const Index count = static_cast<Index>(given.arrays.size());
         if (count < 1 + states_) throw std::invalid_argument("tensors: wanted tokens and states");
         given.kind = given.tokens().kind();
-        for (const Array& array : given.arrays) check_kind(array.view, given.kind);
+        for (const Owned& array : given.arrays) check_kind(array.view, given.kind);
         run.told.storage = storage_of(given.kind);
         if (given.tokens().ndim < 1) throw std::invalid_argument("tokens: no dimension");
         for (Index k : parameters_)
@@ -240,9 +205,9 @@ private:
     }
 
     // Tensor number k of a run.
-    static Array show(nb::handle tensor, const Stack& stack, std::size_t k) {
+    static Owned show(nb::handle tensor, const Stack& stack, std::size_t k) {
         const bool negative = negated(tensor);
-        Array array;
+        Owned array;
         array.take(negative ? call(tensor, names().resolve_neg) : nb::borrow(tensor));
         if (!array.view.contiguous()) array.take(call(array.held, names().contiguous));
         if (stack.has(k)) enter(array, stack);
@@ -250,20 +215,16 @@ private:
     }
 
     // Without the dimension of the sweeps.
-    static void enter(Array& array, const Stack& stack) {
-        View& view = array.view;
-        if (view.ndim < 1 || view.size(0) != stack.count)
+    static void enter(Owned& array, const Stack& stack) {
+        if (array.view.ndim < 1 || array.view.size(0) != stack.count)
             throw std::invalid_argument("stack: a tensor without a first dimension of its count");
-        --view.ndim;
-        ++view.shape;
-        ++view.strides;
-        array.step = view.numel() * view.itemsize();
+        array.drop_first();
     }
 
     // A new tensor of this shape for each sweep; not `whole`: zeros, as not all of it is written.
-    static Array make(nb::handle like, const Stack& stack, std::vector<Index> shape, bool whole) {
+    static Owned make(nb::handle like, const Stack& stack, std::vector<Index> shape, bool whole) {
         if (stack.count > 0) shape.insert(shape.begin(), stack.count);
-        Array array;
+        Owned array;
         array.make((whole ? empty : zeros)(like, shape));
         if (stack.count > 0) enter(array, stack);
         return array;
@@ -295,19 +256,14 @@ private:
         if (k < 0) return;
         const View& view = given.arrays[static_cast<std::size_t>(k)].view;
         if (view.is(shape)) return;
-        const auto text = [](const std::vector<Index>& sizes) {
-            std::string made;
-            for (Index size : sizes) made += (made.empty() ? "" : ", ") + std::to_string(size);
-            return "[" + made + "]";
-        };
-        throw std::runtime_error(std::string(what) + " must have shape " + text(shape) + ", got " +
-                                 text(view.sizes()));
+        throw std::runtime_error(std::string(what) + " must have shape " + text_of(shape) +
+                                 ", got " + text_of(view.sizes()));
     }
 
     bool full() const { return total() == place_[2]; }
 
     // What both directions read, in the order of arrays.h.
-    void tell(Run& run, const Array& output, const Array* saved) const {
+    void tell(Run& run, const Owned& output, const Owned* saved) const {
         Numbers& arrays = run.told.arrays;
         arrays.reserve(64);
         run.steps.reserve(32);

@@ -118,6 +118,12 @@ Index bytes_needed(nb::handle tensor, const View& view) {
     return (number(call(tensor, names().storage_offset)) + last + 1) * view.itemsize();
 }
 
+std::string text_of(const std::vector<Index>& sizes) {
+    std::string text;
+    for (Index size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+    return "[" + text + "]";
+}
+
 // One of a tensor's methods, called with sizes.
 static nb::object make(PyObject* method, nb::handle like, const std::vector<Index>& shape) {
     constexpr std::size_t most = 8;

@@ -78,6 +78,9 @@ nb::object storage(nb::handle tensor);
 Index bytes_of(nb::handle storage);
 Index bytes_needed(nb::handle tensor, const View& view);
 
+// Sizes as messages show them: [2, 3].
+std::string text_of(const std::vector<Index>& sizes);
+
 // A contiguous tensor like another one, not initialised or of zeros.
 nb::object empty(nb::handle like, const std::vector<Index>& shape);
 nb::object zeros(nb::handle like, const std::vector<Index>& shape);
