@@ -250,6 +250,28 @@ def test_a_budget_counts_all_that_one_file_asks_for() -> None:
         budget.take(1, "part")
 
 
+@pytest.mark.skipif(not STEPS.exists(), reason="`make core` builds what is tested")
+def test_both_readers_have_one_budget(tmp_path: Path) -> None:
+    """The first file in a row of growing ones that is refused is the same for both."""
+
+    def made(count: int) -> Path:
+        wide, relu = linear(np.zeros((1 << 16, 1), np.float32)), {"block": "relu"}
+        io.save(tmp_path / "model", tree(layer(program()), wide, *[relu] * count))
+        return tmp_path / "model"
+
+    accepted, refused = 0, 400
+    assert not accepts(made(refused))
+    while refused - accepted > 1:
+        middle = (accepted + refused) // 2
+        if accepts(made(middle)):
+            accepted = middle
+        else:
+            refused = middle
+    assert accepted > 0
+    assert accepted_in_c(made(accepted))
+    assert not accepted_in_c(made(refused))
+
+
 def test_messages_are_short() -> None:
     nested: list[Any] = ["x" * 50] * 9
     for _ in range(12):
