@@ -184,6 +184,15 @@ def test_an_output_is_not_computed_again_with_changed_biases() -> None:
         loss.backward()
 
 
+@pytest.mark.parametrize("options", ["plain", "both ways"])
+def test_weights_of_inference_mode_are_refused_as_in_torch(options: str) -> None:
+    for library in (torch.nn, nn):
+        with torch.inference_mode():
+            layer = make(library, "GRU", **OPTIONS[options])
+        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+            layer(tokens())
+
+
 def test_what_notices_changes_holds_no_memory() -> None:
     output, _ = make(nn, "GRU")(tokens())
     sweep = output.grad_fn

@@ -84,9 +84,9 @@ class Sweeping(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         output, saved, final = run_forward(job.work, tensors, training=True)
         ctx.job = job
-        ctx.output_version = _Version(output)
         ctx.biases = _Biases(tensors, job.biases)
         ctx.save_for_backward(*ctx.biases.others(tensors), output.data, saved)
+        ctx.output_version = _Version(output)
         return output, *final
 
     @staticmethod
@@ -123,11 +123,13 @@ class _Biases:
     """The biases of a run, which backward does not read: they may be changed in place before it.
 
     Only leaves are held here. A tensor with a history could come to depend on the output and would
-    keep its own graph alive; autograd saves it, and checks its version.
+    keep its own graph alive; autograd saves it, and checks its version. It also refuses tensors of
+    inference mode, which have no version.
     """
 
     def __init__(self, tensors: tuple[Tensor, ...], places: tuple[int, ...]) -> None:
-        self.places = tuple(k for k in places if tensors[k].is_leaf)
+        known = (tensors[k].is_leaf and not tensors[k].is_inference() for k in places)
+        self.places = tuple(k for k, is_held in zip(places, known, strict=True) if is_held)
         leaves = [tensors[k] for k in self.places]
         self.biases = [bias if bias.requires_grad else bias.detach() for bias in leaves]
         self.versions = [bias._version for bias in leaves]
