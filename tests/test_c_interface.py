@@ -135,7 +135,7 @@ def test_what_a_model_says_of_itself(tmp_path: Path) -> None:
     tokens = SequenceModel(11, 4, hidden_size=9, cell="LSTM", num_layers=2, pooling="max")
     export(tokens, tmp_path / "m", task="classify", codec={"characters": 'aé\n"😀'})
     found = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
-    assert found.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 9, 1, 1]
+    assert found.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 18, 2, 1]
     described = json.loads(run(tmp_path / "m", 1, b"d"))["tree"]["dict"]
     assert described["task"] == "classify"
     assert described["codec"]["dict"]["characters"] == 'aé\n"😀'
