@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from unrolled.cells.settings import check_settings
+
 Size = int | str
 Init = float | tuple[float, float] | None
 ROTATIONS = "rotations"
@@ -191,18 +193,7 @@ class Cell:
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """A cell; what its ``__init__`` does not take may be meant for a layer."""
         if args or settings:
-            try:
-                if cls.__init__ is object.__init__:
-                    raise TypeError("it takes none")
-                inspect.signature(cls.__init__).bind(None, *args, **settings)
-            except TypeError as error:
-                published = cls.__module__.startswith("unrolled.cells.")
-                name = f"unrolled.cells.{cls.__name__}" if published else cls.__name__
-                raise TypeError(
-                    f"the cell {cls.__name__} does not take these arguments ({error}): it is "
-                    "equations without sizes; layers have sizes: "
-                    f"unrolled.nn.Recurrent({name}, input_size, hidden_size)"
-                ) from None
+            check_settings(cls, args, settings)
         return super().__new__(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:

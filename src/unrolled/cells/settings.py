@@ -1,9 +1,26 @@
 """Checks of what cells are built with. Each error names the setting, what was wanted, what came."""
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
+
+
+def check_settings(cls: Any, args: tuple[Any, ...], settings: Mapping[str, Any]) -> None:
+    """Hold the arguments of a cell to its ``__init__``; others may be meant for a layer."""
+    try:
+        if cls.__init__ is object.__init__:
+            raise TypeError("it takes none")
+        inspect.signature(cls.__init__).bind(None, *args, **settings)
+    except TypeError as error:
+        published = cls.__module__.startswith("unrolled.cells.")
+        name = f"unrolled.cells.{cls.__name__}" if published else cls.__name__
+        raise TypeError(
+            f"the cell {cls.__name__} does not take these arguments ({error}): it is equations "
+            "without sizes; layers have sizes: "
+            f"unrolled.nn.Recurrent({name}, input_size, hidden_size)"
+        ) from None
 
 
 def number(name: str, value: Any) -> float:

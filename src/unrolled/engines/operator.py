@@ -22,184 +22,21 @@ It returns output, final states, and what backward needs (empty without ``traini
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unrolled import _core
-from unrolled.engines.core import (
-    load,
-    locate,
-    make_work,
-    ragged_rows,
-    run_backward,
-    run_forward,
-)
-from unrolled.engines.packed import Plan, make_plan
-from unrolled.engines.ragged import Ragged
-from unrolled.engines.sweep import HALF
+from unrolled.engines.core import load, run_backward, run_forward
+from unrolled.engines.packed import Plan
+from unrolled.engines.sweep_arguments import SweepArguments
 
 _ARGUMENTS = """Tensor values, Tensor[] states, Tensor[]? reset_states, Tensor[]? matrices,
     Tensor[]? vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
     Tensor? resets, Tensor[]? auxiliary, int groups, SymInt first, SymInt last"""
 
-Tensors = Sequence[Tensor]
 
-
-@dataclass(frozen=True)
-class _Task:
-    """The operator's arguments, and what follows from them."""
-
-    values: Tensor
-    states: Tensors
-    reset_states: Tensors
-    matrices: Tensors
-    vectors: Tensors
-    program: str
-    sizes: Sequence[int]
-    batch_first: bool
-    reverse: bool
-    lengths: Tensor | None
-    resets: Tensor | None
-    auxiliary: Tensors
-    groups: int
-    first: int
-    last: int
-
-    @classmethod
-    def of(cls, *arguments: Any) -> "_Task":
-        """The task of the operator's arguments: a list that is None is empty."""
-        filled = list(arguments)
-        for place in (2, 3, 4, 11):
-            filled[place] = arguments[place] or ()
-        return cls(*filled)
-
-    def check(self) -> None:
-        """What no shape can say.
-
-        Raises:
-            NotImplementedError: there are auxiliary inputs.
-            ValueError: groups, the range of steps, a length or the number of dimensions do not fit.
-        """
-        who = "unrolled::sweep"
-        if self.auxiliary:
-            raise NotImplementedError(
-                f"{who}: auxiliary must be empty, got {len(self.auxiliary)} tensors; no program "
-                "reads them yet"
-            )
-        if self.values.dim() != 3:
-            raise ValueError(f"{who}: values must be 3D, got {self.values.dim()}D")
-        if self.groups < 1 or self.N % self.groups:
-            raise ValueError(f"{who}: groups must divide the batch of {self.N}, got {self.groups}")
-        if not 0 <= self.first < self.end <= self.T:
-            raise ValueError(
-                f"{who}: first and last must be steps within 0 and {self.T}, got {self.first} and "
-                f"{self.last}"
-            )
-        if self.lengths is not None and bool(((self.lengths < 0) | (self.lengths > self.T)).any()):
-            raise ValueError(
-                f"{who}: lengths must lie in [0, {self.T}], got {self.lengths.tolist()}"
-            )
-
-    @property
-    def n_axis(self) -> int:
-        return 0 if self.batch_first else 1
-
-    @property
-    def T(self) -> int:  # noqa: N802
-        return self.values.shape[1 - self.n_axis]
-
-    @property
-    def end(self) -> int:
-        """The step after the last one that is run."""
-        return self.T if self.last == -1 else self.last
-
-    @property
-    def N(self) -> int:  # noqa: N802
-        return self.values.shape[self.n_axis]
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return tuple(state.shape[1] for state in self.states)
-
-    def split(self) -> list["_Task"]:
-        """One task for each group, with weights of its own."""
-        each = self.N // self.groups
-
-        def part(g: int, tensor: Tensor, axis: int) -> Tensor:
-            return tensor.narrow(axis, g * each, each)
-
-        return [
-            replace(
-                self,
-                values=part(g, self.values, self.n_axis),
-                states=[part(g, state, 0) for state in self.states],
-                reset_states=[part(g, state, 0) for state in self.reset_states],
-                matrices=[m[g] if m.numel() else m for m in self.matrices],
-                vectors=[vector[g] for vector in self.vectors],
-                lengths=None if self.lengths is None else part(g, self.lengths, 0),
-                resets=None if self.resets is None else part(g, self.resets, self.n_axis),
-                groups=1,
-            )
-            for g in range(self.groups)
-        ]
-
-    def steps(self, tensor: Tensor) -> Tensor:
-        """The range of steps of a tensor [T, N, ·] or [N, T, ·]."""
-        return tensor.narrow(1 - self.n_axis, self.first, self.end - self.first)
-
-    def plan(self) -> Plan | None:
-        """Every sequence of the range, from cut to cut; None where all are whole."""
-        if self.lengths is None and self.resets is None:
-            return None
-        T = self.end - self.first
-        lengths = torch.full((self.N,), T, device="cpu")
-        if self.lengths is not None:
-            lengths = (self.lengths.to("cpu", torch.int64) - self.first).clamp(0, T)
-        cuts = None if self.resets is None else self.steps(self.resets)
-        if cuts is not None and self.batch_first:
-            cuts = cuts.t()
-        return make_plan(Ragged(T, self.N, self.major, lengths, None, cuts), self.reverse)
-
-    @property
-    def major(self) -> Literal["batch", "time"]:
-        return "batch" if self.batch_first else "time"
-
-    def work(self, plan: Plan | None) -> tuple[_core.Work, list[Tensor]]:
-        """What the core does and reads: episodes as sequences, their tokens where they lie."""
-        values = self.steps(self.values).contiguous()
-        rows = values.shape[0] * values.shape[1]
-        if plan is None:
-            where = locate(Ragged(self.end - self.first, self.N, self.major), self.reverse)
-            episodes, states = self.N, list(self.states)
-        else:
-            episodes = len(plan.initial)
-            where = ragged_rows(plan.batch_sizes, episodes, rows, plan.row)
-            resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
-            starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
-            states = [start.index_select(0, plan.initial) for start in starts]
-        first, count = 1 + len(states), len(self.matrices)
-        places = [first + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
-        places += range(first + count, first + count + len(self.vectors))
-        tensors = [values.flatten(0, 1), *states, *self.matrices, *self.vectors]
-        program = load(self.program, *self.sizes)
-        form = tuple((episodes, width) for width in self.widths)
-        return make_work(program, where, len(states), places, form), tensors
-
-    def whole(self, rows: Tensor) -> Tensor:
-        """Rows of the range as a tensor of all steps, zeros outside of it."""
-        width = rows.shape[1]
-        if self.end - self.first == self.T:
-            return rows.view(*self.values.shape[:2], width)
-        full = rows.new_zeros((*self.values.shape[:2], width))
-        part = self.steps(full)
-        part.copy_(rows.view(part.shape))
-        return full
-
-
-def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]:
+def _forward(task: SweepArguments, training: bool) -> tuple[Tensor, list[Tensor], Tensor]:
     task.check()
     if task.groups > 1:
         outputs, finals, kept = zip(
@@ -216,23 +53,15 @@ def _forward(task: _Task, training: bool) -> tuple[Tensor, list[Tensor], Tensor]
             for end, state in zip(ends, task.states, strict=True)
         ]
     if saved is None or len(saved) < task.T * task.N:
-        room = _room(task, training, "new_zeros")
+        room = task.room(training, "new_zeros")
         if saved is not None:
             room[: len(saved)] = saved
         saved = room
     return task.whole(output), final, saved
 
 
-def _room(task: _Task, training: bool, make: str) -> Tensor:
-    """For what backward needs, a row a token; of half precision it is in float32."""
-    width = load(task.program, *task.sizes).saved_width
-    dtype = torch.float32 if task.values.dtype in HALF else task.values.dtype
-    room: Tensor = getattr(task.values, make)((task.T * task.N * training, width), dtype=dtype)
-    return room
-
-
 def _backward(
-    task: _Task,
+    task: SweepArguments,
     output: Tensor,
     saved: Tensor,
     grad_output: Tensor | None,
@@ -261,7 +90,7 @@ def _backward(
 
 
 def _slopes_of_ends(
-    task: _Task, plan: Plan | None, grads: Sequence[Tensor | None]
+    task: SweepArguments, plan: Plan | None, grads: Sequence[Tensor | None]
 ) -> tuple[list[Tensor | None], list[Tensor]]:
     """Gradients of the ends of episodes, and of states that no episode leads to."""
     if plan is None:
@@ -278,7 +107,7 @@ def _slopes_of_ends(
 
 
 def _slopes_of_starts(
-    task: _Task, plan: Plan | None, grads: list[Tensor], direct: list[Tensor]
+    task: SweepArguments, plan: Plan | None, grads: list[Tensor], direct: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Gradients of the states and of the reset states from those of the starts of episodes."""
     if plan is None:
@@ -293,7 +122,7 @@ def _slopes_of_starts(
 
 
 def _backward_groups(
-    task: _Task,
+    task: SweepArguments,
     output: Tensor,
     saved: Tensor,
     grad_output: Tensor | None,
@@ -328,15 +157,15 @@ def _backward_groups(
 def sweep(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
     """See the module."""
     *task, training = arguments
-    return _forward(_Task.of(*task), training)
+    return _forward(SweepArguments.of(*task), training)
 
 
 @sweep.register_fake
 def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
     *rest, training = arguments
-    task = _Task.of(*rest)
+    task = SweepArguments.of(*rest)
     output = task.values.new_empty((*task.values.shape[:2], task.widths[0]))
-    room = _room(task, training, "new_empty")
+    room = task.room(training, "new_empty")
     return output, [torch.empty_like(state) for state in task.states], room
 
 
@@ -350,19 +179,19 @@ def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
 def sweep_backward(*arguments: Any) -> list[Tensor]:
     """Gradients of what ``sweep`` was given: values, states, reset states, matrices, vectors."""
     *task, output, saved, grad_output, grad_states = arguments
-    return _backward(_Task.of(*task), output, saved, grad_output, grad_states)
+    return _backward(SweepArguments.of(*task), output, saved, grad_output, grad_states)
 
 
 @sweep_backward.register_fake
 def _(*arguments: Any) -> list[Tensor]:
-    task = _Task.of(*arguments[:15])
+    task = SweepArguments.of(*arguments[:15])
     like = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in like]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     *rest, ctx.training = inputs
-    task, (result, _, saved) = _Task.of(*rest), output
+    task, (result, _, saved) = SweepArguments.of(*rest), output
     ctx.absent = [arguments is None for arguments in rest[1:5]]
     ctx.auxiliary = None if rest[11] is None else []
     tensors = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
@@ -385,7 +214,7 @@ def _differentiate(
     lengths, resets, output, saved = kept
     task = (values, *lists, *ctx.rest, lengths, resets, [], *ctx.end)
     found = torch.ops.unrolled.sweep_backward(*task, output, saved, grad_output, grad_states)
-    reached = _reached(_Task.of(*task), ctx.counts)
+    reached = _reached(SweepArguments.of(*task), ctx.counts)
     grads = [grad if arrives else None for grad, arrives in zip(found, reached, strict=True)]
     first, *rest = grads
     groups: list[Any] = []
@@ -395,7 +224,7 @@ def _differentiate(
     return (first, *groups, *(None,) * 6, ctx.auxiliary, *(None,) * 4)
 
 
-def _reached(task: _Task, counts: list[int]) -> list[bool]:
+def _reached(task: SweepArguments, counts: list[int]) -> list[bool]:
     """Whether a gradient reaches the values, each state, reset state, matrix and vector: states are
     passed on where a sequence has no step, and so may be reset states."""
     products, vectors, states = load(task.program, *task.sizes).reached
