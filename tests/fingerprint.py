@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from unrolled import _core, cells, engines, nn, onnx, runtime
+from unrolled import _core, cells, nn, onnx, runtime
 from unrolled.export import export
 from unrolled.models import SequenceModel
 
