@@ -216,7 +216,7 @@ def test_a_file_is_written_whole_or_not_at_all(
             export(module, tmp_path / "m.onnx", **options)
     with pytest.raises(TypeError, match="codec: wanted plain values and arrays, got object"):
         export(GRU(3, 5), tmp_path / "m.onnx", codec={"a": object()})
-    monkeypatch.setattr("unrolled.onnx.exporting.MOST", 1000)
+    monkeypatch.setattr("unrolled.onnx.exporter.export.MOST", 1000)
     with pytest.raises(ExportError, match="GRU: wanted at most 1000 bytes"):
         export(GRU(3, 50), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from onnx_graphs import by_onnxruntime, draw_graph
 from onnx_nodes import H, I, N, T, model_of, one_node
 from tolerances import close
 from unrolled.onnx import layers_of, load
-from unrolled.onnx.importing import builder_of
+from unrolled.onnx.importer.load import builder_of
 
 GRAPHS, EACH = 40, 20
 

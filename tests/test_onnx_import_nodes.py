@@ -18,7 +18,9 @@ from unrolled import cells, engines, nn
 from unrolled.export import export
 from unrolled.onnx import from_node
 from unrolled.onnx.backend import Backend
-from unrolled.onnx.cells import (
+from unrolled.onnx.directions import Directions
+from unrolled.onnx.importer.recurrent_node import INPUTS
+from unrolled.onnx.operator_cells import (
     ACTIVATIONS,
     Activation,
     Operator,
@@ -26,8 +28,6 @@ from unrolled.onnx.cells import (
     OperatorGRU,
     OperatorLSTM,
 )
-from unrolled.onnx.directions import Directions
-from unrolled.onnx.layers import INPUTS
 from unrolled.runtime import load as load_runtime
 
 KINDS = ("RNN", "GRU", "LSTM")

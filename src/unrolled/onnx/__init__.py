@@ -10,10 +10,10 @@ except ModuleNotFoundError as error:
         "unrolled.onnx needs the package onnx: pip install 'unrolled[onnx]'", name="onnx"
     ) from error
 
-from unrolled.onnx.exporting import export
-from unrolled.onnx.importing import ImportedLayer, RefusedError, layers_of, load
-from unrolled.onnx.layers import from_node
-from unrolled.onnx.torch_table import translation_table
+from unrolled.onnx.exporter.export import export
+from unrolled.onnx.exporter.torch_translation import translation_table
+from unrolled.onnx.importer.load import ImportedLayer, RefusedError, layers_of, load
+from unrolled.onnx.importer.recurrent_node import from_node
 
 __all__ = [
     "ImportedLayer",

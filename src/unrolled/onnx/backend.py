@@ -13,9 +13,9 @@ import onnx.backend.base
 import torch
 from onnx import helper
 
-from unrolled.onnx.importing import module_of
-from unrolled.onnx.layers import INPUTS, is_recurrent
-from unrolled.onnx.reading import read
+from unrolled.onnx.importer.load import module_of
+from unrolled.onnx.importer.model_file import read
+from unrolled.onnx.importer.recurrent_node import INPUTS, is_recurrent
 
 __all__ = ["Backend", "Prepared"]
 

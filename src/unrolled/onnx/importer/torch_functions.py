@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.onnx.cells import Activation
+from unrolled.onnx.operator_cells import Activation
 
 __all__ = ["activate", "cast", "cast_like", "constant_of_shape", "divide", "expand", "flatten",
            "pick", "reshape", "separate", "shape_of", "slices", "split_", "squeeze", "steps",

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unrolled.onnx.graph import INTS, Body, Graph, Value, turned
-from unrolled.onnx.operations import apply, number
-from unrolled.onnx.sweep import Lengths, Sweep, zeros
+from unrolled.onnx.exporter.graph import INTS, Body, Graph, Value, turned
+from unrolled.onnx.exporter.pointwise import apply, number
+from unrolled.onnx.exporter.sweep import Lengths, Sweep, zeros
 from unrolled.program import Node, needed
 
 __all__ = ["run"]

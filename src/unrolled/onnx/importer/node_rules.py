@@ -16,10 +16,18 @@ from unrolled.cells import Sizes
 from unrolled.io import DAMAGE
 from unrolled.models.start import LearnedStart
 from unrolled.nn import Recurrent
-from unrolled.onnx import arithmetic, rearranging
-from unrolled.onnx.building import Builder, Node, RefusedError, Rule, Rules, Separated, Value
 from unrolled.onnx.directions import Directions
-from unrolled.onnx.layers import (
+from unrolled.onnx.importer import math_rules, shape_rules
+from unrolled.onnx.importer.graph_builder import (
+    Builder,
+    Node,
+    RefusedError,
+    Rule,
+    Rules,
+    Separated,
+    Value,
+)
+from unrolled.onnx.importer.recurrent_node import (
     INPUTS,
     check_state,
     filled,
@@ -27,7 +35,7 @@ from unrolled.onnx.layers import (
     read_attributes,
     where_of,
 )
-from unrolled.onnx.scanned import read_body
+from unrolled.onnx.importer.scan_cell import read_body
 
 __all__ = ["follow"]
 
@@ -56,7 +64,7 @@ def follow(b: Builder, node: onnx.NodeProto) -> None:
 
 
 def _rule_of(node: onnx.NodeProto) -> Rule:
-    for table in (RULES, arithmetic.RULES, rearranging.RULES):
+    for table in (RULES, math_rules.RULES, shape_rules.RULES):
         if node.op_type in table and node.domain in ("", "ai.onnx"):
             return table[node.op_type]
     raise RefusedError(
@@ -96,7 +104,7 @@ def _recurrent(b: Builder, n: Node) -> list[Value]:
     called = b.module(n.proto.op_type.lower(), layer, raw, **options)
     outputs = b.call(operator.getitem, called, 0)
     final = b.call(operator.getitem, called, 1)
-    made = [rearranging.separated(b, Separated(outputs, D, H, x.turned, last=batched))]
+    made = [shape_rules.separated(b, Separated(outputs, D, H, x.turned, last=batched))]
     for k in range(2 if n.proto.op_type == "LSTM" else 1):
         state = b.call(operator.getitem, final, k) if n.proto.op_type == "LSTM" else final
         plain = b.call(torch.transpose, state, 0, 1) if batched else state

@@ -12,11 +12,17 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from unrolled.io import DAMAGE
-from unrolled.onnx.building import Builder, RefusedError, Value
-from unrolled.onnx.fixed import guard
-from unrolled.onnx.layers import INPUTS, check_state, from_node, is_recurrent, read_attributes
-from unrolled.onnx.reading import Source, read
-from unrolled.onnx.rules import follow
+from unrolled.onnx.importer.fixed_sizes import guard
+from unrolled.onnx.importer.graph_builder import Builder, RefusedError, Value
+from unrolled.onnx.importer.model_file import Source, read
+from unrolled.onnx.importer.node_rules import follow
+from unrolled.onnx.importer.recurrent_node import (
+    INPUTS,
+    check_state,
+    from_node,
+    is_recurrent,
+    read_attributes,
+)
 
 __all__ = ["ImportedLayer", "RefusedError", "builder_of", "layers_of", "load", "module_of"]
 

@@ -11,11 +11,11 @@ from torch import nn
 from unrolled import io
 from unrolled.export import ExportError, parts_of
 from unrolled.nn.snapshot import described_dtype
-from unrolled.onnx import parts
-from unrolled.onnx.graph import INTS, FileGraph, Value, info, join
-from unrolled.onnx.portable import refusal
-from unrolled.onnx.stack import stack
-from unrolled.onnx.sweep import Lengths, Sweep, sizes_of
+from unrolled.onnx.exporter import blocks
+from unrolled.onnx.exporter.graph import INTS, FileGraph, Value, info, join
+from unrolled.onnx.exporter.portability import refusal
+from unrolled.onnx.exporter.recurrent_layers import stack
+from unrolled.onnx.exporter.sweep import Lengths, Sweep, sizes_of
 from unrolled.program.decode import decode_forward
 from unrolled.runtime import Model
 from unrolled.runtime.description import KIND, VERSION
@@ -161,32 +161,32 @@ class _Chain:
         lengths = Lengths(g, characters, "spellings")
         layers = _sweeps(spelling, "spelling")
         _, finals = stack(g, characters, layers, None, lengths, _merge(spelling))
-        spelt = parts.ends(g, finals[0], len(layers[0]), _merge(spelling))
+        spelt = blocks.ends(g, finals[0], len(layers[0]), _merge(spelling))
         words = self._rows(told["words"], self.x, "embedding")
         shape = g.op("Concat", sizes_of(g, self.x, 0, 2), np.array([-1], INTS), axis=0)
         self.x = join(g, [words, g.op("Reshape", spelt, shape)], axis=-1)
         self.width = told["words"].shape[1] + _width(spelling)
 
     def _scale(self, told: dict[str, Any]) -> None:
-        self.x = self.known = parts.scale(self.g, self.x, told)
+        self.x = self.known = blocks.scale(self.g, self.x, told)
 
     def _linear(self, told: dict[str, Any]) -> None:
-        self.x = parts.linear(self.g, self.x, told)
+        self.x = blocks.linear(self.g, self.x, told)
         self.width = len(told["weight"])
 
     def _activation(self, told: dict[str, Any]) -> None:
-        self.x = parts.ACTIVATIONS[told["block"]](self.g, self.x)
+        self.x = blocks.ACTIVATIONS[told["block"]](self.g, self.x)
 
     def _last(self, told: dict[str, Any]) -> None:
-        self.x = parts.ends(self.g, self.final, len(self.layer["layers"][0]), _merge(self.layer))
+        self.x = blocks.ends(self.g, self.final, len(self.layer["layers"][0]), _merge(self.layer))
         self.ended = True
 
     def _pooling(self, told: dict[str, Any]) -> None:
-        self.x = parts.pooling(self.g, self.x, told, self.lengths)
+        self.x = blocks.pooling(self.g, self.x, told, self.lengths)
         self.ended = True
 
     def _forecast(self, told: dict[str, Any]) -> None:
-        self.x = parts.forecast(self.g, self.x, self.known, told, self.lengths)
+        self.x = blocks.forecast(self.g, self.x, self.known, told, self.lengths)
         self.numbers = _DOUBLE
 
     def _recurrent(self, told: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ from torch import nn
 
 from unrolled.cells import Cell
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
-from unrolled.onnx import orders
-from unrolled.onnx.cells import ACTIVATIONS, DEFAULTS, Activation, Operator, cell_of
+from unrolled.onnx import gate_orders
 from unrolled.onnx.directions import Directions
+from unrolled.onnx.operator_cells import ACTIVATIONS, DEFAULTS, Activation, Operator, cell_of
 
 __all__ = [
     "INPUTS",
@@ -148,7 +148,7 @@ def _check_shapes(kind: str, weights: Weights, D: int, hidden: Any) -> tuple[int
     I, H = W.shape[2], R.shape[2]  # noqa: E741
     if hidden not in (None, H):
         raise ValueError(f"hidden_size: wanted {H} as R {list(R.shape)} says, got {hidden!r}")
-    G = len(orders.GATES[kind][0])
+    G = len(gate_orders.GATES[kind][0])
     wanted = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, 3 * H)}
     for name, shape in wanted.items():
         array = getattr(weights, name)
@@ -236,7 +236,7 @@ def _numbers(letter: str, names: list[str], given: list[float]) -> list[float | 
 
 def _parameters(kind: str, cell: Cell, weights: Weights, d: int) -> dict[str, np.ndarray]:
     """One direction's parameters by their plain names, in our order."""
-    ours = orders.GATES[kind][0]
+    ours = gate_orders.GATES[kind][0]
     gates = cell.gates or tuple(ours)
 
     def blocks(rows: np.ndarray, wanted: tuple[str, ...]) -> np.ndarray:
@@ -245,20 +245,20 @@ def _parameters(kind: str, cell: Cell, weights: Weights, d: int) -> dict[str, np
 
     recurrent = cell.recurrent.targets or gates
     own = tuple(gate for gate in gates if gate not in recurrent)  # fed by a product of its own
-    R = orders.from_onnx(kind, weights.R[d])
+    R = gate_orders.from_onnx(kind, weights.R[d])
     found = {
-        "weight_ih": blocks(orders.from_onnx(kind, weights.W[d]), gates),
+        "weight_ih": blocks(gate_orders.from_onnx(kind, weights.W[d]), gates),
         "weight_hh": blocks(R, recurrent),
     }
     if own:
         found["weight_candidate"] = blocks(R, own)
     if weights.B is not None:
-        first, second = orders.biases_from_onnx(kind, weights.B[d])
+        first, second = gate_orders.biases_from_onnx(kind, weights.B[d])
         found["bias_ih"], found["bias_hh"] = blocks(first, gates), blocks(second, recurrent)
         if own:
             found["bias_candidate"] = blocks(second, own)
     if weights.P is not None:
-        peepholes = orders.peepholes_from_onnx(weights.P[d])
+        peepholes = gate_orders.peepholes_from_onnx(weights.P[d])
         found |= {name: peepholes[name] for name in cell.vectors}
     return found
 

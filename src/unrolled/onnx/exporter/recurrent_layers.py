@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from unrolled.onnx import scan, standard
-from unrolled.onnx.graph import INTS, Graph, Value, join, lifted
-from unrolled.onnx.recognise import Standard
-from unrolled.onnx.sweep import Lengths, Sweep, reversed_steps
+from unrolled.onnx.exporter import operator_nodes, scan_nodes
+from unrolled.onnx.exporter.graph import INTS, Graph, Value, join, lifted
+from unrolled.onnx.exporter.recognize import Standard
+from unrolled.onnx.exporter.sweep import Lengths, Sweep, reversed_steps
 
 __all__ = ["layer", "stack"]
 
@@ -44,12 +44,12 @@ def layer(
     merge: str = "concat",
 ) -> tuple[Value, list[Value]]:
     """One layer: as ``stack``, states are [D, N, width]."""
-    found = standard.standard_of(g, sweeps, lengths)
+    found = operator_nodes.standard_of(g, sweeps, lengths)
     if found is None:
         return _scans(g, x, sweeps, starts, lengths, merge)
     if g.portable:
         return _forward_nodes(g, x, sweeps, found, starts, merge)
-    output, finals = standard.run(g, x, sweeps, found, starts, lengths)
+    output, finals = operator_nodes.run(g, x, sweeps, found, starts, lengths)
     if len(sweeps) == 1:
         return g.op("Squeeze", output, np.array([1], INTS)), finals
     if merge == "sum":
@@ -71,7 +71,7 @@ def _scans(
         own = None
         if starts is not None:
             own = [g.op("Gather", state, np.array(k, INTS), axis=0) for state in starts]
-        output, final = scan.run(g, x, sweep, own, lengths)
+        output, final = scan_nodes.run(g, x, sweep, own, lengths)
         outputs.append(output)
         finals.append([lifted(g, state) for state in final])
     return _merged(g, outputs, finals, merge)
@@ -99,7 +99,7 @@ def _forward_nodes(
             own = [g.op("Gather", state, np.array([k], INTS), axis=0) for state in starts]
         steps = g.op("Gather", x, backward, axis=0) if sweep.reverse else x
         forward = replace(sweep, reverse=False)
-        output, final = standard.run(g, steps, [forward], operator, own, None)
+        output, final = operator_nodes.run(g, steps, [forward], operator, own, None)
         output = g.op("Squeeze", output, np.array([1], INTS))
         outputs.append(g.op("Gather", output, backward, axis=0) if sweep.reverse else output)
         finals.append(final)

@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import nn
 
-from unrolled.onnx import functions
-from unrolled.onnx.building import (
+from unrolled.onnx.importer import torch_functions
+from unrolled.onnx.importer.graph_builder import (
     Builder,
     Node,
     RefusedError,
@@ -52,14 +52,14 @@ def _transpose(b: Builder, n: Node) -> list[Value]:
 
 def separated(b: Builder, layer: Separated) -> Value:
     """A layer's outputs with an axis of directions."""
-    made = b.call(functions.separate, layer.merged, layer.D, layer.turned, layer.last)
+    made = b.call(torch_functions.separate, layer.merged, layer.D, layer.turned, layer.last)
     return Value(made, layer=layer, turned=layer.turned and layer.last)
 
 
 @RULES.of("Squeeze")
 def _squeeze(b: Builder, n: Node) -> list[Value]:
     x, axes = n.inputs[0], axes_of(n)
-    folded = b.fold(n, lambda one: functions.squeeze(one, axes), inputs=[x])
+    folded = b.fold(n, lambda one: torch_functions.squeeze(one, axes), inputs=[x])
     if folded is not None:
         return [folded]
     layer = x.layer
@@ -67,7 +67,7 @@ def _squeeze(b: Builder, n: Node) -> list[Value]:
         return [Value(layer.merged, turned=layer.turned)]
     if x.state_of_one and axes == [0]:
         return [Value(b.call(operator.getitem, x.node, -1))]
-    return [Value(b.call(functions.squeeze, b.node(x), axes), fill=x.fill)]
+    return [Value(b.call(torch_functions.squeeze, b.node(x), axes), fill=x.fill)]
 
 
 @RULES.of("Unsqueeze")
@@ -75,13 +75,13 @@ def _unsqueeze(b: Builder, n: Node) -> list[Value]:
     axes = axes_of(n)
     if axes is None:
         raise RefusedError(f"{n.where}: wanted axes")
-    folded = b.fold(n, lambda one: functions.unsqueeze(one, axes), inputs=n.inputs[:1])
+    folded = b.fold(n, lambda one: torch_functions.unsqueeze(one, axes), inputs=n.inputs[:1])
     if folded is not None:
         return [folded]
     x = n.inputs[0]
     if x.lifted is not None and axes == [0]:
         return [x.lifted]
-    made = b.call(functions.unsqueeze, b.node(x), axes)
+    made = b.call(torch_functions.unsqueeze, b.node(x), axes)
     rank = len(b.dims(n.proto.input[0]) or ())
     # Steps go down a column, [T, 1]; what is below lengths has the last axis added, [T, N, 1].
     column = x.counts and axes in ([1], [-1])
@@ -93,14 +93,14 @@ def _unsqueeze(b: Builder, n: Node) -> list[Value]:
 def _reshape(b: Builder, n: Node) -> list[Value]:
     x, shape = n.inputs
     keep = bool(n.told.get("allowzero", 0))
-    folded = b.fold(n, lambda one, sizes: functions.reshape(one, sizes, keep))
+    folded = b.fold(n, lambda one, sizes: torch_functions.reshape(one, sizes, keep))
     if folded is not None:
         return [folded]
     sizes = numbers(shape)
     if x.layer is not None and x.layer.last and _merges(b, n.proto, x.layer, sizes, keep):
         return [Value(x.layer.merged, turned=x.layer.turned)]
     wanted = numbers(shape) if shape.array is not None else b.node(shape)
-    return [Value(b.call(functions.reshape, b.node(x), wanted, keep), fill=x.fill)]
+    return [Value(b.call(torch_functions.reshape, b.node(x), wanted, keep), fill=x.fill)]
 
 
 def _merges(
@@ -132,10 +132,10 @@ def _merges(
 @RULES.of("Flatten")
 def _flatten(b: Builder, n: Node) -> list[Value]:
     axis = n.told.get("axis", 1)
-    folded = b.fold(n, lambda one: functions.flatten(one, axis))
+    folded = b.fold(n, lambda one: torch_functions.flatten(one, axis))
     if folded is not None:
         return [folded]
-    return [Value(b.call(functions.flatten, b.node(n.inputs[0]), axis))]
+    return [Value(b.call(torch_functions.flatten, b.node(n.inputs[0]), axis))]
 
 
 @RULES.of("Concat")
@@ -155,7 +155,7 @@ def _gather(b: Builder, n: Node) -> list[Value]:
     axis = n.told.get("axis", 0)
     folded = b.fold(
         n,
-        lambda one, indices: functions.pick(one, indices, axis),
+        lambda one, indices: torch_functions.pick(one, indices, axis),
         lambda one, indices: indices.size * (one.size // max(1, one.shape[axis])),
     )
     if folded is not None:
@@ -166,7 +166,7 @@ def _gather(b: Builder, n: Node) -> list[Value]:
         return [Value(b.module("embedding", table, b.raw(at)), turned=at.turned)]
     if at.array is not None and at.array.ndim == 0:
         return [_item(b, x, int(at.array), axis)]
-    return [Value(b.call(functions.pick, b.node(x), b.node(at), axis))]
+    return [Value(b.call(torch_functions.pick, b.node(x), b.node(at), axis))]
 
 
 def _item(b: Builder, x: Value, k: int, axis: int) -> Value:
@@ -184,14 +184,14 @@ def _item(b: Builder, x: Value, k: int, axis: int) -> Value:
 @RULES.of("Slice")
 def _slice(b: Builder, n: Node) -> list[Value]:
     x = n.inputs[0]
-    folded = b.fold(n, functions.slices)
+    folded = b.fold(n, torch_functions.slices)
     if folded is not None:
         return [folded]
     if "starts" in n.told:  # before opset 10
         known = [list(n.told[name]) for name in ("starts", "ends")] + [n.told.get("axes"), None]
     elif any(one is not None and one.array is None for one in n.inputs[1:]):
         nodes = [None if one is None else b.node(one) for one in n.inputs[1:]]
-        return [Value(b.call(functions.slices, b.node(x), *nodes), fill=x.fill)]
+        return [Value(b.call(torch_functions.slices, b.node(x), *nodes), fill=x.fill)]
     else:
         known = [numbers(one) for one in n.inputs[1:]] + [None] * (5 - len(n.inputs))
     starts, ends, axes, strides = (one if one is None else list(one) for one in known)
@@ -201,7 +201,9 @@ def _slice(b: Builder, n: Node) -> list[Value]:
         return [_rows(b, x, starts[0], ends[0])]
     if axes is not None:
         axes = [_from_end(b, n, axis) for axis in axes]
-    return [Value(b.call(functions.slices, b.node(x), starts, ends, axes, strides), fill=x.fill)]
+    return [
+        Value(b.call(torch_functions.slices, b.node(x), starts, ends, axes, strides), fill=x.fill)
+    ]
 
 
 def _from_end(b: Builder, n: Node, axis: int) -> int:
@@ -234,20 +236,22 @@ def _split(b: Builder, n: Node) -> list[Value]:
     if len(n.inputs) > 1 and n.inputs[1] is not None:
         sizes = numbers(n.inputs[1])
     axis, count = _from_end(b, n, n.told.get("axis", 0)), len(n.proto.output)
-    folded = b.fold(n, lambda one: functions.split_(one, sizes, axis, count), inputs=n.inputs[:1])
+    folded = b.fold(
+        n, lambda one: torch_functions.split_(one, sizes, axis, count), inputs=n.inputs[:1]
+    )
     if folded is not None:
         return list(folded)
-    made = b.call(functions.split_, b.node(n.inputs[0]), sizes, axis, count)
+    made = b.call(torch_functions.split_, b.node(n.inputs[0]), sizes, axis, count)
     return [Value(b.call(operator.getitem, made, k)) for k in range(len(n.proto.output))]
 
 
 @RULES.of("Shape")
 def _shape(b: Builder, n: Node) -> list[Value]:
     start, end = n.told.get("start", 0), n.told.get("end")
-    folded = b.fold(n, lambda one: functions.shape_of(one, start, end))
+    folded = b.fold(n, lambda one: torch_functions.shape_of(one, start, end))
     if folded is not None:
         return [folded]
-    return [Value(b.call(functions.shape_of, b.node(n.inputs[0]), start, end))]
+    return [Value(b.call(torch_functions.shape_of, b.node(n.inputs[0]), start, end))]
 
 
 @RULES.of("Expand")
@@ -261,7 +265,7 @@ def _expand(b: Builder, n: Node) -> list[Value]:
         b.take(whole, n.where)
         array = np.broadcast_to(x.array, np.broadcast_shapes(x.array.shape, tuple(sizes)))
         return [Value(array=array, fill=fill, narrow=_narrow(b, n, x))]
-    made = b.call(functions.expand, b.node(x), b.node(shape))
+    made = b.call(torch_functions.expand, b.node(x), b.node(shape))
     return [Value(made, fill=fill, narrow=_narrow(b, n, x))]
 
 
@@ -291,5 +295,5 @@ def _filled(b: Builder, n: Node) -> list[Value]:
         b.take(math.prod(sizes), n.where)
         array = np.broadcast_to(value.reshape(()), tuple(sizes))
         return [Value(array=array, fill=float(value.reshape(-1)[0]))]
-    made = b.call(functions.constant_of_shape, b.node(n.inputs[0]), b.constant(value))
+    made = b.call(torch_functions.constant_of_shape, b.node(n.inputs[0]), b.constant(value))
     return [Value(made, fill=float(value.reshape(-1)[0]))]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unrolled.onnx import portable
-from unrolled.onnx.graph import Graph, Value, join, lifted, split
-from unrolled.onnx.orders import GATES, PEEPHOLES
-from unrolled.onnx.recognise import Standard, recognise
-from unrolled.onnx.sweep import Lengths, Sweep, zeros
+from unrolled.onnx.exporter import portability
+from unrolled.onnx.exporter.graph import Graph, Value, join, lifted, split
+from unrolled.onnx.exporter.recognize import Standard, recognise
+from unrolled.onnx.exporter.sweep import Lengths, Sweep, zeros
+from unrolled.onnx.gate_orders import GATES, PEEPHOLES
 
 __all__ = ["run", "standard_of"]
 
@@ -29,7 +29,7 @@ def standard_of(
     first, *others = (recognise(one.forward) for one in sweeps)
     if first is None or any(other != first for other in others):
         return None
-    return first if not g.portable or first.operator in portable.OPERATORS else None
+    return first if not g.portable or first.operator in portability.OPERATORS else None
 
 
 def run(

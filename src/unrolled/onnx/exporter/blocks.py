@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from unrolled.onnx.graph import FLOATS, INTS, Graph, Value
-from unrolled.onnx.operations import number
-from unrolled.onnx.sweep import Lengths, sizes_of
+from unrolled.onnx.exporter.graph import FLOATS, INTS, Graph, Value
+from unrolled.onnx.exporter.pointwise import number
+from unrolled.onnx.exporter.sweep import Lengths, sizes_of
 
 __all__ = ["ACTIVATIONS", "ends", "forecast", "linear", "pooling", "scale"]
 

@@ -14,10 +14,10 @@ import torch
 
 from unrolled.engines import operator  # noqa: F401  registers the operator
 from unrolled.export import ExportError
-from unrolled.onnx.graph import Value, lifted
-from unrolled.onnx.portable import NO_FLOAT64
-from unrolled.onnx.stack import layer
-from unrolled.onnx.sweep import Lengths, Sweep
+from unrolled.onnx.exporter.graph import Value, lifted
+from unrolled.onnx.exporter.portability import NO_FLOAT64
+from unrolled.onnx.exporter.recurrent_layers import layer
+from unrolled.onnx.exporter.sweep import Lengths, Sweep
 from unrolled.program.decode import decode_forward
 
 __all__ = ["translation_table"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import TensorProto
 
-from unrolled.onnx.graph import FLOATS, INTS, Graph, Value
+from unrolled.onnx.exporter.graph import FLOATS, INTS, Graph, Value
 from unrolled.program.operations import COMPARISONS
 
 __all__ = ["apply", "number"]

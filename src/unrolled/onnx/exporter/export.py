@@ -10,7 +10,7 @@ from torch import nn
 
 from unrolled import __version__, io
 from unrolled.export import ExportError
-from unrolled.onnx.chain import make_graph
+from unrolled.onnx.exporter.model_graph import make_graph
 
 __all__ = ["IR_VERSION", "OPSET", "export"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, vector
-from unrolled.onnx.cells import (
+from unrolled.onnx.operator_cells import (
     ACTIVATIONS,
     Activation,
     Operator,

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from unrolled import cells
 from unrolled.cells import Cell, product, vector
-from unrolled.onnx.layers import read_attributes
+from unrolled.onnx.importer.recurrent_node import read_attributes
 
 __all__ = ["Body", "ScannedCell", "read_body"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.onnx.cells import Operator
+from unrolled.onnx.operator_cells import Operator
 
 __all__ = ["NO_FLOAT64", "OPERATORS", "refusal"]
 

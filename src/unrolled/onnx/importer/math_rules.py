@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unrolled.onnx import functions
-from unrolled.onnx.building import Builder, Node, RefusedError, Rules, Value, axes_of
+from unrolled.onnx.importer import torch_functions
+from unrolled.onnx.importer.graph_builder import Builder, Node, RefusedError, Rules, Value, axes_of
 
 __all__ = ["RULES"]
 
@@ -23,7 +23,7 @@ _EACH: dict[str, Callable[..., Any]] = {
     "Not": torch.logical_not, "Softplus": F.softplus, "Softsign": F.softsign, "Sign": torch.sign,
 }  # fmt: skip
 _JOINED: dict[str, Callable[..., Any]] = {
-    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": functions.divide,
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch_functions.divide,
     "Pow": torch.pow, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt,
     "GreaterOrEqual": torch.ge, "Equal": torch.eq, "And": torch.logical_and, "Or": torch.logical_or,
     "Where": torch.where, "Max": torch.maximum, "Min": torch.minimum,
@@ -181,27 +181,27 @@ def _cast(b: Builder, n: Node) -> list[Value]:
     x = n.inputs[0]
     if wanted in (torch.int32, torch.int64) and b.is_whole(n.proto.input[0]):
         return [x]  # to torch they are the same wherever lengths, indices and shapes are read
-    made = b.call(functions.cast, b.raw(x), wanted)
+    made = b.call(torch_functions.cast, b.raw(x), wanted)
     return [Value(made, fill=x.fill, turned=x.turned)]
 
 
 @RULES.of("CastLike")
 def _cast_like(b: Builder, n: Node) -> list[Value]:
     x, other = n.inputs
-    folded = b.fold(n, functions.cast_like)
+    folded = b.fold(n, torch_functions.cast_like)
     if folded is not None:
         return [folded]
-    return [Value(b.call(functions.cast_like, b.raw(x), b.node(other)), turned=x.turned)]
+    return [Value(b.call(torch_functions.cast_like, b.raw(x), b.node(other)), turned=x.turned)]
 
 
 @RULES.of("Range")
 def _range(b: Builder, n: Node) -> list[Value]:
     start, _, delta = (one.array for one in n.inputs)
     counts = start is not None and delta is not None and (start, delta) == (0, 1)
-    folded = b.fold(n, functions.steps, _count_of)
+    folded = b.fold(n, torch_functions.steps, _count_of)
     if folded is not None:
         return [replace(folded, counts=counts)]
-    return [Value(b.call(functions.steps, *(b.node(one) for one in n.inputs)), counts=counts)]
+    return [Value(b.call(torch_functions.steps, *(b.node(one) for one in n.inputs)), counts=counts)]
 
 
 def _count_of(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
@@ -213,10 +213,10 @@ def _count_of(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
 def _activate(b: Builder, n: Node) -> list[Value]:
     x, name = n.inputs[0], n.proto.op_type
     parameters = (n.told.get("alpha"), n.told.get("beta"))
-    folded = b.fold(n, lambda one: functions.activate(one, name, *parameters))
+    folded = b.fold(n, lambda one: torch_functions.activate(one, name, *parameters))
     if folded is not None:
         return [folded]
-    made = b.call(functions.activate, b.raw(x), name, *parameters)
+    made = b.call(torch_functions.activate, b.raw(x), name, *parameters)
     return [Value(made, turned=x.turned)]
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx
 
 from unrolled.nn import Recurrent
-from unrolled.onnx import functions
 from unrolled.onnx.directions import Directions
+from unrolled.onnx.importer import torch_functions
 
 __all__ = ["guard", "sized"]
 
@@ -82,25 +82,25 @@ def _free(module: fx.GraphModule, node: fx.Node, states: set[fx.Node]) -> bool:
         return _is_tuple(module, args[0]) or args[0] in states or _is_end(args[1])
     if target is torch.select:
         return -1 in args[1:]
-    if target is functions.slices:
+    if target is torch_functions.slices:
         axes = args[3] if len(args) > 3 else None
         return isinstance(axes, Sequence) and all(axis == -1 for axis in axes)
-    if target is functions.split_:
+    if target is torch_functions.split_:
         return bool(args[2] == -1) or args[0] in states
-    if target is functions.reshape:
+    if target is torch_functions.reshape:
         return isinstance(args[1], fx.Node) or all(size in (0, -1) for size in args[1][:-1])  # type: ignore[index, union-attr]
-    if target is functions.pick:
+    if target is torch_functions.pick:
         return not (isinstance(args[1], fx.Node) and args[1].op == "get_attr")
-    if target in (functions.expand, functions.constant_of_shape):
+    if target in (torch_functions.expand, torch_functions.constant_of_shape):
         return True
     # A sum over the steps of an example, divided by their number.
-    averaged = target is functions.divide and getattr(args[0], "target", None) is torch.sum
+    averaged = target is torch_functions.divide and getattr(args[0], "target", None) is torch.sum
     return not averaged and not any(_has_rows(module, one) for one in node.all_input_nodes)
 
 
 def _is_tuple(module: fx.GraphModule, node: Any) -> bool:
     """Whether its items are results of a layer, or parts of a value."""
-    split = node.target is functions.split_
+    split = node.target is torch_functions.split_
     return split or _is_layer(module, node) or _is_states(module, node)
 
 
@@ -119,11 +119,11 @@ def _is_states(module: fx.GraphModule, node: fx.Node) -> bool:
 
 def _states(module: fx.GraphModule) -> set[fx.Node]:
     """What is made of states alone, which have rows for layers and no steps."""
-    moves = (operator.getitem, torch.cat, functions.unsqueeze, functions.slices)
+    moves = (operator.getitem, torch.cat, torch_functions.unsqueeze, torch_functions.slices)
     found: set[fx.Node] = set()
     for node in module.graph.nodes:
         reads = node.all_input_nodes
-        if node.target is functions.expand:
+        if node.target is torch_functions.expand:
             reads = reads[:1]
         elif node.op != "call_function" or node.target not in moves:
             reads = []

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from unrolled.limits import Budget
-from unrolled.onnx.layers import where_of
-from unrolled.onnx.shapes import Dims, Shapes
+from unrolled.onnx.importer.recurrent_node import where_of
+from unrolled.onnx.importer.shape_inference import Dims, Shapes
 
 __all__ = [
     "Builder",

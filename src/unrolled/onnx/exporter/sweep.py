@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import TensorProto
 
-from unrolled.onnx.graph import INTS, Graph, Value
+from unrolled.onnx.exporter.graph import INTS, Graph, Value
 from unrolled.program.decode import Forward
 
 __all__ = ["Lengths", "Sweep", "reversed_steps", "sizes_of", "zeros"]
