@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.tasks.datasets.classics import (
+from unrolled.tasks.datasets.synthetic import (
     MEAN_ERROR,
     Problem,
     adding,

@@ -19,8 +19,8 @@ from unrolled.models import load_tree
 from unrolled.runtime import load
 from unrolled.tasks import find_task, load_trained
 from unrolled.tasks.classification import predict, predict_each
+from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.tables import read_table
 from unrolled.tasks.tagging import predict as tags
 from unrolled.tasks.translation import predict as translations
 from unrolled.train.callbacks import read_rows

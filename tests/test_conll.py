@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.conll import Sentence, read_conll, write_conll
+from unrolled.tasks.data.conll import Sentence, read_conll, write_conll
+from unrolled.tasks.data.source import DataError
 from unrolled.tasks.entities import (
     EntityScore,
     Span,
@@ -16,7 +17,6 @@ from unrolled.tasks.entities import (
     malformed_labels,
     spans,
 )
-from unrolled.tasks.reading import DataError
 
 # Files
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from unrolled.tasks import standard_library
+from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import (
     DIRECTIONS,
     SERIES,
@@ -29,9 +30,8 @@ from unrolled.tasks.datasets import (
     sources,
     year_in_words,
 )
-from unrolled.tasks.datasets.sources import tag_lines
+from unrolled.tasks.datasets.python_tokens import tag_lines
 from unrolled.tasks.entities import has_entities, spans
-from unrolled.tasks.reading import DataError
 
 # Lines of Python
 
@@ -454,7 +454,8 @@ def test_wrong_arguments_are_told() -> None:
 
 def test_no_library_is_loaded_before_it_is_needed() -> None:
     code = (
-        "import sys, unrolled.tasks.datasets, unrolled.tasks.pieces, unrolled.tasks.tables;"
+        "import sys, unrolled.tasks.datasets, unrolled.tasks.codecs.subword;"
+        "import unrolled.tasks.data.tables;"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

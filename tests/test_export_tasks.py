@@ -17,14 +17,14 @@ from unrolled.nn import GRU
 from unrolled.runtime import Model, Translator
 from unrolled.tasks import find_task
 from unrolled.tasks.classification import predict as classify
+from unrolled.tasks.codecs.subword import Pieces
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.codecs.vocabulary import Vocabulary
 from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.pieces import Pieces
 from unrolled.tasks.search import beam, greedy
 from unrolled.tasks.tagging import Tags
 from unrolled.tasks.tagging import predict as tag
 from unrolled.tasks.translation import predict as translate
-from unrolled.tasks.vocabulary import Vocabulary
-from unrolled.tasks.words import Words
 
 
 def made(kind: str, folder: Path, **options: Any) -> tuple[Any, Any, Any, Model]:

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.figures import brief, full
+from unrolled.tasks.number_format import brief, full
 
 
 @given(st.floats(allow_nan=False))

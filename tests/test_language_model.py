@@ -29,8 +29,8 @@ from unrolled.tasks import (
     split,
     standard_library,
 )
-from unrolled.tasks.language import LanguageModeling
-from unrolled.tasks.pieces import Pieces
+from unrolled.tasks.codecs.subword import Pieces
+from unrolled.tasks.language_modeling import LanguageModeling
 
 V = 11
 

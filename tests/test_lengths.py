@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.lengths import Buckets, in_order, pad
+from unrolled.tasks.bucketing import Buckets, in_order, pad
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
 

@@ -11,7 +11,7 @@ from sklearn import metrics as oracle
 
 from tolerances import close
 from unrolled.tasks.baselines import FrequentLabels, majority_class, persistence, seasonal_naive
-from unrolled.tasks.conll import Sentence
+from unrolled.tasks.data.conll import Sentence
 from unrolled.tasks.metrics import (
     accuracy,
     bits_per_character,

@@ -13,7 +13,7 @@ from runtime_models import exported
 from small_tasks import NAMES, config_of
 from test_export_cli import told
 from tolerances import close
-from unrolled.models.code import module_of
+from unrolled.models.user_code import module_of
 from unrolled.tasks import find_task
 
 CODE = """

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unrolled.runtime.text import blocks
-from unrolled.tasks.pieces import Pieces
-from unrolled.tasks.reading import DataError
-from unrolled.tasks.text import TextError, read_text
-from unrolled.tasks.words import PADDING, UNKNOWN, Words
+from unrolled.tasks.codecs.subword import Pieces
+from unrolled.tasks.codecs.token_vocab import PADDING, UNKNOWN, Words
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.text_files import TextError, read_text
 
 TEXT = read_text(limit=60_000)
 
@@ -109,7 +109,8 @@ def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
 
 def test_pieces_are_the_same_in_every_process(pieces: Pieces) -> None:
     code = (
-        "from unrolled.tasks.pieces import Pieces; from unrolled.tasks.text import read_text;"
+        "from unrolled.tasks.codecs.subword import Pieces;"
+        "from unrolled.tasks.data.text_files import read_text;"
         "print(Pieces.of(read_text(limit=60_000), 600).state()['tokenizer'])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,8 +14,8 @@ import torch
 from unrolled.cli.app import run
 from unrolled.tasks import find_task, load_trained
 from unrolled.tasks.classification import predict as chances_of
+from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.tables import read_table
 from unrolled.train.callbacks import read_rows
 
 pytestmark = pytest.mark.slow

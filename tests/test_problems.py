@@ -13,8 +13,8 @@ from unrolled.cli.app import run
 from unrolled.config import ProblemConfig
 from unrolled.models import load_tree
 from unrolled.tasks import DataError, Share, find_task, measure
-from unrolled.tasks.datasets.classics import MEAN_ERROR, memoryless_loss
-from unrolled.tasks.problems import Name, Problems
+from unrolled.tasks.datasets.synthetic import MEAN_ERROR, memoryless_loss
+from unrolled.tasks.synthetic import Name, Problems
 from unrolled.train import fit
 from unrolled.train.run import new_model
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.tasks.reading import (
+from unrolled.tasks.data.source import (
     DataError,
     Source,
     StandardInput,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.tasks.reading import DataError
-from unrolled.tasks.sentences import read_sentences
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.unlabelled_sentences import read_sentences
 from unrolled.tasks.tagging import Tags
-from unrolled.tasks.words import Words
 
 WORDS = ["Ada", "Bo", ".", "met", "saw", "ada", "bo"]
 

@@ -18,9 +18,9 @@ from tolerances import close
 from unrolled.config import ClassificationConfig
 from unrolled.runtime.frames import LogMel
 from unrolled.tasks.classification import Classification
+from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import espeak, phrases, speech, spoken_words, utterances
 from unrolled.tasks.datasets.speech import HELD_OUT, SILENCE, SPEAKERS, WORDS, Saying, say
-from unrolled.tasks.reading import DataError
 
 DRAW = np.random.default_rng(0)
 RATE = 22050

@@ -9,8 +9,8 @@ import pytest
 
 from small_tasks import NAMES, config_of
 from unrolled.tasks import DataError, find_task
+from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.tables import read_table
 from unrolled.tasks.tagging import predict as tags
 from unrolled.tasks.translation import predict as translations
 

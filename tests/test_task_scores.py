@@ -26,11 +26,11 @@ from unrolled.config import (
 )
 from unrolled.tasks import Share, find_task, measure, translation
 from unrolled.tasks.classification import Classification, Sequences, predict, predict_each
-from unrolled.tasks.conll import Sentence
+from unrolled.tasks.data.conll import Sentence
+from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.forecasting import Forecasting
 from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.language import LanguageModeling
-from unrolled.tasks.tables import read_table
+from unrolled.tasks.language_modeling import LanguageModeling
 from unrolled.tasks.tagging import Tagging
 from unrolled.tasks.translation import Pair, Translation
 

@@ -28,7 +28,7 @@ from unrolled.tasks import (
     read_text,
     score,
 )
-from unrolled.tasks.language import LanguageModeling, windows
+from unrolled.tasks.language_modeling import LanguageModeling, windows
 from unrolled.train import Result, fit, resume
 from unrolled.train.callbacks import Metrics, columns, read_rows
 from unrolled.train.module import Training, rate_factor

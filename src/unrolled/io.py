@@ -2,8 +2,8 @@
 
 A tree is a nesting of dict, list and tuple over arrays and plain values (str, int, float, bool,
 None). The arrays become the file's tensors, the rest becomes JSON in its metadata, so that any
-reader of safetensors sees the arrays under readable names. `unrolled.models.files` is the twin for
-torch tensors and shares the encoding.
+reader of safetensors sees the arrays under readable names. `unrolled.models.tensor_files` does the
+same for torch tensors and shares the encoding.
 """
 
 import json

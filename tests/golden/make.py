@@ -18,12 +18,12 @@ from unrolled.models import EncoderDecoder, LanguageModel, SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, Recurrent
 from unrolled.runtime import Model, Translator, load
 from unrolled.tasks.classification import Classes
+from unrolled.tasks.codecs.subword import Pieces
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.codecs.vocabulary import Vocabulary
 from unrolled.tasks.forecasting import Forecaster, Scale
-from unrolled.tasks.pieces import Pieces
 from unrolled.tasks.tagging import Tags
 from unrolled.tasks.translation import Alphabets, Side
-from unrolled.tasks.vocabulary import Vocabulary
-from unrolled.tasks.words import Words
 
 FOLDER = Path(__file__).parent
 SCALE = {"mean": torch.tensor([3.0, -70.0]), "deviation": torch.tensor([2.0, 9.0])}

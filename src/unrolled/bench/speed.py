@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unrolled import engines
 from unrolled.bench.timing import Plan, Timing, interleave
-from unrolled.models.cells import make_stack
+from unrolled.models.cell_lookup import make_stack
 
 __all__ = ["LOOP", "TORCH", "WrongError", "compare", "table"]
 

@@ -12,7 +12,7 @@ from unrolled.bench.machine import environment
 from unrolled.config import Config
 from unrolled.tasks import Task, find_task, load_trained, measure, read_text
 from unrolled.tasks.baselines import xz_bits
-from unrolled.tasks.language import byte_parts
+from unrolled.tasks.language_modeling import byte_parts
 from unrolled.train import fit
 
 __all__ = ["StoppedError", "baselines_of", "name_of", "run_trial"]

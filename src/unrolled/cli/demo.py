@@ -27,7 +27,7 @@ def main() -> int:
     """Run the demonstration and return the exit code (130 after Ctrl-C)."""
     from unrolled.tasks import find_task, load_language_model, read_text, score
     from unrolled.tasks.baselines import xz_bits
-    from unrolled.tasks.language import byte_parts, windows
+    from unrolled.tasks.language_modeling import byte_parts, windows
     from unrolled.train import fit
     from unrolled.train.run import new_model
 

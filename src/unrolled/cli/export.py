@@ -93,7 +93,7 @@ def _module(path: Path, name: str) -> Any:
     """A module in a file, as it is, or made by a class or function without arguments."""
     from torch import nn
 
-    from unrolled.models.code import CodeError, module_of
+    from unrolled.models.user_code import CodeError, module_of
 
     try:
         code = module_of(path)

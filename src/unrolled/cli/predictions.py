@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unrolled.tasks import DataError
-from unrolled.tasks.figures import full
+from unrolled.tasks.number_format import full
 from unrolled.tasks.task import Input
 
 __all__ = ["classify", "forecast", "seq2seq", "tag"]

@@ -86,7 +86,7 @@ def predict(
     name, model, codec = trained(path, cell)
     from unrolled.cli import predictions
     from unrolled.tasks import DataError, find_task
-    from unrolled.tasks.reading import Source, StandardInput
+    from unrolled.tasks.data.source import Source, StandardInput
 
     if name == "lm":
         raise UserError("RUN: a language model does not predict but write: unrolled sample")

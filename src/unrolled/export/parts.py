@@ -7,9 +7,9 @@ import numpy as np
 from torch import nn
 
 from unrolled.models import EncoderDecoder, SequenceModel, Tagger
+from unrolled.models.initial_state import LearnedStart
 from unrolled.models.pooling import Pooling
-from unrolled.models.sequence import OneHot
-from unrolled.models.start import LearnedStart
+from unrolled.models.sequence_model import OneHot
 from unrolled.nn import Recurrent, RecurrentCell
 from unrolled.nn.snapshot import ExportError, array_of, describe_layer
 from unrolled.tasks.forecasting import Forecaster

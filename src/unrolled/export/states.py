@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from unrolled.export.faults import fault_at
 from unrolled.export.parts import rows_of
-from unrolled.models.start import LearnedStart
+from unrolled.models.initial_state import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import array_of
 

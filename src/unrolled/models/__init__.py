@@ -1,6 +1,6 @@
 """Whole models: what stands around the recurrent layers, and their files."""
 
-from unrolled.models.cells import (
+from unrolled.models.cell_lookup import (
     CellLike,
     CellNameError,
     State,
@@ -8,13 +8,13 @@ from unrolled.models.cells import (
     make_stack,
     published,
 )
-from unrolled.models.files import load_tree, save_tree
-from unrolled.models.language import LanguageModel
+from unrolled.models.encoder_decoder import DotAttention, EncoderDecoder, Memory
+from unrolled.models.initial_state import LearnedStart, StartFromFeatures
+from unrolled.models.language_model import LanguageModel
 from unrolled.models.pooling import Pooling
-from unrolled.models.sequence import OneHot, SequenceModel
-from unrolled.models.start import LearnedStart, StartFromFeatures
+from unrolled.models.sequence_model import OneHot, SequenceModel
 from unrolled.models.tagger import Tagger
-from unrolled.models.translation import DotAttention, EncoderDecoder, Memory
+from unrolled.models.tensor_files import load_tree, save_tree
 
 __all__ = [
     "CellLike",

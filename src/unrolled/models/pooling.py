@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import Lengths, State
+from unrolled.models.cell_lookup import Lengths, State
 
 __all__ = ["Pooling", "PoolingName"]
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import CellLike, Lengths, make_stack
-from unrolled.models.sequence import check_sizes
+from unrolled.models.cell_lookup import CellLike, Lengths, make_stack
+from unrolled.models.sequence_model import check_sizes
 
 __all__ = ["Tagger"]
 

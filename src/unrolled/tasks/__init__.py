@@ -2,8 +2,12 @@
 
 from importlib import import_module
 
+from unrolled.tasks.codecs.vocabulary import Vocabulary
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.text_files import TextError, read_text, standard_library
+from unrolled.tasks.data.windows import Window, Windows, split
 from unrolled.tasks.generation import distribution, generate
-from unrolled.tasks.language import (
+from unrolled.tasks.language_modeling import (
     LanguageModeling,
     Score,
     detach,
@@ -11,12 +15,8 @@ from unrolled.tasks.language import (
     loss,
     score,
 )
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.load_trained import load_trained, name_of
 from unrolled.tasks.task import Batch, Share, Task, measure
-from unrolled.tasks.text import TextError, read_text, standard_library
-from unrolled.tasks.trained import load_trained, name_of
-from unrolled.tasks.vocabulary import Vocabulary
-from unrolled.tasks.windows import Window, Windows, split
 
 __all__ = [
     "Batch",
@@ -45,12 +45,12 @@ __all__ = [
 ]
 
 _TASKS = {
-    "lm": ("language", "LanguageModeling"),
+    "lm": ("language_modeling", "LanguageModeling"),
     "classify": ("classification", "Classification"),
     "tag": ("tagging", "Tagging"),
     "forecast": ("forecasting", "Forecasting"),
     "seq2seq": ("translation", "Translation"),
-    "problem": ("problems", "Problems"),
+    "problem": ("synthetic", "Problems"),
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from unrolled.tasks.conll import Sentence
+from unrolled.tasks.data.conll import Sentence
 
 __all__ = ["FrequentLabels", "majority_class", "persistence", "seasonal_naive", "xz_bits"]
 

@@ -12,20 +12,20 @@ from typing_extensions import override
 from unrolled.limits import brief
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import majority_class
-from unrolled.tasks.lengths import Buckets, in_order, pad
-from unrolled.tasks.metrics import accuracy, class_counts, macro_f1
-from unrolled.tasks.reading import DataError, Source
-from unrolled.tasks.scale import check_scale, scale_of
-from unrolled.tasks.sequences import (
+from unrolled.tasks.bucketing import Buckets, in_order, pad
+from unrolled.tasks.codecs.standardization import check_scale, scale_of
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.data.labelled_sequences import (
     Sequences,
     inputs_of_table,
     inputs_of_texts,
     is_table,
     read_sequences,
 )
-from unrolled.tasks.tables import read_table
+from unrolled.tasks.data.source import DataError, Source
+from unrolled.tasks.data.tables import read_table
+from unrolled.tasks.metrics import accuracy, class_counts, macro_f1
 from unrolled.tasks.task import Input, Share, Task
-from unrolled.tasks.words import Words
 
 __all__ = ["Classes", "Classification", "Labelled", "Sequences"]
 

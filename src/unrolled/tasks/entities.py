@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.data.source import DataError
 
 __all__ = [
     "EntityScore",

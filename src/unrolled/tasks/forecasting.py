@@ -10,11 +10,11 @@ from typing_extensions import override
 
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import seasonal_naive
-from unrolled.tasks.lengths import Buckets
-from unrolled.tasks.reading import DataError, Source
-from unrolled.tasks.scale import check_scale, scale_of
-from unrolled.tasks.series import Series, check_length, read_series, series_of
-from unrolled.tasks.tables import read_table
+from unrolled.tasks.bucketing import Buckets
+from unrolled.tasks.codecs.standardization import check_scale, scale_of
+from unrolled.tasks.data.source import DataError, Source
+from unrolled.tasks.data.tables import read_table
+from unrolled.tasks.data.time_series import Series, check_length, read_series, series_of
 from unrolled.tasks.task import Input, Share, Task
 
 __all__ = ["Forecaster", "Forecasting", "Scale", "Series", "Spans", "predict"]

@@ -10,15 +10,15 @@ from typing_extensions import override
 
 from unrolled.models import Tagger
 from unrolled.tasks.baselines import FrequentLabels
-from unrolled.tasks.conll import Sentence, read_conll, split_blanks
+from unrolled.tasks.bucketing import pad
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.data.conll import Sentence, read_conll, split_blanks
+from unrolled.tasks.data.source import DataError, Source
+from unrolled.tasks.data.unlabelled_sentences import read_sentences
 from unrolled.tasks.entities import entity_scores, has_entities, malformed_labels
-from unrolled.tasks.figures import full
-from unrolled.tasks.lengths import pad
-from unrolled.tasks.listed import Listed, parts
-from unrolled.tasks.reading import DataError, Source
-from unrolled.tasks.sentences import read_sentences
+from unrolled.tasks.example_task import Listed, parts
+from unrolled.tasks.number_format import full
 from unrolled.tasks.task import Input, Share
-from unrolled.tasks.words import Words
 
 __all__ = ["Tagged", "Tagging", "Tags", "predict"]
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from unrolled.tasks.figures import full
-from unrolled.tasks.reading import DataError, Source
+from unrolled.tasks.data.source import DataError, Source
+from unrolled.tasks.number_format import full
 
 __all__ = ["Batch", "Input", "Share", "Task", "measure"]
 

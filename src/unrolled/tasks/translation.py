@@ -10,13 +10,13 @@ from typing_extensions import override
 
 from unrolled.models import EncoderDecoder
 from unrolled.runtime.text import UNITS, cut, written
-from unrolled.tasks.lengths import pad
-from unrolled.tasks.listed import Listed, parts
+from unrolled.tasks.bucketing import pad
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.data.source import DataError, Source, read_lines
+from unrolled.tasks.example_task import Listed, parts
 from unrolled.tasks.metrics import edit_distance
-from unrolled.tasks.reading import DataError, Source, read_lines
 from unrolled.tasks.search import beam, greedy
 from unrolled.tasks.task import Input, Share
-from unrolled.tasks.words import Words
 
 __all__ = ["Alphabets", "Pair", "Pairs", "Side", "Translation", "predict", "read_pairs"]
 

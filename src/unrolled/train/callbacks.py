@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from unrolled.io import write
 from unrolled.tasks import Batch, Task
-from unrolled.tasks.figures import full
+from unrolled.tasks.number_format import full
 from unrolled.train.checkpoint import Checkpoints
 from unrolled.train.module import Training
 from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_of

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from unrolled.tasks import Batch, Task
-from unrolled.tasks.figures import brief
+from unrolled.tasks.number_format import brief
 from unrolled.train.module import Training
 
 __all__ = ["Progress", "bar", "clock"]

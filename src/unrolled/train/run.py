@@ -25,7 +25,7 @@ from unrolled.io import DAMAGE, FileError
 from unrolled.nn import Recurrent
 from unrolled.nn.init import chrono_
 from unrolled.tasks import DataError, Task, find_task, name_of
-from unrolled.tasks.trained import check_weights, weights_of
+from unrolled.tasks.load_trained import check_weights, weights_of
 from unrolled.train.callbacks import (
     Abort,
     FinalValidation,

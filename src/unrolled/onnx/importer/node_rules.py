@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from unrolled.cells import Sizes
 from unrolled.io import DAMAGE
-from unrolled.models.start import LearnedStart
+from unrolled.models.initial_state import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.onnx.directions import Directions
 from unrolled.onnx.importer import math_rules, shape_rules

@@ -4,7 +4,18 @@ Each function gives plain texts, tensors or tables, training apart from validati
 makes of them is left to the tasks.
 """
 
-from unrolled.tasks.datasets.classics import (
+from unrolled.tasks.datasets.code_snippets import Snippets, languages
+from unrolled.tasks.datasets.dates_and_numbers import (
+    dates,
+    in_words,
+    numbers,
+    ordinal,
+    year_in_words,
+)
+from unrolled.tasks.datasets.digit_images import DIRECTIONS, Labelled, digits, moving_digits
+from unrolled.tasks.datasets.python_tokens import python_tags
+from unrolled.tasks.datasets.speech import Spoken, Utterance, phrases, spoken_words, utterances
+from unrolled.tasks.datasets.synthetic import (
     Problem,
     adding,
     copy_memory,
@@ -12,12 +23,7 @@ from unrolled.tasks.datasets.classics import (
     memoryless_loss,
     parity,
 )
-from unrolled.tasks.datasets.pictures import DIRECTIONS, Labelled, digits, moving_digits
-from unrolled.tasks.datasets.series import SERIES, Series, series
-from unrolled.tasks.datasets.snippets import Snippets, languages
-from unrolled.tasks.datasets.sources import python_tags
-from unrolled.tasks.datasets.speech import Spoken, Utterance, phrases, spoken_words, utterances
-from unrolled.tasks.datasets.spoken import dates, in_words, numbers, ordinal, year_in_words
+from unrolled.tasks.datasets.time_series import SERIES, Series, series
 
 __all__ = [
     "DIRECTIONS",

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from unrolled.runtime.frames import LogMel
+from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import espeak
-from unrolled.tasks.reading import DataError
 
 __all__ = [
     "HELD_OUT",

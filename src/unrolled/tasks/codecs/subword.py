@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unrolled.runtime.text import LETTERS, blocks
-from unrolled.tasks.text import TextError
+from unrolled.tasks.data.text_files import TextError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

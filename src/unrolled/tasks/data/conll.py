@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from unrolled.io import write
-from unrolled.tasks.reading import DataError, Source, read_lines
+from unrolled.tasks.data.source import DataError, Source, read_lines
 
 __all__ = [
     "Row",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unrolled.models.sequence import SequenceModel
+from unrolled.models.sequence_model import SequenceModel
 
 __all__ = ["LanguageModel"]
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from unrolled.tasks.conll import Row, blocks_of, counts_words, sentences_of
-from unrolled.tasks.reading import Source, read_lines
-from unrolled.tasks.words import Words
+from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.data.conll import Row, blocks_of, counts_words, sentences_of
+from unrolled.tasks.data.source import Source, read_lines
 
 __all__ = ["read_sentences"]
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from unrolled.limits import brief
-from unrolled.tasks.delimited import read_delimited
-from unrolled.tasks.parquet import MAGIC, read_parquet
-from unrolled.tasks.reading import DataError, Source, StandardInput, read_bytes, suffix_of
-from unrolled.tasks.times import NUMBER, Moment, moment_of
+from unrolled.tasks.data.delimited import read_delimited
+from unrolled.tasks.data.parquet import MAGIC, read_parquet
+from unrolled.tasks.data.source import DataError, Source, StandardInput, read_bytes, suffix_of
+from unrolled.tasks.data.timestamps import NUMBER, Moment, moment_of
 
 __all__ = ["SUFFIXES", "Table", "read_table"]
 
@@ -291,8 +291,8 @@ def read_table(source: Source, delimiter: str | None = None) -> Table:
     """Read a table with a header from a CSV, TSV or Parquet file, or from standard input.
 
     Files ending in .parquet or .pq, and what begins like one on standard input, are read by
-    :mod:`unrolled.tasks.parquet`, all others by :mod:`unrolled.tasks.delimited`. Blanks around the
-    names of columns are taken off.
+    :mod:`unrolled.tasks.data.parquet`, all others by :mod:`unrolled.tasks.data.delimited`. Blanks
+    around the names of columns are taken off.
 
     Args:
         delimiter: what stands between two fields; None takes the tab for .tsv and .tab, and of

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.tasks.text import TextError
+from unrolled.tasks.data.text_files import TextError
 
 __all__ = ["Vocabulary", "make_vocabulary", "vocabulary_from"]
 
@@ -80,7 +80,7 @@ def make_vocabulary(config: Any, text: bytes) -> Any:
         return Vocabulary()
     if config.vocabulary == "characters":
         return Vocabulary.of(text)
-    from unrolled.tasks.pieces import Pieces
+    from unrolled.tasks.codecs.subword import Pieces
 
     learned = len(text) - round(len(text) * config.validation_fraction)
     return Pieces.of(text[:learned], config.vocabulary_size)
@@ -90,7 +90,7 @@ def vocabulary_from(state: dict[str, Any]) -> Any:
     """The vocabulary of a state, of either kind."""
     if state["unit"] != "piece":
         return Vocabulary.from_state(state)
-    from unrolled.tasks.pieces import Pieces
+    from unrolled.tasks.codecs.subword import Pieces
 
     return Pieces.from_state(state)
 

@@ -14,14 +14,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import LanguageModel, State
-from unrolled.tasks.figures import brief, full
+from unrolled.tasks.codecs.vocabulary import Vocabulary, make_vocabulary, vocabulary_from
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.text_files import TextError, read_text
+from unrolled.tasks.data.windows import Window, Windows, split
+from unrolled.tasks.load_trained import load_trained
 from unrolled.tasks.metrics import bits_per_character
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.number_format import brief, full
 from unrolled.tasks.task import Share, Task
-from unrolled.tasks.text import TextError, read_text
-from unrolled.tasks.trained import load_trained
-from unrolled.tasks.vocabulary import Vocabulary, make_vocabulary, vocabulary_from
-from unrolled.tasks.windows import Window, Windows, split
 
 __all__ = ["LanguageModeling", "Score", "detach", "load_language_model", "loss", "score"]
 

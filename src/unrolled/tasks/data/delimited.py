@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from unrolled.tasks.reading import DataError, Source, read_utf8, suffix_of
+from unrolled.tasks.data.source import DataError, Source, read_utf8, suffix_of
 
 __all__ = ["read_delimited", "read_header"]
 

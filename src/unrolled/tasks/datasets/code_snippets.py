@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.data.source import DataError
 
 __all__ = ["Snippets", "languages"]
 

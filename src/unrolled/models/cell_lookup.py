@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unrolled import cells, nn
 from unrolled.cells import Cell
-from unrolled.models.code import CodeError, module_called, module_of
+from unrolled.models.user_code import CodeError, module_called, module_of
 
 __all__ = ["CellLike", "CellNameError", "Lengths", "State", "find_cell", "make_stack", "published"]
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unrolled.tasks.reading import DataError
-from unrolled.tasks.tables import Table
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.tables import Table
 
 __all__ = ["SERIES", "Series", "series"]
 

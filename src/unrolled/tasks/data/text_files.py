@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.data.source import DataError
 
 __all__ = ["TextError", "files_in", "folders_in", "read_text", "standard_library"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.data.source import DataError
 
 __all__ = ["DIRECTIONS", "Labelled", "digits", "moving_digits"]
 

@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from unrolled.tasks.reading import DataError, Source, read_bytes
+from unrolled.tasks.data.source import DataError, Source, read_bytes
 
 __all__ = ["MAGIC", "read_parquet"]
 

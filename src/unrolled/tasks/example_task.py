@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from unrolled.tasks.lengths import Buckets, in_order
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.bucketing import Buckets, in_order
+from unrolled.tasks.data.source import DataError
 from unrolled.tasks.task import Share, Task
 
 __all__ = ["Listed", "held_out", "parts"]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from unrolled.tasks.data.text_files import TextError
 from unrolled.tasks.task import Share
-from unrolled.tasks.text import TextError
 
 __all__ = ["Window", "Windows", "split"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unrolled.runtime.text import PADDING, UNKNOWN, numbered
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.data.source import DataError
 
 __all__ = ["PADDING", "UNKNOWN", "Words"]
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import CellLike, Lengths, State, make_stack
+from unrolled.models.cell_lookup import CellLike, Lengths, State, make_stack
+from unrolled.models.initial_state import LearnedStart
 from unrolled.models.pooling import Pooling
-from unrolled.models.start import LearnedStart
 
 __all__ = ["InputName", "OneHot", "SequenceModel"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import SequenceModel
-from unrolled.tasks.datasets import classics
-from unrolled.tasks.reading import DataError
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.datasets import synthetic as classics
 from unrolled.tasks.task import Share, Task
 
 __all__ = ["Drawn", "Name", "Problems"]

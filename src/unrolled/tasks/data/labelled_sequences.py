@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from unrolled.limits import brief
-from unrolled.tasks.delimited import read_header
-from unrolled.tasks.listed import held_out
-from unrolled.tasks.parquet import MAGIC
-from unrolled.tasks.reading import (
+from unrolled.tasks.data.delimited import read_header
+from unrolled.tasks.data.parquet import MAGIC
+from unrolled.tasks.data.source import (
     DataError,
     Source,
     StandardInput,
@@ -24,9 +23,10 @@ from unrolled.tasks.reading import (
     read_utf8,
     suffix_of,
 )
-from unrolled.tasks.tables import SUFFIXES, Table, read_table
+from unrolled.tasks.data.tables import SUFFIXES, Table, read_table
+from unrolled.tasks.data.text_files import files_in, folders_in
+from unrolled.tasks.example_task import held_out
 from unrolled.tasks.task import Input
-from unrolled.tasks.text import files_in, folders_in
 
 __all__ = [
     "Sequences",

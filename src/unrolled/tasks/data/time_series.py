@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.tasks.reading import DataError
-from unrolled.tasks.tables import Table, read_table
-from unrolled.tasks.times import LOCAL
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.tables import Table, read_table
+from unrolled.tasks.data.timestamps import LOCAL
 
 __all__ = ["Series", "check_length", "read_series", "series_of"]
 

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from unrolled.tasks.conll import Sentence
+from unrolled.tasks.data.conll import Sentence
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data.text_files import standard_library
 from unrolled.tasks.entities import Span, labels_of
-from unrolled.tasks.reading import DataError
-from unrolled.tasks.text import standard_library
 
 __all__ = ["python_tags", "tag_lines"]
 

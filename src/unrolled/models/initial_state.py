@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cells import State
+from unrolled.models.cell_lookup import State
 from unrolled.nn import Recurrent
 
 __all__ = ["LearnedStart", "StartFromFeatures"]

@@ -1,0 +1,1 @@
+"""What turns a task's data into tensors and back: vocabularies, labels, scales."""

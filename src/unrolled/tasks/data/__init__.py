@@ -1,0 +1,1 @@
+"""Readers of the user's data: files and standard input, tables, labelled tokens, texts."""
