@@ -21,7 +21,7 @@ from subjects import Peephole, ResetBefore, unpack
 from tolerances import close
 from unrolled import _core, cells, engines, nn
 from unrolled.cells import Cell, CellError
-from unrolled.engines import native
+from unrolled.engines.native import engine as native
 from unrolled.program import ProgramError, make_program
 from unrolled.spec import Spec
 

@@ -25,7 +25,7 @@ from runtime_models import exported, steps
 from subjects import gradients, pack, run, slopes, states, tokens
 from tolerances import close
 from unrolled import _core, engines
-from unrolled.engines import native
+from unrolled.engines.native import engine as native
 from unrolled.nn import Recurrent
 
 STEPS = Path(__file__).parents[1] / "build" / "core" / "tests" / "core" / "steps"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subjects import KINDS, pack, unpack
 from unrolled import _core, cells, engines, nn
-from unrolled.engines import operator  # noqa: F401  registers the operator
+from unrolled.engines.native import operator  # noqa: F401  registers the operator
 from unrolled.program import make_program
 from unrolled.program.encode import encode
 

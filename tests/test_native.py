@@ -20,7 +20,7 @@ from torch import Tensor
 from subjects import KINDS
 from tolerances import close
 from unrolled import _core, cells, engines, nn
-from unrolled.engines import native
+from unrolled.engines.native import engine as native
 from unrolled.program import make_program
 from unrolled.program.encode import encode
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from subjects import tokens
 from unrolled import cells, engines, nn
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines import core
-from unrolled.engines.operator import sweep  # noqa: F401  registers the operator
+from unrolled.engines.native import programs as core
+from unrolled.engines.native.operator import sweep  # noqa: F401  registers the operator
 
 OP = torch.ops.unrolled.sweep
 T, N, I, H = 5, 4, 3, 6  # noqa: E741

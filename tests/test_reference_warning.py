@@ -11,7 +11,8 @@ import torch
 from subjects import Peephole, tokens
 from unrolled import cells, engines, nn
 from unrolled.cells import Cell
-from unrolled.engines import ReferenceWarning, advice
+from unrolled.engines import ReferenceWarning
+from unrolled.engines import reference_warning as advice
 
 X = torch.zeros(4, 2, 3)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from subjects import KINDS, unpack
 from unrolled import cells, engines, nn
-from unrolled.engines import core
+from unrolled.engines.native import programs as core
 
 THREADS = 8
 ENOUGH = 60

@@ -14,7 +14,8 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from subjects import Subject, gradients, pack, run, slopes, states, tokens, unpack
 from tolerances import close
 from unrolled import _core, engines, nn
-from unrolled.engines import native, transforms
+from unrolled.engines.native import engine as native
+from unrolled.engines.native import functorch as transforms
 
 CUTS = torch.tensor([[True, False], [False, True], [False, False], [False, True], [True, False]])
 CALLS: list[dict[str, Any]] = [

@@ -5,15 +5,16 @@
 engine says so once, by a ``ReferenceWarning``.
 """
 
-from unrolled.engines.advice import ReferenceWarning
 from unrolled.engines.caller import caller_level
-from unrolled.engines.choose import ENGINES, Explanation, choose, explain, record, use
-from unrolled.engines.direct import Direct
+from unrolled.engines.choose import ENGINES, Explanation, choose, explain, use
 from unrolled.engines.fused import fuses_stack, run_fused_stack
-from unrolled.engines.graph import Graph, make_graph, run_graph, run_packed_graph
+from unrolled.engines.native.compiled import Graph, make_graph, run_graph, run_packed_graph
+from unrolled.engines.native.fast_path import Direct
 from unrolled.engines.ragged import Ragged
+from unrolled.engines.records import record
+from unrolled.engines.reference_warning import ReferenceWarning
+from unrolled.engines.request import Engine, Sweep, batched, tracing
 from unrolled.engines.stack import make_sweep, run_stack
-from unrolled.engines.sweep import Engine, Sweep, batched, tracing
 
 __all__ = [
     "ENGINES",

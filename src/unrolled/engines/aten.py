@@ -10,8 +10,8 @@ import torch
 from torch import _VF, Tensor
 
 from unrolled.cells import GRU, LSTM, RNN, Cell, relu, tanh
-from unrolled.engines.packed import run_packed
-from unrolled.engines.sweep import HALF, States, Sweep
+from unrolled.engines.episodes import run_packed
+from unrolled.engines.request import HALF, States, Sweep
 
 name = "aten"
 

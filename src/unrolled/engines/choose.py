@@ -1,15 +1,16 @@
-"""Which engine runs a sweep, why, and how to force one."""
+"""All engines: which one runs a sweep, why, and how to force one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
-from unrolled.engines import aten, native, reference
-from unrolled.engines.sweep import Engine, Sweep
+from unrolled.engines import aten, reference
+from unrolled.engines.native import engine as native
+from unrolled.engines.records import forced_engine
+from unrolled.engines.request import Engine, Sweep
 
 ENGINES: dict[str, Engine] = {
     "native": cast(Engine, native),
@@ -17,9 +18,6 @@ ENGINES: dict[str, Engine] = {
     "reference": cast(Engine, reference),
 }
 """All engines by name, the preferred first."""
-
-_forced: ContextVar[str | None] = ContextVar("forced engine", default=None)
-_records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def choose(sweep: Sweep) -> Engine:
     if torch.compiler.is_compiling():
         fused = sweep.values.device.type != "cpu" and aten.supports(sweep) is None
         return ENGINES["aten" if fused else "reference"]
-    forced = _forced.get()
+    forced = forced_engine.get()
     if forced is not None:
         why = ENGINES[forced].supports(sweep)
         if why is not None:
@@ -74,7 +72,7 @@ def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanati
         )
     sweep = layer.first_sweep(input, hx, **options)
     refusals = {name: engine.supports(sweep) for name, engine in ENGINES.items()}
-    return Explanation(choose(sweep).name, _forced.get() is not None, refusals)
+    return Explanation(choose(sweep).name, forced_engine.get() is not None, refusals)
 
 
 @contextmanager
@@ -86,42 +84,8 @@ def use(name: str) -> Iterator[None]:
     """
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {name!r}")
-    token = _forced.set(name)
+    token = forced_engine.set(name)
     try:
         yield
     finally:
-        _forced.reset(token)
-
-
-@contextmanager
-def record() -> Iterator[list[str]]:
-    """Collect the names of the engines that run within a ``with`` block, one for each sweep."""
-    ran: list[str] = []
-    token = _records.set((*_records.get(), ran))
-    try:
-        yield ran
-    finally:
-        _records.reset(token)
-
-
-def allowed(name: str) -> bool:
-    """Whether no engine but this one is forced."""
-    return _forced.get() in (None, name)
-
-
-def unobserved() -> bool:
-    """Whether the native engine may run a call without a word: no other is forced, none records."""
-    return allowed("native") and not _records.get()
-
-
-def unforced() -> bool:
-    """Whether the engine of a call is the library's own choice; in a graph it has none."""
-    return not torch.compiler.is_compiling() and _forced.get() is None
-
-
-def note(engine: Engine) -> None:
-    """Tell the open records that an engine runs; in a graph there are none."""
-    if torch.compiler.is_compiling():
-        return
-    for ran in _records.get():
-        ran.append(engine.name)
+        forced_engine.reset(token)

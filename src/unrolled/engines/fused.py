@@ -7,8 +7,8 @@ from torch import Tensor
 
 from unrolled.cells import LSTM
 from unrolled.engines.aten import fused_function
-from unrolled.engines.choose import ENGINES, allowed, note
-from unrolled.engines.sweep import HALF, States, transformed
+from unrolled.engines.records import is_allowed, record_run
+from unrolled.engines.request import HALF, States, transformed
 from unrolled.spec import Spec
 
 
@@ -16,7 +16,7 @@ def fuses_stack(spec: Spec, values: Tensor) -> bool:
     """Whether torch has a function for the whole stack, layers and directions, on these values."""
     rounds = values.device.type == "cpu" and values.dtype in HALF  # the state, at each step
     known = fused_function(spec.cell, spec.proj_size > 0) is not None
-    plain = not rounds and not transformed() and allowed("aten")
+    plain = not rounds and not transformed() and is_allowed("aten")
     return known and spec.merge == "concat" and plain
 
 
@@ -39,7 +39,7 @@ def run_fused_stack(
     weights = [weight for names in parameters for weight in names.values()]
     hx = states if isinstance(spec.cell, LSTM) else states[0]
     for _ in spec.sweeps:
-        note(ENGINES["aten"])
+        record_run("aten")
     options = (spec.bias, spec.num_layers, dropout, training, spec.num_directions == 2)
     if batch_sizes is None:
         outputs, *final = function(values, hx, weights, *options, batch_first)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unrolled.cells import BoundCell, Cell, Sizes
-from unrolled.engines.sweep import States
+from unrolled.engines.request import States
 
 
 def run_loop(

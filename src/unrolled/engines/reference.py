@@ -9,9 +9,9 @@ from functools import partial
 from torch import Tensor
 
 from unrolled.cells import Cell, Sizes
+from unrolled.engines.episodes import run_packed
 from unrolled.engines.loop import run_loop
-from unrolled.engines.packed import run_packed
-from unrolled.engines.sweep import States, Sweep, in_float32
+from unrolled.engines.request import States, Sweep, in_float32
 
 name = "reference"
 

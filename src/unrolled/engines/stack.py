@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unrolled.engines.advice import warn_of_reference
-from unrolled.engines.choose import choose, note, unforced
+from unrolled.engines.checkpoint import run_in_segments
+from unrolled.engines.choose import choose
+from unrolled.engines.precision import autocast_dtype, lower
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.segments import run_in_segments
-from unrolled.engines.sweep import Engine, States, Sweep, check_dtypes, merged
+from unrolled.engines.records import is_unforced, record_run
+from unrolled.engines.reference_warning import warn_of_reference
+from unrolled.engines.request import Engine, States, Sweep, check_dtypes, merged
 from unrolled.spec import Spec
 
 
@@ -70,31 +72,14 @@ def run_stack(
         for index in range(layer * D, layer * D + D):
             sweep = make_sweep(spec, index, ragged, values, states, parameters[index], reset_states)
             engine = choose(sweep)
-            note(engine)
-            if engine.name == "reference" and unforced():
+            record_run(engine.name)
+            if engine.name == "reference" and is_unforced():
                 warn_of_reference(sweep)
             output, last = _run(engine, sweep, checkpoint)
             outputs.append(output)
             final.append(last)
         values = merged(outputs, spec.merge)
     return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
-
-
-def autocast_dtype(values: Tensor) -> torch.dtype | None:
-    """The dtype that autocast asks for where these values are; None where it leaves them alone."""
-    device = values.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return None
-    if not values.is_floating_point() or values.dtype == torch.float64:
-        return None
-    return torch.get_autocast_dtype(device)
-
-
-def lower(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A tensor in the dtype that autocast asks for, if any: to it a sweep is like a product."""
-    if dtype is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(dtype)
 
 
 def _lowered(sweep: Sweep, dtype: torch.dtype) -> Sweep:

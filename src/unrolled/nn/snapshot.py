@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unrolled.cells import Sizes
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines.core import recorded, refusal, split_products, whole_weight
+from unrolled.engines.native.programs import recorded, refusal, split_products, whole_weight
 
 if TYPE_CHECKING:
     from unrolled.nn.recurrent import Recurrent

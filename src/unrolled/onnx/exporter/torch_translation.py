@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unrolled.engines import operator  # noqa: F401  registers the operator
+import unrolled.engines  # noqa: F401  registers the operator
 from unrolled.export import ExportError
 from unrolled.onnx.exporter.graph import Value, lifted
 from unrolled.onnx.exporter.portability import NO_FLOAT64

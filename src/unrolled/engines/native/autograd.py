@@ -14,18 +14,10 @@ from torch import Tensor
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines.core import (
-    Form,
-    Where,
-    letters,
-    load,
-    make_work,
-    recorded,
-    run_backward,
-    run_forward,
-)
 from unrolled.engines.loop import run_loop
-from unrolled.engines.sweep import States, batched, in_float32
+from unrolled.engines.native.call import Form, Where, make_work, run_backward, run_forward
+from unrolled.engines.native.programs import letters, load, recorded
+from unrolled.engines.request import States, batched, in_float32
 
 
 @dataclass(frozen=True)

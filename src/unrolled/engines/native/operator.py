@@ -27,9 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.engines.core import load, run_backward, run_forward
-from unrolled.engines.packed import Plan
-from unrolled.engines.sweep_arguments import SweepArguments
+from unrolled.engines.episodes import Plan
+from unrolled.engines.native.call import run_backward, run_forward
+from unrolled.engines.native.operator_arguments import SweepArguments
+from unrolled.engines.native.programs import load
 
 _ARGUMENTS = """Tensor values, Tensor[] states, Tensor[]? reset_states, Tensor[]? matrices,
     Tensor[]? vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,

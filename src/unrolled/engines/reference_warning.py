@@ -5,8 +5,8 @@ from weakref import WeakKeyDictionary
 
 from unrolled.cells import Cell
 from unrolled.engines.caller import caller_level
-from unrolled.engines.core import recorded
-from unrolled.engines.sweep import Sweep
+from unrolled.engines.native.programs import recorded
+from unrolled.engines.request import Sweep
 
 
 class ReferenceWarning(UserWarning):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from unrolled import _core
-from unrolled.engines.core import load, locate, make_work, ragged_rows
-from unrolled.engines.packed import Plan, make_plan
+from unrolled.engines.episodes import Plan, make_plan
+from unrolled.engines.native.call import locate, make_work, ragged_rows
+from unrolled.engines.native.programs import load
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.sweep import HALF
+from unrolled.engines.request import HALF
 
 Tensors = Sequence[Tensor]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.engines.autograd import Job, loop_of
-from unrolled.engines.core import run_backward, run_forward
-from unrolled.engines.several import Several, backward_several, forward_several
+from unrolled.engines.native.autograd import Job, loop_of
+from unrolled.engines.native.batched import Several, backward_several, forward_several
+from unrolled.engines.native.call import run_backward, run_forward
 
 
 def run_transformed(job: Job, tensors: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:

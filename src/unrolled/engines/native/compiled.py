@@ -16,9 +16,8 @@ from torch._subclasses import FakeTensor
 
 from unrolled.cells import Cell
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines import flops  # noqa: F401  registers the operator, too
-from unrolled.engines.choose import ENGINES, allowed, note
-from unrolled.engines.core import (
+from unrolled.engines.native import flops  # noqa: F401  registers the operator, too
+from unrolled.engines.native.programs import (
     letters,
     prepared_in_torch,
     recorded,
@@ -27,9 +26,10 @@ from unrolled.engines.core import (
     undivided,
     whole_weight,
 )
+from unrolled.engines.precision import autocast_dtype, lower
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.stack import autocast_dtype, lower
-from unrolled.engines.sweep import HALF, States, check_dtypes, merged, tracing, transformed
+from unrolled.engines.records import is_allowed, record_run
+from unrolled.engines.request import HALF, States, check_dtypes, merged, tracing, transformed
 from unrolled.spec import Spec
 
 
@@ -72,7 +72,7 @@ class Graph:
         if torch.compiler.is_compiling():
             return True
         watched = tracing() or torch._C._len_torch_dispatch_stack() > 0
-        if not watched or transformed() or not allowed("native"):
+        if not watched or transformed() or not is_allowed("native"):
             return False
         plain = type(values) in (Tensor, torch.nn.Parameter, FakeTensor)
         return plain and self.refusal(cell, values) is None
@@ -173,7 +173,7 @@ def _sweep(
             for name, size in site.vectors
         ],
     ]
-    note(ENGINES["native"])
+    record_run("native")
     output, ends, _ = torch.ops.unrolled.sweep(
         *arguments,
         site.text,

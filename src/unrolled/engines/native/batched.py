@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unrolled.engines.autograd import Job, make_job
-from unrolled.engines.core import Where, run_backward, run_forward
+from unrolled.engines.native.autograd import Job, make_job
+from unrolled.engines.native.call import Where, run_backward, run_forward
 
 
 @dataclass(frozen=True)

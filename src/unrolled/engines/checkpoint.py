@@ -17,8 +17,8 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from unrolled.cells import Cell
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.selection import without_modules
-from unrolled.engines.sweep import HALF, Engine, States, Sweep, batched
+from unrolled.engines.request import HALF, Engine, States, Sweep, batched
+from unrolled.engines.reset_guard import without_modules
 
 Bounds = tuple[int, int]
 """First step of a segment, and that after its last one."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
-from unrolled.engines.operator import sweep, sweep_backward  # noqa: F401  what is counted
+from unrolled.engines.native.operator import sweep, sweep_backward  # noqa: F401  what is counted
 
 __all__ = ["backward_flops", "forward_flops"]
 

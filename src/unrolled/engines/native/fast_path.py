@@ -15,11 +15,9 @@ from torch.autograd import forward_ad
 
 from unrolled import _core
 from unrolled.cells.declaration import parameter_names
-from unrolled.engines.autograd import BothSweeping, Job, Sweeping, make_job
-from unrolled.engines.choose import unobserved
-from unrolled.engines.core import (
-    Where,
-    forced_build,
+from unrolled.engines.native.autograd import BothSweeping, Job, Sweeping, make_job
+from unrolled.engines.native.call import Where, forced_build
+from unrolled.engines.native.programs import (
     letters,
     load,
     prepared_in_torch,
@@ -27,7 +25,8 @@ from unrolled.engines.core import (
     refusal,
     settings_of,
 )
-from unrolled.engines.sweep import States, merged
+from unrolled.engines.records import is_unobserved
+from unrolled.engines.request import States, merged
 from unrolled.spec import Spec
 
 _C = torch._C
@@ -97,7 +96,7 @@ class Direct:
 
         ``input`` and ``hx`` are what the user passed, ``parameters`` the layer's by full name.
         """
-        if forward_ad._current_level >= 0 or not unobserved():
+        if forward_ad._current_level >= 0 or not is_unobserved():
             return None
         # The library's classes do not change; what stands in the cell itself, the core looks at.
         if not self.own and any(map(_differs, self.settings, settings_of(self.spec.cell))):

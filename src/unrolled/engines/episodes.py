@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unrolled.engines.ragged import Ragged
-from unrolled.engines.selection import selecting
-from unrolled.engines.sweep import Run, States, Sweep
+from unrolled.engines.request import Run, States, Sweep
+from unrolled.engines.reset_guard import selecting
 
 
 def run_packed(sweep: Sweep, run: Run) -> tuple[Tensor, States]:

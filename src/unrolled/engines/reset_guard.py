@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import Cell
-from unrolled.engines.sweep import Run, States, batched
+from unrolled.engines.request import Run, States, batched
 
 Call = Callable[[tuple[Tensor, ...], list[int]], tuple[Tensor, ...]]
 

@@ -13,22 +13,18 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
-from unrolled.engines.autograd import Sweeping, make_job
-from unrolled.engines.core import (
-    Where,
-    forced_build,
-    locate,
+from unrolled.engines.episodes import run_packed
+from unrolled.engines.native.autograd import Sweeping, make_job
+from unrolled.engines.native.call import Where, forced_build, locate, ragged_rows, run_forward
+from unrolled.engines.native.functorch import run_transformed
+from unrolled.engines.native.programs import (
     prepared_in_torch,
-    ragged_rows,
     refusal,
-    run_forward,
     split_products,
     undivided,
     whole_weight,
 )
-from unrolled.engines.packed import run_packed
-from unrolled.engines.sweep import HALF, Run, States, Sweep, in_float32, transformed
-from unrolled.engines.transforms import run_transformed
+from unrolled.engines.request import HALF, Run, States, Sweep, in_float32, transformed
 
 name = "native"
 

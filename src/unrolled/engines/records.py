@@ -1,0 +1,44 @@
+"""What the contexts around a call say: which engine is forced, and who records those that run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+forced_engine: ContextVar[str | None] = ContextVar("forced engine", default=None)
+_records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
+
+
+@contextmanager
+def record() -> Iterator[list[str]]:
+    """Collect the names of the engines that run within a ``with`` block, one for each sweep."""
+    names: list[str] = []
+    token = _records.set((*_records.get(), names))
+    try:
+        yield names
+    finally:
+        _records.reset(token)
+
+
+def record_run(engine: str) -> None:
+    """Add the name of an engine that runs to the open records; in a graph there are none."""
+    if torch.compiler.is_compiling():
+        return
+    for names in _records.get():
+        names.append(engine)
+
+
+def is_allowed(engine: str) -> bool:
+    """Whether no engine but this one is forced."""
+    return forced_engine.get() in (None, engine)
+
+
+def is_unobserved() -> bool:
+    """Whether the native engine may run a call unrecorded: no other is forced, none records."""
+    return is_allowed("native") and not _records.get()
+
+
+def is_unforced() -> bool:
+    """Whether the library itself chooses the engine of a call; in a graph no context is seen."""
+    return not torch.compiler.is_compiling() and forced_engine.get() is None
