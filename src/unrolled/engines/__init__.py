@@ -9,6 +9,7 @@ from unrolled.engines.caller import caller_level
 from unrolled.engines.choose import ENGINES, Explanation, choose, explain, use
 from unrolled.engines.fused import fuses_stack, run_fused_stack
 from unrolled.engines.native.compiled import Graph, make_graph, run_graph, run_packed_graph
+from unrolled.engines.native.engine import use_build
 from unrolled.engines.native.fast_path import Direct
 from unrolled.engines.ragged import Ragged
 from unrolled.engines.records import record
@@ -39,4 +40,5 @@ __all__ = [
     "run_stack",
     "tracing",
     "use",
+    "use_build",
 ]
