@@ -52,11 +52,11 @@ def main() -> None:
         why = incomplete(sections)
         if why:
             sys.exit(f"the documents are left as they are: {path} {why}")
-    for name, body in zip(DOCUMENTS, (short, whole), strict=True):
-        document = ROOT / name
-        blocks = [body(path, sections, document.parent) for path, sections in loaded.items()]
-        document.write_text(insert(document.read_text(), "\n\n".join(blocks)))
-        print(f"wrote {name}")
+    readme, page = (ROOT / name for name in DOCUMENTS)
+    bodies = [whole(path, sections, page.parent) for path, sections in loaded.items()]
+    for document, body in ((readme, brief(loaded)), (page, "\n\n".join(bodies))):
+        document.write_text(insert(document.read_text(), body))
+        print(f"wrote {document.relative_to(ROOT)}")
 
 
 def render(path: Path) -> None:
@@ -79,6 +79,15 @@ def incomplete(sections: Sections) -> str | None:
     names = {row["name"] for row in sections.get("grid", {"rows": []})["rows"]}
     missing = [problem.name for problem in grid() if problem.name not in names]
     return f"lacks {len(missing)} rows of the grid, {missing[0]} first" if missing else None
+
+
+def brief(loaded: dict[Path, Sections]) -> str:
+    """The means of all processors as one table, and what each was measured on."""
+    grids = {path: sections["grid"] for path, sections in loaded.items()}
+    names = {path: grid["environment"]["isa"].upper() for path, grid in grids.items()}
+    table = tables.means({names[path]: grid["rows"] for path, grid in grids.items()})
+    machines = [f"{names[path]}: {tables.heading(grid)}" for path, grid in grids.items()]
+    return "\n\n".join([table, *machines])
 
 
 def short(path: Path, sections: Sections, folder: Path) -> str:

@@ -70,6 +70,25 @@ def summary(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def means(grids: dict[str, Sequence[Row]]) -> str:
+    """One line a kind and cell: for each processor the geometric means over the grid, and in how
+    many rows no peer is faster."""
+    lines = [[""]]
+    for processor in grids:
+        lines[0] += [f"{processor}: fastest peer / ours", "torch / ours", "rows won"]
+    for kind, title in KINDS.items():
+        for cell in CELLS:
+            line = [f"{title}, {cell}"]
+            for rows in grids.values():
+                chosen = [row for row in rows if row["kind"] == kind and row["cell"] == cell]
+                ratios = [against_fastest(row) for row in chosen]
+                won = f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}"
+                torch_ratio = geometric_mean(map(against_torch, chosen))
+                line += [cut(geometric_mean(ratios)), cut(torch_ratio), won]
+            lines.append(line)
+    return table(lines)
+
+
 def ratios(rows: Sequence[Row]) -> str:
     """One line a shape: fastest peer / ours, and in brackets torch / ours."""
     found = {(shape(r), r["kind"], r["cell"]): r for r in rows}
