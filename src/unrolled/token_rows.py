@@ -1,0 +1,166 @@
+"""Where the tokens of a batch lie: the one geometry of layers, engines and the runtime.
+
+A batch is a matrix [rows, width]. Time-major, batch-first and packed data all have this form
+without a copy. Only numpy is needed here.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+Major = Literal["time", "batch", "packed"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """The row of each token of a sweep in one direction, step by step, longest sequence first.
+
+    In a dense batch token (t, n) is row ``start + t * stride_t + n * stride_n``. In a ragged batch
+    step t has ``counts[t]`` tokens, and ``table`` [total] holds the row of each.
+    """
+
+    T: int
+    N: int
+    rows: int  # of the matrix
+    start: int = 0
+    stride_t: int = 0
+    stride_n: int = 0
+    counts: IntArray | None = None
+    table: IntArray | None = None
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The number of tokens of each step."""
+        return [self.N] * self.T if self.counts is None else self.counts.tolist()
+
+    def row_of_each(self) -> IntArray:
+        """[total] the row of each token."""
+        if self.table is not None:
+            return self.table
+        t, n = np.arange(self.T), np.arange(self.N)
+        return (self.start + t[:, None] * self.stride_t + n * self.stride_n).ravel()
+
+    def sequence_of_each(self) -> IntArray:
+        """[total] the sequence of each token, counted from the longest."""
+        if self.counts is None:
+            return np.tile(np.arange(self.N), self.T)
+        return _sequence_of_each(self.counts)
+
+    def repeated(self, count: int) -> "TokenRows":
+        """Those of ``count`` equal batches, one behind the other in a matrix ``count`` times as
+        long: sequence n of batch b becomes sequence n * count + b."""
+        N, rows = self.N * count, self.rows * count
+        if self.table is None and self.N == 1:
+            return TokenRows(self.T, N, rows, self.start, self.stride_t, self.rows)
+        table = self.row_of_each()[:, None] + np.arange(count) * self.rows
+        counts = np.full(self.T, N) if self.counts is None else self.counts * count
+        return TokenRows(self.T, N, rows, counts=counts, table=table.ravel())
+
+
+@dataclass(frozen=True, eq=False)
+class BatchLayout:
+    """How the tokens of a batch lie in its matrix.
+
+    Sequence n, counted from the longest, has the tokens t < lengths[n] and is the caller's sequence
+    order[n]. Token (t, n) is row t * N + order[n] in a time-major batch and order[n] * T + t in a
+    batch-first one; all other rows are padding: never read, written as zeros. A packed batch has
+    the tokens of each step side by side, longest sequence first, without padding.
+    """
+
+    T: int
+    N: int
+    major: Major = "time"
+    lengths: IntArray | None = None  # [N], falling; None: all T
+    order: IntArray | None = None  # [N]; None: n itself
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the matrix."""
+        if self.major == "packed" and self.lengths is not None:
+            return int(self.lengths.sum())
+        return self.T * self.N
+
+    def lengths_or_full(self) -> IntArray:
+        """[N] the length of each sequence."""
+        return np.full(self.N, self.T) if self.lengths is None else self.lengths
+
+    def token_rows(self, reverse: bool) -> TokenRows:
+        """The rows of all tokens in one direction; found once."""
+        return self._reverse_rows if reverse else self._forward_rows
+
+    @cached_property
+    def _forward_rows(self) -> TokenRows:
+        return self._token_rows(reverse=False)
+
+    @cached_property
+    def _reverse_rows(self) -> TokenRows:
+        return self._token_rows(reverse=True)
+
+    def _token_rows(self, reverse: bool) -> TokenRows:
+        if self.lengths is None:
+            strides = dense_strides(self.T, self.N, self.major == "batch", reverse)
+            return TokenRows(self.T, self.N, self.T * self.N, *strides)
+        starts = np.zeros(self.N, np.int64)
+        return self.rows_of_spans(np.arange(self.N), starts, self.lengths, reverse)
+
+    def rows_of_spans(
+        self, n: IntArray, starts: IntArray, lengths: IntArray, reverse: bool
+    ) -> TokenRows:
+        """The rows of parts of sequences: each is a sequence of its own, the tokens from
+        ``starts`` on of sequence ``n``. ``lengths`` fall."""
+        counts = _count_active(lengths)
+        span = _sequence_of_each(counts)
+        step = np.repeat(np.arange(len(counts)), counts)
+        t = starts[span] + (lengths[span] - 1 - step if reverse else step)
+        offset_t, offset_n = self._offsets()
+        table = offset_t[t] + offset_n[n[span]]
+        return TokenRows(len(counts), len(lengths), self.rows, counts=counts, table=table)
+
+    def _offsets(self) -> tuple[IntArray, IntArray]:
+        """[T] and [N]: token (t, n) is the row that the two add up to."""
+        t, n = np.arange(self.T), np.arange(self.N) if self.order is None else self.order
+        if self.major == "batch":
+            return t, n * self.T
+        if self.major == "time":
+            return t * self.N, n
+        counts = np.full(self.T, self.N)
+        if self.lengths is not None:
+            counts = _count_active(self.lengths, self.T)
+        return counts.cumsum() - counts, np.arange(self.N)
+
+    def steps(self, start: int, end: int) -> "BatchLayout":
+        """The layout of a matrix that holds the steps from ``start`` to ``end`` alone."""
+        lengths = None if self.lengths is None else (self.lengths - start).clip(0, end - start)
+        return BatchLayout(end - start, self.N, self.major, lengths, self.order)
+
+
+def layout_of_lengths(T: int, N: int, major: Major, lengths: IntArray | None) -> BatchLayout:
+    """The layout of a padded batch whose sequences have these lengths, in the caller's order."""
+    if lengths is None or bool((lengths == T).all()):
+        return BatchLayout(T, N, major)
+    order = np.argsort(-lengths, kind="stable")
+    return BatchLayout(T, N, major, lengths[order], order)
+
+
+def dense_strides(T: int, N: int, batch_first: bool, reverse: bool) -> tuple[int, int, int]:
+    """The row of the first token that is read, and how far the next step and sequence are."""
+    stride_t, stride_n = (1, T) if batch_first else (N, 1)
+    return ((T - 1) * stride_t, -stride_t, stride_n) if reverse else (0, stride_t, stride_n)
+
+
+def _count_active(lengths: IntArray, T: int | None = None) -> IntArray:
+    """[T] how many sequences of falling lengths have a step t; by default up to the last of their
+    steps, but one step at least."""
+    if T is None:
+        T = max(1, int(lengths[0])) if len(lengths) else 1
+    return len(lengths) - np.searchsorted(lengths[::-1], np.arange(T), side="right")
+
+
+def _sequence_of_each(counts: IntArray) -> IntArray:
+    """[total] for each token its place among the tokens of its step."""
+    ahead = counts.cumsum() - counts
+    return np.arange(int(counts.sum())) - np.repeat(ahead, counts)
