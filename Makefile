@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
 # OpenVINO and tract have a process of their own: tests that came after them in one process crashed.
-PEERS := tests/test_onnx_portable.py
+PEERS := tests/onnx/test_portable.py
 test: lint capi wheel
 	$(BIN)/python -m pytest -n 2 --ignore=$(PEERS)
 	$(BIN)/python -m pytest $(PEERS)
@@ -41,7 +41,7 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	$(BIN)/python -m venv build/without-torch
 	build/without-torch/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/*.whl
-	build/without-torch/bin/python tests/without_torch.py build/wheel/*.whl
+	build/without-torch/bin/python tests/support/without_torch.py build/wheel/*.whl
 
 # Header and archive for C and C++, without Python: make c PREFIX=/usr/local
 PREFIX ?= $(CURDIR)/build/c/installed
@@ -65,7 +65,7 @@ fuzz: $(INSTALLED) $(CMAKE)
 		-Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
 		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512,avx2);neon;plain16"
 	$(CMAKE) --build build/fuzz --parallel 2 --target _core
-	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/fuzz.py \
+	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m tests.support.fuzz \
 		--core build/fuzz/_core.*.so $(FUZZ)
 
 # NEON under an emulator.

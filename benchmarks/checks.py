@@ -15,7 +15,7 @@ from torch import Tensor
 Results = dict[str, Tensor]
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/test_parity.py",)
+TESTS = ("tests/nn/test_parity.py",)
 OUTPUT = 1e-5  # of the largest wanted value, or of 1: some ten times what float32 loses here
 GRADIENT = 5e-5  # sums over up to 12800 tokens in another order
 # bfloat16's output: two roundings of 2^-9 of its size; gradients: those of torch's layers, which

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from subjects import RUNS, Subject
+from tests.support.subjects import RUNS, Subject
 from unrolled import engines
 from unrolled.engines import Direct
 

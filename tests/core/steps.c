@@ -1,4 +1,4 @@
-/* Steps through the C interface, told by its standard input: tests/test_c_interface.py is at the other
+/* Steps through the C interface, told by its standard input: tests/core/test_c_interface.py is at the other
  * end. In C99, so that the header is held to it.
  *
  * steps MODEL WEIGHTS N; then letters, each with what it needs, in the machine's own numbers:

@@ -1,7 +1,7 @@
 """The phrases by which code that catches torch.nn's errors knows them.
 
 Messages of layers and cells contain them, so that such code keeps working, and go on with what was
-wanted. ``tests/test_errors.py`` compares each with what torch.nn itself raises.
+wanted. ``tests/nn/test_errors.py`` compares each with what torch.nn itself raises.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,325 @@
+"""The commands of every task, in process: train, evaluate, predict, and configuration files."""
+
+import io
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.small_tasks import NAMES, READ, config_of, write_data
+from tests.support.tolerances import close
+from unrolled.cli.app import run
+from unrolled.config import CONFIGS
+from unrolled.io import FileError
+from unrolled.models import load_tree
+from unrolled.runtime import load
+from unrolled.tasks import find_task, load_trained
+from unrolled.tasks.classification import predict, predict_each
+from unrolled.tasks.data.tables import read_table
+from unrolled.tasks.forecasting import predict as forecast
+from unrolled.tasks.tagging import predict as tags
+from unrolled.tasks.translation import predict as translations
+from unrolled.train.callbacks import read_rows
+
+pytestmark = pytest.mark.slow
+
+KINDS = ["classify", "numbers", "tag", "forecast", "seq2seq"]
+STEPS = {"steps": 12, "validate_every": 4, "learning_rate": 0.02}
+
+
+def options_of(kind: str, folder: Path, **options: Any) -> list[str]:
+    """The command line of a small configuration: what is not the default, and the data."""
+    config = config_of(kind, folder, **{**STEPS, **options})
+    found = [config.paths[0]]
+    for one in fields(config):
+        value, name = getattr(config, one.name), one.name.replace("_", "-")
+        if one.name == "paths" or value == one.default:
+            continue
+        found += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else (
+            [f"--{name}", str(value)]
+        )  # fmt: skip
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained run of each kind; classifiers of texts read in one direction."""
+    place = tmp_path_factory.mktemp("tasks")
+    torch.set_num_threads(1)
+    for kind in KINDS:
+        options = {"bidirectional": False} if kind == "classify" else {}
+        given = options_of(kind, place, **options)
+        assert run(["train", NAMES[kind], *given, "--run", str(place / kind)]) == 0
+    return place
+
+
+def trained(place: Path, kind: str) -> tuple[Any, Any]:
+    task = find_task(NAMES[kind])
+    path = place / kind / "best.safetensors"
+    return load_trained(path, task)
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command writes that succeeds."""
+    capsys.readouterr()
+    assert run([*map(str, arguments)]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def fault(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The line of a command that the user's input makes fail."""
+    capsys.readouterr()
+    assert run([*map(str, arguments)]) == 2
+    shown = capsys.readouterr()
+    assert re.fullmatch("unrolled: .*\n", shown.err), shown.err
+    return shown.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluate_says_what_training_said(place: Path, kind: str, capsys: Any) -> None:
+    found = json.loads(said(capsys, "evaluate", place / kind, "--json"))
+    rows = [row for row in read_rows(place / kind / "metrics.csv") if row["validation_loss"]]
+    best = min(rows, key=lambda row: float(row["validation_loss"]))
+    wanted = {name: float(best[f"validation_{name}"]) for name in found["model"]}
+    assert found["model"] == pytest.approx(wanted, rel=1e-12)
+    task = find_task(NAMES[kind]).read(config_of(kind, place, **STEPS))
+    assert {name: found[name] for name in found if name != "model"} == task.baselines()
+    lines = said(capsys, "evaluate", place / kind).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == list(found)
+    assert lines[0].endswith(task.show(found["model"]))
+
+
+def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys: Any) -> None:
+    """Against the library's own predictions of the same rows."""
+    rows = [("soft", "aei"), ("hard", "krt"), ("soft", "ou"), ("soft", "kkk")]
+    path = tmp_path / "other.csv"
+    path.write_text("\n".join(["label,body", *map(",".join, rows)]))
+    found = json.loads(said(capsys, "evaluate", place / "classify", path, "--json"))
+    model, codec = trained(place, "classify")
+    guesses = codec.labels.decode(predict(model, codec, [text for _, text in rows]).argmax(-1))
+    right = [guess == label for guess, (label, _) in zip(guesses, rows, strict=True)]
+    assert found["model"]["accuracy"] == sum(right) / 4
+    assert found["majority of these data"]["accuracy"] == 3 / 4
+
+
+def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> None:
+    model, codec = trained(place, "classify")
+    texts = ["aeiou", "krtpd", ""]
+    shown = said(capsys, "predict", place / "classify", *(x for t in texts for x in ("--text", t)))
+    for line, text in zip(shown.splitlines(), texts, strict=True):
+        (chances,) = predict(model, codec, [text])
+        best = int(chances.argmax())
+        assert line == f"{codec.labels.entries[best]}\t{chances[best].item()!r}\t{text!r}"
+    model, codec = trained(place, "numbers")
+    table = read_table(place / "numbers.csv")
+    lines = said(capsys, "predict", place / "numbers", place / "numbers.csv").splitlines()
+    assert len(lines) == len(table) == 45
+    task = find_task("classify").read(config_of("numbers", place))
+    for line, sequence, at in zip(lines, task.data.inputs, task.data.places, strict=True):
+        (chances,) = predict(model, codec, [sequence])
+        label = codec.labels.entries[int(chances.argmax())]
+        assert line == f"{label}\t{chances.max().item()!r}\t{at}"
+
+
+def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any) -> None:
+    text = "aekrtiou"
+    whole = said(capsys, "predict", place / "classify", "--text", text).split("\t")
+    lines = said(capsys, "predict", place / "classify", "--text", text, "--each").splitlines()
+    _, label, chance = lines[-1].split("\t")
+    assert label == whole[0]
+    assert float(chance) == pytest.approx(float(whole[1]), rel=1e-6)
+    assert [line.split("\t")[0] for line in lines] == [repr(c) for c in text]
+    model, codec = trained(place, "classify")
+    chances = predict_each(model, codec, text).max(-1).values.tolist()
+    assert [float(line.split("\t")[2]) for line in lines] == chances
+    refused = fault(capsys, "predict", place / "numbers", place / "numbers.csv", "--each")
+    assert "--each: wanted a model that reads in one direction" in refused
+
+
+def test_predict_tags_tokens(place: Path, tmp_path: Path, capsys: Any) -> None:
+    model, codec = trained(place, "tag")
+    sentences = [["Ada", "Lee", "met"], ["Bo", "slept"]]
+    wanted = "".join(
+        "".join(f"{token} {label}\n" for token, label in zip(tokens, labels, strict=True)) + "\n"
+        for tokens, labels in zip(sentences, tags(model, codec, sentences), strict=True)
+    )
+    texts = [x for tokens in sentences for x in ("--text", " ".join(tokens))]
+    assert said(capsys, "predict", place / "tag", *texts) == wanted
+    (tmp_path / "tokens").write_text("\n\n".join("\n".join(tokens) for tokens in sentences))
+    assert said(capsys, "predict", place / "tag", tmp_path / "tokens") == wanted
+
+
+def test_predict_forecasts_the_next_rows(place: Path, capsys: Any) -> None:
+    model, codec = trained(place, "forecast")
+    table = read_table(place / "forecast.csv")
+    past = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
+    head, *rows = said(capsys, "predict", place / "forecast", place / "forecast.csv").splitlines()
+    assert head == "step,warm,wet"
+    found = [[float(cell) for cell in row.split(",")] for row in rows]
+    assert [row[0] for row in found] == [1, 2, 3]
+    wanted = forecast(model, codec, past).flatten().tolist()
+    assert [x for row in found for x in row[1:]] == wanted
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys: Any) -> None:
+    model, codec = trained(place, "seq2seq")
+    sources = ["one two", "six"]
+    (tmp_path / "sources").write_text("\n".join(sources))
+    wanted = translations(model, codec, sources, width=beam)
+    given = ["predict", place / "seq2seq", tmp_path / "sources", "--beam", beam]
+    assert said(capsys, *given).splitlines() == wanted
+
+
+# Configuration files
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys: Any) -> None:
+    data = [write_data(name, tmp_path)] if name in READ else []
+    given = ["--steps", 7, "--learning-rate", 1e-5, "--cell", "LSTM", "--precision", "bf16"]
+    shown = said(capsys, "train", name, *data, *given, "--print-config")
+    (tmp_path / "file.yaml").write_text(shown)
+    again = ["train", name, "--config", tmp_path / "file.yaml", "--print-config"]
+    assert said(capsys, *again) == shown
+    for line in (
+        *(f"- {path}" for path in data),
+        "steps: 7",
+        "learning_rate: 1.0e-05",
+        "cell: LSTM",
+    ):
+        assert f"{line}\n" in shown
+    changed = said(capsys, *again, "--steps", 9, "--cell", "GRU")
+    assert changed == shown.replace("steps: 7", "steps: 9").replace("cell: LSTM", "cell: GRU")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("hiden: 3", "unknown option hiden; wanted one of cell, "),
+        ("one_direction: x", "unknown option one_direction"),
+        ("steps: many", "steps: wanted a whole number, got 'many'"),
+        ("steps: true", "steps: wanted a whole number, got True"),
+        ("patience: 1.5", "patience: wanted a whole number or nothing, got 1.5"),
+        ("target: [1]", "target: wanted a list of texts, got [1]"),
+        ("- steps", "wanted options by name, got a sequence"),
+        ("steps: [", "not YAML of options ("),
+        ("steps: 0", "--steps: wanted at least 1, got 0"),
+        ("precision: 8", "--precision: wanted one of 32, bf16, 16, got '8'"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_told(
+    text: str, wanted: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    assert wanted in fault(capsys, "train", "forecast", "--config", tmp_path / "file.yaml")
+    assert "No such file" in fault(capsys, "train", "lm", "--config", tmp_path / "absent.yaml")
+
+
+def test_two_directions_are_refused_with_the_reason(capsys: Any) -> None:
+    for name in ("lm", "forecast"):
+        line = fault(capsys, "train", name, "--bidirectional")
+        assert f"--bidirectional: wanted one direction: {CONFIGS[name].one_direction}" in line
+
+
+def test_data_of_the_task_beside_data_of_the_user_are_refused(tmp_path: Path, capsys: Any) -> None:
+    for name in ("co2", "sunspots"):
+        line = fault(capsys, "train", "forecast", tmp_path / "a.csv", "--data", name)
+        assert f"--data: wanted DATA or the task's own data, got both: {name}" in line
+    (tmp_path / "file.yaml").write_text("data: co2")
+    given = [tmp_path / "a.csv", "--config", tmp_path / "file.yaml"]
+    assert "got both: co2" in fault(capsys, "train", "forecast", *given)
+
+
+# A cell of the user's own
+
+OWN = """
+from unrolled.cells import Cell, tanh
+
+class MyCell(Cell):
+    def step(self, x, h, state):
+        return 0.5 * state.h + 0.5 * tanh(x + h)
+"""
+
+
+@pytest.mark.parametrize("kind", ["classify", "forecast"])
+def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    said(capsys, "train", kind, *options_of(kind, tmp_path, cell="own.py:MyCell"), "--run", "run")
+    own = f"{tmp_path / 'own.py'}:MyCell"
+    assert load_tree(tmp_path / "run" / "best.safetensors")["model"]["cell"] == own
+    Path("own.py").write_text("raise SystemExit('the code ran')")
+    for arguments in (["evaluate", "run"], ["predict", "run", f"{kind}.csv"]):
+        assert f"allow it: --cell {own}" in fault(capsys, *arguments)
+    Path("own.py").write_text(OWN)
+    found = said(capsys, "evaluate", "run", "--json", "--cell", "own.py:MyCell")
+    rows = [row for row in read_rows(Path("run/metrics.csv")) if row["validation_loss"]]
+    wanted = min(float(row["validation_loss"]) for row in rows)
+    assert json.loads(found)["model"]["loss"] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_lines_of_both_sides_go_together(
+    place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty line is translated by an empty line; standard input is read like a file."""
+    data = json.loads((place / "seq2seq" / "config.json").read_text())["paths"][0]
+    sources = [line.split("\t")[0] for line in Path(data).read_text().splitlines()][:70]
+    lines = [sources[0], "", *sources[1:], ""]
+    file = tmp_path / "sources"
+    file.write_text("\n".join([*lines, ""]))
+    model, codec = trained(place, "seq2seq")
+    # Alone, each is what it is beside the others.
+    wanted = [translations(model, codec, [line])[0] if line else "" for line in lines]
+    shown = said(capsys, "predict", place / "seq2seq", file)
+    assert shown.split("\n") == [*wanted, ""]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert said(capsys, "predict", place / "seq2seq") == shown
+
+
+# Export
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_run_says_what_the_run_says(
+    place: Path, kind: str, tmp_path: Path, capsys: Any
+) -> None:
+    """Of the user's own texts and numbers, in a few lines without torch."""
+    line = said(capsys, "export", place / kind, tmp_path / "model.safetensors")
+    assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
+    with pytest.raises(FileError, match=r"best\.safetensors: a checkpoint of a run, not an exp"):
+        load(place / kind / "best.safetensors")
+    runtime = load(tmp_path / "model.safetensors")
+    assert runtime.task == NAMES[kind]
+    model, codec = trained(place, kind)
+    items: Any = {
+        "classify": ["aeiou", "k", "tpuoi"],
+        "numbers": [torch.arange(4.0)[:, None], torch.tensor([[5.0], [1.0], [-2.0]])],
+        "tag": [["Ada", "Lee", "met", "Zoe"], ["left"]],
+        "forecast": [torch.linspace(0, 60, 20).view(10, 2)],
+        "seq2seq": ["one two", "six"],
+    }[kind]
+    x, lengths = runtime.encode(items)
+    told = runtime.decode(runtime.run(x, lengths=lengths), lengths)
+    if kind == "forecast":
+        wanted = forecast(model, codec, items[0])
+        for k, name in enumerate(("warm", "wet")):
+            close(torch.from_numpy(told[name][0]).float(), wanted[:, k].float(), "output")
+    elif NAMES[kind] == "classify":
+        assert told == codec.labels.decode(predict(model, codec, items).argmax(-1))
+    else:
+        says: Any = {"tag": tags, "seq2seq": translations}[kind]
+        assert told == says(model, codec, items)
+
+
+def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "m"
+    line = fault(capsys, "export", place / "numbers", out, "--weights", "int2")
+    assert "weights: wanted one of float32, bfloat16, int8, got 'int2'" in line
+    assert not out.exists()

@@ -1,0 +1,204 @@
+"""The C interface (docs/c.md) against the runtime: the same files, bits and refusals.
+
+`make capi` builds what is run here: tests/core/steps.c, which is told what to do by its standard
+input, and examples/c. Damaged files are the matter of tests/core/files.cpp.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from tests.runtime.test_files import DAMAGES, FILES, SHORT
+from tests.support.paths import EFFECT, EXAMPLES, STEPS
+from tests.support.runtime_models import PUBLISHED, random
+from unrolled import cells, io
+from unrolled.cells import Cell
+from unrolled.export import export
+from unrolled.models import SequenceModel
+from unrolled.nn import GRU, LSTM, RNN
+from unrolled.nn import Recurrent as Layers
+from unrolled.runtime import Model, load
+from unrolled.runtime.blocks import Recurrent
+from unrolled.runtime.ends import Forecast, Words
+
+WEIGHTS = (None, "float32", "bfloat16", "int8")  # by the header's numbers
+LOAD, TOKEN, ARGUMENT = 8, 4, 2  # exit statuses of steps
+
+pytestmark = pytest.mark.skipif(
+    not (STEPS.exists() and EFFECT.exists()), reason="`make capi` builds what is tested"
+)
+
+
+def run(path: Path, N: int, told: bytes, weights: str | None = None) -> bytes:
+    """What the C side says to these letters; an error's text and status are raised."""
+    command = [STEPS, path, str(WEIGHTS.index(weights)), str(N)]
+    return subprocess.run(command, input=told, capture_output=True, check=True).stdout
+
+
+def refused(path: Path, told: bytes = b"", N: int = 1) -> tuple[int, str]:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(path, N, told)
+    return caught.value.returncode, caught.value.stderr.decode()
+
+
+def floats(found: bytes, *shape: int) -> np.ndarray:
+    return np.frombuffer(found, np.float32).reshape(*shape)
+
+
+def inputs(model: Model, T: int, N: int) -> np.ndarray:
+    chance = np.random.default_rng(3)
+    if model.inputs is None:
+        return chance.integers(0, len(model.blocks[0].table), (T, N))  # type: ignore[union-attr]
+    return chance.standard_normal((T, N, model.inputs), np.float32)
+
+
+def told(x: np.ndarray) -> bytes:
+    return b"".join(b"s" + row.tobytes() for row in x)
+
+
+def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
+    """Steps, states, resets and copies of an exported file, in C and in Python."""
+    model = load(path, weights)
+    stream, x = model.stream(N), inputs(model, 9, N)
+    row = np.array([1, N - 1], np.int64).tobytes()
+    script = told(x[:4]) + b"r" + row + told(x[4:6]) + b"c" + told(x[6:7]) + b"a" + told(x[7:])
+    wanted = [stream.step(one) for one in x[:4]]
+    stream.reset([N - 1])
+    wanted += [stream.step(one) for one in x[4:]]
+    states = b"".join(np.array(s).tobytes() for layer in stream.state for s in layer)
+    found = run(path, N, script + b"g", weights)
+    assert found == np.stack(wanted).tobytes() + states
+    # States that are written are gone on from; what begins anew begins where a stream does.
+    again = run(path, N, b"w" + states + told(x[:1]) + b"r" + b"\xff" * 8 + told(x[:4]), weights)
+    assert again == stream.step(x[0]).tobytes() + np.stack(wanted[:4]).tobytes()
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_any_cell(kind: type[Cell], tmp_path: Path) -> None:
+    H = 6 if kind is cells.SLSTM else 7
+    export(random(Layers(kind, 3, H, num_layers=2)), tmp_path / "m")
+    same_steps(tmp_path / "m")
+
+
+CODEC = {"mean": np.array([3.0, -1e3, 0.1]), "deviation": np.array([0.3, 7.0, 1e-3])}
+MODELS: dict[str, tuple[nn.Module, Any]] = {
+    "projection": (LSTM(3, 9, proj_size=4, num_layers=2), None),
+    "head": (nn.Sequential(GRU(3, 20), nn.Linear(20, 5), nn.ReLU(), nn.Linear(5, 4)), None),
+    "wide head": (nn.Sequential(RNN(3, 20), nn.Linear(20, 2501), nn.LogSoftmax(-1)), None),
+    "inside": (nn.Sequential(nn.Linear(3, 6), nn.Tanh(), GRU(6, 5), nn.ReLU(), LSTM(5, 3)), None),
+    "scale": (nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), CODEC),
+    **{
+        f"{pooling}, {reads}": (
+            SequenceModel(
+                11, 4, hidden_size=9, input=reads, embedding_size=6, num_layers=2,
+                cell="LSTM", pooling=pooling, initial="learned",
+            ),
+            None,
+        )
+        for pooling in (None, "last", "mean", "max", "attention")
+        for reads in ("embedding", "one-hot")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_model(name: str, tmp_path: Path) -> None:
+    module, codec = MODELS[name]
+    export(random(module.eval()), tmp_path / "m", codec=codec)
+    same_steps(tmp_path / "m")
+
+
+@pytest.mark.parametrize("weights", WEIGHTS[1:])
+@pytest.mark.parametrize("N", [2, 17])
+def test_short_weights_and_batches(weights: str, N: int, tmp_path: Path) -> None:
+    module = random(nn.Sequential(LSTM(5, 40), nn.Linear(40, 33)))
+    x = told(np.ones((1, 5), np.float32))
+    export(module, tmp_path / "short", weights=weights)
+    export(module, tmp_path / "m")
+    same_steps(tmp_path / "short", N)
+    same_steps(tmp_path / "short", N, "int8")
+    same_steps(tmp_path / "m", N, weights)
+    assert run(tmp_path / "short", 1, x) == run(tmp_path / "m", 1, x, weights)
+    assert (run(tmp_path / "m", 1, x) == run(tmp_path / "m", 1, x, weights)) is (
+        weights == "float32"
+    )
+
+
+def test_what_a_model_says_of_itself(tmp_path: Path) -> None:
+    tokens = SequenceModel(11, 4, hidden_size=9, cell="LSTM", num_layers=2, pooling="max")
+    export(tokens, tmp_path / "m", task="classify", codec={"characters": 'aé\n"😀'})
+    found = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
+    assert found.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 18, 2, 1]
+    described = json.loads(run(tmp_path / "m", 1, b"d"))["tree"]["dict"]
+    assert described["task"] == "classify"
+    assert described["codec"]["dict"]["characters"] == 'aé\n"😀'
+    export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), tmp_path / "m")
+    found = np.frombuffer(run(tmp_path / "m", 1, b"i"), np.int64)
+    assert found.tolist() == [0, 3, 2, 1, 1, 5]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_old_files_step(path: Path) -> None:
+    """Or are told not to; that the runtime gives their numbers, its own tests say."""
+    blocks = load(path).blocks
+    if (
+        "encoder" in io.load(path)
+        or isinstance(blocks[0], Words)
+        or isinstance(blocks[-1], Forecast)
+    ):
+        assert "not in the C interface" in refused(path)[1]
+    elif any(isinstance(block, Recurrent) and block.directions > 1 for block in blocks):
+        assert "stream: wanted a model of one direction, got two" in refused(path)[1]
+    else:
+        same_steps(path)
+
+
+def test_what_is_no_token_or_row_is_told(tmp_path: Path) -> None:
+    export(SequenceModel(4, 2, hidden_size=3, embedding_size=2), tmp_path / "m")
+    for token in (4, -1, 2**62, -(2**63)):
+        x = np.array([[0, token]], np.int64)
+        assert refused(tmp_path / "m", told(x), 2) == (TOKEN, "a token that the model has not\n")
+    for row in (2, -1):
+        script = b"r" + np.array([1, row], np.int64).tobytes()
+        assert refused(tmp_path / "m", script, 2)[0] == ARGUMENT
+    for N in (0, -1, 2**31 - 1):
+        assert refused(tmp_path / "m", N=N)[0] == LOAD
+
+
+@pytest.mark.parametrize(("said", "damage"), DAMAGES + SHORT)
+def test_what_the_runtime_refuses_is_refused(said: str, damage: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    weights = "int8" if (said, damage) in SHORT else "float32"
+    export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), path, weights=weights)
+    assert run(path, 1, b"") == b""
+    tree = io.load(path)
+    damage(tree)
+    io.save(path, tree)
+    status, told = refused(path)
+    assert status == LOAD
+    assert told.startswith(f"{path}: holds no model that this version reads (")
+
+
+def test_no_file_and_no_model_are_told(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent")[1].endswith("absent: No such file or directory\n")
+    assert "not a whole safetensors file" in refused(tmp_path)[1]
+    assert "not a whole safetensors file (too short, or no file)" in refused(Path("/dev/null"))[1]
+    io.save(tmp_path / "m", {"a": np.ones(3)})
+    assert "holds no model" in refused(tmp_path / "m")[1]
+
+
+def test_the_example(tmp_path: Path) -> None:
+    """More frames than a block has."""
+    export(random(nn.Sequential(GRU(2, 6), nn.Linear(6, 3))), tmp_path / "m")
+    x = np.random.default_rng(4).standard_normal((150, 1, 2), np.float32)
+    done = subprocess.run(
+        [EFFECT, tmp_path / "m"], input=x.tobytes(), capture_output=True, check=True
+    )
+    assert done.stdout == load(tmp_path / "m").run(x).tobytes()
+    source = EXAMPLES / "c" / "effect.cpp"
+    assert len(source.read_text().splitlines()) <= 60

@@ -1,0 +1,129 @@
+"""Pooling against plain loops, whole and as it runs, and what is behind a sequence."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support import wiring
+from tests.support.subjects import gradients, pack, slopes, states
+from tests.support.tolerances import close, same
+from unrolled.models import Pooling, SequenceModel
+
+NAMES = ["last", "mean", "max", "attention"]
+T, N, W = 7, 4, 3
+LENGTHS = torch.tensor([3, 7, 0, 1])
+
+
+def made(name: str, directions: int = 1) -> Pooling:
+    return wiring.drawn(Pooling(name, W * directions, directions))
+
+
+def outputs(directions: int = 1) -> Tensor:
+    return torch.randn(T, N, W * directions, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_a_plain_loop(name: str, directions: int) -> None:
+    pooling, y = made(name, directions), outputs(directions)
+    final = torch.randn(2 * directions, N, W, dtype=torch.float64)
+    whole, cut = pooling(y, final), pooling(y, final, LENGTHS)
+    for n in range(N):
+        own = final[:, n : n + 1]
+        close(whole[n], wiring.pooled(pooling, y[:, n], own), "output")
+        close(cut[n], wiring.pooled(pooling, y[: LENGTHS[n], n], own), "output")
+    # Of several states the first is what the layer puts out.
+    close(pooling(y, (final, torch.zeros_like(final)), LENGTHS), cut, "output")
+
+
+def test_pooling_by_hand() -> None:
+    y = torch.tensor([[[1.0, -4.0]], [[3.0, -2.0]], [[8.0, 8.0]]])
+    final, two = torch.tensor([[[5.0, 6.0]]]), torch.tensor([2])
+    assert Pooling("last", 2)(y, final, two).tolist() == [[5.0, 6.0]]
+    assert Pooling("mean", 2)(y, final, two).tolist() == [[2.0, -3.0]]
+    assert Pooling("max", 2)(y, final, two).tolist() == [[3.0, -2.0]]
+    attention = Pooling("attention", 2)
+    attention.keys.weight.data = torch.tensor([[1e3, 0.0], [0.0, 0.0]])
+    torch.nn.init.zeros_(attention.keys.bias)
+    # Scores log(3)/2 · (1, -1): the first step weighs three times the second.
+    attention.query.weight.data = torch.tensor([[3.0, 1.0]]).log() / 2
+    y = torch.tensor([[[1.0, -4.0]], [[-3.0, -2.0]], [[8.0, 8.0]]])
+    torch.testing.assert_close(attention(y, final, two), torch.tensor([[0.0, -3.5]]))
+
+
+@pytest.mark.parametrize("name", ["mean", "max", "attention"])
+def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
+    """Nor gradients, of the outputs or of the pooling's own parameters."""
+    pooling, clean = made(name), outputs()
+    behind = (torch.arange(T)[:, None] >= LENGTHS)[..., None]
+    sides = []
+    for y in (clean.masked_fill(behind, torch.nan), clean.masked_fill(behind, 9.0)):
+        y.requires_grad_()
+        found = pooling(y, torch.zeros(1, N, W), LENGTHS)
+        sides.append([found, *gradients([found], [y, *pooling.parameters()], slopes([found]))])
+    for a, b in zip(*sides, strict=True):
+        same(a, b)
+    assert not sides[0][1].masked_select(behind).any()
+    assert sides[0][0][2].tolist() == [0.0] * W
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_it_runs_it_is_that_of_each_prefix(name: str) -> None:
+    pooling, y = made(name), outputs().requires_grad_()
+    leaves = [y, *pooling.parameters()]
+    running = pooling.running(y)
+    each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
+    close(running, each, "output")
+    start = slopes([running])
+    for a, b in zip(*(gradients([side], leaves, start) for side in (running, each)), strict=True):
+        close(a, b, "gradient")
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_scores_far_apart_as_it_runs(sign: float) -> None:
+    """The first step's weight, against the last's, is e^-400 or e^400: in float32 nothing or ∞."""
+    pooling = Pooling("attention", W)
+    torch.nn.init.eye_(pooling.keys.weight)
+    pooling.query.weight.data.fill_(200.0 * sign)
+    y = torch.linspace(-2.0, 2.0, T)[:, None, None].expand(T, 1, W).clone().requires_grad_()
+    running = pooling.running(y)
+    each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
+    close(running, each, "output")
+    found, wanted = (gradients([side], [y], slopes([each]))[0] for side in (running, each))
+    assert found.isfinite().all()
+    close(found, wanted, "gradient")
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM", "CoRNN", wiring.PEEPHOLE])
+@pytest.mark.parametrize("name", [None, *NAMES])
+def test_after_each_step_the_model_says_what_it_says_of_the_prefix(
+    name: str | None, cell: str
+) -> None:
+    options: dict[str, Any] = {"initial": "learned", "num_layers": 2, "pooling": name}
+    model = wiring.drawn(SequenceModel(5, 2, cell=cell, hidden_size=4, **options))
+    x = torch.randint(5, (T, N))
+    for state in (None, pack(states(model.recurrent, N))):
+        found = model.after_each(x, state)
+        for t in range(T):
+            said, _ = model(x[: t + 1], state)
+            close(found[t], said if name else said[-1], "output")
+
+
+@pytest.mark.parametrize("name", [None, *NAMES])
+def test_two_directions_do_not_run(name: str | None) -> None:
+    model = SequenceModel(5, 2, bidirectional=True, pooling=name)
+    with pytest.raises(ValueError, match="bidirectional: wanted a model of one direction, got two"):
+        model.after_each(torch.randint(5, (T, N)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pooling_of_two_directions_does_not_run(name: str) -> None:
+    with pytest.raises(ValueError, match="pooling: wanted one direction, got two: the second beg"):
+        made(name, 2).running(outputs(2))
+
+
+def test_a_pooling_that_is_not_there_is_told() -> None:
+    with pytest.raises(ValueError, match="pooling: wanted one of last, mean, max, attention, got"):
+        Pooling("min", W)

@@ -1,0 +1,263 @@
+"""The model of most tasks against torch's modules, one sequence at a time, and its laws."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.support import wiring
+from tests.support.subjects import gradients, pack, slopes, states, unpack
+from tests.support.tolerances import close, same
+from unrolled.models import LanguageModel, SequenceModel
+
+V, O, H = 7, 3, 5  # noqa: E741
+LENGTHS = torch.tensor([4, 0, 9, 1, 6])
+T, N = 9, len(LENGTHS)
+
+CASES: dict[str, dict[str, Any]] = {
+    "gru": {},
+    "lstm, one-hot, deep": {"cell": "LSTM", "input": "one-hot", "num_layers": 3},
+    "rnn, numbers, both": {"cell": "rnn", "input": "numbers", "bidirectional": True},
+    "lstm, learned, both, deep": {
+        "cell": "LSTM",
+        "initial": "learned",
+        "bidirectional": True,
+        "num_layers": 2,
+    },
+    "last": {"pooling": "last", "num_layers": 2},
+    "last, both, learned": {
+        "cell": "LSTM",
+        "pooling": "last",
+        "bidirectional": True,
+        "num_layers": 2,
+        "initial": "learned",
+    },
+    "mean": {"pooling": "mean", "input": "numbers", "initial": "learned"},
+    "max": {"pooling": "max", "cell": "LSTM", "bidirectional": True},
+    "max, numbers": {"pooling": "max", "cell": "RNN", "input": "numbers"},
+    "attention": {"pooling": "attention", "input": "numbers", "num_layers": 2},
+    "attention, both": {"pooling": "attention", "cell": "LSTM", "bidirectional": True},
+}
+PUBLISHED = ["CoRNN", "PeepholeLSTM", "SLSTM", "NBRC", wiring.PEEPHOLE]
+
+
+def made(options: dict[str, Any]) -> SequenceModel:
+    return wiring.drawn(SequenceModel(V, O, hidden_size=H, embedding_size=4, **options))
+
+
+def positive(model: SequenceModel) -> None:
+    """The sLSTM divides by its third state: of the states given to it that must be above 0."""
+    for part in model.start.states[2:3]:
+        part.data.abs_().add_(0.5)
+
+
+def inputs(model: SequenceModel, *batch: int) -> Tensor:
+    if model.arguments["input"] == "numbers":
+        return torch.randn(*batch, V, dtype=torch.float64)
+    return torch.randint(V, batch)
+
+
+@pytest.fixture(params=CASES)
+def model(request: pytest.FixtureRequest) -> SequenceModel:
+    return made(CASES[request.param])
+
+
+def test_it_is_torchs_modules_wired_alike(model: SequenceModel) -> None:
+    x = inputs(model, T, N)
+    found, final = model(x)
+    for n in range(N):
+        wanted, ends = wiring.sequence(model, x[:, n])
+        close(found[n] if model.pooling else found[:, n], wanted, "output")
+        for a, b in zip(unpack(final), ends, strict=True):
+            close(a[:, n : n + 1], b, "output")
+
+
+def test_it_goes_on_from_a_given_state(model: SequenceModel) -> None:
+    x, hx = inputs(model, T, N), states(model.recurrent, N)
+    found, final = model(x, pack(hx))
+    for n in range(N):
+        wanted, ends = wiring.sequence(model, x[:, n], tuple(part[:, n : n + 1] for part in hx))
+        close(found[n] if model.pooling else found[:, n], wanted, "output")
+        for a, b in zip(unpack(final), ends, strict=True):
+            close(a[:, n : n + 1], b, "output")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_never_matters(model: SequenceModel, training: bool) -> None:
+    """Values, states and all gradients are those of each sequence alone; one has no step."""
+    model.train(training)  # without dropout, the same but for the way that it runs
+    x = inputs(model, T, N)
+    if x.is_floating_point():
+        behind = torch.arange(T)[:, None] >= LENGTHS
+        x = x.masked_fill(behind[..., None], torch.nan).requires_grad_()
+    found, final = model(x, lengths=LENGTHS)
+    alone = [wiring.sequence(model, x[:length, n]) for n, length in enumerate(LENGTHS)]
+    if model.pooling:
+        mine, theirs = [found], [torch.stack([wanted for wanted, _ in alone])]
+    else:
+        mine = [found[:length, n] for n, length in enumerate(LENGTHS)]
+        theirs = [wanted for wanted, _ in alone]
+    mine += unpack(final)
+    theirs += [torch.cat(parts, 1) for parts in zip(*(ends for _, ends in alone), strict=True)]
+    for a, b in zip(mine, theirs, strict=True):
+        close(a, b, "output")
+    leaves = [*model.parameters(), *([x] if x.requires_grad else [])]
+    start = slopes(mine)
+    for a, b in zip(*(gradients(side, leaves, start) for side in (mine, theirs)), strict=True):
+        assert a.isfinite().all()
+        close(a, b, "gradient")
+
+
+def test_what_lies_behind_is_never_seen(model: SequenceModel) -> None:
+    x = inputs(model, T, N)
+    other = torch.where((torch.arange(T)[:, None] < LENGTHS).view(T, N, *[1] * (x.dim() - 2)), x, 0)
+    same(model(x, lengths=LENGTHS)[0], model(other, lengths=LENGTHS)[0])
+
+
+def test_of_a_sequence_without_a_step_the_head_sees_the_start() -> None:
+    x, none = torch.randint(V, (T, 2)), torch.tensor([0, 5])
+    for pooling in ("mean", "max", "attention"):
+        model = made({"pooling": pooling, "initial": "learned"})
+        close(model(x, lengths=none)[0][0], model.head.bias, "output")
+    model = made({"pooling": "last", "initial": "learned", "bidirectional": True, "num_layers": 2})
+    start = model.start.states[0]
+    wanted = model.head(torch.cat([start[2, 0], start[3, 0]]))
+    close(model(x, lengths=none)[0][0], wanted, "output")
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM", *PUBLISHED])
+def test_splitting_and_carrying_the_state_changes_nothing(cell: str) -> None:
+    for pooling in (None, "last"):
+        model = made({"cell": cell, "num_layers": 2, "initial": "learned", "pooling": pooling})
+        positive(model)
+        x, state, outputs = torch.randint(V, (T, 3)), None, []
+        for part in x.split([1, 5, 3]):
+            found, state = model(part, state)
+            outputs.append(found)
+        whole, final = model(x)
+        close(found if pooling else torch.cat(outputs), whole, "output")
+        for a, b in zip(unpack(state), unpack(final), strict=True):
+            close(a, b, "output")
+
+
+def test_sequences_in_another_order_give_outputs_in_that_order(model: SequenceModel) -> None:
+    x, order = inputs(model, T, N), torch.tensor([3, 0, 4, 2, 1])
+    found, _ = model(x, lengths=LENGTHS)
+    shuffled, _ = model(x[:, order], lengths=LENGTHS[order])
+    close(shuffled, found[order] if model.pooling else found[:, order], "output")
+
+
+# The learned start
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM", *PUBLISHED])
+def test_a_learned_start_is_the_state_passed_by_hand(cell: str) -> None:
+    model = made({"cell": cell, "initial": "learned", "num_layers": 2, "bidirectional": True})
+    positive(model)
+    x = torch.randint(V, (T, 3))
+    given = tuple(torch.cat([part] * 3, 1).detach().requires_grad_() for part in model.start.states)
+    found, by_hand = model(x, lengths=LENGTHS[:3])[0], model(x, pack(given), LENGTHS[:3])[0]
+    close(found, by_hand, "output")
+    start = slopes([found])
+    learned = gradients([found], list(model.start.states), start)
+    for a, b in zip(learned, gradients([by_hand], given, start), strict=True):
+        close(a, b.sum(1, keepdim=True), "gradient")
+    assert learned[0].abs().min() > 0
+
+
+def test_a_learned_start_is_zero_at_first() -> None:
+    options: dict[str, Any] = {"hidden_size": H, "cell": "LSTM", "num_layers": 2}
+    learned = SequenceModel(V, O, initial="learned", **options)
+    zero = SequenceModel(V, O, **options)
+    zero.load_state_dict(
+        {k: v for k, v in learned.state_dict().items() if not k.startswith("start")}
+    )
+    x = torch.randint(V, (T, N))
+    close(learned(x)[0], zero(x)[0], "output")
+    assert [tuple(p.shape) for p in learned.start.parameters()] == [(2, 1, H)] * 2
+
+
+# Dropout
+
+
+def test_dropout_is_after_the_encoder_and_before_the_head_in_training_only() -> None:
+    model = made({"dropout": 0.4, "pooling": "mean"})
+    x = torch.randint(V, (T, N))
+    same(model(x)[0], model(x)[0])
+    close(model(x)[0][0], wiring.sequence(model, x[:, 0])[0], "output")
+    model.train()
+    torch.manual_seed(5)
+    found, _ = model(x)
+    torch.manual_seed(5)
+    hidden, _ = model.recurrent(F.dropout(model.encoder(x), 0.4))
+    close(found, model.head(F.dropout(hidden.mean(0), 0.4)), "output")
+
+
+def test_dropout_is_between_the_layers_where_there_are_several() -> None:
+    assert made({"dropout": 0.4}).recurrent.dropout == 0.0
+    model = made({"dropout": 0.4, "num_layers": 2})
+    assert model.recurrent.dropout == 0.4
+    model.train()
+    model.dropout.p = 0.0
+    x = torch.randint(V, (T, N))
+    assert not torch.equal(model(x)[0], model(x)[0])
+    close(model.eval()(x)[0][:, 0], wiring.sequence(model, x[:, 0])[0], "output")
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_arguments_make_the_model_again(name: str) -> None:
+    model = SequenceModel(V, O, hidden_size=H, dropout=0.25, **CASES[name])
+    again = SequenceModel(**model.arguments)
+    assert again.arguments == model.arguments
+    assert str(again) == str(model)
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, again)]
+    assert shapes[0] == shapes[1]
+
+
+def test_arguments_make_a_language_model_again() -> None:
+    options = {"cell": "LSTM", "input": "one-hot", "num_layers": 2, "initial": "learned"}
+    model = LanguageModel(V, 6, dropout=0.1, **options)
+    again = LanguageModel(**model.arguments)
+    again.load_state_dict(model.state_dict())
+    assert again.arguments == model.arguments
+    x = torch.randint(V, (T, N))
+    same(again.eval()(x)[0], model.eval()(x)[0])
+    wanted = wiring.sequence(wiring.drawn(model), x[:, 0])[0]
+    close(model(x)[0][:, 0], wanted, "output")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"input_size": 0}, "input_size: wanted at least 1, got 0"),
+        ({"output_size": 0}, "output_size: wanted at least 1, got 0"),
+        ({"num_layers": -1}, "num_layers: wanted at least 1, got -1"),
+        ({"embedding_size": 0}, "embedding_size: wanted at least 1, got 0"),
+        ({"dropout": float("nan")}, r"dropout: wanted a probability in \[0, 1\), got nan"),
+        ({"dropout": -0.1}, r"dropout: wanted a probability in \[0, 1\), got -0.1"),
+        ({"input": ""}, "input: wanted one of embedding, one-hot, numbers, got ''"),
+        ({"initial": "None"}, "initial: wanted one of zero, learned, got 'None'"),
+        ({"pooling": "sum"}, "pooling: wanted one of last, mean, max, attention, got 'sum'"),
+        ({"pooling": ""}, "pooling: wanted one of last, mean, max, attention, got ''"),
+    ],
+)
+def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SequenceModel(**({"input_size": V, "output_size": O} | options))
+
+
+@pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
+def test_lengths_may_be_a_list(pooling: str | None) -> None:
+    torch.manual_seed(0)
+    model = SequenceModel(5, 3, hidden_size=4, pooling=pooling, bidirectional=True).eval()
+    tokens, lengths = torch.randint(5, (6, 3)), [4, 6, 1]
+    found, _ = model(tokens, lengths=lengths)
+    wanted, _ = model(tokens, lengths=torch.tensor(lengths))
+    assert torch.equal(found, wanted)
+    whole, _ = model(tokens)
+    assert not torch.equal(found, whole)

@@ -1,0 +1,166 @@
+"""convert on layers whose weights are computed: with what computes them, there and back."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrizations, parametrize, prune
+
+from tests.support.subjects import gradients, tokens, unpack
+from tests.support.tolerances import close
+from unrolled import nn
+
+KINDS = ("RNN", "LSTM", "GRU", "LSTMCell", "GRUCell")
+
+
+class Doubled(torch.nn.Module):
+    """A parametrisation of a user's own, with a weight of its own, that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+        self.calls = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.calls += 1
+        return self.scale * weight
+
+
+def _weight_norm_by_hook(module: torch.nn.Module, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.nn.utils.weight_norm(module, name)
+
+
+def _pruned_twice(module: torch.nn.Module, name: str) -> None:
+    prune.l1_unstructured(module, name, amount=0.3)
+    prune.random_unstructured(module, name, amount=0.2)
+
+
+def _two_at_once(module: torch.nn.Module, name: str) -> None:
+    parametrize.register_parametrization(module, name, Doubled())
+    parametrizations.spectral_norm(module, name)
+    prune.identity(module, name.replace("hh", "ih"))
+    prune.random_unstructured(module, name.replace("weight", "bias"), amount=0.5)
+
+
+WAYS: dict[str, Callable[[torch.nn.Module, str], Any]] = {
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "own": lambda m, n: parametrize.register_parametrization(m, n, Doubled()),
+    "pruned": _pruned_twice,
+    "weight norm by hook": _weight_norm_by_hook,
+    "spectral norm by hook": torch.nn.utils.spectral_norm,
+    "several": _two_at_once,
+}
+
+
+def made(library: Any, kind: str, way: str) -> tuple[Any, Tensor]:
+    """A layer in evaluation mode, where spectral norms stay, and an input."""
+    torch.manual_seed(0)
+    step = kind.endswith("Cell")
+    options = {} if step else {"num_layers": 2, "bidirectional": True}
+    module = getattr(library, kind)(3, 4, dtype=torch.float64, **options)
+    for suffix in ("",) if step else ("_l0", "_l1_reverse"):
+        WAYS[way](module, f"weight_hh{suffix}")
+    return module.eval(), tokens(2, 3) if step else tokens(5, 2, 3)
+
+
+def results(module: Any, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs, and the gradients of the input and of all parameters by name."""
+    found = module(x)
+    values = [part for item in unpack(found) for part in unpack(item)]
+    leaves = dict(sorted(module.named_parameters()))
+    return values, gradients(values, [x, *leaves.values()])
+
+
+def agree(mine: Any, other: Any, x: Tensor) -> None:
+    (values, slopes), (others, wanted) = results(mine, x), results(other, x)
+    for a, b in zip([*values, *slopes], [*others, *wanted], strict=True):
+        close(a, b, "gradient")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("to", ["unrolled", "torch"])
+def test_what_computes_a_weight_comes_along(kind: str, way: str, to: str) -> None:
+    (first, x), (twin, _) = (made(nn if to == "torch" else torch.nn, kind, way) for _ in range(2))
+    before = dict(first.named_parameters())
+    report = nn.convert(first, to=to)
+    found = report.model
+    assert not report.left
+    assert isinstance(found, getattr(torch.nn if to == "torch" else nn, kind))
+    assert list(found.state_dict()) == list(twin.state_dict())
+    assert all(p is before[name] for name, p in found.named_parameters())
+    agree(found, twin, x)
+    with torch.no_grad():  # nothing is remembered of what was
+        for parameter, other in zip(found.parameters(), twin.parameters(), strict=True):
+            parameter.mul_(0.5)
+            other.mul_(0.5)
+    agree(found, twin, x)
+    back = nn.convert(found, to="torch" if to == "unrolled" else "unrolled").model
+    assert type(back).__mro__[1:] == type(twin).__mro__[1:]
+    assert repr(back).startswith("unrolled.nn.") == (to == "torch")
+    agree(back, twin, x)
+    found.load_state_dict(copy.deepcopy(twin.state_dict()))
+
+
+@pytest.mark.parametrize("way", ["own", "several", "weight norm by hook"])
+def test_instances_of_both(way: str) -> None:
+    (first, x), (twin, _) = (made(torch.nn, "LSTM", way) for _ in range(2))
+    mixed = nn.convert(first, subclass=True).model
+    assert isinstance(mixed, torch.nn.LSTM)
+    agree(mixed, twin, x)
+    plain = nn.convert(mixed).model
+    assert plain is mixed
+    assert not isinstance(plain, torch.nn.LSTM)
+    agree(plain, twin, x)
+    assert isinstance(nn.convert(plain, subclass=True).model, torch.nn.LSTM)
+    agree(plain, twin, x)
+
+
+def test_it_can_be_undone_afterwards() -> None:
+    for way in ("own", "pruned", "weight norm by hook"):
+        (first, x), (twin, _) = (made(torch.nn, "GRU", way) for _ in range(2))
+        found = nn.convert(first).model
+        for module in (found, twin):
+            for name in ("weight_hh_l0", "weight_hh_l1_reverse"):
+                if way == "own":
+                    parametrize.remove_parametrizations(module, name)
+                elif way == "pruned":
+                    prune.remove(module, name)
+                else:
+                    torch.nn.utils.remove_weight_norm(module, name)
+        assert {*found.state_dict()} == {*torch.nn.GRU(3, 4, 2, bidirectional=True).state_dict()}
+        agree(found, twin, x)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "LSTMCell"])
+def test_a_weight_is_computed_once_a_call(kind: str) -> None:
+    first, x = made(torch.nn, kind, "own")
+    for name in [name for name in dict(first.named_parameters()) if name.startswith("weight_ih")]:
+        parametrize.register_parametrization(first, name, Doubled())
+    found = nn.convert(first).model
+    counts = [part for part in found.modules() if isinstance(part, Doubled)]
+    for part in counts:
+        part.calls = 0
+    found(x)
+    assert [part.calls for part in counts] == [1] * len(counts)
+
+
+def test_parameters_and_modules_of_your_own_are_left() -> None:
+    layer = torch.nn.GRU(3, 4)
+    layer.register_buffer("mine", torch.zeros(2))
+    layer.extra = torch.nn.Linear(2, 2)
+    assert nn.convert(layer).left == {"": "it holds mine, extra"}
+    cell = torch.nn.GRUCell(3, 4)
+    cell.weight_ih_scale = torch.nn.Parameter(torch.zeros(2))
+    assert nn.convert(cell).left == {"": "it holds weight_ih_scale"}
+    lacking = torch.nn.GRU(3, 4)
+    del lacking.bias_hh_l0
+    assert nn.convert(lacking).left == {"": "it lacks the parameters bias_hh_l0"}

@@ -1,0 +1,383 @@
+"""Weights are ordinary parameters: however they are written, the next call computes with them."""
+
+import copy
+import inspect
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tests.support.subjects import gradients, slopes
+from tests.support.tolerances import close, same
+from tests.support.weights import DIRECT, MAKERS, check, flat, inputs, made, wanted, warm
+from unrolled import engines
+
+SOME = ["gru", "projected", "peephole", "lstm step"]
+
+
+def changed(weight: Tensor) -> Tensor:
+    """Other numbers of the same size."""
+    return (0.1 - 0.5 * weight.detach()).clone()
+
+
+def _data(weight: Parameter) -> None:
+    weight.data = changed(weight)
+
+
+def _in_place(weight: Parameter) -> None:
+    with torch.no_grad():
+        weight.mul_(-0.5).add_(0.1)
+
+
+def _numpy(weight: Parameter) -> None:
+    weight.detach().numpy()[...] = changed(weight).numpy()
+
+
+def _set(weight: Parameter) -> None:
+    with torch.no_grad():
+        weight.set_(changed(weight))
+
+
+def _swap(weight: Parameter) -> None:
+    torch.utils.swap_tensors(weight, Parameter(changed(weight)))
+
+
+def _foreach(weight: Parameter) -> None:
+    torch._foreach_mul_([weight.detach()], -0.5)
+
+
+def _vector(module: Module) -> None:
+    vector_to_parameters(changed(parameters_to_vector(module.parameters())), module.parameters())
+
+
+def _load(module: Module, assign: bool = False) -> None:
+    state = {name: changed(weight) for name, weight in module.state_dict().items()}
+    module.load_state_dict(state, assign=assign)
+
+
+def _replace(module: Module) -> None:
+    for name, weight in list(module.named_parameters()):
+        setattr(module, name, Parameter(changed(weight)))
+
+
+def _register(module: Module) -> None:
+    for name, weight in list(module.named_parameters()):
+        delattr(module, name)
+        module.register_parameter(name, Parameter(changed(weight)))
+
+
+def _share(module: Module) -> None:
+    module.share_memory()
+    each(_in_place)(module)
+
+
+def _convert(module: Module) -> None:
+    module.float().double()
+
+
+def _convert_by_swap(module: Module) -> None:
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        module.float().double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+def each(write: Callable[[Parameter], None]) -> Callable[[Module], None]:
+    """A write to every parameter of a module."""
+
+    def write_all(module: Module) -> None:
+        for weight in module.parameters():
+            write(weight)
+
+    return write_all
+
+
+WRITES: dict[str, Callable[[Module], None]] = {
+    "data": each(_data),
+    "data.copy_": each(lambda weight: weight.data.copy_(changed(weight))),
+    "in place": each(_in_place),
+    "storage": each(lambda w: w.untyped_storage().copy_(changed(w).untyped_storage())),
+    "numpy": each(_numpy),
+    "dlpack": each(lambda weight: torch.from_dlpack(weight.detach()).copy_(changed(weight))),
+    "foreach": each(_foreach),
+    "set_": each(_set),
+    "swap": each(_swap),
+    "vector_to_parameters": _vector,
+    "load_state_dict": _load,
+    "load_state_dict assign": lambda module: _load(module, assign=True),
+    "replaced": _replace,
+    "registered anew": _register,
+    "share_memory": _share,
+    "reset_parameters": lambda module: module.reset_parameters(),
+    "to float32 and back": _convert,
+    "to float32 and back by swap": _convert_by_swap,
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("kind", [*SOME, "reset_before", "rnn step"])
+def test_the_next_call_computes_with_what_was_written(
+    kind: str, write: str, taken: list[bool]
+) -> None:
+    module = made(kind)
+    warm(kind, module)
+    x = inputs(kind)[0].detach()
+    before = flat(module(x))[0].detach()
+    WRITES[write](module)
+    taken.clear()
+    check(kind, module)
+    assert taken[: len(DIRECT)] == DIRECT
+    assert not torch.equal(flat(module(x))[0], before)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "peephole step"])
+def test_a_compiled_layer_computes_with_what_was_written(kind: str) -> None:
+    torch._dynamo.reset()
+    module, x = made(kind), inputs(kind)[1]
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for write in ("nothing", "data", "numpy", "storage", "set_", "load_state_dict", "replaced"):
+        WRITES.get(write, lambda module: None)(module)
+        weights = dict(module.named_parameters())
+        with torch.no_grad():
+            values = flat(compiled(x))
+        parts = flat(compiled(x))
+        right = wanted(kind, weights, x)
+        for mine, other in zip([*values, *values], [*right[: len(values)], *parts], strict=True):
+            close(mine, other, "output")
+        found = gradients(parts, [x, *weights.values()])
+        for mine, other in zip(found, right[len(values) :], strict=True):
+            close(mine, other, "gradient")
+        del parts, weights
+    torch._dynamo.reset()
+
+
+def optimizers() -> Iterator[tuple[str, dict[str, bool]]]:
+    """All of torch's, each way that it has on the CPU."""
+    for name, kind in vars(torch.optim).items():
+        # SparseAdam wants sparse gradients, and Optimizer is the base of all.
+        if not inspect.isclass(kind) or name in ("SparseAdam", "Optimizer"):
+            continue
+        options = inspect.signature(kind).parameters
+        yield name, {}
+        if "foreach" in options:
+            yield name, {"foreach": True}
+        if "fused" in options:
+            yield name, {"fused": True}
+
+
+OPTIMIZERS = list(optimizers())
+
+
+def test_all_optimizers_are_tried() -> None:
+    ways = [(name, *options) for name, options in OPTIMIZERS]
+    for name in ("SGD", "Adam", "AdamW", "Adagrad"):
+        assert {(name,), (name, "foreach"), (name, "fused")} <= set(ways)
+    assert {("RMSprop", "foreach"), ("LBFGS",), ("Muon",), ("Rprop",)} <= set(ways)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    OPTIMIZERS,
+    ids=["-".join((name, *options)) for name, options in OPTIMIZERS],
+)
+def test_every_step_of_an_optimizer_is_seen(name: str, options: dict[str, bool]) -> None:
+    for kind in ("projected", "peephole", "gru step"):
+        module, x = made(kind), inputs(kind)[1].detach()
+        warm(kind, module)
+        weights = [p for p in module.parameters() if name != "Muon" or p.dim() == 2]
+        optimizer = getattr(torch.optim, name)(weights, lr=0.05, **options)
+
+        def closure(module: Module = module, x: Tensor = x, optimizer: Any = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            loss = torch.stack([part.square().sum() for part in flat(module(x))]).sum()
+            loss.backward()
+            return loss
+
+        before = weights[0].detach().clone()
+        optimizer.step(closure)
+        assert not torch.equal(weights[0], before)
+        check(kind, module)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_an_optimizer_may_step_inside_of_backward(kind: str) -> None:
+    """As soon as a gradient is there, its weight changes; all gradients are those before it."""
+    module, x = made(kind), inputs(kind)[1].detach()
+    warm(kind, module)
+    weights = dict(module.named_parameters())
+    parts = flat(module(x))
+    given = slopes(parts)
+    found = dict(zip(weights, gradients(parts, list(weights.values()), given), strict=True))
+    right = {name: weight.detach() - 0.1 * found[name] for name, weight in weights.items()}
+    for weight in weights.values():
+        step = torch.optim.SGD([weight], lr=0.1).step
+        weight.register_post_accumulate_grad_hook(lambda _, step=step: step())
+    torch.autograd.backward(flat(module(x)), given)
+    for name, weight in weights.items():
+        close(weight, right[name], "output", name)
+        weight.grad = None
+    check(kind, module)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_matrix_written_between_forward_and_backward_is_noticed(kind: str) -> None:
+    """Backward reads it, so that silence would mean a wrong gradient."""
+    for name in [name for name, p in made(kind).named_parameters() if p.dim() == 2]:
+        for record in (False, True):
+            module = made(kind)
+            with engines.record() if record else engines.use("native"):
+                parts = flat(module(inputs(kind)[1]))
+            _in_place(module.get_parameter(name))
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                torch.autograd.backward(parts, slopes(parts))
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_clipped_gradients(kind: str, foreach: bool) -> None:
+    """Clipping scales each gradient in place: no two of them may share memory."""
+    module, x = made(kind), inputs(kind)[1]
+    warm(kind, module)
+    weights = dict(module.named_parameters())
+    parts = flat(module(x))
+    torch.autograd.backward(parts, slopes(parts))
+    right = wanted(kind, weights, x)[len(parts) + 1 :]
+    whole = torch.cat([grad.flatten() for grad in right]).norm()
+    norm = clip_grad_norm_(module.parameters(), 0.1, foreach=foreach)
+    close(norm, whole, "gradient")
+    for weight, grad in zip(weights.values(), right, strict=True):
+        assert weight.grad is not None
+        close(weight.grad, grad * (0.1 / (whole + 1e-6)), "gradient")
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    check(kind, module)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_one_frozen_parameter(kind: str) -> None:
+    """It gets no gradient, and those of the others stay the same to the bit."""
+    module = made(kind)
+    warm(kind, module)
+    weights = dict(module.named_parameters())
+    for x in inputs(kind):
+        parts = flat(module(x))
+        given = slopes(parts)
+        free = dict(zip(weights, gradients(parts, list(weights.values()), given), strict=True))
+        for frozen in weights:
+            module.zero_grad()
+            weights[frozen].requires_grad_(False)
+            torch.autograd.backward(flat(module(x)), given)
+            weights[frozen].requires_grad_(True)
+            assert weights[frozen].grad is None
+            for name in weights.keys() - {frozen}:
+                found = weights[name].grad
+                assert found is not None
+                same(found, free[name], f"{name}, {frozen} is frozen")
+
+
+def test_all_parameters_frozen() -> None:
+    for kind in MAKERS:
+        module = made(kind).requires_grad_(False)
+        for x in inputs(kind):
+            assert not any(part.requires_grad for part in flat(module(x.detach())))
+            parts, right = flat(module(x)), wanted(kind, dict(module.named_parameters()), x)
+            (found,) = gradients(parts, [x])
+            close(found, right[len(parts)], "gradient")
+
+
+def _saved(module: Module) -> Module:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    loaded: Module = torch.load(file, weights_only=False)
+    return loaded
+
+
+def _state(module: Module) -> Module:
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    twin = copy.deepcopy(module)
+    each(_in_place)(twin)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    return twin
+
+
+COPIES: dict[str, Callable[[Module], Module]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda module: pickle.loads(pickle.dumps(module)),
+    "torch.save": _saved,
+    "state_dict": _state,
+}
+
+
+@pytest.mark.parametrize("make", COPIES)
+@pytest.mark.parametrize("kind", SOME)
+def test_copies_are_equal_and_independent(kind: str, make: str) -> None:
+    module = made(kind)
+    warm(kind, module)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    twin = COPIES[make](module)
+    for name, parameter in twin.named_parameters():
+        same(parameter, before[name], name)
+    warm(kind, twin)
+    each(_in_place)(twin)
+    check(kind, twin)
+    check(kind, module, dict(module.named_parameters()))
+    for name, parameter in module.named_parameters():
+        same(parameter, before[name], name)
+    each(_numpy)(module)
+    each(_in_place)(module)
+    check(kind, module)
+    check(kind, twin)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+@pytest.mark.parametrize("kind", SOME)
+def test_averaged_models(kind: str, moving: bool) -> None:
+    """Plain and exponential averages, used after each update."""
+    module = made(kind)
+    warm(kind, module)
+    rule = get_ema_multi_avg_fn(0.75) if moving else None
+    averaged = AveragedModel(module, multi_avg_fn=rule)
+    average = [p.detach().clone() for p in module.parameters()]
+    for k in range(3):
+        averaged.update_parameters(module)
+        share = (0.0 if k == 0 else 0.25) if moving else 1 / (k + 1)
+        for mean, now in zip(average, module.parameters(), strict=True):
+            mean += share * (now.detach() - mean)
+        for mean, parameter in zip(average, averaged.module.parameters(), strict=True):
+            close(parameter, mean, "output")
+        check(kind, averaged, dict(averaged.module.named_parameters()))
+        each(_in_place)(module)
+        check(kind, module)
+
+
+def _train(module: Module, x: Tensor) -> None:
+    """A step of gradient descent, in a process of its own."""
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    torch.stack([part.square().sum() for part in flat(module(x))]).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.slow
+def test_weights_in_shared_memory_trained_by_another_process() -> None:
+    kind = "gru"
+    module, x = made(kind).share_memory(), inputs(kind)[1].detach()
+    warm(kind, module)
+    right = copy.deepcopy(module)
+    _train(right, x)
+    child = torch.multiprocessing.get_context("spawn").Process(target=_train, args=(module, x))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    for mine, other in zip(module.parameters(), right.parameters(), strict=True):
+        close(mine, other, "gradient")
+    check(kind, module)

@@ -1,0 +1,191 @@
+"""Layers as ONNX files: what ONNX Runtime makes of them is what our reference makes of them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from tests.support.onnx_files import Batch, agrees, kinds, random, written
+from tests.support.tolerances import close
+from unrolled import cells, engines
+from unrolled.cells import Cell, product, vector
+from unrolled.nn import GRU, LSTM, RNN, Recurrent
+from unrolled.onnx import export
+from unrolled.onnx.operator_cells import Activation, OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
+
+LAYERS: dict[str, tuple[Any, str]] = {
+    "RNN": (RNN, "RNN"),
+    "RNN relu": (partial(RNN, nonlinearity="relu"), "RNN"),
+    "LSTM": (LSTM, "LSTM"),
+    "GRU": (GRU, "GRU"),
+    "ResetBeforeGRU": (partial(Recurrent, cells.ResetBeforeGRU), "GRU"),
+    "PeepholeLSTM": (partial(Recurrent, cells.PeepholeLSTM), "LSTM"),
+    "CoupledLSTM": (partial(Recurrent, cells.CoupledLSTM), "LSTM"),
+    "LSTM projected": (partial(LSTM, proj_size=2), "Scan"),
+    "CoRNN": (partial(Recurrent, cells.CoRNN), "Scan"),
+}
+FORMS: list[tuple[dict[str, Any], dict[str, bool]]] = [
+    ({}, {}),
+    ({"num_layers": 2, "bidirectional": True}, {"lengths": True, "states": True}),
+    ({"bidirectional": True, "merge": "sum", "bias": False}, {"states": True}),
+    ({"num_layers": 3, "batch_first": True}, {"lengths": True}),
+]
+
+
+@pytest.mark.parametrize("form", range(len(FORMS)))
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_in_every_form(name: str, form: int, tmp_path: Path) -> None:
+    """With T and N other than any at export; what lies in the padding reaches nothing."""
+    make, kind = LAYERS[name]
+    options, inputs = FORMS[form]
+    layer = random(make(3, 5, **options))
+    run = written(layer, tmp_path, **inputs)
+    several = layer.spec.num_directions if kind == "Scan" else 1
+    assert kinds(tmp_path / "model.onnx")[kind] == layer.num_layers * several
+    for T, N in ((6, 4), (1, 1)):
+        given = {"lengths": False, "states": False, **inputs}
+        agrees(layer, run, Batch.of(layer, T, N, **given))
+
+
+PUBLISHED = [
+    value
+    for value in vars(cells).values()
+    if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
+]
+STANDARD = {
+    cells.RNN, cells.LSTM, cells.GRU, cells.ResetBeforeGRU, cells.PeepholeLSTM, cells.CoupledLSTM,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", PUBLISHED, ids=lambda cell: cell.__name__)
+def test_every_published_cell(cell: type[Cell], tmp_path: Path) -> None:
+    layer = random(Recurrent(cell, 3, 5, bidirectional=True))
+    run = written(layer, tmp_path, lengths=True, states=True)
+    assert ("Scan" in kinds(tmp_path / "model.onnx")) == (cell not in STANDARD)
+    agrees(layer, run, Batch.of(layer, 7, 3, lengths=True, states=True), exact=False)
+
+
+ACTIVATIONS = [
+    Activation("Relu"), Activation("Tanh"), Activation("Sigmoid"), Activation("Affine", 0.7, 0.1),
+    Activation("LeakyRelu", 0.3), Activation("ThresholdedRelu", 0.2),
+    Activation("ScaledTanh", 1.5, 0.6), Activation("HardSigmoid", 0.3, 0.4),
+    Activation("Elu", 0.8), Activation("Softsign"), Activation("Softplus"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("clip", [None, 0.4])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda one: one.name)
+def test_activations_of_the_operators(
+    activation: Activation, clip: float | None, tmp_path: Path
+) -> None:
+    function = Activation(activation.name, activation.alpha, activation.beta, clip)
+    layer = random(Recurrent(cells.RNN(function), 3, 5, bidirectional=True))
+    run = written(layer, tmp_path)
+    assert kinds(tmp_path / "model.onnx")["RNN"] == 1
+    agrees(layer, run, Batch.of(layer, 5, 2, lengths=False, states=False))
+
+
+GENERAL = [
+    OperatorLSTM(
+        Activation("HardSigmoid", 0.3, 0.4), Activation("Softsign"), Activation("Affine", 0.7, 0.1)
+    ),
+    OperatorLSTM(Activation("Sigmoid", clip=0.2), Activation("Tanh", clip=0.2)),
+    OperatorCoupledLSTM(peepholes=True),
+    OperatorGRU(Activation("HardSigmoid", 0.2, 0.5), Activation("LeakyRelu", 0.2), True),
+    OperatorGRU(Activation("Sigmoid", clip=0.3), Activation("Tanh", clip=0.3)),
+]
+
+
+@pytest.mark.parametrize("cell", GENERAL, ids=repr)
+def test_general_cells_of_the_operators(cell: Cell, tmp_path: Path) -> None:
+    layer = random(Recurrent(cell, 3, 5, bidirectional=True))
+    run = written(layer, tmp_path, lengths=True)
+    assert "Scan" not in kinds(tmp_path / "model.onnx")
+    agrees(layer, run, Batch.of(layer, 5, 3, lengths=True, states=False))
+
+
+def test_a_bound_that_the_operator_has_not_is_a_scan(tmp_path: Path) -> None:
+    """ONNX Runtime bounds what goes into f and g of an LSTM, not into h."""
+    functions = [Activation(name, clip=0.2) for name in ("Sigmoid", "Tanh", "Tanh")]
+    layer = random(Recurrent(OperatorLSTM(*functions), 3, 5))
+    run = written(layer, tmp_path)
+    assert kinds(tmp_path / "model.onnx")["Scan"] == 1
+    agrees(layer, run, Batch.of(layer, 9, 3, lengths=False, states=False))
+
+
+class Everything(Cell):
+    """Every operation of programs, states of other widths; and one whose program, not its step, has
+    the same for all sequences."""
+
+    gates = ("a", "b")
+    states = ("h", "s", "one", "same")
+    widths = {"s": 3, "one": 1}  # noqa: RUF012
+    down, up = product(width=3), product("u", "v", source=3, bias=False)
+    fixed, twice = product(source=3, width=3), product("p", "q", blocks=5)
+    w, k, v = vector(), vector(1), vector(3)
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        c = cells
+        a, b = x.a + h.a, x.b - h.b
+        s = c.tanh(self.down(a)) + self.fixed(c.softsign(self.v))
+        up, twice = self.up(s), self.twice(b)
+        soft = c.softplus(a) / (2 + c.exp(c.minimum(b, 0.5))) + abs(b) ** 1.5
+        hard = c.hard_sigmoid(up.u) * c.hard_tanh(up.v) + c.relu(twice.p) - twice.q
+        root = c.sqrt(1 + a * a) + c.log(2 + b * b) + c.clip(b, -0.2, 0.3)
+        least = c.maximum(c.minimum(c.maximum(soft, self.k), 0.9), self.w)
+        masks = (a < b) * 0.5 + (a <= b) * 1.0 + (a == b) * 1.0 + (a != b) * 0.25
+        chosen = c.where(state.s == 0, 0.1, c.where(s > 0, s, -s))
+        new = c.sigmoid(hard + root * 0.1 + least + masks) - c.mean(soft) * 0.1
+        one = c.mean(state.h) + state.one * self.k
+        same = c.tanh(self.w)
+        return new, chosen + s, one, c.where(a < b, same, same)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
+def test_every_operation_of_a_program(options: dict[str, Any], tmp_path: Path) -> None:
+    layer = random(Recurrent(Everything, 4, 5, **options))
+    run = written(layer, tmp_path, lengths=True, states=True)
+    agrees(layer, run, Batch.of(layer, 4, 3, lengths=True, states=True))
+    run = written(layer, tmp_path)
+    agrees(layer, run, Batch.of(layer, 4, 3, lengths=False, states=False))
+
+
+def test_float64_stays_float64(tmp_path: Path) -> None:
+    """ONNX Runtime has no LSTM in float64, but a Scan of one."""
+    for make in (LSTM, partial(Recurrent, cells.SLSTM), partial(Recurrent, Everything)):
+        layer = random(make(3, 5, num_layers=2, bidirectional=True)).double()
+        run = written(layer, tmp_path, lengths=True)
+        batch = Batch.of(layer, 5, 3, lengths=True, states=False)
+        batch.x = batch.x.double()
+        agrees(layer, run, batch)
+        assert run.get_outputs()[0].type == "tensor(double)"
+
+
+@pytest.mark.parametrize("make", [RNN, GRU, LSTM, partial(Recurrent, cells.MGU)])
+def test_another_reader_agrees(make: Any, tmp_path: Path) -> None:
+    """The reference implementation of the onnx package, which runs Scan forward only."""
+    layer = random(make(3, 5, num_layers=2))
+    export(layer, tmp_path / "model.onnx")
+    x = torch.rand(5, 2, 3)
+    found = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(["y"], {"x": x.numpy()})[0]
+    with torch.no_grad(), engines.use("reference"):
+        close(torch.from_numpy(found), layer(x)[0], "output")
+
+
+def test_states_may_be_left_out(tmp_path: Path) -> None:
+    """They are inputs that have a value of their own, and h_0 of one step is h_n of the last."""
+    layer = random(LSTM(3, 5, num_layers=2))
+    run = written(layer, tmp_path, states=True)
+    assert [one.name for one in run.get_inputs()] == ["x"]
+    assert {one.name for one in run.get_overridable_initializers()} == {"h_0", "c_0"}
+    batch = Batch.of(layer, 6, 2, lengths=False, states=False)
+    agrees(layer, run, batch)
+    whole = run.run(["y"], {"x": batch.x.numpy()})[0]
+    state: dict[str, Any] = {}
+    for t in range(6):
+        y, h, c = run.run(["y", "h_n", "c_n"], {"x": batch.x[t : t + 1].numpy(), **state})
+        state = {"h_0": h, "c_0": c}
+        close(torch.from_numpy(y[0]), torch.from_numpy(whole[t]), "output")

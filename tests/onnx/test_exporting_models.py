@@ -1,0 +1,257 @@
+"""Models and chains as ONNX files: parts around layers, ends of sequences, what is refused."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.support.onnx_files import kinds, random, session, written
+from tests.support.tolerances import close
+from unrolled import cells, engines
+from unrolled.export import ExportError
+from unrolled.models import EncoderDecoder, SequenceModel, Tagger
+from unrolled.nn import GRU, LSTM, Recurrent
+from unrolled.onnx import export
+from unrolled.tasks.forecasting import Forecaster
+
+LENGTHS = torch.tensor([2, 6, 0, 5])
+
+
+def told(module: nn.Module, *args: Any, **options: Any) -> Any:
+    with torch.no_grad(), engines.use("reference"):
+        return module(*args, **options)
+
+
+def same(found: np.ndarray, wanted: Tensor) -> None:
+    close(torch.from_numpy(found), wanted, "output")
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "JANET"])
+@pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
+def test_a_model(pooling: str | None, cell: str, tmp_path: Path) -> None:
+    """Embedding, two layers in two directions, the end of sequences, head."""
+    options: dict[str, Any] = {"cell": cell, "pooling": pooling, "bidirectional": True}
+    model = SequenceModel(11, 4, hidden_size=5, num_layers=2, dropout=0.4, **options)
+    random(model.eval())
+    tokens = torch.from_numpy(np.random.default_rng(1).integers(0, 11, (6, 4)))
+    run = written(model, tmp_path)
+    same(run.run(["y"], {"x": tokens.numpy()})[0], told(model, tokens)[0])
+    run = written(model, tmp_path, lengths=True)
+    feed = {"x": tokens.numpy(), "lengths": LENGTHS.numpy()}
+    y, state = told(model, tokens, lengths=LENGTHS)
+    same(run.run(["y"], feed)[0], y)
+    same(run.run(["h_n"], feed)[0], state[0] if cell == "LSTM" else state)
+
+
+def test_a_model_begins_with_what_it_learned(tmp_path: Path) -> None:
+    """Unless it is told another state."""
+    model = random(SequenceModel(3, 2, hidden_size=5, input="one-hot", initial="learned").eval())
+    tokens = torch.from_numpy(np.random.default_rng(2).integers(0, 3, (4, 3)))
+    feed = {"x": tokens.numpy()}
+    begun = told(model, tokens)[0]
+    same(written(model, tmp_path).run(["y"], feed)[0], begun)
+    run = written(model, tmp_path, states=True)
+    same(run.run(["y"], feed)[0], begun)
+    state = torch.rand(1, 3, 5)
+    same(run.run(["y"], {**feed, "h_0": state.numpy()})[0], told(model, tokens, state)[0])
+
+
+def test_a_chain_of_parts(tmp_path: Path) -> None:
+    """Two layers of their own have states of their own; linear layers keep all dimensions."""
+    for last in (nn.ReLU(), nn.Sigmoid(), nn.Softmax(-1), nn.LogSoftmax(-1)):
+        first, second = LSTM(4, 5), Recurrent(cells.MGU, 5, 6)
+        enter, head = nn.Linear(3, 4), nn.Linear(6, 2, bias=False)
+        chain = nn.Sequential(enter, first, nn.Tanh(), nn.Dropout(0.5), second, head, last)
+        random(chain)
+        x = torch.rand(5, 2, 3)
+        run = written(chain, tmp_path, states=True)
+        found = run.run(["y", "h_n_1", "c_n_1", "h_n_2"], {"x": x.numpy()})
+        with torch.no_grad(), engines.use("reference"):
+            y, (h, c) = first(enter(x))
+            y, n = second(torch.tanh(y))
+            wanted = (last(head(y)), h, c, n)
+        for got, value in zip(found, wanted, strict=True):
+            same(got, value)
+
+
+class Own(nn.Module):
+    """As users write it: the last state of a layer that takes sequences first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 3)
+        self.rnn = GRU(3, 5, num_layers=2, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(self.table(x))[1][-1])
+
+
+def test_a_module_of_ones_own(tmp_path: Path) -> None:
+    model = random(Own())
+    tokens = torch.from_numpy(np.random.default_rng(3).integers(0, 7, (2, 5)))
+    found = written(model, tmp_path).run(["y"], {"x": tokens.numpy()})[0]
+    same(found, told(model, tokens))
+
+
+def test_a_tagger_reads_characters(tmp_path: Path) -> None:
+    model = random(Tagger(9, 6, 4, hidden_size=5, embedding_size=6, cell="LSTM").eval())
+    rng = np.random.default_rng(4)
+    T, N, C = 6, 4, 5
+    words = rng.integers(0, 9, (T, N))
+    inside = np.arange(T)[:, None] < LENGTHS.numpy()
+    spellings = np.where(inside, rng.integers(1, C + 1, (T, N)), 0).reshape(-1)
+    characters = rng.integers(0, 6, (C, T * N))
+    feed = {"x": words, "characters": characters, "spellings": spellings}
+    found = written(model, tmp_path, lengths=True).run(["y"], {**feed, "lengths": LENGTHS.numpy()})[
+        0
+    ]
+    given = [torch.from_numpy(one) for one in (words, characters, spellings)]
+    same(found, told(model, given[0], LENGTHS, *given[1:]))
+
+
+def test_forecasts_are_in_the_units_of_the_data(tmp_path: Path) -> None:
+    model = random(Forecaster(3, 2, 4, hidden_size=5).eval())
+    rng = np.random.default_rng(5)
+    codec = {"mean": rng.random(3) * 9, "deviation": rng.random(3) + 1.0}
+    x = rng.random((6, 2, 3), np.float32) * 10
+    scaled = (x.astype(np.float64) - codec["mean"]) / codec["deviation"]
+    steps = told(model, torch.from_numpy(scaled.astype(np.float32)))
+    wanted = steps.double().numpy() * codec["deviation"][:2] + codec["mean"][:2]
+    run = written(model, tmp_path, codec=codec)
+    found = run.run(["y"], {"x": x})[0]
+    assert found.dtype == np.float64
+    same(found.astype(np.float32).swapaxes(0, 1), torch.from_numpy(wanted))
+    ended = np.concatenate([x, np.full((2, 2, 3), np.nan, np.float32)])
+    run = written(model, tmp_path, codec=codec, lengths=True)
+    again = run.run(["y"], {"x": ended, "lengths": np.array([6, 6])})[0]
+    same(again.astype(np.float32), torch.from_numpy(found))
+
+
+def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
+    codec = {"words": ["a", "b"], "mean": None, "steps": torch.tensor([1, 2])}
+    export(random(GRU(3, 5)), tmp_path / "m.onnx", task="classify", codec=codec, lengths=True)
+    model = onnx.load(tmp_path / "m.onnx")
+    told = {one.key: one.value for one in model.metadata_props}
+    assert told["task"] == "classify"
+    assert json.loads(told["codec"]) == {"words": ["a", "b"], "mean": None, "steps": [1, 2]}
+    assert (model.producer_name, model.opset_import[0].version, model.ir_version) == (
+        "unrolled", 18, 8,
+    )  # fmt: skip
+    run = session(tmp_path / "m.onnx")
+    shapes = {one.name: one.shape for one in (*run.get_inputs(), *run.get_outputs())}
+    assert shapes == {
+        "x": ["T", "N", 3], "lengths": ["N"], "y": ["T", "N", 5], "h_n": [1, "N", 5],
+    }  # fmt: skip
+
+
+def test_equal_weights_stand_once(tmp_path: Path) -> None:
+    layer = random(Recurrent(cells.JANET, 40, 40, num_layers=2))
+    export(layer, tmp_path / "m.onnx")
+    for name in ("weight_ih", "weight_hh"):
+        setattr(layer, f"{name}_l1", getattr(layer, f"{name}_l0"))
+    export(layer, tmp_path / "tied.onnx")
+    sizes = [(tmp_path / name).stat().st_size for name in ("m.onnx", "tied.onnx")]
+    assert sizes[0] - sizes[1] > 2 * 40 * 80 * 4 - 200
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.register_forward_hook(lambda module, given, made: 2 * made)
+    return module
+
+
+class Squared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = GRU(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0] ** 2
+
+
+class Branching(cells.Cell):
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        return cells.tanh(x + h) if x.sum() > -1e9 else x
+
+
+FAULTS: list[tuple[Any, str]] = [
+    (lambda: Squared(), "must be relu, tanh, sigmoid, .*, got pow"),
+    (lambda: nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn"),
+    (lambda: nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 2))), "1: wanted no hooks"),
+    (lambda: nn.Linear(3, 2), "Linear: .*wanted a layer"),
+    (lambda: nn.Sequential(GRU(3, 5), nn.Linear(4, 2)), "Linear reads 4 numbers, gets 5"),
+    (lambda: nn.Sequential(GRU(3, 5), GRU(5, 5, batch_first=True)), "wanted the same in all"),
+    (lambda: GRU(3, 5, dtype=torch.bfloat16), "wanted float32, got torch.bfloat16"),
+    (lambda: Recurrent(Branching, 3, 5), "has no program: cell Branching"),
+    (lambda: EncoderDecoder(5, 5, hidden_size=4), "EncoderDecoder: wanted a chain"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS)))
+def test_what_cannot_be_exported_is_named(number: int, tmp_path: Path) -> None:
+    make, said = FAULTS[number]
+    with pytest.raises(ExportError, match=said):
+        export(make(), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        export(GRU(3, 5), tmp_path / "missing" / "m.onnx")
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        ("net", {}, "module: wanted a torch.nn.Module, got str"),
+        (GRU(3, 5), {"task": 3}, "task: wanted a name or None, got 3"),
+        (GRU(3, 5), {"lengths": LENGTHS}, "lengths: wanted True or False.*, got Tensor"),
+    ]
+    for module, options, said in wrong:
+        with pytest.raises(TypeError, match=said):
+            export(module, tmp_path / "m.onnx", **options)
+    with pytest.raises(TypeError, match="codec: wanted plain values and arrays, got object"):
+        export(GRU(3, 5), tmp_path / "m.onnx", codec={"a": object()})
+    monkeypatch.setattr("unrolled.onnx.exporter.export.MOST", 1000)
+    with pytest.raises(ExportError, match="GRU: wanted at most 1000 bytes"):
+        export(GRU(3, 50), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "unrolled.onnx")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'unrolled\[onnx\]'$"):
+        import unrolled.onnx  # noqa: F401
+
+
+class Mine(cells.Cell):
+    """An LSTM by another name, its gates and the terms of its sums in another order."""
+
+    gates = ("o", "f", "g", "i")
+    states = ("h", "c")
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        c = cells.sigmoid(h.i + x.i) * cells.tanh(x.g + h.g) + state.c * cells.sigmoid(h.f + x.f)
+        return cells.tanh(c) * cells.sigmoid(x.o + h.o), c
+
+
+class Inverted(cells.LSTM):
+    """No LSTM, whatever its class says."""
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        h_t, c = super().step(x, h, state)
+        return h_t, c + h_t
+
+
+def test_operators_are_known_by_their_equations(tmp_path: Path) -> None:
+    for cell, kind in ((Mine, "LSTM"), (Inverted, "Scan")):
+        layer = random(Recurrent(cell, 3, 5))
+        run = written(layer, tmp_path)
+        assert kinds(tmp_path / "model.onnx")[kind] == 1
+        x = torch.rand(4, 2, 3)
+        same(run.run(["y"], {"x": x.numpy()})[0], told(layer, x)[0])

@@ -1,0 +1,110 @@
+"""`unrolled export … out.onnx`, and the models of every task as ONNX files."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli.test_export import told
+from tests.support.onnx_files import random, session, written
+from tests.support.runtime_models import exported
+from tests.support.small_tasks import NAMES, config_of
+from tests.support.tolerances import close
+from unrolled.models.user_code import module_of
+from unrolled.tasks import find_task
+
+CODE = """
+import torch
+from torch import nn
+from unrolled.nn import LSTM
+
+torch.manual_seed(3)
+
+
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = LSTM(3, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        y, _ = self.rnn(x)
+        return self.head(y[:, -1])
+
+
+ready = Last()
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "models.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_a_module_in_a_file(file: Path, capsys: Any) -> None:
+    out = file.with_name("model.onnx")
+    code, line, _ = told(capsys, f"{file}:ready", out, "--states")
+    assert code == 0
+    assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
+    x = torch.rand(4, 6, 3)
+    with torch.no_grad():
+        wanted = module_of(file).ready(x)
+    loaded = session(out)
+    close(torch.from_numpy(loaded.run(["y"], {"x": x.numpy()})[0]), wanted, "output")
+    assert {one.name for one in loaded.get_overridable_initializers()} == {"h_0", "c_0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("m.onnx", ["--weights", "int8"], "--weights: wanted float32 in an ONNX file, got int8"),
+        ("m", ["--lengths"], "--lengths: wanted it with a file .onnx, got"),
+        ("m.safetensors", ["--states"], "--states: wanted it with a file .onnx, got"),
+        ("no/m.onnx", [], "No such file or directory"),
+    ],
+)
+def test_faults_are_told_in_a_line(
+    name: str, options: list[str], said: str, file: Path, capsys: Any
+) -> None:
+    out = file.with_name(name) if "/" not in name else file.parent / name
+    code, shown, line = told(capsys, f"{file}:ready", out, *options)
+    assert (code, shown, line.count("\n")) == (2, "", 1)
+    assert said in line
+    assert not out.exists()
+
+
+def test_what_to_install_is_told(file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "unrolled.onnx", raising=False)
+    monkeypatch.delattr("unrolled.onnx", raising=False)
+    code, _, line = told(capsys, f"{file}:ready", file.with_name("m.onnx"))
+    assert (code, line.count("\n")) == (2, 1)
+    assert "pip install 'unrolled[onnx]'" in line
+
+
+@pytest.mark.parametrize("kind", ["lm", "classify", "numbers", "tag", "forecast", "adding"])
+def test_the_model_of_every_task(kind: str, tmp_path: Path) -> None:
+    """With its codec in the file; what it says is what the runtime's file says."""
+    found = find_task(NAMES[kind])
+    task = found.read(config_of(kind, tmp_path))
+    model = random(found.make(task.arguments())).eval()
+    options = {"task": found.name, "codec": task.codec.state()}
+    ours = exported(model, tmp_path, **options)
+    rng = np.random.default_rng(8)
+    T, N, lengths = 6, 3, np.array([2, 6, 4])
+    x: Any = rng.integers(0, 4, (T, N))
+    if ours.inputs is not None:
+        x = rng.random((T, N, ours.inputs), np.float32)
+    feed = {"x": x, "lengths": lengths}
+    if kind == "tag":
+        feed["characters"] = rng.integers(0, 4, (5, T * N))
+        feed["spellings"] = rng.integers(0, 6, T * N)
+        x = tuple(feed[name] for name in ("x", "characters", "spellings"))
+    theirs = written(model, tmp_path, lengths=True, **options).run(["y"], feed)[0]
+    wanted = ours.run(x, lengths=lengths)
+    close(torch.from_numpy(np.asarray(theirs, np.float32)), torch.from_numpy(wanted), "output")

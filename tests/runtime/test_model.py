@@ -1,0 +1,188 @@
+"""Exported models without torch: the layers' numbers; streams and whole sequences to the bit."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.runtime_models import PUBLISHED, exported, random, steps, wanted
+from tests.support.tolerances import close
+from unrolled import cells
+from unrolled.cells import Cell
+from unrolled.export import export
+from unrolled.models import SequenceModel
+from unrolled.nn import GRU, LSTM, RNN, Recurrent
+from unrolled.nn.snapshot import describe_layer
+from unrolled.runtime import load
+from unrolled.runtime.model import model_of
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_any_cell_runs_and_steps(kind: type[Cell], tmp_path: Path) -> None:
+    H = 6 if kind is cells.SLSTM else 7
+    layer = random(Recurrent(kind, 3, H, num_layers=2))
+    model = exported(layer, tmp_path)
+    x = np.random.default_rng(0).standard_normal((9, 4, 3), np.float32)
+    found, (state,) = model.run(x, return_state=True)
+    output, final = wanted(layer, x)
+    close(torch.from_numpy(found), output, "output")
+    parts = (final,) if isinstance(final, Tensor) else final
+    for k, part in enumerate(parts):
+        close(torch.from_numpy(np.stack([one[k] for one in state])), part, "output")
+    assert np.array_equal(steps(model, x, 4), found)
+    one = model.stream()
+    for t in range(9):
+        assert np.array_equal(one.step(x[t, 2])[0], found[t, 2])
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("H", [1, 5, 33, 100])
+@pytest.mark.parametrize("layer", [LSTM, GRU, RNN])
+def test_steps_are_the_sequence_to_the_bit(
+    layer: Any, H: int, weights: str, tmp_path: Path
+) -> None:
+    """For every number of rows there is another tile, and with threads another panel."""
+    export(random(layer(6, H)), tmp_path / "m")
+    model = load(tmp_path / "m", weights=weights)
+    x = np.random.default_rng(1).standard_normal((40, 13, 6), np.float32)
+    model.threads = 2
+    found = model.run(x)
+    for batch in (1, 2, 3, 5, 13):
+        assert np.array_equal(steps(model, x[:, :batch], batch), found[:, :batch])
+        assert np.array_equal(model.run(x[:, :batch]), found[:, :batch])
+    model.threads = 1
+    assert np.array_equal(model.run(x), found)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("N", [1, 3, 40])
+@pytest.mark.parametrize("kind", ["LSTM", "ResetBeforeGRU", "LayerNormGRU"])
+def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path) -> None:
+    """Threads share the units of a step, in one phase or two, or the sequences; panels are packed
+    for each share."""
+    torch.manual_seed(5)
+    layer = Recurrent(getattr(cells, kind), 96, 300)
+    model = exported(layer, tmp_path)
+    model.threads = threads
+    x = np.random.default_rng(2).standard_normal((12, N, 96), np.float32)
+    found = model.run(x)
+    twin = wanted(layer, x)[0]
+    truth = wanted(layer.double(), x.astype(np.float64))[0]
+    close(torch.from_numpy(found), truth, "output", twin=twin)
+    stream = model.stream(N, threads)
+    assert np.array_equal(np.stack([stream.step(row) for row in x]), found)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("part", [slice(0, 300), slice(7, 307)])
+def test_a_step_may_write_where_it_reads(part: slice, threads: int, tmp_path: Path) -> None:
+    """One thread's results are not what another takes for its inputs."""
+    stream = exported(random(LSTM(300, 300)), tmp_path).stream(threads=threads)
+    twin = stream.copy()
+    room = np.random.default_rng(4).standard_normal((1, 400), np.float32)
+    x = room[:, :300]
+    for _ in range(50):
+        wanted = twin.step(x.copy())
+        found = stream.step(x, room[:, part])
+        assert np.array_equal(found, wanted)
+
+
+def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
+    model = exported(random(LSTM(100, 200)), tmp_path)
+    x = np.ones((1, 100), np.float32)
+    assert np.array_equal(model.stream(threads=2**61).step(x), model.stream().step(x))
+    with pytest.raises(ValueError, match="threads: wanted at least 1, got 0"):
+        model.stream(threads=0)
+    with pytest.raises(TypeError, match=r"threads: wanted a whole number, got 1\.5"):
+        model.stream(threads=1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="batch: wanted a whole number, got 'a'"):
+        model.stream("a")  # type: ignore[arg-type]
+
+
+def test_a_forked_child_steps_alone(tmp_path: Path) -> None:
+    """It has lost the threads for which the weights were packed."""
+    model = exported(Recurrent(cells.ResetBeforeGRU, 96, 300), tmp_path)
+    x = np.random.default_rng(3).standard_normal((5, 1, 96), np.float32)
+    stream, other = model.stream(threads=2), model.stream(threads=2)
+    wanted = np.stack([stream.step(row) for row in x])
+    pid = os.fork()
+    if pid == 0:
+        found = np.stack([other.step(row) for row in x])
+        os._exit(0 if np.array_equal(found, wanted) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])
+def test_lengths(options: Any, tmp_path: Path) -> None:
+    layer = random(GRU(3, 5, **options))
+    model = exported(layer, tmp_path)
+    x = np.random.default_rng(3).standard_normal((8, 5, 3), np.float32)
+    lengths = [3, 8, 0, 1, 5]
+    for n, length in enumerate(lengths):
+        x[length:, n] = np.nan
+    found, (state,) = model.run(x, lengths=lengths, return_state=True)
+    output, final = wanted(layer, x, lengths=torch.tensor(lengths))
+    close(torch.from_numpy(found), output, "output")
+    close(torch.from_numpy(np.stack([one[0] for one in state])), final, "output")
+    with pytest.raises(ValueError, match=r"lengths: wanted 0 to 8, got \[9, "):
+        model.run(x, lengths=[9, 1, 1, 1, 1])
+    with pytest.raises(ValueError, match="lengths: wanted 5 whole numbers, got int64 of shape"):
+        model.run(x, lengths=[1, 2])
+
+
+def test_projection_and_state(tmp_path: Path) -> None:
+    layer = random(LSTM(3, 8, num_layers=2, proj_size=5))
+    model = exported(layer, tmp_path)
+    x = np.random.default_rng(4).standard_normal((10, 2, 3), np.float32)
+    found = model.run(x)
+    close(torch.from_numpy(found), wanted(layer, x)[0], "output")
+    first, state = model.run(x[:4], return_state=True)
+    second = model.run(x[4:], state=state)
+    assert np.array_equal(np.concatenate([first, second]), found)
+    stream = model.stream(2)
+    stream.state = state[0]
+    assert np.array_equal(stream.step(np.ascontiguousarray(x[4])), found[4])
+
+
+@pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
+@pytest.mark.parametrize("input", ["embedding", "one-hot"])
+def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> None:
+    model = SequenceModel(
+        11, 4, hidden_size=9, cell="LSTM", input=input, embedding_size=6, num_layers=2,
+        pooling=pooling, initial="learned", dropout=0.5,
+    ).eval()  # fmt: skip
+    random(model)
+    runtime = exported(model, tmp_path)
+    tokens = np.random.default_rng(5).integers(0, 11, (7, 3))
+    found = runtime.run(tokens)
+    close(torch.from_numpy(found), wanted(model, tokens)[0], "output")
+    stream = runtime.stream(3)
+    told = [stream.step(row) for row in tokens]
+    assert np.array_equal(np.stack(told) if pooling is None else told[-1], found)
+    single = runtime.stream()
+    for token in tokens[:, 1].tolist():
+        last = single.step(token)
+    assert np.array_equal(last[0], found[-1, 1] if pooling is None else found[1])
+    lengths = np.array([7, 0 if pooling == "mean" else 2, 4])
+    if pooling is not None:
+        ends = wanted(model, tokens, lengths=torch.from_numpy(lengths))[0]
+        close(torch.from_numpy(runtime.run(tokens, lengths=lengths)), ends, "output")
+
+
+def test_numbers_are_scaled_as_they_were_learned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(12)
+    tree = {
+        "mean": rng.standard_normal(3) * 100, "deviation": rng.random(3) + 0.1,
+    }  # fmt: skip
+    layer = random(GRU(3, 5))
+    blocks = [{"block": "scale", **tree}, describe_layer(layer, "GRU")]
+    model = model_of(blocks)
+    x = (rng.standard_normal((6, 2, 3)) * 100).astype(np.float32)
+    scaled = ((x.astype(np.float64) - tree["mean"]) / tree["deviation"]).astype(np.float32)
+    found = model.run(x)
+    assert np.array_equal(found, model_of(blocks[1:]).run(scaled))
+    assert np.array_equal(steps(model, x, 2), found)

@@ -1,0 +1,190 @@
+"""Short weights: a file that has them gives the bits of one in float32 that is loaded as short."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.support.runtime_models import exported, random, wanted
+from tests.support.tolerances import close
+from unrolled import cells
+from unrolled.export import export
+from unrolled.models import EncoderDecoder, SequenceModel
+from unrolled.nn import GRU, LSTM, RNN, Recurrent
+from unrolled.runtime import load
+from unrolled.runtime.short import shortened, widened
+
+MODULES: dict[str, Any] = {
+    "lstm": lambda: nn.Sequential(LSTM(7, 33, num_layers=2, proj_size=5), nn.Linear(5, 70)),
+    "gru": lambda: GRU(5, 100, bidirectional=True),
+    "slstm": lambda: Recurrent(cells.SLSTM, 5, 12),
+    "mgu": lambda: Recurrent(cells.MGU, 6, 9),
+    "attention": lambda: SequenceModel(
+        5, 3, hidden_size=9, input="numbers", pooling="attention", bidirectional=True
+    ),
+}
+
+
+def drawn(module: nn.Module, seed: int) -> nn.Module:
+    """Rows of very different size."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+            size = 10 ** torch.empty(len(parameter)).uniform_(-6, 0)
+            parameter *= size.view(-1, *[1] * (parameter.dim() - 1))
+    return module
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize("name", MODULES)
+def test_a_short_file_has_the_bits_of_a_long_one(name: str, weights: str, tmp_path: Path) -> None:
+    for seed in range(4):
+        module = drawn(MODULES[name](), seed).eval()
+        export(module, tmp_path / "long")
+        export(module, tmp_path / "short", weights=weights)
+        long, short = load(tmp_path / "long", weights=weights), load(tmp_path / "short")
+        x = np.random.default_rng(seed).standard_normal((9, 3, long.inputs or 1), np.float32)
+        found = short.run(x)
+        assert np.array_equal(long.run(x), found)
+        full = load(tmp_path / "long").run(x)
+        assert not np.array_equal(full, found)
+        # And in float32 it is what was rounded; beside int8, inputs are rounded to 16 bits.
+        widest = load(tmp_path / "short", weights="float32").run(x)
+        most = 1e-5 if weights == "bfloat16" else 1e-3
+        assert np.abs(widest - found).max() <= most * max(1, np.abs(found).max())
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_what_lies_halfway_is_rounded_as_the_core_does(weights: str, tmp_path: Path) -> None:
+    layer = RNN(64, 3)
+    steps = torch.arange(-32, 32) + 0.5
+    with torch.no_grad():
+        # Half a step of bfloat16 above and below each number; of int8, a row's largest being 127.
+        layer.weight_ih_l0.copy_(1 + steps / 128 if weights == "bfloat16" else steps)
+        layer.weight_ih_l0[:, 0] = 127 if weights == "int8" else 1
+        layer.weight_ih_l0[1] *= -1
+    export(layer, tmp_path / "long")
+    export(layer, tmp_path / "short", weights=weights)
+    x = np.eye(64, dtype=np.float32)[:, None] / 1024  # each column alone
+    found = load(tmp_path / "short").run(x)
+    assert np.array_equal(load(tmp_path / "long", weights=weights).run(x), found)
+
+
+def test_files_are_as_short_as_they_say(tmp_path: Path) -> None:
+    sizes = {}
+    for weights in ("float32", "bfloat16", "int8"):
+        export(random(LSTM(100, 200)), tmp_path / weights, weights=weights)
+        sizes[weights] = (tmp_path / weights).stat().st_size
+    count = 4 * 200 * 300
+    assert sizes["float32"] > 4 * count
+    assert 2 * count < sizes["bfloat16"] < 2.1 * count
+    assert count < sizes["int8"] < 1.1 * count
+
+
+def test_a_translator_is_short_too(tmp_path: Path) -> None:
+    model = drawn(EncoderDecoder(9, 9, hidden_size=16), 1)
+    for weights in ("bfloat16", "int8"):
+        export(model, tmp_path / "long")
+        export(model, tmp_path / "short", weights=weights)
+        tokens = np.random.default_rng(2).integers(0, 9, (6, 4))
+        long, short = load(tmp_path / "long", weights=weights), load(tmp_path / "short")
+        assert long.run(tokens, limit=9) == short.run(tokens, limit=9)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_what_is_widened_is_shortened_to_the_same(weights: str) -> None:
+    """Numbers of every size, ties, zeros; and always as near as half a step."""
+    chance = np.random.default_rng(3)
+    for size in 10.0 ** chance.uniform(-30, 37, 400):
+        weight = (chance.standard_normal((5, 7)) * size).astype(np.float32)
+        weight[1, :] = 0
+        weight[2] = np.float32(size) * (np.arange(7) / 254).astype(np.float32)
+        weight[3, 2:] *= np.float32(1e-3)
+        told = shortened(weight, weights)
+        assert isinstance(told, dict)
+        wide = widened(told)
+        again = shortened(wide, weights)
+        assert isinstance(again, dict)
+        assert all(np.array_equal(told[key], again[key]) for key in told)
+        step = np.abs(weight).max(1) / 127 if weights == "int8" else np.abs(weight).T / 128
+        assert (0.5001 * step >= np.abs(wide - weight).T).all()
+
+
+def test_what_comes_not_back_stays_long() -> None:
+    for value in (np.nan, np.inf, 1e-44):
+        weight = np.ones((2, 3), np.float32)
+        weight[1] = value
+        assert shortened(weight, "int8") is weight
+    assert shortened(np.full((2, 3), np.nan, np.float32), "bfloat16").dtype == np.float32  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.02), ("int8", 0.02)])
+def test_short_weights_are_near(weights: str, most: float, tmp_path: Path) -> None:
+    """bfloat16 rounds to 1 part in 256, int8 to half a 127th of a row's largest."""
+    layer = LSTM(20, 64)
+    x = np.random.default_rng(7).standard_normal((30, 2, 20), np.float32)
+    full = exported(layer, tmp_path).run(x)
+    close(torch.from_numpy(full), wanted(layer, x)[0], "output")
+    error = np.abs(exported(layer, tmp_path, weights=weights).run(x) - full).max()
+    assert 1e-6 < error < most
+
+
+def as_whole(x: np.ndarray, fused: bool) -> np.ndarray:
+    """Each row of x rounded to 16 bits, as the core does it: in float32, so that ties fall to the
+    same side; on some processors in one operation with the half that is added."""
+    most = np.abs(x).max(-1, keepdims=True)
+    most[most == 0] = 1
+    steps = (np.float32(32767) / most).astype(float) * x
+    steps = steps if fused else steps.astype(np.float32)
+    return np.trunc((steps + np.copysign(0.5, x)).astype(np.float32)) * (most / 32767.0)
+
+
+def as_tiny(weight: np.ndarray) -> np.ndarray:
+    """Each row rounded to 8 bits."""
+    scale = np.abs(weight).max(-1, keepdims=True) / np.float32(127)
+    return np.rint(weight / scale) * scale.astype(float)
+
+
+@pytest.mark.parametrize("I", [1, 7, 40, 1100])
+def test_int8_is_a_product_of_rounded_numbers(I: int, tmp_path: Path) -> None:  # noqa: E741
+    """Weights of 8 bits, by row; inputs and states of 16 bits, by blocks of 512."""
+    layer = random(RNN(I, 5))
+    export(layer, tmp_path / "m")
+    chance = np.random.default_rng(8)
+    x = chance.standard_normal((1, 9, I)).astype(np.float32)
+    h = chance.uniform(-1, 1, (9, 5)).astype(np.float32)
+    x[0, 0, : I // 2], h[0] = 0, 0
+    found = torch.from_numpy(load(tmp_path / "m", weights="int8").run(x, state=[[(h,)]])[0])
+    given = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    truths = []
+    for fused in (True, False):
+        blocks = [as_whole(x[0, :, k : k + 512], fused) for k in range(0, I, 512)]
+        sums = np.concatenate(blocks, -1) @ as_tiny(given["weight_ih_l0"]).T
+        sums += as_whole(h, fused) @ as_tiny(given["weight_hh_l0"]).T
+        sums += given["bias_ih_l0"].astype(float) + given["bias_hh_l0"]
+        truths.append(torch.from_numpy(np.tanh(sums)))
+    close(found, min(truths, key=lambda truth: (found - truth).abs().max().item()), "output")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_inputs_that_are_no_numbers_reach_their_own_row_alone(value: float, tmp_path: Path) -> None:
+    layer = random(RNN(3, 4))
+    export(layer, tmp_path / "m", weights="int8")
+    x = np.ones((1, 3, 3), np.float32)
+    x[0, 1, 2] = value
+    found = np.isnan(load(tmp_path / "m").run(x)[0])
+    assert found.tolist() == [[False] * 4, [True] * 4, [False] * 4]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_int8_keeps_what_is_no_number(value: float, tmp_path: Path) -> None:
+    layer = RNN(3, 4)
+    with torch.no_grad():
+        layer.weight_ih_l0[1, 2] = value
+    export(layer, tmp_path / "m", weights="int8")
+    found = load(tmp_path / "m").run(np.ones((1, 1, 3), np.float32))[0, 0]
+    assert np.isnan(found).tolist() == [False, True, False, False]

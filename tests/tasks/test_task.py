@@ -1,0 +1,171 @@
+"""What every task promises: shares, batches by number, codecs, padding, and that it is learned."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.support.small_tasks import KINDS, NAMES, READ, config_of, write_data
+from tests.support.tolerances import close, same
+from unrolled.models import load_tree, save_tree
+from unrolled.tasks import Share, Task, find_task, measure
+
+WHOLE, THIRDS = Share(), [Share(rank, 3) for rank in range(3)]
+
+
+def read(kind: str, folder: Path, **options: Any) -> Task:
+    return find_task(NAMES[kind]).read(config_of(kind, folder, **options))
+
+
+def model_of(task: Task) -> nn.Module:
+    torch.manual_seed(3)
+    return task.make(task.arguments()).eval()
+
+
+def summed(task: Task, model: nn.Module, share: Share) -> tuple[dict[str, Tensor], int]:
+    """The tallies of a whole validation, added up, and the items of that share."""
+    carried: Any = None
+    sums: dict[str, Any] = {}
+    count = 0
+    with torch.no_grad():
+        for batch in task.validation(share):
+            found, carried = task.tally(model, batch, carried)
+            sums = {name: sums.get(name, 0) + value for name, value in found.items()}
+            count += batch.count
+    return sums, count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_of_a_batch_add_to_the_whole(kind: str, tmp_path: Path) -> None:
+    task = read(kind, tmp_path)
+    model = model_of(task)
+    with torch.no_grad():
+        for step in (0, 5):
+            whole = task.batch(step, WHOLE)
+            parts = [task.batch(step, share) for share in THIRDS]
+            assert whole.count == whole.total == sum(part.count for part in parts)
+            assert {part.total for part in parts} == {whole.total}
+            assert all(0 < part.count < whole.total for part in parts)
+            wanted, _ = task.loss(model, whole, None)
+            found = [task.loss(model, part, None)[0] for part in parts]
+            close(torch.stack(found).sum(), wanted, "gradient")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_of_a_validation_add_to_the_whole(kind: str, tmp_path: Path) -> None:
+    task = read(kind, tmp_path)
+    model = model_of(task)
+    wanted, total = summed(task, model, WHOLE)
+    parts = [summed(task, model, share) for share in THIRDS]
+    assert sum(count for _, count in parts) == total > 0
+    for name, value in wanted.items():
+        found = torch.stack([torch.as_tensor(sums[name]) for sums, _ in parts]).sum(0)
+        if value.is_floating_point():
+            close(found.float(), value.float(), "gradient", name)
+        else:
+            same(found, value, name)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lm"])
+def test_a_share_without_items_has_no_loss(kind: str, tmp_path: Path) -> None:
+    task = read(kind, tmp_path, batch_size=2)
+    batch = task.batch(0, Share(2, 3))
+    assert batch.count == 0 < batch.total
+    assert task.loss(model_of(task), batch, None)[0].item() == 0.0
+
+
+def tensors_of(batch: Any) -> list[Tensor]:
+    return [part for part in batch if isinstance(part, Tensor)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_depends_on_its_number_alone(kind: str, tmp_path: Path) -> None:
+    a, b = read(kind, tmp_path), read(kind, tmp_path)
+    first = [a.batch(step, WHOLE) for step in range(12)]
+    for step in (9, 2, 11, 2, 0):
+        found = b.batch(step, WHOLE)
+        for got, wanted in zip(tensors_of(found), tensors_of(first[step]), strict=True):
+            same(got, wanted, f"step {step}")
+    assert any(
+        not torch.equal(x, y)
+        for x, y in zip(tensors_of(first[0])[:1], tensors_of(first[1])[:1], strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_the_digest_is_that_of_the_data(kind: str, tmp_path: Path) -> None:
+    config = config_of(kind, tmp_path)
+    kept = find_task(NAMES[kind]).read(config).digest
+    assert find_task(NAMES[kind]).read(config).digest == kept
+    path = Path(config.paths[0])
+    text = path.read_text()
+    before, after = {"lm": ("abcde", "abced"), "classify": ("soft,", "hard,"),
+                     "numbers": ("up,", "up,9"), "tag": ("met O", "met B-PER"),
+                     "forecast": (",55.0", ",55.1"), "seq2seq": ("one ", "two ")}[kind]  # fmt: skip
+    path.write_text(text.replace(before, after, 1))
+    assert path.read_text() != text
+    assert find_task(NAMES[kind]).read(config).digest != kept
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_codec_comes_back_from_a_file(kind: str, tmp_path: Path) -> None:
+    task = read(kind, tmp_path)
+    save_tree(tmp_path / "codec", task.codec.state())
+    codec = type(task).codec_of(load_tree(tmp_path / "codec"))
+    again = find_task(NAMES[kind]).read(task.config, codec)
+    assert again.codec is codec
+    assert again.arguments() == task.arguments()
+    for step in range(3):
+        batches = (tensors_of(one.batch(step, WHOLE)) for one in (again, task))
+        for got, wanted in zip(*batches, strict=True):
+            same(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [("lm", 0.3), ("classify", 0.2), ("numbers", 0.2), ("tag", 0.2), ("forecast", 0.2),
+     ("seq2seq", 0.6)],
+)  # fmt: skip
+def test_it_is_learned(kind: str, part: float, tmp_path: Path) -> None:
+    """60 steps of Adam leave less than a part of the validation's loss."""
+    task = read(kind, tmp_path)
+    model = model_of(task)
+    before = measure(task, model)["loss"]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    carried: Any = None
+    model.train()
+    for step in range(60):
+        batch = task.batch(step, WHOLE)
+        total, carried = task.loss(model, batch, carried)
+        optimizer.zero_grad()
+        (total / batch.total).backward()
+        optimizer.step()
+    after = measure(task, model.eval())["loss"]
+    assert after < part * before, after / before
+
+
+@pytest.mark.parametrize(
+    ("kind", "beam"), [("classify", 1), ("numbers", 1), ("tag", 1), ("seq2seq", 1), ("seq2seq", 3)]
+)
+def test_padding_never_matters(kind: str, beam: int, tmp_path: Path) -> None:
+    """A validation in batches is that of each sequence alone."""
+    options = {"beam": beam} if kind == "seq2seq" else {}
+    together = read(kind, tmp_path, batch_size=64, **options)
+    alone = find_task(NAMES[kind]).read(dataclasses.replace(together.config, batch_size=1))
+    model = model_of(together)
+    batches = list(together.validation(WHOLE))
+    assert len(batches) == 1
+    assert len(list(alone.validation(WHOLE))) > 5
+    wanted, found = summed(alone, model, WHOLE)[0], summed(together, model, WHOLE)[0]
+    limits = {"exact", "edits"}  # what has no end is cut at a length that depends on the batch
+    for name in wanted.keys() - limits:
+        close(found[name].float(), wanted[name].float(), "gradient", name)
+
+
+def test_data_are_written_alike(tmp_path: Path) -> None:
+    for kind in READ:
+        first = write_data(kind, tmp_path).read_bytes()
+        assert write_data(kind, tmp_path).read_bytes() == first

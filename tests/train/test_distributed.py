@@ -1,0 +1,115 @@
+"""Training in two processes from the command line: the numbers of one with the whole batch."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.train.test_resume_after_kill import assert_same_tree
+from unrolled.models import load_tree
+from unrolled.train.callbacks import read_rows
+
+pytestmark = pytest.mark.slow
+
+ROUNDING = 1e-5
+"""Of losses, relative: float32 sums of a batch in two parts, over six steps; 6 digits written."""
+SMALL = [
+    "--hidden-size", "8", "--embedding-size", "4", "--batch-size", "6", "--validate-every", "3",
+    "--log-every", "1", "--accelerator", "cpu",
+]  # fmt: skip
+TASKS = {"lm": ["text", *SMALL, "--window", "8"], "classify": ["texts", *SMALL, "--dropout", "0"]}
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("two")
+    draw = random.Random(0)
+    (place / "text").write_text("".join(draw.choice("abcd \n") for _ in range(3000)))
+    for label in ("xyz", "uvw"):
+        (place / "texts" / label).mkdir(parents=True)
+        for n in range(20):
+            text = "".join(draw.choice(label) for _ in range(draw.randint(1, 30)))
+            (place / "texts" / label / str(n)).write_text(text)
+    return place
+
+
+def call(
+    place: Path, *arguments: object, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    loopback = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    # torchrun would take --run for the beginning of an option of its own.
+    module = ["-m", "--", "unrolled"] if before else ["-m", "unrolled"]
+    return subprocess.run(
+        [sys.executable, *before, *module, "train", *map(str, arguments)],
+        cwd=place,
+        env=os.environ | loopback,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def trained(place: Path, *arguments: object, before: tuple[str, ...] = ()) -> str:
+    done = call(place, *arguments, before=before)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_same_rows(found: Path, wanted: Path) -> None:
+    """But for the seconds, and for rounding."""
+    rows, others = read_rows(found), read_rows(wanted)
+    assert len(rows) == len(others) >= 8
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        for name in row.keys() - {"seconds"}:
+            assert (row[name] == "") == (other[name] == ""), name
+            if row[name]:
+                assert float(row[name]) == pytest.approx(float(other[name]), rel=ROUNDING), name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_learn_as_one_and_go_on(place: Path, task: str) -> None:
+    one, two, parts = (f"{task}-{name}" for name in ("one", "two", "parts"))
+    trained(place, task, *TASKS[task], "--steps", 6, "--run", one)
+    constant = ["--schedule", "constant", "--devices", 2]
+    out = trained(place, task, *TASKS[task], "--steps", 6, "--run", two, "--devices", 2)
+    assert out.count("run  ") == out.count("checkpoint  ") == 1
+    assert_same_rows(place / two / "metrics.csv", place / one / "metrics.csv")
+    if task == "lm":
+        return
+    whole, part = f"{task}-whole", parts
+    trained(place, task, *TASKS[task], *constant, "--steps", 6, "--run", whole)
+    trained(place, task, *TASKS[task], *constant, "--steps", 3, "--run", part)
+    config = place / part / "config.json"
+    kept = config.read_text()
+    config.write_text(json.dumps(json.loads(kept) | {"devices": 1}))
+    done = call(place, task, "--resume", part, "--steps", 6)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "unrolled: --devices: wanted as many processes as the run began with, 2, got 1"
+    ]
+    config.write_text(kept)
+    trained(place, task, "--resume", part, "--steps", 6)
+    found, wanted = (load_tree(place / run / "last.safetensors") for run in (part, whole))
+    for name in ("state_dict", "optimizer_states", "processes"):
+        assert_same_tree(found[name], wanted[name])
+
+
+def test_processes_that_torchrun_starts(place: Path) -> None:
+    """With as many as --devices says; with another number each process says so."""
+    before = tuple(TORCHRUN)
+    arguments = [*TASKS["lm"], "--steps", 6, "--run", "torchrun"]
+    done = call(place, "lm", *arguments, before=before)
+    assert done.returncode != 0
+    assert "unrolled: --devices: wanted (times --nodes) the 2 processes that" in done.stderr
+    shutil.rmtree(place / "torchrun", ignore_errors=True)
+    out = trained(place, "lm", *arguments, "--devices", 2, before=before)
+    assert out.count("run  ") == out.count("checkpoint  ") == 1
+    trained(place, "lm", *TASKS["lm"], "--steps", 6, "--run", "alone")
+    assert_same_rows(place / "torchrun" / "metrics.csv", place / "alone" / "metrics.csv")
