@@ -18,11 +18,8 @@ CHECK := $(CMAKE) --build build
 demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
-# OpenVINO and tract have a process of their own: tests that came after them in one process crashed.
-PEERS := tests/onnx/test_portable.py
 test: lint capi wheel
-	$(BIN)/python -m pytest -n 2 --ignore=$(PEERS)
-	$(BIN)/python -m pytest $(PEERS)
+	$(BIN)/python -m pytest -n 2
 
 # The core's own tests, on the objects that the module was linked from.
 core: $(INSTALLED) $(CMAKE)

@@ -22,6 +22,7 @@ from unrolled.bench.timing import Plan, Timing, interleave
 from unrolled.nn import GRU, LSTM
 from unrolled.onnx import export
 
+OPENVINO = openvino.Core()  # see peers/openvino_model.py
 SHAPES = ((100, 1, 64), (100, 8, 128), (100, 32, 256))  # T, N, H
 
 
@@ -33,9 +34,8 @@ def onnxruntime_call(path: Path, feed: dict[str, np.ndarray], threads: int) -> C
 
 
 def openvino_call(path: Path, feed: dict[str, np.ndarray], threads: int) -> Callable[[], Any]:
-    core = openvino.Core()
     options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    model = core.compile_model(core.read_model(path), "CPU", options)
+    model = OPENVINO.compile_model(OPENVINO.read_model(path), "CPU", options)
     return lambda: model(feed)
 
 
