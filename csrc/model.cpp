@@ -14,7 +14,7 @@
 namespace unrolled {
 namespace {
 
-constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/description.py have them
+constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/schema.py have them
 constexpr std::size_t kShown = 1000;             // characters of a fault
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
@@ -235,7 +235,7 @@ private:
         fail("weight: kept as " + kept + ", wanted int8 or bfloat16");
     }
 
-    // As runtime/short.py has it, to the bit.
+    // As runtime/quantize.py has it, to the bit.
     const float* widened(const Tree& told, const Array& values) {
         std::vector<float>& made =
             model_.widened_.emplace_back(static_cast<std::size_t>(values.count));

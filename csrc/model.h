@@ -9,7 +9,7 @@
 
 namespace unrolled {
 
-// Of version 1 or 2 of the description, as `unrolled.runtime.description` has it, without words spelt
+// Of version 1 or 2 of the description, as `unrolled.runtime.schema` has it, without words spelt
 // by characters, forecasts and translators.
 class Model {
 public:

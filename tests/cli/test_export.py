@@ -107,7 +107,7 @@ FAULTS = [
     ("{file}:broken", [], "models.py: broken() cannot be called (ValueError: weights are missing)"),
     ("{file}:needs", [], "needs() cannot be called (TypeError: needs() missing 1 required"),
     ("{file}.no:make", [], "wanted a Python file before the colon, there is no {file}.no"),
-    ("{file}:make", ["--weights", "int3"], "weights: wanted one of float32, bfloat16, int8"),
+    ("{file}:make", ["--weights", "int3"], "weights must be one of float32, bfloat16, int8"),
     ("{file}:make", ["--cell", "a.py:b"], "--cell: wanted it with a run alone, got a.py:b"),
     ("{file}", [], "RUN_OR_MODULE: wanted {file}:NAME, the name of a module in that file"),
     ("{text}", [], "not a whole safetensors file"),

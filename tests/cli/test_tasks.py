@@ -321,5 +321,5 @@ def test_an_exported_run_says_what_the_run_says(
 def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "m"
     line = fault(capsys, "export", place / "numbers", out, "--weights", "int2")
-    assert "weights: wanted one of float32, bfloat16, int8, got 'int2'" in line
+    assert "weights must be one of float32, bfloat16, int8, got 'int2'" in line
     assert not out.exists()

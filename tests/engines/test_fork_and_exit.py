@@ -12,16 +12,17 @@ import os, signal, sys, threading, time
 import numpy as np
 from unrolled import cells, nn
 from unrolled.nn.snapshot import describe_layer
-from unrolled.runtime.model import model_of
+from unrolled.runtime import Model
+from unrolled.runtime.schema import ChainModel
 
-block = describe_layer(nn.LSTM(700, 700), "layer")
+chain = ChainModel((describe_layer(nn.LSTM(700, 700), "layer"),))
 x = np.ones((1, 1, 700), np.float32)
-wanted = model_of([block]).run(x)
+wanted = Model(chain).run(x)
 began = time.perf_counter()
-model_of([block]).run(x)
+Model(chain).run(x)
 seconds = time.perf_counter() - began
 for k in range(10):
-    model = model_of([block])
+    model = Model(chain)
     thread = threading.Thread(target=model.run, args=(x,))
     thread.start()
     time.sleep(seconds * (k + 1) / 12)  # while it packs
@@ -55,10 +56,12 @@ import sys, threading, time
 import numpy as np
 from unrolled import nn
 from unrolled.nn.snapshot import describe_layer
-from unrolled.runtime.model import model_of
+from unrolled.runtime import Model
+from unrolled.runtime.schema import ChainModel
 
 if sys.argv[1] == "sweep":
-    model, x = model_of([describe_layer(nn.LSTM(128, 128), "layer")]), np.zeros((30, 16, 128), "f")
+    model = Model(ChainModel((describe_layer(nn.LSTM(128, 128), "layer"),)))
+    x = np.zeros((30, 16, 128), "f")
     work = lambda: model.run(x)
 else:
     stream, x = nn.LSTM(512, 512).stream(), np.zeros((1, 512), "f")

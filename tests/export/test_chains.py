@@ -347,8 +347,11 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
             nn.Sequential(GRU(3, 5, batch_first=True), GRU(5, 5)),
             "batch_first: wanted the same in all layers, got both",
         ),
-        (nn.Linear(3, 5), "Linear: blocks: wanted a layer among them"),
-        (nn.Sequential(GRU(3, 5), nn.Linear(6, 2)), "Sequential: blocks: Linear reads 6 numbers"),
+        (nn.Linear(3, 5), "Linear: blocks: one block must be recurrent, got none"),
+        (
+            nn.Sequential(GRU(3, 5), nn.Linear(6, 2)),
+            "Sequential: linear: inputs must be 5, .*got 6",
+        ),
         (nn.Sequential(GRU(3, 5), Doubled(5, 5)), "1: wanted layers of unrolled.nn, .*Doubled"),
         (nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 5))), "1: wanted no hooks"),
         (Recurrent(cells.RNN(nn.GELU()), 3, 4), "Recurrent: has no program"),
@@ -358,5 +361,5 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match=said):
             export(module, path)
     assert not path.exists()
-    with pytest.raises(ValueError, match=r"weights: wanted one of .* int8, got 'int4'"):
+    with pytest.raises(ValueError, match=r"export: weights must be one of .* int8, got 'int4'"):
         export(GRU(3, 5), path, weights="int4")

@@ -230,7 +230,7 @@ def test_hypotheses_are_those_of_the_model(options: dict[str, Any], tmp_path: Pa
         theirs = [beam(model, c, limit=9, width=4, penalty=0.7, **ends)[0] for c in columns]
         agree([one for one, length in zip(best, lengths, strict=True) if length], theirs)
     for said, wrong in (
-        ("begin: wanted a token from 0 to 6, got 7", {"begin": 7}),
+        ("Translator: begin must be a token from 0 to 6, got 7", {"begin": 7}),
         ("width: wanted at least 1, got 0", {"width": 0}),
         ("limit: wanted at least 1, got 0", {"limit": 0}),
         ("lengths: wanted 0 to 6", {"lengths": [7] * 5}),

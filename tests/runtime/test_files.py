@@ -18,9 +18,8 @@ from unrolled import io
 from unrolled.export import export
 from unrolled.models import EncoderDecoder, Tagger
 from unrolled.nn import GRU, LSTM
-from unrolled.runtime import load
-from unrolled.runtime.description import VERSION
-from unrolled.runtime.model import model_of
+from unrolled.runtime import Model, load
+from unrolled.runtime.schema import VERSION, ChainModel, LayerDirection, RecurrentBlock
 from unrolled.tasks.forecasting import Forecaster
 
 
@@ -106,65 +105,102 @@ def cell(tree: Any) -> Any:
 
 
 DAMAGES: list[tuple[str, Any]] = [
-    (r"version 3, this library reads 2", lambda t: t.update(version=VERSION + 1)),
-    (r"version '1', this library reads 2", lambda t: t.update(version="1")),
-    (r"kind: wanted an exported model, got 'recipe'", lambda t: t.update(kind="recipe")),
-    (r"block: unknown, 'attention'", lambda t: t["blocks"][0].update(block="attention")),
-    (r"blocks: wanted a list, got str", lambda t: t.update(blocks="abc")),
-    (r"block: wanted what describes one, got str", lambda t: t.update(blocks=["abc"])),
+    (r"file: version must be from 1 to 2, got 3", lambda t: t.update(version=VERSION + 1)),
+    (r"file: version must be from 1 to 2, got '1'", lambda t: t.update(version="1")),
+    (r"file: kind must be 'unrolled model', got 'recipe'", lambda t: t.update(kind="recipe")),
+    (
+        r"attention: combine is missing",
+        lambda t: t["blocks"][0].update(block="attention"),
+    ),
+    (
+        r"attention: must be in the decoder of a translator, got it in a chain",
+        lambda t: insert(t, {"block": "attention", "combine": linear(5)}),
+    ),
+    (r"file: blocks must be a list, got str", lambda t: t.update(blocks="abc")),
+    (r"block: must be a dictionary of names, got str", lambda t: t.update(blocks=["abc"])),
     (r"program, line 1 .*not a prog", lambda t: cell(t).update(program="unrolled-program 9\n")),
     (
         r"program, line 14 .*wrong number of arguments",
         lambda t: cell(t).update(program=cell(t)["program"][:200]),
     ),
-    (r"program: wanted text, got int", lambda t: cell(t).update(program=7)),
-    (r"sizes: the program's output has 5 units, not 7", lambda t: cell(t).update(sizes=(3, 5, 7))),
+    (r"layers: program must be a string, got 7", lambda t: cell(t).update(program=7)),
+    (r"recurrent: sizes must end with 5, .*got 7", lambda t: cell(t).update(sizes=(3, 5, 7))),
     (r"sizes: wanted H and P from 1 to", lambda t: cell(t).update(sizes=(3, 1 << 40, 1 << 40))),
-    (r"sizes: 15 times -3 is negative", lambda t: cell(t).update(sizes=(-3, 5, 5))),
-    (r"arrays: wanted one for each", lambda t: cell(t)["arrays"].pop()),
-    (r"weight: missing", lambda t: set_array(t, 0, None)),
-    (r"arrays: wanted an array of float32, got float64", lambda t: set_array(t, 0, np.ones(15))),
-    (r"arrays: wanted an array of float32, got int", lambda t: set_array(t, 0, 7)),
-    (r"weight: wanted 45 numbers, got 4", lambda t: set_array(t, 0, np.ones((2, 2), np.float32))),
-    (r"weight: wanted 2 dimensions, got 1", lambda t: head(t, weight=np.ones(5, np.float32))),
-    (r"bias: wanted 2 numbers, got 9", lambda t: head(t, bias=np.ones(9, np.float32))),
-    (r"blocks: Linear reads 6", lambda t: head(t, weight=np.ones((2, 6), np.float32))),
     (
-        r"linear: wanted at least one number in and out",
+        r"recurrent: sizes must not be negative, got \[-3, 5, 5\]",
+        lambda t: cell(t).update(sizes=(-3, 5, 5)),
+    ),
+    (r"recurrent: arrays must be 4, .*got 3", lambda t: cell(t)["arrays"].pop()),
+    (r"recurrent: weight must be an array, got None", lambda t: set_array(t, 0, None)),
+    (
+        r"layers: arrays must be an array of float32, got float64",
+        lambda t: set_array(t, 0, np.ones(15)),
+    ),
+    (r"layers: arrays must be an array of float32, got int", lambda t: set_array(t, 0, 7)),
+    (
+        r"recurrent: weight must have 45 numbers, got 4",
+        lambda t: set_array(t, 0, np.ones((2, 2), np.float32)),
+    ),
+    (
+        r"linear: weight must have 2 dimensions, got 1",
+        lambda t: head(t, weight=np.ones(5, np.float32)),
+    ),
+    (r"linear: bias must have 2 numbers, got 9", lambda t: head(t, bias=np.ones(9, np.float32))),
+    (r"linear: inputs must be 5, .*got 6", lambda t: head(t, weight=np.ones((2, 6), np.float32))),
+    (
+        r"linear: weight must not be empty, got shape \[0, 5\]",
         lambda t: head(t, weight=np.ones((0, 5), np.float32), bias=None),
     ),
-    (r"layers: wanted one direction, or two", lambda t: t["blocks"][0].update(layers=[])),
-    (r"layers: wanted one direction, or two", lambda t: t["blocks"][0].update(layers=[[]])),
-    (r"merge: wanted concat or sum, got 'mean'", lambda t: t["blocks"][0].update(merge="mean")),
     (
-        r"start: wanted a row for each state of each layer",
+        r"recurrent: layers must have one direction each, or two",
+        lambda t: t["blocks"][0].update(layers=[]),
+    ),
+    (
+        r"recurrent: layers must have one direction each, or two",
+        lambda t: t["blocks"][0].update(layers=[[]]),
+    ),
+    (
+        r"recurrent: merge must be concat or sum, got 'mean'",
+        lambda t: t["blocks"][0].update(merge="mean"),
+    ),
+    (
+        r"recurrent: start must have shapes \[\[\(1, 5\)\]\], got \[\[\(1, 4\)\]\]",
         lambda t: t["blocks"][0].update(start=[(np.ones((1, 4), np.float32),)]),
     ),
-    (r"blocks: wanted a layer among them", lambda t: t.update(blocks=[])),
-    (r"the end of sequences not behind a layer", lambda t: t["blocks"].append({"block": "last"})),
-    (r"Recurrent reads 3 numbers, gets 2", lambda t: t["blocks"].append(t["blocks"][0])),
-    (r"pool: wanted mean, max or attention, got median", lambda t: insert(t, pooling("median"))),
-    (r"pooling: keys and query are attention's", lambda t: insert(t, pooling("attention"))),
-    (r"pooling: keys and query are attention's", lambda t: insert(t, pooling("mean", linear(5)))),
+    (r"blocks: one block must be recurrent, got none", lambda t: t.update(blocks=[])),
     (
-        r"pooling: keys and query are attention's",
+        r"last: must be behind a recurrent block, got it behind linear",
+        lambda t: t["blocks"].append({"block": "last"}),
+    ),
+    (r"recurrent: inputs must be 2, .*got 3", lambda t: t["blocks"].append(t["blocks"][0])),
+    (
+        r"pooling: name must be one of mean, max, attention, got 'median'",
+        lambda t: insert(t, pooling("median")),
+    ),
+    (r"pooling: keys and query must be linear", lambda t: insert(t, pooling("attention"))),
+    (r"keys and query must be None with mean", lambda t: insert(t, pooling("mean", linear(5)))),
+    (
+        r"pooling: keys and query must be linear blocks",
         lambda t: insert(t, pooling("attention", linear(5))),
     ),
     (
-        r"pooling: widths of keys and query do not fit",
+        r"pooling: inputs of keys must be width = 5, got 4",
         lambda t: insert(t, pooling("attention", linear(4), linear(4))),
     ),
     (
-        r"wanted a linear layer, got 'scale'",
+        r"block: must be linear here, got scale",
         lambda t: insert(t, pooling("attention", linear(5), scale(5, 5))),
     ),
-    (r"mean and deviation of different lengths", lambda t: insert(t, scale(3, 1), 0)),
-    (r"Recurrent reads 3 numbers, gets 2", lambda t: insert(t, scale(2, 2), 0)),
-    (r"Scale is not the first one", lambda t: t["blocks"].append(scale(2, 2))),
-    (r"a forecast not behind the end of sequences", lambda t: t["blocks"].append(forecast())),
-    (r"batch_first: wanted a boolean, got 1", lambda t: t.update(batch_first=1)),
-    (r"'blocks' is missing", lambda t: t.pop("blocks")),
-    (r"'task' is missing", lambda t: t.pop("task")),
+    (r"scale: deviation must have shape \[3\], .*got \[1\]", lambda t: insert(t, scale(3, 1), 0)),
+    (r"recurrent: inputs must be 2, .*got 3", lambda t: insert(t, scale(2, 2), 0)),
+    (
+        r"scale: must be the first block, got it behind linear",
+        lambda t: t["blocks"].append(scale(2, 2)),
+    ),
+    (r"forecast: must be behind the end of sequences", lambda t: t["blocks"].append(forecast())),
+    (r"file: batch_first must be a boolean, got 1", lambda t: t.update(batch_first=1)),
+    (r"file: blocks is missing", lambda t: t.pop("blocks")),
+    (r"file: task is missing", lambda t: t.pop("task")),
 ]
 
 
@@ -211,12 +247,18 @@ def words(tree: Any, **changes: Any) -> None:
 
 
 WORDS: list[tuple[str, Any]] = [
-    (r"words: wanted an array of float32, got NoneType", lambda t: words(t, words=None)),
-    (r"words: spelling reads 2 numbers, gets 4", lambda t: words(t, characters=TABLE)),
-    (r"words: spelling is no layer", lambda t: words(t, spelling=linear(2))),
-    (r"layers: wanted one direction", lambda t: t["blocks"][0]["spelling"].update(layers=[])),
-    (r"Recurrent reads 8 numbers, gets 6", lambda t: words(t, words=np.ones((9, 2), np.float32))),
-    (r"Words is not the first one", lambda t: t["blocks"].append(t["blocks"][0])),
+    (r"words: words must be an array of float32, got NoneType", lambda t: words(t, words=None)),
+    (r"words: inputs of spelling must be 4, .*got 2", lambda t: words(t, characters=TABLE)),
+    (r"words: spelling must be recurrent, got linear", lambda t: words(t, spelling=linear(2))),
+    (
+        r"recurrent: layers must have one direction",
+        lambda t: t["blocks"][0]["spelling"].update(layers=[]),
+    ),
+    (
+        r"recurrent: inputs must be 6, .*got 8",
+        lambda t: words(t, words=np.ones((9, 2), np.float32)),
+    ),
+    (r"words: must be the first block", lambda t: t["blocks"].append(t["blocks"][0])),
 ]
 TABLE = np.ones((3, 4), np.float32)
 
@@ -227,16 +269,28 @@ def test_a_damaged_tagger_is_told(said: str, damage: Any, tmp_path: Path) -> Non
 
 
 FORECASTS: list[tuple[str, Any]] = [
-    (r"wanted horizon and targets above 0, got 0", lambda t: t["blocks"][-1].update(horizon=0)),
-    (r"wanted horizon and targets above 0, got 1.5", lambda t: t["blocks"][-1].update(horizon=1.5)),
-    (r"Forecast reads 8 numbers, gets 6", lambda t: t["blocks"][-1].update(horizon=4)),
+    (r"forecast: horizon must be at least 1, got 0", lambda t: t["blocks"][-1].update(horizon=0)),
     (
-        r"forecast: wanted at most 2 targets, got 6",
+        r"forecast: horizon must be a whole number .*got 1\.5",
+        lambda t: t["blocks"][-1].update(horizon=1.5),
+    ),
+    (r"forecast: inputs must be 6, .*got 8", lambda t: t["blocks"][-1].update(horizon=4)),
+    (
+        r"forecast: targets must be at most 2, .*got 6",
         lambda t: t["blocks"][-1].update(horizon=1, targets=6, mean=None),
     ),
-    (r"mean and deviation of each target", lambda t: t["blocks"][-1].update(mean=np.ones(3))),
-    (r"deviation: wanted an array of float64", lambda t: t["blocks"][-1].update(deviation=None)),
-    (r"Forecast behind a forecast", lambda t: t["blocks"].append(t["blocks"][-1])),
+    (
+        r"forecast: mean must have shape \[2\], .*got \[3\]",
+        lambda t: t["blocks"][-1].update(mean=np.ones(3)),
+    ),
+    (
+        r"forecast: deviation must be an array of float64",
+        lambda t: t["blocks"][-1].update(deviation=None),
+    ),
+    (
+        r"forecast: must be before the forecast, got it behind",
+        lambda t: t["blocks"].append(t["blocks"][-1]),
+    ),
 ]
 
 
@@ -247,17 +301,35 @@ def test_a_damaged_forecaster_is_told(said: str, damage: Any, tmp_path: Path) ->
 
 
 TRANSLATORS: list[tuple[str, Any]] = [
-    (r"version 3, this library reads 2", lambda t: t.update(version=VERSION + 1)),
-    (r"'decoder' is missing", lambda t: t.pop("decoder")),
-    (r"encoder: wanted Embedding, Recurrent, got", lambda t: t["encoder"].append(linear(4))),
-    (r"decoder: wanted Embedding, Recurrent, Lin", lambda t: t["decoder"].append(linear(7))),
-    (r"decoder: wanted attention behind its", lambda t: t["decoder"].append(t["decoder"].pop(2))),
-    (r"decoder: wanted attention .*, once", lambda t: t["decoder"].insert(2, t["decoder"][2])),
-    (r"attention: wanted a linear layer from 8", lambda t: t["decoder"][2].update(combine=CROP)),
-    (r"begin: wanted a token from 0 to 6, got 7", lambda t: t.update(begin=7)),
-    (r"end: wanted a token from 0 to 6, got None", lambda t: t.update(end=None)),
-    (r"decoder: wanted one direction, and the", lambda t: t["encoder"][1]["layers"].pop()),
-    (r"'kind' is missing", lambda t: t.pop("kind")),
+    (r"file: version must be from 1 to 2, got 3", lambda t: t.update(version=VERSION + 1)),
+    (r"file: decoder is missing", lambda t: t.pop("decoder")),
+    (
+        r"encoder: blocks must be embedding, recurrent, got",
+        lambda t: t["encoder"].append(linear(4)),
+    ),
+    (
+        r"decoder: blocks must be embedding, recurrent, attention",
+        lambda t: t["decoder"].append(linear(7)),
+    ),
+    (
+        r"decoder: blocks must be .*got embedding, recurrent, linear, attention",
+        lambda t: t["decoder"].append(t["decoder"].pop(2)),
+    ),
+    (
+        r"decoder: blocks must be .*got .*attention, attention, linear",
+        lambda t: t["decoder"].insert(2, t["decoder"][2]),
+    ),
+    (
+        r"attention: weight of combine must have shape \[4, 8\]",
+        lambda t: t["decoder"][2].update(combine=CROP),
+    ),
+    (r"Translator: begin must be a token from 0 to 6, got 7", lambda t: t.update(begin=7)),
+    (r"file: end must be a whole number .*got None", lambda t: t.update(end=None)),
+    (
+        r"decoder: widths of its states must be \[\(4,\)\]",
+        lambda t: t["encoder"][1]["layers"].pop(),
+    ),
+    (r"file: kind is missing", lambda t: t.pop("kind")),
 ]
 
 
@@ -267,25 +339,43 @@ def test_a_damaged_translator_is_told(said: str, damage: Any, tmp_path: Path) ->
     refused(model, damage, said, tmp_path)
 
 
-def short(tree: Any, **changes: Any) -> None:
+def quantized(tree: Any, **changes: Any) -> None:
     tree["blocks"][1]["weight"].update(changes)
 
 
-SHORT: list[tuple[str, Any]] = [
-    (r"weight: kept as 'int4', wanted int8 or bfloat16", lambda t: short(t, kept="int4")),
-    (r"weight: wanted values of bfloat16", lambda t: short(t, kept="bfloat16")),
-    (r"weight: wanted values of int8, \[rows", lambda t: short(t, values=np.ones(2, np.int8))),
-    (r"weight: wanted the largest .*in float32", lambda t: short(t, largest=np.ones(2))),
-    (r"largest of each row, 0 or above", lambda t: short(t, largest=np.ones(1, np.float32))),
-    (r"largest of each row, 0 or above", lambda t: short(t, largest=-np.ones(2, np.float32))),
-    (r"largest of each row, 0 or", lambda t: short(t, largest=np.full(2, np.nan, np.float32))),
-    (r"Linear reads 4 numbers, gets 5", lambda t: short(t, values=np.ones((2, 4), np.int8))),
-    (r"'largest' is missing", lambda t: t["blocks"][1]["weight"].pop("largest")),
+QUANTIZED: list[tuple[str, Any]] = [
+    (r"weight: kept must be int8 or bfloat16, got 'int4'", lambda t: quantized(t, kept="int4")),
+    (
+        r"weight: values must be an array of uint16, got int8",
+        lambda t: quantized(t, kept="bfloat16"),
+    ),
+    (
+        r"weight: values must have 2 dimensions, got 1",
+        lambda t: quantized(t, values=np.ones(2, np.int8)),
+    ),
+    (
+        r"weight: largest must be an array of float32, got float64",
+        lambda t: quantized(t, largest=np.ones(2)),
+    ),
+    (
+        r"weight: largest must be 2 finite numbers of at least 0",
+        lambda t: quantized(t, largest=np.ones(1, np.float32)),
+    ),
+    (
+        r"weight: largest must be 2 finite numbers of at least 0",
+        lambda t: quantized(t, largest=-np.ones(2, np.float32)),
+    ),
+    (
+        r"weight: largest must be 2 finite numbers of at least 0",
+        lambda t: quantized(t, largest=np.full(2, np.nan, np.float32)),
+    ),
+    (r"linear: inputs must be 5, .*got 4", lambda t: quantized(t, values=np.ones((2, 4), np.int8))),
+    (r"weight: largest is missing", lambda t: t["blocks"][1]["weight"].pop("largest")),
 ]
 
 
-@pytest.mark.parametrize(("said", "damage"), SHORT)
-def test_a_damaged_short_weight_is_told(said: str, damage: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("said", "damage"), QUANTIZED)
+def test_a_damaged_quantized_weight_is_reported(said: str, damage: Any, tmp_path: Path) -> None:
     chain = nn.Sequential(GRU(3, 5), nn.Linear(5, 2))
     refused(chain, damage, said, tmp_path, weights="int8")
 
@@ -349,7 +439,6 @@ def test_a_few_lines_do_not_take_all_memory() -> None:
     wide = "unrolled-program 1\nstate H\n" + "state 8388608\n" * 64
     wide += f"input 1 H\nnode x H 0\nnode state 8388608 1\nforward 0 {'1 ' * 64}\n"
     wide += f"stored\nsource\ndx -\ndstate {'- ' * 65}\ndvector\n"
-    arrays = [np.ones((3, 2), np.float32), None]
-    block = {"program": wide, "sizes": (2, 3, 3), "arrays": arrays}
+    direction = LayerDirection("", wide, (2, 3, 3), (np.ones((3, 2), np.float32), None))
     with pytest.raises(ValueError, match="program: wanted no more memory and work than 24 bytes"):
-        model_of([{"block": "recurrent", "layers": [[block]], "start": None}])
+        Model(ChainModel((RecurrentBlock(((direction,),)),)))

@@ -21,7 +21,7 @@ from unrolled.export import export
 from unrolled.limits import BASE_NUMBERS, NUMBERS_PER_BYTE, Budget, brief, shorten
 from unrolled.nn import GRU, LSTM
 from unrolled.runtime import load
-from unrolled.runtime.description import KIND
+from unrolled.runtime.schema import KIND
 
 REFUSED = 8  # the exit status of steps
 MEBIBYTE = 1 << 20

@@ -17,8 +17,8 @@ from unrolled.export import export
 from unrolled.models import SequenceModel
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.nn.snapshot import describe_layer
-from unrolled.runtime import load
-from unrolled.runtime.model import model_of
+from unrolled.runtime import Model, load
+from unrolled.runtime.schema import ChainModel, ScaleBlock
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
@@ -175,14 +175,11 @@ def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> N
 
 def test_numbers_are_scaled_as_they_were_learned(tmp_path: Path) -> None:
     rng = np.random.default_rng(12)
-    tree = {
-        "mean": rng.standard_normal(3) * 100, "deviation": rng.random(3) + 0.1,
-    }  # fmt: skip
-    layer = random(GRU(3, 5))
-    blocks = [{"block": "scale", **tree}, describe_layer(layer, "GRU")]
-    model = model_of(blocks)
+    mean, deviation = rng.standard_normal(3) * 100, rng.random(3) + 0.1
+    layer = describe_layer(random(GRU(3, 5)), "GRU")
+    model = Model(ChainModel((ScaleBlock(mean, deviation), layer)))
     x = (rng.standard_normal((6, 2, 3)) * 100).astype(np.float32)
-    scaled = ((x.astype(np.float64) - tree["mean"]) / tree["deviation"]).astype(np.float32)
+    scaled = ((x.astype(np.float64) - mean) / deviation).astype(np.float32)
     found = model.run(x)
-    assert np.array_equal(found, model_of(blocks[1:]).run(scaled))
+    assert np.array_equal(found, Model(ChainModel((layer,))).run(scaled))
     assert np.array_equal(steps(model, x, 2), found)

@@ -15,7 +15,7 @@ from unrolled.export import export
 from unrolled.models import EncoderDecoder, SequenceModel
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.runtime import load
-from unrolled.runtime.short import shortened, widened
+from unrolled.runtime.quantize import dequantize, quantize
 
 MODULES: dict[str, Any] = {
     "lstm": lambda: nn.Sequential(LSTM(7, 33, num_layers=2, proj_size=5), nn.Linear(5, 70)),
@@ -96,7 +96,7 @@ def test_a_translator_is_short_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-def test_what_is_widened_is_shortened_to_the_same(weights: str) -> None:
+def test_a_dequantized_weight_is_quantized_to_the_same(weights: str) -> None:
     """Numbers of every size, ties, zeros; and always as near as half a step."""
     chance = np.random.default_rng(3)
     for size in 10.0 ** chance.uniform(-30, 37, 400):
@@ -104,22 +104,25 @@ def test_what_is_widened_is_shortened_to_the_same(weights: str) -> None:
         weight[1, :] = 0
         weight[2] = np.float32(size) * (np.arange(7) / 254).astype(np.float32)
         weight[3, 2:] *= np.float32(1e-3)
-        told = shortened(weight, weights)
-        assert isinstance(told, dict)
-        wide = widened(told)
-        again = shortened(wide, weights)
-        assert isinstance(again, dict)
-        assert all(np.array_equal(told[key], again[key]) for key in told)
+        quantized = quantize(weight, weights)
+        assert quantized is not None
+        dense = dequantize(quantized)
+        requantized = quantize(dense, weights)
+        assert requantized is not None
+        assert np.array_equal(quantized.values, requantized.values)
+        if weights == "int8":
+            assert quantized.largest is not None
+            assert np.array_equal(quantized.largest, requantized.largest)
         step = np.abs(weight).max(1) / 127 if weights == "int8" else np.abs(weight).T / 128
-        assert (0.5001 * step >= np.abs(wide - weight).T).all()
+        assert (0.5001 * step >= np.abs(dense - weight).T).all()
 
 
-def test_what_comes_not_back_stays_long() -> None:
+def test_a_weight_that_int8_cannot_express_stays_in_float32() -> None:
     for value in (np.nan, np.inf, 1e-44):
         weight = np.ones((2, 3), np.float32)
         weight[1] = value
-        assert shortened(weight, "int8") is weight
-    assert shortened(np.full((2, 3), np.nan, np.float32), "bfloat16").dtype == np.float32  # type: ignore[union-attr]
+        assert quantize(weight, "int8") is None
+    assert quantize(np.full((2, 3), np.nan, np.float32), "bfloat16") is None
 
 
 @pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.02), ("int8", 0.02)])

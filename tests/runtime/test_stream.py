@@ -171,7 +171,7 @@ def test_layers_have_streams_of_their_own() -> None:
         GRU(3, 5).double().stream()
     with pytest.raises(ValueError, match="stream: wanted a model of one direction"):
         GRU(3, 5, bidirectional=True).stream()
-    with pytest.raises(ValueError, match=r"weights: wanted one of .* int8, got 'int3'"):
+    with pytest.raises(ValueError, match=r"weights must be one of .* int8, got 'int3'"):
         GRU(3, 5).stream(weights="int3")
 
 

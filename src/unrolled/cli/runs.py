@@ -36,7 +36,7 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
     """The task's name, the model in evaluation mode, and the codec of a checkpoint."""
     from unrolled.io import FileError
     from unrolled.models import load_tree
-    from unrolled.runtime.description import KIND
+    from unrolled.runtime.schema import KIND
     from unrolled.tasks import find_task, load_trained, name_of
 
     with told(FileError, ValueError):

@@ -1,26 +1,34 @@
 """A trained module, or a run, as a file for ``unrolled.runtime``: weights, programs, vocabulary.
 
-What a file holds is described once, in ``runtime.description``.
+``runtime.schema`` says what a file holds.
 """
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from unrolled import io
-from unrolled.export.chains import blocks_of
-from unrolled.export.parts import Blocks, describe_translator
-from unrolled.export.short import kept_short
+from unrolled.export.chains import describe_chain
+from unrolled.export.parts import describe_translator
 from unrolled.models import EncoderDecoder
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError
-from unrolled.runtime import Model, Translator
-from unrolled.runtime.description import KIND, VERSION, check_weights
+from unrolled.runtime.encode import encode_file
+from unrolled.runtime.schema import (
+    Block,
+    ChainModel,
+    ExportedFile,
+    ForecastBlock,
+    ScaleBlock,
+    TranslatorModel,
+)
+from unrolled.runtime.validate import check_format, check_model
 
-__all__ = ["ExportError", "export", "parts_of"]
+__all__ = ["ExportError", "describe_model", "export"]
 
 
 def export(
@@ -55,17 +63,14 @@ def export(
         ValueError: weights is none of these.
         OSError: the file cannot be written.
     """
-    check_weights(weights)
+    check_format("export", weights)
     _check_module(module)
-    tree = {"kind": KIND, "version": 1, "weights": weights, "task": task, "codec": _plain(codec)}
-    tree |= kept_short(parts_of(module, codec), weights)
-    if _is_new(tree):
-        tree["version"] = VERSION
+    model = describe_model(module, codec)
     try:
-        (Translator if "encoder" in tree else Model)(tree)
+        check_model(model)
     except io.DAMAGE as error:
         raise ExportError(f"{type(module).__name__}: {error}") from error
-    io.save(path, tree)
+    io.save(path, encode_file(ExportedFile(weights, task, _plain(codec), model)))
 
 
 def _check_module(module: Any) -> None:
@@ -79,9 +84,8 @@ def _check_module(module: Any) -> None:
     raise TypeError(f"module: wanted a torch.nn.Module, got {type(module).__name__}{hint}")
 
 
-def parts_of(module: nn.Module, codec: Any) -> dict[str, Any]:
-    """The chain of a module, or the two of an encoder and decoder, as ``runtime.description`` has
-    them.
+def describe_model(module: nn.Module, codec: Any) -> ChainModel | TranslatorModel:
+    """A module in the schema of exported files, with the scale of a codec of numbers.
 
     Raises:
         ExportError: the module is no such chain.
@@ -93,8 +97,7 @@ def parts_of(module: nn.Module, codec: Any) -> dict[str, Any]:
     first = {one.batch_first for one in layers}
     if len(first) > 1:
         raise ExportError("batch_first: wanted the same in all layers, got both")
-    blocks = _scaled(blocks_of(module), codec)
-    return {"blocks": blocks} | ({"batch_first": True} if True in first else {})
+    return ChainModel(tuple(_scaled(describe_chain(module), codec)), True in first)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -109,26 +112,18 @@ def _unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
-def _scaled(blocks: Blocks, codec: Any) -> Blocks:
+def _scaled(blocks: list[Block], codec: Any) -> list[Block]:
     """With the scale of a codec, by which numbers come to standard units before the module, and
     forecasts back from them."""
     if not isinstance(codec, dict) or codec.get("mean") is None:
         return blocks
-    scale = {k: np.asarray(_plain(codec[k]), np.float64) for k in ("mean", "deviation")}
-    if blocks[-1]["block"] == "forecast":
-        own = {name: value[: blocks[-1]["targets"]] for name, value in scale.items()}
-        blocks = [*blocks[:-1], {**blocks[-1], **own}]
-    return [{"block": "scale", **scale}, *blocks]
-
-
-def _is_new(told: Any) -> bool:
-    """Whether a description has what version 1 had not."""
-    if isinstance(told, dict):
-        new = ("batch_first", "encoder", "kept", "merge")
-        if any(key in told for key in new) or told.get("block") in ("words", "forecast"):
-            return True
-        return any(_is_new(value) for key, value in told.items() if key != "codec")
-    return isinstance(told, list | tuple) and any(map(_is_new, told))
+    mean, deviation = (np.asarray(_plain(codec[k]), np.float64) for k in ("mean", "deviation"))
+    forecast = blocks[-1]
+    if isinstance(forecast, ForecastBlock):
+        targets = slice(forecast.targets)
+        forecast = replace(forecast, mean=mean[targets], deviation=deviation[targets])
+        blocks = [*blocks[:-1], forecast]
+    return [ScaleBlock(mean, deviation), *blocks]
 
 
 def _plain(codec: Any) -> Any:

@@ -4,6 +4,7 @@ import copy
 import inspect
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from unrolled.export.states import Start
 from unrolled.export.tracing import trace, unchanged
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import ExportError
+from unrolled.runtime.schema import LastBlock, PoolingBlock, RecurrentBlock, WordsBlock
 
-__all__ = ["blocks_of"]
+__all__ = ["describe_chain"]
 
 _FUNCTIONS: dict[Callable[..., Any], str] = {
     torch.relu: "relu", F.relu: "relu", torch.tanh: "tanh", F.tanh: "tanh",
@@ -33,8 +35,8 @@ _OF_LENGTHS = ("cpu", "to", "long", "int", "tolist")
 """Methods that leave lengths what they are."""
 
 
-def blocks_of(module: nn.Module) -> Blocks:
-    """The parts of a module, as it is in evaluation, as the file has them.
+def describe_chain(module: nn.Module) -> Blocks:
+    """The blocks of a module, as it is in evaluation.
 
     Raises:
         ExportError: a part is not known, reads something else than the one before it gives, or is
@@ -46,7 +48,7 @@ def blocks_of(module: nn.Module) -> Blocks:
             return describe(module, name)
         with unchanged(module):
             found = _followed(module).blocks
-        if not any(one["block"] in ("recurrent", "words") for one in found):
+        if not any(isinstance(block, RecurrentBlock | WordsBlock) for block in found):
             layers = [k for k, one in module.named_modules() if isinstance(one, Recurrent)]
             raise ExportError(
                 f"{name}: wanted an output that is made of a layer's, got one that does not read "
@@ -163,7 +165,9 @@ class _Chain:
             )
         start = Start(self.module, self.data, self.source, part)
         if (rows := start.rows(node)) is not None:
-            self.blocks[-1]["start"] = rows
+            layers = self.blocks.pop()
+            assert isinstance(layers, RecurrentBlock)
+            self.blocks.append(replace(layers, start=rows))
         self.given |= start.given
         self.layer, self.results = part, {node: "all"}
         self.ragged = "lengths" in node.kwargs or packed
@@ -225,7 +229,7 @@ class _Chain:
 
     def _rank(self) -> int:
         """How many dimensions the value at hand has."""
-        return 2 if any(one["block"] in ("last", "pooling") for one in self.blocks) else 3
+        return 2 if any(isinstance(one, LastBlock | PoolingBlock) for one in self.blocks) else 3
 
     def _pool(self, node: fx.Node) -> None:
         """The mean or maximum over the steps, right behind a layer."""
@@ -238,8 +242,7 @@ class _Chain:
             raise fault_at(node, f"a layer's outputs, without lengths, over dim={steps}")
         assert self.layer is not None
         width = self.layer.spec.output_size
-        told = {"block": "pooling", "name": _POOLS[node.target], "width": width}
-        self.blocks.append({**told, "keys": None, "query": None})
+        self.blocks.append(PoolingBlock(_POOLS[node.target], width))
         self.at = node
 
     def _dropout(self, node: fx.Node) -> None:
@@ -331,7 +334,7 @@ class _Chain:
 
     def _end(self, node: fx.Node) -> None:
         """The final state of the last layer, in all its directions."""
-        self.blocks.append({"block": "last"})
+        self.blocks.append(LastBlock())
         self.at = node
 
     def _both_directions(self, node: fx.Node) -> None:

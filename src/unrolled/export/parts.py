@@ -1,7 +1,8 @@
-"""Modules as parts of ``runtime.description``: those that are known, and chains of them."""
+"""Modules as blocks of ``runtime.schema``: those that are known, and chains of them."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
@@ -12,11 +13,25 @@ from unrolled.models.pooling import Pooling
 from unrolled.models.sequence_model import OneHot
 from unrolled.nn import Recurrent, RecurrentCell
 from unrolled.nn.snapshot import ExportError, array_of, describe_layer
+from unrolled.runtime.schema import (
+    ActivationBlock,
+    AttentionBlock,
+    Block,
+    EmbeddingBlock,
+    ForecastBlock,
+    InitialStates,
+    LastBlock,
+    LinearBlock,
+    PoolingBlock,
+    RecurrentBlock,
+    TranslatorModel,
+    WordsBlock,
+)
 from unrolled.tasks.forecasting import Forecaster
 
 __all__ = ["Blocks", "describe", "describe_translator", "hint_at", "is_known", "of_rows", "rows_of"]
 
-Blocks = list[dict[str, Any]]
+Blocks = list[Block]
 
 
 def is_known(module: nn.Module) -> bool:
@@ -76,44 +91,43 @@ def hint_at(module: nn.Module) -> str:
 
 def _sequence_model(model: nn.Module, where: str) -> Blocks:
     assert isinstance(model, SequenceModel)
-    found = describe(model.encoder, "encoder") + _recurrent(
-        model.recurrent, "recurrent", model.start
-    )
+    layers = _layers(model.recurrent, "recurrent", model.start)
+    found: Blocks = [*describe(model.encoder, "encoder"), layers]
     if model.pooling is not None:
         found.append(_pooling(model.pooling, model.recurrent.spec.output_size))
     return found + describe(model.head, "head")
 
 
-def _pooling(pooling: Pooling, width: int) -> dict[str, Any]:
+def _pooling(pooling: Pooling, width: int) -> Block:
     if pooling.name == "last":
-        return {"block": "last"}
-    parts: list[Any] = [None, None]
-    if pooling.name == "attention":
-        parts = [_linear(part, "pooling")[0] for part in (pooling.keys, pooling.query)]
-    return {
-        "block": "pooling", "name": pooling.name, "width": width, "keys": parts[0],
-        "query": parts[1],
-    }  # fmt: skip
+        return LastBlock()
+    if pooling.name != "attention":
+        return PoolingBlock(pooling.name, width)
+    keys, query = (
+        _single(linear, "pooling", LinearBlock) for linear in (pooling.keys, pooling.query)
+    )
+    return PoolingBlock(pooling.name, width, keys, query)
 
 
 def _forecaster(model: nn.Module, where: str) -> Blocks:
     assert isinstance(model, Forecaster)
-    sizes = {"horizon": model.horizon, "targets": model.targets, "mean": None, "deviation": None}
-    return [*describe(model.sequence, "sequence"), {"block": "forecast", **sizes}]
+    return [
+        *describe(model.sequence, "sequence"), ForecastBlock(model.horizon, model.targets)
+    ]  # fmt: skip
 
 
 def _tagger(model: nn.Module, where: str) -> Blocks:
     assert isinstance(model, Tagger)
-    first = describe(model.words, "words")
+    table = _single(model.words, "words", EmbeddingBlock)
+    words: Block = table
     if model.characters is not None:
-        characters = describe(model.characters, "characters")
-        (spelling,) = describe(model.spelling, "spelling")
-        tables = {"words": first[0]["weight"], "characters": characters[0]["weight"]}
-        first = [{"block": "words", **tables, "spelling": spelling}]
-    return [*first, *describe(model.recurrent, "recurrent"), *describe(model.head, "head")]
+        characters = _single(model.characters, "characters", EmbeddingBlock)
+        spelling = _single(model.spelling, "spelling", RecurrentBlock)
+        words = WordsBlock(table.weight, characters.weight, spelling)
+    return [words, *describe(model.recurrent, "recurrent"), *describe(model.head, "head")]
 
 
-def describe_translator(model: EncoderDecoder) -> dict[str, Any]:
+def describe_translator(model: EncoderDecoder) -> TranslatorModel:
     """An encoder and a decoder as two chains: each an embedding and layers; the decoder goes on to
     attention, if it has some, and a head. Begin and end are the last two tokens of the target.
 
@@ -122,14 +136,33 @@ def describe_translator(model: EncoderDecoder) -> dict[str, Any]:
     """
     if type(model).forward is not EncoderDecoder.forward or "forward" in vars(model):
         raise ExportError(f"wanted the forward of EncoderDecoder, got {type(model).__name__}'s own")
-    encoder = [*describe(model.source, "source"), *describe(model.encoder, "encoder")]
-    decoder = [*describe(model.target, "target"), *describe(model.decoder, "decoder")]
+    attention = None
     if model.attention is not None:
-        (combine,) = describe(model.attention.combine, "attention")
-        decoder.append({"block": "attention", "combine": combine})
-    decoder += describe(model.head, "head")
+        attention = AttentionBlock(_single(model.attention.combine, "attention", LinearBlock))
+    encoder = (
+        _single(model.source, "source", EmbeddingBlock),
+        _single(model.encoder, "encoder", RecurrentBlock),
+    )
+    decoder = (
+        _single(model.target, "target", EmbeddingBlock),
+        _single(model.decoder, "decoder", RecurrentBlock),
+        attention,
+        _single(model.head, "head", LinearBlock),
+    )
     size = model.target.num_embeddings
-    return {"encoder": encoder, "decoder": decoder, "begin": size - 2, "end": size - 1}
+    return TranslatorModel(encoder, decoder, begin=size - 2, end=size - 1)
+
+
+B = TypeVar("B", bound=Block)
+
+
+def _single(module: nn.Module, where: str, kind: type[B]) -> B:
+    """The only block of a module, which must be of a kind."""
+    blocks = describe(module, where)
+    if len(blocks) != 1 or not isinstance(blocks[0], kind):
+        expected = kind.__name__.removesuffix("Block").lower()
+        raise ExportError(f"{where}: must be one {expected} block, got {type(module).__name__}")
+    return blocks[0]
 
 
 def _nothing(module: nn.Module, where: str) -> Blocks:
@@ -142,41 +175,43 @@ def _embedding(module: nn.Module, where: str) -> Blocks:
         raise ExportError(
             f"{where}: wanted an embedding without max_norm, which changes its weight"
         )
-    return [{"block": "embedding", "weight": array_of(module.weight, where)}]
+    return [EmbeddingBlock(array_of(module.weight, where))]
 
 
 def _one_hot(module: nn.Module, where: str) -> Blocks:
     assert isinstance(module, OneHot)
-    return [{"block": "embedding", "weight": np.eye(module.num_classes, dtype=np.float32)}]
+    return [EmbeddingBlock(np.eye(module.num_classes, dtype=np.float32))]
 
 
 def _linear(module: nn.Module, where: str) -> Blocks:
     assert isinstance(module, nn.Linear)
     bias = None if module.bias is None else array_of(module.bias, where)
-    return [{"block": "linear", "weight": array_of(module.weight, where), "bias": bias}]
+    return [LinearBlock(array_of(module.weight, where), bias)]
 
 
 def of_rows(name: str) -> Callable[[nn.Module, str], Blocks]:
     def told(module: nn.Module, where: str) -> Blocks:
         if getattr(module, "dim", -1) != -1:
             raise ExportError(f"{where}: wanted {name} over the last dimension, dim=-1")
-        return [{"block": name}]
+        return [ActivationBlock(name)]
 
     return told
 
 
-def _recurrent(module: nn.Module, where: str, start: LearnedStart | None = None) -> Blocks:
+def _recurrent(module: nn.Module, where: str) -> Blocks:
     assert isinstance(module, Recurrent)
-    told = describe_layer(module, where)
-    if start is not None:
-        told["start"] = rows_of(start)
-    return [told]
+    return [_layers(module, where)]
 
 
-def rows_of(start: LearnedStart) -> list[tuple[np.ndarray, ...]]:
+def _layers(module: Recurrent, where: str, start: LearnedStart | None = None) -> RecurrentBlock:
+    block = describe_layer(module, where)
+    return block if start is None else replace(block, start=rows_of(start))
+
+
+def rows_of(start: LearnedStart) -> InitialStates:
     """The states of each layer and direction that sequences begin with, [1, width] each."""
     states = [array_of(state, "start") for state in start.states]
-    return [tuple(state[row] for state in states) for row in range(len(states[0]))]
+    return tuple(tuple(state[row] for state in states) for row in range(len(states[0])))
 
 
 _KNOWN: dict[type, Callable[[nn.Module, str], Blocks]] = {

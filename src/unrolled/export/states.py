@@ -13,6 +13,7 @@ from unrolled.export.parts import rows_of
 from unrolled.models.initial_state import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import array_of
+from unrolled.runtime.schema import InitialStates
 
 __all__ = ["Start"]
 
@@ -54,7 +55,7 @@ class Start:
         self.module, self.data, self.source, self.layer = module, data, source, layer
         self.given: set[str] = set()  # inputs of the module that are states
 
-    def rows(self, call: fx.Node) -> list[Any] | None:
+    def rows(self, call: fx.Node) -> InitialStates | None:
         """The states of each layer and direction in a call, [1, width] each; None: zeros, or what
         the module is given.
 
@@ -89,7 +90,7 @@ class Start:
             raise fault_at(call, "initial states that are all inputs, or all made in forward")
         dtype = next(self.layer.parameters()).dtype
         arrays = [array_of(state.to(dtype), "start") for state in made]
-        return [tuple(array[row] for array in arrays) for row in range(count)]
+        return tuple(tuple(array[row] for array in arrays) for row in range(count))
 
     def _learned(self, node: Any) -> LearnedStart | None:
         """The states, where they are a part of the module."""

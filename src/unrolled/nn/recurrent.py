@@ -246,9 +246,11 @@ class Recurrent(TorchMembers, Swept):
                 float32, or has no program.
         """
         from unrolled.nn.snapshot import describe_layer
-        from unrolled.runtime.model import model_of
+        from unrolled.runtime import Model
+        from unrolled.runtime.schema import ChainModel
 
-        return model_of([describe_layer(self, type(self).__name__)], weights).stream(batch, threads)
+        model = ChainModel((describe_layer(self, type(self).__name__),))
+        return Model(model, weights).stream(batch, threads)
 
     def extra_repr(self) -> str:
         """As torch.nn prints it; our own arguments after torch's."""

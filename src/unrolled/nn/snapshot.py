@@ -1,7 +1,7 @@
 """A layer as the runtime has it: programs and arrays, without torch."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from unrolled.cells import Sizes
 from unrolled.cells.declaration import parameter_names
 from unrolled.engines.native.programs import recorded, refusal, split_products, whole_weight
+from unrolled.runtime.schema import FloatArray, LayerDirection, RecurrentBlock
 
 if TYPE_CHECKING:
     from unrolled.nn.recurrent import Recurrent
@@ -25,25 +26,25 @@ class ExportError(ValueError):
 
 
 @torch.no_grad()
-def describe_layer(module: "Recurrent", where: str) -> dict[str, Any]:
-    """A block of ``runtime.description``, with copies of the parameters.
+def describe_layer(module: "Recurrent", where: str) -> RecurrentBlock:
+    """A layer in the schema of exported files, with copies of the parameters.
 
     Raises:
         ExportError: the runtime cannot run the layer.
     """
     spec = module.spec
-    layers: list[list[Any]] = [[] for _ in range(spec.num_layers)]
+    layers: list[list[LayerDirection]] = [[] for _ in range(spec.num_layers)]
     for sweep in spec.sweeps:
         parameters = {
             name: _parameter(module, name + sweep.suffix, p.shape, where)
             for name, p in spec.parameters(sweep.layer).items()
         }
         layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, where))
-    told: dict[str, Any] = {"block": "recurrent", "layers": layers, "start": None}
-    told["states"] = list(module.cell.states)
-    if spec.merge == "sum" and spec.bidirectional:
-        told["merge"] = "sum"
-    return told
+    return RecurrentBlock(
+        tuple(map(tuple, layers)),
+        states=tuple(module.cell.states),
+        merge="sum" if spec.merge == "sum" and spec.bidirectional else "concat",
+    )
 
 
 def _parameter(module: "Recurrent", name: str, shape: tuple[int, ...], where: str) -> Tensor:
@@ -57,7 +58,7 @@ def _parameter(module: "Recurrent", name: str, shape: tuple[int, ...], where: st
 
 def _direction(
     module: "Recurrent", sizes: Sizes, parameters: dict[str, Tensor], where: str
-) -> dict[str, Any]:
+) -> LayerDirection:
     cell = module.cell
     why = refusal(cell, sizes)
     if why is not None:
@@ -67,15 +68,15 @@ def _direction(
         prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
     found = recorded(cell, sizes.projected)
     names = [name for key in found.products for name in parameter_names(key)]
-    arrays = [
+    arrays = tuple(
         array_of(prepared[name], where) if name in prepared else None
         for name in (*names, *cell.vectors)
-    ]
-    own = (sizes.I, sizes.H, cell.state_widths(sizes)[0])  # only a projection reads P
-    return {"cell": type(cell).__name__, "program": found.text, "sizes": own, "arrays": arrays}
+    )
+    widths = (sizes.I, sizes.H, cell.state_widths(sizes)[0])  # only a projection reads P
+    return LayerDirection(type(cell).__name__, found.text, widths, arrays)
 
 
-def array_of(tensor: Tensor, where: str) -> np.ndarray:
+def array_of(tensor: Tensor, where: str) -> FloatArray:
     """A copy of a tensor in float32, or in ``described_dtype``."""
     wanted = described_dtype.get()
     if tensor.dtype != wanted:

@@ -1,6 +1,6 @@
-"""The parts of a model, as the file describes them and the core runs them, on numpy arrays.
+"""The blocks of a model as the core runs them, on NumPy arrays; ``schema`` describes them.
 
-Shapes: T time, N batch, I input. A part takes rows [T, N, width], and all of them float32 but for
+Shapes: T time, N batch, I input. A block takes rows [T, N, width] of float32, an embedding takes
 tokens, which are whole numbers.
 """
 
@@ -23,8 +23,6 @@ __all__ = [
 
 States = list[tuple[np.ndarray, ...]]
 """Of each layer (of each direction one after the other), each of its states [N, width]."""
-
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "softmax", "log_softmax")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Models read from files."""
 
 import os
-from typing import Any
 
 from unrolled import io
-from unrolled.runtime.description import check_weights
+from unrolled.runtime.decode import decode_file
 from unrolled.runtime.model import Model
+from unrolled.runtime.schema import ChainModel
+from unrolled.runtime.validate import check_format
 
 __all__ = ["load"]
 
@@ -23,22 +24,19 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
         ValueError: weights is none of these.
     """
     if weights is not None:
-        check_weights(weights)
+        check_format("load", weights)
     tree = io.load(path)
     if isinstance(tree, dict) and "kind" not in tree and "task" in tree and "state_dict" in tree:
         fault = "a checkpoint of a run, not an exported model: unrolled export makes one of it"
         raise io.FileError(path, fault)
     try:
-        return _kind_of(tree)(tree, weights, os.path.getsize(path))
+        file = decode_file(tree, weights)
+        size = os.path.getsize(path)
+        if isinstance(file.model, ChainModel):
+            return Model(file.model, file.weights, file.task, file.codec, size)
+        from unrolled.runtime.translator import Translator
+
+        return Translator(file.model, file.weights, file.task, file.codec, size)
     except io.DAMAGE as error:
-        said = f"{error} is missing" if type(error) is KeyError else str(error)
-        fault = f"holds no model that this version reads ({said})".replace("\n", " ")
+        fault = f"holds no model that this version reads ({error})".replace("\n", " ")
         raise io.FileError(path, fault) from None
-
-
-def _kind_of(tree: dict[str, Any]) -> type[Model]:
-    if "encoder" not in tree:
-        return Model
-    from unrolled.runtime.translator import Translator
-
-    return Translator

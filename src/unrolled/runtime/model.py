@@ -15,25 +15,16 @@ from unrolled.runtime.blocks import (
     Scale,
     States,
 )
-from unrolled.runtime.description import KIND, blocks_of, check_weights
-from unrolled.runtime.ends import Block, Forecast, Words
+from unrolled.runtime.build import build_block
+from unrolled.runtime.schema import ChainModel
 from unrolled.runtime.stream import ForecastStream, Stream, WordStream
+from unrolled.runtime.task_blocks import Forecast, RunnableBlock, Words
+from unrolled.runtime.validate import check_format, check_model
 
 if TYPE_CHECKING:
     from unrolled.runtime.codec import Codec
 
-__all__ = ["Model", "checked_lengths", "model_of", "names_of"]
-
-
-def model_of(blocks: list[dict[str, Any]], weights: str = "float32") -> "Model":
-    """A model from a description that is in no file.
-
-    Raises:
-        ValueError: weights is not "float32", "bfloat16" or "int8".
-    """
-    check_weights(weights)
-    tree = {"kind": KIND, "version": 1, "weights": weights, "blocks": blocks}
-    return Model({**tree, "task": None, "codec": None})
+__all__ = ["Model", "checked_lengths", "names_of"]
 
 
 class Model:
@@ -48,19 +39,30 @@ class Model:
     """
 
     def __init__(
-        self, tree: dict[str, Any], weights: str | None = None, size: int | None = None
+        self,
+        model: ChainModel,
+        weights: str = "float32",
+        task: str | None = None,
+        codec: object = None,
+        size: int | None = None,
     ) -> None:
-        """``size``: bytes of the file that the description is in, if it is in one."""
-        self.blocks: list[Block] = blocks_of(tree, weights, size)
-        self.batch_first: bool = tree.get("batch_first", False)
-        if type(self.batch_first) is not bool:
-            raise TypeError(f"batch_first: wanted a boolean, got {self.batch_first!r}")
-        self._told(tree)
+        """
+        Args:
+            model: in the values of ``runtime.schema``; ``load`` reads them from a file.
+            weights: the format in which the core keeps them: "float32", "bfloat16" or "int8".
+            size: bytes of the file, which bound what it may ask for; None where there is no file.
 
-    def _told(self, tree: dict[str, Any]) -> None:
-        """What is said of the model beside its parts."""
-        self.task: str | None = tree["task"]
-        self.codec: Any = tree["codec"]
+        Raises:
+            ValueError, TypeError: the values do not fit together, or there is no such format.
+        """
+        check_format("Model", weights)
+        check_model(model, size)
+        self.blocks: list[RunnableBlock] = [build_block(block, weights) for block in model.blocks]
+        self.batch_first = model.batch_first
+        self._set_task(task, codec)
+
+    def _set_task(self, task: str | None, codec: object) -> None:
+        self.task, self.codec = task, codec
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self._codec: Codec | None = None
 
@@ -212,7 +214,7 @@ class Model:
         return f"{type(self).__name__}({names_of(self.blocks)})"
 
 
-def names_of(blocks: list[Block]) -> str:
+def names_of(blocks: list[RunnableBlock]) -> str:
     """A chain in a line."""
     return " → ".join(
         block.name if isinstance(block, Activation) else type(block).__name__ for block in blocks

@@ -18,7 +18,7 @@ from unrolled.runtime.blocks import (
     Scale,
     States,
 )
-from unrolled.runtime.ends import Forecast, Words
+from unrolled.runtime.task_blocks import Forecast, Words
 
 if TYPE_CHECKING:
     from unrolled.runtime.model import Model

@@ -6,11 +6,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from unrolled.runtime.blocks import Activation, Embedding, Linear, Plan, Recurrent, States
-from unrolled.runtime.description import Reader, check_tree
-from unrolled.runtime.ends import Block
+from unrolled.runtime.blocks import Activation, Linear, Plan, States
+from unrolled.runtime.build import build_embedding, build_linear, build_recurrent
 from unrolled.runtime.model import Model, checked_lengths, names_of
+from unrolled.runtime.schema import TranslatorModel
 from unrolled.runtime.search import Hypothesis, beam, greedy
+from unrolled.runtime.task_blocks import RunnableBlock
+from unrolled.runtime.validate import check_format, check_model, check_token
 
 __all__ = ["Translator"]
 
@@ -24,25 +26,25 @@ class Translator(Model):
     """
 
     def __init__(
-        self, tree: dict[str, Any], weights: str | None = None, size: int | None = None
+        self,
+        model: TranslatorModel,
+        weights: str = "float32",
+        task: str | None = None,
+        codec: object = None,
+        size: int | None = None,
     ) -> None:
-        check_tree(tree)
-        reader = Reader(weights or tree["weights"], size)
-        attention = [one for one in tree["decoder"] if one["block"] == "attention"]
-        plain = [one for one in tree["decoder"] if one["block"] != "attention"]
-        encoder = reader.chain(tree["encoder"], "encoder")
-        decoder = reader.chain(plain, "decoder")
-        self.source, self.encoder = _kinds(encoder, "encoder", Embedding, Recurrent)
-        self.target, self.decoder, self.head = _kinds(
-            decoder, "decoder", Embedding, Recurrent, Linear
-        )
-        self.combine = _combine(attention, tree["decoder"], self.encoder, self.decoder, reader)
-        self._check_start()
-        self.begin, self.end = tree["begin"], tree["end"]
-        for name in ("begin", "end"):
-            self._check_token(name, tree[name])
-        self.blocks, self.batch_first = encoder, False
-        self._told(tree)
+        """Arguments and errors are those of :class:`Model`."""
+        check_format("Translator", weights)
+        check_model(model, size)
+        source, encoder = model.encoder
+        target, decoder, attention, head = model.decoder
+        self.source, self.encoder = build_embedding(source), build_recurrent(encoder, weights)
+        self.target, self.decoder = build_embedding(target), build_recurrent(decoder, weights)
+        self.combine = None if attention is None else build_linear(attention.combine, weights)
+        self.head = build_linear(head, weights)
+        self.begin, self.end = model.begin, model.end
+        self.blocks, self.batch_first = [self.source, self.encoder], False
+        self._set_task(task, codec)
 
     def run(  # type: ignore[override]
         self,
@@ -123,28 +125,14 @@ class Translator(Model):
         lengths = [plan.T] * plan.N if plan.lengths is None else plan.lengths.tolist()
         return [_Memory.of(outputs[:length, n]) for n, length in enumerate(lengths)]
 
-    def _check_start(self) -> None:
-        """Hold the encoder's states to those that the decoder starts from."""
-        made = [layer[0].widths for layer in self.encoder.layers]
-        wanted = [layer[0].widths for layer in self.decoder.layers]
-        if self.decoder.directions != 1 or made != wanted:
-            raise ValueError("decoder: wanted one direction, and the encoder's states")
-        if any(len({one.widths for one in layer}) > 1 for layer in self.encoder.layers):
-            raise ValueError("encoder: wanted two directions of the same states")
-
     def _token(self, name: str, given: int | None) -> int:
         if given is None:
             return int(getattr(self, name))
-        self._check_token(name, given)
+        check_token(name, given, min(len(self.target.table), self.head.width))
         return given
 
-    def _check_token(self, name: str, token: Any) -> None:
-        V = min(len(self.target.table), self.head.width)
-        if type(token) is not int or not 0 <= token < V:
-            raise ValueError(f"{name}: wanted a token from 0 to {V - 1}, got {token!r}")
-
     def __repr__(self) -> str:
-        decoder: list[Block] = [self.target, self.decoder, self.head]
+        decoder: list[RunnableBlock] = [self.target, self.decoder, self.head]
         return f"Translator({names_of(self.blocks)}; {names_of(decoder)})"
 
 
@@ -216,31 +204,3 @@ class _Writer:
                     context[n : n + 1] = memory.context(rows[n : n + 1])
         combined = self.model.combine.run(np.concatenate([context, rows], -1))
         return Activation("tanh").run(combined)
-
-
-def _kinds(blocks: list[Block], name: str, *kinds: type[Any]) -> Any:
-    if [type(block) for block in blocks] != list(kinds):
-        wanted, got = (", ".join(k.__name__ for k in ks) for ks in (kinds, map(type, blocks)))
-        raise ValueError(f"{name}: wanted {wanted}, got {got}")
-    return blocks
-
-
-def _combine(
-    attention: list[Any],
-    whole: list[Any],
-    encoder: Recurrent,
-    decoder: Recurrent,
-    reader: Reader,
-) -> Linear | None:
-    """The layer of attention, which stands between layers and head."""
-    if not attention:
-        return None
-    if len(attention) > 1 or whole[2] is not attention[0]:
-        raise ValueError("decoder: wanted attention behind its layers, once")
-    combine = reader.part(attention[0]["combine"])
-    width = decoder.width
-    if not isinstance(combine, Linear) or (combine.inputs, combine.width) != (2 * width, width):
-        raise ValueError(f"attention: wanted a linear layer from {2 * width} to {width}")
-    if encoder.width != width:
-        raise ValueError(f"attention: the encoder has {encoder.width} numbers, decoder {width}")
-    return combine

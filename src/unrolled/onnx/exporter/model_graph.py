@@ -9,7 +9,7 @@ from onnx import GraphProto, ValueInfoProto, helper
 from torch import nn
 
 from unrolled import io
-from unrolled.export import ExportError, parts_of
+from unrolled.export import ExportError, describe_model
 from unrolled.nn.snapshot import described_dtype
 from unrolled.onnx.exporter import blocks
 from unrolled.onnx.exporter.graph import INTS, FileGraph, Value, info, join
@@ -17,8 +17,9 @@ from unrolled.onnx.exporter.portability import refusal
 from unrolled.onnx.exporter.recurrent_layers import stack
 from unrolled.onnx.exporter.sweep import Lengths, Sweep, sizes_of
 from unrolled.program.decode import decode_forward
-from unrolled.runtime import Model
-from unrolled.runtime.description import KIND, VERSION
+from unrolled.runtime.encode import encode_model
+from unrolled.runtime.schema import ChainModel, TranslatorModel
+from unrolled.runtime.validate import check_model
 
 __all__ = ["make_graph"]
 
@@ -34,13 +35,17 @@ def make_graph(
         ExportError: the module is no chain with a layer in it.
     """
     name = type(module).__name__
-    told = _told(module, codec)
-    if "blocks" not in told:
+    model = _model_of(module, codec)
+    if not isinstance(model, ChainModel):
         raise ExportError(
             f"{name}: wanted a chain; what a decoder reads depends on what it said: export the "
             "layers of encoder and decoder"
         )
-    _check(told, name)
+    try:
+        check_model(model)
+    except io.DAMAGE as error:
+        raise ExportError(f"{name}: {error}") from error
+    told: dict[str, Any] = encode_model(model)
     reason = refusal(told["blocks"], states) if portable else None
     if reason is not None:
         raise ExportError(f"{name}: portable must be False here, got True: {reason}")
@@ -48,32 +53,14 @@ def make_graph(
     return chain.graph(name)
 
 
-def _told(module: nn.Module, codec: Any) -> dict[str, Any]:
-    """The module's description, in float64 if that is what it is in."""
+def _model_of(module: nn.Module, codec: Any) -> ChainModel | TranslatorModel:
+    """The module in the schema of exported files, in float64 if that is what it is in."""
     floats = {p.dtype for p in module.parameters() if p.dtype.is_floating_point}
     before = described_dtype.set(torch.float64 if floats == {torch.float64} else torch.float32)
     try:
-        return parts_of(module, codec)
+        return describe_model(module, codec)
     finally:
         described_dtype.reset(before)
-
-
-def _check(told: dict[str, Any], name: str) -> None:
-    """Hold the parts to one another, as the runtime does for a file of its own."""
-    tree = {"kind": KIND, "version": VERSION, "weights": "float32", "task": None, "codec": None}
-    try:
-        Model({**tree, **_in_float32(told)})
-    except io.DAMAGE as error:
-        raise ExportError(f"{name}: {error}") from error
-
-
-def _in_float32(told: Any, key: str = "") -> Any:
-    if isinstance(told, dict):
-        return {k: _in_float32(value, k) for k, value in told.items()}
-    if isinstance(told, list | tuple):
-        return type(told)(_in_float32(value, key) for value in told)
-    plain = not isinstance(told, np.ndarray) or key in ("mean", "deviation")
-    return told if plain else told.astype(np.float32)
 
 
 class _Chain:
@@ -152,7 +139,7 @@ class _Chain:
         return self.g.op("Gather", self.g.named(table.astype(self.g.dtype), name), tokens, axis=0)
 
     def _words(self, told: dict[str, Any]) -> None:
-        """Words beside how they are spelt, as ``runtime.ends.Words`` has them."""
+        """Words beside how they are spelt, as ``runtime.task_blocks.Words`` has them."""
         g = self.g
         self.inputs.append(info("characters", INTS, ["C", "TN"]))
         self.inputs.append(info("spellings", INTS, ["TN"]))

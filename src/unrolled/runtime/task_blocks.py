@@ -16,7 +16,7 @@ from unrolled.runtime.blocks import (
     Scale,
 )
 
-__all__ = ["Block", "Forecast", "Words"]
+__all__ = ["Forecast", "RunnableBlock", "Words"]
 
 
 class Words:
@@ -27,10 +27,6 @@ class Words:
     """
 
     def __init__(self, words: Embedding, characters: Embedding, spelling: Recurrent) -> None:
-        if spelling.inputs != characters.width:
-            raise ValueError(
-                f"words: spelling reads {spelling.inputs} numbers, gets {characters.width}"
-            )
         self.words, self.characters, self.spelling = words, characters, spelling
 
     @property
@@ -93,4 +89,6 @@ class Forecast:
         return found * self.deviation + self.mean
 
 
-Block = Embedding | Scale | Words | Recurrent | Linear | Activation | Last | Pooling | Forecast
+RunnableBlock = (
+    Embedding | Scale | Words | Recurrent | Linear | Activation | Last | Pooling | Forecast
+)
