@@ -21,7 +21,7 @@ import safetensors.numpy
 from unrolled.atomic import write
 from unrolled.limits import brief, shorten
 
-__all__ = ["DAMAGE", "FileError", "decode", "encode", "load", "parse", "save", "write"]
+__all__ = ["CORRUPT_FILE_ERRORS", "FileError", "decode", "encode", "load", "parse", "save", "write"]
 
 METADATA_KEY = "unrolled"
 VERSION = 1
@@ -48,7 +48,7 @@ _DTYPES = frozenset(
 )
 
 
-DAMAGE = (
+CORRUPT_FILE_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -105,19 +105,19 @@ def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str
         raise FileError(path, error.strerror or str(error)) from None
     try:
         arrays = arrays_of(data)
-    except (safetensors.SafetensorError, *DAMAGE) as error:
+    except (safetensors.SafetensorError, *CORRUPT_FILE_ERRORS) as error:
         raise FileError(path, f"not a whole safetensors file ({error})") from None
     # safetensors has checked the header by now, but hands out its metadata only for open files.
     try:
         header = _json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"not a whole safetensors file ({error})") from None
     metadata = header.get("__metadata__") or {}
     if METADATA_KEY not in metadata:
         raise FileError(path, "a safetensors file, but not one written by unrolled")
     try:
         return decode(metadata[METADATA_KEY], arrays)
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"its structure is damaged ({error})") from None
 
 
@@ -141,7 +141,7 @@ def decode(text: str, arrays: Mapping[str, Any]) -> Any:
     """Rebuild the tree from the metadata's text and the arrays by name.
 
     Raises:
-        one of `DAMAGE`: the text is damaged.
+        one of `CORRUPT_FILE_ERRORS`: the text is damaged.
     """
     document = _json(text)
     version = document["version"]

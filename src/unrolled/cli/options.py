@@ -140,7 +140,7 @@ def _entries(file: Path) -> list[tuple[str, Any]]:
     """
     import yaml
 
-    from unrolled.io import DAMAGE
+    from unrolled.io import CORRUPT_FILE_ERRORS
 
     try:
         loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def _entries(file: Path) -> list[tuple[str, Any]]:
                 raise UserError(f"--config: {file}: {shorten(key.value, 80)}: {error}") from None
     except OSError as error:
         raise UserError(f"--config: {file}: {error.strerror or error}") from None
-    except (yaml.YAMLError, *DAMAGE) as error:
+    except (yaml.YAMLError, *CORRUPT_FILE_ERRORS) as error:
         fault = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise UserError(f"--config: {file}: not YAML of options ({fault})") from None
     return pairs
@@ -180,13 +180,13 @@ def _value(loader: Any, node: Any) -> Any:
 def _scalar(loader: Any, node: Any) -> Any:
     import yaml
 
-    from unrolled.io import DAMAGE
+    from unrolled.io import CORRUPT_FILE_ERRORS
 
     if not isinstance(node, yaml.ScalarNode):
         raise ValueError(f"wanted a scalar or a list of scalars, got a {node.id}")
     try:
         return loader.construct_object(node)
-    except (yaml.YAMLError, *DAMAGE):
+    except (yaml.YAMLError, *CORRUPT_FILE_ERRORS):
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         raise ValueError(f"wanted a {shorten(tag, 80)}, got {brief(node.value)}") from None
 

@@ -54,7 +54,7 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
 def config_of(path: Path, name: str) -> Any:
     """The configuration of a checkpoint of the task ``name``: that beside it or, where the file
     stands alone, the one that it holds."""
-    from unrolled.io import DAMAGE, FileError
+    from unrolled.io import CORRUPT_FILE_ERRORS, FileError
     from unrolled.models import load_tree
     from unrolled.train.folder import CONFIG, config_of_values, read_config
 
@@ -72,5 +72,5 @@ def config_of(path: Path, name: str) -> Any:
         )
     try:
         return config_of_values(values)[1]
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise UserError(f"{path}: holds no configuration of a run ({error})") from None

@@ -68,7 +68,7 @@ def export(
     model = describe_model(module, codec)
     try:
         check_model(model)
-    except io.DAMAGE as error:
+    except io.CORRUPT_FILE_ERRORS as error:
         raise ExportError(f"{type(module).__name__}: {error}") from error
     io.save(path, encode_file(ExportedFile(weights, task, _plain(codec), model)))
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unrolled.io import DAMAGE
+from unrolled.io import CORRUPT_FILE_ERRORS
 from unrolled.runtime.text import UNITS, blocks, cut, numbered, written
 
 __all__ = ["Codec", "codec_of"]
@@ -41,7 +41,7 @@ def codec_of(task: str | None, state: Any) -> Codec:
         raise ValueError(f"task: wanted one of {wanted} for encode and decode, got {task!r}")
     try:
         return _KINDS[task](state)
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise ValueError(f"codec: not that of the task {task} ({error})") from None
 
 

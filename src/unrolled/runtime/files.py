@@ -37,6 +37,6 @@ def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
         from unrolled.runtime.translator import Translator
 
         return Translator(file.model, file.weights, file.task, file.codec, size)
-    except io.DAMAGE as error:
+    except io.CORRUPT_FILE_ERRORS as error:
         fault = f"holds no model that this version reads ({error})".replace("\n", " ")
         raise io.FileError(path, fault) from None

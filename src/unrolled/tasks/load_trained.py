@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import CellError
-from unrolled.io import DAMAGE, FileError
+from unrolled.io import CORRUPT_FILE_ERRORS, FileError
 from unrolled.models import CellLike, load_tree
 from unrolled.tasks.task import Task
 
@@ -60,7 +60,7 @@ def load_trained(
         model.load_state_dict(weights)
     except FileError:
         raise
-    except (CellError, *DAMAGE) as error:
+    except (CellError, *CORRUPT_FILE_ERRORS) as error:
         raise FileError(
             path, f"holds no model of {task.name} ({error})".replace("\n", " ")
         ) from None

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from unrolled.atomic import is_temporary, sweep
 from unrolled.config import CONFIGS, Config
-from unrolled.io import DAMAGE, FileError, write
+from unrolled.io import CORRUPT_FILE_ERRORS, FileError, write
 from unrolled.limits import brief
 
 __all__ = [
@@ -106,7 +106,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
         return config_of_values(json.loads(Path(path).read_bytes()))
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"not the configuration of a run ({error})") from None
 
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from unrolled.config import CONFIGS, Config
 from unrolled.diagnostics import loss_curve
-from unrolled.io import DAMAGE, FileError
+from unrolled.io import CORRUPT_FILE_ERRORS, FileError
 from unrolled.nn import Recurrent
 from unrolled.nn.init import chrono_
 from unrolled.tasks import DataError, Task, find_task, name_of
@@ -199,7 +199,7 @@ def _check_model(path: Path, tree: Any, task: Task) -> None:
                 )
         task.codec_of(tree["codec"])
         check_weights(wanted, weights_of(tree), task.make)
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"holds no model of this run ({error})") from None
 
 
@@ -282,7 +282,7 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
             raise KeyboardInterrupt from None
         except (DataError, Diverged, FileError, ProcessesError, torch.OutOfMemoryError):
             raise
-        except DAMAGE as error:
+        except CORRUPT_FILE_ERRORS as error:
             if checkpoint is None or module.stepped:
                 raise
             raise FileError(checkpoint, f"its run cannot go on ({error})") from error

@@ -43,7 +43,7 @@ def make_graph(
         )
     try:
         check_model(model)
-    except io.DAMAGE as error:
+    except io.CORRUPT_FILE_ERRORS as error:
         raise ExportError(f"{name}: {error}") from error
     told: dict[str, Any] = encode_model(model)
     reason = refusal(told["blocks"], states) if portable else None

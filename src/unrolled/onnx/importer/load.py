@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
-from unrolled.io import DAMAGE
+from unrolled.io import CORRUPT_FILE_ERRORS
 from unrolled.onnx.importer.fixed_sizes import guard
 from unrolled.onnx.importer.graph_builder import Builder, RefusedError, Value
 from unrolled.onnx.importer.model_file import Source, read
@@ -174,5 +174,5 @@ def _damage_told() -> Iterator[None]:
         yield
     except ValueError:
         raise
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise ValueError(f"the model contradicts itself ({error})") from error

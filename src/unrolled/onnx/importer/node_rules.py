@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from unrolled.cells import Sizes
-from unrolled.io import DAMAGE
+from unrolled.io import CORRUPT_FILE_ERRORS
 from unrolled.models.initial_state import LearnedStart
 from unrolled.nn import Recurrent
 from unrolled.onnx.directions import Directions
@@ -53,7 +53,7 @@ def follow(b: Builder, node: onnx.NodeProto) -> None:
         found = rule(b, Node(node, attributes, inputs))
     except RefusedError as error:
         found = [Value(refused=str(error))]
-    except DAMAGE as error:
+    except CORRUPT_FILE_ERRORS as error:
         told = str(error).replace("\n", " ")
         where = where_of(node)
         found = [Value(refused=told if told.startswith(where) else f"{where}: {told}")]

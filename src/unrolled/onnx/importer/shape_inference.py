@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from unrolled.io import DAMAGE
+from unrolled.io import CORRUPT_FILE_ERRORS
 
 __all__ = ["Dims", "Shapes"]
 
@@ -71,14 +71,14 @@ class Shapes:
         """Note the outputs of a node."""
         try:
             results = self._follow(node, attributes)
-        except DAMAGE:  # a contradiction, which its rule will name
+        except CORRUPT_FILE_ERRORS:  # a contradiction, which its rule will name
             results = []
         for name, dims in zip(node.output, results, strict=False):
             self.dims[name] = dims if dims is None or len(dims) <= LARGEST_RANK else None
         self._types(node, attributes)
         try:
             sizes = self._row(node, attributes)
-        except DAMAGE:
+        except CORRUPT_FILE_ERRORS:
             sizes = None
         if sizes is not None and self._is_row(node.output[0], len(sizes)):
             self._sizes[node.output[0]] = sizes
