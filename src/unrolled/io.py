@@ -151,7 +151,7 @@ def decode(text: str, arrays: Mapping[str, Any]) -> Any:
 
 
 def _json(text: str) -> Any:
-    """What a text of JSON says, by the rules of `csrc/json.cpp`.
+    """What a text of JSON says, by the rules of `csrc/model/json.cpp`.
 
     Raises:
         ValueError: it is not JSON (which has neither NaN nor Infinity), an object has a key twice,

@@ -5,7 +5,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "chain.h"
+#include "model/streaming.h"
 #include "guarded.h"
 #include "suite.h"
 

@@ -8,7 +8,7 @@
 namespace core_test {
 namespace {
 
-// The limits that csrc/functions.h states, in units in the last place.
+// The limits that csrc/kernels/functions.h states, in units in the last place.
 struct Function {
     const char* code;
     long double (*exact)(long double);

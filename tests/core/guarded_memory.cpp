@@ -1,13 +1,13 @@
-// Memory of sweeps for tests, in place of csrc/memory.cpp: every block is fresh, exactly as large
-// as it was wanted, full of NaN, and looked after when it comes back. The linker takes these two
-// functions and leaves the library's aside.
+// Memory of sweeps for tests, in place of csrc/support/memory.cpp: every block is fresh, exactly as large
+// as was asked for, full of NaN, and checked when it is given back. The linker takes these definitions
+// and leaves out the library's.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
-#include "dispatch.h"
 #include "guarded.h"
+#include "support/memory.h"
 
 namespace core_test {
 
@@ -27,15 +27,17 @@ struct alignas(kLine) Header {
 
 }  // namespace
 
+void out_of_memory() { throw std::bad_alloc(); }
+
 // All blocks last.
 Lasting::Lasting() : before_(false) {}
 Lasting::~Lasting() { (void)before_; }
 
 void* take_memory(Index wanted) {
-    if (wanted < 0 || core_test::blocks_left-- <= 0) throw std::bad_alloc();
+    if (wanted < 0 || core_test::blocks_left-- <= 0) out_of_memory();
     const std::size_t bytes = static_cast<std::size_t>(wanted);
     void* memory = nullptr;
-    if (posix_memalign(&memory, kLine, sizeof(Header) + bytes + kLine)) throw std::bad_alloc();
+    if (posix_memalign(&memory, kLine, sizeof(Header) + bytes + kLine)) out_of_memory();
     Header* const block = new (memory) Header{bytes};
     char* const data = reinterpret_cast<char*>(block + 1);
     ++core_test::blocks_out;

@@ -4,8 +4,8 @@
 #include <deque>
 #include <limits>
 
-#include "arrays.h"
-#include "chain.h"
+#include "dispatch/raw_call.h"
+#include "model/streaming.h"
 #include "suite.h"
 
 namespace core_test {
@@ -72,7 +72,7 @@ bool survives(F work) {
 #endif
 }
 
-// A call of a whole sequence, forward and backward, in numbers as arrays.h has them.
+// A call of a whole sequence, forward and backward, in numbers as raw_call.h has them.
 bool sweeps_survive(const Program& p, const Build& build) {
     Numbers numbers(true);
     std::vector<Floats> given;

@@ -1,5 +1,5 @@
 // The reader of JSON: what it takes, what it refuses, and what it makes of escapes.
-#include "json.h"
+#include "model/json.h"
 
 #include <stdexcept>
 

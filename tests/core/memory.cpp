@@ -3,6 +3,7 @@
 #include <new>
 
 #include "suite.h"
+#include "support/memory.h"
 
 namespace core_test {
 

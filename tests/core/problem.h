@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "api.h"
+#include "dispatch/call.h"
 
 namespace core_test {
 

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "checks.h"
+#include "dispatch/build.h"
 #include "guarded.h"
 #include "problem.h"
 

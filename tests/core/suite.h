@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "checks.h"
-#include "dispatch.h"
+#include "dispatch/builds.h"
 #include "problem.h"
 
 namespace core_test {

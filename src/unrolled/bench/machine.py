@@ -112,7 +112,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> tuple[str, bool]:
     """The commit, and whether what is measured differs from it."""
-    if not (ROOT / "csrc" / "api.h").is_file():
+    if not (ROOT / "csrc" / "include" / "unrolled.h").is_file():
         return "unknown", False  # installed: a repository around it is not the project's
     commit = _git("rev-parse", "HEAD") or "unknown"
     return commit, bool(_git("status", "--porcelain", "--", *MEASURED))

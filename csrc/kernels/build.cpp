@@ -1,0 +1,88 @@
+// One build of the kernels: compiled once per instruction set, with its flags.
+#include "dispatch/build.h"
+#include "kernels/backward.h"
+#include "kernels/float16.h"
+#include "kernels/forward.h"
+#include "kernels/snapshot.h"
+
+namespace unrolled {
+namespace UNROLLED_BUILD {
+namespace {
+
+template <class T>
+const Call<T>& call_of(const Call<T>& run) {
+    return run;
+}
+template <class T>
+const Call<T>& call_of(const Gradients<T>& run) {
+    return *run.call;
+}
+
+// Several runs on a thread each, as threads come free.
+template <class Sweep, class Run>
+void run_apart(const Run* const* runs, Index count, Index threads) {
+    Index next = 0;
+    int failed = 0;
+    together(least(threads, count), [&](Index, Index) {
+        try {
+            for (;;) {
+                const Index k = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+                if (k >= count || is_over(call_of(*runs[k]).stop)) return;
+                Sweep(*runs[k], 1).run();
+            }
+        } catch (...) {  // memory: no exception may leave a parallel region
+            __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        }
+    });
+    if (failed) out_of_memory();
+}
+
+template <class Sweep, class Run>
+void run_all(const Run* const* runs, Index count, const Schedule& schedule) {
+    const auto& call = call_of(*runs[0]);
+    if (Batch(call, call.threads).apart(schedule, count))
+        return run_apart<Sweep>(runs, count, call.threads);
+    for (Index k = 0; k < count && !is_over(call.stop); ++k) Sweep(*runs[k], call.threads).run();
+}
+
+template <class T>
+void forward(const Call<T>* const* runs, Index count) {
+    run_all<Forward<T>>(runs, count, runs[0]->program->ahead);
+}
+
+template <class T>
+void backward(const Gradients<T>* const* runs, Index count) {
+    run_all<Backward<T>>(runs, count, runs[0]->call->program->back);
+}
+
+void widen(const Half* from, float* to, Index count, Storage storage) {
+    if (storage == Storage::bfloat16)
+        for (Index k = 0; k < count; ++k) to[k] = value_of(from[k]);
+    else
+        for (Index k = 0; k < count; ++k) to[k] = from_float16(from[k]);
+}
+
+void narrow(const float* from, Half* to, Index count, Storage storage) {
+    if (storage == Storage::bfloat16)
+        for (Index k = 0; k < count; ++k) to[k] = half_of(from[k]);
+    else
+        for (Index k = 0; k < count; ++k) to[k] = to_float16(from[k]);
+}
+
+}  // namespace
+
+extern const Build build;
+const Build build = {UNROLLED_NAME,
+                     lanes<float>,
+                     forward<float>,
+                     forward<double>,
+                     backward<float>,
+                     backward<double>,
+                     widen,
+                     narrow,
+                     make_snapshot,
+                     make_affine,
+                     activate};
+
+}  // namespace UNROLLED_BUILD
+}  // namespace unrolled

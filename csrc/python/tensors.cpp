@@ -1,0 +1,163 @@
+// What the core asks of tensors.
+#include "python/tensors.h"
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "dispatch/builds.h"
+
+namespace unrolled {
+namespace {
+
+// DLPack's table, version 1: the functions that are not called here are but named.
+struct Exchange {
+    std::uint32_t major, minor;
+    const Exchange* older;
+    void *allocate, *take, *give;
+    int (*look)(void* tensor, nb::dlpack::dltensor* out);
+    void* stream;
+};
+
+const Exchange* exchange = nullptr;
+PyObject* single_tensor = nullptr;  // for the life of the module
+PyObject* is_neg = nullptr;  // the method, looked up once
+
+}  // namespace
+
+const Names& names() {
+    static const auto intern = PyUnicode_InternFromString;
+    static const Names known = {intern("contiguous"), intern("requires_grad"),
+                                intern("resolve_neg"), intern("new_empty"), intern("new_zeros"),
+                                intern("untyped_storage"), intern("storage_offset"),
+                                intern("nbytes")};
+    return known;
+}
+
+Index View::numel() const {
+    Index found = 1;
+    for (int d = 0; d < ndim; ++d) found *= shape[d];
+    return found;
+}
+
+bool View::contiguous() const {
+    Index wanted = 1;
+    for (int d = ndim - 1; d >= 0; --d) {
+        if (shape[d] == 0) return true;
+        if (shape[d] > 1 && strides[d] != wanted) return false;
+        wanted *= shape[d];
+    }
+    return true;
+}
+
+bool View::is(const std::vector<Index>& wanted) const {
+    if (static_cast<std::size_t>(ndim) != wanted.size()) return false;
+    for (int d = 0; d < ndim; ++d)
+        if (shape[d] != wanted[static_cast<std::size_t>(d)]) return false;
+    return true;
+}
+
+Kind View::kind() const {
+    const bool plain = dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float);
+    const bool brain = dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat);
+    if (dtype.lanes != 1 || !(plain || brain)) return Kind::other;
+    if (dtype.bits == 16) return brain ? Kind::bfloat16 : Kind::float16;
+    if (brain) return Kind::other;
+    return dtype.bits == 32 ? Kind::float32 : dtype.bits == 64 ? Kind::float64 : Kind::other;
+}
+
+void name_tensors(nb::handle kind, nb::handle single) {
+    const nb::object capsule = nb::getattr(kind, "__dlpack_c_exchange_api__");
+    void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
+    if (!table) throw nb::python_error();
+    const Exchange* found = static_cast<const Exchange*>(table);
+    while (found && found->major != 1) found = found->older;
+    if (!found || !found->look)
+        throw std::runtime_error("tensors: wanted a class with DLPack's C functions, version 1");
+    names();  // made now: a forked child would wait for a thread of its parent that makes them
+    is_neg = nb::object(nb::getattr(kind, "is_neg")).release().ptr();
+    exchange = found;
+    single_tensor = single.inc_ref().ptr();
+}
+
+nb::handle in_float() { return single_tensor; }
+
+View see(nb::handle tensor) {
+    if (!exchange) throw std::runtime_error("tensors: no class of theirs was named");
+    View view;
+    if (exchange->look(tensor.ptr(), &view) != 0) throw nb::python_error();
+    return view;
+}
+
+bool look(nb::handle tensor, View& view) {
+    if (exchange && exchange->look(tensor.ptr(), &view) == 0) return true;
+    PyErr_Clear();
+    return false;
+}
+
+bool negated(nb::handle tensor) {
+    return own(PyObject_CallOneArg(is_neg, tensor.ptr())).is(Py_True);
+}
+
+nb::object storage(nb::handle tensor) { return call(tensor, names().untyped_storage); }
+
+static Index number(const nb::object& made) {
+    const Index value = PyLong_AsLongLong(made.ptr());
+    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+    return value;
+}
+
+Index bytes_of(nb::handle storage) { return number(call(storage, names().nbytes)); }
+
+Index bytes_needed(nb::handle tensor, const View& view) {
+    Index last = 0;
+    for (int d = 0; d < view.ndim; ++d) {
+        if (view.shape[d] == 0) return 0;
+        last += (view.shape[d] - 1) * view.strides[d];
+    }
+    return (number(call(tensor, names().storage_offset)) + last + 1) * view.itemsize();
+}
+
+std::string text_of(const std::vector<Index>& sizes) {
+    std::string text;
+    for (Index size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+    return "[" + text + "]";
+}
+
+// One of a tensor's methods, called with sizes.
+static nb::object make(PyObject* method, nb::handle like, const std::vector<Index>& shape) {
+    constexpr std::size_t most = 8;
+    if (shape.size() > most) throw std::invalid_argument("shape: wanted at most 8 dimensions");
+    nb::object sizes[most];
+    PyObject* args[1 + most] = {like.ptr()};
+    for (std::size_t d = 0; d < shape.size(); ++d) {
+        sizes[d] = own(PyLong_FromLongLong(shape[d]));
+        args[1 + d] = sizes[d].ptr();
+    }
+    return own(PyObject_VectorcallMethod(method, args, 1 + shape.size(), nullptr));
+}
+
+nb::object empty(nb::handle like, const std::vector<Index>& shape) {
+    return make(names().new_empty, like, shape);
+}
+
+// In a forked child torch, which fills on several threads, would wait for them forever.
+nb::object zeros(nb::handle like, const std::vector<Index>& shape) {
+    if (!forked()) return make(names().new_zeros, like, shape);
+    const nb::object made = empty(like, shape);
+    const View view = see(made);
+    if (const Index numbers = view.numel())
+        std::memset(reinterpret_cast<void*>(view.address()), 0,
+                    static_cast<std::size_t>(numbers * view.itemsize()));
+    return made;
+}
+
+void add_array(Numbers& arrays, nb::handle tensor) {
+    if (!tensor.is_valid() || tensor.is_none()) {
+        arrays.insert(arrays.end(), {0, 0});
+        return;
+    }
+    add_array(arrays, see(tensor));
+}
+
+}  // namespace unrolled
