@@ -51,7 +51,8 @@ def test_an_unknown_room_is_an_attribute_error() -> None:
 
 def test_cells_run_on_numpy_without_torch() -> None:
     code = (
-        "import numpy as np, sys; from unrolled.cells import GRU, BoundCell, Sizes;"
+        "import numpy as np, sys; from unrolled.cells import GRU, Sizes;"
+        "from unrolled.cells.bound import BoundCell;"
         "cell, sizes = GRU(), Sizes(2, 3, 3);"
         "own = {k: np.ones(s.shape) for k, s in cell.parameters(sizes).items()};"
         "b = BoundCell(cell, sizes, own);"

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_origin
 
 from unrolled.cells import Cell
-from unrolled.cells.place import place_of
+from unrolled.cells.naming import cell_name
 from unrolled.limits import brief
 
 __all__ = [
@@ -169,7 +169,7 @@ class Config:
     def __post_init__(self) -> None:
         cell: Any = self.cell
         if isinstance(cell, Cell) or (isinstance(cell, type) and issubclass(cell, Cell)):
-            object.__setattr__(self, "cell", place_of(cell))
+            object.__setattr__(self, "cell", cell_name(cell))
         check(self)
         if self.bidirectional and self.one_direction:
             raise ValueError(f"bidirectional: wanted one direction: {self.one_direction}")

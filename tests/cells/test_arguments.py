@@ -13,7 +13,7 @@ from tests.support.subjects import Peephole
 from tests.support.tolerances import same
 from unrolled import cells, diagnostics, engines, nn
 from unrolled.cells import Cell
-from unrolled.cells.place import place_of
+from unrolled.cells.naming import cell_name
 from unrolled.config import LanguageModelConfig, ProblemConfig
 from unrolled.models import EncoderDecoder, SequenceModel, Tagger, find_cell, make_stack
 from unrolled.program import make_program
@@ -59,12 +59,12 @@ def test_models_take_cells(kind: str, model: str) -> None:
 
 
 def test_a_name_that_finds_it_again() -> None:
-    assert place_of(cells.MGU) == place_of(cells.MGU()) == "MGU"
-    assert place_of(cells.CoRNN()) == "CoRNN"
-    assert place_of(Peephole) == place_of(Peephole()) == f"{subjects.__name__}:Peephole"
-    assert place_of(SHIFTED) == f"{__name__}:SHIFTED"
+    assert cell_name(cells.MGU) == cell_name(cells.MGU()) == "MGU"
+    assert cell_name(cells.CoRNN()) == "CoRNN"
+    assert cell_name(Peephole) == cell_name(Peephole()) == f"{subjects.__name__}:Peephole"
+    assert cell_name(SHIFTED) == f"{__name__}:SHIFTED"
     for cell in (cells.MGU, Peephole, SHIFTED):
-        assert find_cell(place_of(cell)) is cell
+        assert find_cell(cell_name(cell)) is cell
     config = LanguageModelConfig(cell=Peephole)  # type: ignore[arg-type]
     assert config.cell == f"{subjects.__name__}:Peephole"
     assert LanguageModelConfig(cell=cells.LSTM()).cell == "LSTM"  # type: ignore[arg-type]
@@ -75,8 +75,8 @@ def test_a_cell_of_a_file_is_found_again(tmp_path: Path) -> None:
     path.write_text(FILE)
     for name in ("Mine", "TENS"):
         cell = find_cell(f"{path}:{name}")
-        assert place_of(cell) == f"{path}:{name}"
-        assert find_cell(place_of(cell)) is cell
+        assert cell_name(cell) == f"{path}:{name}"
+        assert find_cell(cell_name(cell)) is cell
 
 
 def test_what_cannot_be_found_again() -> None:
@@ -84,9 +84,11 @@ def test_what_cannot_be_found_again() -> None:
         def step(self, x: Any, h: Any, state: Any) -> Any:
             return cells.tanh(x + h)
 
-    with pytest.raises(ValueError, match="cell: Local cannot be found again by another process"):
+    with pytest.raises(ValueError, match="cell must be importable by another process, got Local"):
         ProblemConfig(cell=Local)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"cell: CoRNN\(dt=0.25, .*\) has settings, which no name"):
+    with pytest.raises(
+        ValueError, match=r"cell must have a name, got CoRNN\(dt=0.25, .*\), which has settings"
+    ):
         ProblemConfig(cell=cells.CoRNN(dt=0.25))  # type: ignore[arg-type]
     assert isinstance(SequenceModel(5, 3, cell=Local).recurrent.cell, Local)
 
@@ -99,7 +101,7 @@ class Shared(GRU):
 """
 SCRIPT = """
 import sys
-from unrolled.cells import Cell, place, tanh
+from unrolled.cells import Cell, naming, tanh
 from unrolled.config import ProblemConfig
 from unrolled.models import find_cell
 print("runs")

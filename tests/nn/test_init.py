@@ -15,7 +15,7 @@ GATED = [
     for name in cells.__all__
     if isinstance(kind := getattr(cells, name), type)
     and issubclass(kind, Cell)
-    and kind.keeps + kind.writes
+    and kind.forget_gates + kind.input_gates
 ]
 
 
@@ -51,9 +51,9 @@ def test_the_state_is_kept_as_long_as_the_bias_says(kind: type[Cell]) -> None:
 
 
 def _drawn(layer: Any) -> torch.Tensor:
-    """The bias of the first gate that keeps, as it is when the gate keeps while open."""
-    name = (layer.cell.keeps + layer.cell.writes)[0]
-    sign = 1 if layer.cell.keeps else -1
+    """The bias of the first gate, as it is where the gate keeps the state while open."""
+    name = (layer.cell.forget_gates + layer.cell.input_gates)[0]
+    sign = 1 if layer.cell.forget_gates else -1
     total = torch.zeros(8, dtype=torch.float64)
     if name in layer.cell.vectors:
         total = getattr(layer, f"{name}_l0").detach().clone()
@@ -100,11 +100,11 @@ def test_what_cannot_keep_is_refused() -> None:
 
 
 def test_a_cell_names_its_own_gates() -> None:
-    with pytest.raises(CellError, match="keeps has 'w', which is no gate and no vector"):
+    with pytest.raises(CellError, match="forget_gates must name gates or vectors, got 'w'"):
 
         class Wrong(Cell):
             gates = ("z", "n")
-            keeps = ("w",)
+            forget_gates = ("w",)
 
     class Other(cells.GRU):
         gates = ("a", "b")
@@ -112,7 +112,7 @@ def test_a_cell_names_its_own_gates() -> None:
         def step(self, x: Any, h: Any, state: Any) -> Any:
             return sigmoid(x.a + h.b)
 
-    assert Other.keeps == ()
+    assert Other.forget_gates == ()
 
 
 def test_an_orthogonal_network_starts_at_rotations() -> None:

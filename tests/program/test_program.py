@@ -14,7 +14,8 @@ from torch import Tensor
 from tests.cells.test_declaration import CELLS
 from tests.support.tolerances import close
 from unrolled import cells, engines
-from unrolled.cells import BoundCell, Cell, Sizes, product, vector
+from unrolled.cells import Cell, Sizes, product, vector
+from unrolled.cells.bound import BoundCell
 from unrolled.nn import Recurrent
 from unrolled.program import (
     Graph,
@@ -85,8 +86,8 @@ class Case:
         parts = max(1, len(self.products[name].targets))
         source = self.sizes.resolve(self.products[name].source)
         zero = torch.zeros(1, source, dtype=torch.float64)
-        offset = bound.whole(zero)
-        rows = (bound.whole(torch.eye(source, dtype=torch.float64)) - offset).T.chunk(parts)
+        offset = bound.stacked(zero)
+        rows = (bound.stacked(torch.eye(source, dtype=torch.float64)) - offset).T.chunk(parts)
         if node.op == "product":
             k = int(node.key[1])
             return (

@@ -7,17 +7,9 @@ the cell's own; σ is the logistic sigmoid and ⊙ multiplies unit by unit. A ga
 feed has two biases, as in torch.nn; papers write their sum.
 """
 
-from unrolled.cells.bound import BoundCell, check_step
+from unrolled.cells.cell import Cell
 from unrolled.cells.classic import GRU, LSTM, RNN
-from unrolled.cells.declaration import (
-    Cell,
-    CellError,
-    ParameterSpec,
-    Sizes,
-    check_cell,
-    product,
-    vector,
-)
+from unrolled.cells.declaration import CellError, ParameterSpec, Sizes, product, vector
 from unrolled.cells.dynamical import LEM, AntisymmetricRNN, CoRNN, GatedAntisymmetricRNN
 from unrolled.cells.functions import (
     clip,
@@ -44,6 +36,7 @@ from unrolled.cells.memory import RAN, SLSTM, CoupledLSTM, MultiplicativeLSTM, P
 from unrolled.cells.normalised import LayerNormGRU, LayerNormLSTM
 from unrolled.cells.orthogonal import ExpRNN
 from unrolled.cells.small import FastGRNN, FastRNN
+from unrolled.cells.values import Gates, State, Value
 
 __all__ = [
     "ATR",
@@ -60,7 +53,6 @@ __all__ = [
     "STAR",
     "UGRNN",
     "AntisymmetricRNN",
-    "BoundCell",
     "Cell",
     "CellError",
     "CoRNN",
@@ -69,6 +61,7 @@ __all__ = [
     "FastGRNN",
     "FastRNN",
     "GatedAntisymmetricRNN",
+    "Gates",
     "IndRNN",
     "LayerNormGRU",
     "LayerNormLSTM",
@@ -79,8 +72,8 @@ __all__ = [
     "PeepholeLSTM",
     "ResetBeforeGRU",
     "Sizes",
-    "check_cell",
-    "check_step",
+    "State",
+    "Value",
     "clip",
     "exp",
     "hard_sigmoid",

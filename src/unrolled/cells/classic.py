@@ -1,11 +1,9 @@
 """The three cells of torch.nn, in its conventions: gate order, both biases, reset-after GRU."""
 
-from collections.abc import Callable
-from typing import Any
-
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell
+from unrolled.cells.cell import Cell
 from unrolled.cells.functions import sigmoid, tanh
+from unrolled.cells.values import Activation, Gates, State, Value
 
 
 class RNN(Cell):
@@ -17,10 +15,10 @@ class RNN(Cell):
     torch module. A function made of :mod:`unrolled.cells` runs on NumPy arrays as well.
     """
 
-    def __init__(self, activation: Callable[[Any], Any] = tanh) -> None:
+    def __init__(self, activation: Activation = tanh) -> None:
         self.activation = settings.function("activation", activation)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> Value:
         return self.activation(x + h)
 
 
@@ -35,9 +33,9 @@ class LSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
-    keeps, writes = ("f",), ("i",)
+    forget_gates, input_gates = ("f",), ("i",)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         i = sigmoid(x.i + h.i)
         f = sigmoid(x.f + h.f)
         g = tanh(x.g + h.g)
@@ -58,9 +56,9 @@ class GRU(Cell):
     """
 
     gates = ("r", "z", "n")
-    keeps = ("z",)
+    forget_gates = ("z",)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         r = sigmoid(x.r + h.r)
         z = sigmoid(x.z + h.z)
         n = tanh(x.n + r * h.n)

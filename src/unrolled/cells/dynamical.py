@@ -6,20 +6,14 @@ Their published settings differ from task to task by orders of magnitude: tune t
 from typing import Any
 
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell, product
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product
 from unrolled.cells.functions import sigmoid, tanh
+from unrolled.cells.values import Gates, State, Value
 
 
-class AntisymmetricRNN(Cell):
-    """Antisymmetric network: "AntisymmetricRNN: a dynamical system view on recurrent neural
-    networks" (Chang, Chen, Haber & Chi 2019).
-
-    h_t = h_{t-1} + ε tanh(W_ih x_t + b_ih + (W_hh - W_hhᵀ - γ I) h_{t-1})
-
-    ``epsilon`` ε > 0 is the step size; ``gamma`` γ ≥ 0 the diffusion that keeps the forward Euler
-    method stable. The paper draws W_hh from a normal distribution; here it is drawn as all weights
-    are. There is no form of it with ``proj_size``.
-    """
+class _Antisymmetric(Cell):
+    """The settings and the recurrent matrix that both antisymmetric networks have."""
 
     recurrent = product(bias=False)
 
@@ -31,11 +25,23 @@ class AntisymmetricRNN(Cell):
         W = parameters["weight_hh"]
         return {**parameters, "weight_hh": W - W.T}
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+
+class AntisymmetricRNN(_Antisymmetric):
+    """Antisymmetric network: "AntisymmetricRNN: a dynamical system view on recurrent neural
+    networks" (Chang, Chen, Haber & Chi 2019).
+
+    h_t = h_{t-1} + ε tanh(W_ih x_t + b_ih + (W_hh - W_hhᵀ - γ I) h_{t-1})
+
+    ``epsilon`` ε > 0 is the step size; ``gamma`` γ ≥ 0 the diffusion that keeps the forward Euler
+    method stable. The paper draws W_hh from a normal distribution; here it is drawn as all weights
+    are. There is no form of it with ``proj_size``.
+    """
+
+    def step(self, x: Value, h: Value, state: State) -> Value:
         return state.h + self.epsilon * tanh(x + h - self.gamma * state.h)
 
 
-class GatedAntisymmetricRNN(AntisymmetricRNN):
+class GatedAntisymmetricRNN(_Antisymmetric):
     """Antisymmetric network with a gate, of the paper of :class:`AntisymmetricRNN`, whose settings
     it has.
 
@@ -48,7 +54,7 @@ class GatedAntisymmetricRNN(AntisymmetricRNN):
     input = product("z", "n")
     recurrent = product(bias=False)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Value, state: State) -> Value:
         a = h - self.gamma * state.h
         z = sigmoid(x.z + a)
         return state.h + self.epsilon * z * tanh(x.n + a)
@@ -75,7 +81,7 @@ class CoRNN(Cell):
         self.gamma = settings.positive("gamma", gamma)
         self.epsilon = settings.positive("epsilon", epsilon)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> tuple[Value, Value]:
         force = tanh(x + h + self.velocity(state.z))
         z = state.z + self.dt * (force - self.gamma * state.y - self.epsilon * state.z)
         return state.y + self.dt * z, z
@@ -101,7 +107,7 @@ class LEM(Cell):
     def __init__(self, dt: float = 1.0) -> None:
         self.dt = settings.positive("dt", dt)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         a = self.dt * sigmoid(x.a + h.a)
         b = self.dt * sigmoid(x.b + h.b)
         z = (1 - a) * state.z + a * tanh(x.z + h.z)

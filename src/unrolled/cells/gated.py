@@ -4,12 +4,11 @@ Which side of a gate keeps and which one writes differs from paper to paper; eac
 paper has it.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell, product
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product
 from unrolled.cells.functions import relu, sigmoid, tanh
+from unrolled.cells.values import Activation, Gates, State, Value
 
 
 class ResetBeforeGRU(Cell):
@@ -26,11 +25,11 @@ class ResetBeforeGRU(Cell):
     """
 
     gates = ("r", "z", "n")
-    keeps = ("z",)
+    forget_gates = ("z",)
     recurrent = product("r", "z")
     candidate = product()
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         r = sigmoid(x.r + h.r)
         z = sigmoid(x.z + h.z)
         n = tanh(x.n + self.candidate(r * state.h))
@@ -47,11 +46,11 @@ class MGU(Cell):
     """
 
     gates = ("f", "n")
-    writes = ("f",)
+    input_gates = ("f",)
     recurrent = product("f")
     candidate = product()
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         f = sigmoid(x.f + h.f)
         n = tanh(x.n + self.candidate(f * state.h))
         return (1 - f) * state.h + f * n
@@ -70,9 +69,9 @@ class LiGRU(Cell):
     """
 
     gates = ("z", "n")
-    keeps = ("z",)
+    forget_gates = ("z",)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         z = sigmoid(x.z + h.z)
         n = relu(x.n + h.n)
         return z * state.h + (1 - z) * n
@@ -92,12 +91,12 @@ class JANET(Cell):
     """
 
     gates = ("f", "g")
-    keeps = ("f",)
+    forget_gates = ("f",)
 
     def __init__(self, beta: float = 1.0) -> None:
         self.beta = settings.number("beta", beta)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         s = x.f + h.f
         g = tanh(x.g + h.g)
         return sigmoid(s) * state.h + (1 - sigmoid(s - self.beta)) * g
@@ -115,12 +114,12 @@ class UGRNN(Cell):
     """
 
     gates = ("c", "g")
-    keeps = ("g",)
+    forget_gates = ("g",)
 
-    def __init__(self, activation: Callable[[Any], Any] = tanh) -> None:
+    def __init__(self, activation: Activation = tanh) -> None:
         self.activation = settings.function("activation", activation)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         c = self.activation(x.c + h.c)
         g = sigmoid(x.g + h.g)
         return g * state.h + (1 - g) * c
@@ -138,12 +137,12 @@ class MinimalRNN(Cell):
     """
 
     gates = ("z", "u")
-    keeps = ("u",)
+    forget_gates = ("u",)
     input = product("z")
     recurrent = product("u")
     latent = product(bias=False)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         z = tanh(x.z)
         u = sigmoid(h.u + self.latent(z))
         return u * state.h + (1 - u) * z
@@ -162,7 +161,7 @@ class ATR(Cell):
     input = product(bias=False)
     recurrent = product(bias=False)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> Value:
         i = sigmoid(x + h)
         f = sigmoid(x - h)
         return i * x + f * state.h
@@ -178,10 +177,10 @@ class STAR(Cell):
     """
 
     gates = ("z", "k")
-    writes = ("k",)
+    input_gates = ("k",)
     recurrent = product("k")
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         z = tanh(x.z)
         k = sigmoid(x.k + h.k)
         return tanh((1 - k) * state.h + k * z)

@@ -3,12 +3,11 @@
 What other units did reaches a unit only through its gates (NBRC), or through the layer above.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell, product, vector
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product, vector
 from unrolled.cells.functions import relu, sigmoid, tanh
+from unrolled.cells.values import Activation, Gates, State, Value
 
 
 class IndRNN(Cell):
@@ -26,13 +25,13 @@ class IndRNN(Cell):
     recurrent = None
 
     def __init__(
-        self, activation: Callable[[Any], Any] = relu, start: tuple[float, float] = (0.0, 1.0)
+        self, activation: Activation = relu, start: tuple[float, float] = (0.0, 1.0)
     ) -> None:
         self.activation = settings.function("activation", activation)
         self.start = settings.interval("start", start)
         self.u = vector(init=self.start)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: None, state: State) -> Value:
         return self.activation(x + self.u * state.h)
 
 
@@ -52,7 +51,7 @@ class BRC(Cell):
     recurrent = None
     w_a, w_c = vector(init=1.0), vector(init=1.0)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: None, state: State) -> Value:
         a = 1 + tanh(x.a + self.w_a * state.h)
         c = sigmoid(x.c + self.w_c * state.h)
         return c * state.h + (1 - c) * tanh(x.n + a * state.h)
@@ -70,7 +69,7 @@ class NBRC(Cell):
     gates = ("a", "c", "n")
     recurrent = product("a", "c")
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         a = 1 + tanh(x.a + h.a)
         c = sigmoid(x.c + h.c)
         return c * state.h + (1 - c) * tanh(x.n + a * state.h)

@@ -4,12 +4,11 @@ Gates i (what is written), f (what is kept), o (what is shown) and the candidate
 :class:`unrolled.cells.LSTM`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell, product, vector
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product, vector
 from unrolled.cells.functions import exp, maximum, minimum, sigmoid, softplus, tanh, where
+from unrolled.cells.values import Activation, Gates, State, Value
 
 
 class PeepholeLSTM(Cell):
@@ -29,10 +28,10 @@ class PeepholeLSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
-    keeps, writes = ("f",), ("i",)
+    forget_gates, input_gates = ("f",), ("i",)
     p_i, p_f, p_o = vector(), vector(), vector()
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         i = sigmoid(x.i + h.i + self.p_i * state.c)
         f = sigmoid(x.f + h.f + self.p_f * state.c)
         g = tanh(x.g + h.g)
@@ -55,9 +54,9 @@ class CoupledLSTM(Cell):
 
     gates = ("i", "g", "o")
     states = ("h", "c")
-    writes = ("i",)
+    input_gates = ("i",)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         i = sigmoid(x.i + h.i)
         g = tanh(x.g + h.g)
         o = sigmoid(x.o + h.o)
@@ -81,12 +80,12 @@ class MultiplicativeLSTM(Cell):
 
     gates = ("m", "i", "f", "g", "o")
     states = ("h", "c")
-    keeps, writes = ("f",), ("i",)
+    forget_gates, input_gates = ("f",), ("i",)
     input = product("m", "i", "f", "g", "o", bias=False)
     recurrent = product("m", bias=False)
     modulate = product("i", "f", "g", "o")
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         m = self.modulate(x.m * h.m)
         i = sigmoid(x.i + m.i)
         f = sigmoid(x.f + m.f)
@@ -110,14 +109,14 @@ class RAN(Cell):
 
     gates = ("g", "i", "f")
     states = ("h", "c")
-    keeps, writes = ("f",), ("i",)
+    forget_gates, input_gates = ("f",), ("i",)
     input = product("g", "i", "f", bias=False)
     recurrent = product("i", "f")
 
-    def __init__(self, activation: Callable[[Any], Any] = tanh) -> None:
+    def __init__(self, activation: Activation = tanh) -> None:
         self.activation = settings.function("activation", activation)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         i = sigmoid(x.i + h.i)
         f = sigmoid(x.f + h.f)
         c = i * x.g + f * state.c
@@ -153,7 +152,7 @@ class SLSTM(Cell):
         self.forget = settings.one_of("forget", forget, ("sigmoid", "exp"))
         self.recurrent = product("i", "f", "z", "o", blocks=heads, bias=False)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value, Value, Value]:
         log_i = x.i + h.i
         log_f = x.f + h.f
         if self.forget == "sigmoid":

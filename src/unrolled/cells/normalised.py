@@ -4,11 +4,11 @@ Products are normalised over all gates of a row together, those of the input and
 as in the paper's supplement. Where it adds several biases to one sum, here is one.
 """
 
-from typing import Any
-
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell, product, vector
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product, vector
 from unrolled.cells.functions import mean, sigmoid, sqrt, tanh
+from unrolled.cells.values import Gates, State, Value
 
 
 class LayerNormLSTM(Cell):
@@ -27,7 +27,7 @@ class LayerNormLSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
-    keeps, writes = ("b_f",), ("b_i",)
+    forget_gates, input_gates = ("b_f",), ("b_i",)
     input = product("i", "f", "g", "o", bias=False)
     recurrent = product("i", "f", "g", "o", bias=False)
     gain_ii, gain_if, gain_ig, gain_io = (vector(init=1.0) for _ in range(4))
@@ -38,7 +38,7 @@ class LayerNormLSTM(Cell):
     def __init__(self, epsilon: float = 1e-5) -> None:
         self.epsilon = settings.positive("epsilon", epsilon)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         x_i, x_f, x_g, x_o = _normalised(self.epsilon, x.i, x.f, x.g, x.o)
         h_i, h_f, h_g, h_o = _normalised(self.epsilon, h.i, h.f, h.g, h.o)
         i = sigmoid(self.gain_ii * x_i + self.gain_hi * h_i + self.b_i)
@@ -64,7 +64,7 @@ class LayerNormGRU(Cell):
     """
 
     gates = ("r", "z", "n")
-    writes = ("b_z",)
+    input_gates = ("b_z",)
     input = product("r", "z", "n", bias=False)
     recurrent = product("r", "z", "n", bias=False)
     gain_ir, gain_iz, gain_in = (vector(init=1.0) for _ in range(3))
@@ -74,7 +74,7 @@ class LayerNormGRU(Cell):
     def __init__(self, epsilon: float = 1e-5) -> None:
         self.epsilon = settings.positive("epsilon", epsilon)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         x_r, x_z = _normalised(self.epsilon, x.r, x.z)
         h_r, h_z = _normalised(self.epsilon, h.r, h.z)
         (x_n,) = _normalised(self.epsilon, x.n)
@@ -85,7 +85,7 @@ class LayerNormGRU(Cell):
         return (1 - z) * state.h + z * n
 
 
-def _normalised(epsilon: float, *parts: Any) -> list[Any]:
+def _normalised(epsilon: float, *parts: Value) -> list[Value]:
     """Vectors, taken as one long vector, brought to mean 0 and variance 1."""
     shift = _average([mean(part) for part in parts])
     centred = [part - shift for part in parts]
@@ -93,5 +93,5 @@ def _normalised(epsilon: float, *parts: Any) -> list[Any]:
     return [part / scale for part in centred]
 
 
-def _average(values: list[Any]) -> Any:
+def _average(values: list[Value]) -> Value:
     return sum(values[1:], values[0]) / len(values)

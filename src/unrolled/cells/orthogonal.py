@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from unrolled.cells.declaration import Cell, product, vector
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product, vector
 from unrolled.cells.functions import matrix_exp, relu, where
+from unrolled.cells.values import State, Value
 
 
 class ExpRNN(Cell):
@@ -25,6 +27,6 @@ class ExpRNN(Cell):
         W = parameters["weight_hh"]
         return {**parameters, "weight_hh": matrix_exp(W - W.T)}
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> Value:
         a = x + h
         return where(a > 0, relu(a + self.shift), where(a < 0, -relu(self.shift - a), a))

@@ -1,18 +1,20 @@
-"""Checks of what cells are built with. Each error names the setting, what was wanted, what came."""
+"""Checks of the settings of cells. Each error names the setting, what it must be, and its value."""
 
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+
+from unrolled.cells.values import Activation, VectorFunction
 
 
-def check_settings(cls: Any, args: tuple[Any, ...], settings: Mapping[str, Any]) -> None:
+def check_settings(cls: type, args: tuple[object, ...], settings: Mapping[str, object]) -> None:
     """Hold the arguments of a cell to its ``__init__``; others may be meant for a layer."""
+    initializer: Callable[..., object] = getattr(cls, "__init__")  # noqa: B009
     try:
-        if cls.__init__ is object.__init__:
+        if initializer is object.__init__:
             raise TypeError("it takes none")
-        inspect.signature(cls.__init__).bind(None, *args, **settings)
+        inspect.signature(initializer).bind(None, *args, **settings)
     except TypeError as error:
         published = cls.__module__.startswith("unrolled.cells.")
         name = f"unrolled.cells.{cls.__name__}" if published else cls.__name__
@@ -23,7 +25,7 @@ def check_settings(cls: Any, args: tuple[Any, ...], settings: Mapping[str, Any])
         ) from None
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: object) -> float:
     """A finite number, as a float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
@@ -32,21 +34,23 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
-def positive(name: str, value: Any) -> float:
+def positive(name: str, value: object) -> float:
     """A number greater than zero."""
-    if number(name, value) <= 0:
+    result = number(name, value)
+    if result <= 0:
         raise ValueError(f"{name} must be greater than zero, got {value!r}")
-    return float(value)
+    return result
 
 
-def not_negative(name: str, value: Any) -> float:
+def not_negative(name: str, value: object) -> float:
     """A number that is zero or greater."""
-    if number(name, value) < 0:
+    result = number(name, value)
+    if result < 0:
         raise ValueError(f"{name} must be zero or greater, got {value!r}")
-    return float(value)
+    return result
 
 
-def count(name: str, value: Any) -> int:
+def count(name: str, value: object) -> int:
     """An int of at least one."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}")
@@ -55,25 +59,25 @@ def count(name: str, value: Any) -> int:
     return value
 
 
-def interval(name: str, value: Any) -> tuple[float, float]:
+def interval(name: str, value: object) -> tuple[float, float]:
     """Two numbers, the smaller first."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{name} must be a pair (low, high), got {value!r}")
-    low, high = (number(f"{name}[{k}]", end) for k, end in enumerate(value))
+    low, high = (number(f"{name}[{k}]", bound) for k, bound in enumerate(value))
     if low > high:
         raise ValueError(f"{name} must be a pair (low, high) with low ≤ high, got {value!r}")
     return low, high
 
 
-def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of the given words."""
+def one_of(name: str, value: object, choices: Sequence[str]) -> str:
+    """One of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
 
 
-def function(name: str, value: Any) -> Callable[[Any], Any]:
-    """What can be called."""
+def function(name: str, value: Activation) -> VectorFunction:
+    """A function, or another object that can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {value!r}")
     return value

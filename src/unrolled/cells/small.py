@@ -5,12 +5,11 @@ neural network" (Kusupati et al. 2018). Their numbers start as in its authors' c
 sparsity and byte-sized weights are not here.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from unrolled.cells import settings
-from unrolled.cells.declaration import Cell, product, vector
+from unrolled.cells.cell import Cell
+from unrolled.cells.declaration import product, vector
 from unrolled.cells.functions import sigmoid, tanh
+from unrolled.cells.values import Activation, State, Value
 
 
 class FastRNN(Cell):
@@ -25,10 +24,10 @@ class FastRNN(Cell):
 
     alpha, beta = vector(1, init=-3.0), vector(1, init=3.0)
 
-    def __init__(self, activation: Callable[[Any], Any] = tanh) -> None:
+    def __init__(self, activation: Activation = tanh) -> None:
         self.activation = settings.function("activation", activation)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> Value:
         n = self.activation(x + h)
         return sigmoid(self.alpha) * n + sigmoid(self.beta) * state.h
 
@@ -48,7 +47,7 @@ class FastGRNN(Cell):
     b_z, b_n = vector(init=1.0, bias=True), vector(init=1.0, bias=True)
     zeta, nu = vector(1, init=1.0), vector(1, init=-4.0)
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> Value:
         z = sigmoid(x + h + self.b_z)
         n = tanh(x + h + self.b_n)
         return (sigmoid(self.zeta) * (1 - z) + sigmoid(self.nu)) * n + z * state.h

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from unrolled.cells import BoundCell
+from unrolled.cells.bound import BoundCell
 from unrolled.nn import Recurrent
 from unrolled.spec import LayerSweep
 

@@ -1,9 +1,12 @@
 """The definition of a recurrent network: the cell's ``step``, over time."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from unrolled.cells import BoundCell, Cell, Sizes
+from unrolled.cells import Cell, Sizes
+from unrolled.cells.bound import BoundCell
 from unrolled.engines.request import States
 
 
@@ -13,7 +16,7 @@ def run_loop(
     tokens: Tensor,
     batch_sizes: list[int],
     states: States,
-    prepared: dict[str, Tensor],
+    prepared: Mapping[str, Tensor],
 ) -> tuple[Tensor, States]:
     """Outputs [total, P] and final states [N, width] of a packed batch.
 

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from unrolled import cells
-from unrolled.cells import Cell, check_cell
+from unrolled.cells import Cell
+from unrolled.cells.cell import check_cell
 from unrolled.engines import caller_level
 from unrolled.nn import phrases
 from unrolled.spec import MERGES

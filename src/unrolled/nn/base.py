@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from torch.jit._trace import TracerWarning
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from unrolled.cells import Cell, CellError, check_step
+from unrolled.cells import Cell, CellError
+from unrolled.cells.bound import check_step
 from unrolled.engines import (
     Direct,
     Graph,

@@ -51,7 +51,7 @@ def chrono_(layer: Swept, steps: int) -> Swept:
     cell = layer.cell
     if steps < 3:
         raise ValueError(f"steps: wanted at least 3, got {steps}")
-    signs = dict.fromkeys(cell.keeps, 1) | dict.fromkeys(cell.writes, -1)
+    signs = dict.fromkeys(cell.forget_gates, 1) | dict.fromkeys(cell.input_gates, -1)
     if not signs:
         raise ValueError(
             f"layer: wanted a cell that says which gates keep or write, {type(cell).__name__} "

@@ -116,7 +116,7 @@ class OperatorLSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
-    keeps, writes = ("f",), ("i",)
+    forget_gates, input_gates = ("f",), ("i",)
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class OperatorCoupledLSTM(OperatorLSTM):
     """The operator LSTM with ``input_forget``: its forget gate is 1 - i, and has no weights."""
 
     gates = ("i", "g", "o")  # type: ignore[assignment]
-    writes = ("i",)
+    input_gates = ("i",)
 
     def _forget(self, x: Any, h: Any, state: Any, i: Any) -> Any:
         return 1 - i
@@ -171,7 +171,7 @@ class OperatorGRU(Cell):
     """
 
     gates = ("r", "z", "n")
-    keeps = ("z",)
+    forget_gates = ("z",)
 
     def __init__(
         self,

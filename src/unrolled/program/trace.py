@@ -11,7 +11,8 @@ from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, CellError, Sizes
-from unrolled.cells.declaration import Gates, Product, States, Vector
+from unrolled.cells.declaration import Product, Vector
+from unrolled.cells.values import Gates, State
 from unrolled.program import graph
 from unrolled.program.graph import Graph, Node, ProgramError, Width
 from unrolled.program.operations import OPERATIONS
@@ -212,7 +213,7 @@ class _Recorder:
         ]
         x = self._input_products()
         h = vars(cell)["recurrent"](states[0]) if "recurrent" in self.products else None
-        result = self._guarded(cell, x, h, States(self.cell.states, states))
+        result = self._guarded(cell, x, h, State(self.cell.states, states))
         for name, value in list(vars(self.cell).items()):
             setting = name[0] != "_" and not isinstance(value, Product | Vector)
             if setting and vars(cell).get(name) is not value:
@@ -246,7 +247,7 @@ class _Recorder:
         made = [Tracer(self, self.graph.leaf("x", name, width)) for name in names]
         return Gates(declared.targets, made) if declared.targets else made[0]
 
-    def _guarded(self, cell: Cell, x: Any, h: Any, state: States) -> Any:
+    def _guarded(self, cell: Cell, x: Any, h: Any, state: State) -> Any:
         """Run the step, note its local variables, and turn what it may not do into an error."""
         before = sys.getprofile()
         sys.setprofile(self._watch)

@@ -210,7 +210,7 @@ def new_model(task: Task) -> nn.Module:
     model = task.make(task.arguments())
     steps = task.config.remember
     for layer in [one for one in model.modules() if isinstance(one, Recurrent) and steps]:
-        if not layer.cell.keeps + layer.cell.writes:
+        if not layer.cell.forget_gates + layer.cell.input_gates:
             raise ValueError(
                 f"remember: wanted a cell whose gates keep or write, got {task.config.cell}"
             )

@@ -243,6 +243,7 @@ def _parameters(kind: str, cell: Cell, weights: Weights, d: int) -> dict[str, np
         parts = dict(zip(ours, np.split(rows, len(ours)), strict=True))
         return np.concatenate([parts[gate] for gate in wanted])
 
+    assert cell.recurrent is not None
     recurrent = cell.recurrent.targets or gates
     own = tuple(gate for gate in gates if gate not in recurrent)  # fed by a product of its own
     R = gate_orders.from_onnx(kind, weights.R[d])

@@ -1,0 +1,69 @@
+"""The types that a cell's equations are written with.
+
+The arithmetic is that of torch tensors, NumPy arrays and tracers alike. A type checker holds a step
+to it; at run time the arrays are what they are.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar, Union
+
+Operand = Union["Value", float]
+"""What a vector is combined with: another vector, or a number."""
+
+Array = TypeVar("Array")
+"""An array of some library, or a tracer: what goes in comes out."""
+
+
+class Value(Protocol):
+    """A vector inside a step, [..., width], or a parameter of the cell."""
+
+    def __add__(self, other: Operand, /) -> "Value": ...
+    def __radd__(self, other: Operand, /) -> "Value": ...
+    def __sub__(self, other: Operand, /) -> "Value": ...
+    def __rsub__(self, other: Operand, /) -> "Value": ...
+    def __mul__(self, other: Operand, /) -> "Value": ...
+    def __rmul__(self, other: Operand, /) -> "Value": ...
+    def __truediv__(self, other: Operand, /) -> "Value": ...
+    def __rtruediv__(self, other: Operand, /) -> "Value": ...
+    def __pow__(self, other: Operand, /) -> "Value": ...
+    def __rpow__(self, other: Operand, /) -> "Value": ...
+    def __neg__(self) -> "Value": ...
+    def __abs__(self) -> "Value": ...
+    def __lt__(self, other: Operand, /) -> "Value": ...
+    def __le__(self, other: Operand, /) -> "Value": ...
+    def __gt__(self, other: Operand, /) -> "Value": ...
+    def __ge__(self, other: Operand, /) -> "Value": ...
+    def __eq__(self, other: object, /) -> "Value": ...  # type: ignore[override]
+    def __ne__(self, other: object, /) -> "Value": ...  # type: ignore[override]
+
+
+Activation = Callable[[Any], Any]
+"""A function of an array that keeps its shape: one of this package, torch's, or a module."""
+
+VectorFunction = Callable[[Value], Value]
+"""An activation as a step calls it."""
+
+
+class _Namespace:
+    """Vectors by name."""
+
+    _role: str
+
+    def __init__(self, names: Iterable[str], values: Iterable[object]) -> None:
+        self.__dict__.update(zip(names, values, strict=True))
+
+    def __getattr__(self, name: str) -> Value:
+        names = ", ".join(map(repr, self.__dict__))
+        raise AttributeError(f"no {self._role} {name!r} among {names}")
+
+
+class Gates(_Namespace):
+    """The results of one product, by gate: ``x.r``, ``h.z``."""
+
+    _role = "gate"
+
+
+class State(_Namespace):
+    """The states before the step, by name: ``state.h``, ``state.c``."""
+
+    _role = "state"
