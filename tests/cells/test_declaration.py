@@ -213,7 +213,7 @@ def test_functions_of_two_arguments(kind: str) -> None:
 
 
 def test_functions_refuse_what_is_no_array() -> None:
-    with pytest.raises(TypeError, match="sigmoid: x must be a torch tensor, .* got str"):
+    with pytest.raises(TypeError, match=r"sigmoid: x must be a torch tensor, .* got str"):
         cells.sigmoid("x")
 
 

@@ -49,7 +49,7 @@ from unrolled.nn import Recurrent
         (
             lambda: Recurrent(cells.SLSTM(heads=4), 3, 6),
             CellError,
-            "'recurrent' has 4 blocks, which do not divide its width 6",
+            "'recurrent' must divide its width and its source, got 4 blocks",
         ),
         (
             lambda: Recurrent(cells.AntisymmetricRNN, 3, 4, proj_size=2),
@@ -59,7 +59,7 @@ from unrolled.nn import Recurrent
         (
             lambda: Recurrent(cells.ExpRNN, 3, 4, proj_size=2),
             CellError,
-            r"cell ExpRNN: product 'recurrent' starts at rotations, which a weight \[4, 2\] cannot",
+            r"cell ExpRNN: product 'recurrent' must have a square weight .*, got \[4, 2\]",
         ),
     ],
 )

@@ -337,39 +337,45 @@ CELLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: _define(gates="rz"), "cell Bad: gates must be a tuple of names, got 'rz'"),
     (lambda: _define(gates=["r"]), r"gates must be a tuple of names, got \['r'\]"),
     (lambda: _define(gates=("r", 1)), "gates must be a tuple of names"),
-    (lambda: _define(gates=("r", "z", "r")), "gates names the same one twice: .*'r', 'z', 'r'"),
-    (lambda: _define(gates=("r z",)), "gates holds 'r z', which cannot be the name"),
-    (lambda: _define(states=("h", "h")), "states names the same one twice"),
-    (lambda: _define(states=()), "states is empty"),
-    (lambda: _define(widths={"c": 2}), "widths names 'c', which is no state"),
+    (
+        lambda: _define(gates=("r", "z", "r")),
+        "gates must differ .*'r', 'z', 'r'",
+    ),
+    (lambda: _define(gates=("r z",)), "gates must be names of attributes, got 'r z'"),
+    (lambda: _define(states=("h", "h")), "states must differ from one another"),
+    (lambda: _define(states=()), "states must have at least one name"),
+    (lambda: _define(widths={"c": 2}), "widths must name states, got 'c'"),
     (lambda: _define(recurrent=3), r"recurrent must be a product\(...\), got 3"),
     (lambda: _define(input=None), r"input must be a product\(...\), got None"),
     (
         lambda: _define(gates=("r",), recurrent=product("z")),
-        "recurrent feeds 'z', which is not among the gates",
+        "recurrent must feed gates, got 'z', which is not among",
     ),
     (
         lambda: _define(gates=("r",), input=product("r", "n")),
-        "input feeds 'n', which is not among the gates",
+        "input must feed gates, got 'n', which is not among",
     ),
     (
         lambda: _define(step=lambda self, x, h: x),
-        r"step takes \(self, x, h\), wanted \(self, x, h, state\)",
+        r"step must take \(self, x, h, state\), got \(self, x, h\)",
     ),
     (lambda: _build(lambda self, x, h, state: x.z), "no gate 'z' among 'r'"),
     (lambda: _build(lambda self, x, h, state: state.c), "no state 'c' among 'h'"),
-    (lambda: _build(lambda self, x, h, state: (x.r, x.r)), "step returns 2 states, declared are 1"),
-    (lambda: _build(_echo, states=("h", "c")), "step returns 1 states, declared are 2: h, c"),
+    (
+        lambda: _build(lambda self, x, h, state: (x.r, x.r)),
+        r"must return 1 states \(h\), got 2",
+    ),
+    (lambda: _build(_echo, states=("h", "c")), r"step must return 2 states \(h, c\), got 1"),
     (
         lambda: _build(lambda self, x, h, state: x.r[:, :2]),
-        r"state 'h' comes out of step with shape \(2, 2\) for a batch of 2, wanted \(2, 4\)",
+        r"step must return state 'h' with shape \(2, 4\) for a batch of 2, got \(2, 2\)",
     ),
-    (lambda: _build(_echo, widths={"h": 3}), "state 'h' comes out of step with shape"),
+    (lambda: _build(_echo, widths={"h": 3}), "step must return state 'h' with shape"),
     (
         lambda: _build(_echo, blocky=product(blocks=3)),
-        "product 'blocky' has 3 blocks, which do not divide its width 4",
+        "product 'blocky' must divide its width and its source, got 3",
     ),
-    (lambda: _build(Cell.step), "cell Bad defines no step"),
+    (lambda: _build(Cell.step), "cell Bad: step must be defined"),
     (
         lambda: _build(
             lambda self, x, h, state: sigmoid(self.out(x.r) + h.r), out=product(width=3)
@@ -398,7 +404,7 @@ def test_what_is_no_cell(cell: Any) -> None:
 
 
 def test_functions_of_equations_name_what_they_take() -> None:
-    with pytest.raises(TypeError, match=r"sigmoid\(\) takes torch tensors, NumPy .*, got float"):
+    with pytest.raises(TypeError, match=r"sigmoid: x must be a torch tensor, a NumPy .*, got float"):
         cells.sigmoid(1.0)
     with pytest.raises(TypeError, match="activation must be a function, got 'tanh'"):
         cells.RNN("tanh")

@@ -44,8 +44,8 @@ def _object_name(cell: Cell) -> str:
         if names:
             return f"{path}:{names[0]}"
     raise ValueError(
-        f"cell_name: cell must have a name, got {cell!r}, which has settings; write a subclass with "
-        "these settings at the top level of a file, or assign the object to a variable there"
+        f"cell_name: cell must have a name, got {cell!r}, which has settings; write a subclass "
+        "with these settings at the top level of a file, or assign the object to a variable there"
     )
 
 

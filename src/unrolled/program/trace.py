@@ -222,8 +222,8 @@ class _Recorder:
         new = result if isinstance(result, tuple) else (result,)
         if len(new) != len(self.cell.states):
             raise CellError(
-                f"cell {type(self.cell).__name__}: step returns {len(new)} states, declared are "
-                f"{len(self.cell.states)}"
+                f"cell {type(self.cell).__name__}: step must return {len(self.cell.states)} "
+                f"states, got {len(new)}"
             )
         if self.projected:
             new = (vars(cell)["hr"](new[0]), *new[1:])
