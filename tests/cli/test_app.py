@@ -3,7 +3,6 @@
 import lzma
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -41,7 +40,7 @@ def environment() -> dict[str, str]:
 
 def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
     )
 
 
@@ -62,15 +61,14 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_help_is_fast() -> None:
-    def seconds() -> float:
-        """Of processor time: what a neighbour on the machine takes does not count."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command("--help"), capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(5)) < 0.3
+def test_help_loads_few_modules() -> None:
+    """Help is fast because it loads few: with all that the commands import there are thousands."""
+    code = (
+        "import sys; from unrolled.cli.app import run; run(['--help']);"
+        "print(len(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stderr) < 300
 
 
 def test_every_option_has_a_help_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,12 +211,12 @@ def test_ctrl_c_leaves_a_checkpoint_that_samples_and_resumes(tmp_path: Path) -> 
         stderr=subprocess.PIPE,
     )
     metrics = tmp_path / "runs" / "lm" / "metrics.csv"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(read_rows(metrics)) < 3 and time.monotonic() < deadline:
         assert training.poll() is None
         time.sleep(0.05)
     training.send_signal(signal.SIGINT)
-    out, error = training.communicate(timeout=30)
+    out, error = training.communicate(timeout=300)
     assert training.returncode == 130, error
     interrupted = re.fullmatch(
         r"unrolled: interrupted after step (\d+), the checkpoint is runs/lm/last\.safetensors; "

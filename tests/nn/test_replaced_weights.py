@@ -162,7 +162,7 @@ def test_one_tensor_for_two_states_and_a_nested_input() -> None:
 
 
 SCRIPT = """
-import signal, sys, threading, time
+import signal, sys, threading
 import torch
 from unrolled import nn
 
@@ -189,25 +189,27 @@ def run(module, x, grad, options):
     return output.detach()
 
 
-def serve_while(replace, module, x, options, seconds):
+def serve_while(replace, module, x, options, count=200):
     wanted = run(module, x, False, options)
-    end, wrong = time.monotonic() + seconds, []
+    wrong, finished = [], threading.Event()
 
     def serve(grad):
-        while time.monotonic() < end:
+        for _ in range(count):
             if not torch.equal(run(module, x, grad, options), wanted):
                 wrong.append(grad)
 
     def reload():
-        while time.monotonic() < end:
+        while not finished.is_set():
             replace(module)
 
-    threads = [threading.Thread(target=serve, args=(grad,)) for grad in (False, True)]
-    threads.append(threading.Thread(target=reload))
-    for thread in threads:
+    servers = [threading.Thread(target=serve, args=(grad,)) for grad in (False, True)]
+    reloader = threading.Thread(target=reload)
+    for thread in (*servers, reloader):
         thread.start()
-    for thread in threads:
+    for thread in servers:
         thread.join()
+    finished.set()
+    reloader.join()
     return len(wrong)
 
 
@@ -222,7 +224,7 @@ calls = [
 ]
 for replace in (assign, exchange):
     for module, x, options in calls:
-        if wrong := serve_while(replace, module, x, options, 0.4):
+        if wrong := serve_while(replace, module, x, options):
             sys.exit(f"{replace.__name__}: {wrong} wrong outputs of {module}")
 
 large, x = nn.LSTM(64, 256), torch.randn(100, 16, 64)

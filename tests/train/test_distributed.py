@@ -51,7 +51,7 @@ def call(
         env=os.environ | loopback,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
 
 
