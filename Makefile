@@ -12,19 +12,23 @@ CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
 CHECK := $(CMAKE) --build build
 
-.PHONY: demo test core capi wheel c sanitize fuzz neon lint clean
+.PHONY: demo test test-long core core-long capi wheel c sanitize fuzz neon lint hooks measure clean
 
 # The main job: a language model learns the machine's own Python sources, then writes some.
 demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
 test: lint capi wheel
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m 'not long'
+
+# What only a long run can show. `make test test-long` sets up and builds once.
+test-long: capi core-long
+	$(BIN)/python -m pytest -n 2 -m long
 
 # The core's own tests, on the objects that the module was linked from.
-core: $(INSTALLED) $(CMAKE)
+core core-long: $(INSTALLED) $(CMAKE)
 	$(CORE_TESTS) -B build/core -DUNROLLED_CORE="$$(ls -t $(CURDIR)/build/*-*-*/libcore.a | head -n 1)"
-	$(CHECK)/core --parallel 2 --target check
+	$(CHECK)/core --parallel 2 --target $(subst core,check,$@)
 
 # The example of the C interface, as a user builds it.
 capi: core
@@ -49,7 +53,7 @@ c: $(CMAKE)
 
 # What this machine runs, with the address and the undefined behaviour sanitizer.
 sanitize: $(CMAKE)
-	$(CORE_TESTS) -B build/sanitize -DUNROLLED_SANITIZE=ON -DUNROLLED_TEST_OPTIONS=--quick \
+	$(CORE_TESTS) -B build/sanitize -DUNROLLED_SANITIZE=ON \
 		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
 	$(CHECK)/sanitize --parallel 2 --target check
 
@@ -69,7 +73,7 @@ fuzz: $(INSTALLED) $(CMAKE)
 neon: $(CMAKE)
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 		{ echo 'make neon: apt-get install g++-aarch64-linux-gnu qemu-user'; exit 1; }
-	$(CORE_TESTS) -B build/neon -DUNROLLED_BUILDS=neon -DUNROLLED_TEST_OPTIONS=--quick \
+	$(CORE_TESTS) -B build/neon -DUNROLLED_BUILDS=neon \
 		-DCMAKE_TOOLCHAIN_FILE=tests/core/aarch64.cmake
 	$(CHECK)/neon --parallel 2 --target check
 
@@ -82,6 +86,16 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Checks before each commit: .pre-commit-config.yaml.
+hooks: $(INSTALLED)
+	$(BIN)/pre-commit install
+
+# CPU time and lines that each test adds: make measure TESTS='tests/nn tests/cells'
+TESTS ?= tests
+measure: $(INSTALLED)
+	$(BIN)/python -m tests.support.measure run $(TESTS)
+	$(BIN)/python -m tests.support.measure report
 
 $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
