@@ -1,6 +1,7 @@
 """How much a file may ask for, and how long a message about it may be.
 
-The standard library alone. `csrc/model/streaming.h` has the same budget; the import of ONNX reads it here.
+The standard library alone. `csrc/model/streaming.h` has the same budget; the import of ONNX uses
+this one.
 """
 
 import reprlib

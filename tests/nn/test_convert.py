@@ -53,7 +53,7 @@ def test_numbers_and_parameters_stay() -> None:
     assert torch.equal(draws, torch.random.get_rng_state())
     assert found.model is model
     assert found.replaced == NAMES
-    assert found.left == {}
+    assert found.skipped == {}
     assert isinstance(model.gru, nn.GRU)
     assert model.again is model.gru
     assert not any(isinstance(m, torch.nn.RNNBase | torch.nn.RNNCellBase) for m in model.modules())
@@ -153,17 +153,17 @@ def test_what_is_left_and_why() -> None:
     )
     found = nn.convert(model)
     assert found.replaced == ("renamed",)
-    assert set(found.left) == {"doubled", "mixed"}
-    assert found.left["mixed"] == "Mixed is a subclass with members of its own: forward"
-    assert "members of its own: forward" in found.left["doubled"]
-    assert "left doubled: Doubled is a subclass" in str(found)
+    assert set(found.skipped) == {"doubled", "mixed"}
+    assert found.skipped["mixed"] == "Mixed is a subclass with members of its own: forward"
+    assert "members of its own: forward" in found.skipped["doubled"]
+    assert "skipped doubled: Doubled is a subclass" in str(found)
     back = nn.convert(
         torch.nn.Sequential(
             nn.GRU(2, 3, merge="sum", bidirectional=True), nn.RNN(2, 3, 1, torch.sin)
         ),
         to="torch",
     )
-    assert back.left == {
+    assert back.skipped == {
         "0": "merge='sum' is not torch's",
         "1": "its nonlinearity is a function",
     }
@@ -177,7 +177,7 @@ def test_what_was_done_to_one_layer_alone() -> None:
     model[2].compile(backend="eager")
     found = nn.convert(model)
     assert found.replaced == ("0", "2")
-    assert found.left == {"1": "it has members of its own: forward"}
+    assert found.skipped == {"1": "it has members of its own: forward"}
     assert model[0].note is note
     assert model[1](x) is x
     assert model[2]._compiled_call_impl is None  # it would call the old cell
@@ -185,7 +185,7 @@ def test_what_was_done_to_one_layer_alone() -> None:
     model[0].forward = lambda x: x
     assert nn.convert(model, subclass=True).replaced == ("0", "2")
     assert model[0](x) is x
-    assert nn.convert(model, to="torch").left == {"0": "it has members of its own: forward"}
+    assert nn.convert(model, to="torch").skipped == {"0": "it has members of its own: forward"}
 
 
 def test_a_warning_is_given_once() -> None:
@@ -202,9 +202,9 @@ def test_derived_classes_are_left_on_every_way() -> None:
     model = torch.nn.Sequential(Ours(2, 3), Doubled(2, 3))
     ours = {"0": "Ours is a subclass with members of its own: forward"}
     theirs = {"1": "Doubled is a subclass with members of its own: forward"}
-    assert nn.convert(model).left == theirs
-    assert nn.convert(model, subclass=True).left == ours | theirs
-    assert nn.convert(model, to="torch").left == ours
+    assert nn.convert(model).skipped == theirs
+    assert nn.convert(model, subclass=True).skipped == ours | theirs
+    assert nn.convert(model, to="torch").skipped == ours
     assert [type(layer) for layer in model] == [Ours, Doubled]
 
 
@@ -216,5 +216,5 @@ def test_wrong_arguments() -> None:
     layer = torch.nn.GRU(1, 1)
     with pytest.raises(TypeError, match="subclass must be a bool, got 1"):
         nn.convert(layer, subclass=1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="subclass=True is for layers of ours, got to='torch'"):
+    with pytest.raises(ValueError, match="subclass must be False with to='torch'"):
         nn.convert(layer, to="torch", subclass=True)

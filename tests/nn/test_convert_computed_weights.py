@@ -93,7 +93,7 @@ def test_what_computes_a_weight_comes_along(kind: str, way: str, to: str) -> Non
     before = dict(first.named_parameters())
     report = nn.convert(first, to=to)
     found = report.model
-    assert not report.left
+    assert not report.skipped
     assert isinstance(found, getattr(torch.nn if to == "torch" else nn, kind))
     assert list(found.state_dict()) == list(twin.state_dict())
     assert all(p is before[name] for name, p in found.named_parameters())
@@ -157,10 +157,10 @@ def test_parameters_and_modules_of_your_own_are_left() -> None:
     layer = torch.nn.GRU(3, 4)
     layer.register_buffer("mine", torch.zeros(2))
     layer.extra = torch.nn.Linear(2, 2)
-    assert nn.convert(layer).left == {"": "it holds mine, extra"}
+    assert nn.convert(layer).skipped == {"": "it holds mine, extra"}
     cell = torch.nn.GRUCell(3, 4)
     cell.weight_ih_scale = torch.nn.Parameter(torch.zeros(2))
-    assert nn.convert(cell).left == {"": "it holds weight_ih_scale"}
+    assert nn.convert(cell).skipped == {"": "it holds weight_ih_scale"}
     lacking = torch.nn.GRU(3, 4)
     del lacking.bias_hh_l0
-    assert nn.convert(lacking).left == {"": "it lacks the parameters bias_hh_l0"}
+    assert nn.convert(lacking).skipped == {"": "it lacks the parameters bias_hh_l0"}

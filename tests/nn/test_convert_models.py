@@ -105,8 +105,8 @@ def test_a_model_that_asks_needs_both() -> None:
     model, x = Mixed().double(), tokens(5, 7, 3).detach()
     wanted = model(x)
     found = nn.convert(model)
-    assert list(found.asking) == [name.removesuffix(".layer") for name in LAYERS]
-    asks = found.asking["deep"]
+    assert list(found.type_checks) == [name.removesuffix(".layer") for name in LAYERS]
+    asks = found.type_checks["deep"]
     assert [ask.text for ask in asks] == [
         "isinstance(module, torch.nn.RNNBase)",
         "isinstance(module, torch.nn.LSTM)",
@@ -118,7 +118,7 @@ def test_a_model_that_asks_needs_both() -> None:
     # It takes the last of (h, c) for the last layer's h.
     with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
         model(x)
-    assert nn.convert(model, subclass=True).asking == found.asking
+    assert nn.convert(model, subclass=True).type_checks == found.type_checks
     close(model(x), wanted, "output")
 
 
@@ -192,7 +192,7 @@ def test_lightning_goes_on_from_torchs_checkpoint_and_back(tmp_path: Path) -> No
     module = Training.load_from_checkpoint(tmp_path / "torchs")
     found = nn.convert(module, subclass=True)
     assert found.replaced == ("encoder.layer",)
-    assert list(found.asking) == ["encoder"]
+    assert list(found.type_checks) == ["encoder"]
     train(module, 3, tmp_path / "torchs").save_checkpoint(tmp_path / "ours")
     assert isinstance(module.encoder.layer, nn.LSTM)
 

@@ -404,7 +404,7 @@ def test_what_is_no_cell(cell: Any) -> None:
 
 
 def test_functions_of_equations_name_what_they_take() -> None:
-    with pytest.raises(TypeError, match=r"sigmoid: x must be a torch tensor, a NumPy .*, got float"):
+    with pytest.raises(TypeError, match=r"sigmoid: x must be .* NumPy .*, got float"):
         cells.sigmoid(1.0)
     with pytest.raises(TypeError, match="activation must be a function, got 'tanh'"):
         cells.RNN("tanh")

@@ -1,4 +1,4 @@
-"""convert's report: which modules ask for torch's classes, found in their source."""
+"""convert's report: which modules test for torch's classes, found in their source."""
 
 import importlib.util
 import re
@@ -114,7 +114,7 @@ PARTS = {"Mixin": "class Mixin", "Base": "class Base", "Derived": "class Derived
 def models(tmp_path: Path) -> Iterator[ModuleType]:
     """The source as an imported module."""
     (tmp_path / "models.py").write_text(SOURCE)
-    spec = importlib.util.spec_from_file_location("asking_models", tmp_path / "models.py")
+    spec = importlib.util.spec_from_file_location("scanned_models", tmp_path / "models.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -142,33 +142,33 @@ def marked(part: str) -> list[tuple[int, bool]]:
     ],
     ids=["base", "derived", "local"],
 )
-def test_every_way_of_asking_is_seen_and_nothing_else(
+def test_each_type_check_is_found_and_nothing_else(
     models: ModuleType, make: Callable[[ModuleType], torch.nn.Module], parts: tuple[str, ...]
 ) -> None:
-    found = nn.convert(make(models)).asking
+    found = nn.convert(make(models)).type_checks
     assert list(found) == [""]
     wanted = [line for part in parts for line in marked(part)]
-    assert [(ask.line, ask.exact) for ask in found[""]] == wanted
-    assert {ask.file for ask in found[""]} == {"models.py"}
+    assert [(check.line, check.exact) for check in found[""]] == wanted
+    assert {check.file for check in found[""]} == {"models.py"}
 
 
 def test_what_the_report_says(models: ModuleType) -> None:
     model = torch.nn.ModuleDict({"one": models.make(), "other": torch.nn.LSTM(2, 3)})
     line = marked("make")[0][0]
     found = nn.convert(model)
-    ask = nn.Ask("models.py", line, "isinstance(x, GRU)", False)
-    assert found.asking == {"one": (ask,)}
-    wanted = f"replaced other\none asks at models.py:{line}: isinstance(x, GRU)"
+    check = nn.TypeCheck("models.py", line, "isinstance(x, GRU)", False)
+    assert found.type_checks == {"one": (check,)}
+    wanted = f"replaced other\none tests for torch's class at models.py:{line}: isinstance(x, GRU)"
     advice = "\nsubclass=True makes layers that are instances of torch's classes, too"
     assert str(found) == wanted + advice
     assert str(nn.convert(model, subclass=True)) == wanted
     back = nn.convert(model, to="torch")
-    assert back.asking == {}
+    assert back.type_checks == {}
     assert str(back) == "replaced other"
     assert str(nn.convert(model, to="torch")) == "nothing to replace"
     shown = str(nn.convert(models.Base()))
     assert "case GRU()" in shown
-    assert "type(self.layer) is GRU, which only torch's own layer is" in shown
+    assert "type(self.layer) is GRU, which only torch's own layer satisfies" in shown
 
 
 class Exactly(torch.nn.Module):
@@ -179,16 +179,16 @@ class Exactly(torch.nn.Module):
 def test_subclasses_are_no_answer_to_an_exact_question() -> None:
     model = torch.nn.ModuleList([Exactly(), torch.nn.LSTM(2, 3)])
     found = nn.convert(model)
-    assert [ask.exact for ask in found.asking["0"]] == [True]
+    assert [check.exact for check in found.type_checks["0"]] == [True]
     assert "subclass=True" not in str(found)
     nn.convert(model, subclass=True)
     assert not model[0](model[1])
 
 
 def test_classes_without_source_are_passed_over(models: ModuleType, tmp_path: Path) -> None:
-    for place in ("nowhere", "asking_models", "builtins"):
+    for place in ("nowhere", "scanned_models", "builtins"):
         made = type("Made", (torch.nn.Module,), {"__module__": place})
-        assert nn.convert(made()).asking == {}
+        assert nn.convert(made()).type_checks == {}
     # A file that is being edited.
     (tmp_path / "models.py").write_text("class Base(:\n    '''")
-    assert nn.convert(models.Base()).asking == {}
+    assert nn.convert(models.Base()).type_checks == {}

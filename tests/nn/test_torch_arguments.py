@@ -16,7 +16,7 @@ from tests.support.subjects import tokens, unpack
 from tests.support.tolerances import close, same
 from unrolled import cells, nn
 from unrolled.cells import tanh
-from unrolled.nn import both
+from unrolled.nn import torch_subclasses
 
 LAYERS = ("RNN", "LSTM", "GRU")
 STEPS = ("RNNCell", "LSTMCell", "GRUCell")
@@ -189,7 +189,7 @@ def test_a_nonlinearity_is_set(subclass: bool) -> None:
     """By name, function or module, of a layer and of a cell; torch.nn.RNN goes by its mode."""
     x = tokens(3, 2, 3)
     for kind in ("RNN", "RNNCell"):
-        ours = getattr(both if subclass else nn, kind)(3, 4).double()
+        ours = getattr(torch_subclasses if subclass else nn, kind)(3, 4).double()
         data = x if kind == "RNN" else x[0]
         first = unpack(ours(data))[0]
         for value in ("relu", torch.nn.ELU(), torch.sin, "tanh"):

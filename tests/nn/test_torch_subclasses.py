@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.support.subjects import gradients, tokens, unpack
 from tests.support.tolerances import close, same
 from unrolled import engines, nn
-from unrolled.nn import both
+from unrolled.nn import torch_subclasses
 
 T, N, I, H = 5, 3, 3, 4  # noqa: E741
 Make = Callable[..., torch.nn.Module]
@@ -30,7 +30,14 @@ CELLS: dict[str, tuple[type, Make]] = {
     "gru cell": (nn.GRUCell, partial(torch.nn.GRUCell, bias=False)),
 }
 ALL = LAYERS | CELLS
-BOTH = (both.RNN, both.LSTM, both.GRU, both.RNNCell, both.LSTMCell, both.GRUCell)
+BOTH = (
+    torch_subclasses.RNN,
+    torch_subclasses.LSTM,
+    torch_subclasses.GRU,
+    torch_subclasses.RNNCell,
+    torch_subclasses.LSTMCell,
+    torch_subclasses.GRUCell,
+)
 
 
 def pair(kind: str) -> tuple[Any, Any, Tensor]:
@@ -165,7 +172,7 @@ def test_from_each_class_to_each(kind: str) -> None:
         layer, cls = model[0], type(model[0])
         found = nn.convert(model, **ways[goal])
         assert found.replaced == (() if cls is classes[goal] else ("0",))
-        assert found.left == {}
+        assert found.skipped == {}
         assert type(model[0]) is classes[goal]
         anew = cls is not classes[goal] and classes["torch"] in (cls, classes[goal])
         assert (model[0] is not layer) == anew
@@ -189,7 +196,7 @@ def test_what_torch_cannot_say_stays_ours() -> None:
     assert isinstance(model[1], torch.nn.RNN)
     same(model[0](x)[0], wanted)
     assert model[1].nonlinearity is torch.sin
-    assert nn.convert(model, to="torch").left == {
+    assert nn.convert(model, to="torch").skipped == {
         "0": "merge='sum' is not torch's",
         "1": "its nonlinearity is a function",
     }
@@ -252,7 +259,8 @@ def test_dynamo_breaks_at_layers_that_are_torchs(kind: str) -> None:
 def test_dynamo_is_not_imported_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     _, mine, x = pair("gru")
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    monkeypatch.setattr(both, "_apart", lambda: pytest.fail("torch.compiler.disable imports it"))
+    failure = "torch.compiler.disable imports it"
+    monkeypatch.setattr(torch_subclasses, "_disabled", lambda: pytest.fail(failure))
     mine(x)
 
 

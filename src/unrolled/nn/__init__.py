@@ -6,10 +6,10 @@
 
 from unrolled.nn import init
 from unrolled.nn.arguments import ArgumentTypeError, as_cell
-from unrolled.nn.asking import Ask
 from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from unrolled.nn.classic import GRU, LSTM, RNN
 from unrolled.nn.convert import Conversion, convert
+from unrolled.nn.isinstance_scan import TypeCheck
 from unrolled.nn.recurrent import Recurrent
 
 __all__ = [
@@ -17,13 +17,13 @@ __all__ = [
     "LSTM",
     "RNN",
     "ArgumentTypeError",
-    "Ask",
     "Conversion",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
     "Recurrent",
     "RecurrentCell",
+    "TypeCheck",
     "as_cell",
     "convert",
     "init",

@@ -1,12 +1,10 @@
 """One step as a module: ``torch.nn``'s cells, and any other."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from unrolled import cells
+from unrolled.cells.values import Activation
 from unrolled.engines import Direct, Sweep, make_sweep
 from unrolled.nn.arguments import as_cell, as_size
 from unrolled.nn.base import (
@@ -19,6 +17,7 @@ from unrolled.nn.base import (
 from unrolled.nn.elman import Elman
 from unrolled.nn.init import draw
 from unrolled.nn.layout import Door, Form, States
+from unrolled.nn.types import Device, HiddenState, Lengths, Resets, StepCall
 from unrolled.spec import Spec
 
 
@@ -40,6 +39,7 @@ class RecurrentCell(Swept):
         CellError: the cell contradicts itself.
     """
 
+    __call__: StepCall[HiddenState]
     weight_ih: Tensor
     input_size: int
     hidden_size: int
@@ -51,12 +51,12 @@ class RecurrentCell(Swept):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.input_size = self._checked("input_size", input_size)
-        self.hidden_size = self._checked("hidden_size", hidden_size)
+        self.input_size = self._as_size("input_size", input_size)
+        self.hidden_size = self._as_size("hidden_size", hidden_size)
         self.bias = bias
         self.cell = as_cell(cell)
         self._describe()
@@ -73,15 +73,18 @@ class RecurrentCell(Swept):
                 self.register_parameter(name, None)
         register_modules(self, self.cell)
         self.reset_parameters()
-        check_torch_step(self.cell, self.spec, self._own_parameters())
+        check_torch_step(self.cell, self.spec, self._read_parameters())
         self._find_graph()
 
     def _make_spec(self) -> Spec:
         return Spec(self.cell, self.input_size, self.hidden_size, bias=bool(self.bias))
 
-    def _checked(self, name: str, value: Any) -> Any:
-        if name not in ("input_size", "hidden_size"):
-            return super()._checked(name, value)
+    def _checked(self, name: str, value: object) -> object:
+        if name in ("input_size", "hidden_size"):
+            return self._as_size(name, value)
+        return super()._checked(name, value)
+
+    def _as_size(self, name: str, value: object) -> int:
         size = as_size(type(self).__name__, name, value)
         if size < 0:
             raise RuntimeError(f"{type(self).__name__}: {name} must not be negative, got {size}")
@@ -98,75 +101,78 @@ class RecurrentCell(Swept):
     def forward(
         self,
         input: Tensor,
-        hx: Any = None,
+        hx: HiddenState | None = None,
         *,
-        lengths: Any = None,
-        resets: Any = None,
-        reset_state: Any = None,
-    ) -> Any:
+        lengths: Lengths | None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
+    ) -> HiddenState:
         """One step; see the class."""
         plain = lengths is None and resets is None and reset_state is None
         if plain and not torch.compiler.is_compiling():
             if self._direct is None:
                 self._direct = Direct(self.spec, step=True)
-            found = self._direct(input, hx, self._parameters, False)
-            if found is not None:
-                return found[1] if len(found[1]) > 1 else found[1][0]
+            result = self._direct(input, hx, self._parameters, False)
+            if result is not None:
+                return result[1] if len(result[1]) > 1 else result[1][0]
         options = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
-        leaf = leaf_of_trace(self, input, hx, **options)
+        leaf: HiddenState | None = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:
             return leaf
-        own = self._own_parameters()  # read once: a parametrised weight is computed at each look
+        parameters = (
+            self._read_parameters()
+        )  # read once: a parametrised weight is computed at each look
         door, form, states, after_cut = self._unwarned(
-            self._enter, own, input, hx, lengths, resets, reset_state
+            self._enter, parameters, input, hx, lengths, resets, reset_state
         )
-        _, final = self._run(form, states, [own], after_cut)
-        return door.leave_states(form, final)
+        _, final = self._run(form, states, [parameters], after_cut)
+        new_states: HiddenState = door.leave_states(form, final)
+        return new_states
 
     def first_sweep(
         self,
         input: Tensor,
-        hx: Any = None,
+        hx: HiddenState | None = None,
         *,
-        lengths: Any = None,
-        resets: Any = None,
-        reset_state: Any = None,
+        lengths: Lengths | None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
     ) -> Sweep:
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
-        own = self._own_parameters()
+        parameters = self._read_parameters()
         _, form, states, after_cut = self._unwarned(
-            self._enter, own, input, hx, lengths, resets, reset_state
+            self._enter, parameters, input, hx, lengths, resets, reset_state
         )
-        return make_sweep(self.spec, 0, form.ragged, form.values, states, own, after_cut)
+        return make_sweep(self.spec, 0, form.ragged, form.values, states, parameters, after_cut)
 
     def extra_repr(self) -> str:
         """As torch.nn prints it."""
-        shown = [f"{self.input_size}, {self.hidden_size}"]
+        arguments = [f"{self.input_size}, {self.hidden_size}"]
         if self.bias is not True:
-            shown.append(f"bias={self.bias}")
+            arguments.append(f"bias={self.bias}")
         if type(self) is RecurrentCell:
-            shown.insert(0, repr(self.cell))
-        return ", ".join(shown)
+            arguments.insert(0, repr(self.cell))
+        return ", ".join(arguments)
 
     def _full_name(self, index: int, name: str) -> str:
         return name
 
-    def _own_parameters(self) -> dict[str, Tensor]:
+    def _read_parameters(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self._names}
 
     def _enter(
         self,
-        own: dict[str, Tensor],
-        input: Any,
-        hx: Any,
-        lengths: Any,
-        resets: Any,
-        reset_state: Any,
+        parameters: dict[str, Tensor],
+        input: Tensor,
+        hx: HiddenState | None,
+        lengths: Lengths | None,
+        resets: Resets | None,
+        reset_state: HiddenState | None,
     ) -> tuple[Door, Form, States, States | None]:
-        self._check_parameters([own])
+        self._check_parameters([parameters])
         symbolic = self._records(input)
-        who = type(self).__name__
-        door = Door(self.spec, who, own["weight_ih"], step=True, symbolic=symbolic)
+        name = type(self).__name__
+        door = Door(self.spec, name, parameters["weight_ih"], step=True, symbolic=symbolic)
         form = door.enter(input, lengths, resets)
         states = door.enter_states("hx", hx, form) or door.zero_states(form)
         return door, form, states, door.enter_states("reset_state", reset_state, form)
@@ -179,6 +185,7 @@ class RNNCell(Elman, RecurrentCell):
         RuntimeError: an unknown name of a nonlinearity (torch raises it at the first call).
     """
 
+    __call__: StepCall[Tensor]
     _unknown_nonlinearity = RuntimeError
 
     def __init__(
@@ -186,8 +193,8 @@ class RNNCell(Elman, RecurrentCell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: str | Callable[[Any], Any] = "tanh",
-        device: Any = None,
+        nonlinearity: str | Activation = "tanh",
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         cell = self._cell_of(nonlinearity)
@@ -195,21 +202,23 @@ class RNNCell(Elman, RecurrentCell):
         self._named = nonlinearity if isinstance(nonlinearity, str) else None
 
     def extra_repr(self) -> str:
-        shown = super().extra_repr()
-        return (
-            shown if self.nonlinearity == "tanh" else f"{shown}, nonlinearity={self.nonlinearity}"
-        )
+        arguments = super().extra_repr()
+        if self.nonlinearity == "tanh":
+            return arguments
+        return f"{arguments}, nonlinearity={self.nonlinearity}"
 
 
 class LSTMCell(RecurrentCell):
     """Equivalent to ``torch.nn.LSTMCell``; ``hx`` is (h, c), and so is what it returns."""
+
+    __call__: StepCall[tuple[Tensor, Tensor]]
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(cells.LSTM, input_size, hidden_size, bias, device, dtype)
@@ -218,12 +227,14 @@ class LSTMCell(RecurrentCell):
 class GRUCell(RecurrentCell):
     """Equivalent to ``torch.nn.GRUCell``."""
 
+    __call__: StepCall[Tensor]
+
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(cells.GRU, input_size, hidden_size, bias, device, dtype)

@@ -1,14 +1,14 @@
 """``torch.nn``'s three recurrent layers by their own names and signatures."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
+from torch import Tensor
 
 from unrolled import cells
+from unrolled.cells.values import Activation
 from unrolled.nn import phrases
 from unrolled.nn.elman import NONLINEARITIES, Elman
 from unrolled.nn.recurrent import Recurrent
+from unrolled.nn.types import Device, LayerCall
 
 
 class RNN(Elman, Recurrent):
@@ -18,18 +18,20 @@ class RNN(Elman, Recurrent):
     shapes. Everything else is :class:`Recurrent`'s, with cell :class:`unrolled.cells.RNN`.
     """
 
+    __call__: LayerCall[Tensor]
+
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str | Callable[[Any], Any] = "tanh",
+        nonlinearity: str | Activation = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int | None = None,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
@@ -60,13 +62,13 @@ class RNN(Elman, Recurrent):
 
     @mode.setter
     def mode(self, mode: str) -> None:
-        known = {f"RNN_{name.upper()}": name for name in NONLINEARITIES}
-        if mode not in known:
+        names = {f"RNN_{name.upper()}": name for name in NONLINEARITIES}
+        if mode not in names:
             raise ValueError(
                 f"RNN: Unrecognized RNN mode: {mode}; mode must be one of "
-                f"{', '.join(map(repr, known))}, got {mode!r}"
+                f"{', '.join(map(repr, names))}, got {mode!r}"
             )
-        self.nonlinearity = known[mode]
+        self.nonlinearity = names[mode]
 
 
 class LSTM(Recurrent):
@@ -76,6 +78,7 @@ class LSTM(Recurrent):
     """
 
     mode = "LSTM"
+    __call__: LayerCall[tuple[Tensor, Tensor]]
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class LSTM(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
@@ -117,6 +120,7 @@ class GRU(Recurrent):
     """
 
     mode = "GRU"
+    __call__: LayerCall[Tensor]
 
     def __init__(
         self,
@@ -128,7 +132,7 @@ class GRU(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int | None = None,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
@@ -151,10 +155,10 @@ class GRU(Recurrent):
         )
 
 
-def _refuse_projection(who: str, proj_size: Any) -> None:
-    """What torch.nn takes by position, 0 for no projection, is taken."""
+def _refuse_projection(layer: str, proj_size: object) -> None:
+    """Only 0, for no projection, is allowed, which torch.nn takes by position."""
     if proj_size is not None and (proj_size or isinstance(proj_size, str)):
         raise ValueError(
-            f"{who}: {phrases.NO_PROJECTION}, got proj_size={proj_size!r}; Recurrent(cell, …) "
+            f"{layer}: {phrases.NO_PROJECTION}, got proj_size={proj_size!r}; Recurrent(cell, …) "
             "takes it for every cell whose step allows it"
         )

@@ -1,85 +1,84 @@
-"""One call that puts our layers in the place of torch's in a model, or torch's in ours.
+"""Replaces torch's layers in a model by ours, or ours by torch's.
 
-The parameters stay the very same objects, so that an optimizer, a tied weight or a checkpoint does
-not notice.
+The parameters stay the very same objects, so that optimizers, tied weights and checkpoints go on
+working.
 """
 
 import warnings
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from unrolled.nn import both, classic, derived
 from unrolled.nn import cells as steps
-from unrolled.nn.asking import Ask, find_asks
+from unrolled.nn import classic, computed_weights, torch_subclasses
+from unrolled.nn.isinstance_scan import TypeCheck, find_type_checks
 
 _CELL = ("input_size", "hidden_size", "bias")
 _LAYER = (*_CELL, "num_layers", "batch_first", "dropout", "bidirectional")
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """A class of torch's, ours, one that is both, and the arguments that say the same to all."""
+class _LayerType:
+    """A class of torch's, ours, our subclass of torch's, and the arguments of all three."""
 
     torch: type[nn.Module]
-    ours: type[nn.Module]
-    both: type[nn.Module]
+    unrolled: type[nn.Module]
+    subclass: type[nn.Module]
     arguments: tuple[str, ...]
 
     def base(self, module: nn.Module) -> type[nn.Module] | None:
-        """The one of the three that a module is, or is derived from."""
-        classes = (self.both, self.ours, self.torch)
+        """The one of the three classes that a module is an instance of."""
+        classes = (self.subclass, self.unrolled, self.torch)
         return next((cls for cls in classes if isinstance(module, cls)), None)
 
     def target(self, to: str, subclass: bool) -> type[nn.Module]:
-        """The one that is wanted."""
+        """The class to convert to."""
         if to == "torch":
             return self.torch
-        return self.both if subclass else self.ours
+        return self.subclass if subclass else self.unrolled
 
 
-_KINDS = (
-    _Kind(nn.RNN, classic.RNN, both.RNN, (*_LAYER, "nonlinearity")),
-    _Kind(nn.LSTM, classic.LSTM, both.LSTM, (*_LAYER, "proj_size")),
-    _Kind(nn.GRU, classic.GRU, both.GRU, _LAYER),
-    _Kind(nn.RNNCell, steps.RNNCell, both.RNNCell, (*_CELL, "nonlinearity")),
-    _Kind(nn.LSTMCell, steps.LSTMCell, both.LSTMCell, _CELL),
-    _Kind(nn.GRUCell, steps.GRUCell, both.GRUCell, _CELL),
+_LAYER_TYPES = (
+    _LayerType(nn.RNN, classic.RNN, torch_subclasses.RNN, (*_LAYER, "nonlinearity")),
+    _LayerType(nn.LSTM, classic.LSTM, torch_subclasses.LSTM, (*_LAYER, "proj_size")),
+    _LayerType(nn.GRU, classic.GRU, torch_subclasses.GRU, _LAYER),
+    _LayerType(nn.RNNCell, steps.RNNCell, torch_subclasses.RNNCell, (*_CELL, "nonlinearity")),
+    _LayerType(nn.LSTMCell, steps.LSTMCell, torch_subclasses.LSTMCell, _CELL),
+    _LayerType(nn.GRUCell, steps.GRUCell, torch_subclasses.GRUCell, _CELL),
 )
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What :func:`convert` did.
+    """The report of :func:`convert`.
 
-    ``model`` is the model, or what took its place where it was itself a layer; ``replaced`` has the
-    names of the modules that were, ``left`` of those that were not, with the reason. ``asking`` has
-    the names of the modules whose source asks for torch's classes, and where; it is empty on the
-    way to torch's, which satisfy them. ``subclass`` is what was asked for.
+    ``model`` is the model, or its replacement where it was itself a layer. ``replaced`` has the
+    names of the modules that were replaced, ``skipped`` those that were not, with the reason.
+    ``type_checks`` has the names of the modules whose source tests for torch's classes, and where;
+    it is empty with ``to="torch"``, whose layers pass these tests. ``subclass`` is the argument.
     """
 
     model: nn.Module
     replaced: tuple[str, ...]
-    left: dict[str, str]
-    asking: dict[str, tuple[Ask, ...]]
+    skipped: dict[str, str]
+    type_checks: dict[str, tuple[TypeCheck, ...]]
     subclass: bool
 
     def __str__(self) -> str:
-        lines = [f"replaced {_called(name)}" for name in self.replaced]
-        lines += [f"left {_called(name)}: {why}" for name, why in self.left.items()]
+        lines = [f"replaced {_display_name(name)}" for name in self.replaced]
+        lines += [f"skipped {_display_name(name)}: {why}" for name, why in self.skipped.items()]
         lines = lines or ["nothing to replace"]
-        asks = [(name, ask) for name, found in self.asking.items() for ask in found]
-        lines += [f"{_called(name)} asks at {ask}" for name, ask in asks]
-        if not self.subclass and not all(ask.exact for _, ask in asks):
+        checks = [(name, check) for name, group in self.type_checks.items() for check in group]
+        lines += [f"{_display_name(name)} tests for torch's class at {c}" for name, c in checks]
+        if not self.subclass and not all(check.exact for _, check in checks):
             lines.append("subclass=True makes layers that are instances of torch's classes, too")
         return "\n".join(lines)
 
 
-def _called(name: str) -> str:
+def _display_name(name: str) -> str:
     return name or "the model itself"
 
 
@@ -90,62 +89,63 @@ def convert(model: nn.Module, to: str = "unrolled", *, subclass: bool = False) -
     mode and attributes of your own stay, so an optimizer goes on and checkpoints fit both ways;
     numbers agree to rounding.
 
-    Code that asks ``isinstance(layer, torch.nn.LSTM)`` gets no from our layers. The report names
-    the modules whose source asks; a function outside of any module's class cannot be seen. With
+    ``isinstance(layer, torch.nn.LSTM)`` is False for our layers. The report names the modules whose
+    source has such a test; functions outside of any module's class are not searched. With
     ``subclass=True`` the layers are instances of both classes. They run as ours do, but
-    ``torch.compile`` breaks its graph at them, as at torch's; cells it takes.
+    ``torch.compile`` breaks its graph at them, as at torch's; it compiles the cells.
 
-    Weights that are computed come along, with what computes them: parametrised, pruned, normalised.
+    Computed weights (parametrized, pruned, normalised) are moved with what computes them.
 
-    Left as they are: subclasses with members of their own, layers with a method set on them (a
-    ``forward``) or with parameters, buffers or modules of your own, and on the way to torch what
-    its classes cannot say. Layers of ours are not made anew: they become instances of
-    torch's classes, too, or cease to be.
+    Skipped are subclasses with members of their own, layers with a method set on them (a
+    ``forward``) or with parameters, buffers or modules of your own, and with ``to="torch"`` layers
+    with options that torch's classes lack. Layers of ours are not built again: only their class
+    changes, to one that is a subclass of torch's or back.
 
     Args:
-        model: the model, or a layer itself; then what takes its place is the report's ``model``.
+        model: the model, or a layer itself; its replacement is then the report's ``model``.
         to: ``"unrolled"``, or ``"torch"`` to go back, from layers of both classes as well.
         subclass: whether our layers shall be instances of torch's classes, too.
 
     Returns:
-        What was replaced, what was left and why, and who asks; ``print`` shows it.
+        What was replaced, what was skipped and why, and where types are tested; ``print`` shows it.
 
     Raises:
-        TypeError: ``model`` is no module, or ``subclass`` no bool.
+        TypeError: ``model`` is not a module, or ``subclass`` not a bool.
         ValueError: ``to`` is neither ``"unrolled"`` nor ``"torch"``, or it is ``"torch"`` together
             with ``subclass=True``.
     """
     _check(model, to, subclass)
-    made: dict[nn.Module, nn.Module] = {}
+    replacements: dict[nn.Module, nn.Module] = {}
     replaced: list[str] = []
-    left: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for name, module in list(model.named_modules()):
-        kind = next((kind for kind in _KINDS if kind.base(module)), None)
-        if kind is None or kind.base(module) is kind.target(to, subclass):
+        layer_type = next((entry for entry in _LAYER_TYPES if entry.base(module)), None)
+        if layer_type is None or layer_type.base(module) is layer_type.target(to, subclass):
             continue
-        found = _replace(module, kind, kind.target(to, subclass))
-        if isinstance(found, str):
-            left[name] = found
+        replacement = _replace(module, layer_type, layer_type.target(to, subclass))
+        if isinstance(replacement, str):
+            skipped[name] = replacement
         else:
-            made[module] = found
+            replacements[module] = replacement
             replaced.append(name)
     for parent in [model, *model.modules()]:
         for key, child in parent._modules.items():
-            if child in made:
-                parent._modules[key] = made[child]
-    asking = find_asks(model) if to == "unrolled" else {}
-    return Conversion(made.get(model, model), tuple(replaced), left, asking, subclass)
+            if child in replacements:
+                parent._modules[key] = replacements[child]
+    type_checks = find_type_checks(model) if to == "unrolled" else {}
+    converted = replacements.get(model, model)
+    return Conversion(converted, tuple(replaced), skipped, type_checks, subclass)
 
 
-def _check(model: Any, to: Any, subclass: Any) -> None:
+def _check(model: object, to: object, subclass: object) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
     if to not in ("unrolled", "torch"):
-        raise ValueError(f"to must be 'unrolled' or 'torch', got {to!r}")
+        raise ValueError(f"convert: to must be 'unrolled' or 'torch', got {to!r}")
     if not isinstance(subclass, bool):
-        raise TypeError(f"subclass must be a bool, got {subclass!r}")
+        raise TypeError(f"convert: subclass must be a bool, got {subclass!r}")
     if subclass and to == "torch":
-        raise ValueError("subclass=True is for layers of ours, got to='torch': leave it out")
+        raise ValueError("convert: subclass must be False with to='torch', got True")
 
 
 _HARMLESS = (
@@ -162,43 +162,43 @@ _HARMLESS = (
     "__abstractmethods__",
     "_abc_impl",
 )
-"""Members of a subclass that do not change what it does once it is made."""
+"""Members of a subclass that do not change how its instances behave."""
 
 
-def _replace(module: nn.Module, kind: _Kind, target: type[nn.Module]) -> nn.Module | str:
-    """What takes a module's place, or why it has to stay."""
-    base = kind.base(module)
+def _replace(module: nn.Module, layer_type: _LayerType, target: type[nn.Module]) -> nn.Module | str:
+    """The replacement of a module, or the reason why it is skipped."""
+    base = layer_type.base(module)
     assert base is not None
-    mro = derived.class_of(module).__mro__
+    mro = computed_weights.original_class(module).__mro__
     members = [key for cls in mro[: mro.index(base)] for key in vars(cls) if cls is not ABC]
-    own = dict.fromkeys(key for key in members if key not in _HARMLESS)
-    if own:
-        return f"{mro[0].__name__} is a subclass with members of its own: {', '.join(own)}"
-    if kind.torch not in (base, target):
-        derived.set_class(module, target, _empty(module, target, kind))
+    overridden = dict.fromkeys(key for key in members if key not in _HARMLESS)
+    if overridden:
+        return f"{mro[0].__name__} is a subclass with members of its own: {', '.join(overridden)}"
+    if layer_type.torch not in (base, target):
+        computed_weights.set_class(module, target, _build(module, target, layer_type))
         return module
-    if target is kind.torch and (why := _beyond_torch(module)):
+    if target is layer_type.torch and (why := _beyond_torch(module)):
         return why
-    was, made = (_empty(module, cls, kind) for cls in (base, target))
-    wanted = _names(made)
-    if strangers := derived.strangers(module, wanted):
-        return f"it holds {', '.join(strangers)}"
-    computed = derived.derived(module, wanted)
-    added = vars(module).keys() - vars(was).keys()
+    plain, replacement = (_build(module, cls, layer_type) for cls in (base, target))
+    names = _parameter_names(replacement)
+    if foreign := computed_weights.foreign_names(module, names):
+        return f"it holds {', '.join(foreign)}"
+    computed = computed_weights.computed_names(module, names)
+    added = vars(module).keys() - vars(plain).keys()
     methods = sorted(key for key in added if callable(getattr(base, key, None)))
     if methods:
         return f"it has members of its own: {', '.join(methods)}"
-    if missing := sorted(wanted - _names(module) - computed):
+    if missing := sorted(names - _parameter_names(module) - computed):
         return f"it lacks the parameters {', '.join(missing)}"
-    derived.move(module, made, computed)
-    # The very dictionaries: a handle that removes a hook holds on to the one that it is in.
-    vars(made).update({name: vars(module)[name] for name in _HOOKS})
-    # What somebody noted on it; what its class knows too (a compiled call) is for this one alone.
-    vars(made).update({key: vars(module)[key] for key in added if not hasattr(base, key)})
-    made.training = module.training
-    if target is kind.torch and isinstance(made, nn.RNNBase):
-        made._init_flat_weights()
-    return made
+    computed_weights.move_parameters(module, replacement, computed)
+    # The very dictionaries: a handle that removes a hook refers to the one that holds the hook.
+    vars(replacement).update({name: vars(module)[name] for name in _HOOKS})
+    # Attributes of the user's; those that the class defines too (a compiled call) are not copied.
+    vars(replacement).update({k: vars(module)[k] for k in added if not hasattr(base, k)})
+    replacement.training = module.training
+    if target is layer_type.torch and isinstance(replacement, nn.RNNBase):
+        replacement._init_flat_weights()
+    return replacement
 
 
 def _beyond_torch(module: nn.Module) -> str | None:
@@ -211,18 +211,18 @@ def _beyond_torch(module: nn.Module) -> str | None:
     return None
 
 
-def _names(module: nn.Module) -> set[str]:
+def _parameter_names(module: nn.Module) -> set[str]:
     return {name for name, parameter in module._parameters.items() if parameter is not None}
 
 
-def _empty(module: nn.Module, cls: Callable[..., nn.Module], kind: _Kind) -> nn.Module:
-    """A new one that says the same, with parameters that take no memory and no random numbers."""
-    arguments: dict[str, Any] = {name: getattr(module, name) for name in kind.arguments}
-    if kind.torch is nn.RNN and kind.base(module) is nn.RNN:
-        # torch's looks at its nonlinearity only when it is made.
+def _build(module: nn.Module, cls: Callable[..., nn.Module], layer_type: _LayerType) -> nn.Module:
+    """A new layer with the arguments of a module, on the meta device and without random numbers."""
+    arguments: dict[str, object] = {name: getattr(module, name) for name in layer_type.arguments}
+    if layer_type.torch is nn.RNN and layer_type.base(module) is nn.RNN:
+        # torch's RNN reads its nonlinearity only when it is built.
         arguments["nonlinearity"] = str(module.mode).removeprefix("RNN_").lower()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of arguments were given when the first was made
+        warnings.simplefilter("ignore")  # those of arguments were given when the module was built
         return cls(**arguments, device="meta")
 
 

@@ -1,7 +1,8 @@
-"""The phrases by which code that catches torch.nn's errors knows them.
+"""The phrases of torch.nn's error messages.
 
-Messages of layers and cells contain them, so that such code keeps working, and go on with what was
-wanted. ``tests/nn/test_errors.py`` compares each with what torch.nn itself raises.
+Code that matches the text of these errors keeps working: messages of layers and cells contain them,
+and continue with the value that is allowed. ``tests/nn/test_errors.py`` compares each with what
+torch.nn itself raises.
 """
 
 from collections.abc import Sequence

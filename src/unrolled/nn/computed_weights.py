@@ -1,0 +1,65 @@
+"""Weights that are computed from others: parametrised, pruned, normalised by hooks.
+
+``torch.nn.utils.parametrize`` puts a property on a class made for the one module and keeps the
+originals in a submodule. Pruning and the older ``weight_norm`` and ``spectral_norm`` rename the
+parameter, add masks or vectors beside it, and set the weight as a plain tensor before each call.
+"""
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+_CONTAINER = "parametrizations"
+
+
+def parametrized_names(module: nn.Module) -> list[str]:
+    """The names of the tensors with parametrizations, in their order."""
+    if not parametrize.is_parametrized(module):
+        return []
+    return [*module.get_submodule(_CONTAINER)._modules]
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module before parametrizations changed it."""
+    return parametrize.type_before_parametrizations(module)
+
+
+def set_class(module: nn.Module, target: type[nn.Module], template: nn.Module) -> None:
+    """Make a module one of another class, with its parametrizations; ``template`` is an instance of
+    that class, which this changes."""
+    names = parametrized_names(module)
+    for name in names:
+        parametrize.register_parametrization(template, name, nn.Identity(), unsafe=True)
+    module.__class__ = type(template) if names else target
+
+
+def computed_names(module: nn.Module, names: set[str]) -> set[str]:
+    """Those of the named parameters that a module computes from others."""
+    hooked = {name for name in names if isinstance(vars(module).get(name), Tensor)}
+    return hooked | (names & set(parametrized_names(module)))
+
+
+def move_parameters(source: nn.Module, target: nn.Module, computed: set[str]) -> None:
+    """Put all parameters of a module, with what computes them, in the place of another's."""
+    for name in parametrized_names(source):
+        parametrize.register_parametrization(target, name, nn.Identity(), unsafe=True)
+    if parametrized_names(source):
+        target._modules[_CONTAINER] = source._modules[_CONTAINER]
+    for name in computed:
+        target._parameters.pop(name, None)
+    target._parameters.clear()
+    target._parameters.update(source._parameters)
+    target._buffers.update(source._buffers)
+    target._non_persistent_buffers_set |= source._non_persistent_buffers_set
+
+
+def foreign_names(module: nn.Module, names: set[str]) -> list[str]:
+    """The parameters, buffers and submodules that neither a layer has nor its weights come from."""
+    computed = computed_names(module, names)
+    foreign = [
+        name
+        for name in [*module._parameters, *module._buffers]
+        if name not in names
+        and not any(name.startswith(f"{weight}_") for weight in computed)
+        and not (name in module._parameters and module._parameters[name] is None)
+    ]
+    return foreign + [name for name in module._modules if name != _CONTAINER]

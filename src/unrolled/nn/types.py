@@ -1,0 +1,65 @@
+"""The types of what layers take and return."""
+
+from typing import Protocol, TypeVar, overload
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+__all__ = ["Device", "HiddenState", "LayerCall", "Lengths", "Resets", "StepCall"]
+
+HiddenState = Tensor | tuple[Tensor, ...]
+"""States of a layer or a cell: one tensor, or a tuple where the cell has several states."""
+
+Lengths = Tensor | ArrayLike
+"""Steps of each row, [N] integers: a tensor, an array or a list."""
+
+Resets = Tensor | ArrayLike
+"""Where an episode begins, [T, N] bool: a tensor, an array or nested lists."""
+
+Device = torch.device | str | int | None
+"""Where parameters lie, as torch.nn takes it; None for the default device."""
+
+State = TypeVar("State", covariant=True)
+
+
+class LayerCall(Protocol[State]):
+    """A call of a layer whose final states are a ``State``: it returns output in the form of the
+    input."""
+
+    @overload
+    def __call__(
+        self,
+        input: Tensor,
+        hx: HiddenState | None = None,
+        *,
+        lengths: Lengths | None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
+    ) -> tuple[Tensor, State]: ...
+
+    @overload
+    def __call__(
+        self,
+        input: PackedSequence,
+        hx: HiddenState | None = None,
+        *,
+        lengths: None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
+    ) -> tuple[PackedSequence, State]: ...
+
+
+class StepCall(Protocol[State]):
+    """A call of a single step's module whose new states are a ``State``."""
+
+    def __call__(
+        self,
+        input: Tensor,
+        hx: HiddenState | None = None,
+        *,
+        lengths: Lengths | None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
+    ) -> State: ...
