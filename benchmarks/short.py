@@ -17,8 +17,8 @@ from harness import Row, Settings
 from unrolled.cli.demo import CONFIG
 from unrolled.export import export
 from unrolled.runtime import load
-from unrolled.tasks import load_language_model, read_text, score
-from unrolled.tasks.language_modeling import byte_parts, windows
+from unrolled.tasks import load_language_model, read_text, score_language_model
+from unrolled.tasks.language_modeling import make_windows, split_bytes
 from unrolled.train import fit
 
 WEIGHTS = ("float32", "bfloat16", "int8")
@@ -34,9 +34,9 @@ def rows(settings: Settings) -> list[Row]:
         assert best is not None
         model, vocabulary = load_language_model(best)
         text = read_text(limit=config.limit)
-        _, held_out = windows(config, vocabulary.encode(text))
-        wanted = score(model, held_out).bits_per_character
-        tokens = vocabulary.encode(byte_parts(config, text)[1]).long().numpy()
+        _, held_out = make_windows(config, vocabulary.encode(text))
+        wanted = score_language_model(model, held_out).bits_per_character
+        tokens = vocabulary.encode(split_bytes(config, text)[1]).long().numpy()
         made = []
         for weights in WEIGHTS:
             path = Path(folder) / weights

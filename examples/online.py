@@ -19,8 +19,8 @@ import torch
 from unrolled.config import ClassificationConfig
 from unrolled.export import export
 from unrolled.runtime import Stream, load
-from unrolled.tasks import Share
-from unrolled.tasks.classification import Classification, predict_each
+from unrolled.tasks import Shard
+from unrolled.tasks.classification import Classification, prefix_probabilities
 
 CONFIG = ClassificationConfig(
     bidirectional=False, pooling="last", max_length=100, hidden_size=96, batch_size=64
@@ -31,10 +31,10 @@ SHOWN = (1, 3, 10, 30, 100)
 def learn(task: Classification, steps: int) -> torch.nn.Module:
     """A classifier after so many steps of Adam."""
     torch.manual_seed(0)
-    model = task.make(task.arguments())
+    model = task.build_model(task.model_arguments())
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     for step in range(steps):
-        batch = task.batch(step, Share())
+        batch = task.batch(step, Shard())
         loss = task.loss(model, batch, None)[0] / batch.total
         optimizer.zero_grad()
         loss.backward()
@@ -47,7 +47,7 @@ def right_after(model: torch.nn.Module, task: Classification) -> dict[int, float
     """The part of unseen snippets whose language is right after so many characters."""
     right = dict.fromkeys(SHOWN, 0)
     for n in task.out:
-        guesses = predict_each(model, task.codec, task.data.inputs[n]).argmax(-1)
+        guesses = prefix_probabilities(model, task.codec, task.data.inputs[n]).argmax(-1)
         for count in SHOWN:
             right[count] += int(guesses[min(count, len(guesses)) - 1] == task.targets[n])
     return {count: found / len(task.out) for count, found in right.items()}

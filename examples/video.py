@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrolled.nn import GRU
-from unrolled.tasks.datasets import DIRECTIONS, Labelled, moving_digits
+from unrolled.tasks.datasets import DIRECTIONS, ClassifiedSequences, moving_digits
 
 
 class Video(nn.Module):
@@ -31,7 +31,7 @@ class Video(nn.Module):
         return self.head(last[0])
 
 
-def learn(data: Labelled, frames: int, epochs: int) -> Video:
+def learn(data: ClassifiedSequences, frames: int, epochs: int) -> Video:
     """A network that has seen the first frames of the videos so many times."""
     torch.manual_seed(0)
     model = Video(data.inputs[0, 0].numel(), len(data.classes))
@@ -45,7 +45,7 @@ def learn(data: Labelled, frames: int, epochs: int) -> Video:
     return model
 
 
-def accuracy(model: Video, data: Labelled, frames: int) -> float:
+def accuracy(model: Video, data: ClassifiedSequences, frames: int) -> float:
     """The part of videos that the network tells right from the first frames."""
     with torch.no_grad():
         guesses = model(data.inputs[:frames]).argmax(-1)

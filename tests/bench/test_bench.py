@@ -91,7 +91,7 @@ def test_trials_have_names_of_their_own_and_measures_that_there_are() -> None:
     names = [name_of(name, config) for name, c in COMPARISONS.items() for config in c.trials]
     assert len(set(names)) == len(names)
     for comparison in COMPARISONS.values():
-        assert comparison.measure in find_task(comparison.task).measures
+        assert comparison.measure in find_task(comparison.task).metric_names
         assert all(config.seed == 0 for config in comparison.trials)
         # No length that was learned is left out of the table.
         lengths = {getattr(config, "length", None) for config in comparison.trials}

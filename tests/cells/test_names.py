@@ -9,7 +9,7 @@ import torch
 from tests.support.subjects import unpack
 from unrolled import cells, nn
 from unrolled.cells import Cell
-from unrolled.models import CellNameError, SequenceModel, find_cell, make_stack, published
+from unrolled.models import CellNameError, SequenceModel, find_cell, make_stack, published_cells
 
 OWN = """
 from unrolled.cells import GRU, Cell, tanh
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_published_are_the_cells_that_the_package_exports() -> None:
-    found = published()
+    found = published_cells()
     assert {"GRU", "LSTM", "RNN", "CoRNN", "SLSTM"} < set(found)
     assert not {"Cell", "BoundCell", "CellError", "Sizes"} & set(found)
     declared = {
@@ -45,14 +45,14 @@ def test_published_are_the_cells_that_the_package_exports() -> None:
     assert all(getattr(cells, name) is found[name] for name in found)
 
 
-@pytest.mark.parametrize("name", published())
+@pytest.mark.parametrize("name", published_cells())
 def test_every_published_cell_builds_and_runs(name: str) -> None:
     for spelt in (name, name.lower(), name.upper(), name.swapcase()):
-        assert find_cell(spelt) is published()[name]
+        assert find_cell(spelt) is published_cells()[name]
     x = torch.randn(5, 3, 4, dtype=torch.float64)
     stack = make_stack(name.lower(), 4, 6, num_layers=2, bidirectional=True, dtype=x.dtype)
     torch.manual_seed(1)
-    wanted = nn.Recurrent(published()[name], 4, 6, 2, bidirectional=True, dtype=x.dtype)
+    wanted = nn.Recurrent(published_cells()[name], 4, 6, 2, bidirectional=True, dtype=x.dtype)
     wanted.load_state_dict(stack.state_dict())
     found, final = stack(x)
     reference, ends = wanted(x)

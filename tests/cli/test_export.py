@@ -76,11 +76,11 @@ def test_a_module_in_a_file(name: str, weights: str, file: Path, capsys: Any) ->
     code, line, _ = told(capsys, f"{file}:{name}", out, "--weights", weights)
     assert code == 0
     assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
-    from unrolled.models.user_code import module_of
+    from unrolled.models.user_code import load_python_file
 
     x = np.random.default_rng(1).standard_normal((2, 6, 3), np.float32)
     with torch.no_grad(), engines.use("reference"):
-        expected = module_of(file).ready(torch.from_numpy(x)).numpy()
+        expected = load_python_file(file).ready(torch.from_numpy(x)).numpy()
     error = np.abs(load(out).run(x) - expected).max()
     assert error < 1e-6 if weights == "float32" else 1e-6 < error < 0.05
 

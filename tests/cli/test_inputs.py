@@ -17,7 +17,7 @@ from tests.cli.test_tasks import fault, said
 from unrolled.cli.app import run
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained
-from unrolled.tasks.translation import predict as translations
+from unrolled.tasks.translation import translate
 from unrolled.train.callbacks import read_rows
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_translators_limits_are_the_runs(place: Path, tmp_path: Path, capsys: 
     assert codec.limit == 8  # twice the longest target, of three characters and an end
     with torch.no_grad():  # always writes the first character, and never ends
         model.head.bias[codec.target.tokens.encode(["1"])] = 1e9
-    assert translations(model, codec, ["one"]) == ["1" * 8]
+    assert translate(model, codec, ["one"]) == ["1" * 8]
 
 
 def test_lines_are_texts_where_the_runs_texts_were_cells(

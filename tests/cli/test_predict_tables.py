@@ -13,9 +13,9 @@ import torch
 
 from unrolled.cli.app import run
 from unrolled.tasks import find_task, load_trained
-from unrolled.tasks.classification import predict as chances_of
+from unrolled.tasks.classification import class_probabilities
 from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import predict as forecast
+from unrolled.tasks.forecasting import forecast
 from unrolled.train.callbacks import read_rows
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,7 @@ def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: An
     guesses = []
     for k, line in enumerate(shown.splitlines()):
         numbers = torch.tensor([k, -k, k / 3], dtype=torch.float64)[:, None]
-        (chances,) = chances_of(model, codec, [numbers])
+        (chances,) = class_probabilities(model, codec, [numbers])
         label = codec.labels.entries[int(chances.argmax())]
         at = f"{place / 'words.csv'}, line {k + 2}"
         assert line == f"{label}\t{chances.max().item()!r}\t{at}"
@@ -182,7 +182,7 @@ def test_texts_are_those_of_the_runs_column(place: Path, capsys: Any) -> None:
     shown = said(capsys, "predict", place / "texts", place / "texts.csv").splitlines()
     assert len(shown) == 40
     for k in (0, 39):
-        (chances,) = chances_of(model, codec, [f"text {k}"])
+        (chances,) = class_probabilities(model, codec, [f"text {k}"])
         assert shown[k].split("\t")[1] == repr(chances.max().item())
 
 

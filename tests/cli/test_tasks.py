@@ -18,11 +18,11 @@ from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.runtime import load
 from unrolled.tasks import find_task, load_trained
-from unrolled.tasks.classification import predict, predict_each
+from unrolled.tasks.classification import class_probabilities, prefix_probabilities
 from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.tagging import predict as tags
-from unrolled.tasks.translation import predict as translations
+from unrolled.tasks.forecasting import forecast
+from unrolled.tasks.tagging import predict_tags
+from unrolled.tasks.translation import translate
 from unrolled.train.callbacks import read_rows
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def test_evaluate_says_what_training_said(place: Path, kind: str, capsys: Any) -
     assert {name: found[name] for name in found if name != "model"} == task.baselines()
     lines = said(capsys, "evaluate", place / kind).splitlines()
     assert [line.split("  ")[0].strip() for line in lines] == list(found)
-    assert lines[0].endswith(task.show(found["model"]))
+    assert lines[0].endswith(task.format_scores(found["model"]))
 
 
 def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys: Any) -> None:
@@ -100,7 +100,9 @@ def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys
     path.write_text("\n".join(["label,body", *map(",".join, rows)]))
     found = json.loads(said(capsys, "evaluate", place / "classify", path, "--json"))
     model, codec = trained(place, "classify")
-    guesses = codec.labels.decode(predict(model, codec, [text for _, text in rows]).argmax(-1))
+    guesses = codec.labels.decode(
+        class_probabilities(model, codec, [text for _, text in rows]).argmax(-1)
+    )
     right = [guess == label for guess, (label, _) in zip(guesses, rows, strict=True)]
     assert found["model"]["accuracy"] == sum(right) / 4
     assert found["majority of these data"]["accuracy"] == 3 / 4
@@ -111,7 +113,7 @@ def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> 
     texts = ["aeiou", "krtpd", ""]
     shown = said(capsys, "predict", place / "classify", *(x for t in texts for x in ("--text", t)))
     for line, text in zip(shown.splitlines(), texts, strict=True):
-        (chances,) = predict(model, codec, [text])
+        (chances,) = class_probabilities(model, codec, [text])
         best = int(chances.argmax())
         assert line == f"{codec.labels.entries[best]}\t{chances[best].item()!r}\t{text!r}"
     model, codec = trained(place, "numbers")
@@ -120,7 +122,7 @@ def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> 
     assert len(lines) == len(table) == 45
     task = find_task("classify").read(config_of("numbers", place))
     for line, sequence, at in zip(lines, task.data.inputs, task.data.places, strict=True):
-        (chances,) = predict(model, codec, [sequence])
+        (chances,) = class_probabilities(model, codec, [sequence])
         label = codec.labels.entries[int(chances.argmax())]
         assert line == f"{label}\t{chances.max().item()!r}\t{at}"
 
@@ -134,7 +136,7 @@ def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any)
     assert float(chance) == pytest.approx(float(whole[1]), rel=1e-6)
     assert [line.split("\t")[0] for line in lines] == [repr(c) for c in text]
     model, codec = trained(place, "classify")
-    chances = predict_each(model, codec, text).max(-1).values.tolist()
+    chances = prefix_probabilities(model, codec, text).max(-1).values.tolist()
     assert [float(line.split("\t")[2]) for line in lines] == chances
     refused = fault(capsys, "predict", place / "numbers", place / "numbers.csv", "--each")
     assert "--each: wanted a model that reads in one direction" in refused
@@ -145,7 +147,7 @@ def test_predict_tags_tokens(place: Path, tmp_path: Path, capsys: Any) -> None:
     sentences = [["Ada", "Lee", "met"], ["Bo", "slept"]]
     wanted = "".join(
         "".join(f"{token} {label}\n" for token, label in zip(tokens, labels, strict=True)) + "\n"
-        for tokens, labels in zip(sentences, tags(model, codec, sentences), strict=True)
+        for tokens, labels in zip(sentences, predict_tags(model, codec, sentences), strict=True)
     )
     texts = [x for tokens in sentences for x in ("--text", " ".join(tokens))]
     assert said(capsys, "predict", place / "tag", *texts) == wanted
@@ -170,7 +172,7 @@ def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys
     model, codec = trained(place, "seq2seq")
     sources = ["one two", "six"]
     (tmp_path / "sources").write_text("\n".join(sources))
-    wanted = translations(model, codec, sources, width=beam)
+    wanted = translate(model, codec, sources, width=beam)
     given = ["predict", place / "seq2seq", tmp_path / "sources", "--beam", beam]
     assert said(capsys, *given).splitlines() == wanted
 
@@ -276,7 +278,7 @@ def test_lines_of_both_sides_go_together(
     file.write_text("\n".join([*lines, ""]))
     model, codec = trained(place, "seq2seq")
     # Alone, each is what it is beside the others.
-    wanted = [translations(model, codec, [line])[0] if line else "" for line in lines]
+    wanted = [translate(model, codec, [line])[0] if line else "" for line in lines]
     shown = said(capsys, "predict", place / "seq2seq", file)
     assert shown.split("\n") == [*wanted, ""]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
@@ -312,9 +314,9 @@ def test_an_exported_run_says_what_the_run_says(
         for k, name in enumerate(("warm", "wet")):
             close(torch.from_numpy(told[name][0]).float(), wanted[:, k].float(), "output")
     elif NAMES[kind] == "classify":
-        assert told == codec.labels.decode(predict(model, codec, items).argmax(-1))
+        assert told == codec.labels.decode(class_probabilities(model, codec, items).argmax(-1))
     else:
-        says: Any = {"tag": tags, "seq2seq": translations}[kind]
+        says: Any = {"tag": predict_tags, "seq2seq": translate}[kind]
         assert told == says(model, codec, items)
 
 

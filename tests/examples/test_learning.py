@@ -18,8 +18,8 @@ import torch
 from tests.support.scripts import example
 from tests.support.tolerances import close
 from unrolled.tasks import datasets, find_task, load_trained
-from unrolled.tasks.classification import predict, predict_each
-from unrolled.tasks.datasets.speech import Span
+from unrolled.tasks.classification import class_probabilities, prefix_probabilities
+from unrolled.tasks.datasets.speech import WordSpan
 
 
 def printed_by(module: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -257,12 +257,14 @@ def test_online(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     results = module.right_after(model, task)
     assert results[100] > results[1] + 0.1
     assert results[100] > 0.3
-    whole = predict(model, task.codec, [task.data.inputs[n] for n in task.out]).argmax(-1)
+    whole = class_probabilities(model, task.codec, [task.data.inputs[n] for n in task.out]).argmax(
+        -1
+    )
     right = (whole == task.targets[task.out]).double().mean().item()
     assert results[100] == pytest.approx(right, abs=0.01), "the last decision is on the whole text"
     text = task.data.inputs[task.out[0]]
     chances, _ = module.read_along(module.stream_of(model), task.codec.encode(text).tolist())
-    same = predict_each(model, task.codec, text)
+    same = prefix_probabilities(model, task.codec, text)
     close(torch.from_numpy(chances), same.float(), "output")
     monkeypatch.setattr(module, "learn", lambda task, steps: model)
     monkeypatch.setattr(module, "right_after", lambda model, task: results)
@@ -291,7 +293,7 @@ def test_spoken_words(
     model, codec = load_trained(tmp_path / "run" / "last.safetensors", find_task("classify"))
     assert labels == codec.labels.decode(list(range(21)))
     frames = torch.from_numpy(module.FRAMES(said[0].samples))
-    whole = predict_each(model, codec, frames)
+    whole = prefix_probabilities(model, codec, frames)
     close(torch.from_numpy(heard[0].chances), whole.float(), "output")
     assert len(heard[0].seconds) == -(-len(said[0].samples) // module.FRAMES.hop)
 
@@ -314,7 +316,7 @@ def test_a_decision_is_the_last_that_was_there() -> None:
         complete = window + t * hop
         assert module.decision(heard, complete / rate) == t
         assert module.decision(heard, (complete - 1) / rate) == max(0, t - 1)
-    span = Span("word", window + 7 * hop, window + 30 * hop)
+    span = WordSpan("word", window + 7 * hop, window + 30 * hop)
     phrase = module.Utterance(np.zeros(9), "word", "en+m1", (span,))
     labels = ["no"] * 40
     for when, t in (("start + 0.05", 12), ("end + 0.0", 30)):
@@ -328,7 +330,7 @@ def test_a_caption_waits_until_the_label_holds() -> None:
     steady = module.STEADY
     told = [0] * steady + [1] * (steady - 1) + [0] * 3 + [2] * steady + [0] * steady
     heard = module.Heard(np.eye(3, dtype=np.float32)[told], np.zeros(len(told)))
-    phrase = module.Utterance(np.zeros(9), "b", "en+m1", (Span("b", 22050, 30000),))
+    phrase = module.Utterance(np.zeros(9), "b", "en+m1", (WordSpan("b", 22050, 30000),))
     lines = module.caption(["-", "a", "b"], phrase, heard)
     assert lines[0] == "en+m1 says b at 1.00 s"
     assert [line.split()[2] for line in lines[1:]] == ["-", "b", "-"]

@@ -16,15 +16,14 @@ from unrolled.models import EncoderDecoder, Tagger
 from unrolled.nn import GRU
 from unrolled.runtime import Model, Translator
 from unrolled.tasks import find_task
-from unrolled.tasks.classification import predict as classify
-from unrolled.tasks.codecs.subword import Pieces
-from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.classification import class_probabilities
+from unrolled.tasks.codecs.subword import SubwordVocabulary
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.codecs.vocabulary import Vocabulary
-from unrolled.tasks.forecasting import predict as forecast
+from unrolled.tasks.forecasting import forecast
 from unrolled.tasks.search import beam, greedy
-from unrolled.tasks.tagging import Tags
-from unrolled.tasks.tagging import predict as tag
-from unrolled.tasks.translation import predict as translate
+from unrolled.tasks.tagging import TaggingCodec, predict_tags
+from unrolled.tasks.translation import translate
 
 
 def made(kind: str, folder: Path, **options: Any) -> tuple[Any, Any, Any, Model]:
@@ -32,7 +31,7 @@ def made(kind: str, folder: Path, **options: Any) -> tuple[Any, Any, Any, Model]
     that what it says depends on what it read."""
     found = find_task(NAMES[kind])
     task = found.read(config_of(kind, folder, **options))
-    model = random(found.make(task.arguments())).eval()
+    model = random(found.build_model(task.model_arguments())).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter *= 0.3 if name.endswith("head.bias") else 4
@@ -58,7 +57,7 @@ def test_a_tagger(options: dict[str, Any], cell: str, tmp_path: Path) -> None:
     with torch.no_grad():
         close(torch.from_numpy(found), model(*wanted), "output")
     told = runtime.decode(found, lengths)
-    assert told == tag(model, codec, SENTENCES)
+    assert told == predict_tags(model, codec, SENTENCES)
     assert len({label for labels in told for label in labels}) > 1
 
 
@@ -178,7 +177,7 @@ def test_a_classifier(kind: str, tmp_path: Path) -> None:
     given = items if kind == "classify" else [item.numpy() for item in items]
     x, lengths = runtime.encode(given)
     found = runtime.run(x, lengths=lengths)
-    wanted = classify(model, codec, items)
+    wanted = class_probabilities(model, codec, items)
     close(torch.softmax(torch.from_numpy(found), -1), wanted.float(), "output")
     assert runtime.decode(found) == codec.labels.decode(wanted.argmax(-1))
     assert len(set(runtime.decode(found))) > 1
@@ -253,10 +252,10 @@ def test_texts_of_language_models(kind: str, tmp_path: Path) -> None:
     data = TEXT.encode()
     codec: Any = {
         "bytes": Vocabulary, "characters": lambda: Vocabulary.of(data),
-        "pieces": lambda: Pieces.of(data, 290),
+        "pieces": lambda: SubwordVocabulary.of(data, 290),
     }[kind]()  # fmt: skip
     task = find_task("lm")
-    model = random(task.make({"vocabulary_size": len(codec), "hidden_size": 5}))
+    model = random(task.build_model({"vocabulary_size": len(codec), "hidden_size": 5}))
     runtime = exported(model, tmp_path, task="lm", codec=codec.state())
     x, lengths = runtime.encode([TEXT, data[:15], ""])
     assert np.array_equal(x[:, 0], codec.encode(data))
@@ -291,8 +290,8 @@ def test_texts_of_a_language_model_that_is_batch_first(tmp_path: Path) -> None:
 def test_pieces_without_their_library_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = Pieces.of(TEXT.encode(), 290)
-    model = find_task("lm").make({"vocabulary_size": len(codec), "hidden_size": 5})
+    codec = SubwordVocabulary.of(TEXT.encode(), 290)
+    model = find_task("lm").build_model({"vocabulary_size": len(codec), "hidden_size": 5})
     runtime = exported(model, tmp_path, task="lm", codec=codec.state())
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(ImportError, match="pieces, which needs the package tokenizers"):
@@ -322,8 +321,8 @@ def test_what_cannot_be_encoded_is_told(tmp_path: Path) -> None:
         exported(model, tmp_path, task="mine", codec={}).encode(SENTENCES)
     with pytest.raises(ValueError, match="codec: not that of the task tag"):
         exported(model, tmp_path, task="tag", codec={"words": 1}).encode(SENTENCES)
-    strict = Tags(codec.words, None, Words(["a", "b"]))
-    strict.words = Words(["Ada"], what="word")
+    strict = TaggingCodec(codec.words, None, TokenVocabulary(["a", "b"]))
+    strict.words = TokenVocabulary(["Ada"], what="word")
     known = exported(model, tmp_path, task="tag", codec=strict.state())
     with pytest.raises(ValueError, match="word: got 'Bo', which is not known"):
         known.encode([["Ada", "Bo"]])

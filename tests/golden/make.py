@@ -17,13 +17,13 @@ from unrolled.export import export
 from unrolled.models import EncoderDecoder, LanguageModel, SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, Recurrent
 from unrolled.runtime import Model, Translator, load
-from unrolled.tasks.classification import Classes
-from unrolled.tasks.codecs.subword import Pieces
-from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.classification import ClassificationCodec
+from unrolled.tasks.codecs.subword import SubwordVocabulary
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.codecs.vocabulary import Vocabulary
-from unrolled.tasks.forecasting import Forecaster, Scale
-from unrolled.tasks.tagging import Tags
-from unrolled.tasks.translation import Alphabets, Side
+from unrolled.tasks.forecasting import Forecaster, ForecastingCodec
+from unrolled.tasks.tagging import TaggingCodec
+from unrolled.tasks.translation import TextCodec, TranslationCodec
 
 FOLDER = Path(__file__).parent
 SCALE = {"mean": torch.tensor([3.0, -70.0]), "deviation": torch.tensor([2.0, 9.0])}
@@ -59,24 +59,25 @@ def modules() -> dict[str, tuple[nn.Module, dict[str, Any]]]:
 
 def coded() -> dict[str, tuple[str, nn.Module, Any, Any]]:
     """Models with what turns texts and numbers into what they read: task, module, codec, items."""
-    letters = Words(list("abcé"), padding=True, unknown=True, what="character")
-    words = Words(["Ada", "saw"], padding=True, unknown=True, what="word")
-    labels = Words(["B-PER", "O"])
-    sides = Side("characters", letters), Side("words", words)
+    letters = TokenVocabulary(list("abcé"), padding=True, unknown=True, what="character")
+    words = TokenVocabulary(["Ada", "saw"], padding=True, unknown=True, what="word")
+    labels = TokenVocabulary(["B-PER", "O"])
+    sides = TextCodec("characters", letters), TextCodec("words", words)
     size, ends = len(letters), len(words) + 2
     texts = ["abc", "", "céx"]
     return {
         "classify": ("classify", SequenceModel(size, 2, hidden_size=4, pooling="mean"),
-                     Classes(letters, labels, max_length=3), texts),
+                     ClassificationCodec(letters, labels, max_length=3), texts),
         "tag": ("tag", Tagger(len(words), size, 2, hidden_size=4, embedding_size=4),
-                Tags(words, letters, labels), [["Ada", "saw", "é"], ["b"]]),
+                TaggingCodec(words, letters, labels), [["Ada", "saw", "é"], ["b"]]),
         "seq2seq": ("seq2seq", EncoderDecoder(size, ends, hidden_size=4),
-                    Alphabets(*sides), ["abc", "éa"]),
+                    TranslationCodec(*sides), ["abc", "éa"]),
         "characters": ("lm", LanguageModel(4, hidden_size=4), Vocabulary("abcé"), ["abé", "c"]),
         "pieces": ("lm", LanguageModel(258, hidden_size=2, embedding_size=2),
-                   Pieces.of(b"aab aab aab", 258), ["aab", "é"]),
+                   SubwordVocabulary.of(b"aab aab aab", 258), ["aab", "é"]),
         "columns": ("forecast", Forecaster(2, 1, 3, hidden_size=4),
-                    Scale(["a", "b"], 1, *SCALE.values(), 2, 3), [[[1, 2], [3, 4], [5.5, 0]]]),
+                    ForecastingCodec(["a", "b"], 1, *SCALE.values(), 2, 3),
+                    [[[1, 2], [3, 4], [5.5, 0]]]),
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 from tests.support import wiring
 from tests.support.subjects import gradients, slopes, unpack
 from tests.support.tolerances import close
-from unrolled.models import LearnedStart, StartFromFeatures, make_stack
+from unrolled.models import InitialStateFromFeatures, LearnedInitialState, make_stack
 from unrolled.nn import Recurrent
 
 F, N, H, T = 3, 5, 4, 6
@@ -28,7 +28,7 @@ def rows(stack: Recurrent) -> int:
 
 
 def test_features_make_the_states_by_the_formula(stack: Recurrent) -> None:
-    start = wiring.drawn(StartFromFeatures(F, stack), seed=1)
+    start = wiring.drawn(InitialStateFromFeatures(F, stack), seed=1)
     features = torch.randn(N, F, dtype=torch.float64)
     made = unpack(start(features))
     assert len(made) == len(stack.spec.state_widths)
@@ -43,7 +43,7 @@ def test_features_make_the_states_by_the_formula(stack: Recurrent) -> None:
 
 
 def test_a_stack_goes_on_from_the_features_of_each_row(stack: Recurrent) -> None:
-    start = wiring.drawn(StartFromFeatures(F, stack), seed=1)
+    start = wiring.drawn(InitialStateFromFeatures(F, stack), seed=1)
     features = torch.randn(N, F, dtype=torch.float64, requires_grad=True)
     x = torch.randn(T, N, 2, dtype=torch.float64)
     found, _ = stack(x, start(features))
@@ -57,7 +57,7 @@ def test_a_stack_goes_on_from_the_features_of_each_row(stack: Recurrent) -> None
 
 
 def test_a_learned_start_is_the_same_for_all(stack: Recurrent) -> None:
-    start = LearnedStart(stack).double()
+    start = LearnedInitialState(stack).double()
     assert all(not part.any() for part in unpack(start(N)))
     wiring.drawn(start, seed=2)
     made = unpack(start(N))

@@ -14,22 +14,22 @@ from unrolled.config import LanguageModelConfig
 from unrolled.io import FileError
 from unrolled.models import LanguageModel, OneHot, load_tree, save_tree
 from unrolled.tasks import (
-    Score,
-    Share,
+    LanguageModelScore,
+    Shard,
     TextError,
     Vocabulary,
     Windows,
-    detach,
+    detach_state,
     distribution,
     generate,
     load_language_model,
-    loss,
+    next_token_loss,
     read_text,
-    score,
-    split,
+    score_language_model,
+    split_tokens,
     standard_library,
 )
-from unrolled.tasks.codecs.subword import Pieces
+from unrolled.tasks.codecs.subword import SubwordVocabulary
 from unrolled.tasks.language_modeling import LanguageModeling
 
 V = 11
@@ -93,16 +93,16 @@ def test_a_uniform_model_needs_log2_v_bits() -> None:
     model = small()
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
-    measured = score(model, Windows(torch.randint(V, (200,)), 3, 10, partial=True))
+    measured = score_language_model(model, Windows(torch.randint(V, (200,)), 3, 10, partial=True))
     assert measured.bits_per_character == pytest.approx(math.log2(V), rel=1e-6)
     assert measured.perplexity == pytest.approx(V, rel=1e-6)
     assert measured.tokens == 198
 
 
 def test_units_of_a_score() -> None:
-    assert Score(math.log(2)).bits_per_character == 1.0
-    assert Score(0.0).perplexity == 1.0
-    assert Score(1e6).perplexity == math.inf
+    assert LanguageModelScore(math.log(2)).bits_per_character == 1.0
+    assert LanguageModelScore(0.0).perplexity == 1.0
+    assert LanguageModelScore(1e6).perplexity == math.inf
 
 
 def test_the_loss_is_the_mean_over_all_tokens() -> None:
@@ -112,7 +112,7 @@ def test_the_loss_is_the_mean_over_all_tokens() -> None:
         for t in range(4)
         for n in range(3)
     ]
-    assert loss(logits, targets).item() == pytest.approx(sum(each) / 12, rel=1e-5)
+    assert next_token_loss(logits, targets).item() == pytest.approx(sum(each) / 12, rel=1e-5)
 
 
 # Windows and carried state
@@ -140,7 +140,7 @@ def test_a_partial_window_takes_the_rest() -> None:
 
 def test_shares_of_a_window_are_its_streams() -> None:
     window = Windows(torch.arange(31), streams=5, length=3)[1]
-    parts = [window.share(Share(rank, 2)) for rank in range(2)]
+    parts = [window.shard(Shard(rank, 2)) for rank in range(2)]
     assert torch.equal(parts[0].inputs, window.inputs[:, [0, 2, 4]])
     assert torch.equal(parts[1].targets, window.targets[:, [1, 3]])
     assert [(part.count, part.total) for part in parts] == [(9, 15), (6, 15)]
@@ -155,24 +155,24 @@ def test_windows_with_carried_state_equal_one_long_sequence(cell: str) -> None:
     state, parts = None, []
     for window in windows:
         logits, state = model(window.inputs, state)
-        state = detach(state)
+        state = detach_state(state)
         parts.append(logits)
     torch.testing.assert_close(torch.cat(parts), whole)
-    wanted = loss(whole, torch.cat([w.targets for w in windows])).item()
-    assert score(model, windows).loss == pytest.approx(wanted, rel=1e-6)
+    wanted = next_token_loss(whole, torch.cat([w.targets for w in windows])).item()
+    assert score_language_model(model, windows).loss == pytest.approx(wanted, rel=1e-6)
 
 
 def test_each_pass_begins_from_zero_state() -> None:
     model = small()
     windows = Windows(torch.randint(V, (41,)), streams=2, length=5)
-    twice = score(model, [*windows, *windows])
-    assert twice.loss == pytest.approx(score(model, windows).loss, rel=1e-9)
+    twice = score_language_model(model, [*windows, *windows])
+    assert twice.loss == pytest.approx(score_language_model(model, windows).loss, rel=1e-9)
 
 
 def test_the_end_of_the_text_is_for_validation() -> None:
-    training, validation = split(torch.arange(100), 0.1)
+    training, validation = split_tokens(torch.arange(100), 0.1)
     assert (training.tolist(), validation.tolist()) == (list(range(90)), list(range(90, 100)))
-    assert len(split(torch.arange(100), 0.5, limit=7)[1]) == 7
+    assert len(split_tokens(torch.arange(100), 0.5, limit=7)[1]) == 7
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_the_end_of_the_text_is_for_validation() -> None:
     [
         (lambda: Windows(torch.arange(20), 4, 5), "at least 21 tokens for 4 streams .* got 20"),
         (lambda: Windows(torch.arange(0), 1, 1), "at least 2 tokens"),
-        (lambda: split(torch.arange(10), 0.01), "got 10 in all, 0 of them for validation"),
-        (lambda: split(torch.arange(3), 0.6), "got 3 in all, 2 of them for validation"),
+        (lambda: split_tokens(torch.arange(10), 0.01), "got 10 in all, 0 of them for validation"),
+        (lambda: split_tokens(torch.arange(3), 0.6), "got 3 in all, 2 of them for validation"),
     ],
 )
 def test_short_texts_are_told(does: Callable[[], object], said: str) -> None:
@@ -384,7 +384,7 @@ def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
         paths=(str(tmp_path / "text"),), validation_fraction=0.3, batch_size=4, **options
     )
     task = LanguageModeling.read(config)
-    learned = Pieces.of(text[: len(text) - round(len(text) * 0.3)], 300)
+    learned = SubwordVocabulary.of(text[: len(text) - round(len(text) * 0.3)], 300)
     assert task.codec.state() == learned.state()
     seen = [torch.cat([w.targets[:, n] for w in task.held_out]) for n in range(4)]
     size = sum(len(learned.decode_bytes(stream)) for stream in seen)
@@ -395,4 +395,4 @@ def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
     assert found["bits_per_character"] == pytest.approx(2.5 * count / math.log(2) / size)
     assert found["perplexity"] == pytest.approx(math.exp(2.5))
     assert size / count != pytest.approx(learned.characters_per_token, rel=0.1)
-    assert f"{found['bits_per_character']!r} bits/char" in task.show(found)
+    assert f"{found['bits_per_character']!r} bits/char" in task.format_scores(found)

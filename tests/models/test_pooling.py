@@ -73,7 +73,7 @@ def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
 def test_as_it_runs_it_is_that_of_each_prefix(name: str) -> None:
     pooling, y = made(name), outputs().requires_grad_()
     leaves = [y, *pooling.parameters()]
-    running = pooling.running(y)
+    running = pooling.forward_prefixes(y)
     each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
     close(running, each, "output")
     start = slopes([running])
@@ -88,7 +88,7 @@ def test_scores_far_apart_as_it_runs(sign: float) -> None:
     torch.nn.init.eye_(pooling.keys.weight)
     pooling.query.weight.data.fill_(200.0 * sign)
     y = torch.linspace(-2.0, 2.0, T)[:, None, None].expand(T, 1, W).clone().requires_grad_()
-    running = pooling.running(y)
+    running = pooling.forward_prefixes(y)
     each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
     close(running, each, "output")
     found, wanted = (gradients([side], [y], slopes([each]))[0] for side in (running, each))
@@ -105,7 +105,7 @@ def test_after_each_step_the_model_says_what_it_says_of_the_prefix(
     model = wiring.drawn(SequenceModel(5, 2, cell=cell, hidden_size=4, **options))
     x = torch.randint(5, (T, N))
     for state in (None, pack(states(model.recurrent, N))):
-        found = model.after_each(x, state)
+        found = model.forward_prefixes(x, state)
         for t in range(T):
             said, _ = model(x[: t + 1], state)
             close(found[t], said if name else said[-1], "output")
@@ -115,13 +115,13 @@ def test_after_each_step_the_model_says_what_it_says_of_the_prefix(
 def test_two_directions_do_not_run(name: str | None) -> None:
     model = SequenceModel(5, 2, bidirectional=True, pooling=name)
     with pytest.raises(ValueError, match="bidirectional: wanted a model of one direction, got two"):
-        model.after_each(torch.randint(5, (T, N)))
+        model.forward_prefixes(torch.randint(5, (T, N)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pooling_of_two_directions_does_not_run(name: str) -> None:
     with pytest.raises(ValueError, match="pooling: wanted one direction, got two: the second beg"):
-        made(name, 2).running(outputs(2))
+        made(name, 2).forward_prefixes(outputs(2))
 
 
 def test_a_pooling_that_is_not_there_is_told() -> None:

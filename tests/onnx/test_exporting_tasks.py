@@ -13,7 +13,7 @@ from tests.support.onnx_files import random, session, written
 from tests.support.runtime_models import exported
 from tests.support.small_tasks import NAMES, config_of
 from tests.support.tolerances import close
-from unrolled.models.user_code import module_of
+from unrolled.models.user_code import load_python_file
 from unrolled.tasks import find_task
 
 CODE = """
@@ -53,7 +53,7 @@ def test_a_module_in_a_file(file: Path, capsys: Any) -> None:
     assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
     x = torch.rand(4, 6, 3)
     with torch.no_grad():
-        wanted = module_of(file).ready(x)
+        wanted = load_python_file(file).ready(x)
     loaded = session(out)
     close(torch.from_numpy(loaded.run(["y"], {"x": x.numpy()})[0]), wanted, "output")
     assert {one.name for one in loaded.get_overridable_initializers()} == {"h_0", "c_0"}
@@ -92,7 +92,7 @@ def test_the_model_of_every_task(kind: str, tmp_path: Path) -> None:
     """With its codec in the file; what it says is what the runtime's file says."""
     found = find_task(NAMES[kind])
     task = found.read(config_of(kind, tmp_path))
-    model = random(found.make(task.arguments())).eval()
+    model = random(found.build_model(task.model_arguments())).eval()
     options = {"task": found.name, "codec": task.codec.state()}
     ours = exported(model, tmp_path, **options)
     rng = np.random.default_rng(8)

@@ -177,12 +177,12 @@ def test_layers_have_streams_of_their_own() -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
 def test_pools_are_read_after_each_step(pooling: str, tmp_path: Path) -> None:
-    """As the model's own ``after_each``; reset and copied with the rest."""
+    """As the model's own ``forward_prefixes``; reset and copied with the rest."""
     model = random(SequenceModel(5, 3, hidden_size=6, pooling=pooling, embedding_size=2).eval())
     runtime = exported(model, tmp_path)
     tokens = np.random.default_rng(15).integers(0, 5, (8, 2))
     with torch.no_grad():
-        expected = model.after_each(torch.from_numpy(tokens))  # type: ignore[operator]
+        expected = model.forward_prefixes(torch.from_numpy(tokens))  # type: ignore[operator]
     stream = runtime.stream(2)
     found = []
     for row in tokens:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.bucketing import Buckets, in_order, pad
+from unrolled.tasks.bucketing import Buckets, batches_by_length, pad
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
 
@@ -105,11 +105,11 @@ def test_wrong_arguments_are_told(arguments: tuple, said: str) -> None:
 
 def test_every_item_once_for_measuring() -> None:
     lengths = [5, 1, 4, 1, 3]
-    assert in_order(lengths, 2) == [[1, 3], [4, 2], [0]]
-    assert sorted(chain(*in_order(torch.tensor(lengths), 3))) == [0, 1, 2, 3, 4]
-    assert in_order([], 3) == []
+    assert batches_by_length(lengths, 2) == [[1, 3], [4, 2], [0]]
+    assert sorted(chain(*batches_by_length(torch.tensor(lengths), 3))) == [0, 1, 2, 3, 4]
+    assert batches_by_length([], 3) == []
     with pytest.raises(ValueError, match="batch_size: wanted at least 1, got 0"):
-        in_order(lengths, 0)
+        batches_by_length(lengths, 0)
 
 
 def test_padding_stands_behind_the_end() -> None:

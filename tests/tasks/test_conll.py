@@ -10,12 +10,12 @@ from unrolled.tasks.data.conll import Sentence, read_conll, write_conll
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.entities import (
     EntityScore,
-    Span,
+    EntitySpan,
     entity_scores,
+    find_spans,
     has_entities,
-    labels_of,
+    labels_from_spans,
     malformed_labels,
-    spans,
 )
 
 # Files
@@ -225,13 +225,13 @@ def test_what_cannot_be_written_is_told(
     ],
 )
 def test_entities_in_labels(labels: str, wanted: list[tuple[str, int, int]]) -> None:
-    assert spans(labels.split()) == wanted
+    assert find_spans(labels.split()) == wanted
 
 
 @pytest.mark.parametrize("label", ["NN", "B", "B-", "X-PER", "o", "", "OO"])
 def test_other_labels_mark_no_entities(label: str) -> None:
     with pytest.raises(DataError, match=f"got '{label}'"):
-        spans(["O", label])
+        find_spans(["O", label])
     assert not has_entities(["B-X", label])
 
 
@@ -259,36 +259,36 @@ def test_a_malformed_label_is_found_among_entities(labels: str, malformed: set[s
 
 
 @st.composite
-def sentences(draw: st.DrawFn) -> tuple[list[Span], int]:
+def sentences(draw: st.DrawFn) -> tuple[list[EntitySpan], int]:
     found, position = [], 0
     for _ in range(draw(st.integers(0, 5))):
         start = position + draw(st.integers(0, 2))
         position = start + draw(st.integers(1, 3))
-        found.append(Span(draw(st.sampled_from("AB")), start, position))
+        found.append(EntitySpan(draw(st.sampled_from("AB")), start, position))
     return found, position + draw(st.integers(0, 2))
 
 
 @given(sentences())
-def test_every_scheme_says_the_same(sentence: tuple[list[Span], int]) -> None:
+def test_every_scheme_says_the_same(sentence: tuple[list[EntitySpan], int]) -> None:
     entities, length = sentence
     for scheme in ("IOB1", "IOB2", "BILOU"):
-        labels = labels_of(entities, length, scheme)
+        labels = labels_from_spans(entities, length, scheme)
         assert len(labels) == length
-        assert spans(labels) == entities
+        assert find_spans(labels) == entities
 
 
 def test_schemes_by_hand() -> None:
-    entities = [Span("A", 0, 2), Span("A", 2, 3), Span("B", 3, 6)]
-    iob1, iob2, bilou = (labels_of(entities, 7, s) for s in ("IOB1", "IOB2", "BILOU"))
+    entities = [EntitySpan("A", 0, 2), EntitySpan("A", 2, 3), EntitySpan("B", 3, 6)]
+    iob1, iob2, bilou = (labels_from_spans(entities, 7, s) for s in ("IOB1", "IOB2", "BILOU"))
     assert iob1 == ["I-A", "I-A", "B-A", "I-B", "I-B", "I-B", "O"]
     assert iob2 == ["B-A", "I-A", "B-A", "B-B", "I-B", "I-B", "O"]
     assert bilou == ["B-A", "L-A", "U-A", "B-B", "I-B", "L-B", "O"]
     with pytest.raises(ValueError, match="entities: wanted disjoint spans within 3 tokens"):
-        labels_of([Span("A", 0, 2), Span("B", 1, 3)], 3)
+        labels_from_spans([EntitySpan("A", 0, 2), EntitySpan("B", 1, 3)], 3)
     with pytest.raises(ValueError, match="within 2 tokens"):
-        labels_of([Span("A", 1, 3)], 2)
+        labels_from_spans([EntitySpan("A", 1, 3)], 2)
     with pytest.raises(ValueError, match="scheme: wanted one of IOB1, IOB2, BILOU, got 'IO'"):
-        labels_of([], 2, "IO")  # type: ignore[arg-type]
+        labels_from_spans([], 2, "IO")  # type: ignore[arg-type]
 
 
 def test_scores_by_hand() -> None:

@@ -10,9 +10,9 @@ import pytest
 from tests.support.small_tasks import NAMES, config_of
 from unrolled.tasks import DataError, find_task
 from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import predict as forecast
-from unrolled.tasks.tagging import predict as tags
-from unrolled.tasks.translation import predict as translations
+from unrolled.tasks.forecasting import forecast
+from unrolled.tasks.tagging import predict_tags
+from unrolled.tasks.translation import translate
 
 FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("classify", {}, "label,body\nsoft,a\nhard\n", "data, line 3: wanted 2 fields .*, got 1"),
@@ -141,11 +141,11 @@ def test_what_predictions_cannot_be_made_of_is_told(tmp_path: Path) -> None:
     made = {}
     for kind in ("tag", "forecast", "seq2seq"):
         task = find_task(kind).read(config_of(kind, tmp_path))
-        made[kind] = (task.make(task.arguments()).eval(), task.codec)
+        made[kind] = (task.build_model(task.model_arguments()).eval(), task.codec)
     with pytest.raises(DataError, match="sentence 2: wanted one token or more, got none"):
-        tags(*made["tag"], [["Ada"], []])
+        predict_tags(*made["tag"], [["Ada"], []])
     with pytest.raises(DataError, match="source 2: wanted one token or more, got ' '"):
-        translations(*made["seq2seq"], ["one", " "])
+        translate(*made["seq2seq"], ["one", " "])
     table = read_table(tmp_path / "forecast.csv")
     past = table.numbers("warm")[:, None].expand(-1, 2)
     with pytest.raises(DataError, match="at least 6 rows of 2 columns, got 5 of 2"):

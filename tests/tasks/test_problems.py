@@ -12,24 +12,24 @@ import torch
 from unrolled.cli.app import run
 from unrolled.config import ProblemConfig
 from unrolled.models import load_tree
-from unrolled.tasks import DataError, Share, find_task, measure
+from unrolled.tasks import DataError, Shard, find_task, measure
 from unrolled.tasks.datasets.synthetic import MEAN_ERROR, memoryless_loss
-from unrolled.tasks.synthetic import Name, Problems
+from unrolled.tasks.synthetic import SyntheticCodec, SyntheticProblems
 from unrolled.train import fit
 from unrolled.train.run import new_model
 
 
-def task_of(data: str, **options: Any) -> Problems:
+def task_of(data: str, **options: Any) -> SyntheticProblems:
     small = {"length": 9, "validation_sequences": 40, "batch_size": 16}
-    return Problems(ProblemConfig(data=data, **{**small, **options}))
+    return SyntheticProblems(ProblemConfig(data=data, **{**small, **options}))
 
 
 class Oracle(torch.nn.Module):
     """Says what is wanted of whatever it is given, or something else in some sequences."""
 
-    def __init__(self, task: Problems, wrong: int = 0) -> None:
+    def __init__(self, task: SyntheticProblems, wrong: int = 0) -> None:
         super().__init__()
-        self.left, self.wrong = list(task.validation(Share())), wrong
+        self.left, self.wrong = list(task.validation(Shard())), wrong
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         batch = self.left.pop(0)
@@ -94,7 +94,7 @@ def test_simple_methods() -> None:
     assert always["loss"] == pytest.approx(MEAN_ERROR, abs=0.01)
     # The density of the sum of two numbers of U(0, 1) is 1 at 1, so 2 x 0.04 of them are near.
     assert always["accuracy"] == pytest.approx(0.08 - 0.04**2, abs=0.02)
-    odd = torch.cat([b.wanted.flatten() for b in task_of("dyck").validation(Share())])
+    odd = torch.cat([b.wanted.flatten() for b in task_of("dyck").validation(Shard())])
     share = odd.double().mean().item()
     assert task_of("dyck").baselines() == {"majority": {"accuracy": pytest.approx(1 - share)}}
     assert 0 < share < 0.5
@@ -102,9 +102,9 @@ def test_simple_methods() -> None:
 
 def test_training_and_validation_are_other_sequences_and_seeds_too() -> None:
     task, other = task_of("adding"), task_of("adding", seed=1)
-    drawn = [task.batch(step, Share()).inputs for step in range(3)]
-    drawn += [batch.inputs for batch in task.validation(Share())][:2]
-    drawn += [other.batch(0, Share()).inputs]
+    drawn = [task.batch(step, Shard()).inputs for step in range(3)]
+    drawn += [batch.inputs for batch in task.validation(Shard())][:2]
+    drawn += [other.batch(0, Shard()).inputs]
     for k, one in enumerate(drawn):
         assert not any(torch.equal(one, two) for two in drawn[:k])
     assert task.digest != other.digest
@@ -112,9 +112,9 @@ def test_training_and_validation_are_other_sequences_and_seeds_too() -> None:
 
 def test_a_model_of_another_problem_is_refused() -> None:
     with pytest.raises(DataError, match="data: wanted parity, on which the model learned"):
-        Problems.read(ProblemConfig(data="copy"), Name("parity"))
+        SyntheticProblems.read(ProblemConfig(data="copy"), SyntheticCodec("parity"))
     with pytest.raises(ValueError, match="name: wanted one of adding, copy, parity, dyck, got 'x'"):
-        Problems.codec_of({"name": "x"})
+        SyntheticProblems.codec_from_state({"name": "x"})
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     for arguments, said in faults:
         assert run(arguments) == 2
         assert said in capsys.readouterr().err
-    assert find_task("problem") is Problems
+    assert find_task("problem") is SyntheticProblems
 
 
 def test_remember_starts_the_gates_of_every_layer() -> None:
@@ -167,7 +167,7 @@ def test_recurrent_matrices_learn_at_a_rate_of_their_own(tmp_path: Path) -> None
     rates = {"learning_rate": 0.01, "recurrent_rate": 0.25, "schedule": "constant"}
     options: dict[str, Any] = {"steps": 1, "weight_decay": 0.0, "hidden_size": 5, **rates}
     config = ProblemConfig(data="parity", length=7, accelerator="cpu", **options)
-    before = new_model(Problems(config)).state_dict()
+    before = new_model(SyntheticProblems(config)).state_dict()
     result = fit(config, tmp_path / "run", progress=False)
     after = load_tree(result.last)["state_dict"]
     for name, weight in before.items():

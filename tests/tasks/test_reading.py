@@ -9,10 +9,10 @@ from unrolled.tasks.data.source import (
     DataError,
     Source,
     StandardInput,
+    file_suffix,
     read_bytes,
     read_lines,
     read_utf8,
-    suffix_of,
 )
 
 
@@ -73,8 +73,8 @@ def test_what_is_no_text_is_refused_with_its_line(
 
 
 def test_the_names_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (str(StandardInput()), suffix_of(StandardInput())) == ("standard input", "")
-    assert suffix_of("a/b.CSV") == ".csv"
+    assert (str(StandardInput()), file_suffix(StandardInput())) == ("standard input", "")
+    assert file_suffix("a/b.CSV") == ".csv"
     with pytest.raises(DataError, match="absent: cannot be read"):
         read_bytes(tmp_path / "absent")
     monkeypatch.setattr("sys.stdin", None)

@@ -24,17 +24,21 @@ from unrolled.config import (
     TaggingConfig,
     TranslationConfig,
 )
-from unrolled.tasks import Share, find_task, measure, translation
-from unrolled.tasks.classification import Classification, Sequences, predict, predict_each
+from unrolled.tasks import Shard, find_task, measure, translation
+from unrolled.tasks.classification import (
+    Classification,
+    LabelledSequences,
+    class_probabilities,
+    prefix_probabilities,
+)
 from unrolled.tasks.data.conll import Sentence
 from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import Forecasting
-from unrolled.tasks.forecasting import predict as forecast
+from unrolled.tasks.forecasting import Forecasting, forecast
 from unrolled.tasks.language_modeling import LanguageModeling
 from unrolled.tasks.tagging import Tagging
 from unrolled.tasks.translation import Pair, Translation
 
-WHOLE = Share()
+WHOLE = Shard()
 
 
 # Measures
@@ -43,9 +47,9 @@ WHOLE = Share()
 @pytest.mark.parametrize("kind", ["classify", "numbers"])
 def test_classes_are_measured_as_scikit_learn_does(kind: str, tmp_path: Path) -> None:
     task = Classification.read(config_of(kind, tmp_path))
-    model = task.make(task.arguments()).eval()
+    model = task.build_model(task.model_arguments()).eval()
     labels = [task.data.labels[n] for n in task.out]
-    chances = predict(model, task.codec, [task.data.inputs[n] for n in task.out])
+    chances = class_probabilities(model, task.codec, [task.data.inputs[n] for n in task.out])
     guesses = task.codec.labels.decode(chances.argmax(-1))
     names = task.codec.labels.decode(range(len(task.codec.labels)))
     wanted = {
@@ -106,7 +110,7 @@ def test_tags_are_measured_by_hand() -> None:
     assert task.baselines()["unigram"] == pytest.approx({"accuracy": 4 / 6, "entity_f1": 1 / 3})
     assert task.baselines()["majority"] == pytest.approx({"accuracy": 2 / 6, "entity_f1": 0.0})
     plain = [Sentence(("a",), ("noun",)), Sentence(("b",), ("verb",))]
-    assert "entity" not in Tagging(TaggingConfig(min_count=1), plain, plain).show(found)
+    assert "entity" not in Tagging(TaggingConfig(min_count=1), plain, plain).format_scores(found)
 
 
 def test_a_label_of_the_held_out_part_alone_is_known() -> None:
@@ -120,7 +124,7 @@ def test_forecasts_are_measured_in_the_datas_units(tmp_path: Path) -> None:
     """Against scikit-learn, on windows cut from the file by hand."""
     config = config_of("forecast", tmp_path, season=6)
     task = Forecasting.read(config)
-    model = task.make(task.arguments()).eval()
+    model = task.build_model(task.model_arguments()).eval()
     table = read_table(config.paths[0])
     values = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
     T, K, first = 6, 3, 80 - 20
@@ -170,15 +174,15 @@ def test_a_translation_is_exact_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Translation(TranslationConfig(hidden_size=4), pairs, pairs)
     answers = {"a": "12", "b": "35", "c": "", "d": "788"}
     monkeypatch.setattr(
-        translation, "predict", lambda model, codec, texts, **_: [answers[text] for text in texts]
+        translation, "translate", lambda model, codec, texts, **_: [answers[text] for text in texts]
     )
-    found = measure(task, task.make(task.arguments()).eval())
+    found = measure(task, task.build_model(task.model_arguments()).eval())
     assert (found["exact"], found["error_rate"]) == pytest.approx((1 / 4, 3 / 8))
 
 
 def test_a_language_model_that_knows_nothing_has_the_loss_of_a_guess(tmp_path: Path) -> None:
     task = LanguageModeling.read(config_of("lm", tmp_path, vocabulary="characters"))
-    model = task.make(task.arguments())
+    model = task.build_model(task.model_arguments())
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
     size = len(set("abcde fgh \n"))
@@ -246,18 +250,23 @@ def test_one_row_is_enough_to_measure(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("label,body\nsoft,aei\n")
     config = dataclasses.replace(task.config, paths=(str(tmp_path / "one.csv"),))
     one = Classification.read(config, task.codec, whole=True)
-    model = task.make(task.arguments()).eval()
-    chance = predict(model, task.codec, ["aei"])[0, task.codec.labels.encode(["soft"])].item()
+    model = task.build_model(task.model_arguments()).eval()
+    chance = class_probabilities(model, task.codec, ["aei"])[
+        0, task.codec.labels.encode(["soft"])
+    ].item()
     assert measure(one, model)["loss"] == pytest.approx(-math.log(chance), rel=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
 def test_an_empty_text_is_told_from_the_start_alone(pooling: str) -> None:
     config = ClassificationConfig(hidden_size=4, pooling=pooling, bidirectional=False, batch_size=1)
-    data = Sequences(["", "ab", "b", ""], ["x", "y", "x", "y"], [False, False, True, True])
+    data = LabelledSequences(["", "ab", "b", ""], ["x", "y", "x", "y"], [False, False, True, True])
     task = Classification(config, data)
-    model = task.make(task.arguments()).eval()
-    alone, beside = predict(model, task.codec, [""])[0], predict(model, task.codec, ["", "ab"])[0]
+    model = task.build_model(task.model_arguments()).eval()
+    alone, beside = (
+        class_probabilities(model, task.codec, [""])[0],
+        class_probabilities(model, task.codec, ["", "ab"])[0],
+    )
     assert alone.tolist() == pytest.approx(beside.tolist(), rel=1e-6)
     assert math.isfinite(measure(task, model)["loss"])
-    assert predict_each(model, task.codec, "").shape == (0, 2)
+    assert prefix_probabilities(model, task.codec, "").shape == (0, 2)

@@ -4,23 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.data.source import DataError
-from unrolled.tasks.data.unlabelled_sentences import read_sentences
-from unrolled.tasks.tagging import Tags
+from unrolled.tasks.data.unlabelled_sentences import read_unlabelled_sentences
+from unrolled.tasks.tagging import TaggingCodec
 
 WORDS = ["Ada", "Bo", ".", "met", "saw", "ada", "bo"]
 
 
-def tags_of(words: list[str], labels: list[str]) -> Tags:
-    return Tags(Words(words, padding=True, unknown=True), None, Words(labels))
+def tags_of(words: list[str], labels: list[str]) -> TaggingCodec:
+    return TaggingCodec(
+        TokenVocabulary(words, padding=True, unknown=True), None, TokenVocabulary(labels)
+    )
 
 
-def read(folder: Path, text: str, tags: Tags, label: int = -1, token: int | None = None) -> list:
+def read(
+    folder: Path, text: str, tags: TaggingCodec, label: int = -1, token: int | None = None
+) -> list:
     path = folder / "in"
     path.write_text(text)
     columns = {"label": label, "token": token, "split": tags.split}
-    found = read_sentences(path, tags.words, tags.labels, **columns)  # type: ignore[arg-type]
+    found = read_unlabelled_sentences(path, tags.words, tags.labels, **columns)  # type: ignore[arg-type]
     assert all(place.startswith(f"{path}, line ") for place, _ in found)
     return [" ".join(tokens) for _, tokens in found]
 

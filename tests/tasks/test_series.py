@@ -124,13 +124,13 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
     north = write(tmp_path, "\n".join(["store,day,x", *rows[::2]]), "north.csv")
     config = ForecastConfig(paths=(both,), time="day", series="store", window=4, horizon=2)
     codec = Forecasting.read(config).codec
-    inputs = Forecasting.inputs(config, codec, [both])
+    inputs = Forecasting.read_inputs(config, codec, [both])
     assert [dict(item.keys) for item in inputs] == [{"store": "north"}, {"store": "south"}]
     assert [item.value.flatten().tolist() for item in inputs] == [
         [float(t) for t in days],
         [t - 500.0 for t in days],
     ]
-    several = Forecasting.inputs(config, codec, [both, north])
+    several = Forecasting.read_inputs(config, codec, [both, north])
     assert [dict(item.keys) for item in several] == [
         {"file": both, "store": "north"},
         {"file": both, "store": "south"},
@@ -138,14 +138,16 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
     ]
     renamed = [write(tmp_path, "\n".join(["file,day,x", *rows]), f"{k}.csv") for k in (1, 2)]
     by_file = ForecastConfig(paths=(both,), time="day", series="file", window=4, horizon=2)
-    assert [tuple(item.keys.items()) for item in Forecasting.inputs(by_file, codec, renamed)] == [
+    assert [
+        tuple(item.keys.items()) for item in Forecasting.read_inputs(by_file, codec, renamed)
+    ] == [
         (("forecast_file", path), ("file", name)) for path in renamed for name in ("north", "south")
     ]
     late = write(tmp_path, "\n".join(["store,day,x", *rows[:4], *rows[::-1]]), "late.csv")
     with pytest.raises(DataError, match=r"late\.csv, line 8, .* rising order, got '10' after '11'"):
-        Forecasting.inputs(config, codec, [late])
+        Forecasting.read_inputs(config, codec, [late])
     short = write(tmp_path, "\n".join(["store,day,x", *rows[:7]]), "short.csv")
     with pytest.raises(
         DataError, match=r"short\.csv, series 'south': wanted at least 4 rows, .* got 3;"
     ):
-        Forecasting.inputs(config, codec, [short])
+        Forecasting.read_inputs(config, codec, [short])

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unrolled.runtime.text import blocks
-from unrolled.tasks.codecs.subword import Pieces
-from unrolled.tasks.codecs.token_vocab import PADDING, UNKNOWN, Words
+from unrolled.tasks.codecs.subword import SubwordVocabulary
+from unrolled.tasks.codecs.token_vocab import PADDING, UNKNOWN, TokenVocabulary
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.text_files import TextError, read_text
 
@@ -19,20 +19,20 @@ TEXT = read_text(limit=60_000)
 
 
 @pytest.fixture(scope="module")
-def pieces() -> Pieces:
-    return Pieces.of(TEXT, 600)
+def pieces() -> SubwordVocabulary:
+    return SubwordVocabulary.of(TEXT, 600)
 
 
 def test_pieces_by_hand() -> None:
     # "ab" comes four times, " ab" three times; nothing else repeats.
-    vocabulary = Pieces.of(b"ab ab ab ab", 300)
+    vocabulary = SubwordVocabulary.of(b"ab ab ab ab", 300)
     assert len(vocabulary) == 258
     assert [vocabulary.decode([i]) for i in range(256, 258)] == ["ab", " ab"]
     assert vocabulary.encode(b"ab ab b").tolist()[:2] == [256, 257]
     assert vocabulary.characters_per_token == 11 / 4
 
 
-def test_a_text_comes_back_shorter_and_whole(pieces: Pieces) -> None:
+def test_a_text_comes_back_shorter_and_whole(pieces: SubwordVocabulary) -> None:
     tokens = pieces.encode(TEXT)
     assert len(pieces) == 600
     assert tokens.dtype == torch.int32
@@ -44,19 +44,19 @@ def test_a_text_comes_back_shorter_and_whole(pieces: Pieces) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_come_back(pieces: Pieces, text: bytes) -> None:
+def test_any_bytes_come_back(pieces: SubwordVocabulary, text: bytes) -> None:
     assert pieces.decode_bytes(pieces.encode(text)) == text
     assert pieces.decode(pieces.encode(text)) == text.decode("utf-8", "replace")
 
 
-def test_every_byte_comes_back(pieces: Pieces) -> None:
+def test_every_byte_comes_back(pieces: SubwordVocabulary) -> None:
     every = bytes(range(256)) + bytes(range(255, -1, -1))
     assert pieces.decode_bytes(pieces.encode(every)) == every
     french = "naïve — 猫\r\n".encode()
     assert pieces.decode(pieces.encode(french)) == french.decode()
 
 
-def test_long_texts_are_cut_where_it_changes_nothing(pieces: Pieces) -> None:
+def test_long_texts_are_cut_where_it_changes_nothing(pieces: SubwordVocabulary) -> None:
     lines = (TEXT[:50_000] + b"\n") * 3
     whole = pieces.encode(lines)
     assert torch.equal(whole, torch.cat([pieces.encode(TEXT[:50_000] + b"\n")] * 3))
@@ -81,7 +81,7 @@ _SIGNS = [
 
 @given(parts=st.lists(st.sampled_from(_SIGNS), max_size=60), size=st.integers(1, 20))
 def test_blocks_of_any_size_give_the_tokens_of_the_whole(
-    pieces: Pieces, parts: list[bytes], size: int
+    pieces: SubwordVocabulary, parts: list[bytes], size: int
 ) -> None:
     text = b"".join(parts)
     whole = pieces.encode(text)
@@ -97,7 +97,7 @@ def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
     assert max(map(len, blocks(text))) < (1 << 16) + 2000
     minified = b"a=b(c);" * 40_000
     assert max(map(len, blocks(minified))) < (1 << 16) + 10
-    learned = Pieces.of(b"ACGT" * 10_000, 300)
+    learned = SubwordVocabulary.of(b"ACGT" * 10_000, 300)
     assert learned.decode_bytes(learned.encode(b"ACGT" * 5_000)) == b"ACGT" * 5_000
     # Encoding cuts no word: one that is longer than what is learned from at a time is one still.
     ragged = b"ACG" + b"ACGT" * 3_000
@@ -107,20 +107,20 @@ def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
     assert len(learned._tokenizer.pre_tokenizer.pre_tokenize_str(block)) == 1
 
 
-def test_pieces_are_the_same_in_every_process(pieces: Pieces) -> None:
+def test_pieces_are_the_same_in_every_process(pieces: SubwordVocabulary) -> None:
     code = (
-        "from unrolled.tasks.codecs.subword import Pieces;"
+        "from unrolled.tasks.codecs.subword import SubwordVocabulary;"
         "from unrolled.tasks.data.text_files import read_text;"
-        "print(Pieces.of(read_text(limit=60_000), 600).state()['tokenizer'])"
+        "print(SubwordVocabulary.of(read_text(limit=60_000), 600).state()['tokenizer'])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) == json.loads(pieces.state()["tokenizer"])
 
 
-def test_pieces_come_back_from_their_state(pieces: Pieces) -> None:
+def test_pieces_come_back_from_their_state(pieces: SubwordVocabulary) -> None:
     state = pieces.state()
     json.dumps(state)
-    again = Pieces.from_state(state)
+    again = SubwordVocabulary.from_state(state)
     assert again.state() == state
     assert torch.equal(again.encode(TEXT), pieces.encode(TEXT))
     assert again.characters_per_token == pieces.characters_per_token
@@ -144,29 +144,29 @@ def _without_a_byte(text: str) -> str:
         ({"characters_per_token": None}, "state: wanted that of a vocabulary of pieces"),
     ],
 )
-def test_a_damaged_state_is_told(pieces: Pieces, damage: dict, said: str) -> None:
+def test_a_damaged_state_is_told(pieces: SubwordVocabulary, damage: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Pieces.from_state(pieces.state() | damage)
+        SubwordVocabulary.from_state(pieces.state() | damage)
     with pytest.raises(ValueError, match="state: wanted that of a vocabulary of pieces"):
-        Pieces.from_state({"unit": "byte", "characters": None})
+        SubwordVocabulary.from_state({"unit": "byte", "characters": None})
     with pytest.raises(ValueError, match="all bytes among them"):
-        Pieces.from_state(
+        SubwordVocabulary.from_state(
             pieces.state() | {"tokenizer": _without_a_byte(pieces.state()["tokenizer"])}
         )
 
 
 def test_pieces_name_a_wrong_argument() -> None:
     with pytest.raises(ValueError, match="size: wanted at least 256, the single bytes, got 255"):
-        Pieces.of(b"abc", 255)
+        SubwordVocabulary.of(b"abc", 255)
     with pytest.raises(TextError, match="text: wanted some text"):
-        Pieces.of(b"", 300)
+        SubwordVocabulary.of(b"", 300)
 
 
 # Words
 
 
 def test_words_are_numbered_in_order() -> None:
-    words = Words.of(["b", "a", "c", "b"])
+    words = TokenVocabulary.of(["b", "a", "c", "b"])
     assert words.entries == ("a", "b", "c")
     assert (len(words), words.padding, words.unknown) == (3, None, None)
     assert words.encode(["c", "a"]).tolist() == [2, 0]
@@ -177,13 +177,15 @@ def test_words_are_numbered_in_order() -> None:
 
 
 def test_special_entries_come_first() -> None:
-    words = Words.of(["b", "a", "b", "a", "c"], min_count=2, padding=True, unknown=True)
+    words = TokenVocabulary.of(["b", "a", "b", "a", "c"], min_count=2, padding=True, unknown=True)
     assert (len(words), words.padding, words.unknown) == (4, 0, 1)
     assert words.encode(["a", "b", "c", "zzz"]).tolist() == [2, 3, 1, 1]
     assert words.decode([0, 1, 2]) == [PADDING, UNKNOWN, "a"]
-    assert Words(["a"], unknown=True).encode(["a", "b"]).tolist() == [1, 0]
+    assert TokenVocabulary(["a"], unknown=True).encode(["a", "b"]).tolist() == [1, 0]
     # A text that reads like a special entry is none.
-    assert Words([PADDING], padding=True, unknown=True).encode([PADDING, UNKNOWN]).tolist() == [
+    assert TokenVocabulary([PADDING], padding=True, unknown=True).encode(
+        [PADDING, UNKNOWN]
+    ).tolist() == [
         2,
         1,
     ]
@@ -192,35 +194,35 @@ def test_special_entries_come_first() -> None:
 @pytest.mark.parametrize("padding", [False, True])
 @pytest.mark.parametrize("unknown", [False, True])
 def test_words_come_back_from_their_state(padding: bool, unknown: bool) -> None:
-    words = Words(["x", "", "é"], padding=padding, unknown=unknown, what="word")
+    words = TokenVocabulary(["x", "", "é"], padding=padding, unknown=unknown, what="word")
     state = json.loads(json.dumps(words.state()))
-    again = Words.from_state(state)
+    again = TokenVocabulary.from_state(state)
     assert again.state() == words.state()
     assert again.encode(["", "é"]).tolist() == words.encode(["", "é"]).tolist()
     assert again.decode(again.encode(["é", "x"])) == ["é", "x"]
     for name in state:
         with pytest.raises(ValueError, match="state: wanted that of a vocabulary of words"):
-            Words.from_state({k: v for k, v in state.items() if k != name})
+            TokenVocabulary.from_state({k: v for k, v in state.items() if k != name})
     for entries in (None, 3, ["a", "a"], ["a", 1], "ab"):
         with pytest.raises(ValueError, match=r"state: wanted|entries: wanted"):
-            Words.from_state(state | {"entries": entries})
+            TokenVocabulary.from_state(state | {"entries": entries})
 
 
 def test_an_unknown_label_is_told_with_its_place() -> None:
-    labels = Words(["happy", "sad"])
+    labels = TokenVocabulary(["happy", "sad"])
     said = r"^t\.csv, line 3: wanted a known label \('happy', 'sad'\), got 'hapy'; did you mean 'h"
     with pytest.raises(DataError, match=said):
         labels.encode(["sad", "hapy"], place="t.csv, line 3")
     with pytest.raises(DataError, match=r"^wanted a known word .* and 5 more"):
-        Words([f"w{i}" for i in range(25)], what="word").encode(["x"])
+        TokenVocabulary([f"w{i}" for i in range(25)], what="word").encode(["x"])
 
 
 def test_words_name_a_wrong_argument() -> None:
     with pytest.raises(ValueError, match="min_count: wanted at least 1, got 0"):
-        Words.of(["a"], min_count=0)
+        TokenVocabulary.of(["a"], min_count=0)
     with pytest.raises(ValueError, match="min_count: wanted 1 where there is no unknown entry"):
-        Words.of(["a", "a"], min_count=2)
+        TokenVocabulary.of(["a", "a"], min_count=2)
     with pytest.raises(DataError, match=r"word: .* that comes 2 times or more, .* --min-count"):
-        Words.of(["a"], min_count=2, unknown=True, what="word")
+        TokenVocabulary.of(["a"], min_count=2, unknown=True, what="word")
     with pytest.raises(ValueError, match="entries: wanted a list of texts, each once, got 'a'"):
-        Words(["a", "b", "a"])
+        TokenVocabulary(["a", "b", "a"])

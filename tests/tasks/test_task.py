@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tests.support.small_tasks import KINDS, NAMES, READ, config_of, write_data
 from tests.support.tolerances import close, same
 from unrolled.models import load_tree, save_tree
-from unrolled.tasks import Share, Task, find_task, measure
+from unrolled.tasks import Shard, Task, find_task, measure
 
-WHOLE, THIRDS = Share(), [Share(rank, 3) for rank in range(3)]
+WHOLE, THIRDS = Shard(), [Shard(rank, 3) for rank in range(3)]
 
 
 def read(kind: str, folder: Path, **options: Any) -> Task:
@@ -22,10 +22,10 @@ def read(kind: str, folder: Path, **options: Any) -> Task:
 
 def model_of(task: Task) -> nn.Module:
     torch.manual_seed(3)
-    return task.make(task.arguments()).eval()
+    return task.build_model(task.model_arguments()).eval()
 
 
-def summed(task: Task, model: nn.Module, share: Share) -> tuple[dict[str, Tensor], int]:
+def summed(task: Task, model: nn.Module, share: Shard) -> tuple[dict[str, Tensor], int]:
     """The tallies of a whole validation, added up, and the items of that share."""
     carried: Any = None
     sums: dict[str, Any] = {}
@@ -72,7 +72,7 @@ def test_shares_of_a_validation_add_to_the_whole(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lm"])
 def test_a_share_without_items_has_no_loss(kind: str, tmp_path: Path) -> None:
     task = read(kind, tmp_path, batch_size=2)
-    batch = task.batch(0, Share(2, 3))
+    batch = task.batch(0, Shard(2, 3))
     assert batch.count == 0 < batch.total
     assert task.loss(model_of(task), batch, None)[0].item() == 0.0
 
@@ -114,10 +114,10 @@ def test_the_digest_is_that_of_the_data(kind: str, tmp_path: Path) -> None:
 def test_a_codec_comes_back_from_a_file(kind: str, tmp_path: Path) -> None:
     task = read(kind, tmp_path)
     save_tree(tmp_path / "codec", task.codec.state())
-    codec = type(task).codec_of(load_tree(tmp_path / "codec"))
+    codec = type(task).codec_from_state(load_tree(tmp_path / "codec"))
     again = find_task(NAMES[kind]).read(task.config, codec)
     assert again.codec is codec
-    assert again.arguments() == task.arguments()
+    assert again.model_arguments() == task.model_arguments()
     for step in range(3):
         batches = (tensors_of(one.batch(step, WHOLE)) for one in (again, task))
         for got, wanted in zip(*batches, strict=True):

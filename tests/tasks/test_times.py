@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.data.timestamps import moment_of
+from unrolled.tasks.data.timestamps import parse_timestamp
 
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
 AWARE = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES)
@@ -18,7 +18,7 @@ AWARE = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES)
 def test_times_with_offsets_compare_as_pythons_do(
     first: datetime, second: datetime, mark: str
 ) -> None:
-    a, b = (moment_of(time.isoformat(mark)) for time in (first, second))
+    a, b = (parse_timestamp(time.isoformat(mark)) for time in (first, second))
     assert a is not None
     assert b is not None
     assert a.kind == b.kind
@@ -27,7 +27,7 @@ def test_times_with_offsets_compare_as_pythons_do(
 
 @given(st.datetimes(), st.datetimes())
 def test_times_without_offset_compare_as_pythons_do(first: datetime, second: datetime) -> None:
-    a, b = (moment_of(str(time)) for time in (first, second))
+    a, b = (parse_timestamp(str(time)) for time in (first, second))
     assert a is not None
     assert b is not None
     assert (a.value < b.value, a.value == b.value) == (first < second, first == second)
@@ -35,7 +35,7 @@ def test_times_without_offset_compare_as_pythons_do(first: datetime, second: dat
 
 @given(st.decimals(allow_nan=False, allow_infinity=False))
 def test_numbers_are_exact(number: Decimal) -> None:
-    moment = moment_of(f" {number} ")
+    moment = parse_timestamp(f" {number} ")
     assert moment is not None
     assert moment.value == number
 
@@ -60,7 +60,7 @@ def test_numbers_are_exact(number: Decimal) -> None:
     ],
 )
 def test_what_rises_compares_so(rising: list[Any]) -> None:
-    moments = [moment_of(cell) for cell in rising]
+    moments = [parse_timestamp(cell) for cell in rising]
     assert all(moment is not None for moment in moments)
     assert len({moment.kind for moment in moments if moment}) == 1
     values = [moment.value for moment in moments if moment]
@@ -69,7 +69,7 @@ def test_what_rises_compares_so(rising: list[Any]) -> None:
 
 
 def test_an_offset_is_another_kind() -> None:
-    with_offset, without = moment_of("2024-01-01 00:00Z"), moment_of("2024-01-01 00:00")
+    with_offset, without = parse_timestamp("2024-01-01 00:00Z"), parse_timestamp("2024-01-01 00:00")
     assert with_offset is not None
     assert without is not None
     assert with_offset.kind != without.kind
@@ -83,4 +83,4 @@ def test_an_offset_is_another_kind() -> None:
      "week 10", "2024-Q5", "2024-W54", "0001-01-01 00:00+05:00", [1]],
 )  # fmt: skip
 def test_other_text_is_no_time(cell: Any) -> None:
-    assert moment_of(cell) is None
+    assert parse_timestamp(cell) is None

@@ -21,14 +21,14 @@ from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.tasks import (
     DataError,
-    Score,
-    Share,
+    LanguageModelScore,
+    Shard,
     load_language_model,
-    loss,
+    next_token_loss,
     read_text,
-    score,
+    score_language_model,
 )
-from unrolled.tasks.language_modeling import LanguageModeling, windows
+from unrolled.tasks.language_modeling import LanguageModeling, make_windows
 from unrolled.train import Result, fit, resume
 from unrolled.train.callbacks import Metrics, columns, read_rows
 from unrolled.train.module import Training, rate_factor
@@ -163,7 +163,7 @@ def test_sigterm_amid_a_validation_waits_for_its_end(
     monkeypatch.setattr(Training, "validation_step", validation_step)
     config = dataclasses.replace(config, validation_fraction=0.3)
     result = fit(config, tmp_path / "run", progress=False)
-    assert len(list(result.task.validation(Share()))) > 2
+    assert len(list(result.task.validation(Shard()))) > 2
     assert (result.step, result.signal) == (20, signal.SIGTERM)
     validated = [row["step"] for row in read_rows(result.metrics) if row["validation_loss"]]
     assert validated == ["10", "20"]
@@ -221,7 +221,7 @@ def test_it_learns_a_text_by_heart(tmp_path: Path, input: str, cell: str, vocabu
     model, vocabulary_read = load_language_model(result.best)
     assert len(vocabulary_read) == (256 if vocabulary == "bytes" else 17)
     tokens = vocabulary_read.encode(read_text(config.paths))
-    measured = score(model, windows(config, tokens)[1])
+    measured = score_language_model(model, make_windows(config, tokens)[1])
     assert measured.loss == pytest.approx(result.validation["loss"], abs=1e-3)
 
 
@@ -285,7 +285,7 @@ def test_metrics_are_means_in_consistent_units(tmp_path: Path, config: LanguageM
     assert tuple(rows[0]) == columns(result.task)
     for row in rows:
         part = "training" if row["training_loss"] else "validation"
-        measured = Score(float(row[f"{part}_loss"]))
+        measured = LanguageModelScore(float(row[f"{part}_loss"]))
         bits, perplexity = (row[f"{part}_{x}"] for x in ("bits_per_character", "perplexity"))
         assert float(bits) == pytest.approx(measured.bits_per_character, abs=2e-6)
         assert float(perplexity) == pytest.approx(measured.perplexity, rel=2e-6)
@@ -378,9 +378,9 @@ def test_the_state_is_carried_from_window_to_window_and_starts_anew_at_the_begin
     with torch.no_grad():
         found = [module.training_step(window, 0).item() for window in (first, second, first)]
         logits, state = module.model(first.inputs)
-        wanted = [loss(logits, first.targets).item()]
-        wanted.append(loss(module.model(second.inputs, state)[0], second.targets).item())
-        alone = loss(module.model(second.inputs)[0], second.targets).item()
+        wanted = [next_token_loss(logits, first.targets).item()]
+        wanted.append(next_token_loss(module.model(second.inputs, state)[0], second.targets).item())
+        alone = next_token_loss(module.model(second.inputs)[0], second.targets).item()
     assert found == pytest.approx([*wanted, wanted[0]], rel=1e-6)
     assert found[0] == found[2]
     assert found[1] != alone

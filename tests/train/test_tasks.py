@@ -58,7 +58,7 @@ def test_the_best_checkpoint_has_the_measures_of_its_validation(kind: str, tmp_p
     found = measure(task.read(config, codec), model)
     rows = [row for row in read_rows(result.metrics) if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
-    wanted = {name: float(best[f"validation_{name}"]) for name in task.measures}
+    wanted = {name: float(best[f"validation_{name}"]) for name in task.metric_names}
     assert found == pytest.approx(wanted, rel=1e-12)
     assert load_tree(result.best)["global_step"] == int(best["step"])
 

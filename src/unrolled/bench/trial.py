@@ -12,7 +12,7 @@ from unrolled.bench.machine import environment
 from unrolled.config import Config
 from unrolled.tasks import Task, find_task, load_trained, measure, read_text
 from unrolled.tasks.baselines import xz_bits
-from unrolled.tasks.language_modeling import byte_parts
+from unrolled.tasks.language_modeling import split_bytes
 from unrolled.train import fit
 
 __all__ = ["StoppedError", "baselines_of", "name_of", "run_trial"]
@@ -94,7 +94,7 @@ def _xz(comparison: Comparison, config: Any) -> dict[str, dict[str, float]]:
     if comparison.task != "lm":
         return {}
     text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
-    alone, given = xz_bits(*byte_parts(config, text))
+    alone, given = xz_bits(*split_bytes(config, text))
     return {
         "xz -9, the text learned from first": {comparison.measure: given},
         "xz -9, the held-out text alone": {comparison.measure: alone},

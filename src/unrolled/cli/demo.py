@@ -25,9 +25,9 @@ LENGTH = 400
 
 def main() -> int:
     """Run the demonstration and return the exit code (130 after Ctrl-C)."""
-    from unrolled.tasks import find_task, load_language_model, read_text, score
+    from unrolled.tasks import find_task, load_language_model, read_text, score_language_model
     from unrolled.tasks.baselines import xz_bits
-    from unrolled.tasks.language_modeling import byte_parts, windows
+    from unrolled.tasks.language_modeling import make_windows, split_bytes
     from unrolled.train import fit
     from unrolled.train.run import new_model
 
@@ -36,8 +36,8 @@ def main() -> int:
     task = find_task("lm").read(config)
     vocabulary = task.codec
     tokens = vocabulary.encode(text)
-    _, validation = windows(config, tokens)
-    seen, held_out = byte_parts(config, text)
+    _, validation = make_windows(config, tokens)
+    seen, held_out = split_bytes(config, text)
     print(
         f"The Python sources of the standard library, the first {len(text):,} bytes:\n"
         f"{len(seen) - 1:,} to learn from, {len(held_out):,} held out. A character is a byte.\n"
@@ -51,7 +51,7 @@ def main() -> int:
         return 130
     model, vocabulary = load_language_model(result.best)
     _show("after training", _sample(model, vocabulary))
-    measured = score(model, validation)
+    measured = score_language_model(model, validation)
     alone, given = xz_bits(seen, held_out)
     print("Held-out text, bits per character:")
     print(f"  this model                          {measured.bits_per_character:.4g}")

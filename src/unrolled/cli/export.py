@@ -93,10 +93,10 @@ def _module(path: Path, name: str) -> Any:
     """A module in a file, as it is, or made by a class or function without arguments."""
     from torch import nn
 
-    from unrolled.models.user_code import CodeError, module_of
+    from unrolled.models.user_code import CodeError, load_python_file
 
     try:
-        code = module_of(path)
+        code = load_python_file(path)
     except CodeError as error:
         raise UserError(f"RUN_OR_MODULE: {error}") from error
     found = getattr(code, name, None)

@@ -49,7 +49,7 @@ def inspect(
     sections = inspect_model(model, inputs, pieces, units=units)
     curve = path.parent / CURVE
     if curve.is_file():
-        caption = f"{task.shown.replace('_', ' ')} over the steps of training."
+        caption = f"{task.progress_metric.replace('_', ' ')} over the steps of training."
         sections.insert(0, Section("Training", [Picture("curve", curve.read_bytes(), caption)]))
     folder = output or path.parent / "inspect"
     with told(OSError):

@@ -37,7 +37,7 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
     from unrolled.io import FileError
     from unrolled.models import load_tree
     from unrolled.runtime.schema import KIND
-    from unrolled.tasks import find_task, load_trained, name_of
+    from unrolled.tasks import find_task, load_trained, task_name
 
     with told(FileError, ValueError):
         tree = load_tree(path)
@@ -46,7 +46,7 @@ def trained(path: Path, cell: str | None = None) -> tuple[str, Any, Any]:
                 f"RUN: wanted a run's folder or a checkpoint, {path} is an exported model, which "
                 "unrolled.runtime.load reads"
             )
-        name = name_of(path, tree)
+        name = task_name(path, tree)
         task = find_task(name)
         return name, *load_trained(path, task, tree, cell)
 

@@ -174,10 +174,10 @@ def _report(result: "Result") -> None:
     }
     for name, (scores, step) in validations.items():
         if scores:
-            rows[name] = f"{result.task.show(scores)}  (step {step})"
+            rows[name] = f"{result.task.format_scores(scores)}  (step {step})"
     if result.validation:
         for name, scores in result.task.baselines().items():
-            rows[name] = result.task.show(scores)
+            rows[name] = result.task.format_scores(scores)
     rows["checkpoint"] = result.last if result.best is None else f"{result.best}, {result.last}"
     rows["metrics"] = result.metrics
     rows["curve"] = result.curve

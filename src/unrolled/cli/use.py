@@ -41,7 +41,7 @@ def evaluate(
     with told_as_option(), told(DataError):
         task = find_task(name).read(config, codec, bool(paths))
         beside = task.baselines()
-        if paths and task.baselines_learn:
+        if paths and task.baselines_use_training:
             beside = {f"{row} of these data": scores for row, scores in beside.items()}
         rows = {"model": measure(task, model), **beside}
     if as_json:
@@ -49,7 +49,7 @@ def evaluate(
         return
     width = max(map(len, rows))
     for row, scores in rows.items():
-        print(f"{row:<{width}}  {task.show(scores)}")
+        print(f"{row:<{width}}  {task.format_scores(scores)}")
 
 
 def predict(
@@ -105,7 +105,7 @@ def predict(
     if beam is None:
         beam = getattr(config, "beam", 1)
     with told(DataError, ValueError):
-        inputs = find_task(name).inputs(config, codec, sources, text or ())
+        inputs = find_task(name).read_inputs(config, codec, sources, text or ())
         for line in getattr(predictions, name)(model, codec, inputs, each=each, beam=beam):
             print(line)
     sys.stdout.flush()

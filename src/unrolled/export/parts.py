@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from unrolled.models import EncoderDecoder, SequenceModel, Tagger
-from unrolled.models.initial_state import LearnedStart
+from unrolled.models.initial_state import LearnedInitialState
 from unrolled.models.pooling import Pooling
 from unrolled.models.sequence_model import OneHot
 from unrolled.nn import Recurrent, RecurrentCell
@@ -203,12 +203,14 @@ def _recurrent(module: nn.Module, where: str) -> Blocks:
     return [_layers(module, where)]
 
 
-def _layers(module: Recurrent, where: str, start: LearnedStart | None = None) -> RecurrentBlock:
+def _layers(
+    module: Recurrent, where: str, start: LearnedInitialState | None = None
+) -> RecurrentBlock:
     block = describe_layer(module, where)
     return block if start is None else replace(block, start=rows_of(start))
 
 
-def rows_of(start: LearnedStart) -> InitialStates:
+def rows_of(start: LearnedInitialState) -> InitialStates:
     """The states of each layer and direction that sequences begin with, [1, width] each."""
     states = [array_of(state, "start") for state in start.states]
     return tuple(tuple(state[row] for state in states) for row in range(len(states[0])))

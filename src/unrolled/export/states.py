@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from unrolled.export.faults import fault_at
 from unrolled.export.parts import rows_of
-from unrolled.models.initial_state import LearnedStart
+from unrolled.models.initial_state import LearnedInitialState
 from unrolled.nn import Recurrent
 from unrolled.nn.snapshot import array_of
 from unrolled.runtime.schema import InitialStates
@@ -92,12 +92,12 @@ class Start:
         arrays = [array_of(state.to(dtype), "start") for state in made]
         return tuple(tuple(array[row] for array in arrays) for row in range(count))
 
-    def _learned(self, node: Any) -> LearnedStart | None:
+    def _learned(self, node: Any) -> LearnedInitialState | None:
         """The states, where they are a part of the module."""
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None
         part = self.module.get_submodule(str(node.target))
-        return part if isinstance(part, LearnedStart) else None
+        return part if isinstance(part, LearnedInitialState) else None
 
     def _is_given(self, state: Any) -> bool:
         """Whether a state is an input of the module, or made of inputs that are states."""

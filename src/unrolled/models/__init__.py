@@ -6,10 +6,10 @@ from unrolled.models.cell_lookup import (
     State,
     find_cell,
     make_stack,
-    published,
+    published_cells,
 )
 from unrolled.models.encoder_decoder import DotAttention, EncoderDecoder, Memory
-from unrolled.models.initial_state import LearnedStart, StartFromFeatures
+from unrolled.models.initial_state import InitialStateFromFeatures, LearnedInitialState
 from unrolled.models.language_model import LanguageModel
 from unrolled.models.pooling import Pooling
 from unrolled.models.sequence_model import OneHot, SequenceModel
@@ -21,18 +21,18 @@ __all__ = [
     "CellNameError",
     "DotAttention",
     "EncoderDecoder",
+    "InitialStateFromFeatures",
     "LanguageModel",
-    "LearnedStart",
+    "LearnedInitialState",
     "Memory",
     "OneHot",
     "Pooling",
     "SequenceModel",
-    "StartFromFeatures",
     "State",
     "Tagger",
     "find_cell",
     "load_tree",
     "make_stack",
-    "published",
+    "published_cells",
     "save_tree",
 ]

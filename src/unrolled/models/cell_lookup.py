@@ -11,9 +11,17 @@ from torch import Tensor
 
 from unrolled import cells, nn
 from unrolled.cells import Cell
-from unrolled.models.user_code import CodeError, module_called, module_of
+from unrolled.models.user_code import CodeError, import_by_name, load_python_file
 
-__all__ = ["CellLike", "CellNameError", "Lengths", "State", "find_cell", "make_stack", "published"]
+__all__ = [
+    "CellLike",
+    "CellNameError",
+    "Lengths",
+    "State",
+    "find_cell",
+    "make_stack",
+    "published_cells",
+]
 
 CellLike = str | Cell | type[Cell]
 """A cell, its class, or a name of it."""
@@ -30,7 +38,7 @@ class CellNameError(ValueError):
     """No cell can be had by a name; the message says what was wanted."""
 
 
-def published() -> dict[str, type[Cell]]:
+def published_cells() -> dict[str, type[Cell]]:
     """The cells of ``unrolled.cells`` by name."""
     found = {name: getattr(cells, name) for name in cells.__all__}
     return {
@@ -53,7 +61,7 @@ def find_cell(name: CellLike) -> Cell | type[Cell]:
     file, colon, own = name.rpartition(":")
     if colon:
         return _from_module(file, own)
-    known = published()
+    known = published_cells()
     folded = {key.casefold(): key for key in known}
     key = folded.get(name.casefold())
     if key is None:
@@ -84,7 +92,7 @@ def _from_module(place: str, name: str) -> Cell | type[Cell]:
     """Of a file, or of a module by its dotted name."""
     try:
         dotted = _DOTTED.fullmatch(place) and not place.endswith(".py")
-        module = module_called(place) if dotted else module_of(Path(place))
+        module = import_by_name(place) if dotted else load_python_file(Path(place))
     except CodeError as error:
         raise CellNameError(f"cell: {error}") from error
     found = getattr(module, name, None)

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from unrolled.models.cell_lookup import State
 from unrolled.nn import Recurrent
 
-__all__ = ["LearnedStart", "StartFromFeatures"]
+__all__ = ["InitialStateFromFeatures", "LearnedInitialState"]
 
 
-class LearnedStart(nn.Module):
+class LearnedInitialState(nn.Module):
     """One learned initial state for all sequences, zero at first: [L·D, 1, width] each."""
 
     def __init__(self, stack: Recurrent) -> None:
@@ -24,7 +24,7 @@ class LearnedStart(nn.Module):
         return states[0] if len(states) == 1 else states
 
 
-class StartFromFeatures(nn.Module):
+class InitialStateFromFeatures(nn.Module):
     """The initial state from features [N, F] of something else (a picture's, a speaker's).
 
     State s of layer and direction k starts as tanh(W_ks f + b_ks) (Karpathy & Fei-Fei 2015 begin a

@@ -66,7 +66,7 @@ class Pooling(nn.Module):
         scores: Tensor = self.query(torch.tanh(self.keys(outputs)))
         return scores
 
-    def running(self, outputs: Tensor) -> Tensor:
+    def forward_prefixes(self, outputs: Tensor) -> Tensor:
         """Of one direction, what pooling gives after each step: [T, N, width], of the steps so far.
 
         Raises:

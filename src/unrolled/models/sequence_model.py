@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.models.cell_lookup import CellLike, Lengths, State, make_stack
-from unrolled.models.initial_state import LearnedStart
+from unrolled.models.initial_state import LearnedInitialState
 from unrolled.models.pooling import Pooling
 
 __all__ = ["InputName", "OneHot", "SequenceModel"]
@@ -118,7 +118,7 @@ class SequenceModel(nn.Module):
         D = self.recurrent.spec.num_directions
         self.pooling = None if pooling is None else Pooling(pooling, width, D)
         self.head = nn.Linear(width, output_size)
-        self.start = LearnedStart(self.recurrent) if initial == "learned" else None
+        self.start = LearnedInitialState(self.recurrent) if initial == "learned" else None
 
     def forward(
         self, input: Tensor, state: State | None = None, lengths: Lengths | None = None
@@ -135,7 +135,7 @@ class SequenceModel(nn.Module):
             hidden = self.pooling(hidden, state, lengths)
         return self.head(self.dropout(hidden)), state
 
-    def after_each(self, input: Tensor, state: State | None = None) -> Tensor:
+    def forward_prefixes(self, input: Tensor, state: State | None = None) -> Tensor:
         """What the head would say if the sequence ended at each step: `[T, N, outputs]`.
 
         Raises:
@@ -148,7 +148,7 @@ class SequenceModel(nn.Module):
             )
         hidden, _ = self._hidden(input, state, None)
         if self.pooling is not None:
-            hidden = self.pooling.running(hidden)
+            hidden = self.pooling.forward_prefixes(hidden)
         return self.head(self.dropout(hidden))
 
     def _hidden(

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["CodeError", "module_called", "module_of"]
+__all__ = ["CodeError", "import_by_name", "load_python_file"]
 
 
 class CodeError(ValueError):
     """A file is no Python that runs; the message says what was wanted."""
 
 
-def module_called(name: str) -> ModuleType:
+def import_by_name(name: str) -> ModuleType:
     """The module of a dotted name.
 
     Raises:
@@ -33,7 +33,7 @@ def module_called(name: str) -> ModuleType:
         ) from error
 
 
-def module_of(path: Path) -> ModuleType:
+def load_python_file(path: Path) -> ModuleType:
     """The module of a file, run once in a process, under a name that nothing else has; where it was
     imported or is the script that runs, that module.
 

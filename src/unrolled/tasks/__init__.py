@@ -5,43 +5,43 @@ from importlib import import_module
 from unrolled.tasks.codecs.vocabulary import Vocabulary
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.text_files import TextError, read_text, standard_library
-from unrolled.tasks.data.windows import Window, Windows, split
+from unrolled.tasks.data.windows import Window, Windows, split_tokens
 from unrolled.tasks.generation import distribution, generate
 from unrolled.tasks.language_modeling import (
     LanguageModeling,
-    Score,
-    detach,
+    LanguageModelScore,
+    detach_state,
     load_language_model,
-    loss,
-    score,
+    next_token_loss,
+    score_language_model,
 )
-from unrolled.tasks.load_trained import load_trained, name_of
-from unrolled.tasks.task import Batch, Share, Task, measure
+from unrolled.tasks.load_trained import load_trained, task_name
+from unrolled.tasks.task import Batch, Shard, Task, measure
 
 __all__ = [
     "Batch",
     "DataError",
+    "LanguageModelScore",
     "LanguageModeling",
-    "Score",
-    "Share",
+    "Shard",
     "Task",
     "TextError",
     "Vocabulary",
     "Window",
     "Windows",
-    "detach",
+    "detach_state",
     "distribution",
     "find_task",
     "generate",
     "load_language_model",
     "load_trained",
-    "loss",
     "measure",
-    "name_of",
+    "next_token_loss",
     "read_text",
-    "score",
-    "split",
+    "score_language_model",
+    "split_tokens",
     "standard_library",
+    "task_name",
 ]
 
 _TASKS = {
@@ -50,7 +50,7 @@ _TASKS = {
     "tag": ("tagging", "Tagging"),
     "forecast": ("forecasting", "Forecasting"),
     "seq2seq": ("translation", "Translation"),
-    "problem": ("synthetic", "Problems"),
+    "problem": ("synthetic", "SyntheticProblems"),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Buckets", "in_order", "pad"]
+__all__ = ["Buckets", "batches_by_length", "pad"]
 
 
 class Buckets:
@@ -88,7 +88,7 @@ class Buckets:
         return [batches[i] for i in np.lexsort((chance, last, first))]
 
 
-def in_order(lengths: Sequence[int] | Tensor, batch_size: int) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int] | Tensor, batch_size: int) -> list[list[int]]:
     """Every item once, sorted by length, in batches of `batch_size`, the last one what is left.
 
     Raises:

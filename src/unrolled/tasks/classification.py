@@ -12,25 +12,25 @@ from typing_extensions import override
 from unrolled.limits import brief
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import majority_class
-from unrolled.tasks.bucketing import Buckets, in_order, pad
-from unrolled.tasks.codecs.standardization import check_scale, scale_of
-from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.bucketing import Buckets, batches_by_length, pad
+from unrolled.tasks.codecs.standardization import check_standardization, mean_and_deviation
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.data.labelled_sequences import (
-    Sequences,
-    inputs_of_table,
-    inputs_of_texts,
+    LabelledSequences,
+    inputs_from_table,
+    inputs_from_texts,
     is_table,
     read_sequences,
 )
 from unrolled.tasks.data.source import DataError, Source
 from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.metrics import accuracy, class_counts, macro_f1
-from unrolled.tasks.task import Input, Share, Task
+from unrolled.tasks.task import PredictionInput, Shard, Task
 
-__all__ = ["Classes", "Classification", "Labelled", "Sequences"]
+__all__ = ["Classification", "ClassificationBatch", "ClassificationCodec", "LabelledSequences"]
 
 
-class Labelled(NamedTuple):
+class ClassificationBatch(NamedTuple):
     """Inputs `[T, N]` (characters) or `[T, N, F]` (numbers), lengths `[N]`, labels `[N]`."""
 
     inputs: Tensor
@@ -40,11 +40,11 @@ class Labelled(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Sequences of this share."""
+        """Sequences of this shard."""
         return len(self.labels)
 
 
-class Classes:
+class ClassificationCodec:
     """Characters (or the scale of numbers) and labels, as numbers.
 
     Args:
@@ -60,8 +60,8 @@ class Classes:
 
     def __init__(
         self,
-        characters: Words | None,
-        labels: Words,
+        characters: TokenVocabulary | None,
+        labels: TokenVocabulary,
         mean: Tensor | None = None,
         deviation: Tensor | None = None,
         max_length: int | None = None,
@@ -70,7 +70,7 @@ class Classes:
         if (characters is None) == (mean is None):
             raise ValueError("characters, mean: wanted one of the two, got both or none")
         if mean is not None:
-            check_scale(mean, deviation)
+            check_standardization(mean, deviation)
         if not (max_length is None or (isinstance(max_length, int) and max_length > 0)):
             raise ValueError(f"max_length: wanted at least 1, got {max_length!r}")
         self.characters = characters
@@ -81,10 +81,10 @@ class Classes:
         self.columns = None if columns is None else tuple(columns)
 
     @classmethod
-    def of(cls, sequences: Sequences, config: Any) -> "Classes":
+    def of(cls, sequences: LabelledSequences, config: Any) -> "ClassificationCodec":
         """Those of the sequences that are not held out."""
         kept = [n for n, out in enumerate(sequences.held_out) if not out]
-        labels = Words.of(sequences.labels)
+        labels = TokenVocabulary.of(sequences.labels)
         if len(labels) == 1:
             raise DataError(
                 f"data: wanted two labels or more, got {brief(labels.entries[0])} alone"
@@ -97,11 +97,11 @@ class Classes:
         if sequences.of_text:
             limit = config.max_length
             seen = (c for n in kept for c in sequences.inputs[n][:limit])
-            characters = Words.of(
+            characters = TokenVocabulary.of(
                 seen, min_count=config.min_count, padding=True, unknown=True, what="character"
             )
             return cls(characters, labels, max_length=limit)
-        mean, deviation = scale_of(torch.cat([sequences.inputs[n] for n in kept]))
+        mean, deviation = mean_and_deviation(torch.cat([sequences.inputs[n] for n in kept]))
         return cls(None, labels, mean, deviation, columns=sequences.columns)
 
     def encode(self, sequence: Any) -> Tensor:
@@ -135,10 +135,10 @@ class Classes:
         } | columns
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Classes":
+    def from_state(cls, state: dict[str, Any]) -> "ClassificationCodec":
         found = state["characters"]
-        characters = None if found is None else Words.from_state(found)
-        labels = Words.from_state(state["labels"])
+        characters = None if found is None else TokenVocabulary.from_state(found)
+        labels = TokenVocabulary.from_state(state["labels"])
         scale = (state["mean"], state["deviation"])
         # Runs of before have no columns.
         return cls(characters, labels, *scale, state["max_length"], state.get("columns"))
@@ -149,14 +149,18 @@ class Classification(Task):
 
     name = "classify"
     unit = "sequences"
-    measures = ("loss", "accuracy", "macro_f1")
-    baselines_learn = True
+    metric_names = ("loss", "accuracy", "macro_f1")
+    baselines_use_training = True
 
     def __init__(
-        self, config: Any, data: Sequences, codec: Classes | None = None, whole: bool = False
+        self,
+        config: Any,
+        data: LabelledSequences,
+        codec: ClassificationCodec | None = None,
+        whole: bool = False,
     ) -> None:
         self.config = config
-        self.codec = codec or Classes.of(data, config)
+        self.codec = codec or ClassificationCodec.of(data, config)
         self.digest = _digest(data)
         self.data = data
         kept = [n for n, out in enumerate(data.held_out) if whole or not out]
@@ -180,37 +184,41 @@ class Classification(Task):
     @override
     @classmethod
     def read(
-        cls, config: Any, codec: Classes | None = None, whole: bool = False
+        cls, config: Any, codec: ClassificationCodec | None = None, whole: bool = False
     ) -> "Classification":
         columns = None if codec is None else codec.columns
         return cls(config, read_sequences(config, whole, columns), codec, whole)
 
     @override
     @classmethod
-    def inputs(
-        cls, config: Any, codec: Classes, sources: Sequence[Source], texts: Sequence[str] = ()
-    ) -> list[Input]:
-        found = [Input(repr(text), text) for text in texts]
+    def read_inputs(
+        cls,
+        config: Any,
+        codec: ClassificationCodec,
+        sources: Sequence[Source],
+        texts: Sequence[str] = (),
+    ) -> list[PredictionInput]:
+        found = [PredictionInput(repr(text), text) for text in texts]
         for source in sources:
             if is_table(config, source, codec.characters is not None):
-                found += inputs_of_table(config, read_table(source), codec)
+                found += inputs_from_table(config, read_table(source), codec)
             else:
-                found += inputs_of_texts(config, source)
+                found += inputs_from_texts(config, source)
         return found
 
     @override
     @classmethod
-    def codec_of(cls, state: dict[str, Any]) -> Classes:
-        return Classes.from_state(state)
+    def codec_from_state(cls, state: dict[str, Any]) -> ClassificationCodec:
+        return ClassificationCodec.from_state(state)
 
     @override
     @classmethod
-    def make(cls, arguments: dict[str, Any]) -> SequenceModel:
+    def build_model(cls, arguments: dict[str, Any]) -> SequenceModel:
         return SequenceModel(**arguments)
 
     @override
     @classmethod
-    def sizes(cls, codec: Classes) -> dict[str, Any]:
+    def codec_arguments(cls, codec: ClassificationCodec) -> dict[str, Any]:
         if codec.mean is None:
             assert codec.characters is not None
             sizes: dict[str, Any] = {"input_size": len(codec.characters), "input": "embedding"}
@@ -219,38 +227,40 @@ class Classification(Task):
         return sizes | {"output_size": len(codec.labels)}
 
     @override
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "initial", "embedding_size")
         given = {name: getattr(self.config, name) for name in (*names, "bidirectional", "pooling")}
-        return self.sizes(self.codec) | given
+        return self.codec_arguments(self.codec) | given
 
-    def _batch(self, items: Sequence[int], share: Share) -> Labelled:
-        own = list(items)[share.items]
+    def _batch(self, items: Sequence[int], shard: Shard) -> ClassificationBatch:
+        own = list(items)[shard.slice]
         if not own:
             one = self.encoded[0]
             none = one.new_zeros(1, 0, *one.shape[1:])
-            return Labelled(none, *(torch.empty(0).long(),) * 2, len(items))
+            return ClassificationBatch(none, *(torch.empty(0).long(),) * 2, len(items))
         inputs, lengths = _padded([self.encoded[n] for n in own])
-        return Labelled(inputs, lengths, self.targets[own], len(items))
+        return ClassificationBatch(inputs, lengths, self.targets[own], len(items))
 
     @override
-    def batch(self, step: int, share: Share) -> Labelled:
-        return self._batch([self.kept[k] for k in self.buckets.items(step)], share)
+    def batch(self, step: int, shard: Shard) -> ClassificationBatch:
+        return self._batch([self.kept[k] for k in self.buckets.items(step)], shard)
 
     @override
-    def validation(self, share: Share) -> Iterator[Labelled]:
-        for items in in_order([self.lengths[n] for n in self.out], self.config.batch_size):
-            batch = self._batch([self.out[k] for k in items], share)
+    def validation(self, shard: Shard) -> Iterator[ClassificationBatch]:
+        for items in batches_by_length([self.lengths[n] for n in self.out], self.config.batch_size):
+            batch = self._batch([self.out[k] for k in items], shard)
             if batch.count:
                 yield batch
 
     @override
-    def loss(self, model: Any, batch: Labelled, carried: Any) -> tuple[Tensor, None]:
+    def loss(self, model: Any, batch: ClassificationBatch, carried: Any) -> tuple[Tensor, None]:
         logits, _ = model(batch.inputs, lengths=batch.lengths)
         return F.cross_entropy(logits.float(), batch.labels, reduction="sum"), None
 
     @override
-    def tally(self, model: Any, batch: Labelled, carried: Any) -> tuple[dict[str, Tensor], None]:
+    def tally(
+        self, model: Any, batch: ClassificationBatch, carried: Any
+    ) -> tuple[dict[str, Tensor], None]:
         logits, _ = model(batch.inputs, lengths=batch.lengths)
         total = F.cross_entropy(logits.double(), batch.labels, reduction="sum")
         counts = class_counts(batch.labels, logits.argmax(-1), len(self.codec.labels))
@@ -279,7 +289,9 @@ class Classification(Task):
         return {"majority": {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts)}}
 
 
-def predict(model: SequenceModel, codec: Classes, sequences: Sequence[Any]) -> Tensor:
+def class_probabilities(
+    model: SequenceModel, codec: ClassificationCodec, sequences: Sequence[Any]
+) -> Tensor:
     """Probabilities `[N, classes]` of the labels of texts or numeric sequences."""
     inputs, lengths = codec.batch(sequences)
     device = next(model.parameters()).device
@@ -288,7 +300,7 @@ def predict(model: SequenceModel, codec: Classes, sequences: Sequence[Any]) -> T
     return torch.softmax(logits.double(), -1).cpu()
 
 
-def predict_each(model: SequenceModel, codec: Classes, sequence: Any) -> Tensor:
+def prefix_probabilities(model: SequenceModel, codec: ClassificationCodec, sequence: Any) -> Tensor:
     """Probabilities `[T, classes]` after each step of one sequence, as it arrives.
 
     Raises:
@@ -299,7 +311,7 @@ def predict_each(model: SequenceModel, codec: Classes, sequence: Any) -> Tensor:
         return torch.empty(0, len(codec.labels), dtype=torch.float64)
     device = next(model.parameters()).device
     with torch.no_grad():
-        logits = model.after_each(encoded[:, None].to(device))
+        logits = model.forward_prefixes(encoded[:, None].to(device))
     return torch.softmax(logits[:, 0].double(), -1).cpu()
 
 
@@ -309,7 +321,7 @@ def _padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return (inputs if len(inputs) else inputs.new_zeros(1, *inputs.shape[1:])), lengths
 
 
-def _digest(data: Sequences) -> str:
+def _digest(data: LabelledSequences) -> str:
     found = hashlib.sha256()
     for sequence, label, out in zip(data.inputs, data.labels, data.held_out, strict=True):
         raw = sequence.encode() if isinstance(sequence, str) else sequence.numpy().tobytes()

@@ -11,16 +11,16 @@ from unrolled.tasks.data.source import DataError
 __all__ = [
     "EntityScore",
     "EntityScores",
-    "Span",
+    "EntitySpan",
     "entity_scores",
+    "find_spans",
     "has_entities",
-    "labels_of",
+    "labels_from_spans",
     "malformed_labels",
-    "spans",
 ]
 
 
-class Span(NamedTuple):
+class EntitySpan(NamedTuple):
     """An entity of type `kind` over the tokens from `start` up to, not including, `end`."""
 
     kind: str
@@ -52,7 +52,7 @@ def malformed_labels(labels: Iterable[str]) -> set[str]:
     return counts.keys() - well_formed
 
 
-def spans(labels: Sequence[str]) -> list[Span]:
+def find_spans(labels: Sequence[str]) -> list[EntitySpan]:
     """The entities that labels mark, in IOB1, IOB2, BILOU or BIOES, in order.
 
     As in the script conlleval (Tjong Kim Sang and De Meulder 2003) nothing is malformed: an entity
@@ -63,7 +63,7 @@ def spans(labels: Sequence[str]) -> list[Span]:
     Raises:
         DataError: a label is none of these schemes'.
     """
-    found: list[Span] = []
+    found: list[EntitySpan] = []
     start = 0
     before, kind = "O", ""  # of the last label
     for position, label in enumerate((*labels, "O")):
@@ -74,14 +74,16 @@ def spans(labels: Sequence[str]) -> list[Span]:
         mark, _, now = label.partition("-")
         continues = mark != "O" and mark not in _BEGINS and before not in _ENDS and now == kind
         if before != "O" and not continues:
-            found.append(Span(kind, start, position))
+            found.append(EntitySpan(kind, start, position))
         if mark != "O" and (before == "O" or not continues):
             start = position
         before, kind = mark, now
     return found
 
 
-def labels_of(entities: Iterable[Span], length: int, scheme: Scheme = "IOB2") -> list[str]:
+def labels_from_spans(
+    entities: Iterable[EntitySpan], length: int, scheme: Scheme = "IOB2"
+) -> list[str]:
     """The labels of `length` tokens that mark these entities; the inverse of `spans`.
 
     IOB2 begins every entity with B, IOB1 only those that touch one of the same type before them,
@@ -93,7 +95,7 @@ def labels_of(entities: Iterable[Span], length: int, scheme: Scheme = "IOB2") ->
     if scheme not in ("IOB1", "IOB2", "BILOU"):
         raise ValueError(f"scheme: wanted one of IOB1, IOB2, BILOU, got {scheme!r}")
     labels = ["O"] * length
-    last = Span("", 0, 0)
+    last = EntitySpan("", 0, 0)
     for span in sorted(entities, key=lambda s: s.start):
         kind, start, end = span
         if not last.end <= start < end <= length:
@@ -166,7 +168,7 @@ def entity_scores(
     for true, guess in zip(wanted, predicted, strict=True):
         if len(true) != len(guess):
             raise ValueError(f"predicted: wanted {len(true)} labels as in wanted, got {len(guess)}")
-        here, there = set(spans(true)), set(spans(guess))
+        here, there = set(find_spans(true)), set(find_spans(guess))
         for name, entities in (("wanted", here), ("found", there), ("right", here & there)):
             counts[name].update(span.kind for span in entities)
     kinds = sorted(counts["wanted"].keys() | counts["found"].keys())

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from unrolled.tasks.bucketing import Buckets, in_order
+from unrolled.tasks.bucketing import Buckets, batches_by_length
 from unrolled.tasks.data.source import DataError
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.task import Shard, Task
 
-__all__ = ["Listed", "held_out", "parts"]
+__all__ = ["ExampleTask", "choose_validation", "split_examples"]
 
 
-def held_out(count: int, config: Any) -> list[bool]:
+def choose_validation(count: int, config: Any) -> list[bool]:
     """Which of so many examples are for validation: drawn by the seed, at least one of two.
 
     Raises:
@@ -33,7 +33,9 @@ def held_out(count: int, config: Any) -> list[bool]:
     return found.tolist()
 
 
-def parts(examples: Sequence[Any], config: Any, whole: bool) -> tuple[list[Any], list[Any]]:
+def split_examples(
+    examples: Sequence[Any], config: Any, whole: bool
+) -> tuple[list[Any], list[Any]]:
     """Examples for training and for validation; all for both with ``whole``.
 
     Raises:
@@ -41,11 +43,11 @@ def parts(examples: Sequence[Any], config: Any, whole: bool) -> tuple[list[Any],
     """
     if whole:
         return list(examples), list(examples)
-    chosen = list(zip(examples, held_out(len(examples), config), strict=True))
+    chosen = list(zip(examples, choose_validation(len(examples), config), strict=True))
     return [one for one, out in chosen if not out], [one for one, out in chosen if out]
 
 
-class Listed(Task):
+class ExampleTask(Task):
     """A task of examples, tuples that begin with what is read and what is wanted.
 
     Args:
@@ -71,18 +73,18 @@ class Listed(Task):
         """An example as tensors."""
 
     @abstractmethod
-    def collate(self, encoded: Sequence[Any], numbers: list[int], share: Share) -> Any:
+    def collate(self, encoded: Sequence[Any], numbers: list[int], shard: Shard) -> Any:
         """A share of a batch of encoded examples, whose ``numbers`` in their list it keeps."""
 
-    def _batch(self, part: int, items: list[int], share: Share) -> Any:
-        return self.collate([self.encoded[part][k] for k in items], items, share)
+    def _batch(self, part: int, items: list[int], shard: Shard) -> Any:
+        return self.collate([self.encoded[part][k] for k in items], items, shard)
 
     @override
-    def batch(self, step: int, share: Share) -> Any:
-        return self._batch(0, self.buckets.items(step), share)
+    def batch(self, step: int, shard: Shard) -> Any:
+        return self._batch(0, self.buckets.items(step), shard)
 
     @override
-    def validation(self, share: Share) -> Iterator[Any]:
-        for items in in_order(self._lengths[1], self.config.batch_size):
-            if items[share.items]:
-                yield self._batch(1, items, share)
+    def validation(self, shard: Shard) -> Iterator[Any]:
+        for items in batches_by_length(self._lengths[1], self.config.batch_size):
+            if items[shard.slice]:
+                yield self._batch(1, items, shard)

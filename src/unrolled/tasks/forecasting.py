@@ -11,16 +11,23 @@ from typing_extensions import override
 from unrolled.models import SequenceModel
 from unrolled.tasks.baselines import seasonal_naive
 from unrolled.tasks.bucketing import Buckets
-from unrolled.tasks.codecs.standardization import check_scale, scale_of
+from unrolled.tasks.codecs.standardization import check_standardization, mean_and_deviation
 from unrolled.tasks.data.source import DataError, Source
 from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.data.time_series import Series, check_length, read_series, series_of
-from unrolled.tasks.task import Input, Share, Task
+from unrolled.tasks.task import PredictionInput, Shard, Task
 
-__all__ = ["Forecaster", "Forecasting", "Scale", "Series", "Spans", "predict"]
+__all__ = [
+    "Forecaster",
+    "Forecasting",
+    "ForecastingBatch",
+    "ForecastingCodec",
+    "Series",
+    "forecast",
+]
 
 
-class Spans(NamedTuple):
+class ForecastingBatch(NamedTuple):
     """Windows `[T, N, F]` in standard units, and what came next, `[K, N, targets]`."""
 
     windows: Tensor
@@ -29,11 +36,11 @@ class Spans(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Windows of this share."""
+        """Windows of this shard."""
         return self.windows.shape[1]
 
 
-class Scale:
+class ForecastingCodec:
     """Columns, the mean and deviation of each, what is forecast how far from how much of the past.
 
     Args:
@@ -55,7 +62,7 @@ class Scale:
         window: int,
         horizon: int,
     ) -> None:
-        check_scale(mean, deviation)
+        check_standardization(mean, deviation)
         fits = len(columns) == len(mean) and 1 <= targets <= len(columns)
         if not fits or min(window, horizon) < 1:
             raise ValueError(
@@ -89,7 +96,7 @@ class Scale:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Scale":
+    def from_state(cls, state: dict[str, Any]) -> "ForecastingCodec":
         return cls(**state)
 
 
@@ -128,10 +135,10 @@ class Forecasting(Task):
 
     name = "forecast"
     unit = "windows"
-    measures = ("loss", "mae", "rmse")
+    metric_names = ("loss", "mae", "rmse")
 
     def __init__(
-        self, config: Any, series: Sequence[Series], codec: Scale, whole: bool = False
+        self, config: Any, series: Sequence[Series], codec: ForecastingCodec, whole: bool = False
     ) -> None:
         if config.season is not None and config.season > codec.window:
             raise DataError(
@@ -160,20 +167,28 @@ class Forecasting(Task):
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: Scale | None = None, whole: bool = False) -> "Forecasting":
+    def read(
+        cls, config: Any, codec: ForecastingCodec | None = None, whole: bool = False
+    ) -> "Forecasting":
         columns, targets, series = read_series(config, codec)
         if codec is None:
             ends = [_first_held_out(len(s.values), config, config.horizon) for s in series]
             parts = [s.values[: max(1, end)] for s, end in zip(series, ends, strict=True)]
-            mean, deviation = scale_of(torch.cat(parts))
-            codec = Scale(columns, targets, mean, deviation, config.window, config.horizon)
+            mean, deviation = mean_and_deviation(torch.cat(parts))
+            codec = ForecastingCodec(
+                columns, targets, mean, deviation, config.window, config.horizon
+            )
         return cls(config, series, codec, whole)
 
     @override
     @classmethod
-    def inputs(
-        cls, config: Any, codec: Scale, sources: Sequence[Source], texts: Sequence[str] = ()
-    ) -> list[Input]:
+    def read_inputs(
+        cls,
+        config: Any,
+        codec: ForecastingCodec,
+        sources: Sequence[Source],
+        texts: Sequence[str] = (),
+    ) -> list[PredictionInput]:
         if texts:
             raise DataError(
                 "--text: wanted a table (CSV, TSV or Parquet) with the past, got a text"
@@ -188,60 +203,64 @@ class Forecasting(Task):
                 if config.series is not None:
                     keys[config.series] = series.name
                 check_length(series, str(source), codec.window)
-                inputs.append(Input(series.name, series.values, keys))
+                inputs.append(PredictionInput(series.name, series.values, keys))
         return inputs
 
     @override
     @classmethod
-    def codec_of(cls, state: dict[str, Any]) -> Scale:
-        return Scale.from_state(state)
+    def codec_from_state(cls, state: dict[str, Any]) -> ForecastingCodec:
+        return ForecastingCodec.from_state(state)
 
     @override
     @classmethod
-    def make(cls, arguments: dict[str, Any]) -> Forecaster:
+    def build_model(cls, arguments: dict[str, Any]) -> Forecaster:
         return Forecaster(**arguments)
 
     @override
     @classmethod
-    def sizes(cls, codec: Scale) -> dict[str, Any]:
+    def codec_arguments(cls, codec: ForecastingCodec) -> dict[str, Any]:
         return {"inputs": len(codec.columns), "targets": codec.targets, "horizon": codec.horizon}
 
     @override
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
-        return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
+        return self.codec_arguments(self.codec) | {
+            name: getattr(self.config, name) for name in names
+        }
 
-    def _spans(self, origins: Sequence[tuple[int, int]], total: int) -> Spans:
+    def _spans(self, origins: Sequence[tuple[int, int]], total: int) -> ForecastingBatch:
         T, K, targets = self.codec.window, self.codec.horizon, self.codec.targets
         windows = [self.values[k][t - T : t] for k, t in origins]
         wanted = [self.values[k][t : t + K, :targets] for k, t in origins]
         if not origins:
             empty = self.values[0][:0]
-            return Spans(
+            return ForecastingBatch(
                 empty.new_zeros(T, 0, empty.shape[1]), empty.new_zeros(K, 0, targets), total
             )
-        return Spans(torch.stack(windows, 1), torch.stack(wanted, 1), total)
+        return ForecastingBatch(torch.stack(windows, 1), torch.stack(wanted, 1), total)
 
     @override
-    def batch(self, step: int, share: Share) -> Spans:
+    def batch(self, step: int, shard: Shard) -> ForecastingBatch:
         items = [self.kept[k] for k in self.buckets.items(step)]
-        return self._spans(items[share.items], len(items))
+        return self._spans(items[shard.slice], len(items))
 
     @override
-    def validation(self, share: Share) -> Iterator[Spans]:
+    def validation(self, shard: Shard) -> Iterator[ForecastingBatch]:
         for begin in range(0, len(self.out), 256):
             items = self.out[begin : begin + 256]
-            batch = self._spans(items[share.items], len(items))
+            batch = self._spans(items[shard.slice], len(items))
             if batch.count:
                 yield batch
 
     @override
-    def loss(self, model: Any, batch: Spans, carried: Any) -> tuple[Tensor, None]:
+    def loss(self, model: Any, batch: ForecastingBatch, carried: Any) -> tuple[Tensor, None]:
         errors = model(batch.windows).float() - batch.wanted
         return errors.square().mean((0, 2)).sum(), None
 
     @override
-    def tally(self, model: Any, batch: Spans, carried: Any) -> tuple[dict[str, Tensor], None]:
+    def tally(
+        self, model: Any, batch: ForecastingBatch, carried: Any
+    ) -> tuple[dict[str, Tensor], None]:
         return self._tally(model(batch.windows), batch.wanted), None
 
     def _tally(self, forecasts: Tensor, wanted: Tensor) -> dict[str, Tensor]:
@@ -285,7 +304,7 @@ class Forecasting(Task):
         return found
 
 
-def predict(model: Forecaster, codec: Scale, past: Tensor) -> Tensor:
+def forecast(model: Forecaster, codec: ForecastingCodec, past: Tensor) -> Tensor:
     """The K values `[K, targets]` that follow on values `[T', F]`, of which the last T are seen.
 
     Raises:
@@ -318,7 +337,7 @@ def _first_held_out(count: int, config: Any, horizon: int) -> int:
 
 
 def _check_windows(
-    series: Sequence[Series], kept: Sequence[Any], out: Sequence[Any], codec: Scale
+    series: Sequence[Series], kept: Sequence[Any], out: Sequence[Any], codec: ForecastingCodec
 ) -> None:
     if kept and out:
         return

@@ -14,23 +14,30 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import LanguageModel, State
-from unrolled.tasks.codecs.vocabulary import Vocabulary, make_vocabulary, vocabulary_from
+from unrolled.tasks.codecs.vocabulary import Vocabulary, build_vocabulary, vocabulary_from_state
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.text_files import TextError, read_text
-from unrolled.tasks.data.windows import Window, Windows, split
+from unrolled.tasks.data.windows import Window, Windows, split_tokens
 from unrolled.tasks.load_trained import load_trained
 from unrolled.tasks.metrics import bits_per_character
-from unrolled.tasks.number_format import brief, full
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.number_format import format_full, format_short
+from unrolled.tasks.task import Shard, Task
 
-__all__ = ["LanguageModeling", "Score", "detach", "load_language_model", "loss", "score"]
+__all__ = [
+    "LanguageModelScore",
+    "LanguageModeling",
+    "detach_state",
+    "load_language_model",
+    "next_token_loss",
+    "score_language_model",
+]
 
 
 _EXAMPLE = 400  # tokens, at most
 
 
 @dataclass(frozen=True)
-class Score:
+class LanguageModelScore:
     """Mean cross-entropy over `tokens` predicted tokens, in nats a token, and its other units."""
 
     loss: float
@@ -48,19 +55,19 @@ class Score:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     def __str__(self) -> str:
-        return _line(brief, self.loss, self.bits_per_character, self.perplexity)
+        return _line(format_short, self.loss, self.bits_per_character, self.perplexity)
 
 
 def _line(text: Callable[[float], str], loss: float, bits: float, perplexity: float) -> str:
     return f"loss {text(loss)}  {text(bits)} bits/char  perplexity {text(perplexity)}"
 
 
-def loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy of logits `[T, N, V]` against targets `[T, N]`, in nats: mean or sum."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
-def detach(state: State) -> State:
+def detach_state(state: State) -> State:
     """The same state, cut off from the graph that led to it."""
     return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
 
@@ -70,9 +77,9 @@ class LanguageModeling(Task):
 
     name = "lm"
     unit = "tokens"
-    measures = ("loss", "bits_per_character", "perplexity")
-    of_loss = measures
-    shown = "bits_per_character"
+    metric_names = ("loss", "bits_per_character", "perplexity")
+    loss_metrics = metric_names
+    progress_metric = "bits_per_character"
 
     def __init__(self, config: Any, text: bytes, codec: Vocabulary, whole: bool = False) -> None:
         self.config = config
@@ -82,7 +89,7 @@ class LanguageModeling(Task):
         if whole:
             self.training = self.held_out = _validation(config, tokens)
         else:
-            self.training, self.held_out = windows(config, tokens)
+            self.training, self.held_out = make_windows(config, tokens)
 
     @override
     @classmethod
@@ -91,7 +98,7 @@ class LanguageModeling(Task):
     ) -> "LanguageModeling":
         text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
         try:
-            return cls(config, text, codec or make_vocabulary(config, text), whole)
+            return cls(config, text, codec or build_vocabulary(config, text), whole)
         except TextError as error:
             if not config.paths:
                 raise
@@ -100,37 +107,37 @@ class LanguageModeling(Task):
 
     @override
     @classmethod
-    def codec_of(cls, state: dict[str, Any]) -> Vocabulary:
-        return vocabulary_from(state)
+    def codec_from_state(cls, state: dict[str, Any]) -> Vocabulary:
+        return vocabulary_from_state(state)
 
     @override
     @classmethod
-    def make(cls, arguments: dict[str, Any]) -> LanguageModel:
+    def build_model(cls, arguments: dict[str, Any]) -> LanguageModel:
         return LanguageModel(**arguments)
 
     @override
     @classmethod
-    def sizes(cls, codec: Vocabulary) -> dict[str, Any]:
+    def codec_arguments(cls, codec: Vocabulary) -> dict[str, Any]:
         return {"vocabulary_size": len(codec)}
 
     @override
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "input", "embedding_size", "dropout")
         given = {name: getattr(self.config, name) for name in (*names, "initial")}
-        return self.sizes(self.codec) | given
+        return self.codec_arguments(self.codec) | given
 
     @override
-    def batch(self, step: int, share: Share) -> Window:
-        return self.training[step % len(self.training)].share(share)
+    def batch(self, step: int, shard: Shard) -> Window:
+        return self.training[step % len(self.training)].shard(shard)
 
     @override
-    def validation(self, share: Share) -> Iterator[Window]:
-        return (window.share(share) for window in self.held_out)
+    def validation(self, shard: Shard) -> Iterator[Window]:
+        return (window.shard(shard) for window in self.held_out)
 
     @override
     def loss(self, model: Any, batch: Window, carried: State | None) -> tuple[Tensor, State]:
         logits, after = model(batch.inputs, None if batch.first else carried)
-        return loss(logits, batch.targets, "sum"), detach(after)
+        return next_token_loss(logits, batch.targets, "sum"), detach_state(after)
 
     @override
     def tally(
@@ -154,12 +161,12 @@ class LanguageModeling(Task):
         return self._scores((sums["loss"] / sums["tokens"]).item(), self._characters_per_token)
 
     @override
-    def scores_of_loss(self, loss: float) -> dict[str, float]:
+    def scores_from_loss(self, loss: float) -> dict[str, float]:
         return self._scores(loss, self.codec.characters_per_token)
 
     def _scores(self, loss: float, characters_per_token: float) -> dict[str, float]:
-        found = Score(loss, characters_per_token=characters_per_token)
-        return {name: getattr(found, name) for name in self.measures}
+        found = LanguageModelScore(loss, characters_per_token=characters_per_token)
+        return {name: getattr(found, name) for name in self.metric_names}
 
     @cached_property
     def _characters_per_token(self) -> float:
@@ -170,28 +177,30 @@ class LanguageModeling(Task):
         return len(self.codec.decode_bytes(torch.cat(tokens))) / sum(map(len, tokens))
 
     @override
-    def show(self, scores: dict[str, float], text: Callable[[float], str] = full) -> str:
-        return _line(text, *(scores[name] for name in self.measures))
+    def format_scores(
+        self, scores: dict[str, float], text: Callable[[float], str] = format_full
+    ) -> str:
+        return _line(text, *(scores[name] for name in self.metric_names))
 
 
-def windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:
+def make_windows(config: Any, tokens: Tensor) -> tuple[Windows, Windows]:
     """The windows for training and for validation.
 
     A short validation text is read in fewer streams. All of it is predicted but its first token
     and, where the streams do not divide it, fewer than a token a stream at its end.
     """
-    kept, held_out = split(tokens, config.validation_fraction, config.validation_limit)
+    kept, held_out = split_tokens(tokens, config.validation_fraction, config.validation_limit)
     return Windows(kept, config.batch_size, config.window), _validation(config, held_out)
 
 
-def byte_parts(config: Any, text: bytes) -> tuple[bytes, bytes]:
+def split_bytes(config: Any, text: bytes) -> tuple[bytes, bytes]:
     """What a model of bytes has seen before a validation, and all that it then predicts.
 
     The first byte of the validation's part is only ever an input, and so has been seen.
     """
     tokens = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    learned = len(split(tokens, config.validation_fraction, config.validation_limit)[0])
-    _, validation = windows(config, tokens)
+    learned = len(split_tokens(tokens, config.validation_fraction, config.validation_limit)[0])
+    _, validation = make_windows(config, tokens)
     return text[: learned + 1], text[learned + 1 :][: validation.targets]
 
 
@@ -201,9 +210,9 @@ def _validation(config: Any, tokens: Tensor) -> Windows:
 
 
 @torch.no_grad()
-def score(
+def score_language_model(
     model: LanguageModel, batches: Iterable[Window], characters_per_token: float = 1.0
-) -> Score:
+) -> LanguageModelScore:
     """Measure a model on consecutive windows, the state carried from each to the next.
 
     The model is measured in the mode it is in: call `model.eval()` before if it has dropout.
@@ -214,9 +223,9 @@ def score(
     for window in batches:
         before = None if window.first else state
         logits, state = model(window.inputs.to(device), before)
-        total += loss(logits, window.targets.to(device), "sum").item()
+        total += next_token_loss(logits, window.targets.to(device), "sum").item()
         tokens += window.targets.numel()
-    return Score(total / tokens, tokens, characters_per_token)
+    return LanguageModelScore(total / tokens, tokens, characters_per_token)
 
 
 def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vocabulary]:

@@ -12,10 +12,10 @@ from unrolled.io import CORRUPT_FILE_ERRORS, FileError
 from unrolled.models import CellLike, load_tree
 from unrolled.tasks.task import Task
 
-__all__ = ["check_weights", "load_trained", "name_of", "weights_of"]
+__all__ = ["check_weights", "load_trained", "model_weights", "task_name"]
 
 
-def name_of(path: str | os.PathLike[str], tree: Any) -> str:
+def task_name(path: str | os.PathLike[str], tree: Any) -> str:
     """The task that a checkpoint is of.
 
     Raises:
@@ -45,18 +45,18 @@ def load_trained(
             code and ``cell`` is not given.
     """
     tree = load_tree(path) if tree is None else tree
-    name = name_of(path, tree)
+    name = task_name(path, tree)
     if name != task.name:
         raise FileError(path, f"wanted a checkpoint of the task {task.name}, got one of {name}")
     try:
-        codec = task.codec_of(tree["codec"])
+        codec = task.codec_from_state(tree["codec"])
         arguments = _with_cell(path, tree["model"], cell)
-        for name, size in task.sizes(codec).items():
+        for name, size in task.codec_arguments(codec).items():
             if arguments[name] != size:
                 raise ValueError(f"{name}: the model has {arguments[name]}, the codec {size}")
-        weights = weights_of(tree)
-        check_weights(arguments, weights, task.make)
-        model = task.make(arguments)
+        weights = model_weights(tree)
+        check_weights(arguments, weights, task.build_model)
+        model = task.build_model(arguments)
         model.load_state_dict(weights)
     except FileError:
         raise
@@ -67,7 +67,7 @@ def load_trained(
     return model.eval(), codec
 
 
-def weights_of(tree: dict[str, Any]) -> dict[str, Any]:
+def model_weights(tree: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's tensors by the names that they have in the model."""
     return {name.removeprefix("model."): value for name, value in tree["state_dict"].items()}
 

@@ -13,16 +13,16 @@ from typing_extensions import override
 from unrolled.models import SequenceModel
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import synthetic as classics
-from unrolled.tasks.task import Share, Task
+from unrolled.tasks.task import Shard, Task
 
-__all__ = ["Drawn", "Name", "Problems"]
+__all__ = ["SyntheticBatch", "SyntheticCodec", "SyntheticProblems"]
 
 NEAR = 0.04
 """A sum that is less far off is right, as Hochreiter & Schmidhuber (1997) count."""
 _VALIDATION = 2**32 - 1
 
 
-class Drawn(NamedTuple):
+class SyntheticBatch(NamedTuple):
     """Inputs `[T, N]` (tokens) or `[T, N, F]` (numbers), what is wanted, `[N]` or `[T, N]`. Answers
     are counted: one a sequence, or one a step."""
 
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Name:
+class SyntheticCodec:
     """Which problem a model was trained on: all that its checkpoint needs."""
 
     name: str
@@ -49,7 +49,7 @@ class Name:
 class _Kind:
     """How a problem is drawn, and the model that it asks for."""
 
-    draw: Callable[[int, int, torch.Generator], classics.Problem]
+    draw: Callable[[int, int, torch.Generator], classics.SyntheticProblem]
     sizes: dict[str, Any]
     signs: str = ""
 
@@ -69,7 +69,7 @@ _KINDS = {
 }
 
 
-class Problems(Task):
+class SyntheticProblems(Task):
     """The adding problem (squared error of the sum), copy memory, parity and Dyck-1 (cross-entropy
     of each step, in nats).
 
@@ -79,71 +79,77 @@ class Problems(Task):
 
     name = "problem"
     unit = "steps"
-    measures = ("loss", "accuracy", "solved")
+    metric_names = ("loss", "accuracy", "solved")
 
-    def __init__(self, config: Any, codec: Name | None = None) -> None:
+    def __init__(self, config: Any, codec: SyntheticCodec | None = None) -> None:
         self.config = config
-        self.codec = codec or Name(config.data)
+        self.codec = codec or SyntheticCodec(config.data)
         self.kind = _KINDS[config.data]
         told = f"{config.data} {config.length} {config.validation_sequences} {config.seed}"
         self.digest = hashlib.sha256(told.encode()).hexdigest()
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: Name | None = None, whole: bool = False) -> "Problems":
+    def read(
+        cls, config: Any, codec: SyntheticCodec | None = None, whole: bool = False
+    ) -> "SyntheticProblems":
         if codec is not None and codec.name != config.data:
             raise DataError(f"data: wanted {codec.name}, on which the model learned, not another")
         return cls(config, codec)
 
     @override
     @classmethod
-    def codec_of(cls, state: dict[str, Any]) -> Name:
+    def codec_from_state(cls, state: dict[str, Any]) -> SyntheticCodec:
         if state["name"] not in _KINDS:
             raise ValueError(f"name: wanted one of {', '.join(_KINDS)}, got {state['name']!r}")
-        return Name(state["name"])
+        return SyntheticCodec(state["name"])
 
     @override
     @classmethod
-    def make(cls, arguments: dict[str, Any]) -> SequenceModel:
+    def build_model(cls, arguments: dict[str, Any]) -> SequenceModel:
         return SequenceModel(**arguments)
 
     @override
     @classmethod
-    def sizes(cls, codec: Name) -> dict[str, Any]:
+    def codec_arguments(cls, codec: SyntheticCodec) -> dict[str, Any]:
         return _KINDS[codec.name].sizes
 
     @override
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
-        return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
+        return self.codec_arguments(self.codec) | {
+            name: getattr(self.config, name) for name in names
+        }
 
-    def _draw(self, number: int, count: int, share: Share) -> Drawn:
+    def _draw(self, number: int, count: int, shard: Shard) -> SyntheticBatch:
         """So many sequences, the same whenever the number is; a share of them."""
         # A generator heeds 32 bits of its seed alone.
         digest = hashlib.sha256(f"{self.config.seed} {number}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
         found = self.kind.draw(self.config.length, count, generator)
         total = found.wanted.numel()
-        return Drawn(found.inputs[:, share.items], found.wanted[..., share.items], total)
+        return SyntheticBatch(found.inputs[:, shard.slice], found.wanted[..., shard.slice], total)
 
     @override
-    def batch(self, step: int, share: Share) -> Drawn:
-        return self._draw(step, self.config.batch_size, share)
+    def batch(self, step: int, shard: Shard) -> SyntheticBatch:
+        return self._draw(step, self.config.batch_size, shard)
 
     @override
-    def validation(self, share: Share) -> Iterator[Drawn]:
+    def validation(self, shard: Shard) -> Iterator[SyntheticBatch]:
         left, size = self.config.validation_sequences, self.config.batch_size
         for k in range(-(-left // size)):
-            batch = self._draw(_VALIDATION - k, min(size, left - k * size), share)
+            batch = self._draw(_VALIDATION - k, min(size, left - k * size), shard)
             if batch.count:
                 yield batch
 
     @override
-    def loss(self, model: Any, batch: Drawn, carried: Any) -> tuple[Tensor, None]:
+    def loss(self, model: Any, batch: SyntheticBatch, carried: Any) -> tuple[Tensor, None]:
         return _loss(model(batch.inputs)[0], batch.wanted), None
 
     @override
-    def tally(self, model: Any, batch: Drawn, carried: Any) -> tuple[dict[str, Tensor], None]:
+    def tally(
+        self, model: Any, batch: SyntheticBatch, carried: Any
+    ) -> tuple[dict[str, Tensor], None]:
         found, _ = model(batch.inputs)
         right, asked = self._right(found, batch.wanted)
         return {
@@ -174,7 +180,7 @@ class Problems(Task):
     @override
     def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
         signs = self.kind.signs
-        inputs = next(self.validation(Share())).inputs[:, :1]
+        inputs = next(self.validation(Shard())).inputs[:, :1]
         if text is not None:
             if not signs:
                 raise DataError(f"text: wanted none, {self.codec.name} is of numbers")
@@ -188,13 +194,13 @@ class Problems(Task):
         if self.config.data == "copy":
             loss = classics.memoryless_loss(self.config.length)
             return {"without memory": {"loss": loss, "accuracy": 1 / 8}}
-        wanted = torch.cat([batch.wanted.flatten() for batch in self.validation(Share())])
+        wanted = torch.cat([batch.wanted.flatten() for batch in self.validation(Shard())])
         if self.config.data == "adding":
             error = wanted - 1
             near = (error.abs() < NEAR).double().mean()
             return {"always 1": {"loss": error.square().mean().item(), "accuracy": near.item()}}
-        share = wanted.double().mean().item()
-        return {"majority": {"accuracy": max(share, 1 - share)}}
+        positive = wanted.double().mean().item()
+        return {"majority": {"accuracy": max(positive, 1 - positive)}}
 
 
 def _loss(found: Tensor, wanted: Tensor) -> Tensor:

@@ -11,21 +11,21 @@ from typing_extensions import override
 from unrolled.models import Tagger
 from unrolled.tasks.baselines import FrequentLabels
 from unrolled.tasks.bucketing import pad
-from unrolled.tasks.codecs.token_vocab import Words
-from unrolled.tasks.data.conll import Sentence, read_conll, split_blanks
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
+from unrolled.tasks.data.conll import Sentence, read_conll, split_on_blanks
 from unrolled.tasks.data.source import DataError, Source
-from unrolled.tasks.data.unlabelled_sentences import read_sentences
+from unrolled.tasks.data.unlabelled_sentences import read_unlabelled_sentences
 from unrolled.tasks.entities import entity_scores, has_entities, malformed_labels
-from unrolled.tasks.example_task import Listed, parts
-from unrolled.tasks.number_format import full
-from unrolled.tasks.task import Input, Share
+from unrolled.tasks.example_task import ExampleTask, split_examples
+from unrolled.tasks.number_format import format_full
+from unrolled.tasks.task import PredictionInput, Shard
 
-__all__ = ["Tagged", "Tagging", "Tags", "predict"]
+__all__ = ["Tagging", "TaggingBatch", "TaggingCodec", "predict_tags"]
 
 _NONE = -100
 
 
-class Tagged(NamedTuple):
+class TaggingBatch(NamedTuple):
     """Words `[T, N]`, lengths `[N]`, labels `[T, N]` (-100 where no word is), characters `[C, T·N]`
     and how many each word has `[T·N]`."""
 
@@ -39,14 +39,16 @@ class Tagged(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Tokens of this share."""
+        """Tokens of this shard."""
         return int(self.lengths.sum())
 
 
-class Tags:
+class TaggingCodec:
     """Words, characters and labels, as numbers."""
 
-    def __init__(self, words: Words, characters: Words | None, labels: Words) -> None:
+    def __init__(
+        self, words: TokenVocabulary, characters: TokenVocabulary | None, labels: TokenVocabulary
+    ) -> None:
         self.words = words
         self.characters = characters
         self.labels = labels
@@ -54,23 +56,23 @@ class Tags:
     @classmethod
     def of(
         cls, sentences: Sequence[Sentence], config: Any, labelled: Sequence[Sentence] = ()
-    ) -> "Tags":
+    ) -> "TaggingCodec":
         """Those of training sentences; labels also of those that are held out, ``labelled``."""
         tokens = [token for s in sentences for token in s.tokens]
         special = {"padding": True, "unknown": True}
-        words = Words.of(tokens, min_count=config.min_count, what="word", **special)
+        words = TokenVocabulary.of(tokens, min_count=config.min_count, what="word", **special)
         characters = None
         if config.characters and any(len(token) > 1 for token in tokens):
             spelt = (c for token in tokens for c in token)
-            characters = Words.of(spelt, what="character", **special)
-        labels = Words.of(label for s in (*sentences, *labelled) for label in s.labels)
+            characters = TokenVocabulary.of(spelt, what="character", **special)
+        labels = TokenVocabulary.of(label for s in (*sentences, *labelled) for label in s.labels)
         return cls(words, characters, labels)
 
     def split(self, line: str) -> list[str]:
         """A plain sentence as tokens: what stands between its blanks; its characters where every
         known word is one, blanks among them only where they are known."""
         if any(len(word) > 1 for word in self.words.entries):
-            return split_blanks(line)
+            return split_on_blanks(line)
         return [c for c in line if c not in " \t" or c in self.words] if line.strip(" \t") else []
 
     def encode(self, tokens: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
@@ -104,34 +106,38 @@ class Tags:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Tags":
+    def from_state(cls, state: dict[str, Any]) -> "TaggingCodec":
         found = state["characters"]
-        characters = None if found is None else Words.from_state(found)
-        return cls(Words.from_state(state["words"]), characters, Words.from_state(state["labels"]))
+        characters = None if found is None else TokenVocabulary.from_state(found)
+        return cls(
+            TokenVocabulary.from_state(state["words"]),
+            characters,
+            TokenVocabulary.from_state(state["labels"]),
+        )
 
 
-class Tagging(Listed):
+class Tagging(ExampleTask):
     """Cross-entropy of each token's label; entities, where the labels mark some, by their F1."""
 
     name = "tag"
     unit = "tokens"
-    measures = ("loss", "accuracy", "entity_precision", "entity_recall", "entity_f1")
-    baselines_learn = True
+    metric_names = ("loss", "accuracy", "entity_precision", "entity_recall", "entity_f1")
+    baselines_use_training = True
 
     def __init__(
         self,
         config: Any,
         training: Sequence[Sentence],
         validation: Sequence[Sentence],
-        codec: Tags | None = None,
+        codec: TaggingCodec | None = None,
     ) -> None:
-        self.codec = codec or Tags.of(training, config, validation)
+        self.codec = codec or TaggingCodec.of(training, config, validation)
         self.entities = has_entities(self.codec.labels.entries)
         super().__init__(config, training, validation)
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: Tags | None = None, whole: bool = False) -> "Tagging":
+    def read(cls, config: Any, codec: TaggingCodec | None = None, whole: bool = False) -> "Tagging":
         if not config.paths:
             from unrolled.tasks.datasets import python_tags
 
@@ -145,38 +151,40 @@ class Tagging(Listed):
         else:
             _check_labels(files, codec)
         sentences = [sentence for path in config.paths for sentence in files[path]]
-        return cls(config, *parts(sentences, config, whole), codec)
+        return cls(config, *split_examples(sentences, config, whole), codec)
 
     @override
     @classmethod
-    def inputs(
-        cls, config: Any, codec: Tags, sources: Sequence[Source], texts: Sequence[str] = ()
-    ) -> list[Input]:
+    def read_inputs(
+        cls, config: Any, codec: TaggingCodec, sources: Sequence[Source], texts: Sequence[str] = ()
+    ) -> list[PredictionInput]:
         columns = {"label": config.column, "token": config.token_column, "split": codec.split}
-        found = [Input(repr(text), codec.split(text)) for text in texts]
+        found = [PredictionInput(repr(text), codec.split(text)) for text in texts]
         empty = [item.name for item in found if not item.value]
         if empty:
             raise DataError(f"--text: wanted one token or more, got {empty[0]}")
         for source in sources:
             found += [
-                Input(*sentence)
-                for sentence in read_sentences(source, codec.words, codec.labels, **columns)
+                PredictionInput(*sentence)
+                for sentence in read_unlabelled_sentences(
+                    source, codec.words, codec.labels, **columns
+                )
             ]
         return found
 
     @override
     @classmethod
-    def codec_of(cls, state: dict[str, Any]) -> Tags:
-        return Tags.from_state(state)
+    def codec_from_state(cls, state: dict[str, Any]) -> TaggingCodec:
+        return TaggingCodec.from_state(state)
 
     @override
     @classmethod
-    def make(cls, arguments: dict[str, Any]) -> Tagger:
+    def build_model(cls, arguments: dict[str, Any]) -> Tagger:
         return Tagger(**arguments)
 
     @override
     @classmethod
-    def sizes(cls, codec: Tags) -> dict[str, Any]:
+    def codec_arguments(cls, codec: TaggingCodec) -> dict[str, Any]:
         return {
             "words": len(codec.words),
             "characters": 0 if codec.characters is None else len(codec.characters),
@@ -184,9 +192,11 @@ class Tagging(Listed):
         }
 
     @override
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "bidirectional")
-        return self.sizes(self.codec) | {name: getattr(self.config, name) for name in names}
+        return self.codec_arguments(self.codec) | {
+            name: getattr(self.config, name) for name in names
+        }
 
     @override
     def length(self, example: Sentence) -> int:
@@ -197,24 +207,28 @@ class Tagging(Listed):
         return self.codec.encode(example.tokens), self.codec.labels.encode(example.labels)
 
     @override
-    def collate(self, encoded: Sequence[Any], numbers: list[int], share: Share) -> Tagged:
-        own = encoded[share.items]
+    def collate(self, encoded: Sequence[Any], numbers: list[int], shard: Shard) -> TaggingBatch:
+        own = encoded[shard.slice]
         total = sum(len(labels) for _, labels in encoded)
         if not own:
             none = torch.zeros(1, 0).long()
-            return Tagged(none, none[0], none, none, none[0], [], total)
+            return TaggingBatch(none, none[0], none, none, none[0], [], total)
         words, lengths, *spelt = self.codec.pad([tokens for tokens, _ in own])
         labels, _ = pad([labels for _, labels in own], _NONE)
         characters, spellings = spelt or (None, None)
-        return Tagged(words, lengths, labels, characters, spellings, numbers[share.items], total)
+        return TaggingBatch(
+            words, lengths, labels, characters, spellings, numbers[shard.slice], total
+        )
 
     @override
-    def loss(self, model: Any, batch: Tagged, carried: Any) -> tuple[Tensor, None]:
+    def loss(self, model: Any, batch: TaggingBatch, carried: Any) -> tuple[Tensor, None]:
         logits = model(batch.words, batch.lengths, batch.characters, batch.spellings)
         return _cross_entropy(logits.float(), batch.labels), None
 
     @override
-    def tally(self, model: Any, batch: Tagged, carried: Any) -> tuple[dict[str, Tensor], None]:
+    def tally(
+        self, model: Any, batch: TaggingBatch, carried: Any
+    ) -> tuple[dict[str, Tensor], None]:
         logits = model(batch.words, batch.lengths, batch.characters, batch.spellings)
         guesses = logits.argmax(-1)
         inside = batch.labels != _NONE
@@ -254,9 +268,11 @@ class Tagging(Listed):
         }
 
     @override
-    def show(self, scores: dict[str, float], text: Callable[[float], str] = full) -> str:
+    def format_scores(
+        self, scores: dict[str, float], text: Callable[[float], str] = format_full
+    ) -> str:
         shown = {k: v for k, v in scores.items() if self.entities or not k.startswith("entity")}
-        return super().show(shown, text)
+        return super().format_scores(shown, text)
 
     @override
     def baselines(self) -> dict[str, dict[str, float]]:
@@ -278,7 +294,9 @@ class Tagging(Listed):
         return found
 
 
-def predict(model: Tagger, codec: Tags, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+def predict_tags(
+    model: Tagger, codec: TaggingCodec, sentences: Sequence[Sequence[str]]
+) -> list[list[str]]:
     """The likeliest label of each token.
 
     Raises:
@@ -295,7 +313,7 @@ def predict(model: Tagger, codec: Tags, sentences: Sequence[Sequence[str]]) -> l
     return [codec.labels.decode(column) for column in columns]
 
 
-def _check_labels(files: Mapping[str, Sequence[Sentence]], codec: Tags) -> None:
+def _check_labels(files: Mapping[str, Sequence[Sentence]], codec: TaggingCodec) -> None:
     """Hold the labels of files to those that a model knows."""
     for path, sentences in files.items():
         for sentence in sentences:

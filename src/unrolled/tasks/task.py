@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.tasks.data.source import DataError, Source
-from unrolled.tasks.number_format import full
+from unrolled.tasks.number_format import format_full
 
-__all__ = ["Batch", "Input", "Share", "Task", "measure"]
+__all__ = ["Batch", "PredictionInput", "Shard", "Task", "measure"]
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """One process's part of every batch: the items ``rank``, ``rank + of``, …"""
 
     rank: int = 0
-    of: int = 1
+    count: int = 1
 
     @property
-    def items(self) -> slice:
-        return slice(self.rank, None, self.of)
+    def slice(self) -> slice:
+        return slice(self.rank, None, self.count)
 
 
 class Batch(Protocol):
@@ -38,7 +38,7 @@ class Batch(Protocol):
     def total(self) -> int: ...
 
 
-class Input(NamedTuple):
+class PredictionInput(NamedTuple):
     """One item to predict from: its name for messages and output, a value that the codec encodes,
     and the columns that tell it from others where the output is a table."""
 
@@ -58,14 +58,14 @@ class Task(ABC):
     """Of the command."""
     unit: ClassVar[str]
     """What is counted, in the plural."""
-    measures: ClassVar[tuple[str, ...]]
+    metric_names: ClassVar[tuple[str, ...]]
     """The names in ``scores``: the loss, then those of a whole validation."""
-    of_loss: ClassVar[tuple[str, ...]] = ("loss",)
+    loss_metrics: ClassVar[tuple[str, ...]] = ("loss",)
     """Those of them that follow from the loss alone."""
-    shown: ClassVar[str] = "loss"
-    """The one that progress and curve show, one of ``of_loss``."""
+    progress_metric: ClassVar[str] = "loss"
+    """The one that progress and curve show, one of ``loss_metrics``."""
 
-    baselines_learn: ClassVar[bool] = False
+    baselines_use_training: ClassVar[bool] = False
     """Whether a baseline is learned from the training part: from the data themselves where all of
     them are validation's."""
 
@@ -87,9 +87,9 @@ class Task(ABC):
         """
 
     @classmethod
-    def inputs(
+    def read_inputs(
         cls, config: Any, codec: Any, sources: Sequence[Source], texts: Sequence[str] = ()
-    ) -> list[Input]:
+    ) -> list[PredictionInput]:
         """The items to predict from, read by the functions of ``read`` with a run's configuration.
 
         Args:
@@ -105,29 +105,29 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def codec_of(cls, state: dict[str, Any]) -> Any:
+    def codec_from_state(cls, state: dict[str, Any]) -> Any:
         """The codec of that state."""
 
     @classmethod
     @abstractmethod
-    def make(cls, arguments: dict[str, Any]) -> nn.Module:
+    def build_model(cls, arguments: dict[str, Any]) -> nn.Module:
         """The untrained model of these arguments."""
 
     @classmethod
     @abstractmethod
-    def sizes(cls, codec: Any) -> dict[str, Any]:
+    def codec_arguments(cls, codec: Any) -> dict[str, Any]:
         """Those arguments of the model that follow from the codec."""
 
     @abstractmethod
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         """Of the model that the configuration and the data ask for: plain values."""
 
     @abstractmethod
-    def batch(self, step: int, share: Share) -> Any:
+    def batch(self, step: int, shard: Shard) -> Any:
         """The training batch of a step."""
 
     @abstractmethod
-    def validation(self, share: Share) -> Iterator[Any]:
+    def validation(self, shard: Shard) -> Iterator[Any]:
         """The batches of a whole validation."""
 
     @abstractmethod
@@ -142,8 +142,8 @@ class Task(ABC):
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """The measures, by name, from the sums of all tallies."""
 
-    def scores_of_loss(self, loss: float) -> dict[str, float]:
-        """The measures ``of_loss``."""
+    def scores_from_loss(self, loss: float) -> dict[str, float]:
+        """The measures ``loss_metrics``."""
         return {"loss": loss}
 
     @abstractmethod
@@ -159,7 +159,9 @@ class Task(ABC):
         """What simple methods reach on the validation's data: measures, by the method's name."""
         return {}
 
-    def show(self, scores: dict[str, float], text: Callable[[float], str] = full) -> str:
+    def format_scores(
+        self, scores: dict[str, float], text: Callable[[float], str] = format_full
+    ) -> str:
         """The measures in a line, each number written by `text`."""
         return "  ".join(f"{name.replace('_', ' ')} {text(v)}" for name, v in scores.items())
 
@@ -169,7 +171,7 @@ def measure(task: Task, model: nn.Module) -> dict[str, float]:
     """The measures of a model, in the mode it is in, on a task's validation."""
     carried: Any = None
     sums: dict[str, Any] = {}
-    for batch in task.validation(Share()):
+    for batch in task.validation(Shard()):
         found, carried = task.tally(model, batch, carried)
         sums = {name: sums.get(name, 0) + value for name, value in found.items()}
     return task.scores(sums)

@@ -11,14 +11,22 @@ from typing_extensions import override
 from unrolled.models import EncoderDecoder
 from unrolled.runtime.text import UNITS, cut, written
 from unrolled.tasks.bucketing import pad
-from unrolled.tasks.codecs.token_vocab import Words
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.data.source import DataError, Source, read_lines
-from unrolled.tasks.example_task import Listed, parts
+from unrolled.tasks.example_task import ExampleTask, split_examples
 from unrolled.tasks.metrics import edit_distance
 from unrolled.tasks.search import beam, greedy
-from unrolled.tasks.task import Input, Share
+from unrolled.tasks.task import PredictionInput, Shard
 
-__all__ = ["Alphabets", "Pair", "Pairs", "Side", "Translation", "predict", "read_pairs"]
+__all__ = [
+    "Pair",
+    "TextCodec",
+    "Translation",
+    "TranslationBatch",
+    "TranslationCodec",
+    "read_pairs",
+    "translate",
+]
 
 _NONE = -100
 
@@ -30,7 +38,7 @@ class Pair(NamedTuple):
     target: str
 
 
-class Pairs(NamedTuple):
+class TranslationBatch(NamedTuple):
     """Sources `[T, N]` and their lengths; targets after the begin `[U, N]`, what follows each
     `[U, N]` (-100 behind the end), and their lengths, the end's one included."""
 
@@ -44,28 +52,28 @@ class Pairs(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Target tokens of this share, with one end each."""
+        """Target tokens of this shard, with one end each."""
         return int(self.target_lengths.sum())
 
 
-class Side:
+class TextCodec:
     """Texts of sources, or of targets, as tokens: characters, or words and single signs.
 
     Blanks before a word are not kept; written, words are put one blank apart, signs close to what
     comes before.
     """
 
-    def __init__(self, unit: str, tokens: Words) -> None:
+    def __init__(self, unit: str, tokens: TokenVocabulary) -> None:
         self.unit = unit
         self.tokens = tokens
 
     @classmethod
-    def of(cls, texts: Sequence[str], unit: str, min_count: int) -> "Side":
+    def of(cls, texts: Sequence[str], unit: str, min_count: int) -> "TextCodec":
         """That of training texts."""
         found = (token for text in texts for token in cut(text, unit))
         what = "character" if unit == "characters" else "word"
         options: dict[str, Any] = {"padding": True, "unknown": True, "what": what}
-        return cls(unit, Words.of(found, min_count=min_count, **options))
+        return cls(unit, TokenVocabulary.of(found, min_count=min_count, **options))
 
     def encode(self, text: str) -> Tensor:
         return self.tokens.encode(cut(text, self.unit))
@@ -81,13 +89,13 @@ class Side:
         return {"unit": self.unit, "tokens": self.tokens.state()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Side":
+    def from_state(cls, state: dict[str, Any]) -> "TextCodec":
         if state["unit"] not in UNITS:
             raise ValueError(f"unit: wanted characters or words, got {state['unit']!r}")
-        return cls(state["unit"], Words.from_state(state["tokens"]))
+        return cls(state["unit"], TokenVocabulary.from_state(state["tokens"]))
 
 
-class Alphabets:
+class TranslationCodec:
     """Tokens of sources and of targets, as numbers; targets have a begin and an end.
 
     Args:
@@ -98,7 +106,7 @@ class Alphabets:
         ValueError: the limit is no whole number above 0.
     """
 
-    def __init__(self, source: Side, target: Side, limit: int = 200) -> None:
+    def __init__(self, source: TextCodec, target: TextCodec, limit: int = 200) -> None:
         if type(limit) is not int or limit < 1:
             raise ValueError(f"limit: wanted at least 1, got {limit!r}")
         self.source = source
@@ -108,13 +116,15 @@ class Alphabets:
         self.begin, self.end = len(target.tokens), len(target.tokens) + 1
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], config: Any, held_out: Sequence[Pair] = ()) -> "Alphabets":
+    def of(
+        cls, pairs: Sequence[Pair], config: Any, held_out: Sequence[Pair] = ()
+    ) -> "TranslationCodec":
         """Those of training pairs. A target may become twice as long as the longest of them and of
         those that are ``held_out``."""
         units = (config.source_unit, config.target_unit)
         sides = [[pair[side] for pair in pairs] for side in (0, 1)]
         made = zip(sides, units, strict=True)
-        source, target = (Side.of(texts, unit, config.min_count) for texts, unit in made)
+        source, target = (TextCodec.of(texts, unit, config.min_count) for texts, unit in made)
         every = (len(target.encode(pair.target)) for pair in (*pairs, *held_out))
         return cls(source, target, 2 * (max(every, default=0) + 1))
 
@@ -141,32 +151,32 @@ class Alphabets:
         return sides | {"limit": self.limit}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Alphabets":
-        source, target = (Side.from_state(state[name]) for name in ("source", "target"))
+    def from_state(cls, state: dict[str, Any]) -> "TranslationCodec":
+        source, target = (TextCodec.from_state(state[name]) for name in ("source", "target"))
         return cls(source, target, state.get("limit", 200))  # earlier versions kept none
 
 
-class Translation(Listed):
+class Translation(ExampleTask):
     """Cross-entropy of each next token of the target, given the right ones before it."""
 
     name = "seq2seq"
     unit = "tokens"
-    measures = ("loss", "exact", "error_rate")
+    metric_names = ("loss", "exact", "error_rate")
 
     def __init__(
         self,
         config: Any,
         training: Sequence[Pair],
         validation: Sequence[Pair],
-        codec: Alphabets | None = None,
+        codec: TranslationCodec | None = None,
     ) -> None:
-        self.codec = codec or Alphabets.of(training, config, validation)
+        self.codec = codec or TranslationCodec.of(training, config, validation)
         super().__init__(config, training, validation)
 
     @override
     @classmethod
     def read(
-        cls, config: Any, codec: Alphabets | None = None, whole: bool = False
+        cls, config: Any, codec: TranslationCodec | None = None, whole: bool = False
     ) -> "Translation":
         if not config.paths:
             from unrolled.tasks.datasets import dates, numbers
@@ -177,47 +187,51 @@ class Translation(Listed):
             training, validation = ([Pair(*pair) for one in p for pair in one] for p in both)
             return cls(config, training, validation, codec)
         pairs = [p for path in config.paths for p in read_pairs(path, config.max_length)]
-        return cls(config, *parts(pairs, config, whole), codec)
+        return cls(config, *split_examples(pairs, config, whole), codec)
 
     @override
     @classmethod
-    def inputs(
-        cls, config: Any, codec: Alphabets, sources: Sequence[Source], texts: Sequence[str] = ()
-    ) -> list[Input]:
+    def read_inputs(
+        cls,
+        config: Any,
+        codec: TranslationCodec,
+        sources: Sequence[Source],
+        texts: Sequence[str] = (),
+    ) -> list[PredictionInput]:
         """The source on each line, alone or before a tab and its target. A blank line is an item
         too, the empty text, so that lines of both sides go together."""
         found = []
         for text in texts:
             _check_length("--text", [text], config.max_length)
-            found.append(Input(repr(text), text))
+            found.append(PredictionInput(repr(text), text))
         for source in sources:
             for where, sides in _sides(source, config.max_length):
                 if len(sides) > 2 or (sides and not sides[0].strip()):
                     got = "\t".join(sides)[:60]
                     raise DataError(f"{where}: wanted a source, got {got!r}")
-                found.append(Input(where, sides[0] if sides else ""))
+                found.append(PredictionInput(where, sides[0] if sides else ""))
         return found
 
     @override
     @classmethod
-    def codec_of(cls, state: dict[str, Any]) -> Alphabets:
-        return Alphabets.from_state(state)
+    def codec_from_state(cls, state: dict[str, Any]) -> TranslationCodec:
+        return TranslationCodec.from_state(state)
 
     @override
     @classmethod
-    def make(cls, arguments: dict[str, Any]) -> EncoderDecoder:
+    def build_model(cls, arguments: dict[str, Any]) -> EncoderDecoder:
         return EncoderDecoder(**arguments)
 
     @override
     @classmethod
-    def sizes(cls, codec: Alphabets) -> dict[str, Any]:
+    def codec_arguments(cls, codec: TranslationCodec) -> dict[str, Any]:
         return {"source_size": len(codec.source.tokens), "target_size": codec.target_size}
 
     @override
-    def arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, Any]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "attention")
         given = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
-        return self.sizes(self.codec) | given
+        return self.codec_arguments(self.codec) | given
 
     @override
     def length(self, example: Pair) -> int:
@@ -229,29 +243,31 @@ class Translation(Listed):
 
     @override
     def collate(
-        self, encoded: Sequence[tuple[Tensor, ...]], numbers: list[int], share: Share
-    ) -> Pairs:
-        own = encoded[share.items]
+        self, encoded: Sequence[tuple[Tensor, ...]], numbers: list[int], shard: Shard
+    ) -> TranslationBatch:
+        own = encoded[shard.slice]
         total = sum(len(target) for _, target, _ in encoded)
         if not own:
             none = torch.zeros(1, 0).long()
-            return Pairs(none, none[0], none, none, none[0], [], total)
+            return TranslationBatch(none, none[0], none, none, none[0], [], total)
         sources, targets, followers = zip(*own, strict=True)
         before, ends = pad(targets, 0)
         after, _ = pad(followers, _NONE)
-        return Pairs(*pad(sources, 0), before, after, ends, numbers[share.items], total)
+        return TranslationBatch(*pad(sources, 0), before, after, ends, numbers[shard.slice], total)
 
     @override
-    def loss(self, model: Any, batch: Pairs, carried: Any) -> tuple[Tensor, None]:
+    def loss(self, model: Any, batch: TranslationBatch, carried: Any) -> tuple[Tensor, None]:
         logits = model(batch.sources, batch.targets, batch.source_lengths, batch.target_lengths)
         return _cross_entropy(logits.float(), batch.followers), None
 
     @override
-    def tally(self, model: Any, batch: Pairs, carried: Any) -> tuple[dict[str, Tensor], None]:
+    def tally(
+        self, model: Any, batch: TranslationBatch, carried: Any
+    ) -> tuple[dict[str, Tensor], None]:
         pairs = [self.held_out[k] for k in batch.numbers]
         wanted = [self.codec.target.normal(pair.target) for pair in pairs]
         texts = [pair.source for pair in pairs]
-        found = predict(model, self.codec, texts, width=self.config.beam)
+        found = translate(model, self.codec, texts, width=self.config.beam)
         both = list(zip(wanted, found, strict=True))
         return {
             "loss": self.loss(model, batch, None)[0].double(),
@@ -283,9 +299,9 @@ class Translation(Listed):
         }
 
 
-def predict(
+def translate(
     model: EncoderDecoder,
-    codec: Alphabets,
+    codec: TranslationCodec,
     sources: Sequence[str],
     *,
     width: int = 1,

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from unrolled.io import write
 from unrolled.tasks import Batch, Task
-from unrolled.tasks.number_format import full
+from unrolled.tasks.number_format import format_full
 from unrolled.train.checkpoint import Checkpoints
 from unrolled.train.module import Training
 from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_of
@@ -156,7 +156,7 @@ class Metrics(Callback):
         self.steps += 1
         self.items += batch.total
         if self.steps >= self.task.config.log_every:
-            self._row(trainer, "training", self.task.scores_of_loss(self.total / self.steps))
+            self._row(trainer, "training", self.task.scores_from_loss(self.total / self.steps))
             self.total, self.steps = 0.0, 0
 
     @override
@@ -183,8 +183,8 @@ class Metrics(Callback):
             "step": trainer.global_step,
             self.task.unit: self.items,
             "seconds": f"{time.perf_counter() - self._began:.2f}",
-            "learning_rate": full(rate),
-            **{name: full(value) for name, value in named.items()},
+            "learning_rate": format_full(rate),
+            **{name: format_full(value) for name, value in named.items()},
         }
         with warn_of(self.path):
             append_rows(self.path, self.columns, [[str(row.get(c, "")) for c in self.columns]])
@@ -199,8 +199,8 @@ def columns(task: Task) -> tuple[str, ...]:
         task.unit,
         "seconds",
         "learning_rate",
-        *(f"training_{name}" for name in task.of_loss),
-        *(f"validation_{name}" for name in task.measures),
+        *(f"training_{name}" for name in task.loss_metrics),
+        *(f"validation_{name}" for name in task.metric_names),
     )
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from unrolled.config import Config
-from unrolled.tasks import DataError, Share, Task
+from unrolled.tasks import DataError, Shard, Task
 from unrolled.train.checkpoint import random_states, set_random_states
 from unrolled.train.folder import values_of_config
 
@@ -106,7 +106,7 @@ class Training(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["task"] = self.task.name
         checkpoint["config"] = values_of_config(self.task.name, self.task.config)
-        checkpoint["model"] = self.task.arguments()
+        checkpoint["model"] = self.task.model_arguments()
         checkpoint["codec"] = self.task.codec.state()
         own = {"carried": self.carried, "random": random_states()}
         checkpoint["processes"] = _gathered(own, self.trainer.world_size)
@@ -171,9 +171,9 @@ class Data(LightningDataModule):
         super().__init__()
         self.task = task
 
-    def _share(self) -> Share:
+    def _share(self) -> Shard:
         assert self.trainer is not None
-        return Share(self.trainer.global_rank, self.trainer.world_size)
+        return Shard(self.trainer.global_rank, self.trainer.world_size)
 
     @override
     def train_dataloader(self) -> Iterable[Any]:
@@ -201,7 +201,7 @@ class _Endless:
     Not a DataLoader: that one draws from torch's generator whenever it is iterated.
     """
 
-    def __init__(self, task: Task, share: Share, start: int) -> None:
+    def __init__(self, task: Task, share: Shard, start: int) -> None:
         self.task = task
         self.share = share
         self.start = start
@@ -216,7 +216,7 @@ class _Endless:
 class _Whole:
     """The batches of a validation."""
 
-    def __init__(self, task: Task, share: Share) -> None:
+    def __init__(self, task: Task, share: Shard) -> None:
         self.task = task
         self.share = share
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from unrolled.tasks import Batch, Task
-from unrolled.tasks.number_format import brief
+from unrolled.tasks.number_format import format_short
 from unrolled.train.module import Training
 
 __all__ = ["Progress", "bar", "clock"]
@@ -64,7 +64,7 @@ class Progress(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Training)
-        measured = self.task.show(pl_module.scores, brief)
+        measured = self.task.format_scores(pl_module.scores, format_short)
         end = f"{_TAIL}\n" if self.live else "\n"
         start = "\r" if self.live else ""
         self.stream.write(f"{start}step {trainer.global_step:>6}  validation {measured}{end}")
@@ -89,8 +89,8 @@ class Progress(Callback):
         step, steps = trainer.global_step, trainer.max_steps
         elapsed = time.perf_counter() - self._began
         left = elapsed / max(1, step - self._first_step) * (steps - step)
-        shown = self.task.scores_of_loss(loss)
-        measured = "  ".join(f"{_SHORT.get(k, k)} {brief(v)}" for k, v in shown.items())
+        shown = self.task.scores_from_loss(loss)
+        measured = "  ".join(f"{_SHORT.get(k, k)} {format_short(v)}" for k, v in shown.items())
         rate = self._items / elapsed
         often = f"{rate / 1000:.0f}k/s" if rate >= 10_000 else f"{rate:.0f}/s"
         # Short enough for 80 columns; the bar takes what is left of wider ones, and narrower ones

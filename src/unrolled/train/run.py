@@ -24,8 +24,8 @@ from unrolled.diagnostics import loss_curve
 from unrolled.io import CORRUPT_FILE_ERRORS, FileError
 from unrolled.nn import Recurrent
 from unrolled.nn.init import chrono_
-from unrolled.tasks import DataError, Task, find_task, name_of
-from unrolled.tasks.load_trained import check_weights, weights_of
+from unrolled.tasks import DataError, Task, find_task, task_name
+from unrolled.tasks.load_trained import check_weights, model_weights
 from unrolled.train.callbacks import (
     Abort,
     FinalValidation,
@@ -176,7 +176,7 @@ def _checkpoint_of(path: Path, name: str, config: Config) -> Any:
 
 def _check_kind(path: Path, tree: Any, wanted: str) -> None:
     """Refuse a checkpoint of another task, or of no run."""
-    name = name_of(path, tree)
+    name = task_name(path, tree)
     if name != wanted:
         raise FileError(path, f"wanted a checkpoint of the task {wanted}, got one of {name}")
     step, processes = tree.get("global_step"), tree.get("processes")
@@ -190,15 +190,15 @@ def _check_kind(path: Path, tree: Any, wanted: str) -> None:
 def _check_model(path: Path, tree: Any, task: Task) -> None:
     """Refuse a checkpoint whose model is not the configuration's, before that one is made."""
     try:
-        found, wanted = tree["model"], task.arguments()
+        found, wanted = tree["model"], task.model_arguments()
         for name in wanted.keys() | found.keys():
             if wanted.get(name) != found.get(name):
                 raise ValueError(
                     f"{name}: config.json and the data say {wanted.get(name)!r}, the checkpoint "
                     f"{found.get(name)!r}"
                 )
-        task.codec_of(tree["codec"])
-        check_weights(wanted, weights_of(tree), task.make)
+        task.codec_from_state(tree["codec"])
+        check_weights(wanted, model_weights(tree), task.build_model)
     except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"holds no model of this run ({error})") from None
 
@@ -207,7 +207,7 @@ def new_model(task: Task) -> nn.Module:
     """The untrained model of a task: seeds the global generators and draws its weights."""
     random.seed(task.config.seed)
     torch.manual_seed(task.config.seed)
-    model = task.make(task.arguments())
+    model = task.build_model(task.model_arguments())
     steps = task.config.remember
     for layer in [one for one in model.modules() if isinstance(one, Recurrent) and steps]:
         if not layer.cell.forget_gates + layer.cell.input_gates:
@@ -320,10 +320,12 @@ def _result(task: Task, run: Path, step: int, stopped: int, checkpoints: Checkpo
     rows: list[dict[str, str]] = []
     with warn_of(run / METRICS):
         rows = read_rows(run / METRICS, columns(task))
-    last = [row for row in rows if all(row[f"validation_{name}"] for name in task.measures)][-1:]
+    last = [row for row in rows if all(row[f"validation_{name}"] for name in task.metric_names)][
+        -1:
+    ]
     if is_first():
         with warn_of(run / CURVE):
-            loss_curve(rows, run / CURVE, task.shown)
+            loss_curve(rows, run / CURVE, task.progress_metric)
     best = run / BEST if (run / BEST).exists() else None
     return Result(
         task=task,
@@ -335,7 +337,7 @@ def _result(task: Task, run: Path, step: int, stopped: int, checkpoints: Checkpo
         metrics=run / METRICS,
         curve=run / CURVE,
         validation={
-            name: float(row[f"validation_{name}"]) for row in last for name in task.measures
+            name: float(row[f"validation_{name}"]) for row in last for name in task.metric_names
         },
         validation_step=int(last[0]["step"]) if last else None,
         best_validation=checkpoints.scores if best else {},

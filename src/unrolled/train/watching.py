@@ -18,7 +18,7 @@ from unrolled.diagnostics.matrices import recurrent_matrices
 from unrolled.diagnostics.steps import Call, layers_of, listening
 from unrolled.io import write
 from unrolled.nn import Recurrent
-from unrolled.tasks.number_format import full
+from unrolled.tasks.number_format import format_full
 from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_of
 
 __all__ = ["WATCH", "WATCH_COLUMNS", "Watch", "read_watch"]
@@ -155,7 +155,7 @@ def _row(of: Any, measure: str, name: str, value: float) -> dict[str, Any]:
         "reverse": int(of.reverse),
         "measure": measure,
         "name": name,
-        "value": full(value),
+        "value": format_full(value),
     }
 
 

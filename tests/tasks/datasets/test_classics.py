@@ -9,7 +9,7 @@ import torch
 
 from unrolled.tasks.datasets.synthetic import (
     MEAN_ERROR,
-    Problem,
+    SyntheticProblem,
     adding,
     copy_memory,
     dyck,
@@ -17,7 +17,7 @@ from unrolled.tasks.datasets.synthetic import (
     parity,
 )
 
-MAKERS: dict[str, Callable[..., Problem]] = {
+MAKERS: dict[str, Callable[..., SyntheticProblem]] = {
     "adding": adding,
     "copy_memory": copy_memory,
     "dyck": dyck,

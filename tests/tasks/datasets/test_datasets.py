@@ -17,21 +17,21 @@ from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import (
     DIRECTIONS,
     SERIES,
+    code_snippets,
     dates,
     digits,
-    in_words,
     languages,
     moving_digits,
+    number_in_words,
     numbers,
     ordinal,
     python_tags,
+    python_tokens,
     series,
-    snippets,
-    sources,
     year_in_words,
 )
 from unrolled.tasks.datasets.python_tokens import tag_lines
-from unrolled.tasks.entities import has_entities, spans
+from unrolled.tasks.entities import find_spans, has_entities
 
 # Lines of Python
 
@@ -39,7 +39,7 @@ from unrolled.tasks.entities import has_entities, spans
 def pieces_of(source: str) -> list[list[tuple[str, str]]]:
     """Text and type of each entity, line by line."""
     return [
-        [(s.kind, "".join(line.tokens[s.start : s.end])) for s in spans(line.labels)]
+        [(s.kind, "".join(line.tokens[s.start : s.end])) for s in find_spans(line.labels)]
         for line in tag_lines(source.encode())
     ]
 
@@ -82,13 +82,13 @@ def test_the_standard_library_is_labelled() -> None:
     assert [len(part) for part in lines] == [900, 300]
     assert not lines[0] & lines[1]
     assert all(has_entities(s.labels) for s in training)
-    kinds = {span.kind for s in validation for span in spans(s.labels)}
+    kinds = {span.kind for s in validation for span in find_spans(s.labels)}
     assert kinds == {"COMMENT", "KEYWORD", "NAME", "NUMBER", "OP", "STRING"}
 
 
 def test_too_few_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     few = [file for file in standard_library() if file.name in ("heapq.py", "bisect.py")]
-    monkeypatch.setattr(sources, "standard_library", lambda: few)
+    monkeypatch.setattr(python_tokens, "standard_library", lambda: few)
     with pytest.raises(DataError, match=r"training: wanted 9999 lines .* it has \d+; ask for few"):
         python_tags(9999, 5)
     with pytest.raises(DataError, match="validation: wanted 9999 lines"):
@@ -104,7 +104,7 @@ def test_the_labels_are_those_of_the_tokenizer() -> None:
     found = 0
     for sentence in tag_lines(file.read_bytes()):
         line = "".join(sentence.tokens)
-        for span in spans(sentence.labels):
+        for span in find_spans(sentence.labels):
             if span.kind not in ("OP", "STRING"):
                 found += 1
                 assert (line, span.start, line[span.start : span.end]) in wanted
@@ -171,8 +171,8 @@ def test_copies_tables_and_binaries_give_nothing(tmp_path: Path) -> None:
 
 
 def test_long_lines_are_cut() -> None:
-    assert list(snippets._cut("ab" * 25 + "\n", 20)) == ["ab" * 10, "ab" * 10]
-    assert list(snippets._cut("one two\nthree four\nfive six\n", 12)) == [
+    assert list(code_snippets._cut("ab" * 25 + "\n", 20)) == ["ab" * 10, "ab" * 10]
+    assert list(code_snippets._cut("one two\nthree four\nfive six\n", 12)) == [
         "one two\nthre",
         "five six",
     ]
@@ -335,7 +335,7 @@ def test_an_unknown_series_is_told() -> None:
     ],
 )
 def test_numbers_in_words_by_hand(number: int, words: str) -> None:
-    assert in_words(number) == words
+    assert number_in_words(number) == words
 
 
 def test_ordinals_by_hand() -> None:
@@ -399,7 +399,7 @@ def value_of(words: str) -> int:
 
 def test_numbers_come_back_from_their_words() -> None:
     for number in [*range(3000), *range(3000, 10**6, 997)]:
-        assert value_of(in_words(number)) == number
+        assert value_of(number_in_words(number)) == number
     training, validation = numbers(3000, 500)
     assert all(value_of(words) == int(figures) for words, figures in training + validation)
     assert min(map(len, (f for _, f in training))) == 1
@@ -439,7 +439,7 @@ def test_pairs_of_validation_were_never_seen(make: type) -> None:
 
 def test_wrong_arguments_are_told() -> None:
     with pytest.raises(ValueError, match="number: wanted 0 to 999999, got 1000000"):
-        in_words(10**6)
+        number_in_words(10**6)
     with pytest.raises(ValueError, match="number: wanted 1 to 99, got 0"):
         ordinal(0)
     with pytest.raises(ValueError, match="year: wanted 1100 to 2099, got 1099"):

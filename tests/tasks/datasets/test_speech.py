@@ -20,7 +20,14 @@ from unrolled.runtime.frames import LogMel
 from unrolled.tasks.classification import Classification
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import espeak, phrases, speech, spoken_words, utterances
-from unrolled.tasks.datasets.speech import HELD_OUT, SILENCE, SPEAKERS, WORDS, Saying, say
+from unrolled.tasks.datasets.speech import (
+    HELD_OUT,
+    SILENCE,
+    SPEAKERS,
+    WORDS,
+    SpeechRequest,
+    synthesize,
+)
 
 DRAW = np.random.default_rng(0)
 RATE = 22050
@@ -171,19 +178,19 @@ def low_share(sound: np.ndarray) -> float:
 def test_words_are_said_as_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "_PROCESS", at_once)
     sayings = [
-        Saying("seven", "en+m1"),
-        Saying("no", "en-us+f1"),
-        Saying("seven", "en+m1", rate=90),
-        Saying("seven", "en+m1", pitch=95),
+        SpeechRequest("seven", "en+m1"),
+        SpeechRequest("no", "en-us+f1"),
+        SpeechRequest("seven", "en+m1", rate=90),
+        SpeechRequest("seven", "en+m1", pitch=95),
     ]
-    said = say(sayings)
+    said = synthesize(sayings)
     assert all(x.dtype == np.float32 and 0.05 < np.abs(x).max() <= 1 for x in said)
     assert len(said[2]) > 1.4 * len(said[0])
     assert low_share(said[3]) < 0.3 * low_share(said[0])
     # In another order each is still where it was asked for.
-    again = say(sayings[::-1])[::-1]
+    again = synthesize(sayings[::-1])[::-1]
     assert [abs(len(x) - len(y)) < 300 for x, y in zip(said, again, strict=True)] == [True] * 4
-    assert say([]) == []
+    assert synthesize([]) == []
 
 
 def test_utterances_are_spans_in_silence() -> None:
@@ -302,7 +309,7 @@ def test_wrong_arguments_are_told(make: partial, message: str) -> None:
 @pytest.mark.parametrize("voice", ["xx", "en+nobody"])
 def test_voices_that_it_lacks_are_told(voice: str) -> None:
     with pytest.raises(DataError, match=r"speech: espeak-ng in .* has no voice") as caught:
-        say([Saying("one", voice)])
+        synthesize([SpeechRequest("one", voice)])
     assert f"'{voice}'" in str(caught.value)
 
 
@@ -312,7 +319,7 @@ def test_a_missing_library_is_told_with_both_cures(
 ) -> None:
     monkeypatch.setattr(speech, "_libraries", lambda: [(file, None) for file in files])
     with pytest.raises(DataError, match="speech: wanted the library espeak-ng, got none") as caught:
-        say([Saying("one", "en")])
+        synthesize([SpeechRequest("one", "en")])
     told = str(caught.value)
     assert told.endswith("; pip install 'unrolled[speech]', or apt-get install libespeak-ng1")
     assert all(file in told for file in files)
@@ -324,7 +331,7 @@ def test_a_library_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     monkeypatch.setattr(espeak, "__file__", str(program))
     with pytest.raises(DataError, match="speech: espeak-ng failed, exit code -9; pip"):
-        say([Saying("one", "en")])
+        synthesize([SpeechRequest("one", "en")])
 
 
 def test_the_systems_library_serves_where_the_package_is_missing(

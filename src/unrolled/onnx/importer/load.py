@@ -47,9 +47,9 @@ def load(source: Source, *, optional: bool = False) -> fx.GraphModule:
     It takes the graph's inputs and gives its outputs, each in their order; a graph with several
     outputs gives a tuple. Nodes RNN, LSTM and GRU are layers as ``from_node`` makes them
     (``batch_first`` where the graph transposes before and behind them), looked-up tables
-    ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states ``LearnedStart``;
-    the rest are functions of torch. It can be trained, printed (``.code``), and, if it is a chain,
-    exported for the runtime.
+    ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states
+    ``LearnedInitialState``; the rest are functions of torch. It can be trained, printed
+    (``.code``), and, if it is a chain, exported for the runtime.
 
     Where the graph is bound to sizes that the file fixes (it reads single steps, as torch's newer
     exporter writes ``nn.RNN``), the module raises ValueError for inputs of another shape.

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from unrolled.cells import Sizes
 from unrolled.io import CORRUPT_FILE_ERRORS
-from unrolled.models.initial_state import LearnedStart
+from unrolled.models.initial_state import LearnedInitialState
 from unrolled.nn import Recurrent
 from unrolled.onnx.directions import Directions
 from unrolled.onnx.importer import math_rules, shape_rules
@@ -199,7 +199,7 @@ def _initial(
     rows = [None if z else _row(one) for one, z in zip(given, zero, strict=True)]
     known = all(z or row is not None for z, row in zip(zero, rows, strict=True))
     if known and isinstance(layer, Recurrent) and not batched:
-        start = LearnedStart(layer)
+        start = LearnedInitialState(layer)
         for state, row in zip(start.states, rows, strict=True):
             if row is not None:
                 state.data = b.parameter(row, "initial state").data

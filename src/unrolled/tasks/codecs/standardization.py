@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_scale", "scale_of"]
+__all__ = ["check_standardization", "mean_and_deviation"]
 
 
-def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each column of values `[n, F]`: two `[F]`, float64.
 
     The deviation is that of the n values (not n - 1), and 1 for a column that is constant but for
@@ -27,7 +27,7 @@ def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean * largest, (deviation * largest).where(~constant, 1.0)
 
 
-def check_scale(mean: Any, deviation: Any) -> None:
+def check_standardization(mean: Any, deviation: Any) -> None:
     """Hold a mean and a deviation `[F]` to finite numbers, the deviation above 0.
 
     Raises:

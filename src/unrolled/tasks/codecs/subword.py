@@ -15,7 +15,7 @@ from unrolled.tasks.data.text_files import TextError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Pieces"]
+__all__ = ["SubwordVocabulary"]
 
 _BYTES = [chr(byte) for byte in range(256)]
 # Words, runs of blanks and of other signs are learned from in parts of so many bytes: the time that
@@ -31,7 +31,7 @@ def _pattern(repeated: str) -> str:
     return rf" ?[{LETTERS}]{repeated}|\n|{blanks}(?= )|{blanks}|{signs}"
 
 
-class Pieces:
+class SubwordVocabulary:
     """Pieces of words, learned from a text by byte pair encoding (Sennrich et al. 2016).
 
     The 256 bytes are pieces too, so every text of every encoding is representable, and what is
@@ -62,7 +62,7 @@ class Pieces:
         self._pieces = [by_number[i].encode("latin-1") for i in range(len(by_number))]
 
     @classmethod
-    def of(cls, text: bytes, size: int) -> "Pieces":
+    def of(cls, text: bytes, size: int) -> "SubwordVocabulary":
         """Learn `size` pieces from a text, the same ones on every run.
 
         Fewer where the text is so short that no pair of pieces comes twice.
@@ -118,7 +118,7 @@ class Pieces:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Pieces":
+    def from_state(cls, state: dict[str, Any]) -> "SubwordVocabulary":
         """The vocabulary that `state` came from.
 
         Raises:

@@ -14,12 +14,12 @@ from torch import Tensor
 from unrolled.runtime.text import PADDING, UNKNOWN, numbered
 from unrolled.tasks.data.source import DataError
 
-__all__ = ["PADDING", "UNKNOWN", "Words"]
+__all__ = ["PADDING", "UNKNOWN", "TokenVocabulary"]
 
 _SHOWN = 20
 
 
-class Words:
+class TokenVocabulary:
     """Numbers for entries: first padding, then unknown, if there are such, then the entries.
 
     Args:
@@ -61,7 +61,7 @@ class Words:
         padding: bool = False,
         unknown: bool = False,
         what: str = "label",
-    ) -> "Words":
+    ) -> "TokenVocabulary":
         """The vocabulary of what comes `min_count` times or more in `items`, in sorted order.
 
         Raises:
@@ -120,7 +120,7 @@ class Words:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Words":
+    def from_state(cls, state: dict[str, Any]) -> "TokenVocabulary":
         """The vocabulary that `state` came from.
 
         Raises:

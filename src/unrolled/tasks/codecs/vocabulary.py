@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unrolled.tasks.data.text_files import TextError
 
-__all__ = ["Vocabulary", "make_vocabulary", "vocabulary_from"]
+__all__ = ["Vocabulary", "build_vocabulary", "vocabulary_from_state"]
 
 
 class Vocabulary:
@@ -74,25 +74,25 @@ class Vocabulary:
         return cls(state["characters"])
 
 
-def make_vocabulary(config: Any, text: bytes) -> Any:
+def build_vocabulary(config: Any, text: bytes) -> Any:
     """The vocabulary that a configuration asks for: bytes, or learned from the text."""
     if config.vocabulary == "bytes":
         return Vocabulary()
     if config.vocabulary == "characters":
         return Vocabulary.of(text)
-    from unrolled.tasks.codecs.subword import Pieces
+    from unrolled.tasks.codecs.subword import SubwordVocabulary
 
     learned = len(text) - round(len(text) * config.validation_fraction)
-    return Pieces.of(text[:learned], config.vocabulary_size)
+    return SubwordVocabulary.of(text[:learned], config.vocabulary_size)
 
 
-def vocabulary_from(state: dict[str, Any]) -> Any:
+def vocabulary_from_state(state: dict[str, Any]) -> Any:
     """The vocabulary of a state, of either kind."""
     if state["unit"] != "piece":
         return Vocabulary.from_state(state)
-    from unrolled.tasks.codecs.subword import Pieces
+    from unrolled.tasks.codecs.subword import SubwordVocabulary
 
-    return Pieces.from_state(state)
+    return SubwordVocabulary.from_state(state)
 
 
 def _no_tokens() -> Tensor:

@@ -15,11 +15,11 @@ from unrolled.tasks.data.source import DataError, Source, read_lines
 __all__ = [
     "Row",
     "Sentence",
-    "blocks_of",
-    "counts_words",
+    "counts_tokens",
+    "parse_sentences",
     "read_conll",
-    "sentences_of",
-    "split_blanks",
+    "split_on_blanks",
+    "split_sentences",
     "write_conll",
 ]
 
@@ -69,15 +69,15 @@ def read_conll(path: Source, label: int | None = -1, token: int | None = None) -
             field in it, its lines differ in the number of columns, or its tokens only count the
             words; the message names the line.
     """
-    return sentences_of(path, blocks_of(read_lines(path)), label, token)
+    return parse_sentences(path, split_sentences(read_lines(path)), label, token)
 
 
-def split_blanks(line: str) -> list[str]:
+def split_on_blanks(line: str) -> list[str]:
     """What stands between the blanks and tabs of a line."""
     return [field for field in _BLANKS.split(line) if field]
 
 
-def blocks_of(lines: Sequence[str]) -> list[list[Row]]:
+def split_sentences(lines: Sequence[str]) -> list[list[Row]]:
     """The rows of each sentence, of which some may differ in the number of columns."""
     blocks: list[list[Row]] = [[]]
     for number, line in enumerate(lines, 1):
@@ -91,7 +91,7 @@ def blocks_of(lines: Sequence[str]) -> list[list[Row]]:
     return blocks if blocks[-1] else blocks[:-1]
 
 
-def sentences_of(
+def parse_sentences(
     path: Source, blocks: Sequence[Sequence[Row]], label: int | None, token: int | None
 ) -> list[Sentence]:
     """The sentences that the rows of a file are; `path` is for messages, the rest as of
@@ -100,7 +100,7 @@ def sentences_of(
         wanted = "sentences" if label is None else "a token and its label on each line"
         raise DataError(f"{path}: wanted {wanted}, found no sentence")
     width = _width(path, blocks)
-    if counts_words(blocks, 0):
+    if counts_tokens(blocks, 0):
         blocks = [
             [row for row in block if not _NO_WORD.fullmatch(row.fields[0])] for block in blocks
         ]
@@ -110,7 +110,7 @@ def sentences_of(
     token = token or 0
     first = f"{path}, line {blocks[0][0].line}"
     _check_columns(first, width, token, label)
-    if counts_words(blocks, token):
+    if counts_tokens(blocks, token):
         raise DataError(
             f"{first}: wanted tokens in column {token}, got numbers that count them; the "
             f"column of the words is named in training: --token-column {(token + 1) % width}"
@@ -156,7 +156,7 @@ def _check_filled(path: Source, blocks: Sequence[Sequence[Row]], label: int | No
         )
 
 
-def counts_words(blocks: Sequence[Sequence[Row]], column: int) -> bool:
+def counts_tokens(blocks: Sequence[Sequence[Row]], column: int) -> bool:
     """Whether a column, one of several, counts the words of every sentence from 0 or 1."""
     width = len(blocks[0][0].fields)
     longest = 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from unrolled.tasks.data.source import DataError, Source, read_utf8, suffix_of
+from unrolled.tasks.data.source import DataError, Source, file_suffix, read_utf8
 
 __all__ = ["read_delimited", "read_header"]
 
@@ -61,7 +61,7 @@ def _cut(source: Source, delimiter: str | None) -> tuple[str, Iterator[Record]]:
     text = read_utf8(source)
     if not text.strip():
         raise DataError(f"{source}: wanted a line with the names of the columns, got an empty file")
-    if delimiter is None and suffix_of(source) in (".tsv", ".tab") and "\t" in _first_line(text):
+    if delimiter is None and file_suffix(source) in (".tsv", ".tab") and "\t" in _first_line(text):
         delimiter = "\t"
     delimiter = delimiter or _delimiter(source, text)
     # R and others may write a blank before a quote: "a", "b".

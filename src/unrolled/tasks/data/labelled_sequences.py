@@ -18,27 +18,27 @@ from unrolled.tasks.data.source import (
     DataError,
     Source,
     StandardInput,
+    file_suffix,
     read_bytes,
     read_lines,
     read_utf8,
-    suffix_of,
 )
-from unrolled.tasks.data.tables import SUFFIXES, Table, read_table
+from unrolled.tasks.data.tables import TABLE_SUFFIXES, Table, read_table
 from unrolled.tasks.data.text_files import files_in, folders_in
-from unrolled.tasks.example_task import held_out
-from unrolled.tasks.task import Input
+from unrolled.tasks.example_task import choose_validation
+from unrolled.tasks.task import PredictionInput
 
 __all__ = [
-    "Sequences",
-    "inputs_of_table",
-    "inputs_of_texts",
+    "LabelledSequences",
+    "inputs_from_table",
+    "inputs_from_texts",
     "is_table",
     "read_sequences",
 ]
 
 
 @dataclass(frozen=True)
-class Sequences:
+class LabelledSequences:
     """Texts, or numeric sequences `[T, F]`, with the label of each; and which are held out."""
 
     inputs: Sequence[Any]
@@ -57,7 +57,9 @@ class Sequences:
         return self.places[n] if self.places else f"sequence {n + 1}"
 
 
-def read_sequences(config: Any, whole: bool, columns: Sequence[str] | None = None) -> Sequences:
+def read_sequences(
+    config: Any, whole: bool, columns: Sequence[str] | None = None
+) -> LabelledSequences:
     """The sequences of a configuration; with ``whole`` all of them are held out.
 
     Args:
@@ -80,20 +82,22 @@ def read_sequences(config: Any, whole: bool, columns: Sequence[str] | None = Non
         found = languages()
         return _divided(found.training, found.validation)
     parts = [
-        _table(config, read_table(path)) if path.lower().endswith(SUFFIXES) else _folder(Path(path))
+        _table(config, read_table(path))
+        if path.lower().endswith(TABLE_SUFFIXES)
+        else _folder(Path(path))
         for path in config.paths
     ]
     if len({part.of_text for part in parts}) > 1:
         raise DataError("data: wanted texts or numbers, got both")
     inputs, labels, places = ([x for p in parts for x in getattr(p, name)] for name in _FIELDS)
-    out = [True] * len(labels) if whole else held_out(len(labels), config)
+    out = [True] * len(labels) if whole else choose_validation(len(labels), config)
     longest = max((part.columns for part in parts if part.columns), key=len, default=None)
     for path, part in zip(config.paths, parts, strict=True):
         _check_columns(str(path), part.columns, columns or longest)
-    return Sequences(inputs, labels, out, places, longest)
+    return LabelledSequences(inputs, labels, out, places, longest)
 
 
-def _pictures(*parts: Any) -> Sequences:
+def _pictures(*parts: Any) -> LabelledSequences:
     """Sequences of rows or of frames, each step's numbers side by side."""
     pairs = []
     for part in parts:
@@ -102,23 +106,25 @@ def _pictures(*parts: Any) -> Sequences:
     return _divided(*pairs)
 
 
-def _divided(training: list[tuple[Any, str]], validation: list[tuple[Any, str]]) -> Sequences:
+def _divided(
+    training: list[tuple[Any, str]], validation: list[tuple[Any, str]]
+) -> LabelledSequences:
     """Sequences with their labels, those of validation held out."""
     every = [*training, *validation]
     out = [False] * len(training) + [True] * len(validation)
-    return Sequences([x for x, _ in every], [label for _, label in every], out)
+    return LabelledSequences([x for x, _ in every], [label for _, label in every], out)
 
 
 _FIELDS = ("inputs", "labels", "places")
 
 
-def _table(config: Any, table: Table) -> Sequences:
+def _table(config: Any, table: Table) -> LabelledSequences:
     labels = table.categories(_label(config), "a label")
     places = [table.place(row) for row in range(table.rows)]
     if config.text is not None:
-        return Sequences(table.text(config.text), labels, [], places)
+        return LabelledSequences(table.text(config.text), labels, [], places)
     columns = _steps_of(config, table)
-    return Sequences(_numbers(table, columns), labels, [], places, columns)
+    return LabelledSequences(_numbers(table, columns), labels, [], places, columns)
 
 
 def _label(config: Any) -> str:
@@ -158,7 +164,7 @@ def is_table(config: Any, source: Source, of_text: bool) -> bool:
     """Whether a classifier reads a table from a source: by the name of a file; of standard input,
     where the model reads numbers, or the column of the run's texts is in the header."""
     if not isinstance(source, StandardInput):
-        return not of_text or suffix_of(source) in SUFFIXES
+        return not of_text or file_suffix(source) in TABLE_SUFFIXES
     if not of_text or read_bytes(source).startswith(MAGIC):
         return True
     try:
@@ -169,7 +175,7 @@ def is_table(config: Any, source: Source, of_text: bool) -> bool:
     return config.text in [name.strip() for name in names]
 
 
-def inputs_of_table(config: Any, table: Table, codec: Any) -> list[Input]:
+def inputs_from_table(config: Any, table: Table, codec: Any) -> list[PredictionInput]:
     """Each row of a table, read as the run's own; labels may be missing and are not looked at."""
     values: Sequence[Any]
     if codec.characters is None:
@@ -182,20 +188,22 @@ def inputs_of_table(config: Any, table: Table, codec: Any) -> list[Input]:
         )
     else:
         values = table.text(config.text)
-    return [Input(table.place(row), value) for row, value in enumerate(values)]
+    return [PredictionInput(table.place(row), value) for row, value in enumerate(values)]
 
 
-def inputs_of_texts(config: Any, source: Source) -> list[Input]:
+def inputs_from_texts(config: Any, source: Source) -> list[PredictionInput]:
     """Of a folder each text file; of a file each line where the texts of the run were the cells of
     tables, else the whole."""
     if not isinstance(source, StandardInput) and Path(source).is_dir():
         files = sorted(files_in(Path(source)))
         if not files:
             raise DataError(f"{source}: wanted text files, found none")
-        return [Input(str(file), read_utf8(file)) for file in files]
-    if config.paths and all(path.lower().endswith(SUFFIXES) for path in config.paths):
-        return [Input(f"{source}, line {n}", t) for n, t in enumerate(read_lines(source), 1)]
-    return [Input(str(source), read_utf8(source))]
+        return [PredictionInput(str(file), read_utf8(file)) for file in files]
+    if config.paths and all(path.lower().endswith(TABLE_SUFFIXES) for path in config.paths):
+        return [
+            PredictionInput(f"{source}, line {n}", t) for n, t in enumerate(read_lines(source), 1)
+        ]
+    return [PredictionInput(str(source), read_utf8(source))]
 
 
 def _steps(row: Tensor, place: str) -> Tensor:
@@ -207,16 +215,18 @@ def _steps(row: Tensor, place: str) -> Tensor:
     return row[:T, None]
 
 
-def _folder(folder: Path) -> Sequences:
+def _folder(folder: Path) -> LabelledSequences:
     """Text files in a folder for each label."""
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: wanted a table ({', '.join(SUFFIXES)}) or a folder with a folder of text "
-            "files for each label"
+            f"{folder}: wanted a table ({', '.join(TABLE_SUFFIXES)}) or a folder with a folder of "
+            "text files for each label"
         )
     files = [sorted(files_in(label)) for label in folders_in(folder)]
     found = [file for part in files for file in part]
     if not found:
         raise DataError(f"{folder}: wanted a folder of text files for each label, found none")
     labels = [file.relative_to(folder).parts[0] for file in found]
-    return Sequences([read_utf8(file) for file in found], labels, [], [str(f) for f in found])
+    return LabelledSequences(
+        [read_utf8(file) for file in found], labels, [], [str(f) for f in found]
+    )

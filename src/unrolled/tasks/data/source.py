@@ -14,10 +14,10 @@ __all__ = [
     "DataError",
     "Source",
     "StandardInput",
+    "file_suffix",
     "read_bytes",
     "read_lines",
     "read_utf8",
-    "suffix_of",
 ]
 
 
@@ -55,7 +55,7 @@ Source: TypeAlias = str | os.PathLike[str] | StandardInput
 """What data are read from; its ``str`` is its name in messages."""
 
 
-def suffix_of(source: Source) -> str:
+def file_suffix(source: Source) -> str:
     """The end of a file's name in lower case, ".csv" for one; empty for standard input."""
     return "" if isinstance(source, StandardInput) else Path(source).suffix.lower()
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from unrolled.limits import brief
 from unrolled.tasks.data.delimited import read_delimited
 from unrolled.tasks.data.parquet import MAGIC, read_parquet
-from unrolled.tasks.data.source import DataError, Source, StandardInput, read_bytes, suffix_of
-from unrolled.tasks.data.timestamps import NUMBER, Moment, moment_of
+from unrolled.tasks.data.source import DataError, Source, StandardInput, file_suffix, read_bytes
+from unrolled.tasks.data.timestamps import NUMBER, Timestamp, parse_timestamp
 
-__all__ = ["SUFFIXES", "Table", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "Table", "read_table"]
 
-SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 """Of files that are told as tables by their names."""
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
@@ -139,16 +139,16 @@ class Table:
                 )
         return names
 
-    def times(self, column: str) -> list[Moment]:
+    def times(self, column: str) -> list[Timestamp]:
         """The cells of a column as times, all numbers or all days and times of day.
 
         Raises:
             DataError: no such column, or a cell is no time or of another kind than the one before
                 it; the message names the line.
         """
-        moments: list[Moment] = []
+        moments: list[Timestamp] = []
         for row, cell in enumerate(self._cells(column)):
-            moment = moment_of(cell)
+            moment = parse_timestamp(cell)
             where = self._cell(row, column)
             if moment is None:
                 raise DataError(
@@ -280,7 +280,7 @@ def _category(text: str) -> str:
 
 def _spelling(name: str) -> object:
     """What is equal for names that differ only in how they are written."""
-    moment = moment_of(name)
+    moment = parse_timestamp(name)
     if moment is not None and moment.kind == NUMBER:
         return moment.value  # exact: floats do not tell numbers of 17 digits apart
     seen = (c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
@@ -304,7 +304,7 @@ def read_table(source: Source, delimiter: str | None = None) -> Table:
     """
     standard_input = isinstance(source, StandardInput)
     lines: list[int] | None = None
-    if suffix_of(source) in (".parquet", ".pq") or (
+    if file_suffix(source) in (".parquet", ".pq") or (
         standard_input and read_bytes(source).startswith(MAGIC)
     ):
         header, columns = read_parquet(source)

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-__all__ = ["LOCAL", "NUMBER", "Moment", "moment_of"]
+__all__ = ["LOCAL", "NUMBER", "Timestamp", "parse_timestamp"]
 
 _DAY = re.compile(
     r"(?P<year>\d{4})(?P<mark>[-/.])(?P<month>\d{1,2})(?:(?P=mark)(?P<day>\d{1,2}))?"
@@ -25,14 +25,14 @@ LOCAL = "a day or a time without offset from UTC"
 """The kind of times that run twice through an hour where summer time ends."""
 
 
-class Moment(NamedTuple):
+class Timestamp(NamedTuple):
     """A point in time: those of one kind compare by their value, which is exact."""
 
     kind: str
     value: Any
 
 
-def moment_of(cell: Any) -> Moment | None:
+def parse_timestamp(cell: Any) -> Timestamp | None:
     """The time in a cell, or None where it is none.
 
     A time of day with an offset from UTC is a time in UTC; one without is of another kind, since
@@ -40,7 +40,7 @@ def moment_of(cell: Any) -> Moment | None:
     """
     number = _number(cell)
     if number is not None:
-        return Moment(NUMBER, number)
+        return Timestamp(NUMBER, number)
     try:
         return _time(str(cell).strip())
     except (ValueError, OverflowError):
@@ -58,14 +58,14 @@ def _number(cell: Any) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def _time(text: str) -> Moment | None:
+def _time(text: str) -> Timestamp | None:
     quarter = _QUARTER.fullmatch(text)
     if quarter:
-        return Moment(LOCAL, (datetime(int(quarter[1]), 3 * int(quarter[2]) - 2, 1), 0))
+        return Timestamp(LOCAL, (datetime(int(quarter[1]), 3 * int(quarter[2]) - 2, 1), 0))
     week = _WEEK.fullmatch(text)
     if week:
         monday = datetime.fromisocalendar(int(week[1]), int(week[2]), int(week[3] or 1))
-        return Moment(LOCAL, (monday, 0))
+        return Timestamp(LOCAL, (monday, 0))
     fields = _DAY.fullmatch(text)
     if fields is None:
         return None
@@ -81,8 +81,8 @@ def _time(text: str) -> Moment | None:
         int(fields["second"] or 0),
     )
     if fields["zone"] is None:
-        return Moment(LOCAL, (local, parts))
-    return Moment("a time with offset from UTC", (local - _offset(fields["zone"]), parts))
+        return Timestamp(LOCAL, (local, parts))
+    return Timestamp("a time with offset from UTC", (local - _offset(fields["zone"]), parts))
 
 
 def _offset(zone: str) -> timedelta:

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from unrolled.tasks.codecs.token_vocab import Words
-from unrolled.tasks.data.conll import Row, blocks_of, counts_words, sentences_of
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
+from unrolled.tasks.data.conll import Row, counts_tokens, parse_sentences, split_sentences
 from unrolled.tasks.data.source import Source, read_lines
 
-__all__ = ["read_sentences"]
+__all__ = ["read_unlabelled_sentences"]
 
 
-def read_sentences(
+def read_unlabelled_sentences(
     source: Source,
-    words: Words,
-    labels: Words,
+    words: TokenVocabulary,
+    labels: TokenVocabulary,
     *,
     label: int,
     token: int | None,
@@ -33,17 +33,22 @@ def read_sentences(
         DataError: the source cannot be read or holds no sentence, or its columns are damaged.
     """
     lines = read_lines(source)
-    blocks = blocks_of(lines)
+    blocks = split_sentences(lines)
     tabs = sum("\t" in line for line in lines)
     if _has_columns(blocks, tabs, words, labels, label, token or 0):
-        sentences = sentences_of(source, blocks, None, token)
+        sentences = parse_sentences(source, blocks, None, token)
         return [(f"{source}, line {s.lines[0]}", list(s.tokens)) for s in sentences]
     plain = ((f"{source}, line {n}", split(line)) for n, line in enumerate(lines, 1))
     return [(place, tokens) for place, tokens in plain if tokens]
 
 
 def _has_columns(
-    blocks: Sequence[Sequence[Row]], tabs: int, words: Words, labels: Words, label: int, token: int
+    blocks: Sequence[Sequence[Row]],
+    tabs: int,
+    words: TokenVocabulary,
+    labels: TokenVocabulary,
+    label: int,
+    token: int,
 ) -> bool:
     rows = [row.fields for block in blocks for row in block]
     stacked = len(rows) > len(blocks)  # some row is below another of its sentence
@@ -59,11 +64,11 @@ def _has_columns(
         return True
     if any(len(fields) != len(rows[0]) for fields in rows):
         return False
-    return counts_words(blocks, 0) or (stacked and _has_words_in(token, rows, words))
+    return counts_tokens(blocks, 0) or (stacked and _has_words_in(token, rows, words))
 
 
 def _is_labelled(
-    fields: Sequence[str], words: Words, labels: Words, label: int, token: int
+    fields: Sequence[str], words: TokenVocabulary, labels: TokenVocabulary, label: int, token: int
 ) -> bool:
     """Whether the field of the label is one, and not the last word of a plain sentence."""
     width = len(fields)
@@ -74,7 +79,7 @@ def _is_labelled(
     )
 
 
-def _has_words_in(token: int, rows: Sequence[Sequence[str]], words: Words) -> bool:
+def _has_words_in(token: int, rows: Sequence[Sequence[str]], words: TokenVocabulary) -> bool:
     """Whether rows of equal width have known words in that column, and in no other."""
     width = len(rows[0])
     known = {k for fields in rows for k, field in enumerate(fields) if field in words}

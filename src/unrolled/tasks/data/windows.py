@@ -11,9 +11,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from unrolled.tasks.data.text_files import TextError
-from unrolled.tasks.task import Share
+from unrolled.tasks.task import Shard
 
-__all__ = ["Window", "Windows", "split"]
+__all__ = ["Window", "Windows", "split_tokens"]
 
 
 class Window(NamedTuple):
@@ -30,12 +30,12 @@ class Window(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Targets of this share."""
+        """Targets of this shard."""
         return self.targets.numel()
 
-    def share(self, share: Share) -> "Window":
+    def shard(self, shard: Shard) -> "Window":
         """The streams that one process reads."""
-        inputs, targets = (x[:, share.items].contiguous() for x in (self.inputs, self.targets))
+        inputs, targets = (x[:, shard.slice].contiguous() for x in (self.inputs, self.targets))
         return self._replace(inputs=inputs, targets=targets)
 
 
@@ -83,7 +83,9 @@ class Windows:
         return (self[window] for window in range(self._windows))
 
 
-def split(tokens: Tensor, fraction: float, limit: int | None = None) -> tuple[Tensor, Tensor]:
+def split_tokens(
+    tokens: Tensor, fraction: float, limit: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Cut a text into training and validation: the end of it is for validation.
 
     Args:

@@ -7,42 +7,47 @@ makes of them is left to the tasks.
 from unrolled.tasks.datasets.code_snippets import Snippets, languages
 from unrolled.tasks.datasets.dates_and_numbers import (
     dates,
-    in_words,
+    number_in_words,
     numbers,
     ordinal,
     year_in_words,
 )
-from unrolled.tasks.datasets.digit_images import DIRECTIONS, Labelled, digits, moving_digits
+from unrolled.tasks.datasets.digit_images import (
+    DIRECTIONS,
+    ClassifiedSequences,
+    digits,
+    moving_digits,
+)
 from unrolled.tasks.datasets.python_tokens import python_tags
-from unrolled.tasks.datasets.speech import Spoken, Utterance, phrases, spoken_words, utterances
+from unrolled.tasks.datasets.speech import SpokenWords, Utterance, phrases, spoken_words, utterances
 from unrolled.tasks.datasets.synthetic import (
-    Problem,
+    SyntheticProblem,
     adding,
     copy_memory,
     dyck,
     memoryless_loss,
     parity,
 )
-from unrolled.tasks.datasets.time_series import SERIES, Series, series
+from unrolled.tasks.datasets.time_series import SERIES, SeriesDataset, series
 
 __all__ = [
     "DIRECTIONS",
     "SERIES",
-    "Labelled",
-    "Problem",
-    "Series",
+    "ClassifiedSequences",
+    "SeriesDataset",
     "Snippets",
-    "Spoken",
+    "SpokenWords",
+    "SyntheticProblem",
     "Utterance",
     "adding",
     "copy_memory",
     "dates",
     "digits",
     "dyck",
-    "in_words",
     "languages",
     "memoryless_loss",
     "moving_digits",
+    "number_in_words",
     "numbers",
     "ordinal",
     "parity",

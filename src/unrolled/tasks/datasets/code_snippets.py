@@ -73,7 +73,7 @@ def languages(
     """Snippets of source and text, and the language each is in, told by its file's suffix.
 
     Source: what lies on this machine under the Python installation, its packages, and the system's
-    /usr/include, /usr/lib and /usr/share. Of two dozen languages those are taken that have enough;
+    /usr/include, /usr/lib and /usr/shard. Of two dozen languages those are taken that have enough;
     the result names them. Debian with Python, a compiler and this project's packages has C and C++,
     Cython, Perl, plain text and Python at least.
 

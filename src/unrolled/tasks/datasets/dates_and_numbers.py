@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Literal
 
-__all__ = ["dates", "in_words", "numbers", "ordinal", "year_in_words"]
+__all__ = ["dates", "number_in_words", "numbers", "ordinal", "year_in_words"]
 
 Pairs = list[tuple[str, str]]
 
@@ -32,7 +32,7 @@ _FIRST_DAY, _LAST_DAY = datetime.date(1100, 1, 1), datetime.date(2099, 12, 31)
 _MILLION = 10**6
 
 
-def in_words(number: int) -> str:
+def number_in_words(number: int) -> str:
     """A number below a million in words: 1984 is "one thousand nine hundred and eighty-four".
 
     Raises:
@@ -47,9 +47,9 @@ def in_words(number: int) -> str:
         return _TENS[tens - 2] + (f"-{_SMALL[ones]}" if ones else "")
     unit, name = (100, "hundred") if number < 1000 else (1000, "thousand")
     many, rest = divmod(number, unit)
-    words = f"{in_words(many)} {name}"
+    words = f"{number_in_words(many)} {name}"
     if rest:
-        words += (" and " if rest < 100 else " ") + in_words(rest)
+        words += (" and " if rest < 100 else " ") + number_in_words(rest)
     return words
 
 
@@ -61,7 +61,7 @@ def ordinal(number: int) -> str:
     """
     if not 1 <= number < 100:
         raise ValueError(f"number: wanted 1 to 99, got {number}")
-    first, hyphen, last = in_words(number).rpartition("-")
+    first, hyphen, last = number_in_words(number).rpartition("-")
     if last in _ORDINALS:
         last = _ORDINALS[last]
     else:
@@ -80,10 +80,10 @@ def year_in_words(year: int) -> str:
         raise ValueError(f"year: wanted 1100 to 2099, got {year}")
     century, rest = divmod(year, 100)
     if 2000 <= year < 2010:
-        return in_words(year)
+        return number_in_words(year)
     if rest == 0:
-        return f"{in_words(century)} hundred"
-    return f"{in_words(century)} {'oh ' if rest < 10 else ''}{in_words(rest)}"
+        return f"{number_in_words(century)} hundred"
+    return f"{number_in_words(century)} {'oh ' if rest < 10 else ''}{number_in_words(rest)}"
 
 
 def dates(training: int = 8000, validation: int = 1000, seed: int = 0) -> tuple[Pairs, Pairs]:
@@ -147,7 +147,7 @@ def numbers(
     chance.shuffle(order)  # the short numbers come first else
 
     def pair(number: int) -> tuple[str, str]:
-        words, figures = in_words(number), str(number)
+        words, figures = number_in_words(number), str(number)
         return (words, figures) if to == "figures" else (figures, words)
 
     return _split(order, training, pair)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrolled.tasks.data.source import DataError
 
-__all__ = ["DIRECTIONS", "Labelled", "digits", "moving_digits"]
+__all__ = ["DIRECTIONS", "ClassifiedSequences", "digits", "moving_digits"]
 
 # Rows count downwards: a step of (1, 0) is one down.
 _STEPS = {
@@ -24,7 +24,7 @@ DIRECTIONS = tuple(_STEPS)
 _VALIDATION = 360
 
 
-class Labelled(NamedTuple):
+class ClassifiedSequences(NamedTuple):
     """Sequences `[T, N, …]`, float32; a class number for each, `[N]`, int64; the classes' names."""
 
     inputs: Tensor
@@ -32,7 +32,7 @@ class Labelled(NamedTuple):
     classes: tuple[str, ...]
 
 
-def digits() -> tuple[Labelled, Labelled]:
+def digits() -> tuple[ClassifiedSequences, ClassifiedSequences]:
     """Pictures of handwritten digits as 8 steps, the rows, of 8 numbers in [0, 1].
 
     Source: scikit-learn's `load_digits`, 1797 pictures of 8 x 8, from the data set "Optical
@@ -50,8 +50,8 @@ def digits() -> tuple[Labelled, Labelled]:
     rows = pictures.transpose(0, 1).contiguous()
     cut = len(labels) - _VALIDATION
     return (
-        Labelled(rows[:, :cut], labels[:cut], names),
-        Labelled(rows[:, cut:], labels[cut:], names),
+        ClassifiedSequences(rows[:, :cut], labels[:cut], names),
+        ClassifiedSequences(rows[:, cut:], labels[cut:], names),
     )
 
 
@@ -61,7 +61,7 @@ def moving_digits(
     frames: int = 8,
     size: int = 16,
     seed: int = 0,
-) -> tuple[Labelled, Labelled]:
+) -> tuple[ClassifiedSequences, ClassifiedSequences]:
     """Videos of a digit that moves over a larger picture; the label is the direction.
 
     Source: made from `digits`; those of validation are not in training. The picture is a torus:
@@ -97,7 +97,7 @@ def moving_digits(
 
 def _videos(
     pictures: Tensor, count: int, frames: int, size: int, generator: torch.Generator
-) -> Labelled:
+) -> ClassifiedSequences:
     def draw(low: int, high: int) -> Tensor:
         return torch.randint(low, high, (count,), generator=generator)
 
@@ -111,7 +111,9 @@ def _videos(
     grid = torch.arange(size)
     rows = (grid[:, None] - row[..., None, None]) % size  # [T, N, size, 1]
     columns = (grid - column[..., None, None]) % size  # [T, N, 1, size]
-    return Labelled(canvas[torch.arange(count)[:, None, None], rows, columns], label, DIRECTIONS)
+    return ClassifiedSequences(
+        canvas[torch.arange(count)[:, None, None], rows, columns], label, DIRECTIONS
+    )
 
 
 def _pictures() -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from unrolled.tasks.data.conll import Sentence
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.text_files import standard_library
-from unrolled.tasks.entities import Span, labels_of
+from unrolled.tasks.entities import EntitySpan, labels_from_spans
 
 __all__ = ["python_tags", "tag_lines"]
 
@@ -89,18 +89,18 @@ def tag_lines(source: bytes) -> list[Sentence]:
         text = source.decode(tokens[0].string)
     except (SyntaxError, UnicodeDecodeError, tokenize.TokenError):
         return []
-    spans: dict[int, list[Span]] = defaultdict(list)
+    spans: dict[int, list[EntitySpan]] = defaultdict(list)
     torn: set[int] = set()
     for kind, (row, start), (last, end) in _entities(tokens):
         if kind and row == last:
-            spans[row].append(Span(kind, start, end))
+            spans[row].append(EntitySpan(kind, start, end))
         else:
             torn.update(range(row, last + 1))
     sentences = []
     for row, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         if row not in torn and spans[row] and len(line) <= _LONGEST:
-            labels = labels_of(spans[row], len(line))
+            labels = labels_from_spans(spans[row], len(line))
             sentences.append(Sentence(tuple(line), tuple(labels)))
     return sentences
 

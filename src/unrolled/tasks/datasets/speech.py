@@ -28,13 +28,13 @@ __all__ = [
     "SILENCE",
     "SPEAKERS",
     "WORDS",
-    "Saying",
-    "Span",
-    "Spoken",
+    "SpeechRequest",
+    "SpokenWords",
     "Utterance",
+    "WordSpan",
     "phrases",
-    "say",
     "spoken_words",
+    "synthesize",
     "utterances",
 ]
 
@@ -66,7 +66,7 @@ _PROCESS = 1000  # words that one process says
 _CURE = "pip install 'unrolled[speech]', or apt-get install libespeak-ng1"
 
 
-class Saying(NamedTuple):
+class SpeechRequest(NamedTuple):
     """A text for espeak-ng; whole numbers: words a minute, pitch and its range from 0 to 99."""
 
     text: str
@@ -76,7 +76,7 @@ class Saying(NamedTuple):
     range: int = 50
 
 
-class Span(NamedTuple):
+class WordSpan(NamedTuple):
     """A word, and the samples from start to end that it takes."""
 
     word: str
@@ -91,10 +91,10 @@ class Utterance(NamedTuple):
     samples: np.ndarray
     label: str
     voice: str
-    spans: tuple[Span, ...]
+    spans: tuple[WordSpan, ...]
 
 
-class Spoken(NamedTuple):
+class SpokenWords(NamedTuple):
     """Frames [T, 32] of each utterance, float32; what was said last in it; the voice."""
 
     inputs: list[Tensor]
@@ -104,7 +104,7 @@ class Spoken(NamedTuple):
 
 def spoken_words(
     training: int = 6000, validation: int = 600, seed: int = 0
-) -> tuple[Spoken, Spoken]:
+) -> tuple[SpokenWords, SpokenWords]:
     """Utterances as log-mel frames, ten milliseconds each, with what was said last as the label.
 
     Source: made by espeak-ng, see `utterances`; frames by `LogMel` with its defaults. Validation is
@@ -121,10 +121,10 @@ def spoken_words(
     """
     frames = LogMel(RATE)
 
-    def part(count: int, held_out: bool) -> Spoken:
+    def part(count: int, held_out: bool) -> SpokenWords:
         found = utterances(count, held_out=held_out, seed=seed)
         inputs = [torch.from_numpy(frames(one.samples)) for one in found]
-        return Spoken(inputs, [one.label for one in found], [one.voice for one in found])
+        return SpokenWords(inputs, [one.label for one in found], [one.voice for one in found])
 
     for name, count in (("training", training), ("validation", validation)):
         if count < 1:
@@ -193,16 +193,16 @@ class _Plan(NamedTuple):
     """What is said how; the pauses, in seconds, before each word and after the last."""
 
     label: str
-    how: Saying
+    how: SpeechRequest
     words: list[str]
     pauses: list[float]
     squeeze: float = 1.0
 
 
-def _voice(chance: np.random.Generator, held_out: bool) -> Saying:
+def _voice(chance: np.random.Generator, held_out: bool) -> SpeechRequest:
     speaker = chance.choice(HELD_OUT if held_out else SPEAKERS)
     rate, pitch, span = (int(chance.integers(*ends)) for ends in ((120, 231), (30, 71), (30, 71)))
-    return Saying("", f"{chance.choice(_ACCENTS)}+{speaker}", rate, pitch, span)
+    return SpeechRequest("", f"{chance.choice(_ACCENTS)}+{speaker}", rate, pitch, span)
 
 
 class _Scene:
@@ -216,7 +216,9 @@ class _Scene:
         self._noises = [kind / _strength(kind) for kind in kinds]
 
     def play(self, plans: list[_Plan]) -> list[Utterance]:
-        sounds = iter(say([plan.how._replace(text=word) for plan in plans for word in plan.words]))
+        sounds = iter(
+            synthesize([plan.how._replace(text=word) for plan in plans for word in plan.words])
+        )
         return [
             self._one(plan, [_squeezed(_trimmed(next(sounds)), plan.squeeze) for _ in plan.words])
             for plan in plans
@@ -229,7 +231,7 @@ class _Scene:
             pieces += [silence, sound * (_LEVEL / _strength(sound))]
             start = at + len(silence)
             at = start + len(sound)
-            spans.append(Span(word, start, at))
+            spans.append(WordSpan(word, start, at))
         speech = np.concatenate([*pieces, silences[-1]])
         loudness = 10 ** (-self._chance.uniform(0, 18) / 20)
         samples = loudness * (speech + self._noise(len(speech)))
@@ -261,7 +263,7 @@ def _squeezed(sound: np.ndarray, factor: float) -> np.ndarray:
     return np.interp(places, np.arange(len(sound)), sound)
 
 
-def say(sayings: Sequence[Saying]) -> list[np.ndarray]:
+def synthesize(sayings: Sequence[SpeechRequest]) -> list[np.ndarray]:
     """Each as samples [n], float32, full scale ±1, 22050 a second. The same list gives the same
     bits.
 
@@ -278,7 +280,7 @@ def say(sayings: Sequence[Saying]) -> list[np.ndarray]:
     return [found[n] for n in range(len(sayings))]
 
 
-def _run(sayings: list[Saying]) -> bytes:
+def _run(sayings: list[SpeechRequest]) -> bytes:
     """What the program writes that says them."""
     asked = json.dumps({"libraries": _libraries(), "requests": sayings}).encode()
     command = [sys.executable, "-I", "-S", espeak.__file__]

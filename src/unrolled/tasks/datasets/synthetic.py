@@ -9,20 +9,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MEAN_ERROR", "Problem", "adding", "copy_memory", "dyck", "memoryless_loss", "parity"]
+__all__ = [
+    "MEAN_ERROR",
+    "SyntheticProblem",
+    "adding",
+    "copy_memory",
+    "dyck",
+    "memoryless_loss",
+    "parity",
+]
 
 MEAN_ERROR = 1 / 6
 """Mean squared error in the adding problem of who always says 1: the variance of the sum."""
 
 
-class Problem(NamedTuple):
+class SyntheticProblem(NamedTuple):
     """Inputs, and what is wanted: at each step, or at the end."""
 
     inputs: Tensor
     wanted: Tensor
 
 
-def adding(T: int, N: int, generator: torch.Generator | None = None) -> Problem:
+def adding(T: int, N: int, generator: torch.Generator | None = None) -> SyntheticProblem:
     """The adding problem (Hochreiter & Schmidhuber 1997, as Bai et al. 2018 pose it).
 
     Inputs `[T, N, 2]`: a number from U(0, 1), and a mark that is 1 at two steps; wanted `[N]`: the
@@ -35,12 +43,12 @@ def adding(T: int, N: int, generator: torch.Generator | None = None) -> Problem:
     numbers = torch.rand(T, N, generator=generator)
     places = torch.rand(T, N, generator=generator).topk(2, 0).indices
     marks = torch.zeros(T, N).scatter_(0, places, 1.0)
-    return Problem(torch.stack([numbers, marks], -1), (numbers * marks).sum(0))
+    return SyntheticProblem(torch.stack([numbers, marks], -1), (numbers * marks).sum(0))
 
 
 def copy_memory(
     T: int, N: int, generator: torch.Generator | None = None, symbols: int = 10
-) -> Problem:
+) -> SyntheticProblem:
     """The copy memory task (Hochreiter & Schmidhuber 1997, as Arjovsky et al. 2016 pose it).
 
     Inputs `[T + 2·symbols, N]`: ``symbols`` tokens of 1 to 8, T - 1 blanks (0), then
@@ -54,7 +62,7 @@ def copy_memory(
     tokens = torch.randint(1, 9, (symbols, N), generator=generator)
     blanks = torch.zeros(T + symbols, N, dtype=torch.int64)
     inputs = torch.cat([tokens, blanks[: T - 1], torch.full((symbols + 1, N), 9)])
-    return Problem(inputs, torch.cat([blanks, tokens]))
+    return SyntheticProblem(inputs, torch.cat([blanks, tokens]))
 
 
 def memoryless_loss(T: int, symbols: int = 10) -> float:
@@ -63,14 +71,14 @@ def memoryless_loss(T: int, symbols: int = 10) -> float:
     return symbols * math.log(8) / (T + 2 * symbols)
 
 
-def parity(T: int, N: int, generator: torch.Generator | None = None) -> Problem:
+def parity(T: int, N: int, generator: torch.Generator | None = None) -> SyntheticProblem:
     """Bits `[T, N]`; wanted at each step: whether the ones so far are odd in number."""
     _check({"T": (T, 1), "N": (N, 1)})
     bits = torch.randint(0, 2, (T, N), generator=generator)
-    return Problem(bits, bits.cumsum(0) % 2)
+    return SyntheticProblem(bits, bits.cumsum(0) % 2)
 
 
-def dyck(T: int, N: int, generator: torch.Generator | None = None) -> Problem:
+def dyck(T: int, N: int, generator: torch.Generator | None = None) -> SyntheticProblem:
     """Dyck-1: brackets, 0 opens and 1 closes, `[T, N]`, never more closed than opened; wanted at
     each step: whether all are closed, so that the word could end (1) or not (0).
 
@@ -85,7 +93,7 @@ def dyck(T: int, N: int, generator: torch.Generator | None = None) -> Problem:
         depth = depth + 1 - 2 * token
         words.append(token)
         closed.append((depth == 0).long())
-    return Problem(torch.stack(words), torch.stack(closed))
+    return SyntheticProblem(torch.stack(words), torch.stack(closed))
 
 
 def _check(sizes: dict[str, tuple[int, int]]) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.tables import Table
 
-__all__ = ["SERIES", "Series", "series"]
+__all__ = ["SERIES", "SeriesDataset", "series"]
 
 _CURE = "pip install 'unrolled[train]'"
 
 
-class Series(NamedTuple):
+class SeriesDataset(NamedTuple):
     """A table, oldest row first; the column to forecast; the steps of a season; what it is."""
 
     table: Table
@@ -27,7 +27,7 @@ class Series(NamedTuple):
     about: str
 
 
-def series(name: str) -> Series:
+def series(name: str) -> SeriesDataset:
     """A time series by name.
 
     | name | source | size |
@@ -52,13 +52,13 @@ def series(name: str) -> Series:
     return _READERS[name]()
 
 
-def _sunspots() -> Series:
+def _sunspots() -> SeriesDataset:
     data = _load("sunspots")
     columns = {"year": _integers(data["YEAR"]), "sunspots": data["SUNACTIVITY"].tolist()}
-    return Series(Table("sunspots", columns), "sunspots", 11, "yearly sunspot number")
+    return SeriesDataset(Table("sunspots", columns), "sunspots", 11, "yearly sunspot number")
 
 
-def _co2() -> Series:
+def _co2() -> SeriesDataset:
     data = _load("co2")
     values = data["co2"].to_numpy(dtype=np.float64)
     known, week = ~np.isnan(values), np.arange(len(values))
@@ -67,10 +67,10 @@ def _co2() -> Series:
         "co2": np.interp(week, week[known], values[known]).tolist(),
         "filled": (~known).astype(int).tolist(),
     }
-    return Series(Table("co2", columns), "co2", 52, "weekly CO2 over Mauna Loa, ppm")
+    return SeriesDataset(Table("co2", columns), "co2", 52, "weekly CO2 over Mauna Loa, ppm")
 
 
-def _elnino() -> Series:
+def _elnino() -> SeriesDataset:
     data = _load("elnino")
     years, months = _integers(data["YEAR"]), range(1, 13)
     columns = {
@@ -79,18 +79,18 @@ def _elnino() -> Series:
         "temperature": data.drop(columns="YEAR").to_numpy(dtype=np.float64).flatten().tolist(),
     }
     about = "monthly sea surface temperature of the eastern Pacific, °C"
-    return Series(Table("elnino", columns), "temperature", 12, about)
+    return SeriesDataset(Table("elnino", columns), "temperature", 12, about)
 
 
-def _macrodata() -> Series:
+def _macrodata() -> SeriesDataset:
     data = _load("macrodata")
     columns: dict[str, list[Any]] = {name: data[name].tolist() for name in data.columns}
     for name in ("year", "quarter"):
         columns[name] = _integers(data[name])
-    return Series(Table("macrodata", columns), "unemp", 4, "quarterly unemployment, USA, %")
+    return SeriesDataset(Table("macrodata", columns), "unemp", 4, "quarterly unemployment, USA, %")
 
 
-def _prices() -> Series:
+def _prices() -> SeriesDataset:
     found = find_spec("matplotlib")
     sample = Path("mpl-data", "sample_data", "goog.npz")
     path = Path(found.origin).parent / sample if found and found.origin else sample
@@ -99,7 +99,7 @@ def _prices() -> Series:
     data = np.load(path)["price_data"]
     columns = {name: data[name].tolist() for name in data.dtype.names}
     columns["date"] = [day.isoformat() for day in columns["date"]]
-    return Series(Table("prices", columns), "adj_close", 1, "daily share price, dollars")
+    return SeriesDataset(Table("prices", columns), "adj_close", 1, "daily share price, dollars")
 
 
 def _load(name: str) -> Any:
