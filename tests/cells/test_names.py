@@ -72,7 +72,7 @@ def test_the_classic_ones_are_the_layers_of_their_name(name: str) -> None:
 
 def test_a_name_that_nothing_has_is_told() -> None:
     with pytest.raises(
-        CellNameError, match=r"wanted one of ATR, .*, got 'LSTN'; did you mean LSTM"
+        CellNameError, match=r"cell must be one of ATR, .*, got 'LSTN'; did you mean LSTM"
     ):
         find_cell("LSTN")
     for name in ("", "transformer", "Cell", "BoundCell", "sigmoid"):
@@ -141,32 +141,32 @@ def test_odd_paths(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("own", ["Leeky", "leaky", "NoCell", "number", "Cell", "", "__name__"])
 def test_a_class_that_is_no_cell_is_told(file: Path, own: str) -> None:
-    said = rf"subclass of unrolled.cells.Cell called '{own}' in .*own.py, which has Leaky$"
+    said = rf"own.py must have a subclass of unrolled.cells.Cell called '{own}', got Leaky$"
     with pytest.raises(CellNameError, match=said):
         find_cell(f"{file}:{own}")
 
 
 def test_a_file_without_cells_has_none(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("from unrolled.cells import GRU\n")
-    with pytest.raises(CellNameError, match=r"called 'X' in .*empty.py, which has none$"):
+    with pytest.raises(CellNameError, match=r"empty.py must have .* called 'X', got none$"):
         find_cell(f"{tmp_path / 'empty.py'}:X")
 
 
 @pytest.mark.parametrize("name", ["absent.py", "", "x" * 5000, "a\0b.py"])
 def test_a_file_that_is_not_there_is_told(name: str) -> None:
-    with pytest.raises(CellNameError, match=r"wanted a Python file before the colon, there is no"):
+    with pytest.raises(CellNameError, match=r"before the colon must be a Python file, there is no"):
         find_cell(f"{name}:MyCell")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CellNameError, match="wanted a Python file before the colon"):
+    with pytest.raises(CellNameError, match="before the colon must be a Python file"):
         find_cell(f"{tmp_path}:MyCell")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("own.txt", OWN, "wanted a Python file ending in .py, got .*own.txt"),
+        ("own.txt", OWN, "a Python file must end in .py, got .*own.txt"),
         ("own.py", "class (", r"own.py cannot be run \(SyntaxError: "),
         ("own.py", "\0\0", r"own.py cannot be run \((SyntaxError|ValueError): "),
         ("own.py", "caf\udce9 = 1", r"own.py cannot be run \(SyntaxError: "),

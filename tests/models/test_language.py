@@ -71,14 +71,17 @@ def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: str) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"hidden_size": 0}, "hidden_size: wanted at least 1, got 0"),
-        ({"cell": "grru"}, "cell: wanted one of .* got 'grru'; did you mean GRU?"),
-        ({"input": "one_hot"}, "input: wanted one of embedding, one-hot, numbers, got 'one_hot'"),
-        ({"input": "numbers"}, "input: wanted embedding or one-hot, got 'numbers'"),
-        ({"bidirectional": True}, "bidirectional: wanted none in a language model, got True"),
-        ({"pooling": "mean"}, "pooling: wanted none in a language model, got 'mean'"),
-        ({"initial": "random"}, "initial: wanted one of zero, learned, got 'random'"),
-        ({"dropout": 1.0}, r"dropout: wanted a probability in \[0, 1\), got 1.0"),
+        ({"hidden_size": 0}, "SequenceModel: hidden_size must be at least 1, got 0"),
+        ({"cell": "grru"}, "find_cell: cell must be one of .* got 'grru'; did you mean GRU?"),
+        ({"input": "one_hot"}, "input must be one of embedding, one-hot, numbers, got 'one_hot'"),
+        ({"input": "numbers"}, "LanguageModel: input must be embedding or one-hot, got 'numbers'"),
+        ({"bidirectional": True}, "LanguageModel: bidirectional must be False, got True"),
+        ({"pooling": "mean"}, "LanguageModel: pooling must be None, got 'mean'"),
+        (
+            {"initial": "random"},
+            "SequenceModel: initial must be one of zero, learned, got 'random'",
+        ),
+        ({"dropout": 1.0}, r"SequenceModel: dropout must be a probability in \[0, 1\), got 1.0"),
     ],
 )
 def test_the_model_names_a_wrong_argument(arguments: dict, said: str) -> None:

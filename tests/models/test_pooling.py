@@ -114,16 +114,18 @@ def test_after_each_step_the_model_says_what_it_says_of_the_prefix(
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_two_directions_do_not_run(name: str | None) -> None:
     model = SequenceModel(5, 2, bidirectional=True, pooling=name)
-    with pytest.raises(ValueError, match="bidirectional: wanted a model of one direction, got two"):
+    with pytest.raises(ValueError, match="bidirectional must be False, got True"):
         model.forward_prefixes(torch.randint(5, (T, N)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pooling_of_two_directions_does_not_run(name: str) -> None:
-    with pytest.raises(ValueError, match="pooling: wanted one direction, got two: the second beg"):
+    with pytest.raises(ValueError, match="the layer must have one direction, got two; the second"):
         made(name, 2).forward_prefixes(outputs(2))
 
 
 def test_a_pooling_that_is_not_there_is_told() -> None:
-    with pytest.raises(ValueError, match="pooling: wanted one of last, mean, max, attention, got"):
+    with pytest.raises(
+        ValueError, match="Pooling: pooling must be one of last, mean, max, attention, got"
+    ):
         Pooling("min", W)

@@ -234,16 +234,22 @@ def test_arguments_make_a_language_model_again() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"input_size": 0}, "input_size: wanted at least 1, got 0"),
-        ({"output_size": 0}, "output_size: wanted at least 1, got 0"),
-        ({"num_layers": -1}, "num_layers: wanted at least 1, got -1"),
-        ({"embedding_size": 0}, "embedding_size: wanted at least 1, got 0"),
-        ({"dropout": float("nan")}, r"dropout: wanted a probability in \[0, 1\), got nan"),
-        ({"dropout": -0.1}, r"dropout: wanted a probability in \[0, 1\), got -0.1"),
-        ({"input": ""}, "input: wanted one of embedding, one-hot, numbers, got ''"),
-        ({"initial": "None"}, "initial: wanted one of zero, learned, got 'None'"),
-        ({"pooling": "sum"}, "pooling: wanted one of last, mean, max, attention, got 'sum'"),
-        ({"pooling": ""}, "pooling: wanted one of last, mean, max, attention, got ''"),
+        ({"input_size": 0}, "SequenceModel: input_size must be at least 1, got 0"),
+        ({"output_size": 0}, "SequenceModel: output_size must be at least 1, got 0"),
+        ({"num_layers": -1}, "SequenceModel: num_layers must be at least 1, got -1"),
+        ({"embedding_size": 0}, "SequenceModel: embedding_size must be at least 1, got 0"),
+        (
+            {"dropout": float("nan")},
+            r"SequenceModel: dropout must be a probability in \[0, 1\), got nan",
+        ),
+        ({"dropout": -0.1}, r"SequenceModel: dropout must be a probability in \[0, 1\), got -0.1"),
+        ({"input": ""}, "SequenceModel: input must be one of embedding, one-hot, numbers, got ''"),
+        ({"initial": "None"}, "SequenceModel: initial must be one of zero, learned, got 'None'"),
+        (
+            {"pooling": "sum"},
+            "Pooling: pooling must be one of last, mean, max, attention, got 'sum'",
+        ),
+        ({"pooling": ""}, "Pooling: pooling must be one of last, mean, max, attention, got ''"),
     ],
 )
 def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:

@@ -116,11 +116,11 @@ def test_arguments_make_it_again(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"words": 0}, "words: wanted at least 1, got 0"),
-        ({"labels": 0}, "labels: wanted at least 1, got 0"),
-        ({"characters": -1}, "characters: wanted 0, for words alone, or more, got -1"),
-        ({"num_layers": 0}, "num_layers: wanted at least 1, got 0"),
-        ({"dropout": 1.0}, r"dropout: wanted a probability in \[0, 1\), got 1.0"),
+        ({"words": 0}, "Tagger: words must be at least 1, got 0"),
+        ({"labels": 0}, "Tagger: labels must be at least 1, got 0"),
+        ({"characters": -1}, "Tagger: characters must be at least 0, got -1"),
+        ({"num_layers": 0}, "Tagger: num_layers must be at least 1, got 0"),
+        ({"dropout": 1.0}, r"Tagger: dropout must be a probability in \[0, 1\), got 1.0"),
     ],
 )
 def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
@@ -133,5 +133,7 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
 def test_missing_characters_are_told() -> None:
     words, _, letters, _ = text(0)
     for given in ((), (letters,)):
-        with pytest.raises(ValueError, match="characters, spellings: wanted both"):
+        with pytest.raises(
+            ValueError, match="Tagger: characters and spellings must be tensors, got None"
+        ):
             made()(words, torch.tensor(LENGTHS), *given)

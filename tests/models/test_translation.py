@@ -209,10 +209,10 @@ def test_states_of_both_directions_are_added() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"source_size": 0}, "source_size: wanted at least 1, got 0"),
-        ({"target_size": -2}, "target_size: wanted at least 1, got -2"),
-        ({"hidden_size": 0}, "hidden_size: wanted at least 1, got 0"),
-        ({"dropout": 1.5}, r"dropout: wanted a probability in \[0, 1\), got 1.5"),
+        ({"source_size": 0}, "EncoderDecoder: source_size must be at least 1, got 0"),
+        ({"target_size": -2}, "EncoderDecoder: target_size must be at least 1, got -2"),
+        ({"hidden_size": 0}, "EncoderDecoder: hidden_size must be at least 1, got 0"),
+        ({"dropout": 1.5}, r"EncoderDecoder: dropout must be a probability in \[0, 1\), got 1.5"),
     ],
 )
 def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:

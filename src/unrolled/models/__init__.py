@@ -1,9 +1,8 @@
-"""Whole models: what stands around the recurrent layers, and their files."""
+"""Whole models around the recurrent layers, and files of their weights."""
 
 from unrolled.models.cell_lookup import (
     CellLike,
     CellNameError,
-    State,
     find_cell,
     make_stack,
     published_cells,
@@ -28,7 +27,6 @@ __all__ = [
     "OneHot",
     "Pooling",
     "SequenceModel",
-    "State",
     "Tagger",
     "find_cell",
     "load_tree",

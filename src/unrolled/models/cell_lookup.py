@@ -1,113 +1,119 @@
-"""A recurrent stack from the name of its cell: a published one, or a class in a user's file."""
+"""Recurrent layers from the name of their cell: a published one, or a class in a user's file."""
 
 import difflib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypedDict
 
-from torch import Tensor
+import torch
+from typing_extensions import Unpack
 
 from unrolled import cells, nn
 from unrolled.cells import Cell
 from unrolled.models.user_code import CodeError, import_by_name, load_python_file
-
-__all__ = [
-    "CellLike",
-    "CellNameError",
-    "Lengths",
-    "State",
-    "find_cell",
-    "make_stack",
-    "published_cells",
-]
+from unrolled.nn.types import Device
 
 CellLike = str | Cell | type[Cell]
-"""A cell, its class, or a name of it."""
-State = Tensor | tuple[Tensor, ...]
-"""What a layer carries: [L·D, N, width], a tuple of such where the cell has several states."""
-Lengths = Tensor | Sequence[int]
-"""Of the sequences of a batch, `[N]`."""
+"""A cell, its class, or a name that `find_cell` knows."""
 
-
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class CellNameError(ValueError):
-    """No cell can be had by a name; the message says what was wanted."""
+    """There is no cell of this name; the message lists the valid ones."""
+
+
+class StackOptions(TypedDict, total=False):
+    """Options of :class:`unrolled.nn.Recurrent` beside its sizes."""
+
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+    device: Device
+    dtype: torch.dtype | None
+    merge: str
+    checkpoint: int | bool
 
 
 def published_cells() -> dict[str, type[Cell]]:
     """The cells of ``unrolled.cells`` by name."""
-    found = {name: getattr(cells, name) for name in cells.__all__}
-    return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
-    }
+    exported = {name: getattr(cells, name) for name in cells.__all__}
+    return {name: value for name, value in exported.items() if _is_cell_class(value)}
 
 
 def find_cell(name: CellLike) -> Cell | type[Cell]:
-    """A cell by name: published, in any case of letters, or ``path/to/file.py:MyCell``,
-    ``package.module:MyCell``. A cell or its class is what it is.
+    """A cell by its name: a published one, whatever the case of its letters, or a class as
+    ``path/to/file.py:MyCell`` or ``package.module:MyCell``. A cell or a class is returned as is.
 
     Raises:
-        CellNameError: there is none of that name, or the file cannot be run or lacks the class.
-        TypeError: it is neither a name nor a cell.
+        CellNameError: there is no cell of this name, or the file cannot be run or lacks the class.
+        TypeError: the argument is neither a name nor a cell.
     """
     if not isinstance(name, str):
         return name if isinstance(name, type) and issubclass(name, Cell) else nn.as_cell(name)
-    file, colon, own = name.rpartition(":")
+    module, colon, attribute = name.rpartition(":")
     if colon:
-        return _from_module(file, own)
-    known = published_cells()
-    folded = {key.casefold(): key for key in known}
-    key = folded.get(name.casefold())
+        return _cell_from_module(module, attribute)
+    published = published_cells()
+    names = {key.casefold(): key for key in published}
+    key = names.get(name.casefold())
     if key is None:
-        near = difflib.get_close_matches(name.casefold(), folded, 1)
-        hint = f"; did you mean {folded[near[0]]}?" if near else ""
+        similar = difflib.get_close_matches(name.casefold(), names, 1)
+        hint = f"; did you mean {names[similar[0]]}?" if similar else ""
         raise CellNameError(
-            f"cell: wanted one of {', '.join(known)}, or path/to/file.py:MyCell, got {name!r}{hint}"
+            f"find_cell: cell must be one of {', '.join(published)}, or path/to/file.py:MyCell, "
+            f"got {name!r}{hint}"
         )
-    return known[key]
+    return published[key]
 
 
-def make_stack(cell: CellLike, input_size: int, hidden_size: int, **options: Any) -> nn.Recurrent:
-    """Layers of that cell, or of the cell of that name; ``options`` are those of
-    :class:`unrolled.nn.Recurrent`.
+def make_stack(
+    cell: CellLike, input_size: int, hidden_size: int, **options: Unpack[StackOptions]
+) -> nn.Recurrent:
+    """Recurrent layers of a cell; ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` for the classic cells.
 
     Raises:
         CellNameError: see ``find_cell``.
-        unrolled.cells.CellError: the cell contradicts itself.
+        unrolled.cells.CellError: the declaration of the cell is inconsistent.
     """
-    found = find_cell(cell)
-    classic: dict[Any, Any] = {cells.RNN: nn.RNN, cells.LSTM: nn.LSTM, cells.GRU: nn.GRU}
-    if found in classic:
-        return classic[found](input_size, hidden_size, **options)
-    return nn.Recurrent(found, input_size, hidden_size, **options)
+    cell = find_cell(cell)
+    if cell is cells.RNN:
+        return nn.RNN(input_size, hidden_size, **options)
+    if cell is cells.LSTM:
+        return nn.LSTM(input_size, hidden_size, **options)
+    if cell is cells.GRU:
+        return nn.GRU(input_size, hidden_size, **options)
+    return nn.Recurrent(cell, input_size, hidden_size, **options)
 
 
-def _from_module(place: str, name: str) -> Cell | type[Cell]:
-    """Of a file, or of a module by its dotted name."""
+def _cell_from_module(path: str, name: str) -> Cell | type[Cell]:
+    """A cell of a file, or of a module by its dotted name."""
     try:
-        dotted = _DOTTED.fullmatch(place) and not place.endswith(".py")
-        module = import_by_name(place) if dotted else load_python_file(Path(place))
+        dotted = _DOTTED_NAME.fullmatch(path) and not path.endswith(".py")
+        module = import_by_name(path) if dotted else load_python_file(Path(path))
     except CodeError as error:
-        raise CellNameError(f"cell: {error}") from error
-    found = getattr(module, name, None)
-    if isinstance(found, Cell):
-        return found
-    if not (isinstance(found, type) and issubclass(found, Cell) and found is not Cell):
-        kinds = [key for key, value in vars(module).items() if _is_own(value, module)]
-        raise CellNameError(
-            f"cell: wanted a subclass of unrolled.cells.Cell called {name!r} in {place}, "
-            f"which has {', '.join(kinds) or 'none'}"
-        )
-    return found
+        raise CellNameError(f"find_cell: {error}") from error
+    value: object = getattr(module, name, None)
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, type) and issubclass(value, Cell) and value is not Cell:
+        return value
+    names = [key for key, value in vars(module).items() if _is_defined_in(module, value)]
+    raise CellNameError(
+        f"find_cell: {path} must have a subclass of unrolled.cells.Cell called {name!r}, "
+        f"got {', '.join(names) or 'none'}"
+    )
 
 
-def _is_own(value: Any, module: ModuleType) -> bool:
+def _is_cell_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Cell) and value is not Cell
+
+
+def _is_defined_in(module: ModuleType, value: object) -> bool:
     return (
         isinstance(value, type) and issubclass(value, Cell) and value.__module__ == module.__name__
     )

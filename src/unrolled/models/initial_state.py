@@ -1,16 +1,17 @@
-"""The state that sequences begin with: learned, or told by another network's features."""
+"""Initial states of recurrent layers: learned, or computed from features of another network."""
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cell_lookup import State
 from unrolled.nn import Recurrent
-
-__all__ = ["InitialStateFromFeatures", "LearnedInitialState"]
+from unrolled.nn.types import HiddenState
 
 
 class LearnedInitialState(nn.Module):
-    """One learned initial state for all sequences, zero at first: [L·D, 1, width] each."""
+    """One learned initial state for all sequences, [L·D, 1, width] for each state of the cell.
+
+    It starts as zeros.
+    """
 
     def __init__(self, stack: Recurrent) -> None:
         super().__init__()
@@ -18,20 +19,20 @@ class LearnedInitialState(nn.Module):
         widths = stack.spec.state_widths
         self.states = nn.ParameterList(nn.Parameter(torch.zeros(rows, 1, W)) for W in widths)
 
-    def forward(self, N: int) -> State:
-        """The state of N sequences."""
+    def forward(self, N: int) -> HiddenState:
+        """The initial state of N sequences."""
         states = tuple(state.expand(-1, N, -1) for state in self.states)
         return states[0] if len(states) == 1 else states
 
 
 class InitialStateFromFeatures(nn.Module):
-    """The initial state from features [N, F] of something else (a picture's, a speaker's).
+    """The initial state computed from features [N, F], for example of a picture or a speaker.
 
-    State s of layer and direction k starts as tanh(W_ks f + b_ks) (Karpathy & Fei-Fei 2015 begin a
-    caption from the picture's features alike).
+    State s of layer and direction k is tanh(W_ks f + b_ks). Karpathy & Fei-Fei (2015) start the
+    decoder of a picture's caption from the picture's features in a similar way.
 
-    Not for the sLSTM, which divides by a state: that must be above 0, and this can be anything
-    between -1 and 1.
+    Not for the sLSTM, which divides by one of its states: that state must be positive, and this
+    one lies between -1 and 1.
     """
 
     def __init__(self, features: int, stack: Recurrent) -> None:
@@ -40,10 +41,16 @@ class InitialStateFromFeatures(nn.Module):
         widths = stack.spec.state_widths
         self.states = nn.ModuleList(nn.Linear(features, self.rows * W) for W in widths)
 
-    def forward(self, features: Tensor) -> State:
-        """States [L·D, N, width] each."""
-        made = [
-            torch.tanh(linear(features)).unflatten(-1, (self.rows, -1)).transpose(0, 1).contiguous()
-            for linear in self.states
-        ]
-        return made[0] if len(made) == 1 else tuple(made)
+    def forward(self, features: Tensor) -> HiddenState:
+        """The states, [L·D, N, width] each."""
+        states = [self._state(linear(features)) for linear in self.states]
+        return states[0] if len(states) == 1 else tuple(states)
+
+    def _state(self, flat: Tensor) -> Tensor:
+        """[N, L·D·width] to [L·D, N, width]."""
+        return (
+            torch.tanh(flat)
+            .view(len(flat), self.rows, flat.shape[1] // self.rows)
+            .transpose(0, 1)
+            .contiguous()
+        )

@@ -1,25 +1,23 @@
-"""The tagger: a label for each word, from the word and, if wanted, its characters."""
-
-from typing import Any
+"""The tagger: a label for each word, from the word and optionally its characters."""
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.models.cell_lookup import CellLike, Lengths, make_stack
+from unrolled.models.cell_lookup import CellLike, make_stack
 from unrolled.models.sequence_model import check_sizes
-
-__all__ = ["Tagger"]
+from unrolled.nn.types import HiddenState, Lengths
 
 
 class Tagger(nn.Module):
-    """Word embeddings beside the final states of a recurrent layer over each word's characters
-    (Lample et al. 2016, without the random field), recurrent layers, logits of the labels.
+    """Word embeddings, concatenated with the final states of a recurrent layer over the characters
+    of each word; recurrent layers; logits of the labels (Lample et al. 2016, without the CRF).
 
     Args:
-        words, characters, labels: how many different ones; no ``characters``: words alone.
+        words, characters, labels: the numbers of different ones; with 0 ``characters`` the model
+            reads words alone.
         hidden_size, num_layers, cell, dropout, bidirectional: see :class:`SequenceModel`.
-        embedding_size: width of the words' embedding; characters have a half of it, and so have
-            the units of the layer over them, which reads in both directions.
+        embedding_size: width of the word embedding. The embedding of characters and the
+            bidirectional layer over them have half of this width.
 
     Raises:
         ValueError: an argument is out of its range; the message names it.
@@ -47,10 +45,12 @@ class Tagger(nn.Module):
             "num_layers": num_layers,
             "embedding_size": embedding_size,
         }
-        check_sizes(sizes, dropout)
+        check_sizes("Tagger", sizes, dropout)
         if characters < 0:
-            raise ValueError(f"characters: wanted 0, for words alone, or more, got {characters}")
-        self.arguments: dict[str, Any] = {
+            raise ValueError(
+                f"Tagger: characters must be at least 0, got {characters}; 0 reads words alone"
+            )
+        self.arguments: dict[str, object] = {
             **sizes,
             "characters": characters,
             "cell": cell,
@@ -82,25 +82,26 @@ class Tagger(nn.Module):
         characters: Tensor | None = None,
         spellings: Tensor | None = None,
     ) -> Tensor:
-        """Logits `[T, N, labels]` of words `[T, N]`; the sentences end at ``lengths`` `[N]`.
+        """Logits `[T, N, labels]` of words `[T, N]` in sentences of ``lengths`` `[N]`.
 
-        ``characters`` `[C, T·N]` are those of word (t, n) in column t·N + n, ``spellings`` `[T·N]`
-        their numbers, zero where no word is.
+        Column t·N + n of ``characters`` `[C, T·N]` has the characters of word (t, n);
+        ``spellings`` `[T·N]` are their numbers, zero where there is no word.
 
         Raises:
-            ValueError: the model reads characters and there are none.
+            ValueError: the model reads characters and none were passed.
         """
         hidden = self.words(words)
         if self.characters is not None:
             if characters is None or spellings is None:
                 raise ValueError(
-                    "characters, spellings: wanted both, for this tagger reads characters, got "
-                    "None; one made with characters=0 reads words alone"
+                    "Tagger: characters and spellings must be tensors, got None; a tagger made "
+                    "with characters=0 reads words alone"
                 )
-            _, final = self.spelling(self.characters(characters), lengths=spellings)
-            state = final if isinstance(final, Tensor) else final[0]
-            spelt = torch.cat(list(state), -1).unflatten(0, words.shape)
-            hidden = torch.cat([hidden, spelt], -1)
+            final_state: HiddenState
+            _, final_state = self.spelling(self.characters(characters), lengths=spellings)
+            state = final_state if isinstance(final_state, Tensor) else final_state[0]
+            spelling = torch.cat(list(state), -1)  # [T·N, width]
+            hidden = torch.cat([hidden, spelling.view(*words.shape, spelling.shape[1])], -1)
         hidden, _ = self.recurrent(self.dropout(hidden), lengths=lengths)
         logits: Tensor = self.head(self.dropout(hidden))
         return logits

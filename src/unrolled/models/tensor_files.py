@@ -1,7 +1,7 @@
-"""Trees of torch tensors in one safetensors file: the twin of `unrolled.io.save` and `load`.
+"""Trees of torch tensors in one safetensors file, as `unrolled.io.save` and `load` for NumPy.
 
-Here for the dtypes that numpy lacks (bfloat16) and for tensors of other devices. The encoding is
-that of `unrolled.io`.
+For dtypes that NumPy lacks (bfloat16) and for tensors on other devices. The encoding is that of
+`unrolled.io`.
 """
 
 import os
@@ -12,27 +12,26 @@ import torch
 
 from unrolled.io import encode, parse, write
 
-__all__ = ["load_tree", "save_tree"]
 
+def save_tree(path: str | os.PathLike[str], tree: object) -> None:
+    """Write a tree of tensors (on any device) and plain values to `path`, atomically.
 
-def save_tree(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write a tree of tensors (of any device) and plain values to `path`, whole or not at all.
-
-    Tensors that share memory are written each for itself.
+    Tensors that share memory are written separately.
 
     Raises:
-        TypeError: a value is neither a tensor nor plain, nor dict, list, tuple.
+        TypeError: a value is neither a tensor nor plain, nor a dict, list or tuple.
     """
     tensors, metadata = encode(tree, torch.Tensor)
-    # safetensors refuses views of one storage (tied weights), so each gets its own.
-    own = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    write(path, safetensors.torch.save(own, metadata))
+    # safetensors refuses views of one storage (tied weights), so each tensor is copied.
+    copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    write(path, safetensors.torch.save(copies, metadata))
 
 
 def load_tree(path: str | os.PathLike[str]) -> Any:
     """Read the tree that `save_tree` or `unrolled.io.save` wrote, as tensors on the CPU.
 
     Raises:
-        unrolled.io.FileError: no such file, or it is truncated, corrupt, or not one of ours.
+        unrolled.io.FileError: there is no such file, or it is truncated, corrupt, or was not
+            written by this library.
     """
     return parse(path, safetensors.torch.load)

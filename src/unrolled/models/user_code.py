@@ -1,4 +1,4 @@
-"""Python files of the user's, run to have what they define."""
+"""Runs the user's Python files and modules, to get the classes and objects that they define."""
 
 import importlib
 import importlib.util
@@ -7,41 +7,39 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["CodeError", "import_by_name", "load_python_file"]
-
 
 class CodeError(ValueError):
-    """A file is no Python that runs; the message says what was wanted."""
+    """A file or module cannot be imported; the message says why."""
 
 
 def import_by_name(name: str) -> ModuleType:
     """The module of a dotted name.
 
     Raises:
-        CodeError: there is none, or it cannot be run.
+        CodeError: there is none, or it cannot be imported.
     """
     try:
         if importlib.util.find_spec(name.partition(".")[0]) is None:
-            raise CodeError(f"wanted a Python file before the colon, there is no {name}")
+            raise CodeError(f"the part before the colon must be a Python file, there is no {name}")
         return importlib.import_module(name)
     except CodeError:
         raise
     except Exception as error:
         raise CodeError(
-            f"wanted a Python file or a module before the colon, {name} cannot be imported "
-            f"({type(error).__name__}: {error})"
+            f"the part before the colon must be a Python file or a module, {name} cannot be "
+            f"imported ({type(error).__name__}: {error})"
         ) from error
 
 
 def load_python_file(path: Path) -> ModuleType:
-    """The module of a file, run once in a process, under a name that nothing else has; where it was
-    imported or is the script that runs, that module.
+    """The module of a file. It is run once in a process, under a name that no other module has. If
+    it was imported before, or is the running script, that module is returned.
 
     Raises:
         CodeError: there is no such file, or it cannot be run.
     """
-    if not os.path.isfile(path):  # unlike Path's own, it raises nothing for names too long
-        raise CodeError(f"wanted a Python file before the colon, there is no {path}")
+    if not os.path.isfile(path):  # unlike Path.is_file, it raises nothing for names too long
+        raise CodeError(f"the part before the colon must be a Python file, there is no {path}")
     name = f"unrolled code {path.resolve()}"
     if name in sys.modules:
         return sys.modules[name]
@@ -51,7 +49,7 @@ def load_python_file(path: Path) -> ModuleType:
             return loaded
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise CodeError(f"wanted a Python file ending in .py, got {path}")
+        raise CodeError(f"a Python file must end in .py, got {path}")
     try:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module

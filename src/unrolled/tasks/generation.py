@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from unrolled.models import LanguageModel, State
+from unrolled.models import LanguageModel
+from unrolled.nn.types import HiddenState
 
 __all__ = ["distribution", "generate"]
 
@@ -76,7 +77,7 @@ def generate(
         raise ValueError(f"length: wanted 0 or more, got {length}")
     device = next(model.parameters()).device
     tokens = prefix.long().to(device).unsqueeze(1)
-    state: State | None = None
+    state: HiddenState | None = None
     written = []
     for _ in range(length):
         logits, state = model(tokens, state)

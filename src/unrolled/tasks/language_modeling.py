@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from unrolled.models import LanguageModel, State
+from unrolled.models import LanguageModel
+from unrolled.nn.types import HiddenState
 from unrolled.tasks.codecs.vocabulary import Vocabulary, build_vocabulary, vocabulary_from_state
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.text_files import TextError, read_text
@@ -67,7 +68,7 @@ def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") ->
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
-def detach_state(state: State) -> State:
+def detach_state(state: HiddenState) -> HiddenState:
     """The same state, cut off from the graph that led to it."""
     return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
 
@@ -135,14 +136,16 @@ class LanguageModeling(Task):
         return (window.shard(shard) for window in self.held_out)
 
     @override
-    def loss(self, model: Any, batch: Window, carried: State | None) -> tuple[Tensor, State]:
+    def loss(
+        self, model: Any, batch: Window, carried: HiddenState | None
+    ) -> tuple[Tensor, HiddenState]:
         logits, after = model(batch.inputs, None if batch.first else carried)
         return next_token_loss(logits, batch.targets, "sum"), detach_state(after)
 
     @override
     def tally(
-        self, model: Any, batch: Window, carried: State | None
-    ) -> tuple[dict[str, Tensor], State]:
+        self, model: Any, batch: Window, carried: HiddenState | None
+    ) -> tuple[dict[str, Tensor], HiddenState]:
         found, after = self.loss(model, batch, carried)
         count = torch.tensor(float(batch.count), dtype=torch.float64, device=found.device)
         return {"loss": found.double(), "tokens": count}, after
@@ -218,7 +221,7 @@ def score_language_model(
     The model is measured in the mode it is in: call `model.eval()` before if it has dropout.
     """
     device = next(model.parameters()).device
-    state: State | None = None
+    state: HiddenState | None = None
     total, tokens = 0.0, 0
     for window in batches:
         before = None if window.first else state

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.models import EncoderDecoder, Memory, State
+from unrolled.models import EncoderDecoder, Memory
+from unrolled.nn.types import HiddenState
 from unrolled.runtime import search
 from unrolled.runtime.search import Hypothesis
 
@@ -75,7 +76,7 @@ def _spread(memory: Memory, N: int) -> Memory:
     return Memory(*(part.expand(-1, N, *part.shape[2:]) for part in memory))
 
 
-def _chosen(state: State, rows: Tensor) -> State:
+def _chosen(state: HiddenState, rows: Tensor) -> HiddenState:
     if isinstance(state, Tensor):
         return state.index_select(1, rows)
     return tuple(part.index_select(1, rows) for part in state)
