@@ -184,7 +184,7 @@ MIXED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: diagnostics.inspect_layer(cells.LSTM, torch.zeros(5, 2, 3)),
         TypeError,
-        "layer must be an unrolled.nn.Recurrent, got type",
+        "layer must be an unrolled.nn.Recurrent, got CellType",
     ),
     (
         lambda: diagnostics.recurrent_matrices(torch.nn.LSTM(3, 4)),

@@ -218,7 +218,7 @@ def test_a_changed_setting_is_seen() -> None:
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = input_of(layer)
     before = compiled(x)[0]
-    layer.cell.scale = 2.0
+    layer.cell = layer.cell.replace(scale=2.0)
     close(compiled(x)[0], layer(x)[0], "output")
     assert not torch.equal(compiled(x)[0], before)
     twin = copy.deepcopy(layer)

@@ -367,25 +367,19 @@ def test_a_changed_setting_is_a_changed_program() -> None:
     layer, x = nn.Recurrent(_Scaled(1.0), 3, 4), torch.randn(2, 1, 3)
     with engines.use("native"):
         first = layer(x[:1])[0]
-        layer.cell.scale = 0.5
+        layer.cell = layer.cell.replace(scale=0.5)
         torch.testing.assert_close(layer(x[:1])[0], 0.5 * first)
 
 
 def test_steps_that_change_by_themselves_are_refused() -> None:
-    class Counting(_Scaled):
-        def step(self, x: Any, h: Any, state: Any) -> Any:
-            self.scale += 1
-            return (x + h) * self.scale
-
     class Rolling(cells.Cell):
         def step(self, x: Any, h: Any, state: Any) -> Any:
             return (x + h) * random.random()
 
     x = torch.zeros(2, 1, 3)
-    for cell, why in ((Counting(1.0), "changes the cell's own 'scale'"), (Rolling(), "differs")):
-        told = engines.explain(nn.Recurrent(cell, 3, 4), x)
-        assert told.engine == "reference"
-        assert why in str(told.refusals["native"])
+    explanation = engines.explain(nn.Recurrent(Rolling, 3, 4), x)
+    assert explanation.engine == "reference"
+    assert "differs" in str(explanation.refusals["native"])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -409,6 +403,6 @@ def test_a_layer_is_pickled_and_copied_after_it_ran() -> None:
     layer, x = nn.Recurrent(WithProperty(2.0), 3, 4), torch.randn(2, 1, 3)
     with engines.use("native"):
         wanted = layer(x)[0]
-        assert set(layer.cell.__getstate__()) == {"scale"}
         for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
             assert torch.equal(other(x)[0], wanted)
+            assert other.cell == layer.cell

@@ -117,7 +117,7 @@ def test_first_calls_of_a_new_layer_at_once(kind: str) -> None:
         wanted = [[job() for job in jobs_of(twin, me, 3)] for me in range(THREADS)]
         core.load.cache_clear()
         core._shared.clear()
-        for name in ("_found", "_texts", "_whole"):
+        for name in ("_key", "_vectors", "_products", "_texts", "_whole"):
             vars(module.cell).pop(name, None)
         assert module._direct is None
         jobs = [jobs_of(module, me, 3) for me in range(THREADS)]

@@ -3,12 +3,13 @@
 How a step is repeated over time, differentiated or compiled is left to the engines.
 """
 
-import copy
 from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError
 from typing import Any, Generic, cast
 
 from unrolled.cells.cell import Cell
 from unrolled.cells.declaration import CellError, Product, Sizes, parameter_names
+from unrolled.cells.frozen import copy_with
 from unrolled.cells.functions import linear, split, zeros
 from unrolled.cells.values import Array, Gates, State
 
@@ -35,8 +36,7 @@ class BoundCell(Generic[Array]):
         self.split_input: Callable[[Array], Gates | Array] = products["input"].by_target
         self._recurrent = products.get("recurrent")
         self._project = products.get("hr")
-        self._cell = copy.copy(cell)
-        vars(self._cell).update(vectors | products)
+        self._cell = copy_with(cell, {**vectors, **products})
 
     def advance(self, x: Gates | Array, states: tuple[Array, ...]) -> tuple[Array, ...]:
         """States at t from the input products at t (as ``split_input`` gives them) and the states
@@ -107,6 +107,8 @@ def check_step(
     x = bound.split_input(bound.project_input(make_zeros((N, sizes.I))))
     try:
         states = bound.advance(x, tuple(make_zeros((N, width)) for width in widths))
+    except FrozenInstanceError as error:
+        raise CellError(f"cell {name}: step changes an attribute: {error}") from error
     except AttributeError as error:
         raise CellError(f"cell {name}: step reads an unknown attribute: {error}") from error
     except CellError:

@@ -6,7 +6,7 @@ cells become values (frozen, equal by their settings) is in ``frozen``.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from unrolled.cells import checks
 from unrolled.cells.declaration import (
@@ -19,14 +19,13 @@ from unrolled.cells.declaration import (
     Vector,
     parameter_names,
 )
-from unrolled.cells.settings import check_settings
+from unrolled.cells.frozen import FrozenAttributes, attributes_of
 from unrolled.cells.values import State, Value
 
 _USUAL = ("input", "recurrent")
-_DERIVED = ("_vectors", "_products")
 
 
-class Cell:
+class Cell(FrozenAttributes):
     """A recurrent cell: its equations, and the names that they use.
 
     Subclasses declare
@@ -43,7 +42,9 @@ class Cell:
     - further products and vectors of its own, by :func:`product` and :func:`vector`.
 
     and define ``step(self, x, h, state)``, which returns the new states in their order (one state:
-    just that). Attributes set in ``__init__`` are settings of the cell, not parameters.
+    just that). Attributes set in ``__init__`` are settings of the cell, not parameters. They are
+    fixed once it has returned: ``cell.replace(name=value)`` gives another cell. Cells of one class
+    with equal settings are equal.
 
     Raises:
         CellError: when a subclass is defined with names or a ``step`` that do not fit together.
@@ -88,22 +89,10 @@ class Cell:
         if "step" in declared:
             checks.check_step_signature(cls.__name__, cls.step)
 
-    def __new__(cls, *args: object, **settings: object) -> Self:
-        """A cell; arguments that its ``__init__`` does not take may be meant for a layer."""
-        if args or settings:
-            check_settings(cls, args, settings)
-        return super().__new__(cls)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        if name[0] != "_":
-            vars(self)["_version"] = self.version + 1
-
     @property
     def version(self) -> int:
-        """How often a setting was set: a program holds for the settings that it was traced with."""
-        number: int = vars(self).get("_version", 0)
-        return number
+        """Always 0: settings do not change."""
+        return 0
 
     def step(self, x: Any, h: Any, state: State) -> Value | tuple[Value, ...]:
         """The equations: states at t from the input products x, the recurrent products h and the
@@ -146,10 +135,6 @@ class Cell:
         if sizes not in cached:
             cached[sizes] = self._resolve_products(sizes)
         return cached[sizes]
-
-    def __getstate__(self) -> dict[str, object]:
-        """What derives from the declaration is neither copied nor pickled."""
-        return {name: value for name, value in list(vars(self).items()) if name not in _DERIVED}
 
     def _resolve_products(self, sizes: Sizes) -> dict[str, Product[Any]]:
         declared = {n: p for n, p in self._attributes().items() if isinstance(p, Product)}
@@ -204,7 +189,7 @@ class Cell:
     def __repr__(self) -> str:
         settings = ", ".join(
             f"{name}={getattr(value, '__name__', value)}"
-            for name, value in list(vars(self).items())
+            for name, value in attributes_of(self).items()
             if not isinstance(value, Product | Vector) and not name.startswith("_")
         )
         return f"{type(self).__name__}({settings})"
@@ -224,4 +209,4 @@ def check_cell(cell: Cell) -> None:
         raise CellError(f"cell {name}: step must be defined")
     for key in _USUAL:
         checks.check_product(name, key, getattr(cell, key), cell.gates)
-    checks.check_attributes(name, cell.widths, vars(cell), _RESERVED)
+    checks.check_attributes(name, cell.widths, attributes_of(cell), _RESERVED)

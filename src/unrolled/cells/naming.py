@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from unrolled.cells.cell import Cell
+from unrolled.cells.frozen import attributes_of
 
 
 def cell_name(cell: Cell | type[Cell]) -> str:
@@ -55,7 +56,7 @@ def _is_default(cell: Cell) -> bool:
         default = type(cell)()
     except TypeError:
         return False
-    settings, defaults = _settings(cell), _settings(default)
+    settings, defaults = attributes_of(cell), attributes_of(default)
     return settings.keys() == defaults.keys() and all(
         _equal(settings[key], defaults[key]) for key in settings
     )
@@ -67,10 +68,6 @@ def _equal(a: object, b: object) -> bool:
         return bool(a == b)
     except (RuntimeError, ValueError):
         return False
-
-
-def _settings(cell: Cell) -> dict[str, object]:
-    return {name: value for name, value in vars(cell).items() if name[0] != "_"}
 
 
 def _module_path(module: ModuleType | None) -> str | None:

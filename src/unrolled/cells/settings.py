@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 from unrolled.cells.values import Activation, VectorFunction
@@ -10,11 +10,11 @@ from unrolled.cells.values import Activation, VectorFunction
 
 def check_settings(cls: type, args: tuple[object, ...], settings: Mapping[str, object]) -> None:
     """Hold the arguments of a cell to its ``__init__``; others may be meant for a layer."""
-    initializer: Callable[..., object] = getattr(cls, "__init__")  # noqa: B009
     try:
-        if initializer is object.__init__:
+        signature = inspect.signature(cls)
+        if not signature.parameters:
             raise TypeError("it takes none")
-        inspect.signature(initializer).bind(None, *args, **settings)
+        signature.bind(*args, **settings)
     except TypeError as error:
         published = cls.__module__.startswith("unrolled.cells.")
         name = f"unrolled.cells.{cls.__name__}" if published else cls.__name__

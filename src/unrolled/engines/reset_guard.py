@@ -139,7 +139,7 @@ def without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], l
             given = {
                 key: tensor for (at, key, _), tensor in zip(own, tensors, strict=True) if at == name
             }
-            setattr(made, name, partial(torch.func.functional_call, module, given))
+            vars(made)[name] = partial(torch.func.functional_call, module, given)
         return made
 
     return make, [p for _, _, p in own]

@@ -1,6 +1,5 @@
 """From a cell's ``step`` to a program: run it once on tracers and keep what they record."""
 
-import copy
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, CellError, Sizes
-from unrolled.cells.declaration import Product, Vector
+from unrolled.cells.declaration import Product
+from unrolled.cells.frozen import copy_with
 from unrolled.cells.values import Gates, State
 from unrolled.program import graph
 from unrolled.program.graph import Graph, Node, ProgramError, Width
@@ -34,7 +34,7 @@ class Traced:
     graph: Graph
     states: tuple[Node, ...]
     names: dict[int, str]
-    products: dict[str, Product]
+    products: dict[str, Product[Any]]
 
 
 def trace(cell: Cell, projected: bool = False) -> Traced:
@@ -142,7 +142,7 @@ class Tracer:
 class _TracedProduct:
     """A product of the cell's own while a step runs."""
 
-    def __init__(self, recorder: "_Recorder", name: str, declared: Product) -> None:
+    def __init__(self, recorder: "_Recorder", name: str, declared: Product[Any]) -> None:
         self.recorder = recorder
         self.name = name
         self.declared = declared
@@ -200,25 +200,19 @@ class _Recorder:
         return self.graph.const(float(value))
 
     def run(self) -> Traced:
-        cell = copy.copy(self.cell)
-        for name, declared in self.products.items():
-            vars(cell)[name] = _TracedProduct(self, name, declared)
-        for name, vector in self.cell.vectors.items():
-            vars(cell)[name] = Tracer(
-                self, self.graph.leaf("vector", name, self.width(vector.size))
-            )
+        products = {name: _TracedProduct(self, name, p) for name, p in self.products.items()}
+        vectors = {
+            name: Tracer(self, self.graph.leaf("vector", name, self.width(v.size)))
+            for name, v in self.cell.vectors.items()
+        }
+        cell = copy_with(self.cell, {**products, **vectors})
         states = [
             Tracer(self, self.graph.leaf("state", name, self.width(self._state_width(name))))
             for name in self.cell.states
         ]
         x = self._input_products()
-        h = vars(cell)["recurrent"](states[0]) if "recurrent" in self.products else None
+        h = products["recurrent"](states[0]) if "recurrent" in products else None
         result = self._guarded(cell, x, h, State(self.cell.states, states))
-        for name, value in list(vars(self.cell).items()):
-            setting = name[0] != "_" and not isinstance(value, Product | Vector)
-            if setting and vars(cell).get(name) is not value:
-                kind = type(self.cell).__name__
-                raise TraceError(f"cell {kind}: step changes the cell's own {name!r}")
         new = result if isinstance(result, tuple) else (result,)
         if len(new) != len(self.cell.states):
             raise CellError(
@@ -226,7 +220,7 @@ class _Recorder:
                 f"states, got {len(new)}"
             )
         if self.projected:
-            new = (vars(cell)["hr"](new[0]), *new[1:])
+            new = (products["hr"](new[0]), *new[1:])
         ends = tuple(self.node(value) for value in new)
         for name, node in zip(self.cell.states, ends, strict=True):
             if node.width not in (1, wanted := self.width(self._state_width(name))):
