@@ -295,7 +295,7 @@ def test_an_exported_run_says_what_the_run_says(
     """Of the user's own texts and numbers, in a few lines without torch."""
     line = said(capsys, "export", place / kind, tmp_path / "model.safetensors")
     assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
-    with pytest.raises(FileError, match=r"best\.safetensors: a checkpoint of a run, not an exp"):
+    with pytest.raises(FileError, match=r"best\.safetensors: is a checkpoint of a run, not"):
         load(place / kind / "best.safetensors")
     runtime = load(tmp_path / "model.safetensors")
     assert runtime.task == NAMES[kind]

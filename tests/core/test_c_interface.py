@@ -152,7 +152,7 @@ def test_old_files_step(path: Path) -> None:
         or isinstance(blocks[-1], Forecast)
     ):
         assert "not in the C interface" in refused(path)[1]
-    elif any(isinstance(block, Recurrent) and block.directions > 1 for block in blocks):
+    elif any(isinstance(block, Recurrent) and block.num_directions > 1 for block in blocks):
         assert "stream: wanted a model of one direction, got two" in refused(path)[1]
     else:
         same_steps(path)

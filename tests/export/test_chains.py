@@ -178,7 +178,7 @@ def test_batch_first(bidirectional: bool, lengths: Any, tmp_path: Path) -> None:
     output, final = wanted(layer, x, lengths=given)
     close(torch.from_numpy(found), output, "output")
     close(torch.from_numpy(np.stack([one[0] for one in state[0]])), final, "output")
-    with pytest.raises(ValueError, match=r"x: wanted \[N, T, 3\], got shape \[2, 7\]"):
+    with pytest.raises(ValueError, match=r"Model: x must have shape \[N, T, 3\], got \[2, 7\]"):
         model.run(x[..., 0])
     if not bidirectional and lengths is None:
         assert np.array_equal(steps(model, x.swapaxes(0, 1), 2).swapaxes(0, 1), found)
@@ -200,7 +200,9 @@ def test_tokens_that_are_batch_first(tmp_path: Path) -> None:
     tokens = np.random.default_rng(20).integers(0, 7, (4, 6))
     model = exported(chain, tmp_path)
     close(torch.from_numpy(model.run(tokens)), wanted(chain, tokens)[0], "output")
-    with pytest.raises(ValueError, match=r"x: wanted tokens \[N, T\], got shape \[4\]"):
+    with pytest.raises(
+        ValueError, match=r"Model: x must be tokens of shape \[N, T\], got shape \[4\]"
+    ):
         model.run(tokens[:, 0])
 
 
@@ -333,7 +335,7 @@ def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
 
 def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
     both = exported(GRU(3, 5, bidirectional=True), tmp_path)
-    with pytest.raises(ValueError, match="stream: wanted a model of one direction, got two"):
+    with pytest.raises(ValueError, match="Model: stream needs one direction, got two"):
         both.stream()
     with pytest.raises(ValueError, match="batch: wanted at least 1, got 0"):
         exported(GRU(3, 5), tmp_path).stream(0)

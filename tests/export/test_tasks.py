@@ -73,21 +73,29 @@ def test_a_tagger_of_one_direction_steps_word_by_word(tmp_path: Path) -> None:
         assert np.array_equal(twin.step((x[0][0], *x[1:]), np.empty_like(said)), said)
         assert np.array_equal(both.step(runtime.encode([["met"], [word]])[0])[1], found[t, 0])
         assert runtime.decode(said) == runtime.decode(found)[0][t : t + 1]
-    with pytest.raises(ValueError, match=r"x: wanted 1 words, got shape \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"WordStream: x must have 1 words, got shape \[1, 2\]"):
         stream.step(runtime.encode([["met"], ["Bo"]])[0])
-    with pytest.raises(TypeError, match=r"x: wanted \(words, characters, spellings\)"):
+    with pytest.raises(TypeError, match=r"Words: x must be \(words, characters, spellings\)"):
         stream.step(1)
 
 
 def test_a_tagger_of_two_directions_does_not_step(tmp_path: Path) -> None:
     _, _, _, runtime = made("tag", tmp_path)
-    with pytest.raises(ValueError, match="stream: wanted a model of one direction, got two"):
+    with pytest.raises(ValueError, match="Model: stream needs one direction, got two"):
         runtime.stream()
 
 
 WORDS: list[tuple[Any, type[Exception], str]] = [
-    (np.zeros((2, 3), int), TypeError, "x: wanted .words, characters, spellings., .* got ndarray"),
-    ((np.zeros(3, int), np.zeros((2, 3), int), np.ones(3, int)), ValueError, "wanted words .T, N."),
+    (
+        np.zeros((2, 3), int),
+        TypeError,
+        "Words: x must be .words, characters, spellings., .* got ndarray",
+    ),
+    (
+        (np.zeros(3, int), np.zeros((2, 3), int), np.ones(3, int)),
+        ValueError,
+        "Words: x must have words of shape .T, N.",
+    ),
     ((np.zeros((1, 3), int), np.zeros((2, 4), int), np.ones(3, int)), ValueError, r"\[C, 3\]"),
     ((np.zeros((1, 3), int), np.zeros((2, 3), int), np.ones(4, int)), ValueError, r"\[3\], got"),
     ((np.zeros((1, 3), int), np.zeros((2, 3), int), np.full(3, 3)), ValueError, "from 0 to 2"),
@@ -147,21 +155,29 @@ def test_forecasts_of_large_numbers_are_as_fine_as_those_of_small_ones(tmp_path:
 
 def test_what_a_forecaster_cannot_read(tmp_path: Path) -> None:
     _, _, _, runtime = made("forecast", tmp_path)
-    with pytest.raises(ValueError, match="item 1: wanted at least 6 steps, got 5"):
+    with pytest.raises(ValueError, match="encode: item 1 must have at least 6 steps, got 5"):
         runtime.encode([np.ones((5, 2))])
-    with pytest.raises(ValueError, match=r"item 2: wanted numbers \[T, 2\], got shape \[9, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"encode: item 2 must be numbers of shape \[T, 2\], got shape \[9, 1\]"
+    ):
         runtime.encode([np.ones((9, 2)), np.ones((9, 1))])
-    with pytest.raises(ValueError, match=r"lengths: wanted 1 or more before a forecast, got \[0\]"):
+    with pytest.raises(
+        ValueError, match=r"Model: lengths must be at least 1 before a forecast, got \[0\]"
+    ):
         runtime.run(np.ones((6, 1, 2)), lengths=[0])
-    with pytest.raises(ValueError, match=r"x: wanted \[2, 2\], got shape \[4\]"):
+    with pytest.raises(ValueError, match=r"ForecastStream: x must have shape \[2, 2\], got \[4\]"):
         runtime.stream(2).step(np.ones(4))
-    with pytest.raises(TypeError, match="x: wanted numbers"):
+    with pytest.raises(TypeError, match="ForecastStream: x must be numbers"):
         runtime.stream().step(np.array([["a", "b"]]))
     stream, fresh = runtime.stream(), runtime.stream()
-    with pytest.raises(TypeError, match=r"out: wanted float64 of shape \[1, 3, 2\]"):
+    with pytest.raises(
+        TypeError, match=r"ForecastStream: out must be float64 of shape \[1, 3, 2\]"
+    ):
         stream.step(np.ones(2), np.empty((1, 3, 2), np.float32))
     assert np.array_equal(stream.step(np.ones(2)), fresh.step(np.ones(2)))  # it took no step
-    with pytest.raises(ValueError, match=r"y: wanted forecasts \[N, 3, 2\], got shape \[3, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"decode: y must be forecasts of shape \[N, 3, 2\], got shape \[3, 2\]"
+    ):
         runtime.decode(np.ones((3, 2)))
     x = np.random.default_rng(1).random((6, 2, 2))
     ends = runtime.run(x, lengths=[6, 4])
@@ -181,7 +197,9 @@ def test_a_classifier(kind: str, tmp_path: Path) -> None:
     close(torch.softmax(torch.from_numpy(found), -1), wanted.float(), "output")
     assert runtime.decode(found) == codec.labels.decode(wanted.argmax(-1))
     assert len(set(runtime.decode(found))) > 1
-    with pytest.raises(ValueError, match=rf"y: wanted outputs \[N, {found.shape[1]}\], got shape"):
+    with pytest.raises(
+        ValueError, match=rf"decode: y must be outputs of shape \[N, {found.shape[1]}\], got shape"
+    ):
         runtime.decode(found[:, 1:])
 
 
@@ -199,9 +217,9 @@ def test_a_translator(options: dict[str, Any], attention: bool, tmp_path: Path) 
     assert runtime.translate(texts[:3], limit=12, width=3) == best
     x, lengths = runtime.encode(texts)
     assert all(map(np.array_equal, (x, lengths), codec.sources(texts)))
-    with pytest.raises(ValueError, match="source 2: wanted one token or more, got none"):
+    with pytest.raises(ValueError, match="encode: source 2 must have at least one token, got none"):
         runtime.encode(["one", ""])
-    with pytest.raises(ValueError, match=r"stream: .* got a translator"):
+    with pytest.raises(ValueError, match=r"Translator: stream .* got a translator"):
         runtime.stream()
 
 
@@ -230,9 +248,9 @@ def test_hypotheses_are_those_of_the_model(options: dict[str, Any], tmp_path: Pa
         agree([one for one, length in zip(best, lengths, strict=True) if length], theirs)
     for said, wrong in (
         ("Translator: begin must be a token from 0 to 6, got 7", {"begin": 7}),
-        ("width: wanted at least 1, got 0", {"width": 0}),
-        ("limit: wanted at least 1, got 0", {"limit": 0}),
-        ("lengths: wanted 0 to 6", {"lengths": [7] * 5}),
+        ("Translator: width must be at least 1, got 0", {"width": 0}),
+        ("greedy: limit must be at least 1, got 0", {"limit": 0}),
+        ("Model: lengths must be from 0 to 6", {"lengths": [7] * 5}),
     ):
         with pytest.raises(ValueError, match=said):
             runtime.run(tokens, **wrong)
@@ -265,16 +283,22 @@ def test_texts_of_language_models(kind: str, tmp_path: Path) -> None:
     assert runtime.decode(x, lengths) == [TEXT, codec.decode(codec.encode(data[:15])), ""]
     logits = runtime.run(x, lengths=lengths)
     assert logits.shape == (*x.shape, len(codec))
-    with pytest.raises(TypeError, match=r"y: wanted tokens, whole .*argmax.* got float32 of shape"):
+    with pytest.raises(
+        TypeError, match=r"decode: y must be tokens, whole .*argmax.* got float32 of shape"
+    ):
         runtime.decode(logits, lengths)
-    with pytest.raises(ValueError, match=r"y: wanted tokens \[T\] or \[T, N\], got shape \[\]"):
+    with pytest.raises(
+        ValueError, match=r"decode: y must be tokens of shape \[T\] or \[T, N\], got shape \[\]"
+    ):
         runtime.decode(1)
-    with pytest.raises(IndexError, match="y: wanted numbers from 0 to"):
+    with pytest.raises(IndexError, match="decode: y must have numbers from 0 to"):
         runtime.decode([len(codec)])
-    with pytest.raises(TypeError, match="items: wanted a list, got 'a'"):
+    with pytest.raises(TypeError, match="encode: items must be a list, got 'a'"):
         runtime.encode("a")
     if kind == "characters":
-        with pytest.raises(ValueError, match="wanted characters of the vocabulary, got '#'"):
+        with pytest.raises(
+            ValueError, match="encode: text must have characters of the vocabulary, got '#'"
+        ):
             runtime.encode(["#"])
 
 
@@ -294,7 +318,7 @@ def test_pieces_without_their_library_are_told(
     model = find_task("lm").build_model({"vocabulary_size": len(codec), "hidden_size": 5})
     runtime = exported(model, tmp_path, task="lm", codec=codec.state())
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
-    with pytest.raises(ImportError, match="pieces, which needs the package tokenizers"):
+    with pytest.raises(ImportError, match="need the package tokenizers"):
         runtime.encode(["a"])
     assert runtime.run(np.zeros((1, 1), int)).shape == (1, 1, len(codec))
 
@@ -302,24 +326,28 @@ def test_pieces_without_their_library_are_told(
 def test_what_cannot_be_encoded_is_told(tmp_path: Path) -> None:
     _, model, codec, runtime = made("tag", tmp_path)
     for items, error, said in (
-        ([["Ada"], []], ValueError, "sentence 2: wanted one word or more, got none"),
-        ([], ValueError, "items: wanted one or more, got none"),
+        ([["Ada"], []], ValueError, "encode: sentence 2 must have at least one word, got none"),
+        ([], ValueError, "encode: items must be one or more, got none"),
         (["Ada Lee"], TypeError, "a list of sentences, each a list of words, got .* 'Ada Lee'"),
         ([[1]], TypeError, r"a list of sentences, each a list of words, got .* \[1\]"),
-        ("Ada Lee", TypeError, "items: wanted a list, got 'Ada Lee'"),
+        ("Ada Lee", TypeError, "encode: items must be a list, got 'Ada Lee'"),
     ):
         with pytest.raises(error, match=said):
             runtime.encode(items)
-    with pytest.raises(ValueError, match=r"lengths: wanted 1 from 0 to 2, got \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"decode: lengths must be 1 numbers from 0 to 2, got \[3\]"
+    ):
         runtime.decode(np.ones((2, 1, 3)), [3])
     for wrong in (np.ones((2, 1, 2)), np.ones((1, 4)), np.ones(3)):
-        with pytest.raises(ValueError, match=r"y: wanted outputs \[(T, )?N, 3\], got shape"):
+        with pytest.raises(
+            ValueError, match=r"decode: y must be outputs of shape \[(T, )?N, 3\], got shape"
+        ):
             runtime.decode(wrong)
-    with pytest.raises(ValueError, match="encode, decode: this model was exported without a task"):
+    with pytest.raises(ValueError, match="Model: encode and decode need a task and its vocabulary"):
         exported(model, tmp_path).encode(SENTENCES)
-    with pytest.raises(ValueError, match=r"task: wanted one of lm, .* got 'mine'"):
+    with pytest.raises(ValueError, match=r"Model: task must be one of lm, .* got 'mine'"):
         exported(model, tmp_path, task="mine", codec={}).encode(SENTENCES)
-    with pytest.raises(ValueError, match="codec: not that of the task tag"):
+    with pytest.raises(ValueError, match="Model: codec must be that of the task tag"):
         exported(model, tmp_path, task="tag", codec={"words": 1}).encode(SENTENCES)
     strict = TaggingCodec(codec.words, None, TokenVocabulary(["a", "b"]))
     strict.words = TokenVocabulary(["Ada"], what="word")

@@ -97,9 +97,9 @@ def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
     assert np.array_equal(model.stream(threads=2**61).step(x), model.stream().step(x))
     with pytest.raises(ValueError, match="threads: wanted at least 1, got 0"):
         model.stream(threads=0)
-    with pytest.raises(TypeError, match=r"threads: wanted a whole number, got 1\.5"):
+    with pytest.raises(TypeError, match=r"Stream: threads must be a whole number, got 1\.5"):
         model.stream(threads=1.5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="batch: wanted a whole number, got 'a'"):
+    with pytest.raises(TypeError, match="Stream: batch must be a whole number, got 'a'"):
         model.stream("a")  # type: ignore[arg-type]
 
 
@@ -128,9 +128,11 @@ def test_lengths(options: Any, tmp_path: Path) -> None:
     output, final = wanted(layer, x, lengths=torch.tensor(lengths))
     close(torch.from_numpy(found), output, "output")
     close(torch.from_numpy(np.stack([one[0] for one in state])), final, "output")
-    with pytest.raises(ValueError, match=r"lengths: wanted 0 to 8, got \[9, "):
+    with pytest.raises(ValueError, match=r"Model: lengths must be from 0 to 8, got \[9, "):
         model.run(x, lengths=[9, 1, 1, 1, 1])
-    with pytest.raises(ValueError, match="lengths: wanted 5 whole numbers, got int64 of shape"):
+    with pytest.raises(
+        ValueError, match="Model: lengths must be 5 whole numbers, got int64 of shape"
+    ):
         model.run(x, lengths=[1, 2])
 
 

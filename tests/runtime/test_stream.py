@@ -110,15 +110,15 @@ def test_tokens_that_are_not_there(tmp_path: Path) -> None:
     for stream, token in ((model.stream(), 4), (model.stream(), -1)):
         with pytest.raises(IndexError, match=f"x: wanted tokens from 0 to 3, got {token}"):
             stream.step(token)
-    with pytest.raises(IndexError, match="x: wanted tokens from 0 to 3, got 9"):
+    with pytest.raises(IndexError, match=r"x.* tokens from 0 to 3, got 9"):
         model.stream(2).step(np.array([1, 9]))
-    with pytest.raises(IndexError, match="x: wanted tokens from 0 to 3, got 9"):
+    with pytest.raises(IndexError, match=r"x.* tokens from 0 to 3, got 9"):
         model.run(np.array([[1, 9]]))
     with pytest.raises(TypeError, match="x: wanted tokens in int32 or int64"):
         model.stream(2).step(np.ones(2))
     with pytest.raises(ValueError, match="x: wanted a token for each sequence, got one"):
         model.stream(2).step(1)
-    with pytest.raises(TypeError, match="x: wanted tokens, whole numbers, got float64"):
+    with pytest.raises(TypeError, match="Embedding: x must be tokens, whole numbers, got float64"):
         model.run(np.ones((3, 1)))
 
 
@@ -127,14 +127,16 @@ def test_states_of_other_shapes_are_refused(tmp_path: Path) -> None:
     x = np.ones((4, 2, 3), np.float32)
     _, (state,) = model.run(x, return_state=True)
     for wrong in ([], [state[:1]], [state, state], [[(s[0].T, s[1]) for s in state]]):
-        with pytest.raises(ValueError, match=r"state: wanted arrays of shapes"):
+        with pytest.raises(ValueError, match=r"Model: state must have arrays of shapes"):
             model.run(x, state=wrong)
     stream = model.stream(2)
     before = stream.state
-    with pytest.raises(ValueError, match="state: wanted"):
+    with pytest.raises(ValueError, match="Stream: state of a layer must have shapes"):
         stream.state = [state[0], (state[1][0], state[1][1][:1])]
     for wrong in (None, 3, [None, None], [tuple(s * 1j for s in one) for one in state]):
-        with pytest.raises(TypeError, match=r"state: wanted (a list of a tuple|real numbers)"):
+        with pytest.raises(
+            TypeError, match=r"Stream: state must be (a list of a tuple|real numbers)"
+        ):
             stream.state = wrong
     assert all(np.array_equal(a, b) for a, b in zip(before[0], stream.state[0], strict=True))
 
@@ -144,10 +146,10 @@ def test_rows_that_are_not_there_are_not_reset(tmp_path: Path) -> None:
     stream.step(np.ones((3, 3), np.float32))
     ((before,),) = stream.state
     for rows in (2, [0.5], "02", [[0]], [None], [True]):
-        with pytest.raises(TypeError, match="rows: wanted a list of whole numbers, got"):
+        with pytest.raises(TypeError, match="Stream: rows must be a list of whole numbers, got"):
             stream.reset(rows=rows)
     for rows in ([-1], [0, 3], np.array([7])):
-        with pytest.raises(IndexError, match=r"rows: wanted 0 to 2, got (-1|3|7)"):
+        with pytest.raises(IndexError, match=r"Stream: rows must be from 0 to 2, got (-1|3|7)"):
             stream.reset(rows=rows)
     stream.reset(rows=[])
     assert np.array_equal(stream.state[0][0], before)
@@ -169,7 +171,7 @@ def test_layers_have_streams_of_their_own() -> None:
     assert not short.step(x[0, 0]).any()
     with pytest.raises(ValueError, match=r"GRU: wanted float32, got torch\.float64"):
         GRU(3, 5).double().stream()
-    with pytest.raises(ValueError, match="stream: wanted a model of one direction"):
+    with pytest.raises(ValueError, match="Model: stream needs one direction"):
         GRU(3, 5, bidirectional=True).stream()
     with pytest.raises(ValueError, match=r"weights must be one of .* int8, got 'int3'"):
         GRU(3, 5).stream(weights="int3")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.runtime.text import blocks
+from unrolled.runtime.text import text_chunks
 from unrolled.tasks.codecs.subword import SubwordVocabulary
 from unrolled.tasks.codecs.token_vocab import PADDING, UNKNOWN, TokenVocabulary
 from unrolled.tasks.data.source import DataError
@@ -86,22 +86,22 @@ def test_blocks_of_any_size_give_the_tokens_of_the_whole(
     text = b"".join(parts)
     whole = pieces.encode(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unrolled.runtime.text._BLOCK", size)
-        assert "".join(blocks(text)).encode("latin-1") == text
+        patch.setattr("unrolled.runtime.text._CHUNK_SIZE", size)
+        assert "".join(text_chunks(text)).encode("latin-1") == text
         assert torch.equal(pieces.encode(text), whole)
 
 
 def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
     """One long block costs much memory, and one long word the square of its length to learn."""
     text = TEXT.replace(b"\n", b" ") * 5
-    assert max(map(len, blocks(text))) < (1 << 16) + 2000
+    assert max(map(len, text_chunks(text))) < (1 << 16) + 2000
     minified = b"a=b(c);" * 40_000
-    assert max(map(len, blocks(minified))) < (1 << 16) + 10
+    assert max(map(len, text_chunks(minified))) < (1 << 16) + 10
     learned = SubwordVocabulary.of(b"ACGT" * 10_000, 300)
     assert learned.decode_bytes(learned.encode(b"ACGT" * 5_000)) == b"ACGT" * 5_000
     # Encoding cuts no word: one that is longer than what is learned from at a time is one still.
     ragged = b"ACG" + b"ACGT" * 3_000
-    (block,) = blocks(ragged)
+    (block,) = text_chunks(ragged)
     ids = learned._tokenizer.encode(block, add_special_tokens=False).ids
     assert learned.encode(ragged).tolist() == ids
     assert len(learned._tokenizer.pre_tokenizer.pre_tokenize_str(block)) == 1

@@ -1,10 +1,10 @@
 """Trained networks without torch: whole sequences, or one step at a time.
 
-``load`` reads what ``unrolled.export`` wrote. Nothing of size is imported but numpy and the core;
-translators load when they are first named or read, for a device counts its milliseconds.
+``load`` reads a file of ``unrolled.export``. Only NumPy, safetensors and the core are needed.
+``Translator`` is imported when it is first used, since importing takes time on a small device.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unrolled.runtime.files import load
 from unrolled.runtime.model import Model
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "Stream", "Translator", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type[Model]:
     if name == "Translator":
         from unrolled.runtime.translator import Translator
 

@@ -7,63 +7,62 @@ tokens, which are whole numbers.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unrolled import _core
+from unrolled.token_rows import BatchLayout
 
-__all__ = [
-    "Activation",
-    "Embedding",
-    "Last",
-    "Linear",
-    "Pooling",
-    "Recurrent",
-    "Scale",
-    "States",
-]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+TokenArray = NDArray[np.integer]
 
-States = list[tuple[np.ndarray, ...]]
-"""Of each layer (of each direction one after the other), each of its states [N, width]."""
+LayerStates = list[tuple[Float32Array, ...]]
+"""For each layer and direction (a layer's directions one after the other) each of its states,
+[N, width]."""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Rows of a table [V, width], by number."""
+    """Rows of a table [V, width], looked up by token."""
 
-    table: np.ndarray
+    table: Float32Array
 
     @property
     def width(self) -> int:
         return int(self.table.shape[1])
 
-    def run(self, tokens: np.ndarray) -> np.ndarray:
+    def run(self, tokens: TokenArray) -> Float32Array:
         """[...] whole numbers to [..., width].
 
         Raises:
-            TypeError: they are no whole numbers.
+            TypeError: they are not whole numbers.
             IndexError: one is negative or not below V.
         """
         if tokens.dtype.kind not in "iu":
-            raise TypeError(f"x: wanted tokens, whole numbers, got {tokens.dtype}")
-        outside = tokens[(tokens < 0) | (tokens >= len(self.table))]
-        if outside.size:
+            raise TypeError(f"Embedding: x must be tokens, whole numbers, got {tokens.dtype}")
+        invalid = tokens[(tokens < 0) | (tokens >= len(self.table))]
+        if invalid.size:
             raise IndexError(
-                f"x: wanted tokens from 0 to {len(self.table) - 1}, got {outside.flat[0]}"
+                f"Embedding: x must have tokens from 0 to {len(self.table) - 1}, "
+                f"got {invalid.flat[0]}"
             )
-        return self.table[tokens]
+        rows: Float32Array = self.table[tokens]
+        return rows
 
 
 @dataclass(frozen=True)
 class Scale:
-    """(x - mean) / deviation, number by number of a row, in float64: [width] each."""
+    """(x - mean) / deviation, [width] each, in float64."""
 
-    mean: np.ndarray
-    deviation: np.ndarray
+    mean: Float64Array
+    deviation: Float64Array
 
     @property
     def inputs(self) -> int:
         return len(self.mean)
 
-    def run(self, x: np.ndarray) -> np.ndarray:
+    def run(self, x: NDArray[np.number]) -> Float32Array:
         scaled = (x.astype(np.float64) - self.mean) / self.deviation
         return scaled.astype(np.float32)
 
@@ -71,15 +70,15 @@ class Scale:
 class Linear:
     """W x + b: W [width, inputs], b [width] or None."""
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, weights: str) -> None:
+    def __init__(self, weight: Float32Array, bias: Float32Array | None, weights: str) -> None:
         self.width, self.inputs = weight.shape
         self.core = _core.Line(weight, bias, self.width, self.inputs, weights, "")
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        made = np.empty((*x.shape[:-1], self.width), np.float32)
+    def run(self, x: Float32Array) -> Float32Array:
+        y = np.empty((*x.shape[:-1], self.width), np.float32)
         x = np.ascontiguousarray(x, np.float32)
-        self.core.run(x, made, x.size // self.inputs)
-        return made
+        self.core.run(x, y, x.size // self.inputs)
+        return y
 
 
 @dataclass(frozen=True)
@@ -88,37 +87,35 @@ class Activation:
 
     name: str
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        made = np.array(x, np.float32, order="C")
-        _core.activate(self.name, made, made.size // made.shape[-1], made.shape[-1])
-        return made
+    def run(self, x: Float32Array) -> Float32Array:
+        y = np.array(x, np.float32, order="C")
+        _core.activate(self.name, y, y.size // y.shape[-1], y.shape[-1])
+        return y
 
 
 @dataclass(frozen=True)
 class Last:
-    """The output at the end of each sequence, of both directions where there are two."""
+    """The output at the end of each sequence; in two directions that of both."""
 
 
 class Pooling:
     """Mean, maximum or attention over the steps of each sequence: [T, N, width] to [N, width].
 
-    ``keys`` and ``query`` are attention's: a step's score is query(tanh(keys(y))).
+    ``keys`` and ``query`` belong to attention: the score of a step y is query(tanh(keys(y))).
     """
 
     def __init__(
-        self, name: str, width: int, keys: "Linear | None", query: "Linear | None"
+        self, name: str, width: int, keys: Linear | None = None, query: Linear | None = None
     ) -> None:
         self.width = width
-        parts = (None if one is None else one.core for one in (keys, query))
-        if (name == "attention") != (keys is not None and query is not None):
-            raise ValueError("pooling: keys and query are attention's")
-        self.core = _core.Pooling(name, width, *parts)
+        linears = (None if linear is None else linear.core for linear in (keys, query))
+        self.core = _core.Pooling(name, width, *linears)
 
-    def run(self, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    def run(self, x: Float32Array, lengths: IntArray | None) -> Float32Array:
         T, N, _ = x.shape
-        made = np.empty((N, self.width), np.float32)
-        self.core.run(np.ascontiguousarray(x), lengths, T, N, made)
-        return made
+        y = np.empty((N, self.width), np.float32)
+        self.core.run(np.ascontiguousarray(x), lengths, T, N, y)
+        return y
 
 
 @dataclass(frozen=True)
@@ -131,130 +128,99 @@ class Direction:
 
     def run(
         self,
-        x: np.ndarray,
-        plan: "Plan",
+        x: Float32Array,
+        layout: BatchLayout,
         reverse: bool,
-        before: tuple[np.ndarray, ...] | None,
+        initial: tuple[Float32Array, ...] | None,
         threads: int,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Outputs [T, N, width] and final states [N, width]."""
+    ) -> tuple[Float32Array, tuple[Float32Array, ...]]:
+        """Outputs [T, N, width], zero where padded, and final states [N, width]."""
         T, N, _ = x.shape
-        output = plan.outputs((T, N, self.widths[0]))
+        rows = layout.token_rows(reverse)
+        allocate = np.empty if layout.lengths is None else np.zeros
+        output = allocate((T, N, self.widths[0]), np.float32)
         final = tuple(np.empty((N, width), np.float32) for width in self.widths)
-        starts = [None] * len(final) if before is None else [plan.enter(one) for one in before]
-        shape = [T, N, self.inputs, T * N, *plan.place(reverse), threads]
-        given = (*plan.tokens(reverse), x, output, *starts, *final)
-        self.core.run(shape, [number for array in given for number in _told(array)])
-        return output, tuple(plan.leave(one) for one in final)
+        starts: list[Float32Array | None] = [None] * len(final)
+        if initial is not None:
+            starts = [_sort_rows(state, layout.order) for state in initial]
+        shape = [rows.T, N, self.inputs, rows.rows, rows.start, rows.stride_t, rows.stride_n]
+        arrays = (rows.counts, rows.table, x, output, *starts, *final)
+        addresses = [number for array in arrays for number in _address_and_size(array)]
+        self.core.run([*shape, threads], addresses)
+        return output, tuple(_unsort_rows(state, layout.order) for state in final)
 
 
-def _told(array: np.ndarray | None) -> tuple[int, int]:
+def _address_and_size(array: NDArray[np.generic] | None) -> tuple[int, int]:
     if array is None:
         return 0, 0
     return array.__array_interface__["data"][0], array.size
 
 
-class Plan:
-    """Which tokens a batch [T, N] of these lengths has, longest sequence first."""
+def _sort_rows(state: Float32Array, order: IntArray | None) -> Float32Array:
+    """Rows of the caller's sequences, the longest sequence first."""
+    return np.ascontiguousarray(state if order is None else state[order], np.float32)
 
-    def __init__(self, T: int, N: int, lengths: np.ndarray | None) -> None:
-        self.T, self.N, self.lengths = T, N, lengths
-        if lengths is not None:
-            self.order = np.argsort(-lengths, kind="stable")
-            self.sorted = lengths[self.order]
-            steps = np.arange(T)
-            self.sizes = (self.sorted[None, :] > steps[:, None]).sum(1).astype(np.int64)
 
-    def place(self, reverse: bool) -> tuple[int, int, int]:
-        """Of dense tokens: the row of the first one, how far the next step and sequence are."""
-        if self.lengths is not None:
-            return 0, 0, 0
-        return ((self.T - 1) * self.N, -self.N, 1) if reverse else (0, self.N, 1)
-
-    def tokens(self, reverse: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Sequences of each step, and the row of each token; None where dense."""
-        if self.lengths is None:
-            return None, None
-        t = np.repeat(np.arange(self.T), self.sizes)
-        n = np.concatenate([np.arange(size) for size in self.sizes])
-        at = self.sorted[n] - 1 - t if reverse else t
-        return self.sizes, (at * self.N + self.order[n]).astype(np.int64)
-
-    def outputs(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for outputs; what is no token stays zero."""
-        return (np.empty if self.lengths is None else np.zeros)(shape, np.float32)
-
-    def enter(self, state: np.ndarray) -> np.ndarray:
-        state = np.ascontiguousarray(state, np.float32)
-        return state if self.lengths is None else np.ascontiguousarray(state[self.order])
-
-    def leave(self, state: np.ndarray) -> np.ndarray:
-        if self.lengths is None:
-            return state
-        made = np.empty_like(state)
-        made[self.order] = state
-        return made
+def _unsort_rows(state: Float32Array, order: IntArray | None) -> Float32Array:
+    if order is None:
+        return state
+    unsorted = np.empty_like(state)
+    unsorted[order] = state
+    return unsorted
 
 
 class Recurrent:
     """Layers in one or two directions, the outputs of two side by side ("concat") or added ("sum").
 
-    ``start`` is the state before the first step, as ``States`` with N = 1; None for zeros.
+    ``start`` holds the initial states, with N = 1; None stands for zeros.
     """
 
     def __init__(
-        self, layers: list[list[Direction]], start: States | None, merge: str = "concat"
+        self, layers: list[list[Direction]], start: LayerStates | None, merge: str = "concat"
     ) -> None:
         self.layers = layers
         self.start = start
         self.merge = merge
 
     @property
-    def directions(self) -> int:
+    def num_directions(self) -> int:
         return len(self.layers[0])
 
     @property
     def inputs(self) -> int:
         return self.layers[0][0].inputs
 
-    @property
-    def width(self) -> int:
-        """Of the output, both directions together."""
-        return self.width_of(self.layers[-1])
+    def merge_directions(self, outputs: list[Float32Array]) -> Float32Array:
+        """The outputs [..., width] of a layer's directions as one array."""
+        if len(outputs) == 1:
+            return outputs[0]
+        if self.merge == "concat":
+            return np.concatenate(outputs, -1)
+        added: Float32Array = outputs[0] + outputs[1]
+        return added
 
-    def width_of(self, layer: list[Direction]) -> int:
-        """Of a layer's output."""
-        widths = [one.widths[0] for one in layer]
-        return sum(widths) if self.merge == "concat" else widths[0]
-
-    def merged(self, made: list[np.ndarray]) -> np.ndarray:
-        """What the directions made [..., width] as one."""
-        if len(made) == 1:
-            return made[0]
-        return np.concatenate(made, -1) if self.merge == "concat" else made[0] + made[1]
-
-    def ends(self, states: States) -> np.ndarray:
+    def last_outputs(self, states: LayerStates) -> Float32Array:
         """The output at the end of each sequence, of both directions: [N, width]."""
-        return self.merged([one[0] for one in states[-self.directions :]])
+        return self.merge_directions([layer[0] for layer in states[-self.num_directions :]])
 
-    def begin(self, N: int) -> States | None:
-        """The start of N sequences."""
+    def initial_states(self, N: int) -> LayerStates | None:
+        """Those of N sequences; None stands for zeros."""
         if self.start is None:
             return None
-        return [tuple(np.repeat(one, N, 0) for one in states) for states in self.start]
+        return [tuple(np.repeat(state, N, 0) for state in states) for states in self.start]
 
     def run(
-        self, x: np.ndarray, plan: Plan, states: States | None, threads: int
-    ) -> tuple[np.ndarray, States]:
-        """Outputs [T, N, width] and the states after."""
-        after: States = []
+        self, x: Float32Array, layout: BatchLayout, initial: LayerStates | None, threads: int
+    ) -> tuple[Float32Array, LayerStates]:
+        """Outputs [T, N, width] and final states."""
+        final: LayerStates = []
         x = np.ascontiguousarray(x, np.float32)
         for layer in self.layers:
-            made = []
+            outputs = []
             for reverse, direction in enumerate(layer):
-                before = None if states is None else states[len(after)]
-                output, final = direction.run(x, plan, bool(reverse), before, threads)
-                made.append(output)
-                after.append(final)
-            x = self.merged(made)
-        return x, after
+                start = None if initial is None else initial[len(final)]
+                output, states = direction.run(x, layout, bool(reverse), start, threads)
+                outputs.append(output)
+                final.append(states)
+            x = self.merge_directions(outputs)
+        return x, final

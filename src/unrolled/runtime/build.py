@@ -29,8 +29,6 @@ from unrolled.runtime.schema import (
 )
 from unrolled.runtime.task_blocks import Forecast, RunnableBlock, Words
 
-__all__ = ["build_block", "build_embedding", "build_linear", "build_recurrent"]
-
 
 def build_block(block: Block, weights: str) -> RunnableBlock:
     """The block of the runtime, with its matrices packed in a format of ``schema.FORMATS``.

@@ -1,280 +1,347 @@
-"""Texts and numbers to what a model reads, and what it says to labels and texts, without torch.
+"""From texts and numbers to a model's input, and from its outputs to labels and texts, without
+torch.
 
-Each class is the counterpart of a codec of ``unrolled.tasks``, made of the same plain values; which
-numbers stand for what is said once, in ``text``.
+Each class is the counterpart of a codec of ``unrolled.tasks``, made from the same plain values;
+``text`` defines the numbering of vocabularies for both.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, SupportsIndex, SupportsInt, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from unrolled.io import CORRUPT_FILE_ERRORS
-from unrolled.runtime.text import UNITS, blocks, cut, numbered, written
+from unrolled.runtime.blocks import IntArray, TokenArray
+from unrolled.runtime.fields import Fields
+from unrolled.runtime.search import Hypothesis
+from unrolled.runtime.text import UNITS, join_tokens, number_entries, split_tokens, text_chunks
 
-__all__ = ["Codec", "codec_of"]
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from unrolled.runtime.task_blocks import WordArrays
+
+Values = NDArray[np.floating]
+Decoded = str | list[str] | list[list[str]] | dict[str, Values]
+A = TypeVar("A", bound=np.generic)
 
 
 class Codec(Protocol):
-    """What ``Model.encode`` and ``Model.decode`` do."""
+    """What ``Model.encode`` and ``Model.decode`` call."""
 
-    def encode(self, items: Any) -> tuple[Any, np.ndarray]:
+    def encode(self, items: object) -> "tuple[TokenArray | Values | WordArrays, IntArray]":
         """x and the lengths [N] of its sequences."""
 
-    def decode(self, y: Any, lengths: Any) -> Any:
-        """What a result means."""
+    def decode(self, y: object, lengths: ArrayLike | None) -> Decoded:
+        """The labels, texts or values of a result."""
 
 
-def codec_of(task: str | None, state: Any) -> Codec:
-    """The codec of a task, from what a file has of it.
+def codec_of(task: str | None, state: object) -> Codec:
+    """The codec of a task, from the plain values in a file.
 
     Raises:
-        ValueError: the task has none, or the state is not one of its own.
+        ValueError: the task has no codec, or the values are not those of its codec.
     """
     if task is None or state is None:
         raise ValueError(
-            "encode, decode: this model was exported without a task and its vocabulary; run takes "
-            "tokens or numbers, and what it gives is the module's output"
+            "Model: encode and decode need a task and its vocabulary, got a model exported without "
+            "them; run takes tokens or numbers and returns the module's output"
         )
-    if task not in _KINDS:
-        wanted = ", ".join(_KINDS)
-        raise ValueError(f"task: wanted one of {wanted} for encode and decode, got {task!r}")
+    if task not in _CODECS:
+        raise ValueError(
+            f"Model: task must be one of {', '.join(_CODECS)} for encode and decode, got {task!r}"
+        )
     try:
-        return _KINDS[task](state)
+        return _CODECS[task](Fields("codec", state))
     except CORRUPT_FILE_ERRORS as error:
-        raise ValueError(f"codec: not that of the task {task} ({error})") from None
+        raise ValueError(f"Model: codec must be that of the task {task} ({error})") from None
 
 
-class _Entries:
+class _Vocabulary:
     """Words, characters or labels by number."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        padding, unknown = bool(state["padding"]), bool(state["unknown"])
-        self.names, self._numbers = numbered(state["entries"], padding, unknown)
+    def __init__(self, fields: Fields) -> None:
+        padding, unknown = bool(fields.value("padding")), bool(fields.value("unknown"))
+        self.names, self._numbers = number_entries(fields.texts("entries"), padding, unknown)
         self._unknown = int(padding) if unknown else None
-        self.what = state["what"]
+        self._entry_name = fields.text("what")
 
     def numbers(self, items: Sequence[str]) -> list[int]:
-        found = [self._numbers.get(item, self._unknown) for item in items]
-        if None in found:
-            raise ValueError(f"{self.what}: got {items[found.index(None)]!r}, which is not known")
-        return found  # type: ignore[return-value]
+        numbers = []
+        for item in items:
+            number = self._numbers.get(item, self._unknown)
+            if number is None:
+                raise ValueError(
+                    f"encode: {self._entry_name} must be in the vocabulary, got {item!r}"
+                )
+            numbers.append(number)
+        return numbers
 
-    def named(self, numbers: Any) -> list[str]:
-        return [self.names[k] for k in _within(numbers, len(self.names))]
+    def names_of(self, numbers: Iterable[SupportsInt]) -> list[str]:
+        return [self.names[k] for k in _check_range(numbers, len(self.names))]
 
 
-class _Text:
-    """Of language models: bytes, characters or pieces."""
+class _TextCodec:
+    """Of language models: bytes, characters or subword pieces."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.unit = state["unit"]
+    def __init__(self, fields: Fields) -> None:
+        self.unit = fields.text("unit")
         if self.unit == "piece":
-            self._tokenizer = _tokenizer(state["tokenizer"])
+            self._tokenizer = _parse_tokenizer(fields.text("tokenizer"))
             vocabulary = {k: piece for piece, k in self._tokenizer.get_vocab().items()}
             self._pieces = [vocabulary[k].encode("latin-1") for k in range(len(vocabulary))]
         elif self.unit == "character":
-            self._names, self._numbers = numbered(state["characters"], False, False)
+            self._names, self._numbers = number_entries(fields.text("characters"), False, False)
         elif self.unit != "byte":
-            raise ValueError(f"unit: wanted byte, character or piece, got {self.unit!r}")
+            raise ValueError(f"codec: unit must be byte, character or piece, got {self.unit!r}")
 
-    def encode(self, items: Any) -> tuple[np.ndarray, np.ndarray]:
-        return _padded([np.array(self._tokens(text), np.int64) for text in _texts(items, bytes)])
+    def encode(self, items: object) -> tuple[IntArray, IntArray]:
+        return _pad([np.array(self._tokens(text), np.int64) for text in _texts_or_bytes(items)])
 
     def _tokens(self, text: str | bytes) -> list[int]:
         data = text.encode() if isinstance(text, str) else text
         if self.unit == "byte":
             return list(data)
         if self.unit == "piece":
-            parts = [self._tokenizer.encode(b, add_special_tokens=False).ids for b in blocks(data)]
-            return [token for part in parts for token in part]
+            chunks = (
+                self._tokenizer.encode(chunk, add_special_tokens=False).ids
+                for chunk in text_chunks(data)
+            )
+            return [token for chunk in chunks for token in chunk]
         decoded = data.decode("utf-8", "replace")
         unknown = sorted(set(decoded) - self._numbers.keys())
         if unknown:
-            raise ValueError(f"text: wanted characters of the vocabulary, got {unknown[0]!r}")
+            raise ValueError(
+                f"encode: text must have characters of the vocabulary, got {unknown[0]!r}"
+            )
         return [self._numbers[c] for c in decoded]
 
-    def decode(self, y: Any, lengths: Any) -> Any:
+    def decode(self, y: object, lengths: ArrayLike | None) -> str | list[str]:
         """Tokens [T] to a text, [T, N] to a list of texts."""
         tokens = np.asarray(y)
         if tokens.size and tokens.dtype.kind not in "iu":
             raise TypeError(
-                "y: wanted tokens, whole numbers, such as argmax(-1) of the outputs, got "
+                "decode: y must be tokens, whole numbers, such as argmax(-1) of the outputs, got "
                 f"{tokens.dtype} of shape {list(tokens.shape)}"
             )
         if tokens.ndim not in (1, 2):
-            raise ValueError(f"y: wanted tokens [T] or [T, N], got shape {list(tokens.shape)}")
+            raise ValueError(
+                f"decode: y must be tokens of shape [T] or [T, N], got shape {list(tokens.shape)}"
+            )
         if tokens.ndim == 1:
             return self._text(tokens)
-        ends = _ends(tokens, lengths)
+        ends = _sequence_ends(tokens, lengths)
         return [self._text(tokens[:end, n]) for n, end in enumerate(ends)]
 
-    def _text(self, tokens: np.ndarray) -> str:
+    def _text(self, tokens: IntArray) -> str:
         if self.unit == "character":
-            return "".join(self._names[k] for k in _within(tokens, len(self._names)))
+            return "".join(self._names[k] for k in _check_range(tokens, len(self._names)))
         if self.unit == "byte":
-            return bytes(_within(tokens, 256)).decode("utf-8", "replace")
-        pieces = (self._pieces[k] for k in _within(tokens, len(self._pieces)))
+            return bytes(_check_range(tokens, 256)).decode("utf-8", "replace")
+        pieces = (self._pieces[k] for k in _check_range(tokens, len(self._pieces)))
         return b"".join(pieces).decode("utf-8", "replace")
 
 
-class _Classes:
+class _ClassCodec:
     """Of classifiers: characters, or numbers in their own units, which the model scales."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        found = state["characters"]
-        self._characters = None if found is None else _Entries(found)
-        self._width = None if found is not None else len(state["mean"])
-        self._labels = _Entries(state["labels"])
-        self._limit = state["max_length"]
+    def __init__(self, fields: Fields) -> None:
+        self._characters = fields.nullable("characters", _vocabulary_of)
+        self._width = 0 if self._characters is not None else len(fields.array("mean"))
+        self._labels = _Vocabulary(fields.fields("labels"))
+        self._max_length = fields.nullable("max_length", _max_length)
 
-    def encode(self, items: Any) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, items: object) -> tuple[IntArray | Values, IntArray]:
         if self._characters is None:
-            return _padded(_numbers(items, self._width or 0))
-        texts = _texts(items)
-        return _padded([np.array(self._characters.numbers(t[: self._limit]), int) for t in texts])
+            return _pad(_sequences(items, self._width, np.dtype(np.float32)))
+        cut = slice(self._max_length)
+        return _pad([np.array(self._characters.numbers(t[cut]), int) for t in _texts(items)])
 
-    def decode(self, y: Any, lengths: Any) -> list[str]:
-        return self._labels.named(_likeliest(y, 2, len(self._labels.names)))
+    def decode(self, y: object, lengths: ArrayLike | None) -> list[str]:
+        return self._labels.names_of(_argmax(y, 2, len(self._labels.names)))
 
 
-class _Tags:
-    """Of taggers: words, and their characters if they are read."""
+class _TagCodec:
+    """Of taggers: words, and their characters if the model reads them."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        found = state["characters"]
-        self._words, self._labels = _Entries(state["words"]), _Entries(state["labels"])
-        self._characters = None if found is None else _Entries(found)
+    def __init__(self, fields: Fields) -> None:
+        self._words = _Vocabulary(fields.fields("words"))
+        self._labels = _Vocabulary(fields.fields("labels"))
+        self._characters = fields.nullable("characters", _vocabulary_of)
 
-    def encode(self, items: Any) -> tuple[Any, np.ndarray]:
-        sentences = [_words(item) for item in _listed(items)]
-        empty = [n for n, sentence in enumerate(sentences, 1) if not sentence]
-        if empty:
-            raise ValueError(f"sentence {empty[0]}: wanted one word or more, got none")
-        words, lengths = _padded([np.array(self._words.numbers(s), int) for s in sentences])
+    def encode(self, items: object) -> "tuple[IntArray | WordArrays, IntArray]":
+        sentences = [_words(item) for item in _list_of(items)]
+        for n, sentence in enumerate(sentences, 1):
+            if not sentence:
+                raise ValueError(f"encode: sentence {n} must have at least one word, got none")
+        words, lengths = _pad([np.array(self._words.numbers(s), int) for s in sentences])
         if self._characters is None:
             return words, lengths
-        spelt = [np.zeros(0, int)] * words.size
+        spellings = [np.zeros(0, int)] * words.size
         for n, sentence in enumerate(sentences):
             for t, word in enumerate(sentence):
-                spelt[t * len(sentences) + n] = np.array(self._characters.numbers(word), int)
-        return (words, *_padded(spelt)), lengths
+                numbers = np.array(self._characters.numbers(word), int)
+                spellings[t * len(sentences) + n] = numbers
+        return (words, *_pad(spellings)), lengths
 
-    def decode(self, y: Any, lengths: Any) -> Any:
-        """[T, N, labels] to the labels of each sentence, [N, labels] to one of each."""
-        if np.ndim(y) == 2:
-            return self._labels.named(_likeliest(y, 2, len(self._labels.names)))
-        found = _likeliest(y, 3, len(self._labels.names))
-        return [self._labels.named(found[:end, n]) for n, end in enumerate(_ends(found, lengths))]
+    def decode(self, y: object, lengths: ArrayLike | None) -> list[str] | list[list[str]]:
+        """[T, N, labels] to the labels of each sentence, [N, labels] to one label of each."""
+        count = len(self._labels.names)
+        if np.ndim(np.asarray(y)) == 2:
+            return self._labels.names_of(_argmax(y, 2, count))
+        labels = _argmax(y, 3, count)
+        ends = _sequence_ends(labels, lengths)
+        return [self._labels.names_of(labels[:end, n]) for n, end in enumerate(ends)]
 
 
-class _Columns:
+class _ForecastCodec:
     """Of forecasters: values in their own units, which the model scales."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        self._columns, self._targets = list(state["columns"]), state["targets"]
-        self._window, self._horizon = state["window"], state["horizon"]
+    def __init__(self, fields: Fields) -> None:
+        self._columns, self._targets = fields.texts("columns"), fields.whole("targets")
+        self._window, self._horizon = fields.whole("window"), fields.whole("horizon")
 
-    def encode(self, items: Any) -> tuple[np.ndarray, np.ndarray]:
-        series = _numbers(items, len(self._columns), np.float64)
+    def encode(self, items: object) -> tuple[Values, IntArray]:
+        series = _sequences(items, len(self._columns), np.dtype(np.float64))
         for n, values in enumerate(series, 1):
             if len(values) < self._window:
                 raise ValueError(
-                    f"item {n}: wanted at least {self._window} steps, got {len(values)}"
+                    f"encode: item {n} must have at least {self._window} steps, got {len(values)}"
                 )
-        return _padded([values[-self._window :] for values in series])
+        return _pad([values[-self._window :] for values in series])
 
-    def decode(self, y: Any, lengths: Any) -> dict[str, np.ndarray]:
-        y = np.asarray(y)
-        if y.ndim != 3 or y.shape[1:] != (self._horizon, self._targets):
-            wanted = f"[N, {self._horizon}, {self._targets}]"
-            raise ValueError(f"y: wanted forecasts {wanted}, got shape {list(y.shape)}")
-        return {name: y[..., k] for k, name in enumerate(self._columns[: self._targets])}
+    def decode(self, y: object, lengths: ArrayLike | None) -> dict[str, Values]:
+        forecasts = np.asarray(y)
+        if forecasts.ndim != 3 or forecasts.shape[1:] != (self._horizon, self._targets):
+            raise ValueError(
+                f"decode: y must be forecasts of shape [N, {self._horizon}, {self._targets}], "
+                f"got shape {list(forecasts.shape)}"
+            )
+        targets = enumerate(self._columns[: self._targets])
+        return {name: forecasts[..., k] for k, name in targets}
 
 
-class _Sides:
+class _TranslationCodec:
     """Of sequence to sequence: texts of sources, tokens of targets."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        sides = [state[name] for name in ("source", "target")]
-        self._units = [side["unit"] for side in sides]
-        if any(unit not in UNITS for unit in self._units):
-            raise ValueError(f"unit: wanted {' or '.join(UNITS)}, got {self._units}")
-        self._source, self._target = (_Entries(side["tokens"]) for side in sides)
+    def __init__(self, fields: Fields) -> None:
+        source, target = fields.fields("source"), fields.fields("target")
+        self._source_unit, self._target_unit = source.text("unit"), target.text("unit")
+        for unit in (self._source_unit, self._target_unit):
+            if unit not in UNITS:
+                raise ValueError(f"codec: unit must be {' or '.join(UNITS)}, got {unit!r}")
+        self._source = _Vocabulary(source.fields("tokens"))
+        self._target = _Vocabulary(target.fields("tokens"))
 
-    def encode(self, items: Any) -> tuple[np.ndarray, np.ndarray]:
-        found = [self._source.numbers(cut(text, self._units[0])) for text in _texts(items)]
-        empty = [n for n, tokens in enumerate(found, 1) if not tokens]
-        if empty:
-            raise ValueError(f"source {empty[0]}: wanted one token or more, got none")
-        return _padded([np.array(tokens, int) for tokens in found])
+    def encode(self, items: object) -> tuple[IntArray, IntArray]:
+        texts = [split_tokens(text, self._source_unit) for text in _texts(items)]
+        sources = [self._source.numbers(tokens) for tokens in texts]
+        for n, tokens in enumerate(sources, 1):
+            if not tokens:
+                raise ValueError(f"encode: source {n} must have at least one token, got none")
+        return _pad([np.array(tokens, int) for tokens in sources])
 
-    def decode(self, y: Any, lengths: Any) -> list[str]:
-        """Of hypotheses, or lists of tokens; begin and end, numbered behind all, are left out."""
-        last = len(self._target.names)
-        found = ([k for k in getattr(one, "tokens", one) if k < last] for one in y)
-        return [written(self._target.named(tokens), self._units[1]) for tokens in found]
+    def decode(self, y: object, lengths: ArrayLike | None) -> list[str]:
+        """Hypotheses, or lists of tokens, to texts; begin and end, numbered behind the vocabulary,
+        are left out."""
+        count = len(self._target.names)
+        texts = []
+        for item in _list_of(y):
+            tokens = item.tokens if isinstance(item, Hypothesis) else _list_of(item)
+            names = self._target.names_of(k for k in map(_whole, tokens) if k < count)
+            texts.append(join_tokens(names, self._target_unit))
+        return texts
 
 
-_KINDS: dict[str, type[Any]] = {
-    "lm": _Text,
-    "classify": _Classes,
-    "tag": _Tags,
-    "forecast": _Columns,
-    "seq2seq": _Sides,
+_CODECS: dict[str, Callable[[Fields], Codec]] = {
+    "lm": _TextCodec,
+    "classify": _ClassCodec,
+    "tag": _TagCodec,
+    "forecast": _ForecastCodec,
+    "seq2seq": _TranslationCodec,
 }
 
 
-def _tokenizer(text: str) -> Any:
+def _vocabulary_of(state: object) -> _Vocabulary:
+    return _Vocabulary(Fields("codec.characters", state))
+
+
+def _max_length(value: object) -> int:
+    return Fields("codec", {"max_length": value}).whole("max_length")
+
+
+def _whole(number: object) -> int:
+    if not isinstance(number, SupportsIndex):
+        raise TypeError(f"decode: y must be tokens, whole numbers, got {number!r:.60}")
+    return operator.index(number)
+
+
+def _parse_tokenizer(text: str) -> "Tokenizer":
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise ImportError(
-            "encode, decode: this vocabulary is one of pieces, which needs the package tokenizers"
+            "Model: encode and decode need the package tokenizers for a vocabulary of subword "
+            "pieces; install it with pip"
         ) from None
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"tokenizer: wanted the JSON of a tokenizer ({error})") from None
+        raise ValueError(f"codec: tokenizer must be the JSON of a tokenizer ({error})") from None
 
 
-def _texts(items: Any, *also: type) -> list[Any]:
-    found = _listed(items)
-    if not all(isinstance(i, (str, *also)) for i in found):
-        raise TypeError(f"items: wanted a list of texts, got {items!r:.60}")
-    return found
+def _texts(items: object) -> list[str]:
+    listed = _list_of(items)
+    texts = [item for item in listed if isinstance(item, str)]
+    if len(texts) != len(listed):
+        raise TypeError(f"encode: items must be a list of texts, got {items!r:.60}")
+    return texts
 
 
-def _words(sentence: Any) -> list[str]:
+def _texts_or_bytes(items: object) -> list[str | bytes]:
+    listed = _list_of(items)
+    texts = [item for item in listed if isinstance(item, str | bytes)]
+    if len(texts) != len(listed):
+        raise TypeError(f"encode: items must be a list of texts, got {items!r:.60}")
+    return texts
+
+
+def _words(sentence: object) -> list[str]:
     if not isinstance(sentence, str | bytes) and isinstance(sentence, Iterable):
-        found = list(sentence)
-        if all(isinstance(word, str) for word in found):
-            return found
+        items = list(sentence)
+        words = [word for word in items if isinstance(word, str)]
+        if len(words) == len(items):
+            return words
     raise TypeError(
-        "items: wanted a list of sentences, each a list of words, got the sentence "
+        "encode: items must be a list of sentences, each a list of words, got the sentence "
         f"{sentence!r:.60}"
     )
 
 
-def _listed(items: Any) -> list[Any]:
+def _list_of(items: object) -> list[object]:
     if isinstance(items, str | bytes) or not isinstance(items, Iterable):
-        raise TypeError(f"items: wanted a list, got {items!r:.60}")
+        raise TypeError(f"encode: items must be a list, got {items!r:.60}")
     return list(items)
 
 
-def _numbers(items: Any, width: int, dtype: Any = np.float32) -> list[np.ndarray]:
-    found = [np.asarray(item, dtype) for item in _listed(items)]
-    for n, values in enumerate(found, 1):
+def _sequences(items: object, width: int, dtype: np.dtype[A]) -> list[NDArray[A]]:
+    arrays = [np.asarray(item, dtype) for item in _list_of(items)]
+    for n, values in enumerate(arrays, 1):
         if values.ndim != 2 or values.shape[1] != width:
-            got = list(values.shape)
-            raise ValueError(f"item {n}: wanted numbers [T, {width}], got shape {got}")
-    return found
+            raise ValueError(
+                f"encode: item {n} must be numbers of shape [T, {width}], "
+                f"got shape {list(values.shape)}"
+            )
+    return arrays
 
 
-def _padded(items: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One batch [T, N, …], zeros behind the end of each, and the lengths; one step at least."""
+def _pad(items: list[NDArray[A]]) -> tuple[NDArray[A], IntArray]:
+    """One batch [T, N, …] with zeros behind the end of each sequence, and the lengths; T is at
+    least 1."""
     if not items:
-        raise ValueError("items: wanted one or more, got none")
+        raise ValueError("encode: items must be one or more, got none")
     lengths = np.array([len(item) for item in items])
     batch = np.zeros((max(1, lengths.max()), len(items), *items[0].shape[1:]), items[0].dtype)
     for n, item in enumerate(items):
@@ -282,28 +349,29 @@ def _padded(items: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return batch, lengths
 
 
-def _ends(batch: np.ndarray, lengths: Any) -> list[int]:
-    """Of sequences [T, N, …] of these lengths, or of T steps each."""
+def _sequence_ends(batch: IntArray, lengths: ArrayLike | None) -> list[int]:
+    """The lengths of sequences [T, N, …]; T each where none are passed."""
     T, N = batch.shape[:2]
-    found = [T] * N if lengths is None else [int(length) for length in lengths]
-    if len(found) != N or any(not 0 <= end <= T for end in found):
-        raise ValueError(f"lengths: wanted {N} from 0 to {T}, got {found}")
-    return found
+    ends = [T] * N if lengths is None else [int(length) for length in np.asarray(lengths)]
+    if len(ends) != N or any(not 0 <= end <= T for end in ends):
+        raise ValueError(f"decode: lengths must be {N} numbers from 0 to {T}, got {ends}")
+    return ends
 
 
-def _likeliest(y: Any, ndim: int, labels: int) -> np.ndarray:
-    y = np.asarray(y)
-    if y.ndim != ndim or y.shape[-1] != labels:
-        wanted = "[N, {}]" if ndim == 2 else "[T, N, {}]"
-        got = list(y.shape)
-        raise ValueError(f"y: wanted outputs {wanted.format(labels)}, got shape {got}")
-    found: np.ndarray = y.argmax(-1)
-    return found
+def _argmax(y: object, ndim: int, labels: int) -> IntArray:
+    scores = np.asarray(y)
+    if scores.ndim != ndim or scores.shape[-1] != labels:
+        axes = "N" if ndim == 2 else "T, N"
+        raise ValueError(
+            f"decode: y must be outputs of shape [{axes}, {labels}], got shape {list(scores.shape)}"
+        )
+    likeliest: IntArray = scores.argmax(-1)
+    return likeliest
 
 
-def _within(numbers: Any, count: int) -> list[int]:
-    found = [int(number) for number in numbers]
-    outside = [number for number in found if not 0 <= number < count]
-    if outside:
-        raise IndexError(f"y: wanted numbers from 0 to {count - 1}, got {outside[0]}")
-    return found
+def _check_range(numbers: Iterable[SupportsInt], count: int) -> list[int]:
+    checked = [int(number) for number in numbers]
+    for number in checked:
+        if not 0 <= number < count:
+            raise IndexError(f"decode: y must have numbers from 0 to {count - 1}, got {number}")
+    return checked

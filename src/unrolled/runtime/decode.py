@@ -1,13 +1,14 @@
 """From the tree of a file to the schema. The file may come from anywhere: each value's type is
 checked here, whether the values fit together is left to ``validate``."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unrolled.limits import brief
+from unrolled.runtime.fields import Fields
 from unrolled.runtime.quantize import dequantize
 from unrolled.runtime.schema import (
     ACTIVATIONS,
@@ -31,12 +32,6 @@ from unrolled.runtime.schema import (
     WordsBlock,
 )
 
-__all__ = ["decode_file"]
-
-T = TypeVar("T")
-_MAX_WHOLE = 10**15
-"""Above all sizes; the reader in C++ has the same bound."""
-
 
 def decode_file(tree: object, weights: str | None = None) -> ExportedFile:
     """The contents of a file.
@@ -47,7 +42,7 @@ def decode_file(tree: object, weights: str | None = None) -> ExportedFile:
     Raises:
         ValueError, TypeError: the tree is not an exported model, or a newer one.
     """
-    fields = _Fields("file", tree)
+    fields = Fields("file", tree)
     kind = fields.value("kind")
     if not isinstance(kind, str) or kind != KIND:
         raise ValueError(f"file: kind must be {KIND!r}, got {brief(kind)}")
@@ -63,59 +58,6 @@ def decode_file(tree: object, weights: str | None = None) -> ExportedFile:
     )
 
 
-class _Fields:
-    """The values of a dictionary by key, of the types that the schema wants.
-
-    ``owner`` begins the messages.
-    """
-
-    def __init__(self, owner: str, tree: object) -> None:
-        if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-            raise TypeError(f"{owner}: must be a dictionary of names, got {type(tree).__name__}")
-        self.owner = owner
-        self._values: Mapping[str, object] = tree
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
-    def value(self, name: str) -> object:
-        if name not in self._values:
-            raise ValueError(f"{self.owner}: {name} is missing")
-        return self._values[name]
-
-    def text(self, name: str) -> str:
-        value = self.value(name)
-        if not isinstance(value, str):
-            raise TypeError(f"{self.owner}: {name} must be a string, got {brief(value)}")
-        return value
-
-    def whole(self, name: str) -> int:
-        return self._whole(name, self.value(name))
-
-    def wholes(self, name: str) -> tuple[int, ...]:
-        return tuple(self._whole(name, value) for value in self.items(name))
-
-    def _whole(self, name: str, value: object) -> int:
-        if type(value) is not int or abs(value) >= _MAX_WHOLE:
-            raise TypeError(
-                f"{self.owner}: {name} must be a whole number of at most 15 digits, "
-                f"got {brief(value)}"
-            )
-        return value
-
-    def items(self, name: str) -> list[object] | tuple[object, ...]:
-        return self.items_of(name, self.value(name))
-
-    def items_of(self, name: str, value: object) -> list[object] | tuple[object, ...]:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"{self.owner}: {name} must be a list, got {type(value).__name__}")
-        return value
-
-    def nullable(self, name: str, decode: Callable[[object], T]) -> T | None:
-        value = self.value(name)
-        return None if value is None else decode(value)
-
-
 class _Decoder:
     """Decodes blocks. No array may stand in two places: what is packed is then no larger than the
     file."""
@@ -123,15 +65,13 @@ class _Decoder:
     def __init__(self) -> None:
         self._arrays: dict[int, NDArray[np.generic]] = {}
 
-    def model(self, fields: _Fields) -> ChainModel | TranslatorModel:
+    def model(self, fields: Fields) -> ChainModel | TranslatorModel:
         if "encoder" in fields:
             return self._translator(fields)
-        batch_first = fields.value("batch_first") if "batch_first" in fields else False
-        if type(batch_first) is not bool:
-            raise TypeError(f"file: batch_first must be a boolean, got {brief(batch_first)}")
+        batch_first = fields.boolean("batch_first") if "batch_first" in fields else False
         return ChainModel(tuple(map(self.block, fields.items("blocks"))), batch_first)
 
-    def _translator(self, fields: _Fields) -> TranslatorModel:
+    def _translator(self, fields: Fields) -> TranslatorModel:
         encoder = [self.block_or_attention(item) for item in fields.items("encoder")]
         decoder = [self.block_or_attention(item) for item in fields.items("decoder")]
         match encoder:
@@ -165,8 +105,8 @@ class _Decoder:
         return block
 
     def block_or_attention(self, tree: object) -> Block | AttentionBlock:
-        name = _Fields("block", tree).text("block")
-        fields = _Fields(name, tree)
+        name = Fields("block", tree).text("block")
+        fields = Fields(name, tree)
         match name:
             case "embedding":
                 return EmbeddingBlock(self._floats(fields, "weight", 2))
@@ -195,7 +135,7 @@ class _Decoder:
                 return ActivationBlock(name)
         raise ValueError(f"block: must be one that this version knows, got {brief(name)}")
 
-    def _linear(self, fields: _Fields) -> LinearBlock:
+    def _linear(self, fields: Fields) -> LinearBlock:
         bias = None if fields.value("bias") is None else self._floats(fields, "bias", 1)
         return LinearBlock(self._floats(fields, "weight", 2), bias)
 
@@ -205,7 +145,7 @@ class _Decoder:
             raise TypeError(f"block: must be linear here, got {block.block}")
         return block
 
-    def _recurrent(self, fields: _Fields) -> RecurrentBlock:
+    def _recurrent(self, fields: Fields) -> RecurrentBlock:
         layers = tuple(
             tuple(map(self._direction, fields.items_of("layers", layer)))
             for layer in fields.items("layers")
@@ -220,7 +160,7 @@ class _Decoder:
         return RecurrentBlock(layers, start, merge=merge)
 
     def _direction(self, tree: object) -> LayerDirection:
-        fields = _Fields("layers", tree)
+        fields = Fields("layers", tree)
         sizes = fields.wholes("sizes")
         if len(sizes) != 3:
             raise ValueError(f"layers: sizes must be three numbers, got {len(sizes)}")
@@ -230,26 +170,26 @@ class _Decoder:
         )
         return LayerDirection("", fields.text("program"), (sizes[0], sizes[1], sizes[2]), arrays)
 
-    def _forecast(self, fields: _Fields) -> ForecastBlock:
+    def _forecast(self, fields: Fields) -> ForecastBlock:
         mean = deviation = None
         if fields.value("mean") is not None:
             mean, deviation = (self._doubles(fields, key) for key in ("mean", "deviation"))
         return ForecastBlock(fields.whole("horizon"), fields.whole("targets"), mean, deviation)
 
-    def _floats(self, fields: _Fields, name: str, ndim: int) -> NDArray[np.float32]:
+    def _floats(self, fields: Fields, name: str, ndim: int) -> NDArray[np.float32]:
         return self._array(fields, name, fields.value(name), ndim)
 
     def _array(
-        self, fields: _Fields, name: str, value: object, ndim: int | None = None
+        self, fields: Fields, name: str, value: object, ndim: int | None = None
     ) -> NDArray[np.float32]:
         """An array of float32, dequantized where the file has it in a low precision."""
         if isinstance(value, dict):
-            value = dequantize(self._quantized(_Fields(name, value)))
+            value = dequantize(self._quantized(Fields(name, value)))
         else:
             self._claim(value)
         return np.ascontiguousarray(_typed(fields, name, value, np.dtype(np.float32), ndim))
 
-    def _quantized(self, fields: _Fields) -> QuantizedWeight:
+    def _quantized(self, fields: Fields) -> QuantizedWeight:
         kept, values = fields.text("kept"), fields.value("values")
         self._claim(values)
         if kept == "bfloat16":
@@ -268,7 +208,7 @@ class _Decoder:
             )
         return QuantizedWeight(kept, values, largest)
 
-    def _doubles(self, fields: _Fields, name: str) -> NDArray[np.float64]:
+    def _doubles(self, fields: Fields, name: str) -> NDArray[np.float64]:
         value = fields.value(name)
         self._claim(value)
         return np.ascontiguousarray(_typed(fields, name, value, np.dtype(np.float64), 1))
@@ -285,7 +225,7 @@ N = TypeVar("N", bound=np.generic)
 
 
 def _typed(
-    fields: _Fields, name: str, value: object, dtype: np.dtype[N], ndim: int | None
+    fields: Fields, name: str, value: object, dtype: np.dtype[N], ndim: int | None
 ) -> NDArray[N]:
     if not isinstance(value, np.ndarray) or value.dtype != dtype:
         got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__

@@ -27,8 +27,6 @@ from unrolled.runtime.schema import (
     WordsBlock,
 )
 
-__all__ = ["encode_file", "encode_model"]
-
 Tree = dict[str, object]
 
 

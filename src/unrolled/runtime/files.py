@@ -8,26 +8,25 @@ from unrolled.runtime.model import Model
 from unrolled.runtime.schema import ChainModel
 from unrolled.runtime.validate import check_format
 
-__all__ = ["load"]
-
 
 def load(path: str | os.PathLike[str], weights: str | None = None) -> Model:
-    """Read a model that ``unrolled export`` wrote: of sequence to sequence a ``Translator``.
+    """Read a model that ``unrolled export`` wrote; one of sequence to sequence is a ``Translator``.
 
     Args:
-        weights: how they are kept: "float32", "bfloat16" or "int8" (a scale for each row); by
-            default as the file says. What the file has is what there is: one that was written in
-            int8 gives no better numbers as "float32".
+        weights: the format in which the core keeps them: "float32", "bfloat16" or "int8" (with a
+            scale for each row); by default the file's. A file of int8 does not become more precise
+            when it is loaded as "float32".
 
     Raises:
-        unrolled.io.FileError: no such file, or it is damaged, newer, or no exported model.
-        ValueError: weights is none of these.
+        unrolled.io.FileError: there is no such file, or it is damaged, newer, or not an exported
+            model.
+        ValueError: there is no such format.
     """
     if weights is not None:
         check_format("load", weights)
     tree = io.load(path)
     if isinstance(tree, dict) and "kind" not in tree and "task" in tree and "state_dict" in tree:
-        fault = "a checkpoint of a run, not an exported model: unrolled export makes one of it"
+        fault = "is a checkpoint of a run, not an exported model; export it with unrolled export"
         raise io.FileError(path, fault)
     try:
         file = decode_file(tree, weights)

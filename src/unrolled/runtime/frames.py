@@ -1,15 +1,14 @@
 """Sound as the frames that a model reads: log-mel energies, of a whole signal or as it arrives.
 
-Numpy alone, so that it goes where the runtime goes. What is told from the frames is left to others.
+Only NumPy is needed, so that it runs where the runtime does.
 """
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["Framer", "LogMel"]
+from unrolled.runtime.blocks import Float32Array, Float64Array
 
-_AT_ONCE = 1024
+_FRAMES_PER_CHUNK = 1024
 
 
 class LogMel:
@@ -25,8 +24,8 @@ class LogMel:
     transform. Frame t reads the samples from hop·t to hop·t + window - 1: nothing is centred, so
     no frame waits for more than its last sample.
 
-    The arithmetic is float64, each row's apart from the others', so that its bits do not depend on
-    how many there are.
+    The arithmetic is float64 and separate for each row, so that the bits of a row do not depend on
+    the number of rows.
 
     Args:
         rate: samples a second.
@@ -34,7 +33,7 @@ class LogMel:
         hop: samples from one frame to the next, at most ``window``.
         bands: numbers of a frame.
         low, high: the outermost frequencies in Hz, at most half the rate.
-        floor: energy that is added, so that silence has a logarithm.
+        floor: energy that is added, since silence has no logarithm.
 
     Raises:
         ValueError: an argument is out of its range, or a band so narrow that no frequency of the
@@ -53,23 +52,26 @@ class LogMel:
     ) -> None:
         for name, value in (("rate", rate), ("window", window), ("hop", hop), ("bands", bands)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: wanted a whole number of at least 1, got {value!r}")
+                raise ValueError(
+                    f"LogMel: {name} must be a whole number of at least 1, got {value!r}"
+                )
         if hop > window:
-            raise ValueError(f"hop: wanted at most the window of {window} samples, got {hop}")
+            raise ValueError(f"LogMel: hop must be at most window = {window}, got {hop}")
         if not 0 <= low < high <= rate / 2:
             raise ValueError(
-                f"low, high: wanted 0 to {rate / 2:g} Hz, half the rate, low below high; "
-                f"got {low:g}, {high:g}"
+                f"LogMel: low and high must be from 0 to {rate / 2:g} Hz, half the rate, with low "
+                f"below high, got {low:g} and {high:g}"
             )
         if not 0 < floor < np.inf:
-            raise ValueError(f"floor: wanted a number above 0, got {floor!r}")
+            raise ValueError(f"LogMel: floor must be a finite number above 0, got {floor!r}")
         self.rate, self.window, self.hop, self.bands = rate, window, hop, bands
         self.floor = floor
-        self._within = np.arange(window)
-        self._shape = np.sin(np.pi * self._within / window) ** 2
-        self._filters = _triangles(np.fft.rfftfreq(window, 1 / rate), bands, low, high)
+        self._offsets = np.arange(window)
+        self._shape = np.sin(np.pi * self._offsets / window) ** 2
+        frequencies: Float64Array = np.fft.rfftfreq(window, 1 / rate).astype(np.float64)
+        self._filters = _triangles(frequencies, bands, low, high)
 
-    def __call__(self, samples: Any) -> np.ndarray:
+    def __call__(self, samples: ArrayLike) -> Float32Array:
         """Samples [n] in floating point, full scale ±1, to frames [T, bands] in float32. T is
         1 + (n - window) // hop, or 0 of fewer samples than a window.
 
@@ -79,75 +81,83 @@ class LogMel:
         """
         return self.frames_of(_checked(samples))
 
-    def frames_of(self, samples: np.ndarray) -> np.ndarray:
-        """The same of samples that are float64 [n] already."""
+    def frames_of(self, samples: Float64Array) -> Float32Array:
+        """The same for samples that are float64 [n] already."""
         T = max(0, 1 + (len(samples) - self.window) // self.hop)
-        made = np.empty((T, self.bands), np.float32)
-        for t in range(0, T, _AT_ONCE):
-            starts = self.hop * np.arange(t, min(t + _AT_ONCE, T))
-            made[t : t + _AT_ONCE] = self._energies(samples[starts[:, None] + self._within])
-        return made
+        frames = np.empty((T, self.bands), np.float32)
+        for t in range(0, T, _FRAMES_PER_CHUNK):
+            starts = self.hop * np.arange(t, min(t + _FRAMES_PER_CHUNK, T))
+            frames[t : t + _FRAMES_PER_CHUNK] = self._energies(
+                samples[starts[:, None] + self._offsets]
+            )
+        return frames
 
-    def _energies(self, rows: np.ndarray) -> np.ndarray:
+    def _energies(self, rows: Float64Array) -> Float64Array:
         spectrum = np.fft.rfft(rows * self._shape)
         power = spectrum.real**2 + spectrum.imag**2
-        # One product a row: that of a matrix would add in an order that depends on its rows.
-        return np.log((power[:, None] @ self._filters)[:, 0] + self.floor)
+        # One product a row: a product of matrices adds in an order that depends on their rows.
+        energies: Float64Array = np.log((power[:, None] @ self._filters)[:, 0] + self.floor)
+        return energies
 
     def framer(self) -> "Framer":
-        """For a signal that arrives piece by piece."""
+        """A framer for a signal that arrives in pieces."""
         return Framer(self)
 
 
 class Framer:
-    """Frames of a signal that arrives in pieces of any size. Together they are, to the bit, those
-    of the whole."""
+    """Frames of a signal that arrives in pieces of any size. Together they equal the frames of the
+    joined signal to the bit."""
 
-    def __init__(self, kind: LogMel) -> None:
-        self._kind = kind
-        self._rest: np.ndarray = np.empty(0)
+    def __init__(self, log_mel: LogMel) -> None:
+        self._log_mel = log_mel
+        self._buffer: Float64Array = np.empty(0)
 
-    def push(self, samples: Any) -> np.ndarray:
+    def push(self, samples: ArrayLike) -> Float32Array:
         """The frames [T, bands] that these samples complete, often none.
 
         Raises:
-            TypeError, ValueError: as of a whole signal.
+            TypeError, ValueError: those of ``LogMel``.
         """
-        self._rest = np.concatenate([self._rest, _checked(samples)])
-        made = self._kind.frames_of(self._rest)
-        self._rest = self._rest[len(made) * self._kind.hop :]
-        return made
+        self._buffer = np.concatenate([self._buffer, _checked(samples)])
+        frames = self._log_mel.frames_of(self._buffer)
+        self._buffer = self._buffer[len(frames) * self._log_mel.hop :]
+        return frames
 
     def reset(self) -> None:
-        """Begin anew, as if no samples had come."""
-        self._rest = np.empty(0)
+        """Start over, as if no samples had come."""
+        self._buffer = np.empty(0)
 
 
-def _checked(samples: Any) -> np.ndarray:
-    samples = np.asarray(samples)
-    if samples.dtype.kind != "f":
+def _checked(samples: ArrayLike) -> Float64Array:
+    array = np.asarray(samples)
+    if array.dtype.kind != "f":
         raise TypeError(
-            f"samples: wanted floating point, full scale ±1, got {samples.dtype}; "
-            "16-bit samples are to be divided by 32768"
+            f"LogMel: samples must be floating point with full scale ±1, got {array.dtype}; "
+            "divide 16-bit samples by 32768"
         )
-    if samples.ndim != 1:
-        raise ValueError(f"samples: wanted one channel [n], got shape {list(samples.shape)}")
-    return samples.astype(np.float64)
+    if array.ndim != 1:
+        raise ValueError(
+            f"LogMel: samples must be one channel of shape [n], got {list(array.shape)}"
+        )
+    return array.astype(np.float64)
 
 
-def _triangles(frequencies: np.ndarray, bands: int, low: float, high: float) -> np.ndarray:
+def _triangles(frequencies: Float64Array, bands: int, low: float, high: float) -> Float64Array:
     """[frequencies, bands]."""
-    ends = 2595 * np.log10(1 + np.array([low, high]) / 700)
-    mels = np.linspace(ends[0], ends[1], bands + 2)
+    low_mel, high_mel = 2595 * np.log10(1 + np.array([low, high]) / 700)
+    mels = np.linspace(low_mel, high_mel, bands + 2)
     feet = 700 * (10 ** (mels / 2595) - 1)
     below, centre, above = feet[:-2], feet[1:-1], feet[2:]
     f = frequencies[:, None]
-    found = np.minimum((f - below) / (centre - below), (above - f) / (above - centre)).clip(0)
-    empty = np.flatnonzero(found.sum(0) == 0)
+    filters: Float64Array = np.minimum(
+        (f - below) / (centre - below), (above - f) / (above - centre)
+    ).clip(0)
+    empty = np.flatnonzero(filters.sum(0) == 0)
     if empty.size:
         b = int(empty[0])
         raise ValueError(
-            f"bands: wanted bands that hold a frequency of the window, got {bands}, of which that "
-            f"from {below[b]:.0f} to {above[b]:.0f} Hz holds none; take fewer, or a longer window"
+            f"LogMel: bands must each contain a frequency of the window, got {bands} bands, of "
+            f"which the one from {below[b]:.0f} to {above[b]:.0f} Hz contains none; use fewer "
+            "bands or a longer window"
         )
-    return found
+    return filters

@@ -1,41 +1,50 @@
 """A model, run over whole sequences."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from unrolled.runtime.blocks import (
     Activation,
+    Embedding,
+    Float32Array,
+    Float64Array,
+    IntArray,
     Last,
+    LayerStates,
     Linear,
-    Plan,
     Pooling,
     Recurrent,
     Scale,
-    States,
+    TokenArray,
 )
 from unrolled.runtime.build import build_block
 from unrolled.runtime.schema import ChainModel
 from unrolled.runtime.stream import ForecastStream, Stream, WordStream
-from unrolled.runtime.task_blocks import Forecast, RunnableBlock, Words
+from unrolled.runtime.task_blocks import Forecast, RunnableBlock, WordArrays, Words
 from unrolled.runtime.validate import check_format, check_model
+from unrolled.token_rows import layout_of_lengths
 
 if TYPE_CHECKING:
-    from unrolled.runtime.codec import Codec
+    from unrolled.runtime.codec import Codec, Decoded
 
-__all__ = ["Model", "checked_lengths", "names_of"]
+Outputs = NDArray[np.floating]
+ModelStates = Sequence[LayerStates | None]
+"""The states of each recurrent block; None stands for its initial states."""
 
 
 class Model:
-    """A chain of parts: tokens or numbers in, the last part's numbers out.
+    """A chain of blocks: tokens or numbers in, the last block's numbers out.
 
     Attributes:
         task: what it was trained on ("lm", "classify", …), or None.
         codec: vocabulary, labels and scales of the task as plain values; ``encode`` and ``decode``
             use them.
         batch_first: sequences are [N, T, …], as in the module that was exported.
-        threads: of a call of ``run``; a stream is told its own.
+        threads: of a call of ``run``; a stream has its own number.
     """
 
     def __init__(
@@ -57,188 +66,256 @@ class Model:
         """
         check_format("Model", weights)
         check_model(model, size)
-        self.blocks: list[RunnableBlock] = [build_block(block, weights) for block in model.blocks]
-        self.batch_first = model.batch_first
-        self._set_task(task, codec)
+        blocks = [build_block(block, weights) for block in model.blocks]
+        self._set_up(blocks, model.batch_first, task, codec)
 
-    def _set_task(self, task: str | None, codec: object) -> None:
+    def _set_up(
+        self, blocks: list[RunnableBlock], batch_first: bool, task: str | None, codec: object
+    ) -> None:
+        self.blocks, self.batch_first = blocks, batch_first
         self.task, self.codec = task, codec
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self._codec: Codec | None = None
 
-    def encode(self, items: Any) -> tuple[Any, np.ndarray]:
-        """What the task reads, as ``run`` wants it: x and the lengths [N] of its sequences.
+    def encode(self, items: object) -> tuple[TokenArray | Outputs | WordArrays, IntArray]:
+        """The input of ``run`` for texts or numbers of the task: x and the lengths [N] of its
+        sequences.
 
         Args:
-            items: a list; of "lm", "classify" and "seq2seq" texts (numbers [T, F] of a classifier
-                of numbers), of "tag" sentences as lists of words, of "forecast" values [T, F] in
-                their own units, of which the last window is taken.
+            items: a list. Tasks "lm", "classify" and "seq2seq" take texts (a classifier of numbers
+                takes arrays [T, F]), "tag" takes sentences as lists of words, "forecast" takes
+                values [T, F] in their own units, of which it reads the last window.
 
         Raises:
-            ImportError: the vocabulary is one of pieces, which needs the package tokenizers.
-            TypeError: items is no list of such.
-            ValueError: an item is not what the task reads, or the model was exported without task.
+            ImportError: the vocabulary is one of subword pieces, which needs the package
+                tokenizers.
+            TypeError: items is not such a list.
+            ValueError: the task cannot read an item, or the model was exported without a task.
         """
-        x, lengths = self._coded().encode(items)
-        return (x.swapaxes(0, 1) if self.batch_first else x), lengths
+        x, lengths = self._loaded_codec().encode(items)
+        return (x.swapaxes(0, 1) if self.batch_first and not isinstance(x, tuple) else x), lengths
 
-    def decode(self, y: Any, lengths: Any = None) -> Any:
-        """What a result means: of "classify" the likeliest label of each sequence, of "tag" those
-        of each step (``lengths``: of the sentences), or of one step of a stream; of "forecast"
-        values [N, K] by column; of "lm" and "seq2seq" the text of tokens (of "lm" not of the
-        outputs of ``run``, which are a score of each token that may come next).
+    def decode(self, y: object, lengths: ArrayLike | None = None) -> "Decoded":
+        """The labels or texts of a result of ``run``, or of one step of a stream.
+
+        "classify" gives the likeliest label of each sequence, "tag" the likeliest label of each
+        step (``lengths`` are those of the sentences), "forecast" values [N, K] by column, "seq2seq"
+        texts. "lm" gives the texts of tokens; the outputs of its ``run`` are scores of the next
+        token, not tokens.
 
         Raises:
-            IndexError, TypeError, ValueError: y is no such result, or the model was exported
-                without task.
+            IndexError, TypeError, ValueError: y is not such a result, or the model was exported
+                without a task.
         """
-        if self.batch_first and np.ndim(y) == (2 if self.task == "lm" else 3):
+        if self.batch_first and np.ndim(y) == (2 if self.task == "lm" else 3):  # type: ignore[arg-type]
             y = np.asarray(y).swapaxes(0, 1)
-        return self._coded().decode(y, lengths)
+        return self._loaded_codec().decode(y, lengths)
 
-    def _coded(self) -> "Codec":
+    def _loaded_codec(self) -> "Codec":
         if self._codec is None:
             from unrolled.runtime.codec import codec_of
 
             self._codec = codec_of(self.task, self.codec)
         return self._codec
 
+    @overload
     def run(
         self,
-        x: Any,
-        lengths: Any = None,
-        state: list[States | None] | None = None,
-        return_state: bool = False,
-    ) -> Any:
-        """Whole sequences: tokens [T, N] or numbers [T, N, I] to outputs [T, N, …], or to [N, …] of
-        a model that tells one thing of a sequence; [N, T, …] with ``batch_first``.
+        x: ArrayLike | WordArrays,
+        lengths: ArrayLike | None = ...,
+        state: ModelStates | None = ...,
+        return_state: Literal[False] = ...,
+    ) -> Outputs: ...
 
-        Each step is, to the bit, that of a stream. A tagger that reads characters takes the three
+    @overload
+    def run(
+        self,
+        x: ArrayLike | WordArrays,
+        lengths: ArrayLike | None = ...,
+        state: ModelStates | None = ...,
+        *,
+        return_state: Literal[True],
+    ) -> tuple[Outputs, list[LayerStates | None]]: ...
+
+    def run(
+        self,
+        x: ArrayLike | WordArrays,
+        lengths: ArrayLike | None = None,
+        state: ModelStates | None = None,
+        return_state: bool = False,
+    ) -> Outputs | tuple[Outputs, list[LayerStates | None]]:
+        """Whole sequences: tokens [T, N] or numbers [T, N, I] to outputs [T, N, …], or to [N, …]
+        where the model pools over the steps; [N, T, …] with ``batch_first``.
+
+        Each step equals that of a stream to the bit. A tagger that reads characters takes the three
         arrays of ``encode``; a forecaster gives [N, K, targets] in float64, in the data's units.
 
         Args:
             lengths: [N], of the sequences; outputs beyond are zeros before the head.
-            state: that of an earlier call to go on from: of each part that is recurrent, of each
-                of its layers (and directions), a tuple of arrays [N, width]. A mean, maximum or
-                attention over the steps is of this call's alone. ``state[0]`` is what a stream's
-                ``state`` takes where one part is recurrent and nothing is pooled; in a stream all
-                layers stand in one list, and a pooling is one of them, with three arrays.
-            return_state: give (outputs, state).
+            state: the state that an earlier call returned, to continue from: for each recurrent
+                block, for each of its layers (and directions), a tuple of arrays [N, width]. A
+                mean, maximum or attention over the steps covers this call only. ``state[0]`` is
+                what a stream's ``state`` takes where one block is recurrent and nothing is pooled;
+                a stream lists the layers of all blocks, and a pooling as one more, of three arrays.
+            return_state: return (outputs, state).
 
         Raises:
             TypeError: x is of another kind of numbers.
-            ValueError: a shape or a length is not what was wanted.
+            ValueError: a shape or a length does not fit.
         """
-        x = known = self._entered(x)
-        T, N = (x[0] if isinstance(x, tuple) else x).shape[:2]
-        plan = Plan(T, N, checked_lengths(lengths, T, N))
+        rows, blocks = self._read(x)
+        outputs, final = self._run_blocks(rows, blocks, lengths, state)
+        return (outputs, final) if return_state else outputs
+
+    def _read(self, x: ArrayLike | WordArrays) -> tuple[Float32Array, list[RunnableBlock]]:
+        """The first rows [T, N, width], and the blocks that are left to run."""
+        head, tail = self.blocks[0], self.blocks[1:]
+        if isinstance(head, Words):
+            return head.run(head.check(x), self.threads), tail
+        if isinstance(head, Embedding):
+            return head.run(self._check_tokens(x)), tail
+        numbers = self._check_numbers(x)
+        if isinstance(head, Scale):  # it reads float64 too, which resolves large numbers better
+            return head.run(numbers), tail
+        return np.ascontiguousarray(numbers, np.float32), self.blocks
+
+    def _run_blocks(
+        self,
+        rows: Float32Array,
+        blocks: list[RunnableBlock],
+        lengths: ArrayLike | None,
+        state: ModelStates | None,
+    ) -> tuple[Outputs, list[LayerStates | None]]:
+        T, N = rows.shape[:2]
+        checked = checked_lengths(lengths, T, N)
+        layout = layout_of_lengths(T, N, "time", checked)
         if state is not None:
             self._check_state(state, N)
-        after: list[States | None] = []
-        ended = False
-        for block in self.blocks:
+        y: Float32Array = rows
+        forecasts: Float64Array | None = None
+        final: list[LayerStates | None] = []
+        pooled = False
+        for block in blocks:
             if isinstance(block, Recurrent):
-                given = None if state is None else state[len(after)]
-                states = block.begin(N) if given is None else given
-                x, last = block.run(x, plan, states, self.threads)
-                layer = block
-                after.append(last)
+                initial = None if state is None else state[len(final)]
+                initial = block.initial_states(N) if initial is None else initial
+                y, states = block.run(y, layout, initial, self.threads)
+                recurrent = block
+                final.append(states)
             elif isinstance(block, Last):
-                x, ended = layer.ends(last), True
+                y, pooled = recurrent.last_outputs(states), True
             elif isinstance(block, Pooling):
-                x, ended = block.run(x, plan.lengths), True
-            elif isinstance(block, Words):
-                x = block.run(x, self.threads)
+                y, pooled = block.run(y, checked), True
             elif isinstance(block, Forecast):
-                x = block.run(x, _ends(known, plan.lengths))
-            elif isinstance(block, Scale):
-                x = known = block.run(x)
-            else:
-                x = block.run(x)
-        x = x.swapaxes(0, 1) if self.batch_first and not ended else x
-        return (x, after) if return_state else x
+                forecasts = block.run(y, _last_values(rows, checked))
+            elif isinstance(block, Linear | Activation):
+                y = block.run(y)
+        if forecasts is not None:
+            return forecasts, final
+        return (y.swapaxes(0, 1) if self.batch_first and not pooled else y), final
 
     def stream(self, batch: int = 1, threads: int = 1) -> Stream:
-        """So many sequences that take one step at a time.
+        """Sequences that take one step at a time, ``batch`` of them.
 
         Args:
             threads: that share the work of a step, where it is long enough to pay: the caller's,
                 and others that it wakes. The numbers are the same.
 
         Raises:
-            TypeError: batch or threads is no whole number.
+            TypeError: batch or threads is not a whole number.
             ValueError: the model reads in both directions, or batch or threads is below 1.
         """
-        kinds = {Words: WordStream, Forecast: ForecastStream}
-        own = [kinds[type(block)] for block in self.blocks if type(block) in kinds]
-        return (own[0] if own else Stream)(self, batch, threads)
+        if any(isinstance(block, Words) for block in self.blocks):
+            return WordStream(self, batch, threads)
+        if any(isinstance(block, Forecast) for block in self.blocks):
+            return ForecastStream(self, batch, threads)
+        return Stream(self, batch, threads)
 
-    def _check_state(self, state: list[States | None], N: int) -> None:
-        layers = [block for block in self.blocks if isinstance(block, Recurrent)]
-        wanted = [
-            [[(N, width) for width in one.widths] for layer in block.layers for one in layer]
-            for block in layers
+    def _check_state(self, state: ModelStates, N: int) -> None:
+        expected = [
+            [
+                [(N, width) for width in direction.widths]
+                for layer in block.layers
+                for direction in layer
+            ]
+            for block in self.blocks
+            if isinstance(block, Recurrent)
         ]
-        found = [None if one is None else [[np.shape(s) for s in k] for k in one] for one in state]
-        if len(found) != len(wanted) or any(
-            one not in (None, other) for one, other in zip(found, wanted, strict=True)
+        shapes = [
+            None if states is None else [[np.shape(array) for array in layer] for layer in states]
+            for states in state
+        ]
+        if len(shapes) != len(expected) or any(
+            shape not in (None, target) for shape, target in zip(shapes, expected, strict=True)
         ):
-            raise ValueError(f"state: wanted arrays of shapes {wanted}, got {found}")
+            raise ValueError(f"Model: state must have arrays of shapes {expected}, got {shapes}")
 
     @property
     def inputs(self) -> int | None:
-        """Width of the numbers that it reads; None of one that reads tokens."""
-        first = next(block for block in self.blocks if not isinstance(block, Activation))
-        return first.inputs if isinstance(first, Scale | Linear | Recurrent) else None
+        """Width of the numbers that the model reads; None where it reads tokens."""
+        head = next(block for block in self.blocks if not isinstance(block, Activation))
+        return head.inputs if isinstance(head, Scale | Linear | Recurrent) else None
 
-    def _entered(self, x: Any) -> Any:
-        if isinstance(self.blocks[0], Words):
-            return self.blocks[0].check(x)
-        x = np.asarray(x)
-        shape = "[N, T{}]" if self.batch_first else "[T, N{}]"
-        if self.inputs is None:
-            if x.ndim != 2 or 0 in x.shape:
-                wanted = shape.format("")
-                raise ValueError(f"x: wanted tokens {wanted}, got shape {list(x.shape)}")
-        elif x.dtype.kind not in "fiu":
-            raise TypeError(f"x: wanted numbers, got {x.dtype}")
-        elif x.ndim != 3 or 0 in x.shape or x.shape[2] != self.inputs:
-            wanted = shape.format(f", {self.inputs}")
-            raise ValueError(f"x: wanted {wanted}, got shape {list(x.shape)}")
-        x = x.swapaxes(0, 1) if self.batch_first else x
-        if self.inputs is None or isinstance(self.blocks[0], Scale):
-            return x  # a scale reads float64 as well, which may hold more of large numbers
-        return np.ascontiguousarray(x, np.float32)
+    def _check_tokens(self, x: ArrayLike) -> TokenArray:
+        """Tokens [T, N]; their values are checked when the table is read."""
+        tokens = np.asarray(x)
+        if tokens.ndim != 2 or 0 in tokens.shape:
+            axes = "N, T" if self.batch_first else "T, N"
+            raise ValueError(
+                f"Model: x must be tokens of shape [{axes}], got shape {list(tokens.shape)}"
+            )
+        return tokens.swapaxes(0, 1) if self.batch_first else tokens
+
+    def _check_numbers(self, x: ArrayLike) -> NDArray[np.number]:
+        """Numbers [T, N, I]."""
+        numbers = np.asarray(x)
+        if numbers.dtype.kind not in "fiu":
+            raise TypeError(f"Model: x must be numbers, got {numbers.dtype}")
+        if numbers.ndim != 3 or 0 in numbers.shape or numbers.shape[2] != self.inputs:
+            axes = "N, T" if self.batch_first else "T, N"
+            raise ValueError(
+                f"Model: x must have shape [{axes}, {self.inputs}], got {list(numbers.shape)}"
+            )
+        return numbers.swapaxes(0, 1) if self.batch_first else numbers
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({names_of(self.blocks)})"
 
 
-def names_of(blocks: list[RunnableBlock]) -> str:
+def names_of(blocks: Sequence[RunnableBlock]) -> str:
     """A chain in a line."""
     return " → ".join(
         block.name if isinstance(block, Activation) else type(block).__name__ for block in blocks
     )
 
 
-def _ends(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-    """The last step of each sequence, [N, …]."""
+def _last_values(values: Float32Array, lengths: IntArray | None) -> Float32Array:
+    """The last step of each sequence, [N, F] of [T, N, F]."""
     if lengths is None:
-        found: np.ndarray = x[-1]
-        return found
+        last_step: Float32Array = values[-1]
+        return last_step
     if lengths.min() < 1:
-        raise ValueError(f"lengths: wanted 1 or more before a forecast, got {lengths.tolist()}")
-    return x[lengths - 1, np.arange(len(lengths))]
+        raise ValueError(
+            f"Model: lengths must be at least 1 before a forecast, got {lengths.tolist()}"
+        )
+    last_steps: Float32Array = values[lengths - 1, np.arange(len(lengths))]
+    return last_steps
 
 
-def checked_lengths(lengths: Any, T: int, N: int) -> np.ndarray | None:
-    """Lengths [N], refused if they are none of sequences of T steps."""
+def checked_lengths(lengths: ArrayLike | None, T: int, N: int) -> IntArray | None:
+    """Lengths [N] of sequences of at most T steps.
+
+    Raises:
+        ValueError: they are not.
+    """
     if lengths is None:
         return None
-    found = np.asarray(lengths)
-    if found.shape != (N,) or found.dtype.kind not in "iu":
-        got = f"{found.dtype} of shape {list(found.shape)}"
-        raise ValueError(f"lengths: wanted {N} whole numbers, got {got}")
-    if found.min() < 0 or found.max() > T:
-        raise ValueError(f"lengths: wanted 0 to {T}, got {found.tolist()}")
-    return found.astype(np.int64)
+    array = np.asarray(lengths)
+    if array.shape != (N,) or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"Model: lengths must be {N} whole numbers, "
+            f"got {array.dtype} of shape {list(array.shape)}"
+        )
+    if array.min() < 0 or array.max() > T:
+        raise ValueError(f"Model: lengths must be from 0 to {T}, got {array.tolist()}")
+    return array.astype(np.int64)

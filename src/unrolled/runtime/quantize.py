@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from unrolled.runtime.schema import QuantizedWeight
 
-__all__ = ["dequantize", "quantize"]
-
 _SMALLEST_NORMAL = np.finfo(np.float32).tiny
 
 

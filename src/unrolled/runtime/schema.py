@@ -18,33 +18,6 @@ from numpy.typing import NDArray
 
 from unrolled import _core
 
-__all__ = [
-    "ACTIVATIONS",
-    "FORMATS",
-    "KIND",
-    "MERGES",
-    "POOLINGS",
-    "VERSION",
-    "ActivationBlock",
-    "AttentionBlock",
-    "Block",
-    "ChainModel",
-    "EmbeddingBlock",
-    "ExportedFile",
-    "FloatArray",
-    "ForecastBlock",
-    "InitialStates",
-    "LastBlock",
-    "LayerDirection",
-    "LinearBlock",
-    "PoolingBlock",
-    "QuantizedWeight",
-    "RecurrentBlock",
-    "ScaleBlock",
-    "TranslatorModel",
-    "WordsBlock",
-]
-
 KIND = "unrolled model"
 VERSION = 2
 """Of the schema; a file of a higher one is refused. Version 2 added words, forecasts, translators,

@@ -1,12 +1,11 @@
 """Writing a target: the likeliest token at each step, or a beam of hypotheses.
 
-How a model reads tokens, and in which arrays, is its ``Writer``'s: torch's is in ``tasks.search``.
+A ``Writer`` reads tokens with a model, in the arrays of that model; ``tasks.search`` has one for
+torch.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
-
-__all__ = ["Hypothesis", "Writer", "beam", "greedy"]
 
 
 class Hypothesis(NamedTuple):
@@ -17,45 +16,46 @@ class Hypothesis(NamedTuple):
 
 
 class Writer(Protocol):
-    """A model that has read its sources and writes, row by row of a batch."""
+    """A model that has read its sources and writes, in each row of a batch."""
 
     def likeliest(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
-        """Read a token in each row: the log probability of each row's best follower, and which."""
+        """Read a token in each row: the log probability of each row's likeliest next token, and
+        that token."""
 
     def best(
         self, tokens: Sequence[int], rows: Sequence[int], scores: Sequence[float], count: int
     ) -> tuple[list[float], list[tuple[int, int]]]:
-        """Read a token in each row, which goes on from the row of that number.
+        """Read a token in each row, which continues the row of that number.
 
         Returns:
-            The highest sums of a row's score and a follower's log probability, falling, ``count``
-            of them or all; and row and follower of each.
+            The ``count`` highest sums of a row's score and the log probability of a next token,
+            in falling order; and the row and the next token of each.
         """
 
 
 def greedy(
     writer: Writer, rows: int, *, begin: int, end: int, limit: int = 200
 ) -> list[Hypothesis]:
-    """The likeliest token at each step, for so many rows side by side.
+    """The likeliest token at each step, for ``rows`` sources side by side.
 
     Args:
         begin, end: tokens that a target starts with and ends with.
-        limit: tokens of a target, its end among them, at most; one that has not ended by then is
-            handed over as it is.
+        limit: the most tokens of a target, its end included; one that has not ended by then is
+            returned as it is.
 
     Raises:
         ValueError: limit is below 1.
     """
-    _check(limit=limit)
+    _check_positive("greedy", limit=limit)
     tokens = [begin] * rows
     written: list[list[int]] = [[] for _ in range(rows)]
     total = [0.0] * rows
     alive = set(range(rows))
     for _ in range(limit):
-        chances, found = writer.likeliest(tokens)
-        tokens = [found[n] if n in alive else end for n in range(rows)]
+        log_probabilities, likeliest = writer.likeliest(tokens)
+        tokens = [likeliest[n] if n in alive else end for n in range(rows)]
         for n in sorted(alive):
-            total[n] += chances[n]
+            total[n] += log_probabilities[n]
             if tokens[n] == end:
                 alive.remove(n)
             else:
@@ -74,45 +74,46 @@ def beam(
     limit: int = 200,
     penalty: float = 1.0,
 ) -> list[Hypothesis]:
-    """The best hypotheses for one source, the best first; ``width`` are kept at each step.
+    """The best hypotheses for one source, the best first; each step continues ``width`` of them.
 
-    Hypotheses are ranked by score / lengthᵖ with p = ``penalty`` (Wu et al. 2016 take 0.6 to 1
-    in a like form), where the length counts the end; 0 ranks by the probability alone, which
-    favours short ones. It stops once ``width`` have ended and no other would rank above the last
-    of these if it ended at once and for nothing; with p = 0 none could later either. What has not
-    ended after ``limit`` tokens is ranked as it is. With a width of 1 it is ``greedy``.
+    Hypotheses are ranked by score / lengthᵖ with p = ``penalty`` (Wu et al. 2016 use 0.6 to 1 in a
+    similar form), where the length counts the end; p = 0 ranks by the probability alone, which
+    favours short ones. The search stops once ``width`` hypotheses have ended and no other one would
+    rank above the worst of these if it ended now at no cost; with p = 0 none could later either.
+    Hypotheses that have not ended after ``limit`` tokens are ranked as they are. A width of 1 gives
+    the result of ``greedy``.
 
     Raises:
         ValueError: width or limit is below 1.
     """
-    _check(width=width, limit=limit)
+    _check_positive("beam", width=width, limit=limit)
     live = [Hypothesis([], 0.0)]
     rows = [0]
     finished: list[tuple[float, Hypothesis]] = []
     for length in range(1, limit + 1):
-        last = [h.tokens[-1] if h.tokens else begin for h in live]
-        best = writer.best(last, rows, [h.score for h in live], 2 * width)
-        ahead: list[tuple[int, Hypothesis]] = []
+        newest = [h.tokens[-1] if h.tokens else begin for h in live]
+        best = writer.best(newest, rows, [h.score for h in live], 2 * width)
+        candidates: list[tuple[int, Hypothesis]] = []
         for score, (row, token) in zip(*best, strict=True):
             if token == end:
                 finished.append((score / length**penalty, Hypothesis(live[row].tokens, score)))
-            elif len(ahead) < width:
-                ahead.append((row, Hypothesis([*live[row].tokens, token], score)))
+            elif len(candidates) < width:
+                candidates.append((row, Hypothesis([*live[row].tokens, token], score)))
             if width == 1:
                 break
         finished = sorted(finished, key=lambda ranked: -ranked[0])[:width]
         full = len(finished) == width
-        if not ahead or (full and finished[-1][0] >= ahead[0][1].score / length**penalty):
+        if not candidates or (full and finished[-1][0] >= candidates[0][1].score / length**penalty):
             break
-        rows = [row for row, _ in ahead]
-        live = [hypothesis for _, hypothesis in ahead]
+        rows = [row for row, _ in candidates]
+        live = [hypothesis for _, hypothesis in candidates]
     else:
         finished += [(h.score / limit**penalty, h) for h in live]
     ranked = sorted(finished, key=lambda ranked: -ranked[0])
     return [hypothesis for _, hypothesis in ranked[:width]]
 
 
-def _check(**numbers: int) -> None:
+def _check_positive(function: str, **numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {value}")
+            raise ValueError(f"{function}: {name} must be at least 1, got {value}")

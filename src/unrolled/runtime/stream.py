@@ -1,209 +1,266 @@
 """Sequences that take one step at a time."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from unrolled import _core
 from unrolled.runtime.blocks import (
     Activation,
     Embedding,
+    Float32Array,
+    Float64Array,
+    IntArray,
     Last,
+    LayerStates,
     Linear,
     Pooling,
     Recurrent,
     Scale,
-    States,
 )
-from unrolled.runtime.task_blocks import Forecast, Words
+from unrolled.runtime.task_blocks import Forecast, WordArrays, Words
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from unrolled.runtime.model import Model
-
-__all__ = ["ForecastStream", "Stream", "WordStream"]
-
-
-def _whole(name: str, number: Any) -> int:
-    try:
-        return operator.index(number)
-    except TypeError:
-        raise TypeError(f"{name}: wanted a whole number, got {number!r:.60}") from None
-
-
-def _several(rows: Any) -> list[Any]:
-    try:
-        return list(rows)
-    except TypeError:
-        raise TypeError(f"rows: wanted a list of whole numbers, got {rows!r:.60}") from None
-
-
-def _empty(shape: tuple[int, int]) -> np.ndarray:
-    return np.empty(shape, np.float32)
 
 
 class Stream(_core.Stream):
-    """N sequences that take one step at a time; the weights are the model's, shared by all.
+    """N sequences that take one step at a time; the weights are the model's, shared by all streams.
 
     ``step(x, out=None)`` takes N tokens (one whole number where N = 1, or an array of int64 or
-    int32) or float32 numbers [N, I], and gives float32 [N, width]; with ``out``, such an array,
-    which may be x, it takes no memory. Arrays are contiguous (``numpy.ascontiguousarray``). One
-    thread at a time may be in a step.
+    int32) or float32 numbers [N, I], and gives float32 [N, width]. With ``out``, such an array,
+    which may be x, it allocates no memory. Arrays are contiguous (``numpy.ascontiguousarray``).
+    Only one thread at a time may be in a step.
     """
 
-    _scaled = True
-    """Whether the core brings numbers to standard units."""
+    _scales_in_core = True
 
     def __init__(self, model: "Model", batch: int, threads: int = 1) -> None:
         batch, threads = _whole("batch", batch), _whole("threads", threads)
-        table, scale = None, None
-        stages: list[Any] = []
-        starts: list[Any] = []
-        layers: list[tuple[int, ...]] = []
-        width = model.inputs
-        for block in model.blocks:
-            if isinstance(block, Embedding):
-                table, width = np.ascontiguousarray(block.table), block.width
-            elif isinstance(block, Scale):
-                scale = np.stack([block.mean, block.deviation]) if self._scaled else None
-            elif isinstance(block, Recurrent):
-                if block.directions > 1:
-                    raise ValueError(
-                        "stream: wanted a model of one direction, got two: the second begins at "
-                        "the end of a sequence, which is not there yet"
-                    )
-                layers += [one.widths for (one,) in block.layers]
-                stages += [one.core for (one,) in block.layers]
-                starts += block.start or [None] * len(block.layers)
-            elif isinstance(block, Linear):
-                stages.append(block.core)
-            elif isinstance(block, Activation):
-                stages.append(block.name)
-            elif isinstance(block, Pooling):
-                layers.append((2 * block.width, 2, 1))  # sums and weights in two floats each
-                stages.append(block.core)
-            elif isinstance(block, Words):
-                width = block.width
-            elif not isinstance(block, Last | Forecast):  # each step may be the last one
-                raise ValueError(f"stream: no steps of {type(block).__name__}")
-            starts += [None] * (len(stages) - len(starts))
-        tokens = 0 if table is None else len(table)
-        super().__init__(table, tokens, scale, width or 0, stages, starts, batch, _empty, threads)
-        self._model, self._layers, self.batch, self.threads = model, layers, batch, threads
+        stages = _stages_of(model)
+        table, scale = stages.table, stages.scale if self._scales_in_core else None
+        super().__init__(
+            table,
+            0 if table is None else len(table),
+            scale,
+            stages.width,
+            stages.stages,
+            stages.starts,
+            batch,
+            _empty,
+            threads,
+        )
+        self._model, self._state_widths = model, stages.state_widths
+        self.batch, self.threads = batch, threads
 
     @property
-    def state(self) -> States:
-        """The states before the next step: of each layer, in the order of the model, a tuple of
-        each of its states [N, width]; a mean, maximum or attention over the steps is one more:
-        what is gathered [N, 2·width] and its weight [N, 2], each in two floats that add up to it,
-        and the highest score [N, 1]. What is read is a copy; what is set is copied, and a stream
-        goes on from it to the bit.
+    def state(self) -> LayerStates:
+        """The states before the next step: for each layer, in the order of the model, a tuple of
+        each of its states [N, width]. A mean, maximum or attention over the steps is one more
+        entry: the sum so far [N, 2·width] and its weight [N, 2], each as two floats that add up to
+        it, and the highest score [N, 1]. Reading gives copies, and setting copies; a stream
+        continues from a state to the bit.
 
         Raises:
-            TypeError: what is set is no list of tuples of real arrays.
-            ValueError: a shape is not what was wanted.
+            TypeError: what is set is not a list of tuples of real arrays.
+            ValueError: a shape does not fit.
         """
-        found = [tuple(_empty((self.batch, w)) for w in widths) for widths in self._layers]
-        for k, array in enumerate(chain.from_iterable(found)):
+        states = [tuple(_empty((self.batch, w)) for w in widths) for widths in self._state_widths]
+        for k, array in enumerate(chain.from_iterable(states)):
             self.copy_state(k, array, False)
-        return found
+        return states
 
     @state.setter
-    def state(self, states: States) -> None:
+    def state(self, states: LayerStates) -> None:
         if not isinstance(states, list | tuple) or not all(
-            isinstance(one, list | tuple) for one in states
+            isinstance(layer, list | tuple) for layer in states
         ):
-            got = type(states).__name__
-            raise TypeError(f"state: wanted a list of a tuple of arrays for each layer, got {got}")
-        if len(states) != len(self._layers):
-            wanted = len(self._layers)
-            raise ValueError(f"state: wanted those of {wanted} layers, got {len(states)}")
-        for widths, arrays in zip(self._layers, states, strict=True):
+            raise TypeError(
+                "Stream: state must be a list of a tuple of arrays for each layer, "
+                f"got {type(states).__name__}"
+            )
+        if len(states) != len(self._state_widths):
+            raise ValueError(
+                f"Stream: state must be that of {len(self._state_widths)} layers, got {len(states)}"
+            )
+        for widths, arrays in zip(self._state_widths, states, strict=True):
             shapes = [np.shape(array) for array in arrays]
-            if shapes != [(self.batch, width) for width in widths]:
-                raise ValueError(f"state: wanted [{self.batch}, {widths}] of a layer, got {shapes}")
-        for kind in (np.asarray(array).dtype for array in chain.from_iterable(states)):
-            if kind.kind not in "fiu":
-                raise TypeError(f"state: wanted real numbers, got {kind}")
+            expected = [(self.batch, width) for width in widths]
+            if shapes != expected:
+                raise ValueError(
+                    f"Stream: state of a layer must have shapes {expected}, got {shapes}"
+                )
+        for dtype in (np.asarray(array).dtype for array in chain.from_iterable(states)):
+            if dtype.kind not in "fiu":
+                raise TypeError(f"Stream: state must be real numbers, got {dtype}")
         for k, array in enumerate(chain.from_iterable(states)):
             self.copy_state(k, np.ascontiguousarray(array, np.float32), True)
 
-    def reset(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
-        """Begin anew, all sequences or those of these numbers (or a mask, a boolean for each).
+    def reset(self, rows: "Iterable[int] | NDArray[np.generic] | None" = None) -> None:
+        """Return all sequences to their initial states, or those of these numbers (or of a mask,
+        a boolean for each).
 
         Raises:
             IndexError: a number is negative or not below N.
-            TypeError: rows is no list of whole numbers.
+            TypeError: rows is not a list of whole numbers.
         """
-        self.begin(np.ascontiguousarray(self._chosen(rows), np.int64))
+        self.begin(np.ascontiguousarray(self._row_numbers(rows), np.int64))
 
-    def _chosen(self, rows: Any) -> np.ndarray:
+    def _row_numbers(self, rows: "Iterable[int] | NDArray[np.generic] | None") -> IntArray:
         every = np.arange(self.batch)
         if rows is None:
             return every
-        found = np.asarray(rows if isinstance(rows, np.ndarray) else _several(rows))
-        if found.dtype == bool and found.shape == every.shape:
-            return every[found]
-        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-            raise TypeError(f"rows: wanted a list of whole numbers, got {rows!r:.60}")
-        outside = found[(found < 0) | (found >= self.batch)]
-        if outside.size:
-            raise IndexError(f"rows: wanted 0 to {self.batch - 1}, got {outside[0]}")
-        return found
+        array = np.asarray(rows if isinstance(rows, np.ndarray) else _list_of_rows(rows))
+        if array.dtype == bool and array.shape == every.shape:
+            return np.flatnonzero(array)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise TypeError(f"Stream: rows must be a list of whole numbers, got {rows!r:.60}")
+        invalid = array[(array < 0) | (array >= self.batch)]
+        if invalid.size:
+            raise IndexError(f"Stream: rows must be from 0 to {self.batch - 1}, got {invalid[0]}")
+        numbers: IntArray = array.astype(np.int64)
+        return numbers
 
-    def copy(self) -> "Stream":
-        """Another stream that stands where this one does."""
-        made = type(self)(self._model, self.batch, self.threads)
-        made.state = self.state
-        return made
+    def copy(self) -> "Self":
+        """Another stream in the same state."""
+        stream = type(self)(self._model, self.batch, self.threads)
+        stream.state = self.state
+        return stream
 
 
 class WordStream(Stream):
     """Sentences of which each step takes the next word, (words [N], characters [C, N], spellings
-    [N]), as ``Model.encode`` gives them of sentences of one word."""
+    [N]), as ``Model.encode`` gives them for sentences of one word."""
 
-    def step(self, x: Any, out: Any = None) -> Any:
-        """The labels' numbers [N, labels] of a word in each sentence."""
-        first = self._model.blocks[0]
-        assert isinstance(first, Words)
+    def step(
+        self, x: WordArrays | Sequence[ArrayLike], out: Float32Array | None = None
+    ) -> Float32Array:
+        """The scores [N, labels] of a word in each sentence."""
+        words = self._model.blocks[0]
+        assert isinstance(words, Words)
         if isinstance(x, tuple | list) and len(x) == 3:
             x = (np.atleast_2d(x[0]), *x[1:])
-        x = first.check(x)
-        if x[0].shape != (1, self.batch):
-            raise ValueError(f"x: wanted {self.batch} words, got shape {list(x[0].shape)}")
-        return super().step(first.run(x, 1)[0], out)
+        arrays = words.check(x)
+        if arrays[0].shape != (1, self.batch):
+            raise ValueError(
+                f"WordStream: x must have {self.batch} words, got shape {list(arrays[0].shape)}"
+            )
+        scores: Float32Array = super().step(words.run(arrays, 1)[0], out)
+        return scores
 
 
 class ForecastStream(Stream):
     """Series of which each step takes the next values and gives the forecast from there.
 
-    It remembers all since it began, where training saw windows of one length; ``reset`` begins
-    anew.
+    It remembers all steps since the last ``reset``, where training saw windows of one length.
     """
 
-    _scaled = False
+    _scales_in_core = False
 
-    def step(self, x: Any, out: Any = None) -> Any:
+    def step(self, x: ArrayLike, out: Float64Array | None = None) -> Float64Array:
         """Values [N, F] (or [F] where N = 1), float32 or float64 in their own units, to forecasts
         [N, K, targets] in float64."""
-        first, last = self._model.blocks[0], self._model.blocks[-1]
-        assert isinstance(last, Forecast)
-        shape = (self.batch, self._model.inputs)
-        x = np.asarray(x)
-        if x.dtype.kind not in "fiu":
-            raise TypeError(f"x: wanted numbers, got {x.dtype}")
-        if x.shape not in (shape, shape[1:] if self.batch == 1 else shape):
-            raise ValueError(f"x: wanted {list(shape)}, got shape {list(x.shape)}")
-        wanted = (self.batch, last.horizon, last.targets)
-        fits = isinstance(out, np.ndarray) and (out.dtype, out.shape) == (np.float64, wanted)
-        if out is not None and not fits:
-            raise TypeError(f"out: wanted float64 of shape {list(wanted)}")
-        x = x.reshape(shape)
-        x = first.run(x) if isinstance(first, Scale) else np.ascontiguousarray(x, np.float32)
-        found = last.run(super().step(x), x)
+        scale, forecast = self._model.blocks[0], self._model.blocks[-1]
+        assert isinstance(forecast, Forecast)
+        shape = (self.batch, self._model.inputs or 0)
+        values = np.asarray(x)
+        if values.dtype.kind not in "fiu":
+            raise TypeError(f"ForecastStream: x must be numbers, got {values.dtype}")
+        if values.shape not in (shape, shape[1:] if self.batch == 1 else shape):
+            raise ValueError(
+                f"ForecastStream: x must have shape {list(shape)}, got {list(values.shape)}"
+            )
+        out_shape = (self.batch, forecast.horizon, forecast.targets)
+        if out is not None and not (
+            isinstance(out, np.ndarray) and out.dtype == np.float64 and out.shape == out_shape
+        ):
+            raise TypeError(
+                f"ForecastStream: out must be float64 of shape {list(out_shape)}, "
+                f"got {_type_name(out)}"
+            )
+        values = values.reshape(shape)
+        if isinstance(scale, Scale):
+            row = scale.run(values)
+        else:
+            row = np.ascontiguousarray(values, np.float32)
+        result = forecast.run(super().step(row), row)
         if out is None:
-            return found
-        out[...] = found
+            return result
+        out[...] = result
         return out
+
+
+class _Stages:
+    """What the core runs in a step, from the blocks of a model."""
+
+    def __init__(self, width: int | None) -> None:
+        self.table: Float32Array | None = None
+        self.scale: Float64Array | None = None
+        self.width = width or 0
+        self.stages: list[_core.Layer | _core.Line | _core.Pooling | str] = []
+        self.starts: list[tuple[Float32Array, ...] | None] = []
+        self.state_widths: list[tuple[int, ...]] = []
+
+    def add_layers(self, block: Recurrent) -> None:
+        if block.num_directions > 1:
+            raise ValueError(
+                "Model: stream needs one direction, got two: the backward direction begins at the "
+                "end of a sequence, which a stream has not read yet"
+            )
+        self.state_widths += [direction.widths for (direction,) in block.layers]
+        self.stages += [direction.core for (direction,) in block.layers]
+        self.starts += block.start or [None] * len(block.layers)
+
+
+def _stages_of(model: "Model") -> _Stages:
+    stages = _Stages(model.inputs)
+    for block in model.blocks:
+        if isinstance(block, Embedding):
+            stages.table, stages.width = np.ascontiguousarray(block.table), block.width
+        elif isinstance(block, Scale):
+            stages.scale = np.stack([block.mean, block.deviation])
+        elif isinstance(block, Recurrent):
+            stages.add_layers(block)
+        elif isinstance(block, Linear):
+            stages.stages.append(block.core)
+        elif isinstance(block, Activation):
+            stages.stages.append(block.name)
+        elif isinstance(block, Pooling):
+            stages.state_widths.append((2 * block.width, 2, 1))  # as `Stream.state` says
+            stages.stages.append(block.core)
+        elif isinstance(block, Words):
+            stages.width = block.width
+        elif not isinstance(block, Last | Forecast):  # each step may be the last one
+            raise ValueError(f"Model: stream has no steps of {type(block).__name__}")
+        stages.starts += [None] * (len(stages.stages) - len(stages.starts))
+    return stages
+
+
+def _whole(name: str, number: object) -> int:
+    try:
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"Stream: {name} must be a whole number, got {number!r:.60}") from None
+
+
+def _list_of_rows(rows: Iterable[int]) -> list[int]:
+    try:
+        return list(rows)
+    except TypeError:
+        raise TypeError(f"Stream: rows must be a list of whole numbers, got {rows!r:.60}") from None
+
+
+def _empty(shape: tuple[int, int]) -> Float32Array:
+    return np.empty(shape, np.float32)
+
+
+def _type_name(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {list(value.shape)}"
+    return type(value).__name__

@@ -1,92 +1,105 @@
-"""First and last parts of some models: a tagger's words, a forecaster's forecasts."""
+"""Blocks of particular tasks: the words of a tagger, the forecast of a forecaster."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unrolled.runtime.blocks import (
     Activation,
     Embedding,
+    Float32Array,
+    Float64Array,
+    IntArray,
     Last,
     Linear,
-    Plan,
     Pooling,
     Recurrent,
     Scale,
+    TokenArray,
 )
+from unrolled.token_rows import layout_of_lengths
 
-__all__ = ["Forecast", "RunnableBlock", "Words"]
+WordArrays = tuple[TokenArray, TokenArray, IntArray]
+"""Words [T, N], characters [C, T·N] (those of word (t, n) in column t·N + n), and the number of
+characters of each word, [T·N], 0 where there is no word."""
 
 
 class Words:
-    """Words by number beside how they are spelt: E(w) and the ends of layers over the characters.
-
-    Reads words [T, N], characters [C, T·N] (those of word (t, n) in column t·N + n) and how many
-    characters each word has, [T·N], 0 where no word is; makes [T, N, width].
-    """
+    """Words by number beside their spelling: E(w) and the final output of layers over the
+    characters."""
 
     def __init__(self, words: Embedding, characters: Embedding, spelling: Recurrent) -> None:
         self.words, self.characters, self.spelling = words, characters, spelling
 
     @property
     def width(self) -> int:
-        return self.words.width + self.spelling.width
+        widths = [direction.widths[0] for direction in self.spelling.layers[-1]]
+        return self.words.width + (widths[0] if self.spelling.merge == "sum" else sum(widths))
 
-    def check(self, x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The three as arrays.
+    def check(self, x: object) -> WordArrays:
+        """The three arrays, as ``Model.encode`` gives them.
 
         Raises:
-            TypeError: they are not three.
-            ValueError: their shapes are not what was wanted.
+            TypeError: they are not three arrays.
+            ValueError: their shapes do not fit, or spellings are not whole numbers of characters.
         """
         if not isinstance(x, tuple | list) or len(x) != 3:
             raise TypeError(
-                f"x: wanted (words, characters, spellings), as encode gives, got {type(x).__name__}"
+                "Words: x must be (words, characters, spellings), as encode gives, "
+                f"got {type(x).__name__}"
             )
-        words, characters, spellings = (np.asarray(part) for part in x)
+        words, characters, spellings = (np.asarray(array) for array in x)
         if words.ndim != 2 or 0 in words.shape:
-            raise ValueError(f"x: wanted words [T, N], got shape {list(words.shape)}")
+            raise ValueError(
+                f"Words: x must have words of shape [T, N], got shape {list(words.shape)}"
+            )
         C, count = len(characters) if characters.ndim else 0, words.size
         if characters.shape != (C, count) or C < 1 or spellings.shape != (count,):
-            got = f"{list(characters.shape)} and {list(spellings.shape)}"
             raise ValueError(
-                f"x: wanted characters [C, {count}] and spellings [{count}], got {got}"
+                f"Words: x must have characters of shape [C, {count}] and spellings of shape "
+                f"[{count}], got {list(characters.shape)} and {list(spellings.shape)}"
             )
-        if spellings.dtype.kind not in "iu" or spellings.min() < 0 or spellings.max() > C:
-            raise ValueError(f"x: wanted spellings, whole numbers from 0 to {C}")
-        return words, characters, spellings
+        if spellings.dtype.kind not in "iu":
+            raise ValueError(f"Words: spellings must be whole numbers, got {spellings.dtype}")
+        if spellings.min() < 0 or spellings.max() > C:
+            raise ValueError(
+                f"Words: spellings must be from 0 to {C}, "
+                f"got {spellings.min()} to {spellings.max()}"
+            )
+        return words, characters, spellings.astype(np.int64)
 
-    def run(self, x: tuple[np.ndarray, np.ndarray, np.ndarray], threads: int) -> np.ndarray:
+    def run(self, x: WordArrays, threads: int) -> Float32Array:
         """[T, N, width]."""
         words, characters, spellings = x
-        plan = Plan(len(characters), words.size, spellings.astype(np.int64))
-        begin = self.spelling.begin(words.size)
-        _, states = self.spelling.run(self.characters.run(characters), plan, begin, threads)
-        spelt = self.spelling.ends(states).reshape(*words.shape, -1)
-        return np.concatenate([self.words.run(words), spelt], -1)
+        layout = layout_of_lengths(len(characters), words.size, "time", spellings)
+        initial = self.spelling.initial_states(words.size)
+        _, final = self.spelling.run(self.characters.run(characters), layout, initial, threads)
+        spelled = self.spelling.last_outputs(final).reshape(*words.shape, -1)
+        return np.concatenate([self.words.run(words), spelled], -1)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Changes [N, K·targets] from the last values known to forecasts [N, K, targets], in float64.
+    """Changes [N, K·targets] from the last known values to forecasts [N, K, targets], in float64.
 
-    ``mean`` and ``deviation`` [targets] bring them from standard units to the data's own; None
-    leaves them.
+    ``mean`` and ``deviation`` [targets] bring them from standard units to the units of the data;
+    None leaves them.
     """
 
     horizon: int
     targets: int
-    mean: np.ndarray | None
-    deviation: np.ndarray | None
+    mean: Float64Array | None
+    deviation: Float64Array | None
 
-    def run(self, changes: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """``known`` [N, F] are the last values, in standard units, those to forecast first."""
-        made = changes.reshape(len(changes), self.horizon, self.targets)
-        found = (made + known[:, None, : self.targets]).astype(np.float64)
+    def run(self, changes: Float32Array, last_values: NDArray[np.floating]) -> Float64Array:
+        """``last_values`` [N, F] are in standard units, the targets' columns first."""
+        steps = changes.reshape(len(changes), self.horizon, self.targets)
+        forecast = (steps + last_values[:, None, : self.targets]).astype(np.float64)
         if self.mean is None or self.deviation is None:
-            return found
-        return found * self.deviation + self.mean
+            return forecast
+        scaled: Float64Array = forecast * self.deviation + self.mean
+        return scaled
 
 
 RunnableBlock = (

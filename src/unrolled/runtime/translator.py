@@ -2,19 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from unrolled.runtime.blocks import Activation, Linear, Plan, States
+from unrolled.runtime.blocks import (
+    Activation,
+    Float32Array,
+    Float64Array,
+    IntArray,
+    LayerStates,
+    Linear,
+    TokenArray,
+)
 from unrolled.runtime.build import build_embedding, build_linear, build_recurrent
 from unrolled.runtime.model import Model, checked_lengths, names_of
 from unrolled.runtime.schema import TranslatorModel
 from unrolled.runtime.search import Hypothesis, beam, greedy
-from unrolled.runtime.task_blocks import RunnableBlock
 from unrolled.runtime.validate import check_format, check_model, check_token
-
-__all__ = ["Translator"]
+from unrolled.token_rows import BatchLayout, layout_of_lengths
 
 
 class Translator(Model):
@@ -43,13 +50,12 @@ class Translator(Model):
         self.combine = None if attention is None else build_linear(attention.combine, weights)
         self.head = build_linear(head, weights)
         self.begin, self.end = model.begin, model.end
-        self.blocks, self.batch_first = [self.source, self.encoder], False
-        self._set_task(task, codec)
+        self._set_up([self.source, self.encoder], False, task, codec)
 
     def run(  # type: ignore[override]
         self,
-        x: Any,
-        lengths: Any = None,
+        x: ArrayLike,
+        lengths: ArrayLike | None = None,
         *,
         width: int = 1,
         limit: int = 200,
@@ -62,96 +68,119 @@ class Translator(Model):
         Args:
             lengths: [N], of the sources.
             width: hypotheses of a beam; 1 writes the likeliest token at each step.
-            limit: tokens of a target, its end among them, at most.
+            limit: the most tokens of a target, its end included.
             penalty: of a beam, see ``search.beam``.
-            begin, end: other tokens than the file's.
+            begin, end: tokens to use in place of the file's.
 
         Raises:
-            TypeError: x is no tokens.
-            IndexError: a token is not there.
-            ValueError: a shape, a length or a number is not what was wanted.
+            TypeError: x is not tokens.
+            IndexError: a token is not in the vocabulary.
+            ValueError: a shape, a length or a number does not fit.
         """
-        ends = {"begin": self._token("begin", begin), "end": self._token("end", end)}
+        begin_token, end_token = self._token("begin", begin), self._token("end", end)
         if width < 1:
-            raise ValueError(f"width: wanted at least 1, got {width}")
-        x = self._entered(x)
-        T, N = x.shape
-        plan = Plan(T, N, checked_lengths(lengths, T, N))
-        outputs, states = self._read(x, plan)
-        memories = self._memories(outputs, plan)
+            raise ValueError(f"Translator: width must be at least 1, got {width}")
+        tokens = self._check_tokens(x)
+        T, N = tokens.shape
+        checked = checked_lengths(lengths, T, N)
+        outputs, states = self._encode_source(tokens, layout_of_lengths(T, N, "time", checked))
+        memories = self._memories(outputs, checked)
         if width == 1:
-            return greedy(_Writer(self, states, memories), N, limit=limit, **ends)
-        found = []
+            writer = _Writer(self, states, memories)
+            return greedy(writer, N, limit=limit, begin=begin_token, end=end_token)
+        best = []
         for n in range(N):
-            own = [tuple(state[n : n + 1] for state in layer) for layer in states]
-            writer = _Writer(self, own, memories[n : n + 1])
-            best = beam(writer, width=width, limit=limit, penalty=penalty, **ends)
-            found.append(best[0])
-        return found
+            states_of_n = [tuple(state[n : n + 1] for state in layer) for layer in states]
+            writer = _Writer(self, states_of_n, memories[n : n + 1])
+            ranked = beam(
+                writer, width=width, limit=limit, penalty=penalty, begin=begin_token, end=end_token
+            )
+            best.append(ranked[0])
+        return best
 
-    def translate(self, texts: Sequence[str], **options: Any) -> list[str]:
-        """The target of each source, as texts; ``options`` are those of ``run``.
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        width: int = 1,
+        limit: int = 200,
+        penalty: float = 1.0,
+        begin: int | None = None,
+        end: int | None = None,
+    ) -> list[str]:
+        """The target of each source, as texts; the options are those of ``run``.
 
         Raises:
             ValueError: a text is empty, or the model was exported without its codec.
         """
         x, lengths = self.encode(texts)
-        found: list[str] = self.decode(self.run(x, lengths, **options))
-        return found
+        assert isinstance(x, np.ndarray)
+        hypotheses = self.run(
+            x, lengths, width=width, limit=limit, penalty=penalty, begin=begin, end=end
+        )
+        decoded = self.decode(hypotheses)
+        assert isinstance(decoded, list)
+        return [str(text) for text in decoded]
 
     def stream(self, batch: int = 1, threads: int = 1) -> NoReturn:
-        """There is none.
+        """A translator has no stream.
 
         Raises:
             ValueError: always.
         """
         raise ValueError(
-            "stream: wanted a model that answers at each step, got a translator: it writes when it "
-            "has read the end"
+            "Translator: stream needs a model that answers at each step, got a translator, which "
+            "writes when it has read the end of its source"
         )
 
-    def _read(self, x: np.ndarray, plan: Plan) -> tuple[np.ndarray, States]:
-        """Outputs [T, N, W] and what the decoder starts from."""
-        begin = self.encoder.begin(plan.N)
-        outputs, states = self.encoder.run(self.source.run(x), plan, begin, self.threads)
-        if self.encoder.directions == 1:
+    def _encode_source(
+        self, tokens: TokenArray, layout: BatchLayout
+    ) -> tuple[Float32Array, LayerStates]:
+        """Outputs [T, N, W] and the initial states of the decoder."""
+        initial = self.encoder.initial_states(layout.N)
+        rows = self.source.run(tokens)
+        outputs, states = self.encoder.run(rows, layout, initial, self.threads)
+        if self.encoder.num_directions == 1:
             return outputs, states
         pairs = zip(states[::2], states[1::2], strict=True)
-        return outputs, [tuple(a + b for a, b in zip(*both, strict=True)) for both in pairs]
+        return outputs, [tuple(a + b for a, b in zip(*pair, strict=True)) for pair in pairs]
 
-    def _memories(self, outputs: np.ndarray, plan: Plan) -> list["_Memory | None"]:
+    def _memories(
+        self, outputs: Float32Array, lengths: IntArray | None
+    ) -> "list[_AttentionMemory | None]":
+        T, N, _ = outputs.shape
         if self.combine is None:
-            return [None] * plan.N
-        lengths = [plan.T] * plan.N if plan.lengths is None else plan.lengths.tolist()
-        return [_Memory.of(outputs[:length, n]) for n, length in enumerate(lengths)]
+            return [None] * N
+        counts = [T] * N if lengths is None else lengths.tolist()
+        return [_AttentionMemory.of(outputs[:length, n]) for n, length in enumerate(counts)]
 
-    def _token(self, name: str, given: int | None) -> int:
-        if given is None:
-            return int(getattr(self, name))
-        check_token(name, given, min(len(self.target.table), self.head.width))
-        return given
+    def _token(self, name: str, token: int | None) -> int:
+        if token is None:
+            return self.begin if name == "begin" else self.end
+        check_token(name, token, min(len(self.target.table), self.head.width))
+        return token
 
     def __repr__(self) -> str:
-        decoder: list[RunnableBlock] = [self.target, self.decoder, self.head]
-        return f"Translator({names_of(self.blocks)}; {names_of(decoder)})"
+        decoder = names_of([self.target, self.decoder, self.head])
+        return f"Translator({names_of(self.blocks)}; {decoder})"
 
 
 @dataclass(frozen=True)
-class _Memory:
+class _AttentionMemory:
     """An encoder's outputs [T, W] of one source, as the products of attention with them."""
 
     scores: Linear
     values: Linear
 
     @classmethod
-    def of(cls, outputs: np.ndarray) -> "_Memory | None":
+    def of(cls, outputs: Float32Array) -> "_AttentionMemory | None":
         """None of a source without a token."""
         if not len(outputs):
             return None
-        made = (np.ascontiguousarray(one) for one in (outputs, outputs.T))
-        return cls(*(Linear(one, None, "float32") for one in made))
+        rows, columns = (np.ascontiguousarray(matrix) for matrix in (outputs, outputs.T))
+        return cls(Linear(rows, None, "float32"), Linear(columns, None, "float32"))
 
-    def context(self, rows: np.ndarray) -> np.ndarray:
+    def context(self, rows: Float32Array) -> Float32Array:
         """Σ_s softmax_s(y · m_s) m_s of each row y: [N, W]."""
         weights = Activation("softmax").run(self.scores.run(rows))
         return self.values.run(weights)
@@ -161,14 +190,15 @@ class _Writer:
     """The decoder behind N sources, or behind one of which it writes several hypotheses."""
 
     def __init__(
-        self, model: Translator, states: States, memories: Sequence[_Memory | None]
+        self, model: Translator, states: LayerStates, memories: Sequence[_AttentionMemory | None]
     ) -> None:
         self.model, self.states, self.memories = model, states, memories
+        self._layout = BatchLayout(1, len(memories))
 
     def likeliest(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
-        chances = self._read(tokens)
-        best = chances.argmax(-1)
-        return chances[np.arange(len(best)), best].tolist(), best.tolist()
+        log_probabilities = self._read(tokens)
+        best = log_probabilities.argmax(-1)
+        return log_probabilities[np.arange(len(best)), best].tolist(), best.tolist()
 
     def best(
         self, tokens: Sequence[int], rows: Sequence[int], scores: Sequence[float], count: int
@@ -177,21 +207,23 @@ class _Writer:
         self.states = [tuple(state[chosen] for state in layer) for layer in self.states]
         totals = self._read(tokens) + np.array(scores)[:, None]
         flat = totals.ravel()
-        places = np.argpartition(-flat, min(count, flat.size) - 1)[:count]
-        places = places[np.argsort(-flat[places], kind="stable")]
-        return flat[places].tolist(), [divmod(p, totals.shape[1]) for p in places.tolist()]
+        indices = np.argpartition(-flat, min(count, flat.size) - 1)[:count]
+        indices = indices[np.argsort(-flat[indices], kind="stable")]
+        return flat[indices].tolist(), [divmod(k, totals.shape[1]) for k in indices.tolist()]
 
-    def _read(self, tokens: Sequence[int]) -> np.ndarray:
-        """Log probabilities [N, V] of what follows, in float64."""
+    def _read(self, tokens: Sequence[int]) -> Float64Array:
+        """Log probabilities [N, V] of the next token."""
         model, N = self.model, len(tokens)
+        if self._layout.N != N:
+            self._layout = BatchLayout(1, N)
         x = model.target.run(np.array([tokens]))
-        outputs, self.states = model.decoder.run(x, Plan(1, N, None), self.states, model.threads)
-        logits = model.head.run(self._looked(outputs[0])).astype(np.float64)
-        above = logits - logits.max(-1, keepdims=True)
-        found: np.ndarray = above - np.log(np.exp(above).sum(-1, keepdims=True))
-        return found
+        outputs, self.states = model.decoder.run(x, self._layout, self.states, model.threads)
+        logits = model.head.run(self._attend(outputs[0])).astype(np.float64)
+        shifted = logits - logits.max(-1, keepdims=True)
+        log_probabilities: Float64Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        return log_probabilities
 
-    def _looked(self, rows: np.ndarray) -> np.ndarray:
+    def _attend(self, rows: Float32Array) -> Float32Array:
         """tanh(W [c; y] + b) with the context c of each row y."""
         if self.model.combine is None:
             return rows

@@ -24,8 +24,6 @@ from unrolled.runtime.schema import (
     WordsBlock,
 )
 
-__all__ = ["check_format", "check_model", "check_token"]
-
 
 def check_format(owner: str, weights: str) -> None:
     """

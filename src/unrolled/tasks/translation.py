@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unrolled.models import EncoderDecoder
-from unrolled.runtime.text import UNITS, cut, written
+from unrolled.runtime.text import UNITS, join_tokens, split_tokens
 from unrolled.tasks.bucketing import pad
 from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.data.source import DataError, Source, read_lines
@@ -70,20 +70,20 @@ class TextCodec:
     @classmethod
     def of(cls, texts: Sequence[str], unit: str, min_count: int) -> "TextCodec":
         """That of training texts."""
-        found = (token for text in texts for token in cut(text, unit))
+        found = (token for text in texts for token in split_tokens(text, unit))
         what = "character" if unit == "characters" else "word"
         options: dict[str, Any] = {"padding": True, "unknown": True, "what": what}
         return cls(unit, TokenVocabulary.of(found, min_count=min_count, **options))
 
     def encode(self, text: str) -> Tensor:
-        return self.tokens.encode(cut(text, self.unit))
+        return self.tokens.encode(split_tokens(text, self.unit))
 
     def decode(self, numbers: Sequence[int]) -> str:
-        return written(self.tokens.decode(numbers), self.unit)
+        return join_tokens(self.tokens.decode(numbers), self.unit)
 
     def normal(self, text: str) -> str:
         """A text as it would be written."""
-        return written(cut(text, self.unit), self.unit)
+        return join_tokens(split_tokens(text, self.unit), self.unit)
 
     def state(self) -> dict[str, Any]:
         return {"unit": self.unit, "tokens": self.tokens.state()}

@@ -137,17 +137,20 @@ def test_a_long_signal_is_cut_into_equal_rows() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rate": 0}, "rate: wanted a whole number of at least 1, got 0"),
-        ({"window": 0}, "window: wanted a whole number"),
-        ({"bands": 2.5}, "bands: wanted a whole number of at least 1, got 2.5"),
-        ({"hop": 0}, "hop: wanted a whole number"),
-        ({"hop": 513}, "hop: wanted at most the window of 512 samples, got 513"),
-        ({"high": 12000.0}, "low, high: wanted 0 to 11025 Hz, .* got 60, 12000"),
-        ({"low": -1.0}, "low, high: "),
-        ({"low": 500.0, "high": 500.0}, "low, high: "),
-        ({"floor": 0.0}, "floor: wanted a number above 0, got 0.0"),
-        ({"floor": math.nan}, "floor: "),
-        ({"bands": 200}, "bands: .* got 200, of which that from .* Hz holds none; take fewer"),
+        ({"rate": 0}, "LogMel: rate must be a whole number of at least 1, got 0"),
+        ({"window": 0}, "LogMel: window must be a whole number"),
+        ({"bands": 2.5}, "LogMel: bands must be a whole number of at least 1, got 2.5"),
+        ({"hop": 0}, "LogMel: hop must be a whole number"),
+        ({"hop": 513}, "LogMel: hop must be at most window = 512, got 513"),
+        ({"high": 12000.0}, "LogMel: low and high must be from 0 to 11025 Hz, .* got 60 and 12000"),
+        ({"low": -1.0}, "LogMel: low and high must "),
+        ({"low": 500.0, "high": 500.0}, "LogMel: low and high must "),
+        ({"floor": 0.0}, "LogMel: floor must be a finite number above 0, got 0.0"),
+        ({"floor": math.nan}, "LogMel: floor must "),
+        (
+            {"bands": 200},
+            "LogMel: bands .* got 200 bands, of which the one from .* Hz contains none; use fewer",
+        ),
     ],
 )
 def test_frames_refuse(arguments: dict[str, float], message: str) -> None:
@@ -157,10 +160,12 @@ def test_frames_refuse(arguments: dict[str, float], message: str) -> None:
 
 def test_samples_are_checked() -> None:
     for take in (LogMel(), LogMel().framer().push):
-        with pytest.raises(TypeError, match=r"samples: wanted floating .* int16; 16-bit samples"):
+        with pytest.raises(
+            TypeError, match=r"LogMel: samples must be floating .* int16; divide 16-bit"
+        ):
             take(np.zeros(600, np.int16))
         with pytest.raises(
-            ValueError, match=r"samples: wanted one channel \[n\], got shape \[600, 2"
+            ValueError, match=r"LogMel: samples must be one channel of shape \[n\], got \[600, 2"
         ):
             take(np.zeros((600, 2), np.float32))
 

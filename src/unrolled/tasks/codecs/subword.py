@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unrolled.runtime.text import LETTERS, blocks
+from unrolled.runtime.text import LETTERS, text_chunks
 from unrolled.tasks.data.text_files import TextError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SubwordVocabulary:
         trainer = trainers.BpeTrainer(
             vocab_size=size, min_frequency=2, initial_alphabet=_BYTES, show_progress=False
         )
-        tokenizer.train_from_iterator(blocks(text), trainer)
+        tokenizer.train_from_iterator(text_chunks(text), trainer)
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_pattern("+")), "isolated")
         pieces = cls(tokenizer.to_str(), 1.0)
         pieces.characters_per_token = len(text) / len(pieces.encode(text))
@@ -95,7 +95,7 @@ class SubwordVocabulary:
     def encode(self, text: bytes) -> Tensor:
         """Turn a text into token numbers `[tokens]`, int32."""
         parts = [torch.empty(0, dtype=torch.int32)]
-        for block in blocks(text):
+        for block in text_chunks(text):
             ids = self._tokenizer.encode(block, add_special_tokens=False).ids
             parts.append(torch.tensor(ids, dtype=torch.int32))
         return torch.cat(parts)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.runtime.text import PADDING, UNKNOWN, numbered
+from unrolled.runtime.text import PADDING, UNKNOWN, number_entries
 from unrolled.tasks.data.source import DataError
 
 __all__ = ["PADDING", "UNKNOWN", "TokenVocabulary"]
@@ -50,7 +50,7 @@ class TokenVocabulary:
         self.padding = 0 if padding else None
         self.unknown = int(padding) if unknown else None
         self.what = what
-        self._names, self._numbers = numbered(self.entries, padding, unknown)
+        self._names, self._numbers = number_entries(self.entries, padding, unknown)
 
     @classmethod
     def of(
