@@ -17,17 +17,10 @@ from unrolled import cells, engines
 from unrolled.cells import Cell, Sizes, product, vector
 from unrolled.cells.bound import BoundCell
 from unrolled.nn import Recurrent
-from unrolled.program import (
-    Graph,
-    Node,
-    Program,
-    ProgramError,
-    TraceError,
-    interpret,
-    make_program,
-    needed,
-    trace,
-)
+from unrolled.program import Node, Program, ProgramError, TraceError, interpret, make_program
+from unrolled.program.graph import NodeGraph, dependencies
+from unrolled.program.program import free_vectors
+from unrolled.program.trace import trace
 
 N, I, H, P = 5, 3, 6, 4  # noqa: E741
 
@@ -161,8 +154,8 @@ def test_gradients_of_products_give_those_of_the_matrices(name: str) -> None:
 def test_what_is_stored_is_enough_for_backward(name: str) -> None:
     program = make_program(CELLS[name]())
     saving = program.saving
-    at_hand = {node.number for node in (*saving.stored, *program._free())}
-    forward = {node.number for node in needed(program.traced.states)}
+    at_hand = {node.number for node in (*saving.stored, *free_vectors(program.traced))}
+    forward = {node.number for node in dependencies(program.traced.states)}
     waiting = list(program.derivative.outputs)
     while waiting:
         node = waiting.pop()
@@ -297,7 +290,7 @@ def test_equal_expressions_are_one_and_numbers_fold() -> None:
     text = str(make_program(_cell(step)))
     assert "t1 * t1 + x.b" in text
     assert "exp" not in text
-    assert len([n for n in needed(traced.states) if n.op == "add"]) == 2
+    assert len([n for n in dependencies(traced.states) if n.op == "add"]) == 2
 
 
 def test_a_choice_between_equal_numbers_is_as_wide_as_its_condition() -> None:
@@ -342,18 +335,30 @@ def _joined(self: Cell, x: Any, h: Any, state: Any) -> Any:
         (_foreign, {}, r"cell Mine, .*torch\.tanh"),
         (_number, {}, "a conversion to a number"),
         (_index, {}, "indexing units"),
-        (_joined, {"states": ("h", "s"), "widths": {"s": 3}}, "widths 3 and H"),
-        (lambda self, x, h, state: self.m(3.0), {"m": product()}, "product 'm' of 3.0"),
-        (lambda self, x, h, state: self.m(x.a), {"m": product(source=2)}, "declared is 2"),
+        (
+            _joined,
+            {"states": ("h", "s"), "widths": {"s": 3}},
+            "add: vectors must have one width, got 3 and H",
+        ),
+        (
+            lambda self, x, h, state: self.m(3.0),
+            {"m": product()},
+            "product 'm': argument must be a vector, got 3.0",
+        ),
+        (
+            lambda self, x, h, state: self.m(x.a),
+            {"m": product(source=2)},
+            "argument must have width 2, got H",
+        ),
         (
             lambda self, x, h, state: self.v,
             {"v": vector(5)},
-            "state 'h' has width 5, declared is H",
+            "state 'h' must have width H, got 5",
         ),
-        (lambda self, x, h, state: x.a + "b", {}, "joined with str"),
+        (lambda self, x, h, state: x.a + "b", {}, "must be vectors or numbers, got str"),
     ],
 )
-def test_what_no_program_can_do_is_told_with_cell_and_line(
+def test_an_error_names_the_cell_and_the_line(
     step: Callable[..., Any], attributes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TraceError, match=message):
@@ -361,7 +366,7 @@ def test_what_no_program_can_do_is_told_with_cell_and_line(
 
 
 def test_numbers_without_a_value_are_refused() -> None:
-    graph = Graph()
+    graph = NodeGraph()
     with pytest.raises(ProgramError, match=r"log\(-1\.0\) has no value"):
         graph.apply("log", graph.const(-1.0))
 

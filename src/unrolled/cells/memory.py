@@ -157,10 +157,10 @@ class SLSTM(Cell):
         log_f = x.f + h.f
         if self.forget == "sigmoid":
             log_f = -softplus(-log_f)
-        kept = log_f + state.m
-        m = where(state.n == 0, log_i, maximum(kept, log_i))
+        carried = log_f + state.m
+        m = where(state.n == 0, log_i, maximum(carried, log_i))
         i = exp(log_i - m)
-        f = exp(minimum(kept - m, 0.0))
+        f = exp(minimum(carried - m, 0.0))
         z = tanh(x.z + h.z)
         o = sigmoid(x.o + h.o)
         c = f * state.c + i * z

@@ -46,8 +46,8 @@ class LayerNormLSTM(Cell):
         g = tanh(self.gain_ig * x_g + self.gain_hg * h_g + self.b_g)
         o = sigmoid(self.gain_io * x_o + self.gain_ho * h_o + self.b_o)
         c = f * state.c + i * g
-        (shown,) = _normalised(self.epsilon, c)
-        return o * tanh(self.gain_c * shown + self.b_c), c
+        (scaled,) = _normalised(self.epsilon, c)
+        return o * tanh(self.gain_c * scaled + self.b_c), c
 
 
 class LayerNormGRU(Cell):

@@ -1,6 +1,6 @@
-"""The forward part of a program's text, read back: the way from a file or a graph to the nodes.
+"""Reads the forward part of a program's text, from a file or a graph, into nodes.
 
-The text is ``encode``'s, which says what its lines are; the gradients in it are passed over.
+``encode`` writes the text and documents its lines; the gradients in it are skipped.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Forward:
-    """One step as nodes over numbered things: states, vectors, parts of the input product, blocks
+    """One step as nodes over numbered leaves: states, vectors, parts of the input product, blocks
     of the other products.
 
     The key of a leaf is its number, that of a product (product, block). ``results`` are the new
@@ -43,51 +43,51 @@ def decode_forward(text: str) -> Forward:
     """One step forward, from a program's text.
 
     Raises:
-        ProgramError: it is no such text, or of a newer version.
+        ProgramError: the text is not a program, or of a newer version.
     """
-    head, *lines = text.removesuffix("\n").split("\n")
-    if head != f"unrolled-program {VERSION}":
-        raise ProgramError(f"wanted a program of version {VERSION}, got {head!r}")
+    header, *lines = text.removesuffix("\n").split("\n")
+    if header != f"unrolled-program {VERSION}":
+        raise ProgramError(f"decode_forward: text must be of version {VERSION}, got {header!r}")
     states: list[Width] = []
     vectors: list[Width] = []
     matrices: list[Matrix] = []
     nodes: list[Node] = []
     results: list[int] = []
-    for kind, *rest in map(str.split, lines):
-        match kind:
+    for keyword, *fields in map(str.split, lines):
+        match keyword:
             case "state":
-                states.append(_width(rest[0]))
+                states.append(_width(fields[0]))
             case "vector":
-                vectors.append(_width(rest[0]))
+                vectors.append(_width(fields[0]))
             case "input":
-                matrices.append(Matrix(int(rest[0]), _width(rest[1]), "I"))
+                matrices.append(Matrix(int(fields[0]), _width(fields[1]), "I"))
             case "product":
-                matrices.append(Matrix(int(rest[0]), _width(rest[1]), _width(rest[2])))
+                matrices.append(Matrix(int(fields[0]), _width(fields[1]), _width(fields[2])))
             case "node":
-                nodes.append(_node(len(nodes), rest, nodes))
+                nodes.append(_node(len(nodes), fields, nodes))
             case "forward":
-                results = [int(number) for number in rest]
-    found = tuple(nodes[number] for number in results)
-    return Forward(tuple(states), tuple(vectors), matrices[0], tuple(matrices[1:]), found)
+                results = [int(number) for number in fields]
+    new_states = tuple(nodes[number] for number in results)
+    return Forward(tuple(states), tuple(vectors), matrices[0], tuple(matrices[1:]), new_states)
 
 
 def _width(text: str) -> Width:
     return int(text) if text.isdigit() else text
 
 
-def _node(number: int, words: list[str], known: list[Node]) -> Node:
-    op, width, *rest = words
-    made = Node(number, _NAMES.get(op, op), (), (), _width(width), 0)
+def _node(number: int, fields: list[str], nodes: list[Node]) -> Node:
+    op, width, *operands = fields
+    node = Node(number, _NAMES.get(op, op), (), (), _width(width), 0)
     match op:
         case "const":
-            return replace(made, key=(float(rest[0]),))
+            return replace(node, key=(float(operands[0]),))
         case "size":
-            return replace(made, key=(rest[0],))
+            return replace(node, key=(operands[0],))
         case "x" | "state" | "grad" | "vector":
-            return replace(made, key=(int(rest[0]),))
+            return replace(node, key=(int(operands[0]),))
         case "product":
-            matrix, block, source = map(int, rest)
-            return replace(made, key=(matrix, block), args=(known[source],))
+            matrix, block, source = map(int, operands)
+            return replace(node, key=(matrix, block), args=(nodes[source],))
         case "transposed":
-            return made  # of the gradients
-    return replace(made, args=tuple(known[int(arg)] for arg in rest))
+            return node  # only gradients have it
+    return replace(node, args=tuple(nodes[int(operand)] for operand in operands))

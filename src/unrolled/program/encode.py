@@ -1,10 +1,10 @@
-"""A program as text, for the native core and for files: one line a thing, stable codes.
+"""A program as text, for the native core and for files, with stable codes.
 
-The text holds everything that running needs and no Python: states, parameters, nodes of both
-directions, what forward stores. Numbers of nodes are positions in the text.
+The text holds all that a run needs, without Python: states, parameters, the nodes of both
+directions, the vectors that forward stores. Numbers of nodes are positions in the text.
 """
 
-from unrolled.program.graph import Node, needed
+from unrolled.program.graph import Node, dependencies
 from unrolled.program.operations import OPERATIONS
 from unrolled.program.program import Program
 
@@ -15,14 +15,14 @@ def encode(program: Program) -> str:
     """The program's text.
 
     Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
-    a line for each node; then the nodes that come out: ``forward`` (new states), ``stored``,
-    ``source`` (what each product multiplies) and the gradients, ``-`` where there is none.
-    A product that the step does not use is not there: its weights have no part in a run.
+    a line for each node; then the results: ``forward`` (new states), ``stored``, ``source`` (the
+    vector that each product multiplies) and the gradients, ``-`` where there is none. Products that
+    the step does not use are left out: their weights have no effect.
     """
     traced, derived = program.traced, program.derivative
     sources = program.sources
     outputs = [*traced.states, *derived.outputs, *program.saving.stored, *sources.values()]
-    nodes = needed(outputs)
+    nodes = dependencies(outputs)
     number = {node.number: k for k, node in enumerate(nodes)}
     names = _Names(program)
 
@@ -33,33 +33,32 @@ def encode(program: Program) -> str:
     lines += [f"state {names.width(node.width)}" for node in program.state_leaves]
     lines += [f"vector {names.width(v.size)}" for v in traced.cell.vectors.values()]
     declared = traced.products["input"]
-    lines.append(f"input {max(1, len(declared.targets))} {names.width(declared.width)}")
+    lines.append(f"input {declared.parts} {names.width(declared.width)}")
     for key in names.products:
         p = traced.products[key]
-        parts = max(1, len(p.targets))
-        lines.append(f"product {parts} {names.width(p.width)} {names.width(p.source)}")
+        lines.append(f"product {p.parts} {names.width(p.width)} {names.width(p.source)}")
     lines += [f"node {names.node(node, number)}" for node in nodes]
     lines.append("forward " + " ".join(at(node) for node in traced.states))
     lines.append(" ".join(["stored", *(at(node) for node in program.saving.stored)]))
     lines.append(" ".join(["source", *(at(sources.get(key)) for key in names.products)]))
     lines.append(" ".join(["dx", *(at(derived.x.get(name)) for name in names.x)]))
     for key in names.products:
-        parts = max(1, len(traced.products[key].targets))
-        found = (derived.products.get((key, k)) for k in range(parts))
-        lines.append(" ".join(["dproduct", *map(at, found)]))
+        parts = range(traced.products[key].parts)
+        gradients = (derived.products.get((key, k)) for k in parts)
+        lines.append(" ".join(["dproduct", *map(at, gradients)]))
     lines.append(" ".join(["dstate", *(at(derived.states.get(s)) for s in traced.cell.states)]))
     lines.append(" ".join(["dvector", *(at(derived.vectors.get(v)) for v in traced.cell.vectors)]))
     return "\n".join(lines) + "\n"
 
 
 def used_products(program: Program) -> list[str]:
-    """The products of a program's text, in their order there: the input's, then the others."""
+    """The products in a program's text, in its order: the input's first."""
     used = program.sources
     return ["input", *(key for key in program.traced.products if key in used and key != "input")]
 
 
 class _Names:
-    """Positions of declared things, by which nodes refer to them."""
+    """Positions of states, vectors and products, by which nodes refer to them."""
 
     def __init__(self, program: Program) -> None:
         traced = program.traced

@@ -1,7 +1,7 @@
 """Vectors and how they follow from one another: a graph that folds, shares and simplifies.
 
-Nodes are made by a :class:`Graph` only, which returns the node that exists already where an equal
-one does. Nothing here knows cells.
+Nodes are made by a :class:`NodeGraph` only, which returns the existing node where an equal one
+exists. Nothing here knows cells.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ PRODUCTS = frozenset({"product", "transposed"})
 
 
 class ProgramError(TypeError):
-    """What was recorded cannot be a program; the message says what and why."""
+    """A recording that cannot be a program; the message gives the operation and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,11 @@ class Node:
 
 
 @dataclass
-class Graph:
-    """All nodes in the order of their making, which is an order of computation."""
+class NodeGraph:
+    """All nodes in the order of their creation, which is an order of computation."""
 
     nodes: list[Node] = field(default_factory=list)
-    _known: dict[tuple[object, ...], Node] = field(default_factory=dict)
+    _by_content: dict[tuple[object, ...], Node] = field(default_factory=dict)
 
     def leaf(self, op: str, name: str, width: Width) -> Node:
         """An input of the program."""
@@ -68,13 +68,13 @@ class Graph:
         self, op: str, args: Sequence[Node], key: tuple[str | float, ...], width: Width
     ) -> Node:
         """A matrix product; it opens a stage unless its source is known before the step."""
-        before = max((arg.stage + (arg.op not in LEAVES) for arg in args), default=0)
-        return self._node(op, tuple(args), key, width, before)
+        stage = max((arg.stage + (arg.op not in LEAVES) for arg in args), default=0)
+        return self._node(op, tuple(args), key, width, stage)
 
     def apply(self, op: str, *args: Node) -> Node:
         """An operation on nodes, folded or simplified where that changes no value."""
         if len(args) != OPERATIONS[op].arity:
-            raise ProgramError(f"{op} takes {OPERATIONS[op].arity} vectors, got {len(args)}")
+            raise ProgramError(f"{op}: must have {OPERATIONS[op].arity} arguments, got {len(args)}")
         if all(arg.value is not None for arg in args):
             return self._fold(op, args)
         if (simpler := self._simplify(op, args)) is not None:
@@ -88,8 +88,8 @@ class Graph:
         try:
             return self.const(float(OPERATIONS[op].fold(*numbers)))
         except (ValueError, ZeroDivisionError, OverflowError) as error:
-            shown = ", ".join(map(str, numbers))
-            raise ProgramError(f"{op}({shown}) has no value: {error}") from error
+            arguments = ", ".join(map(str, numbers))
+            raise ProgramError(f"{op}({arguments}) has no value: {error}") from error
 
     def _simplify(self, op: str, args: tuple[Node, ...]) -> Node | None:
         """Identities that hold for every value, NaN and infinities included."""
@@ -125,30 +125,31 @@ class Graph:
         stage: int,
     ) -> Node:
         numbers = [arg.number for arg in args]
-        # Equal but for the order of arguments is equal; the order that was written first is kept.
-        same = (op, tuple(sorted(numbers) if op in COMMUTATIVE else numbers), key)
-        if same not in self._known:
-            self._known[same] = Node(len(self.nodes), op, args, key, width, stage)
-            self.nodes.append(self._known[same])
-        return self._known[same]
+        # The order of arguments does not matter where the operation commutes; the node keeps the
+        # order in which it was first written.
+        content = (op, tuple(sorted(numbers) if op in COMMUTATIVE else numbers), key)
+        if content not in self._by_content:
+            self._by_content[content] = Node(len(self.nodes), op, args, key, width, stage)
+            self.nodes.append(self._by_content[content])
+        return self._by_content[content]
 
 
 def joint_width(op: str, args: Sequence[Node]) -> Width:
     """The width of a pointwise result: all equal, values of width 1 fit everywhere."""
     widths = {arg.width for arg in args} - {1}
     if len(widths) > 1:
-        shown = " and ".join(sorted(map(str, widths)))
-        raise ProgramError(f"{op} joins vectors of widths {shown}")
+        listed = " and ".join(sorted(map(str, widths)))
+        raise ProgramError(f"{op}: vectors must have one width, got {listed}")
     return widths.pop() if widths else 1
 
 
-def needed(outputs: Sequence[Node]) -> list[Node]:
-    """The nodes that the outputs depend on, in an order of computation."""
-    found: dict[int, Node] = {}
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node.number not in found:
-            found[node.number] = node
-            waiting.extend(node.args)
-    return [found[number] for number in sorted(found)]
+def dependencies(outputs: Sequence[Node]) -> list[Node]:
+    """The nodes that the outputs depend on, themselves included, in an order of computation."""
+    visited: dict[int, Node] = {}
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node.number not in visited:
+            visited[node.number] = node
+            stack.extend(node.args)
+    return [visited[number] for number in sorted(visited)]

@@ -1,14 +1,15 @@
-"""A program on arrays, node by node: the plain twin that judges every other way to run one."""
+"""Evaluates a program on arrays, node by node: the oracle that engines are tested against."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unrolled import cells
-from unrolled.program.graph import Node, needed
+from unrolled.cells.values import Array
+from unrolled.program.graph import Node, dependencies
 
 Key = tuple[str, tuple[str | float, ...]]
 
-_PYTHON: dict[str, Callable[..., Any]] = {
+_OPERATORS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
     "mul": lambda x, y: x * y,
@@ -27,16 +28,16 @@ _PYTHON: dict[str, Callable[..., Any]] = {
 
 def interpret(
     outputs: Sequence[Node],
-    leaves: Mapping[Key, Any],
-    product: Callable[[Node, Sequence[Any]], Any],
-) -> list[Any]:
+    leaves: Mapping[Key, Array],
+    product: Callable[[Node, Sequence[Array]], Array],
+) -> list[Array]:
     """Values of nodes [N, width].
 
     ``leaves`` gives those of the inputs by (op, key); ``product`` multiplies: it gets a
     ``product`` or ``transposed`` node and the values of its arguments.
     """
-    values: dict[int, Any] = {}
-    for node in needed(outputs):
+    values: dict[int, Any] = {}  # constants are numbers
+    for node in dependencies(outputs):
         args = [values[arg.number] for arg in node.args]
         if node.op == "const":
             values[node.number] = node.value
@@ -45,6 +46,6 @@ def interpret(
         elif not node.args:
             values[node.number] = leaves[node.op, node.key]
         else:
-            function = _PYTHON.get(node.op) or getattr(cells, node.op)
+            function = _OPERATORS.get(node.op) or getattr(cells, node.op)
             values[node.number] = function(*args)
     return [values[node.number] for node in outputs]

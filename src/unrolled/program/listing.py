@@ -1,4 +1,4 @@
-"""A program as a person would write it."""
+"""Prints a program in the notation of a cell's step."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,8 +9,8 @@ from unrolled.program.operations import OPERATIONS
 class Listing:
     """Names for nodes, and expressions over them.
 
-    A node gets a line of its own if the step gave it a name or if it is read more than once; all
-    others are written where they are used.
+    A node has a line of its own if the step gave it a name or if it is used more than once; all
+    others are written inline.
     """
 
     def __init__(self, names: Mapping[int, str], products: Mapping[str, tuple[str, ...]]) -> None:
@@ -20,39 +20,39 @@ class Listing:
     def lines(self, returned: Sequence[Node]) -> list[str]:
         """Assignments and a ``return``, as the step has them."""
         order = _between(returned, ())
-        body = self._named(order, _readers(order))
+        body = self._definitions(order, _count_uses(order))
         return [*body, f"return {', '.join(self.expression(node) for node in returned)}"]
 
-    def assignments(self, outputs: Mapping[str, Node], given: Iterable[Node]) -> list[str]:
-        """Assignments that end in the named outputs; ``given`` nodes are there already."""
-        order = _between(list(outputs.values()), given)
-        readers = _readers(order)
+    def assignments(self, outputs: Mapping[str, Node], available: Iterable[Node]) -> list[str]:
+        """Assignments that end in the named outputs, from ``available`` nodes."""
+        order = _between(list(outputs.values()), available)
+        uses = _count_uses(order)
         for name, node in outputs.items():
             # One value under two names (a gate whose products are only added) is written once.
             if node.args and node.number not in self.names:
                 self.names[node.number] = name
-        body = self._named(order, readers)
-        rest = [
+        body = self._definitions(order, uses)
+        aliases = [
             f"{name} = {self.expression(node)}"
             for name, node in outputs.items()
             if self.names.get(node.number) != name
         ]
-        return [*body, *rest]
+        return [*body, *aliases]
 
-    def _named(self, order: Sequence[Node], readers: Mapping[int, int]) -> list[str]:
+    def _definitions(self, order: Sequence[Node], uses: Mapping[int, int]) -> list[str]:
         for node in order:
-            shared = readers.get(node.number, 0) > 1 and not self._short(node)
+            shared = uses.get(node.number, 0) > 1 and not self._short(node)
             if shared and node.number not in self.names:
                 self.names[node.number] = self._fresh()
         return [
-            f"{self.names[node.number]} = {self.expression(node, own=True)}"
+            f"{self.names[node.number]} = {self.expression(node, as_definition=True)}"
             for node in order
             if node.number in self.names
         ]
 
-    def expression(self, node: Node, rank: int = 0, own: bool = False) -> str:
+    def expression(self, node: Node, rank: int = 0, as_definition: bool = False) -> str:
         """The node as text, in brackets where it binds less tightly than ``rank`` asks."""
-        if not own and node.number in self.names:
+        if not as_definition and node.number in self.names:
             return self.names[node.number]
         if node.op not in OPERATIONS:
             return self._leaf(node)
@@ -96,7 +96,7 @@ class Listing:
         return f"{matrix}({source})" + (f".{targets[int(node.key[1])]}" if targets else "")
 
     def _short(self, node: Node) -> bool:
-        """Whether a name would be no shorter than the thing."""
+        """Whether a name would not be shorter than the expression."""
         return node.op == "product" and node.key[0] == "recurrent"
 
     def _fresh(self) -> str:
@@ -106,7 +106,7 @@ class Listing:
         return f"t{number}"
 
 
-def _readers(order: Iterable[Node]) -> dict[int, int]:
+def _count_uses(order: Iterable[Node]) -> dict[int, int]:
     """How many times each node is an argument."""
     count: dict[int, int] = {}
     for node in order:
@@ -115,14 +115,15 @@ def _readers(order: Iterable[Node]) -> dict[int, int]:
     return count
 
 
-def _between(outputs: Sequence[Node], given: Iterable[Node]) -> list[Node]:
-    """Computed nodes that the outputs need beyond the given ones, in an order of computation."""
-    known = {node.number for node in given}
-    found: dict[int, Node] = {}
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node.args and node.number not in found and node.number not in known:
-            found[node.number] = node
-            waiting.extend(node.args)
-    return [found[number] for number in sorted(found)]
+def _between(outputs: Sequence[Node], available: Iterable[Node]) -> list[Node]:
+    """Operations that lead from the available nodes to the outputs, in an order of computation."""
+    visited = {node.number for node in available}
+    order: list[Node] = []
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node.args and node.number not in visited:
+            visited.add(node.number)
+            order.append(node)
+            stack.extend(node.args)
+    return sorted(order, key=lambda node: node.number)

@@ -1,7 +1,7 @@
-"""The operations of a program: what each is called, costs, yields for numbers, and prints as.
+"""The operations of a program: name, code, cost, value for numbers, printed form.
 
-Derivatives are in ``differentiate``; how the core executes an operation is the core's business.
-Codes are stable: they are written into files. A new operation gets a new code, none is reused.
+Derivatives are in ``differentiate``. Codes are stable: they are written into files. A new operation
+gets a new code, and none is reused.
 """
 
 import math
@@ -39,7 +39,7 @@ def _clip(x: float, low: float, high: float) -> float:
     return min(max(x, low), high)
 
 
-_ALL = [
+_TABLE = [
     Operation("add", "add", 2, 1, lambda x, y: x + y, "{} + {}", 4),
     Operation("sub", "sub", 2, 1, lambda x, y: x - y, "{} - {}", 4),
     Operation("mul", "mul", 2, 1, lambda x, y: x * y, "{} * {}", 5),
@@ -70,7 +70,7 @@ _ALL = [
     Operation("sum", "sum", 1, 2, lambda x: x, "sum({})"),
 ]
 
-OPERATIONS = {operation.name: operation for operation in _ALL}
+OPERATIONS = {operation.name: operation for operation in _TABLE}
 COMPARISONS = frozenset({"lt", "le", "eq", "ne"})
 REDUCTIONS = frozenset({"mean", "sum"})
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne"})

@@ -1,12 +1,11 @@
-"""A cell's program, whole: one step forward, what it stores, one step backward; printable."""
+"""A cell's program: one step forward, the vectors that it stores, one step backward."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from unrolled.cells import Cell
 from unrolled.program.differentiate import Derivative, differentiate
-from unrolled.program.graph import Node, needed
+from unrolled.program.graph import Node, dependencies
 from unrolled.program.listing import Listing
 from unrolled.program.saving import Saving, choose_saving
 from unrolled.program.trace import Traced, trace
@@ -31,12 +30,12 @@ class Program:
 
     @property
     def sources(self) -> dict[str, Node]:
-        """What each product multiplies; the weights' gradients need it."""
+        """The vector that each product multiplies; the gradients of weights need it."""
         return product_sources(self.traced)
 
     @cached_property
     def stages(self) -> int:
-        """How many times products follow on pointwise work, the first included."""
+        """The number of stages: products of computed vectors each open another one."""
         return 1 + max(node.stage for node in self.traced.states)
 
     def __str__(self) -> str:
@@ -58,7 +57,7 @@ class Program:
     def _backward(self) -> list[str]:
         derivative = self.derivative
         listing = self._listing()
-        named = {
+        gradients = {
             **{f"dx.{name}" if name else "dx": node for name, node in derivative.x.items()},
             **{
                 listing.product(matrix, block, "d"): node
@@ -67,44 +66,40 @@ class Program:
             **{f"dstate.{name}": node for name, node in derivative.states.items()},
             **{f"d{name}": node for name, node in derivative.vectors.items()},
         }
-        given = [*self.saving.stored, *self._free()]
+        available = [*self.saving.stored, *free_vectors(self.traced)]
         return [
             f"backward from {', '.join(f'd{name}' for name in self.traced.cell.states)}",
-            *(f"    {line}" for line in listing.assignments(named, given)),
+            *(f"    {line}" for line in listing.assignments(gradients, available)),
         ]
-
-    def _free(self) -> list[Node]:
-        return free_vectors(self.traced)
 
     def _listing(self) -> Listing:
         products = {name: p.targets for name, p in self.traced.products.items()}
         return Listing(self.traced.names, products)
 
 
-def make_program(cell: Cell | type[Cell], projected: bool = False) -> Program:
-    """Trace a cell, or a class of cells, derive its gradients, choose what to store.
+def make_program(cell: Cell | type[Cell] | object, projected: bool = False) -> Program:
+    """Trace a cell, or a class of cells, derive its gradients, choose the vectors to store.
 
     Raises:
         TraceError: the step cannot be a program; the message names cell, operation and line.
-        TypeError: it is no cell.
+        TypeError: it is not a cell.
     """
     if isinstance(cell, type) and issubclass(cell, Cell):
         cell = cell()
-    value: Any = cell
-    if not isinstance(value, Cell):
-        cure = "; a layer has one: layer.cell" if hasattr(value, "forward") else ""
+    if not isinstance(cell, Cell):
+        cure = "; a layer has one: layer.cell" if hasattr(cell, "forward") else ""
         raise TypeError(
-            f"make_program: cell must be a Cell or a subclass of it, got {value!r}{cure}"
+            f"make_program: cell must be a Cell or a subclass of it, got {cell!r}{cure}"
         )
     traced = trace(cell, projected)
     derivative = differentiate(traced)
-    read = [*derivative.outputs, *product_sources(traced).values()]
-    saving = choose_saving(traced.states, read, free_vectors(traced))
+    backward = [*derivative.outputs, *product_sources(traced).values()]
+    saving = choose_saving(traced.states, backward, free_vectors(traced))
     return Program(traced, derivative, saving)
 
 
 def free_vectors(traced: Traced) -> list[Node]:
-    """What stands in memory after forward without being stored: all states, before and after."""
+    """The vectors that are in memory after forward in any case: all states, before and after."""
     return [*traced.states, *state_leaves(traced)]
 
 
@@ -114,6 +109,6 @@ def state_leaves(traced: Traced) -> list[Node]:
 
 
 def product_sources(traced: Traced) -> dict[str, Node]:
-    """What each product multiplies, by its name."""
-    products = [node for node in needed(traced.states) if node.op == "product"]
+    """The vector that each product multiplies, by the product's name."""
+    products = [node for node in dependencies(traced.states) if node.op == "product"]
     return {str(node.key[0]): node.args[0] for node in products}

@@ -1,107 +1,119 @@
-"""What forward saves for backward and what backward computes again: the cheapest choice.
+"""Which vectors forward stores for backward and which backward recomputes: the cheapest choice.
 
-Backward reads some vectors that forward computed. Each can be stored, at the cost of moving it
-through memory twice, or recomputed from others that are stored. The cheapest choice is a minimum
-cut (as in Chen et al. 2016 and its descendants, on the few dozen nodes of one step).
+Backward reads some vectors that forward computed. Each can be stored, which moves it through memory
+twice, or recomputed from others that are stored. The cheapest choice is a minimum cut (as in Chen
+et al. 2016 and its descendants, on the few dozen nodes of one step).
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unrolled.program.graph import LEAVES, PRODUCTS, Node, needed
+from unrolled.program.graph import LEAVES, PRODUCTS, Node, dependencies
 from unrolled.program.operations import OPERATIONS
 
-STORE = 6.0
-"""Writing and reading back one vector, in additions of vectors in cache."""
+STORE_COST = 6.0
+"""Writing and reading one vector, in additions of vectors in cache."""
+
+_SHARED_VALUE = 0.0625
+"""The part of that cost for a value shared by all units."""
 
 _NEVER = float("inf")
+
+Vertex = tuple[str, int]
+"""Of the flow network: ("available", node) or ("recomputed", node), _SOURCE or _SINK."""
+_SOURCE: Vertex = ("source", -1)
+_SINK: Vertex = ("sink", -1)
 
 
 @dataclass(frozen=True)
 class Saving:
-    """``stored`` forward writes; ``again`` backward recomputes, in an order of computation."""
+    """Forward writes ``stored`` vectors; backward computes ``recomputed`` ones, in this order."""
 
     stored: tuple[Node, ...]
-    again: tuple[Node, ...]
+    recomputed: tuple[Node, ...]
 
 
 def choose_saving(
     forward: Sequence[Node], backward: Sequence[Node], free: Sequence[Node] = ()
 ) -> Saving:
-    """Split what ``backward`` reads of ``forward`` into stored and recomputed vectors.
+    """Split the vectors of ``forward`` that ``backward`` reads into stored and recomputed ones.
 
-    ``free`` are vectors that stand in memory anyway: the outputs, the states at t-1. Inputs that
-    all steps share (constants, parameter vectors) are free too; products are never recomputed.
+    ``free`` vectors are in memory in any case: the outputs, the states at t-1. Inputs shared by all
+    steps (constants, parameter vectors) are free too; products are never recomputed.
     """
-    made = {node.number: node for node in needed(forward)}
-    read = [
-        arg
-        for node in needed(backward)
-        if node.number not in made
-        for arg in node.args
-        if arg.number in made
-    ]
-    read += [node for node in backward if node.number in made]
-    known = {node.number for node in free}
-    known |= {number for number, node in made.items() if node.op in ("const", "size", "vector")}
-    wanted = {node.number for node in read} - known
-    cut = _Flow()
-    for number, node in made.items():
-        if number in known:
+    nodes = {node.number: node for node in dependencies(forward)}
+    available = {node.number for node in free}
+    available |= {n for n, node in nodes.items() if node.op in ("const", "size", "vector")}
+    network = _FlowNetwork()
+    for number, node in nodes.items():
+        if number in available:
             continue
-        # "a": the vector is at hand in backward. "r": it is recomputed there.
-        cut.edge(("a", number), ("r", number), STORE * (0.0625 if node.width == 1 else 1.0))
-        cut.edge(("r", number), "end", _price(node))
+        stored, recomputed = ("available", number), ("recomputed", number)
+        cost = STORE_COST * (_SHARED_VALUE if node.width == 1 else 1.0)
+        network.add_edge(stored, recomputed, cost)
+        network.add_edge(recomputed, _SINK, _recompute_cost(node))
         for arg in node.args:
-            if arg.number not in known:
-                cut.edge(("r", number), ("a", arg.number), _NEVER)
-    for number in wanted:
-        cut.edge("start", ("a", number), _NEVER)
-    reached = cut.minimum()
-    stored = [n for n in made if ("a", n) in reached and ("r", n) not in reached]
-    again = [n for n in made if ("r", n) in reached]
-    return Saving(tuple(made[n] for n in sorted(stored)), tuple(made[n] for n in sorted(again)))
+            if arg.number not in available:
+                network.add_edge(recomputed, ("available", arg.number), _NEVER)
+    for number in _reads(nodes, backward) - available:
+        network.add_edge(_SOURCE, ("available", number), _NEVER)
+    reached = network.minimum_cut()
+    kept = [n for n in nodes if ("available", n) in reached and ("recomputed", n) not in reached]
+    redone = [n for n in nodes if ("recomputed", n) in reached]
+    return Saving(tuple(nodes[n] for n in sorted(kept)), tuple(nodes[n] for n in sorted(redone)))
 
 
-def _price(node: Node) -> float:
+def _reads(forward: Mapping[int, Node], backward: Sequence[Node]) -> set[int]:
+    """The nodes of forward that backward reads."""
+    arguments = {
+        arg.number
+        for node in dependencies(backward)
+        if node.number not in forward
+        for arg in node.args
+    }
+    return (arguments | {node.number for node in backward}) & forward.keys()
+
+
+def _recompute_cost(node: Node) -> float:
     if node.op in LEAVES or node.op in PRODUCTS:
         return _NEVER
     return OPERATIONS[node.op].cost
 
 
-class _Flow:
+class _FlowNetwork:
     """Maximum flow by shortest augmenting paths (Edmonds & Karp 1972)."""
 
     def __init__(self) -> None:
-        self.capacity: dict[object, dict[object, float]] = {"start": {}, "end": {}}
+        self.capacity: dict[Vertex, dict[Vertex, float]] = {_SOURCE: {}, _SINK: {}}
 
-    def edge(self, a: object, b: object, capacity: float) -> None:
+    def add_edge(self, a: Vertex, b: Vertex, capacity: float) -> None:
         self.capacity.setdefault(a, {})[b] = self.capacity.get(a, {}).get(b, 0.0) + capacity
         self.capacity.setdefault(b, {}).setdefault(a, 0.0)
 
-    def minimum(self) -> set[object]:
-        """The side of the start in a minimum cut."""
+    def minimum_cut(self) -> set[Vertex]:
+        """The vertices on the source's side of a minimum cut."""
         while True:
-            before = self._search()
-            if "end" not in before:
-                return set(before)
-            path = ["end"]
-            while path[-1] != "start":
-                path.append(before[path[-1]])  # type: ignore[arg-type]
-            steps = list(zip(path[1:], path[:-1], strict=True))
-            room = min(self.capacity[a][b] for a, b in steps)
-            for a, b in steps:
-                self.capacity[a][b] -= room
-                self.capacity[b][a] += room
+            predecessors = self._search()
+            if _SINK not in predecessors:
+                return {_SOURCE, *predecessors}
+            path = [_SINK]
+            while path[-1] != _SOURCE:
+                path.append(predecessors[path[-1]])
+            edges = list(zip(path[1:], path[:-1], strict=True))
+            flow = min(self.capacity[a][b] for a, b in edges)
+            for a, b in edges:
+                self.capacity[a][b] -= flow
+                self.capacity[b][a] += flow
 
-    def _search(self) -> dict[object, object]:
-        before: dict[object, object] = {"start": None}
-        waiting: deque[object] = deque(["start"])
-        while waiting:
-            a = waiting.popleft()
-            for b, room in self.capacity[a].items():
-                if room > 0 and b not in before:
-                    before[b] = a
-                    waiting.append(b)
-        return before
+    def _search(self) -> dict[Vertex, Vertex]:
+        """The vertex before each one on a shortest path from the source with capacity left."""
+        predecessors: dict[Vertex, Vertex] = {}
+        queue = deque([_SOURCE])
+        while queue:
+            a = queue.popleft()
+            for b, capacity in self.capacity[a].items():
+                if capacity > 0 and b != _SOURCE and b not in predecessors:
+                    predecessors[b] = a
+                    queue.append(b)
+        return predecessors

@@ -21,8 +21,9 @@ from unrolled.onnx.operator_cells import (
     OperatorGRU,
     OperatorLSTM,
 )
-from unrolled.program import Node, trace
 from unrolled.program.decode import Forward
+from unrolled.program.graph import Node
+from unrolled.program.trace import trace
 
 __all__ = ["Standard", "recognise"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from unrolled.onnx.exporter.graph import INTS, Body, Graph, Value, turned
 from unrolled.onnx.exporter.pointwise import apply, number
 from unrolled.onnx.exporter.sweep import Lengths, Sweep, zeros
-from unrolled.program import Node, needed
+from unrolled.program.graph import Node, dependencies
 
 __all__ = ["run"]
 
@@ -51,7 +51,7 @@ def run(
 def _reads_all(sweep: Sweep) -> bool:
     """Whether a step reads its input and all states. tract refuses a body that does not; OpenVINO
     makes one step of a Scan whose body reads no input."""
-    read = {(node.op, node.key[0]) for node in needed(sweep.forward.results) if node.key}
+    read = {(node.op, node.key[0]) for node in dependencies(sweep.forward.results) if node.key}
     states = all(("state", k) in read for k in range(len(sweep.widths)))
     return states and any(op == "x" for op, _ in read)
 
@@ -83,7 +83,7 @@ class _Step:
         self.values: dict[int, Value] = {}
         self.masks: set[int] = set()
         self.rows: set[int] = set()  # which nodes have a row for each sequence
-        for node in needed(sweep.forward.results):
+        for node in dependencies(sweep.forward.results):
             self._add(node)
         self.attribute = self._close(widths)
 
