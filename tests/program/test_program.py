@@ -338,17 +338,17 @@ def _joined(self: Cell, x: Any, h: Any, state: Any) -> Any:
         (
             _joined,
             {"states": ("h", "s"), "widths": {"s": 3}},
-            "add: vectors must have one width, got 3 and H",
+            "must have one width, got 3 and H",
         ),
         (
             lambda self, x, h, state: self.m(3.0),
             {"m": product()},
-            "product 'm': argument must be a vector, got 3.0",
+            "'m': argument must be a vector, got",
         ),
         (
             lambda self, x, h, state: self.m(x.a),
             {"m": product(source=2)},
-            "argument must have width 2, got H",
+            "must have width 2, got H",
         ),
         (
             lambda self, x, h, state: self.v,
