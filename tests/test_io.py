@@ -106,11 +106,11 @@ def test_arrays_have_readable_names_and_no_two_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        ({"a": {1, 2}}, "a: wanted an array or a plain value, got set"),
-        ({"a": [object()]}, "a.0: wanted an array or a plain value, got object"),
-        ({"a": np.array(["text"])}, "a: wanted a boolean or numeric array, got dtype <U4"),
-        ({frozenset(): 1}, "wanted a plain key, got frozenset"),
-        (torch.ones(1), "the tree: wanted an array or a plain value, got Tensor"),
+        ({"a": {1, 2}}, "a must be an array or a plain value, got set"),
+        ({"a": [object()]}, "a.0 must be an array or a plain value, got object"),
+        ({"a": np.array(["text"])}, "a must be a boolean or numeric array, got dtype <U4"),
+        ({frozenset(): 1}, "keys of tree must be plain values, got frozenset"),
+        (torch.ones(1), "tree must be an array or a plain value, got Tensor"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_by_name(tmp_path: Path, tree: Any, said: str) -> None:

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -23,11 +23,14 @@ from unrolled.limits import brief, shorten
 
 __all__ = ["CORRUPT_FILE_ERRORS", "FileError", "decode", "encode", "load", "parse", "save", "write"]
 
+Array = TypeVar("Array")
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
 METADATA_KEY = "unrolled"
 VERSION = 1
-_DEEPEST = 64
-"""Lists and objects within one another; trees have a dozen."""
-_LONGEST_NUMBER = 400
+_MAX_DEPTH = 64
+"""Nested lists and objects; trees have a dozen."""
+_MAX_NUMBER_LENGTH = 400
 """Characters; 64-bit numbers have two dozen."""
 _DTYPES = frozenset(
     [
@@ -58,11 +61,11 @@ CORRUPT_FILE_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What values of a wrong type or size bring about in code that trusts them."""
+"""The errors that values of a wrong type or size cause in code that trusts them."""
 
 
 class FileError(ValueError):
-    """A file cannot be read as what was asked for; the message names the file and the fault."""
+    """A file cannot be read; the message names the file and the fault."""
 
     def __init__(self, path: str | os.PathLike[str], fault: str) -> None:
         self.path = Path(path)
@@ -70,8 +73,8 @@ class FileError(ValueError):
         super().__init__(f"{os.fspath(path)}: {self.fault}")
 
 
-def save(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write a tree of numpy arrays and plain values to `path`, whole or not at all.
+def save(path: str | os.PathLike[str], tree: object) -> None:
+    """Write a tree of numpy arrays and plain values to `path`, completely or not at all.
 
     Raises:
         TypeError: a value is neither an array of a storable dtype nor plain, dict, list or tuple.
@@ -79,7 +82,9 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     arrays, metadata = encode(tree, np.ndarray)
     for name, array in arrays.items():
         if array.dtype.name not in _DTYPES:
-            raise TypeError(f"{name}: wanted a boolean or numeric array, got dtype {array.dtype}")
+            raise TypeError(
+                f"save: {name} must be a boolean or numeric array, got dtype {array.dtype}"
+            )
     plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write(path, safetensors.numpy.save(plain, metadata))
 
@@ -88,41 +93,44 @@ def load(path: str | os.PathLike[str]) -> Any:
     """Read the tree that `save` wrote.
 
     Raises:
-        FileError: no such file, or it is truncated, corrupt, or not one of ours.
+        FileError: the file does not exist, or it is truncated, corrupt or of another format.
     """
     return parse(path, safetensors.numpy.load)
 
 
-def parse(path: str | os.PathLike[str], arrays_of: Callable[[bytes], Mapping[str, Any]]) -> Any:
-    """Read the tree at `path`; `arrays_of` turns the file's bytes into arrays by name.
+def parse(
+    path: str | os.PathLike[str], read_arrays: Callable[[bytes], Mapping[str, object]]
+) -> Any:
+    """Read the tree at `path`; `read_arrays` turns the file's bytes into arrays by name.
 
     Raises:
-        FileError: no such file, or it is truncated, corrupt, or not one of ours.
+        FileError: the file does not exist, or it is truncated, corrupt or of another format.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
     try:
-        arrays = arrays_of(data)
+        arrays = read_arrays(data)
     except (safetensors.SafetensorError, *CORRUPT_FILE_ERRORS) as error:
         raise FileError(path, f"not a whole safetensors file ({error})") from None
     # safetensors has checked the header by now, but hands out its metadata only for open files.
     try:
-        header = _json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
+        header = _load_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
     except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"not a whole safetensors file ({error})") from None
-    metadata = header.get("__metadata__") or {}
-    if METADATA_KEY not in metadata:
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
         raise FileError(path, "a safetensors file, but not one written by unrolled")
     try:
-        return decode(metadata[METADATA_KEY], arrays)
+        return decode(text, arrays)
     except CORRUPT_FILE_ERRORS as error:
         raise FileError(path, f"its structure is damaged ({error})") from None
 
 
-def encode(tree: Any, array: type) -> tuple[dict[str, Any], dict[str, str]]:
-    """Split a tree into its arrays by name and the metadata that holds all the rest.
+def encode(tree: object, array: type[Array]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Split a tree into its arrays by name and the metadata that holds its structure.
 
     Args:
         tree: nested dict, list and tuple over plain values and instances of `array`.
@@ -131,45 +139,47 @@ def encode(tree: Any, array: type) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         TypeError: a value or a key is of another type.
     """
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
     structure = _encode(tree, array, arrays, "")
     text = json.dumps({"version": VERSION, "tree": structure}, allow_nan=False)
     return arrays, {METADATA_KEY: text}
 
 
-def decode(text: str, arrays: Mapping[str, Any]) -> Any:
+def decode(text: str, arrays: Mapping[str, object]) -> Any:
     """Rebuild the tree from the metadata's text and the arrays by name.
 
     Raises:
-        one of `CORRUPT_FILE_ERRORS`: the text is damaged.
+        one of `CORRUPT_FILE_ERRORS`: the text is corrupt.
     """
-    document = _json(text)
+    document = _load_json(text)
+    if not isinstance(document, dict):
+        raise ValueError("the metadata must be an object")
     version = document["version"]
     if type(version) is not int or version != VERSION:
-        raise ValueError(f"version {brief(version)}, this library reads {VERSION}")
+        raise ValueError(f"version must be {VERSION}, got {brief(version)}")
     return _decode(document["tree"], arrays)
 
 
-def _json(text: str) -> Any:
-    """What a text of JSON says, by the rules of `csrc/model/json.cpp`.
+def _load_json(text: str) -> Json:
+    """The value of a JSON text, by the rules of `csrc/model/json.cpp`.
 
     Raises:
         ValueError: it is not JSON (which has neither NaN nor Infinity), an object has a key twice,
-            a key is not in UTF-8, it is nested too deep, or a number is longer than any meant.
-        RecursionError: it is nested far too deep.
+            a key is not in UTF-8, it is nested too deeply, or a number has too many digits.
+        RecursionError: it is nested beyond the interpreter's limit.
     """
-    value = json.loads(
+    value: Json = json.loads(
         text,
         object_pairs_hook=_object,
         parse_constant=_no_constant,
-        parse_int=_short_number(int),
-        parse_float=_short_number(float),
+        parse_int=_limited_number(int),
+        parse_float=_limited_number(float),
     )
-    _check_depth(value, _DEEPEST)
+    _check_depth(value, _MAX_DEPTH)
     return value
 
 
-def _check_depth(value: Any, levels: int) -> None:
+def _check_depth(value: Json, levels: int) -> None:
     if levels < 0:
         raise ValueError("nested too deep")
     if isinstance(value, dict | list):
@@ -177,34 +187,34 @@ def _check_depth(value: Any, levels: int) -> None:
             _check_depth(item, levels - 1)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"{brief(twice)} is there twice")
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"keys must differ, got {brief(repeated)} twice")
     for name in values:
         name.encode()
     return values
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
 
 
-def _short_number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def number(text: str) -> Any:
-        if len(text) > _LONGEST_NUMBER:
+def _limited_number(convert: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if len(text) > _MAX_NUMBER_LENGTH:
             raise ValueError("a number that is too long")
-        return kind(text)
+        return convert(text)
 
     return number
 
 
-def _encode(value: Any, array: type, arrays: dict[str, Any], name: str) -> Any:
-    # JSON's own null, booleans, integers, strings and lists stand for themselves. An object has
-    # one key, the tag that says what it stands for.
+def _encode(value: object, array: type[Array], arrays: dict[str, Array], name: str) -> Json:
+    # JSON's null, booleans, integers, strings and lists represent themselves. An object has one
+    # key, the tag that gives the type of its content.
     if isinstance(value, array):
-        key = _unused(name or "array", arrays)
+        key = _unused_name(name or "array", arrays)
         arrays[key] = value
         return {"array": key}
     if value is None or isinstance(value, bool):
@@ -216,26 +226,32 @@ def _encode(value: Any, array: type, arrays: dict[str, Any], name: str) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, list | tuple):
-        items = [_encode(v, array, arrays, f"{name}.{i}") for i, v in enumerate(value)]
+        items: Json = [_encode(v, array, arrays, f"{name}.{i}") for i, v in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
         return _encode_dict(value, array, arrays, name)
-    where = name.lstrip(".") or "the tree"
-    raise TypeError(f"{where}: wanted an array or a plain value, got {type(value).__name__}")
+    subject = name.lstrip(".") or "tree"
+    raise TypeError(
+        f"encode: {subject} must be an array or a plain value, got {type(value).__name__}"
+    )
 
 
-def _encode_dict(value: dict[Any, Any], array: type, arrays: dict[str, Any], name: str) -> Any:
+def _encode_dict(
+    value: dict[object, object], array: type[Array], arrays: dict[str, Array], name: str
+) -> Json:
     for key in value:
         if not isinstance(key, str | int | float | bool | tuple | None):
-            raise TypeError(f"{name}: wanted a plain key, got {type(key).__name__}")
-    named = {key: f"{name}.{key}" if name else str(key) for key in value}
-    encoded = [(k, _encode(v, array, arrays, named[k])) for k, v in value.items()]
+            raise TypeError(
+                f"encode: keys of {name or 'tree'} must be plain values, got {type(key).__name__}"
+            )
+    names = {key: f"{name}.{key}" if name else str(key) for key in value}
+    encoded = [(k, _encode(v, array, arrays, names[k])) for k, v in value.items()]
     if all(isinstance(key, str) for key in value):
-        return {"dict": dict(encoded)}
+        return {"dict": {str(k): v for k, v in encoded}}
     return {"items": [[_encode(k, _NoArray, {}, name), v] for k, v in encoded]}
 
 
-def _decode(value: Any, arrays: Mapping[str, Any]) -> Any:
+def _decode(value: Json, arrays: Mapping[str, object]) -> object:
     if isinstance(value, list):
         return [_decode(v, arrays) for v in value]
     if not isinstance(value, dict):
@@ -250,19 +266,26 @@ def _decode(value: Any, arrays: Mapping[str, Any]) -> Any:
             return tuple(_decode(v, arrays) for v in content)
         case "dict", dict():
             return {k: _decode(v, arrays) for k, v in content.items()}
-        case "items", list() if all(isinstance(pair, list) for pair in content):
-            pairs = [(_decode(k, arrays), _decode(v, arrays)) for k, v in content]
+        case "items", list():
+            pairs = [_decode_pair(pair, arrays) for pair in content]
             if all(isinstance(key, str) for key, _ in pairs):
-                raise ValueError("items: wanted a key that is no string")
+                raise ValueError("items must have a key that is not a string")
             return dict(pairs)
-    raise ValueError(f"unknown tag {brief(tag)}, or one without what it needs")
+    raise ValueError(f"tag must be one of ours with its content, got {brief(tag)}")
+
+
+def _decode_pair(pair: Json, arrays: Mapping[str, object]) -> tuple[object, object]:
+    if not isinstance(pair, list):
+        raise ValueError(f"items must be pairs, got {brief(pair)}")
+    key, value = pair
+    return _decode(key, arrays), _decode(value, arrays)
 
 
 class _NoArray:
-    """Nothing is an instance of it: keys hold no arrays."""
+    """A type without instances: keys hold no arrays."""
 
 
-def _unused(name: str, arrays: dict[str, Any]) -> str:
+def _unused_name(name: str, arrays: Mapping[str, object]) -> str:
     name = name.lstrip(".").encode("utf-8", "replace").decode()
     if name not in arrays and name != "__metadata__":
         return name

@@ -1,6 +1,6 @@
 """The frozen description of a network: cell, sizes, layers, directions; parameter names and shapes.
 
-What it describes can be built by torch (``unrolled.nn``) or by nothing at all; no array is here.
+It has no arrays: ``unrolled.nn`` builds a network from it with torch, the runtime without.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ MERGES = ("concat", "sum")
 
 @dataclass(frozen=True)
 class LayerSweep:
-    """One layer in one direction; ``suffix`` ends the names of its parameters."""
+    """One layer in one direction; the names of its parameters end in ``suffix``."""
 
     layer: int
     reverse: bool
@@ -23,7 +23,7 @@ class LayerSweep:
 
 @dataclass(frozen=True)
 class Spec:
-    """A stack of L layers of one cell, in D directions. Sizes are checked by who builds it.
+    """A stack of L layers of one cell, in D directions. The caller checks the sizes.
 
     Raises:
         CellError: a state's width differs from layer to layer.
@@ -44,17 +44,18 @@ class Spec:
         self._check_widths()
 
     def _check_widths(self) -> None:
-        """The states of all layers are one tensor: a width of I has to be the same in each."""
+        """The states of all layers are one tensor: a width I must be equal in all of them."""
         if self.num_layers < 2:
             return
         inner = self.cell.state_widths(self.sizes(1))
-        for state, first, other in zip(self.cell.states, self.state_widths, inner, strict=True):
-            if first != other:
+        widths = zip(self.cell.states, self.state_widths, inner, strict=True)
+        for state, input_layer_width, inner_width in widths:
+            if input_layer_width != inner_width:
                 raise CellError(
-                    f"cell {type(self.cell).__name__}: state {state!r} must be equally wide in all "
-                    f"layers, got {first} units in the first and {other} in the others; its width "
-                    f"follows the layer's input, so num_layers must be 1, or input_size "
-                    f"{self.output_size}"
+                    f"cell {type(self.cell).__name__}: state {state!r} must have one width in all "
+                    f"layers, got {input_layer_width} units in the first and {inner_width} in the "
+                    f"others; its width follows the layer's input, so num_layers must be 1, or "
+                    f"input_size {self.output_size}"
                 )
 
     @property

@@ -163,7 +163,7 @@ def test_exported_to_onnx(cell: type[Cell], tmp_path: Path) -> None:
 
 
 def test_states_of_several_widths_are_refused() -> None:
-    message = "state 's' must be equally wide in all layers, got 5 units in the first and 7"
+    message = "state 's' must have one width in all layers, got 5 units in the first and 7"
     with pytest.raises(CellError, match=message):
         Recurrent(Beside, I, H, num_layers=2)
     with pytest.raises(CellError, match="num_layers must be 1, or input_size 10"):
