@@ -1,4 +1,4 @@
-"""Fixtures for all tests: seeds, one thread, engines forced and proved, poisoned memory."""
+"""Fixtures of all tests: seeds, one thread, forced engines, poisoned memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def _steady() -> None:
 
 @pytest.fixture(params=engines.ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each engine, forced; what runs is proved to be it."""
+    """Each engine, forced, and checked to be the one that runs."""
     with engines.use(request.param), engines.record() as ran:
         yield request.param
     assert set(ran) <= {request.param}
@@ -38,35 +38,35 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(params=RUNS, ids="-".join)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    """Each cell on each engine that can run it, forced; at least one sweep is proved to run."""
-    kind, name = request.param
+    """Each cell on each engine that can run it, forced; checks that it ran."""
+    layer_name, name = request.param
     with engines.use(name), engines.record() as ran:
-        yield Subject(kind, name)
+        yield Subject(layer_name, name)
     assert set(ran) == {name}
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each call in turn went the shortest way."""
-    seen: list[bool] = []
+def fast_path_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call in turn took the fast path."""
+    recorded: list[bool] = []
     original = Direct.__call__
 
     def watch(self: Direct, *args: Any) -> Any:
-        found = original(self, *args)
-        seen.append(found is not None)
-        return found
+        actual = original(self, *args)
+        recorded.append(actual is not None)
+        return actual
 
     monkeypatch.setattr(Direct, "__call__", watch)
-    return seen
+    return recorded
 
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that whoever reads before writing is found out."""
-    before = torch.utils.deterministic.fill_uninitialized_memory
+    """New memory holds NaN, so that reading before writing shows."""
+    previous = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = before
+    torch.utils.deterministic.fill_uninitialized_memory = previous

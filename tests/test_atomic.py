@@ -1,4 +1,4 @@
-"""Files replaced in one step: many writers at once, links, kills, modes."""
+"""Files replaced atomically: many writers at once, links, kills, modes."""
 
 import errno
 import os
@@ -50,30 +50,30 @@ def test_many_writers_never_tear_a_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("kept", [0o600, 0o640, 0o444, 0o755])
-def test_the_mode_of_a_replaced_file_is_kept(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("old_mode", [0o600, 0o640, 0o444, 0o755])
+def test_the_mode_of_a_replaced_file_is_kept(tmp_path: Path, old_mode: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    path.chmod(kept)
+    path.chmod(old_mode)
     write(path, b"new")
     assert path.read_bytes() == b"new"
-    assert mode(path) == kept
+    assert mode(path) == old_mode
 
 
 def test_a_new_file_has_the_mode_of_the_process(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+    previous = os.umask(0o027)
     try:
         write(tmp_path / "file", b"new")
     finally:
-        os.umask(before)
+        os.umask(previous)
     assert mode(tmp_path / "file") == 0o640
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, exists: bool) -> None:
     target = tmp_path / "elsewhere" / "target"
     target.parent.mkdir()
-    if there:
+    if exists:
         target.write_bytes(b"old")
     (tmp_path / "link").symlink_to(Path("elsewhere") / "target")
     write(tmp_path / "link", b"new")
@@ -124,12 +124,12 @@ def test_a_file_system_without_owners_and_modes(
 def test_a_failure_names_the_path_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
-    before = names(tmp_path)
+    previous = names(tmp_path)
     path = f"{tmp_path}/{name}" if name else name
     with pytest.raises(OSError, match=r"\[Errno") as raised:
         write(path, b"new")
     assert raised.value.filename == path
-    assert names(tmp_path) == before
+    assert names(tmp_path) == previous
 
 
 def test_an_interrupted_write_leaves_the_old_file(
@@ -159,8 +159,8 @@ atomic.write(sys.argv[1], b"new")
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file")], timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    (left,) = names(tmp_path)
-    assert atomic.is_temporary(left)
+    (leftover,) = names(tmp_path)
+    assert atomic.is_temporary(leftover)
     write(tmp_path / "other", b"new")
     assert names(tmp_path) == ["other"]
 

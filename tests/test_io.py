@@ -1,4 +1,4 @@
-"""Trees in safetensors files: what goes in comes out, and damaged files are told, not loaded."""
+"""Trees in safetensors files: they load as they were saved; damaged files raise."""
 
 import json
 import math
@@ -35,26 +35,26 @@ trees = st.recursive(
 )
 
 
-def assert_same(got: Any, wanted: Any) -> None:
+def assert_same(got: Any, expected: Any) -> None:
     """Equal in type, structure and every bit (NaN equals NaN, -0.0 differs from 0.0)."""
-    assert type(got) is type(wanted)
-    if isinstance(wanted, np.ndarray):
-        assert got.dtype == wanted.dtype
-        assert got.shape == wanted.shape
-        assert got.tobytes() == wanted.tobytes()
-    elif isinstance(wanted, dict):
-        assert [(type(k), k) for k in got] == [(type(k), k) for k in wanted]
-        for (_, a), (_, b) in zip(got.items(), wanted.items(), strict=True):
+    assert type(got) is type(expected)
+    if isinstance(expected, np.ndarray):
+        assert got.dtype == expected.dtype
+        assert got.shape == expected.shape
+        assert got.tobytes() == expected.tobytes()
+    elif isinstance(expected, dict):
+        assert [(type(k), k) for k in got] == [(type(k), k) for k in expected]
+        for (_, a), (_, b) in zip(got.items(), expected.items(), strict=True):
             assert_same(a, b)
-    elif isinstance(wanted, list | tuple):
-        assert len(got) == len(wanted)
-        for a, b in zip(got, wanted, strict=True):
+    elif isinstance(expected, list | tuple):
+        assert len(got) == len(expected)
+        for a, b in zip(got, expected, strict=True):
             assert_same(a, b)
-    elif isinstance(wanted, float):
-        assert got == wanted or (math.isnan(got) and math.isnan(wanted))
-        assert math.copysign(1.0, got) == math.copysign(1.0, wanted) or math.isnan(wanted)
+    elif isinstance(expected, float):
+        assert got == expected or (math.isnan(got) and math.isnan(expected))
+        assert math.copysign(1.0, got) == math.copysign(1.0, expected) or math.isnan(expected)
     else:
-        assert got == wanted
+        assert got == expected
 
 
 @given(trees)
@@ -74,8 +74,8 @@ def test_what_optimizers_hold_comes_back(tmp_path: Path) -> None:
     assert got.keys() == optimizer.state_dict().keys()
     assert list(got["state"]) == [0, 1]
     assert got["param_groups"] == optimizer.state_dict()["param_groups"]
-    wanted = optimizer.state_dict()["state"][1]
-    assert all(torch.equal(got["state"][1][name], wanted[name]) for name in wanted)
+    expected = optimizer.state_dict()["state"][1]
+    assert all(torch.equal(got["state"][1][name], expected[name]) for name in expected)
 
 
 def test_both_twins_read_each_others_files(tmp_path: Path) -> None:
@@ -98,13 +98,13 @@ def test_tensors_that_numpy_lacks_and_that_share_memory(tmp_path: Path) -> None:
 
 
 def test_arrays_have_readable_names_and_no_two_the_same(tmp_path: Path) -> None:
-    one = np.ones(1)
-    io.save(tmp_path / "t", {"a": {"b": one}, "a.b": one, "list": [one]})
+    entry = np.ones(1)
+    io.save(tmp_path / "t", {"a": {"b": entry}, "a.b": entry, "list": [entry]})
     assert sorted(safetensors.numpy.load_file(tmp_path / "t")) == ["a.b", "a.b#2", "list.0"]
 
 
 @pytest.mark.parametrize(
-    ("tree", "said"),
+    ("tree", "message"),
     [
         ({"a": {1, 2}}, "a must be an array or a plain value, got set"),
         ({"a": [object()]}, "a.0 must be an array or a plain value, got object"),
@@ -113,8 +113,8 @@ def test_arrays_have_readable_names_and_no_two_the_same(tmp_path: Path) -> None:
         (torch.ones(1), "tree must be an array or a plain value, got Tensor"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_by_name(tmp_path: Path, tree: Any, said: str) -> None:
-    with pytest.raises(TypeError, match=said):
+def test_what_cannot_be_stored_is_refused_by_name(tmp_path: Path, tree: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         io.save(tmp_path / "t", tree)
     assert list(tmp_path.iterdir()) == []
 
@@ -137,17 +137,17 @@ def test_a_failed_write_leaves_the_old_file(
 def test_what_cannot_be_written_is_told_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder" / "in").mkdir(parents=True)
-    for path, kind in (
+    for path, error in (
         (tmp_path / "no" / "m", FileNotFoundError),
         (tmp_path / "folder", IsADirectoryError),
         (tmp_path / "file" / "m", NotADirectoryError),
     ):
-        with pytest.raises(kind) as told:
+        with pytest.raises(error) as caught:
             io.save(path, {})
-        assert told.value.filename == str(path)
-        assert told.value.filename2 is None
-        assert str(told.value).endswith(f": {str(path)!r}")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder"]
+        assert caught.value.filename == str(path)
+        assert caught.value.filename2 is None
+        assert str(caught.value).endswith(f": {str(path)!r}")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def with_metadata(text: str | None) -> bytes:
@@ -196,9 +196,9 @@ DAMAGED = {
 def test_a_damaged_file_is_told_by_name(tmp_path: Path, data: bytes, load: Any) -> None:
     path = tmp_path / "bad.safetensors"
     path.write_bytes(data)
-    with pytest.raises(io.FileError, match=r"bad\.safetensors: \w+") as told:
+    with pytest.raises(io.FileError, match=r"bad\.safetensors: \w+") as caught:
         load(path)
-    assert told.value.path == path
+    assert caught.value.path == path
 
 
 @pytest.mark.parametrize("cut", range(0, len(WHOLE), 7))

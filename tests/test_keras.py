@@ -1,4 +1,4 @@
-"""Weights from and to Keras: its layers say the same as ours with them, both ways."""
+"""Weights from and to Keras: its layers give the numbers of ours, in both directions."""
 
 import os
 from typing import Any
@@ -25,79 +25,85 @@ CASES = [
     ("GRU", {"reset_after": True}),
     ("GRU", {"reset_after": False}),
 ]
-KINDS: dict[str, Any] = {"SimpleRNN": cells.RNN, "LSTM": cells.LSTM, "GRU": cells.GRU}
-every_case = pytest.mark.parametrize(("kind", "told"), CASES)
+CELLS: dict[str, Any] = {"SimpleRNN": cells.RNN, "LSTM": cells.LSTM, "GRU": cells.GRU}
+every_case = pytest.mark.parametrize(("class_name", "settings"), CASES)
 directions = pytest.mark.parametrize("bidirectional", [False, True])
 biases = pytest.mark.parametrize("bias", [True, False])
 
 
-def ours(kind: str, told: dict[str, Any], bias: bool, bidirectional: bool) -> nn.Recurrent:
-    cell = KINDS[kind] if told.get("reset_after", True) else cells.ResetBeforeGRU
+def ours(
+    class_name: str, settings: dict[str, Any], bias: bool, bidirectional: bool
+) -> nn.Recurrent:
+    cell = CELLS[class_name] if settings.get("reset_after", True) else cells.ResetBeforeGRU
     options: dict[str, Any] = {"bias": bias, "bidirectional": bidirectional}
     return nn.Recurrent(cell, I, H, batch_first=True, **options)
 
 
-def theirs(kind: str, told: dict[str, Any], bias: bool, bidirectional: bool) -> Any:
+def theirs(class_name: str, settings: dict[str, Any], bias: bool, bidirectional: bool) -> Any:
     keras = pytest.importorskip("keras")
-    layer = getattr(keras.layers, kind)(
-        H, use_bias=bias, return_sequences=True, return_state=True, **told
+    layer = getattr(keras.layers, class_name)(
+        H, use_bias=bias, return_sequences=True, return_state=True, **settings
     )
     layer = keras.layers.Bidirectional(layer) if bidirectional else layer
     layer.build((None, T, I))
     rng = np.random.default_rng(5)
-    shapes = [one.shape for one in layer.get_weights()]
+    shapes = [array.shape for array in layer.get_weights()]
     layer.set_weights([np.float32(rng.standard_normal(shape) * 0.6) for shape in shapes])
     return layer
 
 
-def equal(layer: nn.Recurrent, other: Any, name: str) -> None:
+def equal(layer: nn.Recurrent, keras_layer: Any, name: str) -> None:
     """Both say the same of random numbers, outputs and final states; in float32, as products of
     Keras are even where its layers are in float64."""
     x = torch.randn(N, T, I)
     with torch.no_grad():
         y, final = layer(x)
-        wanted, *states = other(x)
-    close(y, wanted, "output", name)
-    kinds = final if isinstance(final, tuple) else (final,)
-    found = [kind[d] for d in range(kinds[0].shape[0]) for kind in kinds]
-    assert len(found) == len(states)
-    for one, state in zip(found, states, strict=True):
-        close(one, state, "output", name)
+        expected, *states = keras_layer(x)
+    close(y, expected, "output", name)
+    final_states = final if isinstance(final, tuple) else (final,)
+    actual = [state[d] for d in range(final_states[0].shape[0]) for state in final_states]
+    assert len(actual) == len(states)
+    for ours, theirs in zip(actual, states, strict=True):
+        close(ours, theirs, "output", name)
 
 
 @every_case
 @directions
 @biases
-def test_from_keras(kind: str, told: dict[str, Any], bidirectional: bool, bias: bool) -> None:
-    other = theirs(kind, told, bias, bidirectional)
-    weights = other.get_weights()
-    found = from_keras(kind, weights, bidirectional=bidirectional, **told)
-    layer = ours(kind, told, bias, bidirectional)
-    layer.load_state_dict({name: torch.from_numpy(one) for name, one in found.items()})
-    equal(layer, other, f"{kind} {told}")
-    back = to_keras(kind, found, bidirectional=bidirectional, **told)
+def test_from_keras(
+    class_name: str, settings: dict[str, Any], bidirectional: bool, bias: bool
+) -> None:
+    keras_layer = theirs(class_name, settings, bias, bidirectional)
+    weights = keras_layer.get_weights()
+    actual = from_keras(class_name, weights, bidirectional=bidirectional, **settings)
+    layer = ours(class_name, settings, bias, bidirectional)
+    layer.load_state_dict({name: torch.from_numpy(array) for name, array in actual.items()})
+    equal(layer, keras_layer, f"{class_name} {settings}")
+    back = to_keras(class_name, actual, bidirectional=bidirectional, **settings)
     assert len(back) == len(weights)
-    for one, weight in zip(back, weights, strict=True):
-        np.testing.assert_array_equal(one, weight)
+    for array, weight in zip(back, weights, strict=True):
+        np.testing.assert_array_equal(array, weight)
 
 
 @every_case
 @directions
 @biases
-def test_to_keras(kind: str, told: dict[str, Any], bidirectional: bool, bias: bool) -> None:
-    layer = ours(kind, told, bias, bidirectional)
-    parameters = {name: one.detach().numpy() for name, one in layer.state_dict().items()}
-    other = theirs(kind, told, bias, bidirectional)
-    weights = to_keras(kind, parameters, bidirectional=bidirectional, **told)
-    other.set_weights(weights)
-    equal(layer, other, f"{kind} {told}")
-    back = from_keras(kind, weights, bidirectional=bidirectional, **told)
+def test_to_keras(
+    class_name: str, settings: dict[str, Any], bidirectional: bool, bias: bool
+) -> None:
+    layer = ours(class_name, settings, bias, bidirectional)
+    parameters = {name: array.detach().numpy() for name, array in layer.state_dict().items()}
+    keras_layer = theirs(class_name, settings, bias, bidirectional)
+    weights = to_keras(class_name, parameters, bidirectional=bidirectional, **settings)
+    keras_layer.set_weights(weights)
+    equal(layer, keras_layer, f"{class_name} {settings}")
+    back = from_keras(class_name, weights, bidirectional=bidirectional, **settings)
     assert set(back) == set(parameters)
-    exact = kind == "GRU" and told["reset_after"]
-    for name, one in back.items():
+    exact = class_name == "GRU" and settings["reset_after"]
+    for name, array in back.items():
         if exact or name.startswith("weight"):
-            np.testing.assert_array_equal(one, parameters[name], name)
-    if bias and not exact and kind != "GRU":
+            np.testing.assert_array_equal(array, parameters[name], name)
+    if bias and not exact and class_name != "GRU":
         for end in ("_l0", "_l0_reverse")[: 2 if bidirectional else 1]:
             summed = parameters[f"bias_ih{end}"] + parameters[f"bias_hh{end}"]
             np.testing.assert_array_equal(back[f"bias_ih{end}"], summed)
@@ -106,67 +112,73 @@ def test_to_keras(kind: str, told: dict[str, Any], bidirectional: bool, bias: bo
 
 def test_the_second_layer_of_a_stack() -> None:
     stack = nn.LSTM(I, H, num_layers=2)
-    parameters = {name: one.detach().numpy() for name, one in stack.state_dict().items()}
+    parameters = {name: array.detach().numpy() for name, array in stack.state_dict().items()}
     kernel = to_keras("LSTM", parameters, layer=1)[0]
     assert kernel.shape == (H, 4 * H)
     np.testing.assert_array_equal(kernel[:, :H].T, parameters["weight_ih_l1"][:H])
-    found = from_keras("LSTM", to_keras("LSTM", parameters, layer=1), layer=1)
-    np.testing.assert_array_equal(found["weight_hh_l1"], parameters["weight_hh_l1"])
+    actual = from_keras("LSTM", to_keras("LSTM", parameters, layer=1), layer=1)
+    np.testing.assert_array_equal(actual["weight_hh_l1"], parameters["weight_hh_l1"])
 
 
-@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("class_name", ["SimpleRNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("width", [I, H])
-def test_stacked_cells_are_no_directions(kind: str, bias: bool, width: int) -> None:
+def test_stacked_cells_are_no_directions(class_name: str, bias: bool, width: int) -> None:
     """Each cell by itself is a layer of a stack; the whole is refused wherever its shapes show."""
     keras = pytest.importorskip("keras")
     sizes = (H, H) if width == I else (H, H - 1)
-    cell = getattr(keras.layers, f"{kind}Cell")
-    other = keras.layers.RNN([cell(size, use_bias=bias) for size in sizes], return_sequences=True)
-    other.build((None, T, width))
-    weights = other.get_weights()
-    with pytest.raises(ValueError, match=rf"{kind}: weights .* got .*; of stacked cells give"):
-        from_keras(kind, weights, bidirectional=True, reset_after=True)
-    with pytest.raises(ValueError, match=rf"{kind}: weights must be kernel, .* of 1 directions"):
-        from_keras(kind, weights, reset_after=True)
+    cell = getattr(keras.layers, f"{class_name}Cell")
+    keras_layer = keras.layers.RNN(
+        [cell(size, use_bias=bias) for size in sizes], return_sequences=True
+    )
+    keras_layer.build((None, T, width))
+    weights = keras_layer.get_weights()
+    with pytest.raises(
+        ValueError, match=rf"{class_name}: weights .* got .*; of stacked cells give"
+    ):
+        from_keras(class_name, weights, bidirectional=True, reset_after=True)
+    with pytest.raises(
+        ValueError, match=rf"{class_name}: weights must be kernel, .* of 1 directions"
+    ):
+        from_keras(class_name, weights, reset_after=True)
     if width == H:
         return
     count = len(weights) // 2
-    found = [
-        from_keras(kind, weights[k * count : (k + 1) * count], reset_after=True, layer=k)
+    actual = [
+        from_keras(class_name, weights[k * count : (k + 1) * count], reset_after=True, layer=k)
         for k in range(2)
     ]
-    stack = nn.Recurrent(KINDS[kind], I, H, 2, bias=bias, batch_first=True)
-    together = {name: torch.from_numpy(one) for part in found for name, one in part.items()}
+    stack = nn.Recurrent(CELLS[class_name], I, H, 2, bias=bias, batch_first=True)
+    together = {name: torch.from_numpy(array) for part in actual for name, array in part.items()}
     stack.load_state_dict(together)
     x = torch.randn(N, T, I)
     with torch.no_grad():
-        close(stack(x)[0], other(x), "output", f"stacked {kind}")
+        close(stack(x)[0], keras_layer(x), "output", f"stacked {class_name}")
 
 
 @every_case
-def test_a_layer_within_another(kind: str, told: dict[str, Any]) -> None:
+def test_a_layer_within_another(class_name: str, settings: dict[str, Any]) -> None:
     """TimeDistributed has the weights of what it repeats."""
     keras = pytest.importorskip("keras")
-    other = keras.layers.TimeDistributed(
-        getattr(keras.layers, kind)(H, return_sequences=True, **told)
+    keras_layer = keras.layers.TimeDistributed(
+        getattr(keras.layers, class_name)(H, return_sequences=True, **settings)
     )
     x = torch.randn(2, N, T, I)
-    wanted = other(x)
-    layer = ours(kind, told, bias=True, bidirectional=False)
-    found = from_keras(kind, other.get_weights())  # the bias says reset_after
-    layer.load_state_dict({name: torch.from_numpy(one) for name, one in found.items()})
+    expected = keras_layer(x)
+    layer = ours(class_name, settings, bias=True, bidirectional=False)
+    actual = from_keras(class_name, keras_layer.get_weights())  # the bias says reset_after
+    layer.load_state_dict({name: torch.from_numpy(array) for name, array in actual.items()})
     with torch.no_grad():
-        close(torch.stack([layer(one)[0] for one in x]), wanted, "output", kind)
+        close(torch.stack([layer(array)[0] for array in x]), expected, "output", class_name)
 
 
-def arrays(kind: str = "LSTM") -> list[np.ndarray]:
-    G = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[kind]
+def arrays(class_name: str = "LSTM") -> list[np.ndarray]:
+    G = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[class_name]
     return [np.ones((I, G * H)), np.ones((H, G * H)), np.ones(G * H)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "weights", "message"),
+    ("class_name", "weights", "message"),
     [
         ("Dense", arrays(), "kind: wanted one of SimpleRNN, LSTM, GRU, got 'Dense'"),
         ("LSTM", arrays()[:1], "LSTM: weights must be kernel, .* got 1 arrays"),
@@ -196,10 +208,10 @@ def arrays(kind: str = "LSTM") -> list[np.ndarray]:
     ],
 )
 def test_weights_that_do_not_fit_are_named(
-    kind: str, weights: list[np.ndarray], message: str
+    class_name: str, weights: list[np.ndarray], message: str
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
-        from_keras(kind, weights)
+        from_keras(class_name, weights)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +223,11 @@ def test_weights_that_do_not_fit_are_named(
     ],
 )
 def test_parameters_that_are_missing_are_named(missing: str, message: str) -> None:
-    told = {"reset_after": False}
-    found = from_keras("GRU", arrays("GRU"), **told)
-    del found[missing]
-    found.pop("bias_candidate_l0" if missing == "bias_hh_l0" else "", None)
+    settings = {"reset_after": False}
+    actual = from_keras("GRU", arrays("GRU"), **settings)
+    del actual[missing]
+    actual.pop("bias_candidate_l0" if missing == "bias_hh_l0" else "", None)
     with pytest.raises(ValueError, match=message):
-        to_keras("GRU", found, **told)
+        to_keras("GRU", actual, **settings)
     with pytest.raises(ValueError, match="kind: wanted one of"):
-        to_keras("Dense", found)
+        to_keras("Dense", actual)

@@ -1,4 +1,4 @@
-"""What importing loads, and what the native module tells: both in processes of their own."""
+"""What an import loads, and what the native module reports, in processes of their own."""
 
 import ast
 import subprocess
@@ -64,15 +64,15 @@ def test_cells_run_on_numpy_without_torch() -> None:
 
 
 def test_instruction_sets_are_this_processors() -> None:
-    found = _core.instruction_sets()
-    assert list(found) == ["avx512", "avx2", "neon", "plain"]
-    assert found["plain"] is True
+    actual = _core.instruction_sets()
+    assert list(actual) == ["avx512", "avx2", "neon", "plain"]
+    assert actual["plain"] is True
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return
     flags = set(info.read_text().replace(":", " ").split())
-    assert found["avx2"] == ({"avx2", "fma"} <= flags)
-    assert found["avx512"] == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags)
+    assert actual["avx2"] == ({"avx2", "fma"} <= flags)
+    assert actual["avx512"] == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags)
 
 
 @pytest.mark.parametrize("room", ["cells", "program", "spec.py"])

@@ -1,4 +1,4 @@
-"""A cell or its class stands wherever a name of one does; layers and cells that are mixed up."""
+"""A cell or its class is accepted wherever its name is; layers given for cells, and the reverse."""
 
 import subprocess
 import sys
@@ -46,11 +46,11 @@ GIVEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("kind", GIVEN)
-def test_models_take_cells(kind: str, model: str) -> None:
-    cell = GIVEN[kind]
-    found = MODELS[model](cell)
-    stacks = [part for part in found.modules() if isinstance(part, nn.Recurrent)]
+@pytest.mark.parametrize("layer_name", GIVEN)
+def test_models_take_cells(layer_name: str, model: str) -> None:
+    cell = GIVEN[layer_name]
+    actual = MODELS[model](cell)
+    stacks = [part for part in actual.modules() if isinstance(part, nn.Recurrent)]
     for stack in stacks:
         assert stack.cell is cell or type(stack.cell) is cell
     assert stacks
@@ -118,14 +118,14 @@ print(ProblemConfig(cell=Mine).cell)
 
 @pytest.mark.slow
 def test_cells_of_scripts_and_packages(tmp_path: Path) -> None:
-    """The script that runs is not run once more; a module of a package is imported by its name."""
+    """The running script is not run again; a module of a package is imported by its name."""
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "__init__.py").touch()
     (tmp_path / "one" / "two.py").write_text(PACKAGE)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["runs", f"{script}:Mine"]
+    finished = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == ["runs", f"{script}:Mine"]
 
 
 @pytest.mark.slow
@@ -136,10 +136,10 @@ def test_a_run_trains_evaluates_and_goes_on_with_a_class(tmp_path: Path) -> None
     options: Any = {"hidden_size": 4, "steps": 2, "validate_every": 1, "accelerator": "cpu"}
     config = ProblemConfig(cell=Peephole, data="adding", **options)  # type: ignore[arg-type]
     run = fit(config, tmp_path, progress=False)
-    again = resume(tmp_path, steps=3, progress=False)
-    assert again.step == run.step + 1
+    repeated = resume(tmp_path, steps=3, progress=False)
+    assert repeated.step == run.step + 1
     for cell in (Peephole, Peephole(), config.cell):
-        model, _ = load_trained(again.last, find_task("problem"), cell=cell)
+        model, _ = load_trained(repeated.last, find_task("problem"), cell=cell)
         assert isinstance(next(p for p in model.modules() if hasattr(p, "cell")).cell, Peephole)
 
 
@@ -213,6 +213,6 @@ def test_cells_with_settings_are_made_as_before() -> None:
     assert cells.CoRNN(0.5, gamma=2.0).gamma == 2.0
     x = torch.ones(3, 2, 3)
     torch.manual_seed(0)
-    first = nn.Recurrent(Peephole(), 3, 4)
+    by_instance = nn.Recurrent(Peephole(), 3, 4)
     torch.manual_seed(0)
-    same(first(x)[0], nn.Recurrent(Peephole, 3, 4)(x)[0])
+    same(by_instance(x)[0], nn.Recurrent(Peephole, 3, 4)(x)[0])

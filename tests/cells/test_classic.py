@@ -87,13 +87,13 @@ def autograd(problem: Problem) -> tuple[float, dict[str, Tensor]]:
 @pytest.mark.parametrize("seed", range(3))
 def test_backpropagation_through_time(seed: int, engine: str) -> None:
     problem = Problem(seed)
-    wanted = problem.gradients()
-    wanted["b again"] = wanted["b"]
+    expected = problem.gradients()
+    expected["b again"] = expected["b"]
     loss, gradients = autograd(problem)
     assert loss == pytest.approx(problem.forward()[2], rel=1e-13)
-    assert gradients.keys() == wanted.keys()
+    assert gradients.keys() == expected.keys()
     for name, gradient in gradients.items():
-        close(gradient, torch.from_numpy(wanted[name]), "gradient", name)
+        close(gradient, torch.from_numpy(expected[name]), "gradient", name)
 
 
 def test_the_formulas_against_differences() -> None:
@@ -134,15 +134,15 @@ def test_simple_network(
     weights = {name: torch.from_numpy(w) for name, w in weights.items()}
     cell.load_state_dict(weights)
     net.load_state_dict({f"{name}_l0": w for name, w in weights.items()})
-    h, wanted = p.h_0, []
+    h, expected = p.h_0, []
     for x_t in p.x:
         h = f(p.U @ x_t + p.W @ h + p.b)
-        wanted.append(h)
+        expected.append(h)
     x, h_0 = torch.from_numpy(p.x), torch.from_numpy(p.h_0)
     y, h_n = net(x, h_0.unsqueeze(0))
-    close(y, torch.from_numpy(np.stack(wanted)), "output")
+    close(y, torch.from_numpy(np.stack(expected)), "output")
     close(h_n[0], y[-1], "output")
-    close(cell(x[0], h_0), torch.from_numpy(wanted[0]), "output")
+    close(cell(x[0], h_0), torch.from_numpy(expected[0]), "output")
 
 
 def test_nonlinearity_that_is_a_network() -> None:
@@ -150,17 +150,17 @@ def test_nonlinearity_that_is_a_network() -> None:
     net = RNN(INPUTS, H, nonlinearity=f, dtype=torch.float64)
     x = torch.randn(T, 2, INPUTS, dtype=torch.float64)
     y, _ = net(x)
-    (first, c_1), (second, c_2) = [
+    (W_1, c_1), (W_2, c_2) = [
         (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in (f[0], f[2])
     ]
     U, W = net.weight_ih_l0.detach().numpy(), net.weight_hh_l0.detach().numpy()
     b = (net.bias_ih_l0 + net.bias_hh_l0).detach().numpy()
-    h, wanted = np.zeros((2, H)), []
+    h, expected = np.zeros((2, H)), []
     for x_t in x.numpy():
         z = x_t @ U.T + h @ W.T + b
-        h = np.tanh(z @ first.T + c_1) @ second.T + c_2
-        wanted.append(h)
-    close(y, torch.from_numpy(np.stack(wanted)), "output")
+        h = np.tanh(z @ W_1.T + c_1) @ W_2.T + c_2
+        expected.append(h)
+    close(y, torch.from_numpy(np.stack(expected)), "output")
     y.sum().backward()
     assert f[0].weight.grad.abs().sum() > 0, "its weights learn with the layer's"
 
@@ -173,17 +173,19 @@ def test_embedding_is_the_one_hot_product() -> None:
     looked_up, _ = net(embed(classes))
     multiplied, _ = net(F.one_hot(classes, K).double() @ matrix)
     close(looked_up, multiplied, "output")
-    slope = torch.randn_like(looked_up)
-    (looked_up * slope).sum().backward()
-    (multiplied * slope).sum().backward()
+    gradient = torch.randn_like(looked_up)
+    (looked_up * gradient).sum().backward()
+    (multiplied * gradient).sum().backward()
     close(embed.weight.grad, matrix.grad, "gradient")
 
 
 @pytest.mark.parametrize("leading", [(), (4,), (T, 4), (2, T, 4)])
 def test_linear_keeps_leading_dimensions(leading: tuple[int, ...]) -> None:
-    head = nn.Linear(H, K, dtype=torch.float64)
+    linear = nn.Linear(H, K, dtype=torch.float64)
     h = torch.randn(*leading, H, dtype=torch.float64)
-    wanted = np.empty((*leading, K))
+    expected = np.empty((*leading, K))
     for place in np.ndindex(leading):
-        wanted[place] = head.weight.detach().numpy() @ h[place].numpy() + head.bias.detach().numpy()
-    close(head(h), torch.from_numpy(wanted), "output")
+        expected[place] = (
+            linear.weight.detach().numpy() @ h[place].numpy() + linear.bias.detach().numpy()
+        )
+    close(linear(h), torch.from_numpy(expected), "output")

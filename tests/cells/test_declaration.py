@@ -1,4 +1,4 @@
-"""Every cell of the library and of docs/decisions/0002 is built, judged against the same lines on
+"""Every cell of the library and of docs/decisions/0002 is built, compared with the same lines on
 NumPy, and differentiated twice.
 
 Also here: what a declaration says about parameters, and the functions that equations are made of.
@@ -75,8 +75,8 @@ def test_layer_equals_the_same_lines_on_numpy(name: str) -> None:
     arrays = {key: value.detach().numpy() for key, value in layer.named_parameters()}
     plain = {key.removesuffix("_l0"): value for key, value in arrays.items()}
     start = tuple(state[0].numpy() for state in states)
-    wanted, ends = _unroll(layer.cell, layer.spec.sizes(0), plain, x.numpy(), start)
-    np.testing.assert_allclose(output.detach().numpy(), np.stack(wanted), rtol=1e-11, atol=1e-12)
+    expected, ends = _unroll(layer.cell, layer.spec.sizes(0), plain, x.numpy(), start)
+    np.testing.assert_allclose(output.detach().numpy(), np.stack(expected), rtol=1e-11, atol=1e-12)
     final = final if isinstance(final, tuple) else (final,)
     for value, end in zip(final, ends, strict=True):
         np.testing.assert_allclose(value[0].detach().numpy(), end, rtol=1e-11, atol=1e-12)
@@ -89,8 +89,8 @@ def test_every_parameter_has_its_true_gradient(name: str) -> None:
     named = dict(layer.named_parameters())
 
     def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        given = dict(zip(named, values, strict=True))
-        return torch.func.functional_call(layer, given, (x,), {"lengths": [3, 2]})[0]
+        parameters = dict(zip(named, values, strict=True))
+        return torch.func.functional_call(layer, parameters, (x,), {"lengths": [3, 2]})[0]
 
     assert torch.autograd.gradcheck(run, (x, *named.values()))
 
@@ -102,8 +102,8 @@ def test_every_second_derivative_is_true(name: str) -> None:
     named = dict(layer.named_parameters())
 
     def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        given = dict(zip(named, values, strict=True))
-        return torch.func.functional_call(layer, given, (x,))[0]
+        parameters = dict(zip(named, values, strict=True))
+        return torch.func.functional_call(layer, parameters, (x,))[0]
 
     assert torch.autograd.gradgradcheck(run, (x, *named.values()), fast_mode=True)
 
@@ -141,9 +141,9 @@ def test_one_step_module_equals_the_layer(name: str) -> None:
 def test_parameters_follow_from_the_declaration(
     cell: Cell, expected: dict[str, tuple[int, ...]]
 ) -> None:
-    found = cell.parameters(Sizes(3, 5, 2))
-    assert {name: spec.shape for name, spec in found.items()} == expected
-    assert list(found) == list(expected)
+    actual = cell.parameters(Sizes(3, 5, 2))
+    assert {name: spec.shape for name, spec in actual.items()} == expected
+    assert list(actual) == list(expected)
 
 
 def test_bias_false_takes_all_biases_and_only_them() -> None:
@@ -198,9 +198,9 @@ def test_functions_agree_on_torch_numpy_and_paper(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["torch", "numpy"])
-def test_functions_of_two_arguments(kind: str) -> None:
-    make = torch.tensor if kind == "torch" else np.array
+@pytest.mark.parametrize("layer_name", ["torch", "numpy"])
+def test_functions_of_two_arguments(layer_name: str) -> None:
+    make = torch.tensor if layer_name == "torch" else np.array
     x, y = make([1.0, -2.0, 3.0]), make([0.5, 4.0, 3.0])
     assert cells.minimum(x, y).tolist() == [0.5, -2.0, 3.0]
     assert cells.maximum(x, y).tolist() == [1.0, 4.0, 3.0]

@@ -1,4 +1,4 @@
-"""Malformed cells: each fault is told when the class or the layer is made, by the cell's name."""
+"""Malformed cells: each error is raised when the class or the layer is made, and names the cell."""
 
 from collections.abc import Callable
 from typing import Any
@@ -96,8 +96,8 @@ def test_cells_may_compare_equal() -> None:
         def __init__(self, rank: int) -> None:
             self.down, self.up = product(width=rank), product(source=rank)
 
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Equal)
+        def __eq__(self, value: object) -> bool:
+            return isinstance(value, Equal)
 
         __hash__ = None  # type: ignore[assignment]
 
@@ -123,13 +123,13 @@ def test_a_layer_works_under_another_default_device() -> None:
     cuts = torch.zeros(5, 3, dtype=torch.bool)
     cuts[2, 1] = True
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, [5, 3, 2])
-    wanted = layer(x, lengths=[5, 2, 4], resets=cuts)[0], layer(packed)[0].data
+    expected = layer(x, lengths=[5, 2, 4], resets=cuts)[0], layer(packed)[0].data
     torch.set_default_device("meta")
     try:
-        found = layer(x, lengths=[5, 2, 4], resets=cuts)[0], layer(packed)[0].data
+        actual = layer(x, lengths=[5, 2, 4], resets=cuts)[0], layer(packed)[0].data
     finally:
         torch.set_default_device(None)
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_nan_before_a_cut_spares_the_weights_of_an_activation(engine: str) -> None:
@@ -147,8 +147,8 @@ def test_nan_before_a_cut_spares_the_weights_of_an_activation(engine: str) -> No
 
     poisoned = x.clone()
     poisoned[:2] = float("nan")
-    for mine, wanted in zip(gradients(poisoned, resets=cuts), gradients(x[2:]), strict=True):
-        torch.testing.assert_close(mine, wanted)
+    for mine, expected in zip(gradients(poisoned, resets=cuts), gradients(x[2:]), strict=True):
+        torch.testing.assert_close(mine, expected)
 
 
 def test_half_precision_keeps_its_state_in_float32(engine: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from tests.support.onnx_files import Batch, agrees, written
 from tests.support.runtime_models import exported, random, steps, wanted
-from tests.support.subjects import gradients, pack, run, slopes, states, tokens, unpack
+from tests.support.subjects import gradients, pack, random_like, run, states, tokens, unpack
 from tests.support.tolerances import close
 from unrolled import engines
 from unrolled.cells import Cell, CellError, mean, product, sigmoid, tanh, vector
@@ -43,8 +43,8 @@ class Beside(Cell):
     read = product(source="I", bias=False)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
-        found = self.write(state.h)
-        s = sigmoid(found.k * self.v) * state.s + tanh(found.l)
+        actual = self.write(state.h)
+        s = sigmoid(actual.k * self.v) * state.s + tanh(actual.l)
         return tanh(x.a + h.b + self.read(s)), s
 
 
@@ -55,13 +55,13 @@ def _cell(source: int | str, width: int | str, size: int | str) -> type[Cell]:
         states = ("h", "s")
         widths = {"s": size}  # noqa: RUF012
         to_source = product(width=source, source="P")
-        own = product(source=source, width=width)
+        layer_product = product(source=source, width=width)
         to_state = product(source=width, width=size)
         back = product(source=size)
         scale = vector(size)
 
         def step(self, x: Any, h: Any, state: Any) -> Any:
-            u = tanh(self.own(sigmoid(self.to_source(state.h))))
+            u = tanh(self.layer_product(sigmoid(self.to_source(state.h))))
             s = 0.5 * state.s * self.scale + tanh(self.to_state(u))
             return tanh(x + h + self.back(s)), s
 
@@ -98,17 +98,17 @@ def _agree_with_differences(layer: Recurrent) -> None:
         return run(layer, x, pack(hx), lengths=[T, 1, 2])
 
     with engines.use("native"):
-        found = call()
-    exact = gradients(found, leaves)
+        actual = call()
+    exact = gradients(actual, leaves)
     with engines.use("reference"):
         expected = call()
-    for mine, other in zip(found, expected, strict=True):
-        close(mine, other, "output")
-    for mine, other in zip(exact, gradients(expected, leaves), strict=True):
-        close(mine, other, "gradient")
+    for mine, reference in zip(actual, expected, strict=True):
+        close(mine, reference, "output")
+    for mine, reference in zip(exact, gradients(expected, leaves), strict=True):
+        close(mine, reference, "gradient")
     torch.manual_seed(1)
     along = [torch.randn_like(leaf) for leaf in leaves]
-    weights = slopes(found)
+    weights = random_like(actual)
 
     @torch.no_grad()
     def moved(step: float) -> float:
@@ -125,24 +125,24 @@ def _agree_with_differences(layer: Recurrent) -> None:
 def test_one_step(cell: type[Cell]) -> None:
     step = random(RecurrentCell(cell, I, H))
     x = torch.randn(N, I)
-    found = step(x)
+    actual = step(x)
     with engines.use("reference"):
         expected = step(x)
-    for mine, other in zip(unpack(found), unpack(expected), strict=True):
-        close(mine, other, "output")
+    for mine, reference in zip(unpack(actual), unpack(expected), strict=True):
+        close(mine, reference, "output")
 
 
 @pytest.mark.parametrize("cell", [Wide, Beside])
 def test_compiled(cell: type[Cell]) -> None:
     layer = random(Recurrent(cell, I, H)).double()
     x = tokens(T, N, I)
-    found = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0]
+    actual = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0]
     expected = layer(x)[0]
-    close(found, expected, "output")
+    close(actual, expected, "output")
     leaves = [x, *layer.parameters()]
-    made = torch.autograd.grad(found, leaves, *slopes([found]))
-    for mine, other in zip(made, gradients([expected], leaves), strict=True):
-        close(mine, other, "gradient")
+    result = torch.autograd.grad(actual, leaves, *random_like([actual]))
+    for mine, reference in zip(result, gradients([expected], leaves), strict=True):
+        close(mine, reference, "gradient")
 
 
 @pytest.mark.parametrize("cell", [Wide, Beside, _cell("I", 3, "P"), _cell(3, "I", "I")])
@@ -150,9 +150,9 @@ def test_exported_run_and_stepped(cell: type[Cell], tmp_path: Path) -> None:
     layer = random(Recurrent(cell, I, H))
     model = exported(layer, tmp_path)
     x = np.random.default_rng(0).standard_normal((9, 4, I), np.float32)
-    found = model.run(x)
-    close(torch.from_numpy(found), wanted(layer, x)[0], "output")
-    assert np.array_equal(steps(model, x, 4), found)
+    actual = model.run(x)
+    close(torch.from_numpy(actual), wanted(layer, x)[0], "output")
+    assert np.array_equal(steps(model, x, 4), actual)
 
 
 @pytest.mark.parametrize("cell", [Wide, Beside, _cell("I", 3, "P"), _cell(3, "I", "I")])

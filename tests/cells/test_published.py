@@ -1,6 +1,6 @@
 """Every published cell is what its paper says, on the native and on the reference engine.
 
-``papers`` has the equations a second time; gradients are judged by finite differences.
+``papers`` states the equations again; finite differences are the oracle of gradients.
 """
 
 from collections.abc import Callable
@@ -81,13 +81,13 @@ def _states(layer: Recurrent) -> Any:
 
 def _runs() -> list[Any]:
     """Each case on each engine that can run it and is not torch's own."""
-    found = []
+    results = []
     for cell, oracle in CASES:
         refusals = engines.explain(_layer(cell), torch.zeros(T, N, I).double()).refusals
         for engine in ("native", "reference"):
             if refusals[engine] is None:
-                found.append(pytest.param(cell, oracle, engine, id=f"{cell}-{engine}"))
-    return found
+                results.append(pytest.param(cell, oracle, engine, id=f"{cell}-{engine}"))
+    return results
 
 
 RUNS = _runs()
@@ -132,8 +132,8 @@ def test_gradients_reach_everything_from_every_state(cell: Cell, engine: str) ->
 
     def call(x: Any, *values: Any) -> Any:
         count = len(cell.states)
-        given = dict(zip(names, values[count:], strict=True))
-        output, final = torch.func.functional_call(layer, given, (x, pack(values[:count])))
+        parameters = dict(zip(names, values[count:], strict=True))
+        output, final = torch.func.functional_call(layer, parameters, (x, pack(values[:count])))
         return output, *unpack(final)
 
     x, hx = tokens(2, 1, I), [s[:, :1].detach().requires_grad_() for s in _states(layer)]
@@ -153,6 +153,6 @@ def test_exponential_gates_far_from_zero_stay_finite(low: float, engine: str) ->
     x = torch.randn(6, 2, 3, requires_grad=True)
     with engines.use(engine):
         parts = run(layer, x)
-        found = torch.autograd.grad(parts[0].sum(), [x, *layer.parameters()])
-    assert all(part.isfinite().all() for part in (*parts, *found))
+        results = torch.autograd.grad(parts[0].sum(), [x, *layer.parameters()])
+    assert all(part.isfinite().all() for part in (*parts, *results))
     assert parts[0].abs().max() <= 1

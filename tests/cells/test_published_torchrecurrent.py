@@ -1,7 +1,7 @@
-"""A second judge of published cells: the package torchrecurrent, written by others.
+"""A second oracle of published cells: the package torchrecurrent, by other authors.
 
 Its LEM is left out: there y_t sees z_{t-1}, in the paper and its authors' code z_t. Its FastGRNN
-squashes the gate by tanh unless told otherwise, and its JANET learns beta.
+squashes the gate by tanh by default, and its JANET learns beta.
 """
 
 from typing import Any
@@ -81,7 +81,7 @@ def test_cells_agree(
             if key not in options:
                 parameter.copy_(ours.get(key, torch.zeros_like(parameter)))
     x, hx = tokens(T, N, I), states(layer, N)
-    found = run(layer, x, pack(hx))
+    actual = run(layer, x, pack(hx))
     state: Any = pack([s[0] for s in hx])
     if name == "JANET":
         state = (state, state)  # it returns its one state twice
@@ -89,7 +89,7 @@ def test_cells_agree(
     for x_t in x:
         state = theirs(x_t, state)
         outputs.append(state[0] if isinstance(state, tuple) else state)
-    close(found[0], torch.stack(outputs), "output")
+    close(actual[0], torch.stack(outputs), "output")
     ends = state if isinstance(state, tuple) else (state,)
-    for mine, end in zip(found[1:], ends, strict=name != "JANET"):
+    for mine, end in zip(actual[1:], ends, strict=name != "JANET"):
         close(mine[0], end, "output")

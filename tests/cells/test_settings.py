@@ -1,4 +1,4 @@
-"""Settings of cells: what is refused, by which name, and what parameters start from."""
+"""Settings of cells: which values raise, with which message, and initial parameters."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A cell that falls to the reference engine says so once, with the reason and what helps."""
+"""A cell that runs on the reference engine warns once, with the reason and the remedy."""
 
 import pickle
 import warnings
@@ -37,24 +37,24 @@ def _each_time() -> Iterator[None]:
 
 def raised(action: Any) -> list[warnings.WarningMessage]:
     """The warnings of a call that concern engines."""
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         action()
-    return [warning for warning in found if issubclass(warning.category, ReferenceWarning)]
+    return [warning for warning in caught if issubclass(warning.category, ReferenceWarning)]
 
 
 def test_it_warns_once_with_the_reason_and_the_cure() -> None:
     cell = foreign()
     layer = nn.Recurrent(cell, 3, 4, num_layers=2, bidirectional=True)
-    (found,) = raised(lambda: [layer(X) for _ in range(3)])
+    (warning,) = raised(lambda: [layer(X) for _ in range(3)])
     reason = engines.explain(layer, X).refusals["native"]
-    text = str(found.message)
+    text = str(warning.message)
     assert reason is not None
     assert text.startswith("the cell Foreign runs on the reference engine")
     assert reason in text
     assert "functions of unrolled.cells" in text
     assert 'engines.use("reference")' in text
-    assert found.filename == __file__
+    assert warning.filename == __file__
     assert not raised(lambda: nn.Recurrent(cell, 3, 4)(X))
     assert not raised(lambda: nn.RecurrentCell(cell, 3, 4)(X[0]))
     assert len(raised(lambda: nn.Recurrent(foreign(), 3, 4)(X))) == 1
@@ -77,8 +77,8 @@ def test_another_reason_is_another_warning() -> None:
 def test_a_layer_of_torchs_with_a_function_of_torchs() -> None:
     layer = nn.RNN(3, 4, nonlinearity=torch.nn.Softplus())
     advice._warned.pop(cells.RNN, None)
-    (found,) = raised(lambda: layer(X))
-    assert "the cell RNN runs on the reference engine" in str(found.message)
+    (warning,) = raised(lambda: layer(X))
+    assert "the cell RNN runs on the reference engine" in str(warning.message)
 
 
 def test_nothing_is_said_where_it_was_asked_for() -> None:
@@ -102,8 +102,8 @@ def test_nothing_is_said_where_nothing_is_faster() -> None:
     x = tokens(3, 2, 3)
 
     def twice() -> None:
-        (first,) = torch.autograd.grad(plain(x)[0].square().sum(), x, create_graph=True)
-        first.square().sum().backward()
+        (first_order,) = torch.autograd.grad(plain(x)[0].square().sum(), x, create_graph=True)
+        first_order.square().sum().backward()
 
     assert not raised(lambda: meta(X.to("meta")))
     assert not raised(lambda: wave(X.cfloat()))

@@ -1,4 +1,4 @@
-"""Engines can be listed, chosen, forced, recorded, and asked why."""
+"""Engines are listed, chosen, forced, recorded and explained."""
 
 import copy
 import re
@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from tests.support.subjects import KINDS, RUNS
+from tests.support.subjects import LAYERS, RUNS
 from tests.support.tolerances import close
 from unrolled import cells, engines, nn
 
@@ -17,22 +17,22 @@ X = torch.zeros(3, 2, 3)
 def test_the_engines_and_what_they_run() -> None:
     assert list(engines.ENGINES) == ["native", "aten", "reference"]
     fused = {"rnn", "relu", "lstm", "projected", "gru"}
-    assert {kind for kind, engine in RUNS if engine == "aten"} == fused
-    assert {kind for kind, engine in RUNS if engine == "native"} == set(KINDS)
-    assert {kind for kind, engine in RUNS if engine == "reference"} == set(KINDS)
+    assert {layer_name for layer_name, engine in RUNS if engine == "aten"} == fused
+    assert {layer_name for layer_name, engine in RUNS if engine == "native"} == set(LAYERS)
+    assert {layer_name for layer_name, engine in RUNS if engine == "reference"} == set(LAYERS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_default_engine(kind: str) -> None:
-    layer = KINDS[kind](3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
+@pytest.mark.parametrize("layer_name", LAYERS)
+def test_the_default_engine(layer_name: str) -> None:
+    layer = LAYERS[layer_name](3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
     x = X.double()
-    wanted = "native"
+    expected = "native"
     with engines.record() as ran:
         layer(x)
         layer(x, lengths=[1, 3])
         layer(x, resets=torch.ones(3, 2, dtype=torch.bool))
-    assert ran == [wanted] * 12
-    assert engines.explain(layer, x).engine == wanted
+    assert ran == [expected] * 12
+    assert engines.explain(layer, x).engine == expected
     assert not engines.explain(layer, x).forced
 
 
@@ -62,11 +62,11 @@ def test_the_default_engine(kind: str) -> None:
 def test_explain_has_reasons(
     layer: nn.Recurrent, dtype: torch.dtype, reason: dict[str, str]
 ) -> None:
-    told = engines.explain(layer.to(dtype), X.to(dtype))
-    assert told.engine == next(name for name in engines.ENGINES if name not in reason)
-    lines = str(told).splitlines()
-    assert lines[0] == f"engine: {told.engine}"
-    for name, why in told.refusals.items():
+    explanation = engines.explain(layer.to(dtype), X.to(dtype))
+    assert explanation.engine == next(name for name in engines.ENGINES if name not in reason)
+    lines = str(explanation).splitlines()
+    assert lines[0] == f"engine: {explanation.engine}"
+    for name, why in explanation.refusals.items():
         if name in reason:
             assert re.search(reason[name], str(why))
             assert f"  {name}: {why}" in lines
@@ -75,15 +75,15 @@ def test_explain_has_reasons(
             assert f"  {name}: can run this" in lines
     with engines.record() as ran:
         layer(X.to(dtype))
-    assert ran == [told.engine]
+    assert ran == [explanation.engine]
 
 
 def test_explain_takes_what_forward_takes_and_fails_as_it_does() -> None:
     layer = nn.LSTM(3, 4)
     hx = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
     cuts = torch.ones(3, 2, dtype=torch.bool)
-    told = engines.explain(layer, X, hx, lengths=[1, 2], resets=cuts, reset_state=hx)
-    assert told.engine == "native"
+    explanation = engines.explain(layer, X, hx, lengths=[1, 2], resets=cuts, reset_state=hx)
+    assert explanation.engine == "native"
     with pytest.raises(RuntimeError, match="hx"):
         engines.explain(layer, X, (hx[0], hx[1][:, :1]))
     assert engines.explain(nn.GRUCell(3, 4), X[0], hx[0][0]).engine == "native"
@@ -120,28 +120,28 @@ def test_transforms_run_natively() -> None:
     assert ran == ["native"] * 2
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "peephole"])
-def test_autocast_is_the_lower_precision(kind: str) -> None:
+@pytest.mark.parametrize("layer_name", ["rnn", "gru", "lstm", "peephole"])
+def test_autocast_is_the_lower_precision(layer_name: str) -> None:
     """Inputs, states and weights are rounded as .bfloat16() rounds them; gradients come back in the
     parameters' dtype; both engines agree."""
-    layer = KINDS[kind](3, 4, num_layers=2, bidirectional=True)
+    layer = LAYERS[layer_name](3, 4, num_layers=2, bidirectional=True)
     low = copy.deepcopy(layer).bfloat16()
     x = torch.randn(5, 2, 3)
     start = tuple(torch.randn(4, 2, width) for width in layer.spec.state_widths)
     cut = tuple(state.bfloat16() for state in start)
-    many = len(start) > 1
-    wanted, _ = low(x.bfloat16(), cut if many else cut[0])
-    wanted.float().sum().backward()
+    stacked = len(start) > 1
+    expected, _ = low(x.bfloat16(), cut if stacked else cut[0])
+    expected.float().sum().backward()
     for name in ("native", "reference"):
-        for given in (x, x.bfloat16()):
+        for layer_input in (x, x.bfloat16()):
             layer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16), engines.use(name):
-                assert engines.explain(layer, given).engine == name
+                assert engines.explain(layer, layer_input).engine == name
                 with engines.record() as ran:
-                    output, _ = layer(given, start if many else start[0])
+                    output, _ = layer(layer_input, start if stacked else start[0])
             assert ran == [name] * 4
             assert output.dtype == torch.bfloat16
-            close(output, wanted, "output")
+            close(output, expected, "output")
             output.float().sum().backward()
             for ours, theirs in zip(layer.parameters(), low.parameters(), strict=True):
                 assert ours.grad is not None
@@ -159,9 +159,9 @@ def test_autocast_leaves_float64_alone() -> None:
 
 def test_forcing(engine: str) -> None:
     layer = nn.LSTM(3, 4, 2)
-    told = engines.explain(layer, X)
-    assert (told.engine, told.forced) == (engine, True)
-    assert str(told).startswith(f"engine: {engine} (forced)")
+    explanation = engines.explain(layer, X)
+    assert (explanation.engine, explanation.forced) == (engine, True)
+    assert str(explanation).startswith(f"engine: {engine} (forced)")
     with engines.record() as ran:
         layer(X)
         nn.LSTMCell(3, 4)(X[0])
@@ -197,22 +197,22 @@ def test_records_nest() -> None:
 def test_forcing_and_recording_stay_in_their_thread() -> None:
     layer = nn.GRU(3, 4)
     inside: list[str] = []
-    forced, done = threading.Event(), threading.Event()
+    forced, finished = threading.Event(), threading.Event()
 
-    def other() -> None:
+    def other_thread() -> None:
         with engines.use("reference"), engines.record() as ran:
             forced.set()
-            assert done.wait(60)
+            assert finished.wait(60)
             layer(X)
             inside.extend(ran)
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other_thread)
     with engines.record() as ran:
         thread.start()
         assert forced.wait(60)
         layer(X)
         assert not engines.explain(layer, X).forced
-        done.set()
+        finished.set()
         thread.join()
     assert ran == ["native"]
     assert inside == ["reference"]

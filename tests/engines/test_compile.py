@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from tests.support.subjects import KINDS, tokens
+from tests.support.subjects import LAYERS, tokens
 from tests.support.tolerances import close
 from unrolled import cells, nn
 from unrolled.cells import Cell, tanh
@@ -47,7 +47,7 @@ class Captured:
         return graph.forward
 
     def count(self) -> int:
-        """How often the operator stands in them."""
+        """How often these graphs call the operator."""
         op = torch.ops.unrolled.sweep
         targets = [node.target for graph in self.graphs for node in graph.graph.nodes]
         return sum(target in (op, op.default) for target in targets)
@@ -73,17 +73,17 @@ def input_of(layer: nn.Recurrent, T: int = T, N: int = N) -> Tensor:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_compiled_layer_is_the_layer(kind: str, form: str) -> None:
-    options, given = FORMS[form]
-    layer = KINDS[kind](I, H, dtype=torch.float64, **options)
+@pytest.mark.parametrize("layer_name", LAYERS)
+def test_a_compiled_layer_is_the_layer(layer_name: str, form: str) -> None:
+    options, call_options = FORMS[form]
+    layer = LAYERS[layer_name](I, H, dtype=torch.float64, **options)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = input_of(layer)
-    wanted = gradients(layer, layer, x, **given)
-    for mine, eager in zip(gradients(compiled, layer, x, **given), wanted, strict=True):
+    expected = gradients(layer, layer, x, **call_options)
+    for mine, eager in zip(gradients(compiled, layer, x, **call_options), expected, strict=True):
         close(mine, eager, "gradient")
     with torch.no_grad():
-        for mine, eager in zip(flat(compiled(x, **given)), wanted, strict=False):
+        for mine, eager in zip(flat(compiled(x, **call_options)), expected, strict=False):
             close(mine, eager, "output")
 
 
@@ -97,14 +97,14 @@ def test_resets_of_packed_sequences_out_of_order() -> None:
         rows = pack_padded_sequence(x, lengths, enforce_sorted=False)
         return layer(rows, resets=resets)
 
-    found, wanted = torch.compile(run, backend="eager")(x, CUTS), run(x, CUTS)
-    close(found[0].data, wanted[0].data, "output")
-    close(found[1], wanted[1], "output")
+    actual, expected = torch.compile(run, backend="eager")(x, CUTS), run(x, CUTS)
+    close(actual[0].data, expected[0].data, "output")
+    close(actual[1], expected[1], "output")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_graph_holds_the_operator_and_does_not_grow_with_time(kind: str) -> None:
-    layer = KINDS[kind](I, H, dtype=torch.float64, num_layers=2, bidirectional=True)
+@pytest.mark.parametrize("layer_name", LAYERS)
+def test_the_graph_holds_the_operator_and_does_not_grow_with_time(layer_name: str) -> None:
+    layer = LAYERS[layer_name](I, H, dtype=torch.float64, num_layers=2, bidirectional=True)
     sizes = []
     for steps in (3, 30):
         torch._dynamo.reset()
@@ -121,9 +121,9 @@ def test_other_sizes_and_lengths_need_no_other_graph() -> None:
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
         for steps, count, lengths in [(5, 4, [3, 5, 0, 1]), (7, 3, [7, 7, 7]), (2, 6, [1] * 6)]:
-            x, given = input_of(layer, steps, count), torch.tensor(lengths)
+            x, arguments = input_of(layer, steps, count), torch.tensor(lengths)
             for mine, eager in zip(
-                flat(compiled(x, lengths=given)), flat(layer(x, lengths=given)), strict=True
+                flat(compiled(x, lengths=arguments)), flat(layer(x, lengths=arguments)), strict=True
             ):
                 close(mine, eager, "output")
 
@@ -176,10 +176,10 @@ def test_a_compiled_step_is_the_step(make: Any) -> None:
     compiled = torch.compile(cell, fullgraph=True, backend=backend)
     x = tokens(N, I, seed=3).detach()
     with torch.no_grad():
-        wanted = flat((x, cell(x, cell(x))))
-        found = flat((x, compiled(x, compiled(x))))
+        expected = flat((x, cell(x, cell(x))))
+        actual = flat((x, compiled(x, compiled(x))))
     assert backend.count() == 2
-    for mine, eager in zip(found, wanted, strict=True):
+    for mine, eager in zip(actual, expected, strict=True):
         close(mine, eager, "output")
 
 
@@ -190,8 +190,8 @@ def test_published_cells(cell: type[Cell]) -> None:
     backend = Captured()
     compiled = torch.compile(layer, fullgraph=True, backend=backend)
     x = input_of(layer)
-    wanted = gradients(layer, layer, x)
-    for mine, eager in zip(gradients(compiled, layer, x), wanted, strict=True):
+    expected = gradients(layer, layer, x)
+    for mine, eager in zip(gradients(compiled, layer, x), expected, strict=True):
         close(mine, eager, "gradient")
     assert backend.count() == 1
 
@@ -217,10 +217,10 @@ def test_a_changed_setting_is_seen() -> None:
     layer = nn.Recurrent(Scaled(0.5), I, H, dtype=torch.float64)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = input_of(layer)
-    before = compiled(x)[0]
+    old_output = compiled(x)[0]
     layer.cell = layer.cell.replace(scale=2.0)
     close(compiled(x)[0], layer(x)[0], "output")
-    assert not torch.equal(compiled(x)[0], before)
+    assert not torch.equal(compiled(x)[0], old_output)
     twin = copy.deepcopy(layer)
     close(torch.compile(twin, fullgraph=True, backend="eager")(x)[0], layer(x)[0], "output")
 
@@ -258,13 +258,13 @@ class Model(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = torch.nn.Linear(I, 4)
+        self.embed = torch.nn.Linear(I, 4)
         self.layer = nn.LSTM(4, H, num_layers=2, bidirectional=True, batch_first=True)
-        self.last = torch.nn.Linear(2 * H, 2)
+        self.readout = torch.nn.Linear(2 * H, 2)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        found: Tensor = self.last(self.layer(self.first(x), lengths=lengths)[0])
-        return found
+        actual: Tensor = self.readout(self.layer(self.embed(x), lengths=lengths)[0])
+        return actual
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -279,8 +279,8 @@ def test_an_exported_program_runs_for_other_sizes(strict: bool) -> None:
     file.seek(0)
     loaded = torch.export.load(file).module()
     for rows, steps, lengths in [(4, 5, [3, 5, 0, 1]), (3, 9, [9, 2, 8]), (7, 2, [1] * 7)]:
-        x, given = tokens(rows, steps, I, seed=5).detach(), torch.tensor(lengths)
-        close(loaded(x, given), model(x, given), "output")
+        x, arguments = tokens(rows, steps, I, seed=5).detach(), torch.tensor(lengths)
+        close(loaded(x, arguments), model(x, arguments), "output")
 
 
 class Streams(torch.nn.Module):
@@ -288,11 +288,11 @@ class Streams(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.LSTM(I, H, batch_first=True)
-        self.second = nn.Recurrent(cells.PeepholeLSTM, H, H, batch_first=True)
+        self.below = nn.LSTM(I, H, batch_first=True)
+        self.above = nn.Recurrent(cells.PeepholeLSTM, H, H, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        values: Tensor = self.second(self.first(x)[0], lengths=lengths)[0]
+        values: Tensor = self.above(self.below(x)[0], lengths=lengths)[0]
         return values
 
 

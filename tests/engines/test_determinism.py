@@ -1,4 +1,4 @@
-"""Equal seeds give equal bits: whatever the threads, again, after a resume, in a graph, anywhere.
+"""Equal seeds give equal bits: for any number of threads, when repeated or resumed, and in graphs.
 
 Losses here are sums of squares: torch's own matrix products depend on the number of threads.
 """
@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import Module
 
 from tests.support.paths import ROOT
-from tests.support.subjects import KINDS, tokens
+from tests.support.subjects import LAYERS, tokens
 from tests.support.tolerances import same
 from unrolled import engines, nn
 
 I, H = 24, 64  # noqa: E741
 SIZES = [(20, 9), (60, 2)]
 """[T, N] with work enough for several threads: shared by sequences, and a direction on each."""
-SOME = ["rnn", "gru", "projected", "peephole"]
+SOME_LAYERS = ["rnn", "gru", "projected", "peephole"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,11 @@ def _one_thread() -> Iterator[None]:
 class Training:
     """A model, its optimizer, and data, dropout and weights that the seed decides."""
 
-    def __init__(self, kind: str, size: tuple[int, int], seed: int = 0) -> None:
+    def __init__(self, layer_name: str, size: tuple[int, int], seed: int = 0) -> None:
         torch.manual_seed(seed)
         options: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "dropout": 0.3}
         self.size = size
-        self.layer = KINDS[kind](I, H, **options)
+        self.layer = LAYERS[layer_name](I, H, **options)
         self.optimizer = torch.optim.AdamW(self.layer.parameters(), lr=0.01)
 
     def steps(self, count: int) -> list[Tensor]:
@@ -86,37 +86,37 @@ class Training:
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [("gru", SIZES[1]), *((kind, SIZES[0]) for kind in SOME)]
+    ("layer_name", "size"), [("gru", SIZES[1]), *((name, SIZES[0]) for name in SOME_LAYERS)]
 )
-def test_threads_and_repetition_do_not_matter(kind: str, size: tuple[int, int]) -> None:
-    found = []
+def test_threads_and_repetition_do_not_matter(layer_name: str, size: tuple[int, int]) -> None:
+    results = []
     for threads in (2, 1, 3, 2):
         torch.set_num_threads(threads)
-        training = Training(kind, size)
-        found.append([*training.steps(3), *training.bits()])
-    for other in found[1:]:
-        for mine, wanted in zip(other, found[0], strict=True):
-            same(mine, wanted)
-    other_seed = Training(kind, size, seed=1)
-    assert not torch.equal(other_seed.step(), found[0][0])
+        training = Training(layer_name, size)
+        results.append([*training.steps(3), *training.bits()])
+    for rerun in results[1:]:
+        for mine, expected in zip(rerun, results[0], strict=True):
+            same(mine, expected)
+    other_seed = Training(layer_name, size, seed=1)
+    assert not torch.equal(other_seed.step(), results[0][0])
 
 
-@pytest.mark.parametrize("kind", SOME)
-def test_a_resumed_run_goes_on_to_the_same_bits(kind: str) -> None:
-    whole = Training(kind, SIZES[0])
-    losses = whole.steps(6)
-    halted = Training(kind, SIZES[0])
+@pytest.mark.parametrize("layer_name", SOME_LAYERS)
+def test_a_resumed_run_goes_on_to_the_same_bits(layer_name: str) -> None:
+    unsplit = Training(layer_name, SIZES[0])
+    losses = unsplit.steps(6)
+    halted = Training(layer_name, SIZES[0])
     halted.steps(3)
     file = halted.saved()
     torch.randn(100)
-    resumed = Training(kind, SIZES[0], seed=5)
+    resumed = Training(layer_name, SIZES[0], seed=5)
     resumed.step()
     resumed.resume(file)
     torch.set_num_threads(2)
-    for mine, wanted in zip(resumed.steps(3), losses[3:], strict=True):
-        same(mine, wanted)
-    for mine, wanted in zip(resumed.bits(), whole.bits(), strict=True):
-        same(mine, wanted)
+    for mine, expected in zip(resumed.steps(3), losses[3:], strict=True):
+        same(mine, expected)
+    for mine, expected in zip(resumed.bits(), unsplit.bits(), strict=True):
+        same(mine, expected)
 
 
 def test_dropout_draws_in_graphs_what_it_draws_outside() -> None:
@@ -127,34 +127,34 @@ def test_dropout_draws_in_graphs_what_it_draws_outside() -> None:
     runs = []
     for call in (compiled, compiled, layer):
         torch.manual_seed(3)
-        found = []
+        results = []
         for _ in range(2):
             output, h = call(x)
             grads = torch.autograd.grad(output.square().sum(), list(layer.parameters()))
-            found += [output, h, *grads]
-        runs.append(found)
+            results += [output, h, *grads]
+        runs.append(results)
     half = len(runs[0]) // 2
     assert not torch.equal(runs[0][0], runs[0][half])
-    for other in runs[1:]:
-        for mine, wanted in zip(other, runs[0], strict=True):
-            same(mine, wanted)
+    for rerun in runs[1:]:
+        for mine, expected in zip(rerun, runs[0], strict=True):
+            same(mine, expected)
     torch._dynamo.reset()
 
 
 def _moved(tensor: Tensor, offset: int) -> Tensor:
     """The same numbers at another distance from the beginning of a line of memory."""
     room = torch.full((tensor.numel() + offset,), float("nan"), dtype=tensor.dtype)
-    found = room[offset:].view(tensor.shape)
-    return found.copy_(tensor.detach())
+    actual = room[offset:].view(tensor.shape)
+    return actual.copy_(tensor.detach())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (20, 9)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_where_the_numbers_lie_does_not_matter(kind: str, size: tuple[int, int]) -> None:
-    layer = KINDS[kind](I, H, bidirectional=True)
+@pytest.mark.parametrize("layer_name", LAYERS)
+def test_where_the_numbers_lie_does_not_matter(layer_name: str, size: tuple[int, int]) -> None:
+    layer = LAYERS[layer_name](I, H, bidirectional=True)
     x = tokens(*size, I).detach().float()
     weights = {name: p.detach().clone() for name, p in layer.named_parameters()}
-    found = []
+    results = []
     for offset in (0, 1, 3, 8):
         for name, parameter in layer.named_parameters():
             parameter.data = _moved(weights[name], offset)
@@ -163,10 +163,10 @@ def test_where_the_numbers_lie_does_not_matter(kind: str, size: tuple[int, int])
             inferred = layer(leaf)[0]
         output, _ = layer(leaf)
         grads = torch.autograd.grad(output.square().sum(), [leaf, *layer.parameters()])
-        found.append([inferred, output, *grads])
-    for other in found[1:]:
-        for mine, wanted in zip(other, found[0], strict=True):
-            same(mine, wanted)
+        results.append([inferred, output, *grads])
+    for rerun in results[1:]:
+        for mine, expected in zip(rerun, results[0], strict=True):
+            same(mine, expected)
 
 
 def digest(module: Module, losses: list[Tensor]) -> str:
@@ -186,9 +186,9 @@ def test_processes_agree() -> None:
     )
     lines = set()
     for seed, threads in (("1", "1"), ("2", "2")):
-        given = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", code, threads]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=given)
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         lines.add(ran.stdout)
     assert len(lines) == 1
     assert len(next(iter(lines)).split()) == 2

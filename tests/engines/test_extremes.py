@@ -1,4 +1,4 @@
-"""The ends of what numbers and sizes can be: NaN and infinity, overflow, no memory."""
+"""Extreme numbers and sizes: NaN and infinity, overflow, too little memory."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.subjects import KINDS, pack, unpack
+from tests.support.subjects import LAYERS, pack, unpack
 from unrolled import _core, cells, engines, nn
 from unrolled.engines.native import operator  # noqa: F401  registers the operator
 from unrolled.program import make_program
@@ -25,9 +25,9 @@ CLASSIC: dict[str, tuple[str, dict[str, Any]]] = {
 PLACES = ("input", "hx", "last hx", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
-def _pair(kind: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _pair(layer_name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Our layer and torch's, with the same numbers."""
-    name, options = CLASSIC[kind]
+    name, options = CLASSIC[layer_name]
     options = {**options, "num_layers": 2, "bidirectional": True, "dtype": dtype}
     theirs = getattr(torch.nn, name)(3, 5, **options)
     ours = getattr(nn, name)(3, 5, **options)
@@ -41,15 +41,15 @@ def _outcome(layer: Any, x: Tensor, hx: list[Tensor]) -> dict[str, Tensor]:
     x, hx = x.clone().requires_grad_(), [state.clone().requires_grad_() for state in hx]
     output, final = layer(x, pack(hx))
     parts = [output, *unpack(final)]
-    slopes = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parts]
+    output_grads = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parts]
     names = ["input", *(f"hx {k}" for k in range(len(hx)))]
     names += [name for name, _ in layer.named_parameters()]
-    found = torch.autograd.grad(parts, [x, *hx, *layer.parameters()], slopes)
+    grads = torch.autograd.grad(parts, [x, *hx, *layer.parameters()], output_grads)
     results = {f"result {k}": part.detach() for k, part in enumerate(parts)}
-    return results | {f"gradient of {n}": g for n, g in zip(names, found, strict=True)}
+    return results | {f"gradient of {n}": g for n, g in zip(names, grads, strict=True)}
 
 
-def _kinds(tensor: Tensor) -> Tensor:
+def _classes(tensor: Tensor) -> Tensor:
     """0 finite, 1 NaN, 2 and 3 the infinities."""
     return tensor.isnan() + 2 * tensor.eq(torch.inf) + 3 * tensor.eq(-torch.inf)
 
@@ -57,46 +57,46 @@ def _kinds(tensor: Tensor) -> Tensor:
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", CLASSIC)
+@pytest.mark.parametrize("layer_name", CLASSIC)
 def test_what_is_not_finite_spreads_as_in_torch(
-    kind: str, dtype: torch.dtype, recorded: bool
+    layer_name: str, dtype: torch.dtype, recorded: bool
 ) -> None:
     """One number of one array; then each number out is NaN, infinite or finite as torch's is."""
     touched = 0
     for place in PLACES:
         for value in (torch.nan, torch.inf, -torch.inf):
-            ours, theirs = _pair(kind, dtype)
+            ours, theirs = _pair(layer_name, dtype)
             x = torch.randn(6, 4, 3, dtype=dtype)
             hx = [torch.randn(4, 4, width, dtype=dtype) for width in ours.spec.state_widths]
             with torch.no_grad():
                 for layer in (ours, theirs):
-                    whole = {"input": x, "hx": hx[0], "last hx": hx[-1]}
-                    array = whole[place] if place in whole else getattr(layer, place)
+                    inputs = {"input": x, "hx": hx[0], "last hx": hx[-1]}
+                    array = inputs[place] if place in inputs else getattr(layer, place)
                     array.view(-1)[array.numel() // 3] = value
             with engines.use("native"), engines.record() if recorded else nullcontext():
-                found = _outcome(ours, x, hx)
-            wanted = _outcome(theirs, x, hx)
-            for name, part in wanted.items():
-                same = torch.equal(_kinds(found[name]), _kinds(part))
-                assert same, f"{value} in {place}: {name}: {found[name]} and not {part}"
-                touched += int(_kinds(part).any())
+                actual = _outcome(ours, x, hx)
+            expected = _outcome(theirs, x, hx)
+            for name, part in expected.items():
+                is_equal = torch.equal(_classes(actual[name]), _classes(part))
+                assert is_equal, f"{value} in {place}: {name}: {actual[name]} and not {part}"
+                touched += int(_classes(part).any())
     assert touched > 100
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_sequence_that_is_not_finite_touches_no_other(kind: str, grad: bool) -> None:
-    layer = KINDS[kind](5, 18, num_layers=2, bidirectional=True)
+@pytest.mark.parametrize("layer_name", LAYERS)
+def test_a_sequence_that_is_not_finite_touches_no_other(layer_name: str, grad: bool) -> None:
+    layer = LAYERS[layer_name](5, 18, num_layers=2, bidirectional=True)
     for T, N in ((1, 3), (4, 9), (7, 33)):
         clean = torch.randn(T, N, 5)
-        wanted = _rows(layer, clean, grad)
+        expected = _rows(layer, clean, grad)
         for value in (torch.nan, torch.inf):
             x = clean.clone()
             x[T // 2, N // 2] = value
-            others = [n for n in range(N) if n != N // 2]
-            for mine, part in zip(_rows(layer, x, grad), wanted, strict=True):
+            remaining = [n for n in range(N) if n != N // 2]
+            for mine, part in zip(_rows(layer, x, grad), expected, strict=True):
                 assert not mine[:, N // 2].isfinite().all()
-                assert torch.equal(mine[:, others], part[:, others])
+                assert torch.equal(mine[:, remaining], part[:, remaining])
 
 
 def _rows(layer: nn.Recurrent, x: Tensor, grad: bool) -> list[Tensor]:
@@ -111,7 +111,7 @@ def _rows(layer: nn.Recurrent, x: Tensor, grad: bool) -> list[Tensor]:
     return [*(part.detach() for part in parts), *torch.autograd.grad(loss, [x])]
 
 
-LAYERS: dict[str, Callable[[], Any]] = {
+SMALL_LAYERS: dict[str, Callable[[], Any]] = {
     "lstm": lambda: nn.LSTM(3, 4),
     "batch first": lambda: nn.LSTM(3, 4, batch_first=True),
     "own": lambda: nn.Recurrent(cells.PeepholeLSTM, 3, 4),
@@ -130,24 +130,24 @@ REFUSED = r"allocate|overflow|sizes: .* is negative or more than 1099511627776"
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("kind", LAYERS)
-def test_inputs_beyond_memory_are_refused(kind: str, grad: bool) -> None:
+@pytest.mark.parametrize("layer_name", SMALL_LAYERS)
+def test_inputs_beyond_memory_are_refused(layer_name: str, grad: bool) -> None:
     """The layer works afterwards."""
-    layer, x = LAYERS[kind](), torch.randn(2, 2, 3)
+    layer, x = SMALL_LAYERS[layer_name](), torch.randn(2, 2, 3)
     with torch.set_grad_enabled(grad):
-        wanted = layer(x)[0]
+        expected = layer(x)[0]
         for T, N in HUGE:
             shape = (N, T, 3) if layer.batch_first else (T, N, 3)
             ragged = {"lengths": torch.ones(1, dtype=torch.int64).expand(N)}
             for options in ({}, ragged) if N != 1 << 29 else ({},):  # so many can be sorted
                 with pytest.raises((RuntimeError, ValueError), match=REFUSED):
                     layer(_wide(*shape), **options)
-        assert torch.equal(layer(x)[0], wanted)
+        assert torch.equal(layer(x)[0], expected)
 
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_steps_beyond_memory_are_refused(grad: bool) -> None:
-    """Also those of no input, whose tensor is there whatever its size."""
+    """Also of an empty input, whose tensor has a size all the same."""
     with torch.set_grad_enabled(grad):
         for cell, I in ((nn.LSTMCell(3, 4), 3), (nn.GRUCell(0, 4), 0)):  # noqa: E741
             for N in (1 << 46, (1 << 60) + 1, (1 << 61) - 1):
@@ -158,7 +158,7 @@ def test_steps_beyond_memory_are_refused(grad: bool) -> None:
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_steps_of_no_sequence_are_not_counted(grad: bool) -> None:
-    """A batch of nothing ends at once, however long; its weights have a gradient of zeros."""
+    """An empty batch returns at once, however long; its weights have a gradient of zeros."""
     layer = nn.LSTM(3, 4, bidirectional=True)
     with torch.set_grad_enabled(grad):
         output, (h, _) = layer(torch.empty(1 << 40, 0, 3))
@@ -171,7 +171,7 @@ def test_steps_of_no_sequence_are_not_counted(grad: bool) -> None:
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
 def test_blocks_of_no_sequence(engine: str) -> None:
-    """Products in blocks, of as many rows as there are sequences: none."""
+    """Block-diagonal products with no rows."""
     layer = nn.Recurrent(cells.SLSTM(heads=2), 3, 4)
     with engines.use(engine):
         output, final = layer(torch.empty(5, 0, 3))
@@ -196,9 +196,9 @@ def test_parameters_beyond_memory_are_refused() -> None:
 
 def test_layers_wider_than_a_program_may_be_run_elsewhere() -> None:
     layer, x = nn.Recurrent(cells.IndRNN, 1, (1 << 24) + 1), torch.zeros(1, 1, 1)
-    told = engines.explain(layer, x)
-    assert told.engine == "reference"
-    assert "1 to 16777216 units, got 16777217" in str(told.refusals["native"])
+    explanation = engines.explain(layer, x)
+    assert explanation.engine == "reference"
+    assert "1 to 16777216 units, got 16777217" in str(explanation.refusals["native"])
     with torch.no_grad():
         assert torch.equal(layer(x)[0][0, 0], layer.bias_ih_l0.relu())
     empty = nn.RNNCell(3, 0)
@@ -211,13 +211,13 @@ def test_layers_wider_than_a_program_may_be_run_elsewhere() -> None:
 TEXT = encode(make_program(cells.GRU()))
 
 
-def _sweep(values: Tensor, states: list[Tensor], first: int = 0, last: int | None = None) -> Any:
+def _sweep(values: Tensor, states: list[Tensor], start: int = 0, stop: int | None = None) -> Any:
     """The operator, of a GRU with four units."""
     matrices = [torch.zeros(12, values.shape[2]), torch.zeros(12), torch.zeros(12, 4)]
     matrices.append(torch.zeros(12))
-    end = values.shape[0] if last is None else last
+    end = values.shape[0] if stop is None else stop
     return torch.ops.unrolled.sweep(
-        values, states, [], matrices, [], TEXT, [4, 4], False, False, None, None, [], 1, first, end,
+        values, states, [], matrices, [], TEXT, [4, 4], False, False, None, None, [], 1, start, end,
         True,
     )  # fmt: skip
 
@@ -227,9 +227,9 @@ def test_the_operator_refuses_sizes_beyond_memory() -> None:
     for T, N in HUGE:
         with pytest.raises((RuntimeError, ValueError), match=REFUSED):
             _sweep(_wide(T, N, 3), [_wide(N, 4)])
-    for first, last in ((0, 1 << 62), (-(1 << 62), 2), (1, -(1 << 62))):
+    for start, stop in ((0, 1 << 62), (-(1 << 62), 2), (1, -(1 << 62))):
         with pytest.raises(ValueError, match="first and last must be steps within 0 and 2"):
-            _sweep(torch.zeros(2, 1, 3), [torch.zeros(1, 4)], first, last)
+            _sweep(torch.zeros(2, 1, 3), [torch.zeros(1, 4)], start, stop)
 
 
 # T, N, I, rows, first row, how far the next step and the next sequence are, threads.
@@ -239,7 +239,7 @@ FITTING = (2, 1, 5, 2, 0, 1, 1, 1)
 @pytest.mark.parametrize("place", range(7))
 @pytest.mark.parametrize("size", [1 << 31, (1 << 40) + 1, 1 << 62, (1 << 63) - 1, -(1 << 63)])
 def test_the_core_refuses_sizes_that_do_not_fit(place: int, size: int) -> None:
-    """Whatever sums and products of them would come to in 64 bits."""
+    """Also where their sums and products overflow 64 bits."""
     program = _core.Program(TEXT, 4, 4)
     shape = [*FITTING[:place], size, *FITTING[place + 1 :]]
     if place == 6:

@@ -1,4 +1,4 @@
-"""The shortest way gives the same bits as the usual one, and knows when it is not the one to go."""
+"""The fast path gives the bits of the general one, and is not taken where it does not apply."""
 
 import contextlib
 import copy
@@ -28,17 +28,21 @@ def flat(result: Any) -> list[Tensor]:
 
 def states(layer: nn.Recurrent, N: int, dtype: torch.dtype) -> Any:
     LD = layer.spec.num_layers * layer.spec.num_directions
-    made = tuple(torch.randn(LD, N, width, dtype=dtype) for width in layer.spec.state_widths)
-    return made if len(made) > 1 else made[0]
+    result = tuple(torch.randn(LD, N, width, dtype=dtype) for width in layer.spec.state_widths)
+    return result if len(result) > 1 else result[0]
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (20, 9)])
 def test_equal_bits(
-    kind: str, dtype: torch.dtype, size: tuple[int, int], taken: list[bool], poisoned: None
+    layer_name: str,
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    fast_path_calls: list[bool],
+    poisoned: None,
 ) -> None:
-    layer = LAYERS[kind]().to(dtype)
+    layer = LAYERS[layer_name]().to(dtype)
     x = torch.randn(*size, 5, dtype=dtype)
     N = size[0] if layer.batch_first else size[1]
     for hx in (None, states(layer, N, dtype)):
@@ -50,30 +54,30 @@ def test_equal_bits(
         assert all(
             a.shape == b.shape and a.isfinite().all() for a, b in zip(short, usual, strict=True)
         )
-    assert taken == [True, False] * 2
+    assert fast_path_calls == [True, False] * 2
 
 
-def test_results_do_not_share_memory(taken: list[bool]) -> None:
+def test_results_do_not_share_memory(fast_path_calls: list[bool]) -> None:
     layer, x = nn.LSTM(4, 4), torch.randn(1, 1, 4)
     with torch.no_grad():
         y, (h, c) = layer(x, (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)))
-    assert taken == [True]
+    assert fast_path_calls == [True]
     assert len({t.untyped_storage().data_ptr() for t in (x, y, h, c)}) == 4
 
 
-def test_weights_are_read_anew(taken: list[bool]) -> None:
+def test_weights_are_read_anew(fast_path_calls: list[bool]) -> None:
     layer, x = nn.GRU(4, 5), torch.randn(3, 2, 4)
     with torch.no_grad():
-        first = layer(x)[0]
+        output = layer(x)[0]
         layer.weight_hh_l0.data.numpy()[:] = 0
         layer.bias_ih_l0.data = torch.ones(15)
         second = layer(x)[0]
-        other = nn.GRU(4, 5)
-        other.load_state_dict(layer.state_dict())
-        wanted = other(x)[0]
-    assert taken == [True] * 3
-    assert not torch.equal(first, second)
-    assert torch.equal(second, wanted)
+        replacement = nn.GRU(4, 5)
+        replacement.load_state_dict(layer.state_dict())
+        expected = replacement(x)[0]
+    assert fast_path_calls == [True] * 3
+    assert not torch.equal(output, second)
+    assert torch.equal(second, expected)
 
 
 class Scaled(cells.Cell):
@@ -84,16 +88,16 @@ class Scaled(cells.Cell):
         return cells.tanh(x + h) * self.factor
 
 
-def test_another_cell_has_another_program(taken: list[bool]) -> None:
+def test_another_cell_has_another_program(fast_path_calls: list[bool]) -> None:
     layer, x = nn.Recurrent(Scaled(), 3, 4), torch.randn(1, 2, 3)
     with torch.no_grad():
-        first = layer(x)[0]
+        output = layer(x)[0]
         layer.cell = layer.cell.replace(factor=0.5)
-        torch.testing.assert_close(layer(x)[0], 0.5 * first)
-    assert taken == [True, True]
+        torch.testing.assert_close(layer(x)[0], 0.5 * output)
+    assert fast_path_calls == [True, True]
 
 
-def test_what_is_not_plain_goes_the_usual_way(taken: list[bool]) -> None:
+def test_what_is_not_plain_goes_the_usual_way(fast_path_calls: list[bool]) -> None:
     layer, x = nn.GRU(3, 4), torch.randn(2, 2, 3)
     odd = nn.GRU(3, 4)
     odd.weight_hh_l0.data = torch.randn(4, 12).t()
@@ -112,19 +116,21 @@ def test_what_is_not_plain_goes_the_usual_way(taken: list[bool]) -> None:
         for bad in (x[:0], x[..., :2], x.double()):
             with pytest.raises((RuntimeError, ValueError)):
                 layer(bad)
-    assert taken == [False] * 12
+    assert fast_path_calls == [False] * 12
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("given", [False, True])
-def test_equal_gradients(kind: str, given: bool, taken: list[bool], poisoned: None) -> None:
-    layer = LAYERS[kind]().double()
+@pytest.mark.parametrize("layer_name", LAYERS)
+@pytest.mark.parametrize("with_states", [False, True])
+def test_equal_gradients(
+    layer_name: str, with_states: bool, fast_path_calls: list[bool], poisoned: None
+) -> None:
+    layer = LAYERS[layer_name]().double()
     x = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
-    hx = states(layer, 6 if layer.batch_first else 3, torch.float64) if given else None
+    hx = states(layer, 6 if layer.batch_first else 3, torch.float64) if with_states else None
     leaves = [x, *layer.parameters()]
-    if given:
+    if with_states:
         leaves += [s.requires_grad_() for s in (hx if isinstance(hx, tuple) else (hx,))]
-    found = []
+    results = []
     for record in (False, True):
         if record:
             with engines.record():
@@ -132,31 +138,31 @@ def test_equal_gradients(kind: str, given: bool, taken: list[bool], poisoned: No
         else:
             parts = flat(layer(x, hx))
         torch.manual_seed(1)
-        slopes = [torch.randn_like(part) for part in parts]
-        first = torch.autograd.grad(parts, leaves, slopes, create_graph=True)
-        second = torch.autograd.grad([g.square().sum() for g in first], leaves)
-        found.append([*parts, *first, *second])
-    assert taken == [True, False]
-    for a, b in zip(*found, strict=True):
+        output_grads = [torch.randn_like(part) for part in parts]
+        first_order = torch.autograd.grad(parts, leaves, output_grads, create_graph=True)
+        second = torch.autograd.grad([g.square().sum() for g in first_order], leaves)
+        results.append([*parts, *first_order, *second])
+    assert fast_path_calls == [True, False]
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_only_some_gradients(taken: list[bool]) -> None:
+def test_only_some_gradients(fast_path_calls: list[bool]) -> None:
     layer, x = nn.LSTM(5, 4), torch.randn(3, 2, 5)
     layer.weight_hh_l0.requires_grad_(False)
     layer(x)[1][1].sum().backward()
-    assert taken == [True]
+    assert fast_path_calls == [True]
     assert layer.weight_hh_l0.grad is None
     assert x.grad is None
     assert layer.weight_ih_l0.grad is not None
 
 
-def test_layers_are_copied_and_pickled_after_it(taken: list[bool]) -> None:
+def test_layers_are_copied_and_pickled_after_it(fast_path_calls: list[bool]) -> None:
     layer, x = nn.GRU(3, 4), torch.randn(2, 2, 3)
     with torch.no_grad():
-        wanted = layer(x)[0]
-        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-            assert torch.equal(other(x)[0], wanted)
+        expected = layer(x)[0]
+        for duplicate in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert torch.equal(duplicate(x)[0], expected)
 
 
 CELLS = {
@@ -167,19 +173,19 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("kind", CELLS)
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("layer_name", CELLS)
+@pytest.mark.parametrize("with_states", [False, True])
 @pytest.mark.parametrize("N", [1, 9])
 def test_a_step_of_a_cell(
-    kind: str, given: bool, N: int, taken: list[bool], poisoned: None
+    layer_name: str, with_states: bool, N: int, fast_path_calls: list[bool], poisoned: None
 ) -> None:
     """Equal bits, with and without gradient; states without dimensions of layers or time."""
-    cell = CELLS[kind]()
+    cell = CELLS[layer_name]()
     x = torch.randn(N, 5, requires_grad=True)
     start = tuple(torch.randn(N, w, requires_grad=True) for w in cell.spec.state_widths)
-    hx = None if not given else start if len(start) > 1 else start[0]
-    leaves = [x, *cell.parameters(), *(start if given else ())]
-    found = []
+    hx = None if not with_states else start if len(start) > 1 else start[0]
+    leaves = [x, *cell.parameters(), *(start if with_states else ())]
+    results = []
     for record in (False, True):
         with contextlib.ExitStack() as stack:
             if record:
@@ -189,20 +195,20 @@ def test_a_step_of_a_cell(
             ends = cell(x, hx)
         ends, plain = ((e,) if isinstance(e, Tensor) else e for e in (ends, plain))
         assert all(torch.equal(a, b) for a, b in zip(ends, plain, strict=True))
-        slopes = [torch.cos(torch.arange(end.numel())).view_as(end) for end in ends]
-        found.append([*plain, *torch.autograd.grad(ends, leaves, slopes)])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert taken == [True, True, False, False]
+        output_grads = [torch.cos(torch.arange(end.numel())).view_as(end) for end in ends]
+        results.append([*plain, *torch.autograd.grad(ends, leaves, output_grads)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert fast_path_calls == [True, True, False, False]
     assert [end.shape for end in plain] == [(N, width) for width in cell.spec.state_widths]
 
 
-def test_a_cell_that_was_called_can_be_copied(taken: list[bool]) -> None:
+def test_a_cell_that_was_called_can_be_copied(fast_path_calls: list[bool]) -> None:
     cell, x = nn.GRUCell(3, 4), torch.randn(2, 3)
-    wanted = cell(x)
-    for other in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
-        assert torch.equal(other(x), wanted)
+    expected = cell(x)
+    for duplicate in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+        assert torch.equal(duplicate(x), expected)
     for bad in (x[:, :2], x.double()):
         with pytest.raises((RuntimeError, ValueError)):
             cell(bad)
     assert cell(x[0]).shape == (4,)
-    assert taken == [True] * 3 + [False] * 3
+    assert fast_path_calls == [True] * 3 + [False] * 3

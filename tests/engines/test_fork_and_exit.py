@@ -83,7 +83,7 @@ time.sleep(0.05)
 
 @pytest.mark.parametrize("work", ["step", "sweep"])
 def test_a_process_ends_while_daemon_threads_compute(work: str) -> None:
-    """Without torch, whose own calls end such a process: they take the lock again, too."""
+    """Without torch, whose own calls crash such a process: they take the lock again, too."""
     for _ in range(2):
         ran = run(EXIT, work)
         assert ran.returncode == 0, ran.stderr

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from tests.support.subjects import Subject, gradients, pack, run, slopes, states, tokens
+from tests.support.subjects import Subject, gradients, pack, random_like, run, states, tokens
 from tests.support.tolerances import close, same
 from unrolled import nn
 
@@ -39,27 +39,31 @@ def as_function(
     options, call = FORMS[form]
     options, call = dict(options), dict(call)
     layer = subject.layer(2, 2, **options)
-    hx, after = states(layer, 2), states(layer, 1, seed=9)
+    hx, reset_state = states(layer, 2), states(layer, 1, seed=9)
     names = [name for name, _ in layer.named_parameters()]
     shape = (2, 3, 2) if options.get("batch_first") else (3, 2, 2)
     packed = call.pop("packed", None)
     count = len(hx)
 
-    def function(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        passed, again, weights = rest[:count], rest[count : 2 * count], rest[2 * count :]
+    def function(x: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
+        passed, repeated, weights = (
+            arguments[:count],
+            arguments[count : 2 * count],
+            arguments[2 * count :],
+        )
         if "resets" in call:
-            call["reset_state"] = pack(again)
-        given: Any = x
+            call["reset_state"] = pack(repeated)
+        layer_input: Any = x
         if packed is not None:
-            given = pack_padded_sequence(x, packed, enforce_sorted=False)
+            layer_input = pack_padded_sequence(x, packed, enforce_sorted=False)
         output, final = functional_call(
-            layer, dict(zip(names, weights, strict=True)), (given, pack(passed)), call
+            layer, dict(zip(names, weights, strict=True)), (layer_input, pack(passed)), call
         )
         data = output.data if isinstance(output, PackedSequence) else output
         return data, *([final] if isinstance(final, Tensor) else final)
 
     weights = [p.detach().clone().requires_grad_() for p in layer.parameters()]
-    return function, [tokens(*shape), *hx, *after, *weights]
+    return function, [tokens(*shape), *hx, *reset_state, *weights]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -81,19 +85,19 @@ def test_second_derivatives_of_an_empty_batch_are_zeros(
     layer = subject.layer(2, 2, num_layers=2)
     x, weight = tokens(3, 0, 2), layer.weight_ih_l0
     output = layer(x, **call)[0]
-    slopes = torch.autograd.grad(output.sum(), [x, weight], create_graph=True)
-    assert slopes[0].shape == (3, 0, 2)
-    sum(slope.sum() for slope in slopes).backward()  # type: ignore[union-attr]
+    output_grads = torch.autograd.grad(output.sum(), [x, weight], create_graph=True)
+    assert output_grads[0].shape == (3, 0, 2)
+    sum(gradient.sum() for gradient in output_grads).backward()  # type: ignore[union-attr]
     assert x.grad is None or x.grad.shape == (3, 0, 2)
-    assert not slopes[1].any()
+    assert not output_grads[1].any()
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_backward_twice_gives_equal_gradients(subject: Subject, form: str) -> None:
     function, inputs = as_function(subject, form)
     parts = function(*inputs)
-    for first, second in zip(gradients(parts, inputs), gradients(parts, inputs), strict=True):
-        same(first, second)
+    for result, second in zip(gradients(parts, inputs), gradients(parts, inputs), strict=True):
+        same(result, second)
 
 
 CALLS: list[dict[str, Any]] = [
@@ -110,55 +114,57 @@ LAYERS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _layer(kind: str, options: dict[str, Any]) -> tuple[nn.Recurrent, dict[str, Tensor]]:
-    layer = Subject(kind, "").layer(**options)
+def _layer(layer_name: str, options: dict[str, Any]) -> tuple[nn.Recurrent, dict[str, Tensor]]:
+    layer = Subject(layer_name, "").layer(**options)
     return layer, {name: p.detach() for name, p in layer.named_parameters()}
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("kind", "options"), LAYERS)
-def test_func_grad_is_backward(kind: str, options: dict[str, Any], call: dict[str, Any]) -> None:
-    layer, weights = _layer(kind, options)
+@pytest.mark.parametrize(("layer_name", "options"), LAYERS)
+def test_func_grad_is_backward(
+    layer_name: str, options: dict[str, Any], call: dict[str, Any]
+) -> None:
+    layer, weights = _layer(layer_name, options)
     x = tokens(3, 2, 3).detach()
 
     def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(layer, weights, (x,), call)[0].square().sum()
 
-    seen = grad(loss)(weights, x)
+    actual = grad(loss)(weights, x)
     loss(dict(layer.named_parameters()), x).backward()
     for name, parameter in layer.named_parameters():
-        close(seen[name], parameter.grad, "gradient", name)
+        close(actual[name], parameter.grad, "gradient", name)
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 3), (3, 3), (1, 1, 3)])
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize(("kind", "options"), LAYERS)
+@pytest.mark.parametrize(("layer_name", "options"), LAYERS)
 def test_gradients_of_each_sample_of_one_sequence(
-    kind: str, options: dict[str, Any], batch_first: bool, shape: tuple[int, ...]
+    layer_name: str, options: dict[str, Any], batch_first: bool, shape: tuple[int, ...]
 ) -> None:
     """Their results lie side by side in one run of all samples, and are not contiguous alone."""
-    layer, weights = _layer(kind, {**options, "batch_first": batch_first})
+    layer, weights = _layer(layer_name, {**options, "batch_first": batch_first})
     samples = tokens(4, *(shape[1::-1] if batch_first and len(shape) == 3 else shape[:-1]), 3)
 
     def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(layer, weights, (x,))[0].square().sum()
 
-    seen = vmap(grad(loss), (None, 0))(weights, samples.detach())
+    actual = vmap(grad(loss), (None, 0))(weights, samples.detach())
     for k, x in enumerate(samples.detach()):
         layer.zero_grad()
         layer(x)[0].square().sum().backward()
         for name, parameter in layer.named_parameters():
-            close(seen[name][k], parameter.grad, "gradient", name)
+            close(actual[name][k], parameter.grad, "gradient", name)
 
 
 # torch scripts its own formulas when it first differentiates forward.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("kind", "options"), LAYERS)
+@pytest.mark.parametrize(("layer_name", "options"), LAYERS)
 def test_forward_derivatives_are_backward_ones(
-    kind: str, options: dict[str, Any], call: dict[str, Any]
+    layer_name: str, options: dict[str, Any], call: dict[str, Any]
 ) -> None:
-    layer, _ = _layer(kind, options)
+    layer, _ = _layer(layer_name, options)
     x, hx = tokens(3, 2, 3), states(layer, 2)
     along = [tokens(*leaf.shape, seed=20 + k).detach() for k, leaf in enumerate((x, *hx))]
 
@@ -166,24 +172,24 @@ def test_forward_derivatives_are_backward_ones(
         return run(layer, x, pack(hx), **call)
 
     parts, tangents = jvp(function, (x, *hx), tuple(along))
-    given = slopes(parts)
-    back = gradients(function(x, *hx), [x, *hx], given)
-    ahead = sum((t * s).sum() for t, s in zip(tangents, given, strict=True))
+    output_gradients = random_like(parts)
+    back = gradients(function(x, *hx), [x, *hx], output_gradients)
+    ahead = sum((t * s).sum() for t, s in zip(tangents, output_gradients, strict=True))
     close(ahead, sum((g * d).sum() for g, d in zip(back, along, strict=True)), "gradient")
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("kind", "options"), LAYERS)
+@pytest.mark.parametrize(("layer_name", "options"), LAYERS)
 def test_jacobians_by_batched_backward(
-    kind: str, options: dict[str, Any], call: dict[str, Any]
+    layer_name: str, options: dict[str, Any], call: dict[str, Any]
 ) -> None:
-    layer, _ = _layer(kind, options)
+    layer, _ = _layer(layer_name, options)
     x = tokens(3, 2, 3)
-    seen, wanted = (
+    actual, expected = (
         torch.autograd.functional.jacobian(
             lambda x: run(layer, x, **call), x, vectorize=vectorize, create_graph=False
         )
         for vectorize in (True, False)
     )
-    for mine, other in zip(seen, wanted, strict=True):
-        close(mine, other, "gradient")
+    for mine, reference in zip(actual, expected, strict=True):
+        close(mine, reference, "gradient")

@@ -1,4 +1,4 @@
-"""Signals during a sweep: handlers run while it lasts, and what they raise ends it."""
+"""Signals during a sweep: handlers run meanwhile, and an exception of theirs stops it."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ class InterruptError(Exception):
 def alarms(limit: int) -> Iterator[list[int]]:
     """An alarm every 10 ms, whose handler raises when it runs for the ``limit``-th time.
 
-    Alarms that nobody hears become one: a handler that runs late runs once.
+    Pending alarms are one: a handler that runs late runs once.
     """
     heard: list[int] = []
 
@@ -32,21 +32,21 @@ def alarms(limit: int) -> Iterator[list[int]]:
             signal.setitimer(signal.ITIMER_REAL, 0)
             raise InterruptError
 
-    before = signal.signal(signal.SIGALRM, handle)
+    previous_handler = signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         yield heard
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)
 
 
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
+    previous_threads = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
-    torch.set_num_threads(before)
+    torch.set_num_threads(previous_threads)
 
 
 SIZES = [(6000, 1), (300, 40)]  # threads share the units of a step, or the sequences
@@ -58,11 +58,11 @@ def _layer(**options: Any) -> nn.LSTM:
 
 
 def _ends(long: Callable[[], Any], short: Callable[[], Tensor]) -> None:
-    """A long call is interrupted; the next one is what it was before."""
-    wanted = short()
+    """A long call is interrupted; the next call returns what it did before."""
+    expected = short()
     with pytest.raises(InterruptError), alarms(3):
         long()
-    same(short(), wanted)
+    same(short(), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -98,11 +98,11 @@ def test_many_networks_end(threads: int) -> None:
     x = torch.randn(2000, 1, 8)
 
     def run(x: Tensor) -> Tensor:
-        def one(weights: dict[str, Tensor]) -> Tensor:
+        def member(weights: dict[str, Tensor]) -> Tensor:
             return functional_call(layer, weights, (x,))[0]
 
-        made: Tensor = vmap(one)(weights)
-        return made
+        result: Tensor = vmap(member)(weights)
+        return result
 
     _ends(lambda: run(x), lambda: run(x[:5]))
 
@@ -110,8 +110,8 @@ def test_many_networks_end(threads: int) -> None:
 def test_handlers_that_raise_nothing_change_nothing(threads: int) -> None:
     layer = _layer().requires_grad_(False)
     x = torch.randn(3000, 1, 8)
-    wanted = layer(x)[0]
+    expected = layer(x)[0]
     with alarms(10**9) as heard:
-        found = layer(x)[0]
+        actual = layer(x)[0]
     assert len(heard) > 2
-    same(found, wanted)
+    same(actual, expected)

@@ -1,4 +1,4 @@
-"""The native core by itself: builds, threads, forks, and what it refuses.
+"""The native core: builds, threads, forks, and what it refuses.
 
 That it computes what the others do, the contract tests show: they run over every engine.
 """
@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.subjects import KINDS
+from tests.support.subjects import LAYERS
 from tests.support.tolerances import close
 from unrolled import _core, cells, engines, nn
 from unrolled.engines.native import engine as native
@@ -35,56 +35,58 @@ def _gradients(layer: nn.Recurrent, x: Tensor, lengths: list[int] | None = None)
     assert set(ran) == {"native"}
     states = final if isinstance(final, tuple) else (final,)
     loss = output.sin().sum() + sum(state.cos().sum() for state in states)
-    found = torch.autograd.grad(loss, [x, *layer.parameters()])
-    return [output, *states, *found]
+    grads = torch.autograd.grad(loss, [x, *layer.parameters()])
+    return [output, *states, *grads]
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.parametrize("build", _core.builds())
-def test_every_build_agrees_with_the_reference(build: str, kind: str, dtype: torch.dtype) -> None:
+def test_every_build_agrees_with_the_reference(
+    build: str, layer_name: str, dtype: torch.dtype
+) -> None:
     """Sizes around each width of vector: 1, tails, whole vectors and panels."""
     limits = {torch.float32: 1e-4, torch.float64: 1e-11}
     limit = limits.get(dtype, 8 * torch.finfo(dtype).eps)
     for T, N, I, H in [(3, 1, 1, 5), (4, 7, 3, 16), (2, 13, 17, 33), (5, 3, 5, 71)]:  # noqa: E741
-        layer = KINDS[kind](I, H, dtype=dtype)
+        layer = LAYERS[layer_name](I, H, dtype=dtype)
         x = torch.randn(T, N, I, dtype=dtype)
         with native.use_build(build):
-            found = _gradients(layer, x)
+            grads = _gradients(layer, x)
         with engines.use("reference"):
             y = x.clone().requires_grad_()
             output, final = layer(y)
             states = final if isinstance(final, tuple) else (final,)
             loss = output.sin().sum() + sum(state.cos().sum() for state in states)
-            slopes = torch.autograd.grad(loss, [y, *layer.parameters()])
-        for mine, wanted in zip(found, [output, *states, *slopes], strict=True):
-            scale = wanted.abs().max().item() + 1e-3
-            assert (mine - wanted).abs().max().item() <= limit * scale
+            output_grads = torch.autograd.grad(loss, [y, *layer.parameters()])
+        for mine, expected in zip(grads, [output, *states, *output_grads], strict=True):
+            scale = expected.abs().max().item() + 1e-3
+            assert (mine - expected).abs().max().item() <= limit * scale
 
 
 @pytest.mark.parametrize("size", [(20, 31, 64), (1, 5, 250)])
-@pytest.mark.parametrize("kind", ["gru", "lstm", "peephole"])
+@pytest.mark.parametrize("layer_name", ["gru", "lstm", "peephole"])
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 def test_equal_bits_whatever_the_thread_count(
-    kind: str, dtype: torch.dtype, size: tuple[int, int, int]
+    layer_name: str, dtype: torch.dtype, size: tuple[int, int, int]
 ) -> None:
     T, N, H = size
-    layer = KINDS[kind](40, H, bidirectional=True, dtype=dtype)
+    layer = LAYERS[layer_name](40, H, bidirectional=True, dtype=dtype)
     x = torch.randn(T, N, 40, dtype=dtype)
     lengths = [n % (T + 1) for n in range(N)]
-    before = torch.get_num_threads()
-    found = []
+    previous_threads = torch.get_num_threads()
+    results = []
     try:
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            found.append(_gradients(layer, x, lengths))
+            results.append(_gradients(layer, x, lengths))
     finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+        torch.set_num_threads(previous_threads)
+    for rerun in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], rerun, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "peephole", "projected"])
+@pytest.mark.parametrize("layer_name", ["gru", "lstm", "peephole", "projected"])
 @pytest.mark.parametrize(
     "size",
     [
@@ -95,24 +97,24 @@ def test_equal_bits_whatever_the_thread_count(
     ],
 )
 def test_equal_bits_without_gradient_whatever_the_thread_count(
-    kind: str, size: tuple[int, int], poisoned: None
+    layer_name: str, size: tuple[int, int], poisoned: None
 ) -> None:
-    layer = KINDS[kind](48, 72, num_layers=2, bidirectional=True)
+    layer = LAYERS[layer_name](48, 72, num_layers=2, bidirectional=True)
     x = torch.randn(*size, 48)
     lengths = [size[0] - n * size[0] // size[1] for n in range(size[1])]
-    before = torch.get_num_threads()
-    found = []
+    previous_threads = torch.get_num_threads()
+    results = []
     try:
         for threads in (1, 2, 2, 3, 5):
             torch.set_num_threads(threads)
             with torch.no_grad():
-                found.append([layer(x)[0], layer(x, lengths=lengths)[0]])
+                results.append([layer(x)[0], layer(x, lengths=lengths)[0]])
     finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+        torch.set_num_threads(previous_threads)
+    for rerun in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], rerun, strict=True))
     with torch.no_grad(), engines.use("reference"):
-        close(found[0][0], layer(x)[0], "output")
+        close(results[0][0], layer(x)[0], "output")
 
 
 def test_a_row_has_the_same_bits_in_any_batch() -> None:
@@ -126,7 +128,7 @@ def test_a_row_has_the_same_bits_in_any_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "wanted"),
+    ("function", "expected"),
     [
         (cells.sigmoid, torch.sigmoid),
         (cells.tanh, torch.tanh),
@@ -135,7 +137,7 @@ def test_a_row_has_the_same_bits_in_any_batch() -> None:
 )
 @pytest.mark.parametrize("build", _core.builds())
 def test_elementary_functions_over_their_range(
-    build: str, function: Callable[[Any], Any], wanted: Callable[[Tensor], Tensor]
+    build: str, function: Callable[[Any], Any], expected: Callable[[Tensor], Tensor]
 ) -> None:
     """Within 4 units in the last place of float32, from tiny to overflow; NaN and infinities."""
     x = torch.cat([torch.linspace(-104, 89, 20001), torch.logspace(-30, 0, 2000), torch.zeros(1)])
@@ -144,13 +146,13 @@ def test_elementary_functions_over_their_range(
     torch.nn.init.ones_(layer.weight_ih_l0)
     torch.nn.init.zeros_(layer.weight_hh_l0)
     with torch.no_grad(), native.use_build(build), engines.use("native"):
-        found = layer(x[None, :, None])[0].flatten()
+        actual = layer(x[None, :, None])[0].flatten()
         edges = layer(special[None, :, None])[0].flatten()
-    exact = wanted(x.double())
+    exact = expected(x.double())
     normal = exact.abs() > 1.2e-38
-    error = ((found.double() - exact).abs() / exact.abs())[normal & exact.float().isfinite()]
+    error = ((actual.double() - exact).abs() / exact.abs())[normal & exact.float().isfinite()]
     assert error.max().item() < 4 * 2**-24
-    torch.testing.assert_close(edges, wanted(special), equal_nan=True)
+    torch.testing.assert_close(edges, expected(special), equal_nan=True)
 
 
 def _child(layer: nn.Recurrent, x: Tensor, queue: Any) -> None:
@@ -162,21 +164,21 @@ def _child(layer: nn.Recurrent, x: Tensor, queue: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_runs_and_does_not_hang() -> None:
     layer, x = nn.GRU(64, 64), torch.randn(50, 24, 64)
-    before = torch.get_num_threads()
+    previous_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         with torch.no_grad():
-            wanted = layer(x)[0]
+            expected = layer(x)[0]
             context = multiprocessing.get_context("fork")
             queue = context.Queue()
             child = context.Process(target=_child, args=(layer, x, queue))
             child.start()
-            found = queue.get(timeout=60)
+            actual = queue.get(timeout=60)
             child.join(60)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_threads)
     assert child.exitcode == 0
-    assert torch.equal(torch.from_numpy(found), wanted)
+    assert torch.equal(torch.from_numpy(actual), expected)
 
 
 TEXT = encode(make_program(cells.GRU()))
@@ -225,17 +227,17 @@ def test_weights_that_were_changed_behind_the_layer_s_back_are_refused(grad: boo
 
 @pytest.mark.parametrize(("T", "N"), [(1, 1), (2, 1), (1, 3), (4, 1), (2, 257), (1, 260)])
 def test_gradients_of_few_tokens_and_of_chunks_that_end_in_few(T: int, N: int) -> None:
-    """Weight gradients sum over chunks of 256 tokens; one to four have a way of their own."""
+    """Weight gradients sum over chunks of 256 tokens; one to four tokens have code of their own."""
     layer, x = nn.LSTM(5, 7), torch.randn(T, N, 5)
     twin = copy.deepcopy(layer).double()
-    found = _gradients(layer, x)
+    grads = _gradients(layer, x)
     with engines.use("reference"):
         y = x.double().requires_grad_()
         output, final = twin(y)
         loss = output.sin().sum() + sum(state.cos().sum() for state in final)
-        slopes = torch.autograd.grad(loss, [y, *twin.parameters()])
-    for mine, wanted in zip(found, [output, *final, *slopes], strict=True):
-        close(mine, wanted, "gradient")
+        output_grads = torch.autograd.grad(loss, [y, *twin.parameters()])
+    for mine, expected in zip(grads, [output, *final, *output_grads], strict=True):
+        close(mine, expected, "gradient")
 
 
 def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
@@ -246,8 +248,8 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     output, saved, final = work.forward(fitting, True, 1)
     assert output.shape == (2, 4)
     assert final[0].shape == (1, 4)
-    slopes = [torch.ones(2, 4), None]
-    assert len(work.backward(fitting, output, saved, slopes, [True] * 5, 1)) == 5
+    output_grads = [torch.ones(2, 4), None]
+    assert len(work.backward(fitting, output, saved, output_grads, [True] * 5, 1)) == 5
     for k, wrong in enumerate([torch.randn(2, 5).int(), torch.randn(5, 12), torch.randn(11)]):
         with pytest.raises((RuntimeError, ValueError), match=r"wanted|must have shape"):
             work.forward([*fitting[:k], wrong, *fitting[k + 1 :]], False, 1)
@@ -256,21 +258,21 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="wanted tokens and states"):
         work.forward([], False, 1)
     wide = torch.full((2, 8), torch.nan)[:, ::2].copy_(output)
-    kept = torch.full((2, saved.shape[1] + 3), torch.nan)[:, 1:-2].copy_(saved)
-    found = work.backward(fitting, wide, kept, slopes, [True] * 5, 1)
-    wanted = work.backward(fitting, output, saved, slopes, [True] * 5, 1)
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    retained = torch.full((2, saved.shape[1] + 3), torch.nan)[:, 1:-2].copy_(saved)
+    actual = work.backward(fitting, wide, retained, output_grads, [True] * 5, 1)
+    expected = work.backward(fitting, output, saved, output_grads, [True] * 5, 1)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
     with pytest.raises(ValueError, match="needs: more than tensors"):
-        work.backward(fitting, output, saved, slopes, [True] * 6, 1)
+        work.backward(fitting, output, saved, output_grads, [True] * 6, 1)
     with pytest.raises(RuntimeError, match="wanted all in float32"):
-        work.backward(fitting, output, saved, [slopes[0].double(), None], [True] * 5, 1)
+        work.backward(fitting, output, saved, [output_grads[0].double(), None], [True] * 5, 1)
     with pytest.raises(RuntimeError, match="meta"):
         work.forward([fitting[0].to("meta"), *fitting[1:]], False, 1)
     with pytest.raises(ValueError, match="wanted the shape of each state"):
         _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [], 1)
     work = _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2)
     with pytest.raises(ValueError, match="wanted a divisor of each step's sequences"):
-        work.backward(fitting, output, saved, slopes, [True] * 5, 1)
+        work.backward(fitting, output, saved, output_grads, [True] * 5, 1)
 
 
 def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
@@ -285,12 +287,14 @@ def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
             (RuntimeError, ValueError), match=r"wanted|must have shape|without a first dimension"
         ):
             work.forward_each(3, stacked, [*fitting[:k], wrong, *fitting[k + 1 :]], True, 1)
-    slopes = [torch.ones(3, 2, 4), None]
+    output_grads = [torch.ones(3, 2, 4), None]
     needs = [True] * 5
-    found = work.backward_each(3, [*stacked, *[True] * 4], fitting, output, saved, slopes, needs, 1)
-    assert [grad.shape[0] for grad in found] == [3] * 5
+    actual = work.backward_each(
+        3, [*stacked, *[True] * 4], fitting, output, saved, output_grads, needs, 1
+    )
+    assert [grad.shape[0] for grad in actual] == [3] * 5
     with pytest.raises(ValueError, match=r"wanted \d+ elements"):
-        work.backward_each(3, stacked, fitting, output, saved, slopes, needs, 1)
+        work.backward_each(3, stacked, fitting, output, saved, output_grads, needs, 1)
 
 
 def test_a_class_that_is_none_of_tensors_is_refused() -> None:
@@ -301,14 +305,14 @@ def test_a_class_that_is_none_of_tensors_is_refused() -> None:
 def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     a = torch.zeros(1000)
-    many = torch.tensor([1, 2])
+    stacked = torch.tensor([1, 2])
     names = ["sizes", "table", "tokens", "output", "saved", "w_x", "b_x", "w", "b", "start", "end"]
     fitting = [(0, 0), (0, 0), *((a.data_ptr(), n) for n in (10, 8)), (0, 0)]
     fitting += [(a.data_ptr(), n) for n in (12 * 5, 12, 12 * 4, 12, 4, 4)]
 
     def call(T: int = 2, N: int = 1, rows: int = 2, build: str = "", **changed: Any) -> None:
-        given = {**dict(zip(names, fitting, strict=True)), **changed}
-        numbers = [number for pair in given.values() for number in pair]
+        parameters = {**dict(zip(names, fitting, strict=True)), **changed}
+        numbers = [number for pair in parameters.values() for number in pair]
         _core.forward(program, build, False, [T, N, 5, rows, 0, 1, 1, 1], numbers)
 
     call()
@@ -319,9 +323,9 @@ def test_sizes_that_do_not_fit_the_program_are_refused() -> None:
     with pytest.raises(ValueError, match="a row that is not there"):
         call(T=3)
     with pytest.raises(ValueError, match="falling"):
-        call(sizes=(many.data_ptr(), 2))
+        call(sizes=(stacked.data_ptr(), 2))
     with pytest.raises(ValueError, match="a row that is not there"):
-        call(table=(many.data_ptr(), 2))
+        call(table=(stacked.data_ptr(), 2))
     with pytest.raises(ValueError, match="tokens: wanted 10 elements, got 9"):
         call(tokens=(a.data_ptr(), 9))
     with pytest.raises(ValueError, match="output: wanted 8"):
@@ -366,9 +370,9 @@ class _Scaled(cells.Cell):
 def test_a_changed_setting_is_a_changed_program() -> None:
     layer, x = nn.Recurrent(_Scaled(1.0), 3, 4), torch.randn(2, 1, 3)
     with engines.use("native"):
-        first = layer(x[:1])[0]
+        output = layer(x[:1])[0]
         layer.cell = layer.cell.replace(scale=0.5)
-        torch.testing.assert_close(layer(x[:1])[0], 0.5 * first)
+        torch.testing.assert_close(layer(x[:1])[0], 0.5 * output)
 
 
 def test_steps_that_change_by_themselves_are_refused() -> None:
@@ -402,7 +406,7 @@ class WithProperty(_Scaled):
 def test_a_layer_is_pickled_and_copied_after_it_ran() -> None:
     layer, x = nn.Recurrent(WithProperty(2.0), 3, 4), torch.randn(2, 1, 3)
     with engines.use("native"):
-        wanted = layer(x)[0]
-        for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
-            assert torch.equal(other(x)[0], wanted)
-            assert other.cell == layer.cell
+        expected = layer(x)[0]
+        for duplicate in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+            assert torch.equal(duplicate(x)[0], expected)
+            assert duplicate.cell == layer.cell

@@ -42,18 +42,18 @@ def arguments(layer: nn.Recurrent, x: Tensor, training: bool = True, **form: Any
     """What the operator takes, for a layer's parameters."""
     spec = layer.spec
     sizes = spec.sizes(0)
-    found = core.recorded(spec.cell, sizes.projected)
-    own = {name.removesuffix("_l0"): p for name, p in layer.named_parameters()}
-    names = [name for key in found.products for name in parameter_names(key)]
-    matrices = [own.get(name, x.new_empty(0)) for name in names]
-    vectors = [own[name] for name in spec.cell.vectors]
-    after = states_of(layer, 20) if form.get("reset_states") else []
+    actual = core.recorded(spec.cell, sizes.projected)
+    parameters = {name.removesuffix("_l0"): p for name, p in layer.named_parameters()}
+    names = [name for key in actual.products for name in parameter_names(key)]
+    matrices = [parameters.get(name, x.new_empty(0)) for name in names]
+    vectors = [parameters[name] for name in spec.cell.vectors]
+    reset_states = states_of(layer, 20) if form.get("reset_states") else []
     form = {"batch_first": False, "reverse": False, "lengths": None, "resets": None} | form
-    which = [form[key] for key in ("batch_first", "reverse", "lengths", "resets")]
+    flags = [form[key] for key in ("batch_first", "reverse", "lengths", "resets")]
     steps = [form.get("groups", 1), form.get("first", 0), form.get("last", T)]
     states = form.get("states") or states_of(layer, 10)
-    program = [found.text, [sizes.H, sizes.P]]
-    return [x, states, after, matrices, vectors, *program, *which, [], *steps, training]
+    program = [actual.text, [sizes.H, sizes.P]]
+    return [x, states, reset_states, matrices, vectors, *program, *flags, [], *steps, training]
 
 
 def input_for(form: dict[str, Any], seed: int = 1) -> Tensor:
@@ -66,111 +66,117 @@ def doubled(states: list[Tensor]) -> Any:
     return pairs if len(pairs) > 1 else pairs[0]
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.parametrize("form", FORMS)
-def test_torch_approves_of_the_operator(kind: str, form: str) -> None:
-    layer = LAYERS[kind](dtype=torch.float64)
-    given = arguments(layer, input_for(FORMS[form]), **FORMS[form])
-    found = torch.library.opcheck(OP.default, given)
-    assert set(found.values()) == {"SUCCESS"}
+def test_torch_approves_of_the_operator(layer_name: str, form: str) -> None:
+    layer = LAYERS[layer_name](dtype=torch.float64)
+    operands = arguments(layer, input_for(FORMS[form]), **FORMS[form])
+    actual = torch.library.opcheck(OP.default, operands)
+    assert set(actual.values()) == {"SUCCESS"}
 
 
 def test_torch_approves_of_it_without_gradient() -> None:
     layer = LAYERS["lstm"](dtype=torch.float64)
-    given = torch.utils._pytree.tree_map(
+    operands = torch.utils._pytree.tree_map(
         lambda t: t.detach() if isinstance(t, Tensor) else t,
         arguments(layer, input_for({}), training=False),
     )
-    assert set(torch.library.opcheck(OP.default, given).values()) == {"SUCCESS"}
-    *_, saved = OP(*given)
+    assert set(torch.library.opcheck(OP.default, operands).values()) == {"SUCCESS"}
+    *_, saved = OP(*operands)
     assert saved.numel() == 0
     with pytest.raises(RuntimeError, match="training must be True"):
         OP(*arguments(layer, input_for({}), training=False))[0].sum().backward()
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "range"])
-def test_values_and_gradients_are_the_layer_s(kind: str, form: str) -> None:
+def test_values_and_gradients_are_the_layer_s(layer_name: str, form: str) -> None:
     options = FORMS[form]
     batch_first, reverse = options.get("batch_first", False), options.get("reverse", False)
-    layer = LAYERS[kind](dtype=torch.float64, batch_first=batch_first)
+    layer = LAYERS[layer_name](dtype=torch.float64, batch_first=batch_first)
     x = input_for(options)
-    given = arguments(layer, x, **options)
-    output, final, _ = OP(*given)
-    both = LAYERS[kind](dtype=torch.float64, batch_first=batch_first, bidirectional=True)
+    operands = arguments(layer, x, **options)
+    output, final, _ = OP(*operands)
+    bidirectional = LAYERS[layer_name](
+        dtype=torch.float64, batch_first=batch_first, bidirectional=True
+    )
     for name, p in layer.named_parameters():
         for suffix in ("", "_reverse"):
-            getattr(both, name + suffix).data = p.data.clone()
-    after = doubled(given[2]) if given[2] else None
+            getattr(bidirectional, name + suffix).data = p.data.clone()
+    reset_states = doubled(operands[2]) if operands[2] else None
     with engines.use("reference"):
-        whole, ends = both(
+        both_directions, ends = bidirectional(
             x,
-            doubled(given[1]),
+            doubled(operands[1]),
             lengths=options.get("lengths"),
             resets=options.get("resets"),
-            reset_state=after,
+            reset_state=reset_states,
         )
     width = output.shape[2]
-    wanted = whole[..., width:] if reverse else whole[..., :width]
+    expected = both_directions[..., width:] if reverse else both_directions[..., :width]
     ends = ends if isinstance(ends, tuple) else (ends,)
-    wanted_ends = [end[1 if reverse else 0] for end in ends]
-    for a, b in zip([output, *final], [wanted, *wanted_ends], strict=True):
+    expected_states = [end[1 if reverse else 0] for end in ends]
+    for a, b in zip([output, *final], [expected, *expected_states], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
-    slopes = [torch.randn_like(part) for part in (output, *final)]
+    output_grads = [torch.randn_like(part) for part in (output, *final)]
     suffix = "_reverse" if reverse else ""
-    mine = [x, *given[1], *given[2], *layer.parameters()]
-    theirs = [x, *given[1], *given[2]]
-    theirs += [getattr(both, name + suffix) for name, _ in layer.named_parameters()]
-    found = torch.autograd.grad([output, *final], mine, slopes, materialize_grads=True)
-    true = torch.autograd.grad([wanted, *wanted_ends], theirs, slopes, materialize_grads=True)
-    for a, b in zip(found, true, strict=True):
+    mine = [x, *operands[1], *operands[2], *layer.parameters()]
+    theirs = [x, *operands[1], *operands[2]]
+    theirs += [getattr(bidirectional, name + suffix) for name, _ in layer.named_parameters()]
+    grads = torch.autograd.grad([output, *final], mine, output_grads, materialize_grads=True)
+    true = torch.autograd.grad(
+        [expected, *expected_states], theirs, output_grads, materialize_grads=True
+    )
+    for a, b in zip(grads, true, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "peephole"])
-def test_a_range_of_steps_goes_on_where_the_last_one_ended(kind: str) -> None:
-    layer, x = LAYERS[kind](dtype=torch.float64), input_for({})
-    whole, final, _ = OP(*arguments(layer, x))
-    first, states, _ = OP(*arguments(layer, x, last=2))
-    second, ends, _ = OP(*arguments(layer, x, first=2, states=list(states)))
-    assert (first[2:] == 0).all()
-    assert (second[:2] == 0).all()
-    for a, b in zip([first + second, *ends], [whole, *final], strict=True):
+@pytest.mark.parametrize("layer_name", ["gru", "lstm", "peephole"])
+def test_a_range_of_steps_goes_on_where_the_last_one_ended(layer_name: str) -> None:
+    layer, x = LAYERS[layer_name](dtype=torch.float64), input_for({})
+    unsplit, final, _ = OP(*arguments(layer, x))
+    early, states, _ = OP(*arguments(layer, x, last=2))
+    late, ends, _ = OP(*arguments(layer, x, first=2, states=list(states)))
+    assert (early[2:] == 0).all()
+    assert (late[:2] == 0).all()
+    for a, b in zip([early + late, *ends], [unsplit, *final], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "peephole"])
-def test_groups_are_layers_side_by_side(kind: str) -> None:
-    layers = [LAYERS[kind](dtype=torch.float64) for _ in range(2)]
+@pytest.mark.parametrize("layer_name", ["gru", "lstm", "peephole"])
+def test_groups_are_layers_side_by_side(layer_name: str) -> None:
+    layers = [LAYERS[layer_name](dtype=torch.float64) for _ in range(2)]
     x = input_for({})
-    given = arguments(layers[0], x, groups=2)
-    apart = [arguments(layer, x) for layer in layers]
+    operands = arguments(layers[0], x, groups=2)
+    separate = [arguments(layer, x) for layer in layers]
     for k in (3, 4):
-        given[k] = [torch.stack([a, b]) for a, b in zip(apart[0][k], apart[1][k], strict=True)]
-        given[k] = [m if m.numel() else x.new_empty(0) for m in given[k]]
-    leaves = [*given]
+        operands[k] = [
+            torch.stack([a, b]) for a, b in zip(separate[0][k], separate[1][k], strict=True)
+        ]
+        operands[k] = [m if m.numel() else x.new_empty(0) for m in operands[k]]
+    leaves = [*operands]
     for k in (3, 4):
-        leaves[k] = [m.detach().requires_grad_() for m in given[k]]
+        leaves[k] = [m.detach().requires_grad_() for m in operands[k]]
     assert set(torch.library.opcheck(OP.default, leaves).values()) == {"SUCCESS"}
-    output = OP(*given)[0]
-    wanted = torch.cat([OP(*apart[g])[0][:, 2 * g : 2 * g + 2] for g in range(2)], 1)
-    weights = [m for part in apart for k in (3, 4) for m in part[k] if m.numel()]
-    torch.testing.assert_close(output, wanted, rtol=1e-13, atol=1e-14)
-    found = torch.autograd.grad(output.square().sum(), [x, *weights])
-    true = torch.autograd.grad(wanted.square().sum(), [x, *weights])
-    for a, b in zip(found, true, strict=True):
+    output = OP(*operands)[0]
+    expected = torch.cat([OP(*separate[g])[0][:, 2 * g : 2 * g + 2] for g in range(2)], 1)
+    weights = [m for part in separate for k in (3, 4) for m in part[k] if m.numel()]
+    torch.testing.assert_close(output, expected, rtol=1e-13, atol=1e-14)
+    grads = torch.autograd.grad(output.square().sum(), [x, *weights])
+    true = torch.autograd.grad(expected.square().sum(), [x, *weights])
+    for a, b in zip(grads, true, strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_a_compiled_function_holds_it_whole() -> None:
     layer, x = LAYERS["lstm"](dtype=torch.float64), input_for({})
-    given = arguments(layer, x)
+    operands = arguments(layer, x)
 
     @torch.compile(fullgraph=True, backend="aot_eager")
     def run(x: Tensor) -> Tensor:
-        return OP(x, *given[1:])[0].tanh()
+        return OP(x, *operands[1:])[0].tanh()
 
-    torch.testing.assert_close(run(x), OP(*given)[0].tanh(), rtol=0, atol=0)
+    torch.testing.assert_close(run(x), OP(*operands)[0].tanh(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -192,47 +198,47 @@ def test_what_does_not_fit_is_refused(
 def test_lists_that_are_none_are_empty() -> None:
     """As AOTInductor passes them; gradients are those of empty lists."""
     layer, x = LAYERS["gru"](dtype=torch.float64), tokens(T, N, I)
-    found = []
+    results = []
     for empty in ([], None):
-        given = arguments(layer, x)
-        given[2] = given[4] = given[11] = empty
+        operands = arguments(layer, x)
+        operands[2] = operands[4] = operands[11] = empty
         leaves = [x, *layer.parameters()]
-        found.append(torch.autograd.grad(OP(*given)[0].square().sum(), leaves))
-    for mine, wanted in zip(*found, strict=True):
-        assert torch.equal(mine, wanted)
+        results.append(torch.autograd.grad(OP(*operands)[0].square().sum(), leaves))
+    for mine, expected in zip(*results, strict=True):
+        assert torch.equal(mine, expected)
 
 
 def test_auxiliary_inputs_and_flat_values_are_refused() -> None:
     layer, x = LAYERS["gru"](dtype=torch.float64), input_for({})
-    given = arguments(layer, x)
-    given[11] = [x]
+    operands = arguments(layer, x)
+    operands[11] = [x]
     with pytest.raises(NotImplementedError, match="auxiliary must be empty"):
-        OP(*given)
+        OP(*operands)
     with pytest.raises(ValueError, match="values must be 3D, got 2D"):
         OP(x[0], *arguments(layer, x)[1:])
     with pytest.raises(ValueError, match="not a program of version 1"):
-        OP(*given[:5], "hello", *given[6:11], [], *given[12:])
+        OP(*operands[:5], "hello", *operands[6:11], [], *operands[12:])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_tensors_of_several_or_other_dtypes_are_refused(dtype: torch.dtype) -> None:
-    """The core would read beyond their ends."""
+    """The core would read out of bounds."""
     layer, x = LAYERS["lstm"](), input_for({}).float()
-    given = arguments(layer, x)
-    given[1] = [state.float() for state in given[1]]
-    OP(*given)
+    operands = arguments(layer, x)
+    operands[1] = [state.float() for state in operands[1]]
+    OP(*operands)
     for place in (0, 1, 3):
-        wrong = list(given)
-        wrong[place] = x.to(dtype) if place == 0 else [t.to(dtype) for t in given[place]]
+        wrong = list(operands)
+        wrong[place] = x.to(dtype) if place == 0 else [t.to(dtype) for t in operands[place]]
         with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
             OP(*wrong)
-    output, finals, saved = OP(*given)
-    slope, ends = torch.ones_like(output), [torch.ones_like(end) for end in finals]
-    task = given[:-1]
+    output, finals, saved = OP(*operands)
+    gradient, ends = torch.ones_like(output), [torch.ones_like(end) for end in finals]
+    task = operands[:-1]
     back = torch.ops.unrolled.sweep_backward
-    back(*task, output, saved, slope, ends)
-    for tensors in ((output.to(dtype), saved, slope), (output, saved.to(dtype), slope)):
+    back(*task, output, saved, gradient, ends)
+    for tensors in ((output.to(dtype), saved, gradient), (output, saved.to(dtype), gradient)):
         with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
             back(*task, *tensors, ends)
     with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
-        back(*task, output, saved, slope.to(dtype), ends)
+        back(*task, output, saved, gradient.to(dtype), ends)

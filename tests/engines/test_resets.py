@@ -1,6 +1,6 @@
 """Resets: a cut makes two sequences of one, in both directions, on every engine and for every cell.
 
-The judge runs each episode alone, without resets or lengths.
+The oracle runs each episode alone, without resets or lengths.
 """
 
 from typing import Any
@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests.support.subjects import Subject, gradients, pack, run, slopes, states, tokens, unpack
+from tests.support.subjects import (
+    Subject,
+    gradients,
+    pack,
+    random_like,
+    run,
+    states,
+    tokens,
+    unpack,
+)
 from tests.support.tolerances import close, same
 from unrolled import nn
 from unrolled.cells import Cell, exp, tanh
@@ -39,9 +48,9 @@ LOST: list[tuple[str, list[int] | None, str, bool]] = [
 States = tuple[Tensor, ...]
 
 
-def close_all(actual: Any, wanted: Any, what: str) -> None:
-    for k, (mine, other) in enumerate(zip(actual, wanted, strict=True)):
-        close(mine, other, what, f"{what} {k}")
+def close_all(actual: Any, expected: Any, label: str) -> None:
+    for k, (mine, reference) in enumerate(zip(actual, expected, strict=True)):
+        close(mine, reference, label, f"{label} {k}")
 
 
 def by_episodes(
@@ -49,7 +58,7 @@ def by_episodes(
     x: Tensor,
     hx: States,
     cuts: Tensor,
-    after: States | None = None,
+    reset_state: States | None = None,
     lengths: list[int] | None = None,
 ) -> tuple[Tensor, ...]:
     """Output and final states [T, N, ·] of a time-major batch, each episode run alone."""
@@ -61,8 +70,8 @@ def by_episodes(
         if length == 0:
             rows.append((x.new_zeros(x.shape[0], 1, layer.spec.output_size), *begin))
             continue
-        again = after or tuple(torch.zeros_like(state) for state in hx)
-        again = tuple(s.expand(-1, x.shape[1], -1)[:, n : n + 1] for s in again)
+        repeated = reset_state or tuple(torch.zeros_like(state) for state in hx)
+        repeated = tuple(s.expand(-1, x.shape[1], -1)[:, n : n + 1] for s in repeated)
         starts = [t for t in range(length) if t == 0 or cuts[t, n]]
         outputs, ends = [], []
         for start, stop in zip(starts, [*starts[1:], length], strict=True):
@@ -71,14 +80,14 @@ def by_episodes(
             passed = torch.where(backward, torch.tensor(behind), torch.tensor(ahead))
             mixed = [
                 torch.stack([(b if p else a)[k] for k, p in enumerate(passed)])
-                for b, a in zip(begin, again, strict=True)
+                for b, a in zip(begin, repeated, strict=True)
             ]
             output, *end = run(layer, x[start:stop, n : n + 1], pack(mixed))
             outputs.append(output)
             ends.append(end)
         final = [
-            torch.stack([(first if b else last)[k] for k, b in enumerate(backward)])
-            for first, last in zip(ends[0], ends[-1], strict=True)
+            torch.stack([(head if b else tail)[k] for k, b in enumerate(backward)])
+            for head, tail in zip(ends[0], ends[-1], strict=True)
         ]
         padding = x.new_zeros(x.shape[0] - length, 1, layer.spec.output_size)
         rows.append((torch.cat([*outputs, padding]), *final))
@@ -88,22 +97,26 @@ def by_episodes(
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize("lengths", [None, [5, 0, 6, 3]])
-@pytest.mark.parametrize("after", ["zeros", "one for all", "one for each"])
+@pytest.mark.parametrize("reset_state", ["zeros", "one for all", "one for each"])
 def test_resets_are_separate_sequences(
-    subject: Subject, options: dict[str, Any], lengths: list[int] | None, after: str
+    subject: Subject, options: dict[str, Any], lengths: list[int] | None, reset_state: str
 ) -> None:
     layer = subject.layer(**options)
     x, hx = tokens(T, N, 3), states(layer, N)
-    given = None if after == "zeros" else states(layer, 1 if after == "one for all" else N, seed=9)
-    passed = None if given is None else pack(given)
+    reset_states = (
+        None
+        if reset_state == "zeros"
+        else states(layer, 1 if reset_state == "one for all" else N, seed=9)
+    )
+    passed = None if reset_states is None else pack(reset_states)
     actual = run(layer, x, pack(hx), resets=CUTS, lengths=lengths, reset_state=passed)
-    wanted = by_episodes(layer, x, hx, CUTS, given, lengths)
-    close_all(actual, wanted, "output")
-    leaves = [x, *hx, *(given or ()), *layer.parameters()]
-    found = gradients(actual, leaves)
-    close_all(found, gradients(wanted, leaves), "gradient")
+    expected = by_episodes(layer, x, hx, CUTS, reset_states, lengths)
+    close_all(actual, expected, "output")
+    leaves = [x, *hx, *(reset_states or ()), *layer.parameters()]
+    grads = gradients(actual, leaves)
+    close_all(grads, gradients(expected, leaves), "gradient")
     if layer.spec.num_directions == 1:
-        assert (found[1][:, 2] == 0).all()  # row 2 is cut at 0: nothing depends on its hx
+        assert (grads[1][:, 2] == 0).all()  # row 2 is cut at 0: nothing depends on its hx
 
 
 @pytest.mark.parametrize("options", STACKS)
@@ -113,127 +126,145 @@ def test_resets_of_a_packed_sequence(
 ) -> None:
     layer = subject.layer(**options)
     lengths = [6, 5, 5, 2] if enforce_sorted else [5, 2, 6, 5]
-    x, hx, after = tokens(T, N, 3), states(layer, N), states(layer, N, seed=9)
+    x, hx, reset_state = tokens(T, N, 3), states(layer, N), states(layer, N, seed=9)
     packed = pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted)
-    output, final = layer(packed, pack(hx), resets=CUTS, reset_state=pack(after))
-    seen = [pad_packed_sequence(output)[0], *unpack(final)]
-    wanted = by_episodes(layer, x, hx, CUTS, after, lengths)
-    close_all(seen, wanted, "output")
-    leaves = [x, *hx, *after, *layer.parameters()]
-    close_all(gradients(seen, leaves), gradients(wanted, leaves), "gradient")
+    output, final = layer(packed, pack(hx), resets=CUTS, reset_state=pack(reset_state))
+    actual = [pad_packed_sequence(output)[0], *unpack(final)]
+    expected = by_episodes(layer, x, hx, CUTS, reset_state, lengths)
+    close_all(actual, expected, "output")
+    leaves = [x, *hx, *reset_state, *layer.parameters()]
+    close_all(gradients(actual, leaves), gradients(expected, leaves), "gradient")
 
 
 @pytest.mark.parametrize("options", STACKS)
 def test_resets_batch_first_and_unbatched(subject: Subject, options: dict[str, Any]) -> None:
     layer = subject.layer(**options)
-    x, hx, after = tokens(T, N, 3), states(layer, N), states(layer, N, seed=9)
-    wanted = run(layer, x, pack(hx), resets=CUTS, reset_state=pack(after))
+    x, hx, reset_state = tokens(T, N, 3), states(layer, N), states(layer, N, seed=9)
+    expected = run(layer, x, pack(hx), resets=CUTS, reset_state=pack(reset_state))
     for n in range(N):
-        one = [s[:, n] for s in hx], [s[:, n] for s in after]
-        alone = run(layer, x[:, n], pack(one[0]), resets=CUTS[:, n], reset_state=pack(one[1]))
-        close_all(alone, [part[:, n] for part in wanted], "output")
-    alone = run(layer, x[:, 1], pack([s[:, 1] for s in hx]), resets=CUTS[:, 1])
-    close(alone[0], by_episodes(layer, x, hx, CUTS)[0][:, 1], "output")
+        row_states = [s[:, n] for s in hx], [s[:, n] for s in reset_state]
+        episode = run(
+            layer, x[:, n], pack(row_states[0]), resets=CUTS[:, n], reset_state=pack(row_states[1])
+        )
+        close_all(episode, [part[:, n] for part in expected], "output")
+    episode = run(layer, x[:, 1], pack([s[:, 1] for s in hx]), resets=CUTS[:, 1])
+    close(episode[0], by_episodes(layer, x, hx, CUTS)[0][:, 1], "output")
     layer.batch_first = True
     output, *final = run(
-        layer, x.transpose(0, 1), pack(hx), resets=CUTS.t(), reset_state=pack(after)
+        layer, x.transpose(0, 1), pack(hx), resets=CUTS.t(), reset_state=pack(reset_state)
     )
-    close_all([output.transpose(0, 1), *final], wanted, "output")
+    close_all([output.transpose(0, 1), *final], expected, "output")
 
 
 def test_a_cut_at_the_start_does_not_cut_the_reverse_direction(subject: Subject) -> None:
     layer = subject.layer(bidirectional=True)
     x, hx = tokens(T, N, 3), states(layer, N)
-    first = torch.zeros(T, N, dtype=torch.bool)
-    first[0] = True
-    cut, whole = run(layer, x, pack(hx), resets=first), run(layer, x, pack(hx))
-    close_all([s[1] for s in cut[1:]], [s[1] for s in whole[1:]], "output")
+    at_start = torch.zeros(T, N, dtype=torch.bool)
+    at_start[0] = True
+    cut, unsplit = run(layer, x, pack(hx), resets=at_start), run(layer, x, pack(hx))
+    close_all([s[1] for s in cut[1:]], [s[1] for s in unsplit[1:]], "output")
     ahead = gradients([s[0] for s in cut[1:]], hx)
-    assert all((slope == 0).all() for slope in ahead)
+    assert all((gradient == 0).all() for gradient in ahead)
     zeros = run(layer, x, pack([torch.zeros_like(s) for s in hx]))
     close_all([s[0] for s in cut[1:]], [s[0] for s in zeros[1:]], "output")
 
 
 def test_resets_that_cut_nothing_are_none(subject: Subject) -> None:
     layer, x = subject.layer(bidirectional=True), tokens(T, N, 3)
-    after = states(layer, N, seed=9)
-    seen = run(layer, x, resets=torch.zeros(T, N, dtype=torch.bool), reset_state=pack(after))
-    close_all(seen, run(layer, x), "output")
+    reset_state = states(layer, N, seed=9)
+    actual = run(
+        layer, x, resets=torch.zeros(T, N, dtype=torch.bool), reset_state=pack(reset_state)
+    )
+    close_all(actual, run(layer, x), "output")
 
 
 def test_resets_may_be_any_array_of_bool() -> None:
     layer, x = nn.GRU(3, 4), torch.randn(T, N, 3)
-    wanted = run(layer, x, resets=CUTS)
+    expected = run(layer, x, resets=CUTS)
     sparse = torch.zeros(T, 2 * N, dtype=torch.bool)
     sparse[:, ::2] = CUTS
     for resets in (CUTS.tolist(), CUTS.numpy(), sparse[:, ::2], CUTS.t().contiguous().t()):
-        for seen, part in zip(run(layer, x, resets=resets), wanted, strict=True):
-            same(seen, part)
-    one = run(layer, x[:, :1].expand(T, N, 3), resets=CUTS[:, 1:2].expand(T, N))
-    close(one[0], run(layer, x[:, 0], resets=CUTS[:, 1])[0][:, None].expand(T, N, 4), "output")
+        for actual, part in zip(run(layer, x, resets=resets), expected, strict=True):
+            same(actual, part)
+    single = run(layer, x[:, :1].expand(T, N, 3), resets=CUTS[:, 1:2].expand(T, N))
+    close(single[0], run(layer, x[:, 0], resets=CUTS[:, 1])[0][:, None].expand(T, N, 4), "output")
 
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("options", STACKS)
-@pytest.mark.parametrize(("where", "lengths", "loss", "twice"), LOST)
+@pytest.mark.parametrize(("position", "lengths", "loss", "twice"), LOST)
 def test_nothing_before_a_cut_touches_what_comes_after(
     subject: Subject,
     options: dict[str, Any],
-    where: str,
+    position: str,
     lengths: list[int] | None,
     loss: str,
     twice: bool,
 ) -> None:
     """Row 0 is cut at t = 2 and what precedes the cut is NaN, or hx is; row 1 is whole."""
     layer = subject.layer(**options)
-    cut = 0 if where == "hx" else 2
+    cut = 0 if position == "hx" else 2
     cuts = torch.zeros(T, 2, dtype=torch.bool)
     cuts[cut, 0] = True
     x = tokens(T, 2, 3).detach()
     x[:cut, 0] = NAN
     hx = [state.detach() for state in states(layer, 2)]
-    after = states(layer, 1, seed=9)
-    if where != "input":
+    reset_state = states(layer, 1, seed=9)
+    if position != "input":
         for state in hx:
             state[:: layer.spec.num_directions, 0] = NAN
-    leaves = [x.requires_grad_(), *(s.requires_grad_() for s in hx), *after, *layer.parameters()]
+    leaves = [
+        x.requires_grad_(),
+        *(s.requires_grad_() for s in hx),
+        *reset_state,
+        *layer.parameters(),
+    ]
     length = T if lengths is None else lengths[0]
 
-    output, *final = run(layer, x, pack(hx), lengths=lengths, resets=cuts, reset_state=pack(after))
+    output, *final = run(
+        layer, x, pack(hx), lengths=lengths, resets=cuts, reset_state=pack(reset_state)
+    )
     D = layer.spec.num_directions
     late = [output[cut:, 0], output[:, 1], *(s[::D, 0] for s in final), *(s[:, 1] for s in final)]
 
     part = x[cut:length, 0:1]
     start = [
         torch.cat([a[k : k + 1, 0:1] if k % D == 0 else s[k : k + 1, 0:1] for k in range(len(s))])
-        for s, a in zip(hx, after, strict=True)
+        for s, a in zip(hx, reset_state, strict=True)
     ]
-    alone, *end = run(layer, part, pack(start))
-    alone = torch.cat([alone, alone.new_zeros(T - length, *alone.shape[1:])])
+    episode, *end = run(layer, part, pack(start))
+    episode = torch.cat([episode, episode.new_zeros(T - length, *episode.shape[1:])])
     beside, *stop = run(
         layer,
         x[:, 1:],
         pack([s[:, 1:] for s in hx]),
         lengths=None if lengths is None else lengths[1:],
     )
-    wanted = [alone[:, 0], beside[:, 0], *(s[::D, 0] for s in end), *(s[:, 0] for s in stop)]
-    close_all(late, wanted, "output")
+    expected = [episode[:, 0], beside[:, 0], *(s[::D, 0] for s in end), *(s[:, 0] for s in stop)]
+    close_all(late, expected, "output")
 
     if loss == "final states":
-        late, wanted = late[2:], wanted[2:]
-    given = [slope.requires_grad_() for slope in slopes(late)]
-    seen, judged = (
+        late, expected = late[2:], expected[2:]
+    output_gradients = [gradient.requires_grad_() for gradient in random_like(late)]
+    actual, oracle = (
         torch.autograd.grad(
-            parts, leaves, given, create_graph=True, materialize_grads=True, retain_graph=True
+            parts,
+            leaves,
+            output_gradients,
+            create_graph=True,
+            materialize_grads=True,
+            retain_graph=True,
         )
-        for parts in (late, wanted)
+        for parts in (late, expected)
     )
-    close_all(seen, judged, "gradient")
+    close_all(actual, oracle, "gradient")
     if twice:
-        leaves = [*leaves, *given]
+        leaves = [*leaves, *output_gradients]
         second = []
-        for first in (seen, judged):
-            terms = [(g * slope).sum() for g, slope in zip(first, slopes(first), strict=True)]
+        for grads in (actual, oracle):
+            terms = [
+                (g * gradient).sum() for g, gradient in zip(grads, random_like(grads), strict=True)
+            ]
             second.append(gradients([torch.stack(terms).sum()], leaves))
         close_all(*second, "gradient")
 
@@ -259,7 +290,7 @@ def test_a_hidden_overflow_before_a_cut_touches_no_gradient(options: dict[str, A
     cuts[12, 0] = True
     output = layer(x, resets=cuts)[0]
     assert output.isfinite().all()
-    alone = layer(x[12:, :1])[0]
+    episode = layer(x[12:, :1])[0]
     leaves = [x, *layer.parameters()]
-    close(output[12:, :1], alone, "output")
-    close_all(gradients([output[12:, :1]], leaves), gradients([alone], leaves), "gradient")
+    close(output[12:, :1], episode, "output")
+    close_all(gradients([output[12:, :1]], leaves), gradients([episode], leaves), "gradient")

@@ -1,4 +1,4 @@
-"""Segments over time that are run once more in backward: same numbers, less memory."""
+"""Checkpoint segments over time, run again in backward: the same numbers, less memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils import checkpoint as torch_checkpoint
 
-from tests.support.subjects import RUNS, Subject, gradients, pack, run, slopes, states, tokens
+from tests.support.subjects import RUNS, Subject, gradients, pack, random_like, run, states, tokens
 from tests.support.tolerances import close, same
 from unrolled import engines, nn
 from unrolled.cells import Cell, tanh
@@ -39,23 +39,23 @@ def _train(layer: nn.Recurrent, form: str, checkpoint: int | bool) -> list[Tenso
     layer.checkpoint = checkpoint
     x = tokens(*((3, T, 3) if layer.batch_first else (T, 3, 3)))
     hx = states(layer, 3)
-    given: Any = x if lengths is None else pack_padded_sequence(x, lengths)
-    output, *final = run(layer, given, pack(hx), **call)
+    layer_input: Any = x if lengths is None else pack_padded_sequence(x, lengths)
+    output, *final = run(layer, layer_input, pack(hx), **call)
     parts = [output if isinstance(output, Tensor) else output.data, *final]
     resets = call.get("reset_state", ())
     leaves = [x, *hx, *([resets] if isinstance(resets, Tensor) else resets), *layer.parameters()]
-    return [*parts, *gradients(parts, leaves, slopes(parts))]
+    return [*parts, *gradients(parts, leaves, random_like(parts))]
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("kind", "engine"), RUNS)
-def test_the_same_numbers(kind: str, engine: str, form: str) -> None:
-    layer = Subject(kind, engine).layer(**FORMS[form][0])
+@pytest.mark.parametrize(("layer_name", "engine"), RUNS)
+def test_the_same_numbers(layer_name: str, engine: str, form: str) -> None:
+    layer = Subject(layer_name, engine).layer(**FORMS[form][0])
     with engines.use(engine):
-        wanted = _train(layer, form, False)
+        expected = _train(layer, form, False)
         for checkpoint in (True, 1, 2, 3, T, 100):
-            for mine, other in zip(_train(layer, form, checkpoint), wanted, strict=True):
-                close(mine, other, "gradient")
+            for mine, reference in zip(_train(layer, form, checkpoint), expected, strict=True):
+                close(mine, reference, "gradient")
 
 
 def test_each_segment_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,58 +86,60 @@ def _peak(T: int, checkpoint: int | bool) -> int:
     """Bytes that training needs at most beside the output and the gradient of the input."""
     N, H = 2, 16
     layer = nn.LSTM(H, H, checkpoint=checkpoint)
-    x, slope = torch.randn(T, N, H, requires_grad=True), torch.randn(T, N, H)
+    x, gradient = torch.randn(T, N, H, requires_grad=True), torch.randn(T, N, H)
     layer(x[:3])[0].sum().backward()
     with torch.profiler.profile(profile_memory=True) as profile:
         output = layer(x)[0]
-        output.backward(slope)
-    found = held = 0
+        output.backward(gradient)
+    actual = held = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
-            found = max(found, held)
-    return found - 2 * T * N * H * 4
+            actual = max(actual, held)
+    return actual - 2 * T * N * H * 4
 
 
 def test_memory_grows_as_the_root_of_the_steps() -> None:
     """Four times the steps take twice the memory, or four times without checkpoint."""
-    whole = [_peak(steps, False) for steps in (1024, 4096)]
+    plain = [_peak(steps, False) for steps in (1024, 4096)]
     parts = [_peak(steps, True) for steps in (1024, 4096)]
-    assert whole[1] > 3.5 * whole[0]
+    assert plain[1] > 3.5 * plain[0]
     assert parts[1] < 2.2 * parts[0]
-    assert parts[1] < whole[1] / 5
+    assert parts[1] < plain[1] / 5
 
 
 def test_half_precision_is_rounded_at_the_ends_only() -> None:
     torch.manual_seed(0)
     layer = nn.LSTM(3, 4, dtype=torch.bfloat16)
     x = torch.randn(9, 2, 3, dtype=torch.bfloat16)
-    whole = layer(x)[0]
+    plain = layer(x)[0]
     layer.checkpoint = 2
-    same(layer(x)[0], whole)
+    same(layer(x)[0], plain)
 
 
 def test_dropout_is_drawn_once() -> None:
-    found = []
+    results = []
     for checkpoint in (False, True):
         torch.manual_seed(0)
         layer = nn.LSTM(3, 4, 3, dropout=0.5, dtype=torch.float64, checkpoint=checkpoint)
         x = tokens(T, 2, 3)
         output = layer(x)[0]
-        found.append([output, *gradients([output], [x, *layer.parameters()])])
-    for mine, other in zip(*found, strict=True):
-        close(mine, other, "gradient")
+        results.append([output, *gradients([output], [x, *layer.parameters()])])
+    for mine, reference in zip(*results, strict=True):
+        close(mine, reference, "gradient")
 
 
-def _both(layer: nn.Recurrent, train: Callable[[nn.Recurrent], list[Tensor]]) -> None:
+def _assert_equal_results(
+    layer: nn.Recurrent, train: Callable[[nn.Recurrent], list[Tensor]]
+) -> None:
     """Training in segments of two steps gives what it gives in one."""
-    found = []
+    results = []
     for checkpoint in (False, 2):
         layer.checkpoint = checkpoint
         torch.manual_seed(0)
-        found.append(train(layer))
-    for mine, other in zip(*found, strict=True):
-        close(mine, other, "gradient")
+        results.append(train(layer))
+    for mine, reference in zip(*results, strict=True):
+        close(mine, reference, "gradient")
 
 
 def test_parameters_of_modules_that_a_cell_holds() -> None:
@@ -152,7 +154,7 @@ def test_parameters_of_modules_that_a_cell_holds() -> None:
         output = layer(x)[0]
         return [output, *gradients([output], leaves)]
 
-    _both(layer, train)
+    _assert_equal_results(layer, train)
 
 
 class Noisy(Cell):
@@ -171,10 +173,10 @@ def test_steps_that_draw_draw_the_same_again() -> None:
 
     def train(layer: nn.Recurrent) -> list[Tensor]:
         output = layer(x)[0]
-        found = gradients([output], [x, *layer.parameters()])
-        return [output, *found, torch.rand(1, dtype=torch.float64)]
+        grads = gradients([output], [x, *layer.parameters()])
+        return [output, *grads, torch.rand(1, dtype=torch.float64)]
 
-    _both(layer, train)
+    _assert_equal_results(layer, train)
 
 
 @pytest.mark.parametrize("ends", [(0,), (1,), (2,), (0, 2)])
@@ -186,11 +188,11 @@ def test_slopes_of_some_results_and_steps(ends: tuple[int, ...], part: slice) ->
     def train(layer: nn.Recurrent) -> list[Tensor]:
         output, final = layer(x, (hx, hx.detach()))
         results = [output[part], *final]
-        wanted = [x, hx, *list(layer.parameters())[::3]]
-        some = [results[k] for k in ends]
-        return [*gradients(some, wanted), *gradients(some, wanted)]
+        expected = [x, hx, *list(layer.parameters())[::3]]
+        selected = [results[k] for k in ends]
+        return [*gradients(selected, expected), *gradients(selected, expected)]
 
-    _both(layer, train)
+    _assert_equal_results(layer, train)
 
 
 def test_frozen_tensors_get_no_gradient() -> None:
@@ -198,12 +200,12 @@ def test_frozen_tensors_get_no_gradient() -> None:
     layer.weight_hh_l0.requires_grad_()
     x = tokens(T, 2, 3).detach()
     layer(x)[0].sum().backward()
-    wanted = layer.weight_hh_l0.grad
-    assert wanted is not None
+    expected = layer.weight_hh_l0.grad
+    assert expected is not None
     layer.weight_hh_l0.grad, layer.checkpoint = None, False
     layer(x)[0].sum().backward()
     assert layer.weight_hh_l0.grad is not None
-    close(layer.weight_hh_l0.grad, wanted, "gradient")
+    close(layer.weight_hh_l0.grad, expected, "gradient")
     assert [name for name, p in layer.named_parameters() if p.grad is not None] == ["weight_hh_l0"]
 
 
@@ -214,10 +216,10 @@ def test_many_vectors_at_once() -> None:
     def train(layer: nn.Recurrent) -> list[Tensor]:
         output = layer(x)[0]
         lots = torch.randn(5, *output.shape, dtype=torch.float64)
-        (found,) = torch.autograd.grad(output, x, lots, is_grads_batched=True)
-        return [found]
+        (grads,) = torch.autograd.grad(output, x, lots, is_grads_batched=True)
+        return [grads]
 
-    _both(layer, train)
+    _assert_equal_results(layer, train)
 
 
 def test_what_is_kept_may_lie_elsewhere() -> None:
@@ -229,7 +231,7 @@ def test_what_is_kept_may_lie_elsewhere() -> None:
             output = layer(x)[0]
         return gradients([output], [x, *layer.parameters()])
 
-    _both(layer, train)
+    _assert_equal_results(layer, train)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -241,7 +243,7 @@ def test_gradients_in_half_precision(dtype: torch.dtype) -> None:
         output = layer(x)[0]
         return gradients([output], [x, *layer.parameters()])
 
-    _both(layer, train)
+    _assert_equal_results(layer, train)
 
 
 def test_backward_under_autocast_computes_the_same() -> None:
@@ -250,11 +252,11 @@ def test_backward_under_autocast_computes_the_same() -> None:
     leaves = [x, *layer.parameters()]
     with engines.use("reference"):
         output = layer(x)[0]
-    wanted = gradients([output], leaves)
+    expected = gradients([output], leaves)
     with torch.autocast("cpu"):
-        found = gradients([output], leaves)
-    for mine, other in zip(found, wanted, strict=True):
-        same(mine, other)
+        grads = gradients([output], leaves)
+    for mine, reference in zip(grads, expected, strict=True):
+        same(mine, reference)
 
 
 def test_second_derivatives() -> None:
@@ -262,11 +264,11 @@ def test_second_derivatives() -> None:
         torch.manual_seed(0)
         layer = nn.GRU(3, 4, dtype=torch.float64, checkpoint=checkpoint)
         x = tokens(T, 2, 3)
-        (slope,) = torch.autograd.grad(layer(x)[0].sin().sum(), x, create_graph=True)
-        return list(torch.autograd.grad(slope.square().sum(), list(layer.parameters())))
+        (gradient,) = torch.autograd.grad(layer(x)[0].sin().sum(), x, create_graph=True)
+        return list(torch.autograd.grad(gradient.square().sum(), list(layer.parameters())))
 
-    for mine, other in zip(penalty(3), penalty(False), strict=True):
-        close(mine, other, "gradient")
+    for mine, reference in zip(penalty(3), penalty(False), strict=True):
+        close(mine, reference, "gradient")
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -275,7 +277,7 @@ def test_torchs_checkpoint_around_a_layer(reentrant: bool, form: dict[str, Any])
     torch.manual_seed(0)
     layer = nn.LSTM(3, 4, 2, dropout=0.3, bidirectional=True, dtype=torch.float64)
     x = tokens(T, 2, 3)
-    found = []
+    results = []
     for wrapped in (False, True):
         torch.manual_seed(1)
         if wrapped:
@@ -287,9 +289,9 @@ def test_torchs_checkpoint_around_a_layer(reentrant: bool, form: dict[str, Any])
         layer.zero_grad()
         x.grad = None
         output.sin().sum().backward()
-        found.append([output, x.grad, *(p.grad for p in layer.parameters())])
-    for mine, other in zip(*found, strict=True):
-        close(mine, other, "gradient")
+        results.append([output, x.grad, *(p.grad for p in layer.parameters())])
+    for mine, reference in zip(*results, strict=True):
+        close(mine, reference, "gradient")
 
 
 def test_what_is_no_number_of_steps_is_refused() -> None:

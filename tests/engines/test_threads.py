@@ -1,4 +1,4 @@
-"""Many Python threads at once: the bits of the same calls one after another, and no lock held."""
+"""Many Python threads at once: the bits of the same calls in sequence; the lock is released."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.subjects import KINDS, unpack
+from tests.support.subjects import LAYERS, unpack
 from unrolled import cells, engines, nn
 from unrolled.engines.native import programs as core
 
@@ -22,10 +22,10 @@ ENOUGH = 60
 @pytest.fixture(autouse=True)
 def _hasty() -> Iterator[None]:
     """Python changes threads a thousand times as often as usual."""
-    before = sys.getswitchinterval()
+    previous = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
-    sys.setswitchinterval(before)
+    sys.setswitchinterval(previous)
 
 
 def together(jobs: list[Callable[[], Any]]) -> list[Any]:
@@ -44,8 +44,8 @@ def results(module: Any, x: Tensor, train: bool, **options: Any) -> list[Tensor]
     """Outputs, states and, in training, gradients of the input and of every parameter."""
     x = x.clone().requires_grad_(train)
     with torch.set_grad_enabled(train):
-        found = module(x, **options)
-    parts = [found] if isinstance(found, Tensor) else [found[0], *unpack(found[1])]
+        actual = module(x, **options)
+    parts = [actual] if isinstance(actual, Tensor) else [actual[0], *unpack(actual[1])]
     if not train:
         return parts
     loss = sum((part.sin() * (k + 1)).sum() for k, part in enumerate(parts))
@@ -55,7 +55,7 @@ def results(module: Any, x: Tensor, train: bool, **options: Any) -> list[Tensor]
 def jobs_of(module: Any, me: int, count: int) -> list[Callable[[], list[Tensor]]]:
     """Calls of one thread: each size differs, every second one trains; plain, ragged, cut."""
     generator = torch.Generator().manual_seed(me)
-    made = []
+    runs = []
     for k in range(count):
         T, N = 1 + (3 * me + 5 * k) % 11, 1 + (me + k) % 5
         step = isinstance(module, nn.RecurrentCell)
@@ -66,34 +66,34 @@ def jobs_of(module: Any, me: int, count: int) -> list[Callable[[], list[Tensor]]
         elif k % 3 == 2:
             options["resets"] = torch.rand(x.shape[:-1], generator=generator) < 0.3
         train = (k + me) % 2 == 0
-        made.append(lambda x=x, train=train, o=options: results(module, x, train, **o))
-    return made
+        runs.append(lambda x=x, train=train, o=options: results(module, x, train, **o))
+    return runs
 
 
-def assert_same(one: list[list[Tensor]], two: list[list[Tensor]]) -> None:
-    for a, b in zip(one, two, strict=True):
+def assert_same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 MODULES: dict[str, Callable[[], Any]] = {
     "lstm": lambda: nn.LSTM(5, 17, num_layers=2, bidirectional=True),
     "gru": lambda: nn.GRU(3, 33),
-    "peephole": lambda: KINDS["peephole"](4, 9),
+    "peephole": lambda: LAYERS["peephole"](4, 9),
     "heads": lambda: nn.Recurrent(cells.SLSTM(heads=2), 4, 6, bidirectional=True, merge="sum"),
     "lstm cell": lambda: nn.LSTMCell(5, 17),
     "gru cell": lambda: nn.GRUCell(3, 8),
 }
 
 
-@pytest.mark.parametrize("kind", MODULES)
-def test_calls_at_once_give_the_bits_of_calls_one_after_another(kind: str) -> None:
+@pytest.mark.parametrize("layer_name", MODULES)
+def test_calls_at_once_give_the_bits_of_calls_one_after_another(layer_name: str) -> None:
     """On one layer; 18 sizes and more, so that what a layer remembers of sizes is dropped, too."""
-    module = MODULES[kind]()
+    module = MODULES[layer_name]()
     jobs = [jobs_of(module, me, 15) for me in range(THREADS)]
-    wanted = [[job() for job in mine] for mine in jobs]
-    found = together([lambda mine=mine: [job() for job in mine] for mine in jobs])
-    for one, two in zip(found, wanted, strict=True):
-        assert_same(one, two)
+    expected = [[job() for job in mine] for mine in jobs]
+    actual = together([lambda mine=mine: [job() for job in mine] for mine in jobs])
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_same(ours, theirs)
 
 
 def test_large_calls_at_once_on_two_threads_each() -> None:
@@ -102,28 +102,28 @@ def test_large_calls_at_once_on_two_threads_each() -> None:
     module = nn.GRU(32, 64, bidirectional=True)
     x = torch.randn(20, 24, 32)
     jobs = [lambda k=k: results(module, x + k, k % 2 == 0) for k in range(4)]
-    wanted = [job() for job in jobs]
-    assert_same(together(jobs), wanted)
+    expected = [job() for job in jobs]
+    assert_same(together(jobs), expected)
 
 
-@pytest.mark.parametrize("kind", MODULES)
-def test_first_calls_of_a_new_layer_at_once(kind: str) -> None:
-    """Nobody has made its programs, its shortest way or its jobs yet."""
+@pytest.mark.parametrize("layer_name", MODULES)
+def test_first_calls_of_a_new_layer_at_once(layer_name: str) -> None:
+    """Its programs, its fast path and its calls are not made yet."""
     for seed in range(3):
         torch.manual_seed(seed)
-        module = MODULES[kind]()
+        module = MODULES[layer_name]()
         torch.manual_seed(seed)
-        twin = MODULES[kind]()
-        wanted = [[job() for job in jobs_of(twin, me, 3)] for me in range(THREADS)]
+        twin = MODULES[layer_name]()
+        expected = [[job() for job in jobs_of(twin, me, 3)] for me in range(THREADS)]
         core.load.cache_clear()
         core._shared.clear()
         for name in ("_key", "_vectors", "_products", "_texts", "_whole"):
             vars(module.cell).pop(name, None)
         assert module._direct is None
         jobs = [jobs_of(module, me, 3) for me in range(THREADS)]
-        found = together([lambda mine=mine: [job() for job in mine] for mine in jobs])
-        for one, two in zip(found, wanted, strict=True):
-            assert_same(one, two)
+        actual = together([lambda mine=mine: [job() for job in mine] for mine in jobs])
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert_same(ours, theirs)
 
 
 def test_layers_of_one_cell_made_at_once() -> None:
@@ -138,9 +138,9 @@ def test_layers_of_one_cell_made_at_once() -> None:
 
     for _ in range(10):
         cell, twin = cells.SLSTM(heads=2), cells.SLSTM(heads=2)
-        found = together([lambda k=k, cell=cell: make(cell, k) for k in range(THREADS)])
-        wanted = [make(twin, k) for k in range(THREADS)]
-        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        actual = together([lambda k=k, cell=cell: make(cell, k) for k in range(THREADS)])
+        expected = [make(twin, k) for k in range(THREADS)]
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_engines_are_forced_and_recorded_by_thread() -> None:
@@ -175,13 +175,13 @@ def _train(layer: nn.Recurrent, x: Tensor) -> Callable[[], Any]:
 
 def _backward(layer: nn.Recurrent, x: Tensor) -> Callable[[], Any]:
     output = layer(x)[0]
-    slopes = torch.ones_like(output)
-    return lambda: torch.autograd.grad(output, x, slopes, retain_graph=True)
+    output_grads = torch.ones_like(output)
+    return lambda: torch.autograd.grad(output, x, output_grads, retain_graph=True)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("way", [_infer, _train, _backward])
-def test_a_sweep_lets_other_threads_run(way: Callable[..., Any], bidirectional: bool) -> None:
+@pytest.mark.parametrize("make_call", [_infer, _train, _backward])
+def test_a_sweep_lets_other_threads_run(make_call: Callable[..., Any], bidirectional: bool) -> None:
     """Python changes threads only where one lets it: the other counts while a sweep runs, often.
 
     A call that kept the lock would let it count once for each of torch's few operations around the
@@ -189,28 +189,28 @@ def test_a_sweep_lets_other_threads_run(way: Callable[..., Any], bidirectional: 
     most in a single one matters.
     """
     layer = nn.GRU(64, 96, bidirectional=bidirectional)
-    call = way(layer, _long(layer))
+    call = make_call(layer, _long(layer))
     call()  # the first one also loads what it needs
-    counted, done = 0, threading.Event()
+    counted, finished = 0, threading.Event()
 
     def count() -> None:
         nonlocal counted
-        while not done.is_set():
+        while not finished.is_set():
             counted += 1
             time.sleep(0.0005)
 
     sys.setswitchinterval(1000)
-    other = threading.Thread(target=count)
-    other.start()
+    second = threading.Thread(target=count)
+    second.start()
     try:
         most = 0
         for _ in range(20):
-            before = counted
+            previous = counted
             call()
-            most = max(most, counted - before)
+            most = max(most, counted - previous)
             if most >= ENOUGH:
                 break
     finally:
-        done.set()
-        other.join()
+        finished.set()
+        second.join()
     assert most >= ENOUGH

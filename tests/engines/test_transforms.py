@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from tests.support.subjects import Subject, gradients, pack, run, slopes, states, tokens, unpack
+from tests.support.subjects import (
+    Subject,
+    gradients,
+    pack,
+    random_like,
+    run,
+    states,
+    tokens,
+    unpack,
+)
 from tests.support.tolerances import close
 from unrolled import _core, engines, nn
 from unrolled.engines.native import engine as native
@@ -34,34 +43,34 @@ LAYERS: list[tuple[str, dict[str, Any]]] = [
 Weights = dict[str, Tensor]
 # torch scripts its own formulas when it first differentiates forward.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
-cases = pytest.mark.parametrize(("kind", "options"), LAYERS)
+cases = pytest.mark.parametrize(("layer_name", "options"), LAYERS)
 calls = pytest.mark.parametrize("call", CALLS)
 
 
 @pytest.fixture
 def one_call(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts of the sweeps that the core was asked for at once; one by one is refused."""
+    """How many sweeps each batched call of the core ran; single sweeps fail."""
     counts: list[int] = []
 
     def spied(run: Callable[..., Any]) -> Callable[..., Any]:
-        def spy(job: Any, several: Any, *rest: Any) -> Any:
-            counts.append(several.count)
-            return run(job, several, *rest)
+        def spy(job: Any, batch: Any, *arguments: Any) -> Any:
+            counts.append(batch.count)
+            return run(job, batch, *arguments)
 
         return spy
 
-    def alone(*_: Any) -> None:
+    def single(*_: Any) -> None:
         raise AssertionError("the core was called for one sweep")
 
     for name in ("forward_several", "backward_several"):
         monkeypatch.setattr(transforms, name, spied(getattr(transforms, name)))
     for name in ("run_forward", "run_backward"):
-        monkeypatch.setattr(transforms, name, alone)
+        monkeypatch.setattr(transforms, name, single)
     return counts
 
 
-def _members(kind: str, options: dict[str, Any], count: int) -> list[nn.Recurrent]:
-    return [Subject(kind, "").layer(seed=seed, **options) for seed in range(count)]
+def _members(layer_name: str, options: dict[str, Any], count: int) -> list[nn.Recurrent]:
+    return [Subject(layer_name, "").layer(seed=seed, **options) for seed in range(count)]
 
 
 def _stacked(layers: list[nn.Recurrent]) -> Weights:
@@ -79,8 +88,8 @@ def _call(call: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     return {**call, "resets": call["resets"].t()} if flipped else call
 
 
-def _run(layer: nn.Recurrent, weights: Weights, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    hx, call = rest
+def _run(layer: nn.Recurrent, weights: Weights, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    hx, call = arguments
     output, final = functional_call(layer, weights, (x, hx), call)
     return output, *unpack(final)
 
@@ -89,40 +98,40 @@ def _run(layer: nn.Recurrent, weights: Weights, x: Tensor, *rest: Any) -> tuple[
 @cases
 @pytest.mark.parametrize("own_input", [False, True])
 def test_an_ensemble_is_its_members(
-    kind: str,
+    layer_name: str,
     options: dict[str, Any],
     call: dict[str, Any],
     own_input: bool,
     one_call: list[int],
 ) -> None:
-    layers = _members(kind, options, 3)
+    layers = _members(layer_name, options, 3)
     call = _call(call, options)
     stacked = {name: p.requires_grad_() for name, p in _stacked(layers).items()}
     x = _input(options, *((3,) if own_input else ())).requires_grad_()
     hx = pack(states(layers[0], 2))
 
-    def one(weights: Weights, x: Tensor) -> tuple[Tensor, ...]:
+    def member(weights: Weights, x: Tensor) -> tuple[Tensor, ...]:
         return _run(layers[0], weights, x, hx, call)
 
     with engines.record() as ran:
-        parts = vmap(one, (0, 0 if own_input else None))(stacked, x)
+        parts = vmap(member, (0, 0 if own_input else None))(stacked, x)
     assert set(ran) == {"native"}
-    given = slopes(parts)
-    found = gradients(parts, [x, *unpack(hx), *stacked.values()], given)
+    output_gradients = random_like(parts)
+    grads = gradients(parts, [x, *unpack(hx), *stacked.values()], output_gradients)
     assert set(one_call) == {3}
     totals = [torch.zeros_like(t) for t in (x, *unpack(hx))]
     for k, layer in enumerate(layers):
-        own = x[k] if own_input else x
-        wanted = run(layer, own, hx, **call)
-        for mine, other in zip(parts, wanted, strict=True):
-            close(mine[k], other, "output")
+        parameters = x[k] if own_input else x
+        expected = run(layer, parameters, hx, **call)
+        for mine, reference in zip(parts, expected, strict=True):
+            close(mine[k], reference, "output")
         leaves = [x, *unpack(hx), *layer.parameters()]
-        back = gradients(wanted, leaves, [s[k] for s in given])
+        back = gradients(expected, leaves, [s[k] for s in output_gradients])
         for total, part in zip(totals, back, strict=False):
             total += part
-        for mine, other in zip(found[len(totals) :], back[len(totals) :], strict=True):
-            close(mine[k], other, "gradient")
-    for mine, total in zip(found, totals, strict=False):
+        for mine, reference in zip(grads[len(totals) :], back[len(totals) :], strict=True):
+            close(mine[k], reference, "gradient")
+    for mine, total in zip(grads, totals, strict=False):
         close(mine, total, "gradient")
 
 
@@ -133,26 +142,26 @@ def test_members_may_share_a_matrix(frozen: str, one_call: list[int]) -> None:
     shared = stacked.pop(frozen)[0].clone().requires_grad_()
     x = _input({})
 
-    def one(weights: Weights) -> Tensor:
+    def member(weights: Weights) -> Tensor:
         return functional_call(layers[0], {**weights, frozen: shared}, (x,))[0]
 
-    output = vmap(one)(stacked)
-    (found,) = gradients([output], [shared])
+    output = vmap(member)(stacked)
+    (grads,) = gradients([output], [shared])
     assert set(one_call) == {4}
     for k, layer in enumerate(layers):
         layer.load_state_dict({**{n: p[k] for n, p in stacked.items()}, frozen: shared.detach()})
     outputs = torch.stack([layer(x)[0] for layer in layers])
     close(output, outputs, "output")
     leaves = [getattr(layer, frozen) for layer in layers]
-    close(found, sum(gradients([outputs], leaves)), "gradient")
+    close(grads, sum(gradients([outputs], leaves)), "gradient")
 
 
 @calls
 @cases
 def test_gradients_of_each_sample(
-    kind: str, options: dict[str, Any], call: dict[str, Any], one_call: list[int]
+    layer_name: str, options: dict[str, Any], call: dict[str, Any], one_call: list[int]
 ) -> None:
-    (layer,) = _members(kind, options, 1)
+    (layer,) = _members(layer_name, options, 1)
     call = _call(call, options)
     weights = {name: p.detach() for name, p in layer.named_parameters()}
     batches = _input(options, 4)
@@ -160,13 +169,13 @@ def test_gradients_of_each_sample(
     def loss(weights: Weights, x: Tensor) -> Tensor:
         return sum(part.sin().sum() for part in _run(layer, weights, x, None, call))
 
-    seen = vmap(grad(loss), (None, 0))(weights, batches)
+    actual = vmap(grad(loss), (None, 0))(weights, batches)
     assert set(one_call) == {4}
     for k, x in enumerate(batches):
         layer.zero_grad()
         loss(dict(layer.named_parameters()), x).backward()
         for name, parameter in layer.named_parameters():
-            close(seen[name][k], parameter.grad, "gradient", name)
+            close(actual[name][k], parameter.grad, "gradient", name)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -185,19 +194,19 @@ def test_sums_of_each_sample_in_chunks(
     def loss(weights: Weights, x: Tensor) -> Tensor:
         return functional_call(layer, weights, (x,))[0].sin().sum()
 
-    before = torch.get_num_threads()
+    previous_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with native.use_build(build):
-            seen = vmap(grad(loss), (None, 0))(weights, x)
+            actual = vmap(grad(loss), (None, 0))(weights, x)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_threads)
     wide = {name: p.double() for name, p in weights.items()}
     layer.double()
     for k in {0, B // 2, B - 1}:
-        wanted = grad(loss)(wide, x[k].double())
-        for name, parameter in wanted.items():
-            close(seen[name][k], parameter, "gradient", name)
+        expected = grad(loss)(wide, x[k].double())
+        for name, parameter in expected.items():
+            close(actual[name][k], parameter, "gradient", name)
 
 
 def test_samples_of_each_member(one_call: list[int]) -> None:
@@ -209,15 +218,15 @@ def test_samples_of_each_member(one_call: list[int]) -> None:
     def loss(weights: Weights, x: Tensor) -> Tensor:
         return functional_call(layers[0], weights, (x,))[0].sin().sum()
 
-    each = vmap(vmap(grad(loss), (None, 0)), (0, None))(stacked, x)
+    per_sample = vmap(vmap(grad(loss), (None, 0)), (0, None))(stacked, x)
     assert set(one_call) == {12}
     pairs = vmap(vmap(grad(loss), (0, None)), (None, 0))(stacked, x)
     for k, layer in enumerate(layers):
         for b in range(4):
-            wanted = torch.autograd.grad(layer(x[b])[0].sin().sum(), list(layer.parameters()))
-            for name, other in zip(stacked, wanted, strict=True):
-                close(each[name][k, b], other, "gradient", name)
-                close(pairs[name][b, k], other, "gradient", name)
+            expected = torch.autograd.grad(layer(x[b])[0].sin().sum(), list(layer.parameters()))
+            for name, reference in zip(stacked, expected, strict=True):
+                close(per_sample[name][k, b], reference, "gradient", name)
+                close(pairs[name][b, k], reference, "gradient", name)
 
 
 def test_an_ensemble_trains_as_its_members_do() -> None:
@@ -226,18 +235,18 @@ def test_an_ensemble_trains_as_its_members_do() -> None:
     stacked = {name: p.requires_grad_() for name, p in _stacked(layers).items()}
     x = _input({}, 3)
     together = torch.optim.SGD(stacked.values(), 0.1)
-    alone = torch.optim.SGD([p for layer in layers for p in layer.parameters()], 0.1)
+    single = torch.optim.SGD([p for layer in layers for p in layer.parameters()], 0.1)
 
-    def one(weights: Weights, x: Tensor) -> Tensor:
+    def member(weights: Weights, x: Tensor) -> Tensor:
         return functional_call(layers[0], weights, (x,))[0].square().sum()
 
     for _ in range(5):
         together.zero_grad()
-        vmap(one)(stacked, x).sum().backward()
+        vmap(member)(stacked, x).sum().backward()
         together.step()
-        alone.zero_grad()
+        single.zero_grad()
         sum(layer(x[k])[0].square().sum() for k, layer in enumerate(layers)).backward()
-        alone.step()
+        single.step()
     for k, layer in enumerate(layers):
         for name, parameter in layer.named_parameters():
             close(stacked[name][k], parameter, "gradient", name)
@@ -248,9 +257,9 @@ def test_any_dimension_may_be_mapped(dim: int, one_call: list[int]) -> None:
     (layer,) = _members("lstm", {}, 1)
     x = _input({}, 4)
     moved = x.movedim(0, dim)
-    seen = vmap(lambda x: layer(x)[0], in_dims=dim, out_dims=dim)(moved)
+    actual = vmap(lambda x: layer(x)[0], in_dims=dim, out_dims=dim)(moved)
     for k in range(4):
-        close(seen.select(dim, k), layer(x[k])[0], "output")
+        close(actual.select(dim, k), layer(x[k])[0], "output")
 
 
 @pytest.mark.parametrize(
@@ -268,33 +277,35 @@ def test_states_alone_may_be_mapped(one_call: list[int]) -> None:
     x = _input({}).requires_grad_()
     h, c = (tokens(4, 1, 2, 4, seed=seed) for seed in (5, 6))
     output = vmap(lambda h, c: layer(x, (h, c))[0])(h, c)
-    wanted = torch.stack([layer(x, (h[k], c[k]))[0] for k in range(4)])
-    close(output, wanted, "output")
+    expected = torch.stack([layer(x, (h[k], c[k]))[0] for k in range(4)])
+    close(output, expected, "output")
     leaves = [x, h, c, *layer.parameters()]
-    for mine, other in zip(gradients([output], leaves), gradients([wanted], leaves), strict=True):
-        close(mine, other, "gradient")
+    for mine, reference in zip(
+        gradients([output], leaves), gradients([expected], leaves), strict=True
+    ):
+        close(mine, reference, "gradient")
     assert set(one_call) == {4}
 
 
 @cases
-def test_jacobians(kind: str, options: dict[str, Any]) -> None:
-    """jacrev (backward for many slopes at once), jacfwd, and finite differences by autograd's."""
-    (layer,) = _members(kind, options, 1)
+def test_jacobians(layer_name: str, options: dict[str, Any]) -> None:
+    """jacrev (backward for many output gradients at once), jacfwd, and autograd's jacobian."""
+    (layer,) = _members(layer_name, options, 1)
     x = _input(options)
 
     def function(x: Tensor) -> Tensor:
         return layer(x)[0].sum(-1)
 
-    wanted = torch.autograd.functional.jacobian(function, x)
-    close(jacrev(function)(x), wanted, "gradient")
-    close(jacfwd(function)(x), wanted, "gradient")
+    expected = torch.autograd.functional.jacobian(function, x)
+    close(jacrev(function)(x), expected, "gradient")
+    close(jacfwd(function)(x), expected, "gradient")
 
 
 @pytest.mark.parametrize("call", CALLS[::3])
 @cases
-def test_hessians(kind: str, options: dict[str, Any], call: dict[str, Any]) -> None:
+def test_hessians(layer_name: str, options: dict[str, Any], call: dict[str, Any]) -> None:
     """Forward over backward, backward over backward; by a weight."""
-    (layer,) = _members(kind, options, 1)
+    (layer,) = _members(layer_name, options, 1)
     call = _call(call, options)
     x = _input(options)
     name = "weight_hh_l0"
@@ -306,12 +317,12 @@ def test_hessians(kind: str, options: dict[str, Any], call: dict[str, Any]) -> N
     along = tokens(*weight.shape, seed=8).detach()
     leaf = weight.clone().requires_grad_()
     with engines.use("reference"):
-        (slope,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
-        (wanted,) = torch.autograd.grad((slope * along).sum(), leaf)
-    close(jvp(grad(loss), (weight,), (along,))[1], wanted, "gradient")
-    close(vjp(grad(loss), weight)[1](along)[0], wanted, "gradient")
+        (gradient,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+        (expected,) = torch.autograd.grad((gradient * along).sum(), leaf)
+    close(jvp(grad(loss), (weight,), (along,))[1], expected, "gradient")
+    close(vjp(grad(loss), weight)[1](along)[0], expected, "gradient")
     for function in (hessian(loss), jacrev(grad(loss))):
-        close(torch.tensordot(function(weight), along, 2), wanted, "gradient")
+        close(torch.tensordot(function(weight), along, 2), expected, "gradient")
 
 
 def test_third_derivatives() -> None:
@@ -321,13 +332,13 @@ def test_third_derivatives() -> None:
     def loss(s: Tensor) -> Tensor:
         return layer(s * x)[0].sin().sum()
 
-    found = grad(grad(grad(loss)))(torch.tensor(0.7, dtype=torch.float64))
-    wanted = s = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    actual = grad(grad(grad(loss)))(torch.tensor(0.7, dtype=torch.float64))
+    expected = s = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     with engines.use("reference"):
-        wanted = loss(s)
+        expected = loss(s)
         for _ in range(3):
-            (wanted,) = torch.autograd.grad(wanted, s, create_graph=True)
-    close(found, wanted, "gradient")
+            (expected,) = torch.autograd.grad(expected, s, create_graph=True)
+    close(actual, expected, "gradient")
 
 
 def test_derivatives_of_samples_gradients() -> None:
@@ -346,18 +357,18 @@ def test_derivatives_of_samples_gradients() -> None:
         return total
 
     weights = {name: p.detach() for name, p in layer.named_parameters()}
-    seen = grad(penalty)(weights)
+    actual = grad(penalty)(weights)
     with engines.use("reference"):
         y = x.clone().requires_grad_()
         loss = sum(layer(part)[0].sin().sum() for part in y)
-        (slope,) = torch.autograd.grad(loss, y, create_graph=True)
-        wanted = torch.autograd.grad(slope.square().sum(), list(layer.parameters()))
-    for (name, mine), other in zip(seen.items(), wanted, strict=True):
-        close(mine, other, "gradient", name)
+        (gradient,) = torch.autograd.grad(loss, y, create_graph=True)
+        expected = torch.autograd.grad(gradient.square().sum(), list(layer.parameters()))
+    for (name, mine), second in zip(actual.items(), expected, strict=True):
+        close(mine, second, "gradient", name)
 
 
 def test_a_gradient_penalty_trains() -> None:
-    """Improved training of Wasserstein critics (Gulrajani et al. 2017) keeps slopes near 1."""
+    """Improved training of Wasserstein critics (Gulrajani et al. 2017): gradient norms near 1."""
     torch.manual_seed(0)
     layer, head = nn.GRU(2, 8), torch.nn.Linear(8, 1)
     optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], 0.02)
@@ -366,8 +377,8 @@ def test_a_gradient_penalty_trains() -> None:
     for _ in range(60):
         y = x.clone().requires_grad_()
         score = head(layer(y)[0][-1]).sum()
-        (slope,) = torch.autograd.grad(score, y, create_graph=True)
-        norm = slope.square().sum((0, 2)).sqrt()
+        (gradient,) = torch.autograd.grad(score, y, create_graph=True)
+        norm = gradient.square().sum((0, 2)).sqrt()
         optimizer.zero_grad()
         (norm - 1).square().mean().backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Gradients where a step leaves out what a cell has: states, gates, products or vectors.
+"""Gradients where a step does not use all of a cell: states, gates, products or vectors.
 
 A parameter that the new states do not depend on has no gradient, on every way from a layer to the
 core: never what its memory held before. Fresh memory is full of NaN here.
@@ -39,7 +39,7 @@ class Gated(Cell):
 
 
 class SRU(Cell):
-    """Lei et al. 2018: what is carried is the memory, the output is not read."""
+    """As in Lei et al. 2018: the memory is carried on, the output is not read."""
 
     gates = ("z", "f", "r", "s")
     states = ("h", "c")
@@ -78,11 +78,11 @@ class WithoutInput(Cell):
 
 
 CELLS = (FeedForward, Gated, SRU, Partial, WithoutInput)
-Way = Callable[[nn.Recurrent, Tensor, Any], tuple[Tensor, ...]]
+Call = Callable[[nn.Recurrent, Tensor, Any], tuple[Tensor, ...]]
 
 
-def _flat(found: Any) -> tuple[Tensor, ...]:
-    output, final = found
+def _flat(actual: Any) -> tuple[Tensor, ...]:
+    output, final = actual
     return (output if isinstance(output, Tensor) else output.data, *unpack(final))
 
 
@@ -119,7 +119,7 @@ def _compiled(layer: nn.Recurrent, x: Tensor, hx: Any) -> tuple[Tensor, ...]:
     return _flat(torch.compile(layer, backend="aot_eager", fullgraph=True)(x, hx))
 
 
-WAYS: dict[str, Way] = {
+CALLS: dict[str, Call] = {
     "plain": lambda layer, x, hx: _flat(layer(x, hx)),
     "recorded": _recorded,
     "lengths": lambda layer, x, hx: _flat(layer(x, hx, lengths=[5, 0, 3])),
@@ -144,18 +144,18 @@ def _subject(cell: type[Cell], **options: Any) -> tuple[nn.Recurrent, Tensor, tu
 
 
 def _gradients(
-    way: Way, cell: type[Cell], engine: str, dtype: torch.dtype, **options: Any
+    call: Call, cell: type[Cell], engine: str, dtype: torch.dtype, **options: Any
 ) -> dict[str, Tensor | None]:
     layer, x, hx = _subject(cell, **options)
     layer.to(dtype)
     leaves = [tensor.to(dtype).requires_grad_() for tensor in (x, *hx)]
     with engines.use(engine):
-        results = way(layer, leaves[0], leaves[1] if len(hx) == 1 else tuple(leaves[1:]))
+        results = call(layer, leaves[0], leaves[1] if len(hx) == 1 else tuple(leaves[1:]))
         torch.manual_seed(2)
         sum((part * torch.randn(part.shape)).sum() for part in results).backward()
-    found = {name: parameter.grad for name, parameter in layer.named_parameters()}
+    actual = {name: parameter.grad for name, parameter in layer.named_parameters()}
     inputs = {f"input {k}": leaf.grad for k, leaf in enumerate(leaves)}
-    return found | {
+    return actual | {
         name: torch.zeros_like(leaf) if grad is None else grad
         for (name, grad), leaf in zip(inputs.items(), leaves, strict=True)
     }
@@ -163,65 +163,65 @@ def _gradients(
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("name", [name for name in WAYS if name != "compiled"])
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "compiled"])
 def test_gradients_are_those_of_the_reference_on_every_way(
     name: str, cell: type[Cell], bidirectional: bool
 ) -> None:
     dtype = torch.float32 if name == "autocast" else torch.float64
     options = {"bidirectional": bidirectional}
-    found = _gradients(WAYS[name], cell, "native", dtype, **options)
-    wanted = _gradients(WAYS[name], cell, "reference", dtype, **options)
-    for key, grad in found.items():
-        expected = wanted[key]
+    grads = _gradients(CALLS[name], cell, "native", dtype, **options)
+    expected_output = _gradients(CALLS[name], cell, "reference", dtype, **options)
+    for key, grad in grads.items():
+        expected = expected_output[key]
         assert (grad is None) == (expected is None), key
         if grad is None or expected is None:
             continue
         # Autocast computes in bfloat16 and hands out float32.
-        kind = grad.bfloat16() if name == "autocast" else grad
-        close(kind, expected.to(torch.float64), "gradient", key)
+        layer_name = grad.bfloat16() if name == "autocast" else grad
+        close(layer_name, expected.to(torch.float64), "gradient", key)
 
 
 @pytest.mark.parametrize("cell", [SRU, Partial])
 def test_gradients_in_a_graph_are_those_of_the_reference(cell: type[Cell]) -> None:
-    found = _gradients(_compiled, cell, "native", torch.float64)
-    wanted = _gradients(WAYS["plain"], cell, "reference", torch.float64)
-    for key, grad in found.items():
-        expected = wanted[key]
+    grads = _gradients(_compiled, cell, "native", torch.float64)
+    expected_output = _gradients(CALLS["plain"], cell, "reference", torch.float64)
+    for key, grad in grads.items():
+        expected = expected_output[key]
         assert (grad is None) == (expected is None), key
         if grad is not None and expected is not None:
             close(grad, expected, "gradient", key)
 
 
 def test_the_parameters_that_have_no_gradient_are_those_that_no_step_uses() -> None:
-    found = _gradients(WAYS["lengths"], Partial, "native", torch.float64)
-    absent = {name for name, grad in found.items() if grad is None}
+    grads = _gradients(CALLS["lengths"], Partial, "native", torch.float64)
+    absent = {name for name, grad in grads.items() if grad is None}
     names = ("unused", "weight_compared", "weight_left_out", "bias_left_out")
     assert absent == {f"{name}_l{layer}" for name in names for layer in (0, 1)}
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("each", [False, True])
-def test_per_sample_gradients(cell: type[Cell], each: bool) -> None:
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_per_sample_gradients(cell: type[Cell], per_sample: bool) -> None:
     """By torch.func, which has zeros where there is no gradient; ``each`` with own parameters."""
     layer, x, _ = _subject(cell)
     layer.double()
     inputs = torch.stack([x.double(), x.double() + 1])
     parameters = dict(layer.named_parameters())
-    if each:
+    if per_sample:
         parameters = {name: torch.stack([p, 1.1 * p]) for name, p in parameters.items()}
 
-    def loss(given: dict[str, Tensor], tokens: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, given, (tokens,))[0].sin().sum()
+    def loss(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, weights, (tokens,))[0].sin().sum()
 
-    run = torch.func.vmap(torch.func.grad(loss, (0, 1)), in_dims=(0 if each else None, 0))
+    run = torch.func.vmap(torch.func.grad(loss, (0, 1)), in_dims=(0 if per_sample else None, 0))
     results = []
     for engine in ("native", "reference"):
         with engines.use(engine):
             results.append(run(parameters, inputs))
-    (found, tokens), (wanted, expected) = results
+    (actual, tokens), (expected_output, expected) = results
     close(tokens, expected, "gradient", "input")
-    for name, grad in found.items():
-        close(grad, wanted[name], "gradient", name)
+    for name, grad in actual.items():
+        close(grad, expected_output[name], "gradient", name)
 
 
 def test_clipping_by_norm_leaves_the_gradients_as_large_as_it_says() -> None:

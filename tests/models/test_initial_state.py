@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support import wiring
-from tests.support.subjects import gradients, slopes, unpack
+from tests.support.subjects import gradients, random_like, unpack
 from tests.support.tolerances import close
 from unrolled.models import InitialStateFromFeatures, LearnedInitialState, make_stack
 from unrolled.nn import Recurrent
@@ -49,8 +49,8 @@ def test_a_stack_goes_on_from_the_features_of_each_row(stack: Recurrent) -> None
     found, _ = stack(x, start(features))
     alone = [stack(x[:, n : n + 1], start(features[n : n + 1]))[0] for n in range(N)]
     close(found, torch.cat(alone, 1), "output")
-    leaves, slope = [features, *start.parameters()], slopes([found])
-    sides = (gradients([side], leaves, slope) for side in (found, torch.cat(alone, 1)))
+    leaves, gradient = [features, *start.parameters()], random_like([found])
+    sides = (gradients([side], leaves, gradient) for side in (found, torch.cat(alone, 1)))
     for a, b in zip(*sides, strict=True):
         close(a, b, "gradient")
         assert a.abs().max() > 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support import wiring
-from tests.support.subjects import gradients, pack, slopes, states
+from tests.support.subjects import gradients, pack, random_like, states
 from tests.support.tolerances import close, same
 from unrolled.models import Pooling, SequenceModel
 
@@ -62,7 +62,7 @@ def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
     for y in (clean.masked_fill(behind, torch.nan), clean.masked_fill(behind, 9.0)):
         y.requires_grad_()
         found = pooling(y, torch.zeros(1, N, W), LENGTHS)
-        sides.append([found, *gradients([found], [y, *pooling.parameters()], slopes([found]))])
+        sides.append([found, *gradients([found], [y, *pooling.parameters()], random_like([found]))])
     for a, b in zip(*sides, strict=True):
         same(a, b)
     assert not sides[0][1].masked_select(behind).any()
@@ -76,7 +76,7 @@ def test_as_it_runs_it_is_that_of_each_prefix(name: str) -> None:
     running = pooling.forward_prefixes(y)
     each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
     close(running, each, "output")
-    start = slopes([running])
+    start = random_like([running])
     for a, b in zip(*(gradients([side], leaves, start) for side in (running, each)), strict=True):
         close(a, b, "gradient")
 
@@ -91,7 +91,7 @@ def test_scores_far_apart_as_it_runs(sign: float) -> None:
     running = pooling.forward_prefixes(y)
     each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
     close(running, each, "output")
-    found, wanted = (gradients([side], [y], slopes([each]))[0] for side in (running, each))
+    found, wanted = (gradients([side], [y], random_like([each]))[0] for side in (running, each))
     assert found.isfinite().all()
     close(found, wanted, "gradient")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.support import wiring
-from tests.support.subjects import gradients, pack, slopes, states, unpack
+from tests.support.subjects import gradients, pack, random_like, states, unpack
 from tests.support.tolerances import close, same
 from unrolled.models import LanguageModel, SequenceModel
 
@@ -104,7 +104,7 @@ def test_padding_never_matters(model: SequenceModel, training: bool) -> None:
     for a, b in zip(mine, theirs, strict=True):
         close(a, b, "output")
     leaves = [*model.parameters(), *([x] if x.requires_grad else [])]
-    start = slopes(mine)
+    start = random_like(mine)
     for a, b in zip(*(gradients(side, leaves, start) for side in (mine, theirs)), strict=True):
         assert a.isfinite().all()
         close(a, b, "gradient")
@@ -160,7 +160,7 @@ def test_a_learned_start_is_the_state_passed_by_hand(cell: str) -> None:
     given = tuple(torch.cat([part] * 3, 1).detach().requires_grad_() for part in model.start.states)
     found, by_hand = model(x, lengths=LENGTHS[:3])[0], model(x, pack(given), LENGTHS[:3])[0]
     close(found, by_hand, "output")
-    start = slopes([found])
+    start = random_like([found])
     learned = gradients([found], list(model.start.states), start)
     for a, b in zip(learned, gradients([by_hand], given, start), strict=True):
         close(a, b.sum(1, keepdim=True), "gradient")

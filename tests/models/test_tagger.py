@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support import wiring
-from tests.support.subjects import gradients, slopes
+from tests.support.subjects import gradients, random_like
 from tests.support.tolerances import close, same
 from unrolled.models import CellNameError, Tagger
 
@@ -65,7 +65,7 @@ def test_it_is_a_loop_over_sentences_and_words(options: dict[str, Any]) -> None:
     ]
     for a, b in zip(mine, theirs, strict=True):
         close(a, b, "output")
-    leaves, start = list(model.parameters()), slopes(mine)
+    leaves, start = list(model.parameters()), random_like(mine)
     for a, b in zip(*(gradients(side, leaves, start) for side in (mine, theirs)), strict=True):
         close(a, b, "gradient")
 
@@ -76,7 +76,7 @@ def test_padding_never_matters() -> None:
     for rubbish in (0, 5):
         words, _, letters, spellings = text(rubbish)
         logits = model(words, lengths, letters, spellings)
-        parts = [logits, *gradients([logits], list(model.parameters()), slopes([logits]))]
+        parts = [logits, *gradients([logits], list(model.parameters()), random_like([logits]))]
         more = torch.full((2, T * N), rubbish)
         parts.append(model(words, lengths, torch.cat([letters, more]), spellings))
         sides.append(parts)

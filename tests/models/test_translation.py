@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tests.support import wiring
-from tests.support.subjects import gradients, slopes, unpack
+from tests.support.subjects import gradients, random_like, unpack
 from tests.support.tolerances import close, same
 from unrolled.models import CellNameError, DotAttention, EncoderDecoder, Memory
 
@@ -52,7 +52,7 @@ def test_it_is_torchs_modules_pair_by_pair(options: dict[str, Any]) -> None:
     ]
     for a, b in zip(mine, theirs, strict=True):
         close(a, b, "output")
-    leaves, start = list(model.parameters()), slopes(mine)
+    leaves, start = list(model.parameters()), random_like(mine)
     for a, b in zip(*(gradients(side, leaves, start) for side in (mine, theirs)), strict=True):
         close(a, b, "gradient")
     # Without lengths all is of full length.
@@ -82,7 +82,7 @@ def test_padding_never_matters(options: dict[str, Any]) -> None:
         more = torch.full((2, N), rubbish)
         logits = model(source, target, SOURCES, TARGETS)
         longer = model(torch.cat([source, more]), torch.cat([target, more]), SOURCES, TARGETS)
-        grown = gradients([logits], list(model.parameters()), slopes([logits]))
+        grown = gradients([logits], list(model.parameters()), random_like([logits]))
         sides.append([logits, longer, *grown])
     for a, b in zip(*sides, strict=True):
         assert a.isfinite().all()
@@ -140,7 +140,7 @@ def test_nan_behind_a_source_reaches_nothing() -> None:
         behind = numbers.masked_fill(~inside[..., None], rubbish).requires_grad_()
         found = attention(outputs, Memory(behind, inside))
         leaves = [outputs, behind, *attention.parameters()]
-        sides.append([found, *gradients([found], leaves, slopes([found]))])
+        sides.append([found, *gradients([found], leaves, random_like([found]))])
     for a, b in zip(*sides, strict=True):
         same(a, b)
 

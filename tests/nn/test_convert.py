@@ -1,4 +1,4 @@
-"""convert: the same parameters, names, hooks and numbers, there and back."""
+"""convert: the same parameters, names, hooks and numbers, in both directions."""
 
 import copy
 from abc import ABC

@@ -1,4 +1,4 @@
-"""convert on layers whose weights are computed: with what computes them, there and back."""
+"""convert on layers whose weights are computed: with what computes them, in both directions."""
 
 import copy
 import warnings
@@ -80,8 +80,8 @@ def results(module: Any, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def agree(mine: Any, other: Any, x: Tensor) -> None:
-    (values, slopes), (others, wanted) = results(mine, x), results(other, x)
-    for a, b in zip([*values, *slopes], [*others, *wanted], strict=True):
+    (values, output_grads), (others, wanted) = results(mine, x), results(other, x)
+    for a, b in zip([*values, *output_grads], [*others, *wanted], strict=True):
         close(a, b, "gradient")
 
 

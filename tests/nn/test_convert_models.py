@@ -1,4 +1,4 @@
-"""Whole models of torch's layers go on with ours: one of several kinds, and one of Lightning's."""
+"""Models of torch's layers continue with ours: one with several classes, and one of Lightning's."""
 
 import copy
 import logging

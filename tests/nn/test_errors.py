@@ -1,4 +1,4 @@
-"""One table of bad calls: torch.nn's exception class for each, and a message that names the fault.
+"""A table of bad calls: torch.nn's exception class for each, and a message that names the argument.
 
 ``torch.nn``'s own class is called in the same way and must fail with a class that ours is, except
 where torch fails by accident or has no such argument.
@@ -228,7 +228,7 @@ def test_bad_calls_fail_as_in_torch(make: Make, pattern: str) -> None:
 
 
 @pytest.mark.parametrize(("make", "error", "pattern"), OURS)
-def test_bad_calls_that_torch_does_not_judge(
+def test_bad_calls_that_torch_does_not_check(
     make: Make, error: type[Exception], pattern: str
 ) -> None:
     with pytest.raises(error, match=pattern):

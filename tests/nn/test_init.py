@@ -1,4 +1,4 @@
-"""Starts of parameters: chrono biases, rotations."""
+"""Initial parameters: chrono biases, rotations."""
 
 import math
 from typing import Any
@@ -11,20 +11,20 @@ from unrolled.cells import Cell, CellError, sigmoid
 from unrolled.nn import GRU, LSTM, GRUCell, Recurrent, init
 
 GATED = [
-    kind
+    cell_class
     for name in cells.__all__
-    if isinstance(kind := getattr(cells, name), type)
-    and issubclass(kind, Cell)
-    and kind.forget_gates + kind.input_gates
+    if isinstance(cell_class := getattr(cells, name), type)
+    and issubclass(cell_class, Cell)
+    and cell_class.forget_gates + cell_class.input_gates
 ]
 
 
-@pytest.mark.parametrize("kind", GATED)
-def test_the_state_is_kept_as_long_as_the_bias_says(kind: type[Cell]) -> None:
+@pytest.mark.parametrize("cell_class", GATED)
+def test_the_state_is_kept_as_long_as_the_bias_says(cell_class: type[Cell]) -> None:
     """Without inputs and products what is left of a unit's state after a step is σ(b) of it, b the
     drawn bias: as the cell's own step has it."""
     torch.manual_seed(3)
-    layer = Recurrent(kind, 3, 8, dtype=torch.float64)
+    layer = Recurrent(cell_class, 3, 8, dtype=torch.float64)
     init.chrono_(layer, 50)
     biases = _drawn(layer)
     assert biases.min() >= 0
@@ -34,19 +34,19 @@ def test_the_state_is_kept_as_long_as_the_bias_says(kind: type[Cell]) -> None:
         for name, parameter in layer.named_parameters():
             if "weight" in name or name.startswith("p_"):
                 parameter.zero_()
-    before = [torch.full((1, 1, 8), value, dtype=torch.float64) for value in (0.5, 0.25)]
-    states = before[: len(layer.cell.states)]
-    kept = len(states) - 1  # h of one state, c of two
+    previous = [torch.full((1, 1, 8), value, dtype=torch.float64) for value in (0.5, 0.25)]
+    states = previous[: len(layer.cell.states)]
+    memory = len(states) - 1  # h of one state, c of two
     x = torch.zeros(1, 1, 3, dtype=torch.float64)
     ends = []
     for factor in (1.0, 2.0):
         start = [s * factor for s in states]
-        _, after = layer(x, start[0] if len(start) == 1 else tuple(start))
-        ends.append(after if len(start) == 1 else after[kept])
+        _, new_output = layer(x, start[0] if len(start) == 1 else tuple(start))
+        ends.append(new_output if len(start) == 1 else new_output[memory])
     # What is written does not depend on the state here, so the difference is what was kept of it.
-    change = (ends[1] - ends[0])[0, 0] / states[kept][0, 0]
-    if kind is cells.STAR:  # squashes what it kept
-        change = (ends[1].atanh() - ends[0].atanh())[0, 0] / states[kept][0, 0]
+    change = (ends[1] - ends[0])[0, 0] / states[memory][0, 0]
+    if cell_class is cells.STAR:  # squashes what it kept
+        change = (ends[1].atanh() - ends[0].atanh())[0, 0] / states[memory][0, 0]
     assert torch.allclose(change, torch.sigmoid(biases), atol=1e-12)
 
 
@@ -58,20 +58,20 @@ def _drawn(layer: Any) -> torch.Tensor:
     if name in layer.cell.vectors:
         total = getattr(layer, f"{name}_l0").detach().clone()
     else:
-        for product, told in layer.cell.products(layer.spec.sizes(0)).items():
-            if told.bias and name in told.targets:
-                own = {"input": "ih", "recurrent": "hh"}.get(product, product)
-                blocks = getattr(layer, f"bias_{own}_l0").detach().view(-1, 8)
-                total = total + blocks[told.targets.index(name)]
+        for product, product_spec in layer.cell.products(layer.spec.sizes(0)).items():
+            if product_spec.bias and name in product_spec.targets:
+                prefix = {"input": "ih", "recurrent": "hh"}.get(product, product)
+                blocks = getattr(layer, f"bias_{prefix}_l0").detach().view(-1, 8)
+                total = total + blocks[product_spec.targets.index(name)]
     return sign * total
 
 
 def test_all_layers_and_directions_and_nothing_else_are_set() -> None:
     layer = GRU(3, 5, num_layers=2, bidirectional=True)
-    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    copies = {name: p.detach().clone() for name, p in layer.named_parameters()}
     assert init.chrono_(layer, 20) is layer
     for name, parameter in layer.named_parameters():
-        changed = (parameter != before[name]).view(3, -1).any(1).tolist()
+        changed = (parameter != copies[name]).view(3, -1).any(1).tolist()
         assert changed == [False, "bias" in name, False]
         if "bias_hh" in name:
             assert parameter[5:10].tolist() == [0.0] * 5
@@ -130,12 +130,12 @@ def test_rotations_turn_pairs(K: int) -> None:
     weight = torch.full((K, K), torch.nan, dtype=torch.float64)
     assert init.rotations_(weight) is weight
     Q = cells.matrix_exp(weight - weight.T)
-    wanted = torch.eye(K, dtype=torch.float64)
+    expected = torch.eye(K, dtype=torch.float64)
     for k in range(0, K - 1, 2):
         angle = weight[k, k + 1].item()
         turn = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
-        wanted[k : k + 2, k : k + 2] = torch.tensor(turn, dtype=torch.float64)
-    assert torch.allclose(Q, wanted, atol=1e-14)
+        expected[k : k + 2, k : k + 2] = torch.tensor(turn, dtype=torch.float64)
+    assert torch.allclose(Q, expected, atol=1e-14)
     assert K < 2 or 0 < weight.abs().max().item() <= math.pi
     with pytest.raises(ValueError, match=r"weight: wanted a square matrix, got shape \[2, 3\]"):
         init.rotations_(torch.zeros(2, 3))

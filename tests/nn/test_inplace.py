@@ -1,4 +1,4 @@
-"""Work in place on outputs, states and biases between forward and backward, as with torch.nn."""
+"""In-place changes of outputs, states and biases between forward and backward, as with torch.nn."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +44,9 @@ EDITS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def make(library: Any, kind: str, **options: Any) -> Any:
+def make(library: Any, class_name: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    return getattr(library, kind)(I, H, dtype=torch.float64, **options)
+    return getattr(library, class_name)(I, H, dtype=torch.float64, **options)
 
 
 def tokens() -> Tensor:
@@ -71,22 +71,22 @@ def gradients(layer: Any, form: str, edit: Callable[[Tensor], Tensor]) -> tuple[
     return torch.autograd.grad(loss, [x, *layer.parameters()])
 
 
-def assert_close(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        close(one, other, "gradient")
+def assert_close(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for ours, theirs in zip(actual, expected, strict=True):
+        close(ours, theirs, "gradient")
 
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("form", ["dense", "packed"])
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("class_name", ["RNN", "GRU", "LSTM"])
 def test_an_output_changed_in_place_trains_as_with_torch(
-    kind: str, options: str, form: str, edit: str
+    class_name: str, options: str, form: str, edit: str
 ) -> None:
-    """torch's LSTM refuses some of these; then the judge is its output changed in a copy."""
-    judge = make(torch.nn, kind, **OPTIONS[options])
-    wanted = gradients(judge, form, lambda y: EDITS[edit](y.clone()))
-    assert_close(gradients(make(nn, kind, **OPTIONS[options]), form, EDITS[edit]), wanted)
+    """torch's LSTM raises for some of these; then the oracle is its output changed in a copy."""
+    oracle = make(torch.nn, class_name, **OPTIONS[options])
+    expected = gradients(oracle, form, lambda y: EDITS[edit](y.clone()))
+    assert_close(gradients(make(nn, class_name, **OPTIONS[options]), form, EDITS[edit]), expected)
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -95,8 +95,8 @@ def test_an_output_changed_in_place_trains_as_with_torch(
 def test_an_output_of_any_cell_changed_in_place(cell: Any, form: str, edit: str) -> None:
     torch.manual_seed(0)
     layer = nn.Recurrent(cell, I, H, dtype=torch.float64)
-    wanted = gradients(layer, form, lambda y: EDITS[edit](y.clone()))
-    assert_close(gradients(layer, form, EDITS[edit]), wanted)
+    expected = gradients(layer, form, lambda y: EDITS[edit](y.clone()))
+    assert_close(gradients(layer, form, EDITS[edit]), expected)
 
 
 @pytest.mark.parametrize("checkpoint", [False, 2])
@@ -107,8 +107,8 @@ def test_second_derivatives_of_an_output_changed_in_place(checkpoint: int | bool
     def second(edit: Callable[[Tensor], Tensor]) -> Tensor:
         x = tokens()
         loss = edit(layer(x)[0]).pow(2).sum()
-        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
-        return torch.autograd.grad(slope.pow(2).sum(), x)[0]
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        return torch.autograd.grad(gradient.pow(2).sum(), x)[0]
 
     close(second(EDITS["relu"]), second(torch.relu), "gradient")
 
@@ -116,19 +116,19 @@ def test_second_derivatives_of_an_output_changed_in_place(checkpoint: int | bool
 def test_a_graph_is_run_backward_twice() -> None:
     layer, x = make(nn, "LSTM"), tokens()
     loss = EDITS["scale"](layer(x)[0]).pow(2).sum()
-    first = torch.autograd.grad(loss, x, retain_graph=True)
-    assert_close(torch.autograd.grad(loss, x), first)
+    first_order = torch.autograd.grad(loss, x, retain_graph=True)
+    assert_close(torch.autograd.grad(loss, x), first_order)
 
 
-@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("class_name", ["RNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("options", ["plain", "two layers", "both ways"])
 @pytest.mark.parametrize("form", ["dense", "packed"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_bias_changed_in_place_between_forward_and_backward(
-    kind: str, options: str, form: str, frozen: bool
+    class_name: str, options: str, form: str, frozen: bool
 ) -> None:
-    layer = make(nn, kind, **OPTIONS[options])
-    wanted = gradients(layer, form, lambda y: y)
+    layer = make(nn, class_name, **OPTIONS[options])
+    expected = gradients(layer, form, lambda y: y)
 
     def change(y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -143,15 +143,15 @@ def test_a_bias_changed_in_place_between_forward_and_backward(
         output, _ = run(layer, x, form)
         change(output)
         loss = output.pow(2).sum()
-        judge = make(nn, kind, **OPTIONS[options])
-        again = tokens()
+        oracle = make(nn, class_name, **OPTIONS[options])
+        repeated = tokens()
         close(
             torch.autograd.grad(loss, x)[0],
-            torch.autograd.grad(run(judge, again, form)[0].pow(2).sum(), again)[0],
+            torch.autograd.grad(run(oracle, repeated, form)[0].pow(2).sum(), repeated)[0],
             "gradient",
         )
     else:
-        assert_close(gradients(layer, form, change), wanted)
+        assert_close(gradients(layer, form, change), expected)
 
 
 CHANGED = "modified by an inplace operation"

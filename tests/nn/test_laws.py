@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from tests.support.subjects import Subject, gradients, pack, run, slopes, states, tokens, unpack
+from tests.support.subjects import (
+    Subject,
+    gradients,
+    pack,
+    random_like,
+    run,
+    states,
+    tokens,
+    unpack,
+)
 from tests.support.tolerances import close, same
 from unrolled import nn
 
@@ -23,9 +32,9 @@ STACKS: list[dict[str, Any]] = [
 ]
 
 
-def close_all(actual: Any, wanted: Any, what: str) -> None:
-    for k, (mine, other) in enumerate(zip(actual, wanted, strict=True)):
-        close(mine, other, what, f"{what} {k}")
+def close_all(actual: Any, expected: Any, label: str) -> None:
+    for k, (mine, reference) in enumerate(zip(actual, expected, strict=True)):
+        close(mine, reference, label, f"{label} {k}")
 
 
 def user(layer: nn.Recurrent, x: Tensor) -> Tensor:
@@ -46,17 +55,17 @@ def test_splitting_a_sequence_changes_nothing(
     subject: Subject, cut: int, layers: int, resets: bool
 ) -> None:
     layer = subject.layer(num_layers=layers)
-    x, hx, after = tokens(5, 3, 3), states(layer, 3), states(layer, 1, seed=9)
+    x, hx, reset_state = tokens(5, 3, 3), states(layer, 3), states(layer, 1, seed=9)
     cuts = torch.zeros(5, 3, dtype=torch.bool)
     cuts[[0, cut, cut, 2], [0, 1, 2, 2]] = resets
-    options = {"reset_state": pack(after)} if resets else {}
-    leaves = [x, *hx, *(after if resets else ()), *layer.parameters()]
-    whole = run(layer, x, pack(hx), resets=cuts, **options)
+    options = {"reset_state": pack(reset_state)} if resets else {}
+    leaves = [x, *hx, *(reset_state if resets else ()), *layer.parameters()]
+    unsplit = run(layer, x, pack(hx), resets=cuts, **options)
     head = run(layer, x[:cut], pack(hx), resets=cuts[:cut], **options)
     tail = run(layer, x[cut:], pack(head[1:]), resets=cuts[cut:], **options)
     parts = [torch.cat([head[0], tail[0]]), *tail[1:]]
-    close_all(parts, whole, "output")
-    close_all(gradients(parts, leaves), gradients(whole, leaves), "gradient")
+    close_all(parts, unsplit, "output")
+    close_all(gradients(parts, leaves), gradients(unsplit, leaves), "gradient")
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -71,29 +80,29 @@ def test_padding_never_matters(subject: Subject, options: dict[str, Any], poison
     output, *final = run(layer, user(layer, x), pack(hx), lengths=lengths)
     output = user(layer, output)
     assert (output[padding] == 0).all()
-    given = slopes([output, *final])
-    given[0][padding] = poison
+    output_gradients = random_like([output, *final])
+    output_gradients[0][padding] = poison
     leaves = [x, *hx, *layer.parameters()]
-    actual = gradients([output, *final], leaves, given)
+    actual = gradients([output, *final], leaves, output_gradients)
     assert (actual[0][padding] == 0).all()
 
-    wanted = [torch.zeros_like(leaf) for leaf in leaves]
+    expected = [torch.zeros_like(leaf) for leaf in leaves]
     for n, length in enumerate(lengths):
         rows = [state[:, n : n + 1] for state in hx]
-        alone = list(rows)
-        parts = alone
+        single = list(rows)
+        parts = single
         if length:
             part = x[:length, n : n + 1]
             parts = list(run(layer, user(layer, part), pack(rows)))
             parts[0] = user(layer, parts[0])
             close(output[:length, n : n + 1], parts[0], "output")
-            alone = parts[1:]
-        close_all([state[:, n : n + 1] for state in final], alone, "output")
-        starts = [g[:, n : n + 1] for g in given]
+            single = parts[1:]
+        close_all([state[:, n : n + 1] for state in final], single, "output")
+        starts = [g[:, n : n + 1] for g in output_gradients]
         starts = [starts[0][:length], *starts[1:]] if length else starts[1:]
-        for total, share in zip(wanted, gradients(parts, leaves, starts), strict=True):
+        for total, share in zip(expected, gradients(parts, leaves, starts), strict=True):
             total += share
-    close_all(actual, wanted, "gradient")
+    close_all(actual, expected, "gradient")
 
 
 @pytest.mark.parametrize(
@@ -114,22 +123,22 @@ def test_padding_never_matters(subject: Subject, options: dict[str, Any], poison
 )
 def test_lengths_may_be_any_integers(make: Callable[[list[int]], Any]) -> None:
     layer, x, lengths = nn.GRU(3, 4), torch.randn(5, 4, 3), [2, 5, 0, 3]
-    for seen, wanted in zip(
+    for actual, expected in zip(
         run(layer, x, lengths=make(lengths)),
         run(layer, x, lengths=torch.tensor(lengths)),
         strict=True,
     ):
-        same(seen, wanted)
+        same(actual, expected)
 
 
 def test_one_length_for_an_unbatched_sequence(subject: Subject) -> None:
     layer, x = subject.layer(bidirectional=True), tokens(5, 3)
-    wanted = run(layer, x[:3])
+    expected = run(layer, x[:3])
     for lengths in ([3], torch.tensor(3), torch.tensor([3]), 3):
         output, *final = run(layer, x, lengths=lengths)
-        close(output[:3], wanted[0], "output")
+        close(output[:3], expected[0], "output")
         assert (output[3:] == 0).all()
-        close_all(final, wanted[1:], "output")
+        close_all(final, expected[1:], "output")
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -144,12 +153,12 @@ def test_rows_of_length_zero_end_as_they_began(subject: Subject, options: dict[s
     for state, final in zip(hx, parts[1:], strict=True):
         same(final, state)
     leaves = [x, *hx, *layer.parameters()]
-    given = slopes(parts)
-    wanted = [torch.zeros_like(leaf) for leaf in leaves]
-    wanted[1 : 1 + len(hx)] = given[1:]
-    close_all(gradients(parts, leaves, given), wanted, "gradient")
-    before = [state.detach().clone() for state in hx]
-    for final, state, value in zip(parts[1:], hx, before, strict=True):
+    output_gradients = random_like(parts)
+    expected = [torch.zeros_like(leaf) for leaf in leaves]
+    expected[1 : 1 + len(hx)] = output_gradients[1:]
+    close_all(gradients(parts, leaves, output_gradients), expected, "gradient")
+    copies = [state.detach().clone() for state in hx]
+    for final, state, value in zip(parts[1:], hx, copies, strict=True):
         final.detach().fill_(7)
         same(state.detach(), value)
     finals = run(layer, x_user, lengths=[0, 0, 0])[1:]
@@ -159,8 +168,8 @@ def test_rows_of_length_zero_end_as_they_began(subject: Subject, options: dict[s
 @pytest.mark.parametrize("options", STACKS)
 def test_lengths_that_are_all_full_are_none(subject: Subject, options: dict[str, Any]) -> None:
     layer, x = subject.layer(**options), tokens(4, 4, 3)
-    for seen, wanted in zip(run(layer, x, lengths=[4] * 4), run(layer, x), strict=True):
-        same(seen, wanted)
+    for actual, expected in zip(run(layer, x, lengths=[4] * 4), run(layer, x), strict=True):
+        same(actual, expected)
 
 
 @pytest.mark.parametrize("options", STACKS)
@@ -181,9 +190,13 @@ def test_permuting_the_batch_permutes_the_output(subject: Subject, options: dict
 
     straight, permuted = outcome(torch.arange(4)), outcome(order)
     close_all(permuted, [part[:, order] for part in straight], "output")
-    leaves, given = [x, *hx, *layer.parameters()], slopes(straight)
-    moved = [slope[:, order] for slope in given]
-    close_all(gradients(permuted, leaves, moved), gradients(straight, leaves, given), "gradient")
+    leaves, output_gradients = [x, *hx, *layer.parameters()], random_like(straight)
+    moved = [gradient[:, order] for gradient in output_gradients]
+    close_all(
+        gradients(permuted, leaves, moved),
+        gradients(straight, leaves, output_gradients),
+        "gradient",
+    )
 
 
 @pytest.mark.parametrize("lengths", [None, [5, 2, 0, 3]])
@@ -191,23 +204,25 @@ def test_permuting_the_batch_permutes_the_output(subject: Subject, options: dict
 def test_the_reverse_direction_is_the_reversed_sequence(
     subject: Subject, lengths: list[int] | None, merge: str
 ) -> None:
-    both = subject.layer(bidirectional=True, merge=merge)
-    x, hx = tokens(5, 4, 3), states(both, 4)
-    one, other = subject.layer(), subject.layer()
-    named = both.state_dict()
-    one.load_state_dict({name: named[name] for name in one.state_dict()})
-    other.load_state_dict({name: named[name + "_reverse"] for name in other.state_dict()})
-    output, *final = run(both, x, pack(hx), lengths=lengths)
-    ahead, *end = run(one, x, pack([state[:1] for state in hx]), lengths=lengths)
+    bidirectional = subject.layer(bidirectional=True, merge=merge)
+    x, hx = tokens(5, 4, 3), states(bidirectional, 4)
+    single, second = subject.layer(), subject.layer()
+    named = bidirectional.state_dict()
+    single.load_state_dict({name: named[name] for name in single.state_dict()})
+    second.load_state_dict({name: named[name + "_reverse"] for name in second.state_dict()})
+    output, *final = run(bidirectional, x, pack(hx), lengths=lengths)
+    ahead, *end = run(single, x, pack([state[:1] for state in hx]), lengths=lengths)
     true = [5] * 4 if lengths is None else lengths
-    back, *start = run(other, reverse(x, true), pack([state[1:] for state in hx]), lengths=lengths)
+    back, *start = run(second, reverse(x, true), pack([state[1:] for state in hx]), lengths=lengths)
     back = reverse(back, true)
-    wanted = torch.cat([ahead, back], -1) if merge == "concat" else ahead + back
-    close(output, wanted, "output")
+    expected = torch.cat([ahead, back], -1) if merge == "concat" else ahead + back
+    close(output, expected, "output")
     close_all(final, [torch.cat(pair) for pair in zip(end, start, strict=True)], "output")
-    seen = gradients([output], [x, *hx, *both.parameters()])
-    aside = gradients([wanted], [x, *hx, *one.parameters(), *other.parameters()], slopes([output]))
-    close_all(seen, aside, "gradient")
+    actual = gradients([output], [x, *hx, *bidirectional.parameters()])
+    reference_grads = gradients(
+        [expected], [x, *hx, *single.parameters(), *second.parameters()], random_like([output])
+    )
+    close_all(actual, reference_grads, "gradient")
 
 
 def test_two_summed_layers_are_layers_by_hand(subject: Subject) -> None:
@@ -219,8 +234,8 @@ def test_two_summed_layers_are_layers_by_hand(subject: Subject) -> None:
     named = stack.state_dict()
     below.load_state_dict({name: named[name] for name in below.state_dict()})
     above.load_state_dict({name: named[name.replace("l0", "l1")] for name in above.state_dict()})
-    first, *low = run(below, x, pack([state[:2] for state in hx]))
-    second, *high = run(above, first[..., :width] + first[..., width:], pack([s[2:] for s in hx]))
+    head, *low = run(below, x, pack([state[:2] for state in hx]))
+    second, *high = run(above, head[..., :width] + head[..., width:], pack([s[2:] for s in hx]))
     output, *final = run(stack, x, pack(hx))
     assert output.shape == (4, 3, width)
     close(output, second[..., :width] + second[..., width:], "output")
@@ -240,12 +255,12 @@ def test_a_packed_sequence_is_lengths(
     output, final = layer(packed, pack(hx))
     assert isinstance(output, PackedSequence)
     padded = torch.nn.utils.rnn.pad_packed_sequence(output, total_length=5)[0]
-    wanted = run(layer, user(layer, x), pack(hx), lengths=lengths)
-    wanted = (user(layer, wanted[0]), *wanted[1:])
-    seen = [padded, *unpack(final)]
-    close_all(seen, wanted, "output")
+    expected = run(layer, user(layer, x), pack(hx), lengths=lengths)
+    expected = (user(layer, expected[0]), *expected[1:])
+    actual = [padded, *unpack(final)]
+    close_all(actual, expected, "output")
     leaves = [x, *hx, *layer.parameters()]
-    close_all(gradients(seen, leaves), gradients(wanted, leaves), "gradient")
+    close_all(gradients(actual, leaves), gradients(expected, leaves), "gradient")
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -258,19 +273,19 @@ def test_no_output_aliases_another_or_an_input(subject: Subject, form: str, laye
     options: dict[str, Any] = {"lengths": [0, 1]} if form == "lengths" else {}
     if form == "resets":
         options["resets"] = torch.tensor([[True, False]])
-    given: Any = pack_padded_sequence(x, [1, 1]) if form == "packed" else x
+    layer_input: Any = pack_padded_sequence(x, [1, 1]) if form == "packed" else x
     for context in (torch.no_grad(), torch.enable_grad()):
         with context:
-            output, final = layer(given, pack(hx), **options)
+            output, final = layer(layer_input, pack(hx), **options)
         parts = [getattr(output, "data", output), *unpack(final), x, *hx]
-        before = [part.detach().clone() for part in parts]
+        copies = [part.detach().clone() for part in parts]
         with torch.no_grad():
             for k, part in enumerate(parts):
                 part.fill_(7)
-                for other, value in enumerate(before):
-                    if other != k:
-                        same(parts[other].detach(), value)
-                part.copy_(before[k])
+                for second, value in enumerate(copies):
+                    if second != k:
+                        same(parts[second].detach(), value)
+                part.copy_(copies[k])
 
 
 @pytest.mark.parametrize("options", STACKS)
@@ -281,8 +296,8 @@ def test_equal_seeds_give_equal_bits(subject: Subject, options: dict[str, Any]) 
         parts = run(layer, x, pack(hx), lengths=[4, 1, 3, 4])
         return [*parts, *gradients(parts, [x, *hx, *layer.parameters()])]
 
-    for first, second in zip(outcome(), outcome(), strict=True):
-        same(first, second)
+    for result, second in zip(outcome(), outcome(), strict=True):
+        same(result, second)
 
 
 def _by_data(weight: Tensor) -> None:
@@ -307,10 +322,10 @@ def test_the_next_call_sees_changed_weights(
     subject: Subject, write: Callable[[Tensor], None]
 ) -> None:
     layer, fresh, x = subject.layer(num_layers=2), subject.layer(num_layers=2), tokens(3, 2, 3)
-    before = layer(x)[0]
+    old_output = layer(x)[0]
     for weight in layer.parameters():
         write(weight)
     halves = {name: value * 0.5 for name, value in fresh.state_dict().items()}
     fresh.load_state_dict(halves)
     same(layer(x)[0], fresh(x)[0])
-    assert not torch.equal(layer(x)[0], before)
+    assert not torch.equal(layer(x)[0], old_output)

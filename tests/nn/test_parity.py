@@ -1,6 +1,6 @@
 """Layers give torch.nn's numbers: outputs, states and gradients, over the whole space of options.
 
-In bfloat16 the judge is torch.nn in float64 on the same rounded numbers: closer than torch.nn in
+In bfloat16 the oracle is torch.nn in float64 on the same rounded numbers: closer than torch.nn in
 bfloat16, which rounds the state at each step.
 """
 
@@ -30,7 +30,7 @@ MEMORY = ("contiguous", "transposed", "strided", "expanded batch", "expanded tim
 class Case:
     """One point of the option space."""
 
-    kind: str
+    class_name: str
     options: dict[str, Any]
     dtype: torch.dtype
     engine: str
@@ -40,19 +40,19 @@ class Case:
     lengths: tuple[int, ...]
     T: int
     N: int
-    given: bool
-    input_slope: bool
+    with_states: bool
+    input_gradient: bool
     frozen: str
     seed: int
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    kind = draw(st.sampled_from(["RNN", "relu", "LSTM", "GRU"]))
+    class_name = draw(st.sampled_from(["RNN", "relu", "LSTM", "GRU"]))
     dtype = draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
     H = draw(st.sampled_from(SIZES))
-    # ReLU's slope jumps at 0, and rounding between layers moves values across it.
-    most = 1 if kind == "relu" and dtype == torch.bfloat16 else 4
+    # ReLU's derivative jumps at 0, and rounding between layers moves values across it.
+    most = 1 if class_name == "relu" and dtype == torch.bfloat16 else 4
     L = draw(st.integers(1, most))
     options = {
         "input_size": draw(st.sampled_from(SIZES)),
@@ -63,9 +63,9 @@ def cases(draw: st.DrawFn) -> Case:
         "bidirectional": draw(st.booleans()),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.3, 1.0])) if L > 1 else 0.0,
     }
-    if kind == "LSTM" and H > 1:
+    if class_name == "LSTM" and H > 1:
         options["proj_size"] = draw(st.sampled_from([0, 0, 1, (H + 1) // 2, H - 1]))
-    if kind == "relu":
+    if class_name == "relu":
         options["nonlinearity"] = "relu"
     form = draw(st.sampled_from(FORMS))
     T = draw(st.sampled_from([1, 2, 3, 5, 8]))
@@ -76,7 +76,7 @@ def cases(draw: st.DrawFn) -> Case:
     elif form == "packed unsorted":
         lengths = draw(st.permutations(lengths))
     return Case(
-        kind=kind,
+        class_name=class_name,
         options=options,
         dtype=dtype,
         engine="reference"
@@ -88,8 +88,8 @@ def cases(draw: st.DrawFn) -> Case:
         lengths=tuple(lengths),
         T=T,
         N=N,
-        given=draw(st.booleans()),
-        input_slope=draw(st.booleans()),
+        with_states=draw(st.booleans()),
+        input_gradient=draw(st.booleans()),
         frozen=draw(st.sampled_from(["none", "none", "every second", "all but one", "all"])),
         seed=draw(st.integers(0, 2**16)),
     )
@@ -97,7 +97,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 def build(module: Any, case: Case) -> Any:
     torch.manual_seed(case.seed)
-    name = "RNN" if case.kind == "relu" else case.kind
+    name = "RNN" if case.class_name == "relu" else case.class_name
     layer = getattr(module, name)(**case.options, dtype=case.dtype).train(case.training)
     for k, parameter in enumerate(layer.parameters()):
         keep = {"none": True, "every second": k % 2 == 1, "all but one": k == 1, "all": False}
@@ -115,7 +115,7 @@ def arrange(shape: list[int], case: Case, dtype: torch.dtype, time: int) -> tupl
     memory, batch = case.memory, len(shape) - 2 - time
 
     def leaf_of(shape: list[int]) -> Tensor:
-        return numbers(shape, case, dtype).requires_grad_(case.input_slope)
+        return numbers(shape, case, dtype).requires_grad_(case.input_gradient)
 
     if case.form == "unbatched" and memory == "expanded batch":
         memory = "strided"
@@ -147,62 +147,62 @@ def outcome(layer: Any, case: Case, dtype: torch.dtype) -> dict[str, Tensor | No
         data_in = pack_padded_sequence(x, list(case.lengths), bool(time), enforce_sorted=sorted_)
     LD = o["num_layers"] * (2 if o["bidirectional"] else 1)
     widths = [o.get("proj_size") or o["hidden_size"]]
-    widths += [o["hidden_size"]] if case.kind == "LSTM" else []
+    widths += [o["hidden_size"]] if case.class_name == "LSTM" else []
     hx = [numbers([LD, *batch, width], case, dtype).requires_grad_() for width in widths]
-    passed = (hx[0] if len(hx) == 1 else tuple(hx)) if case.given else None
+    passed = (hx[0] if len(hx) == 1 else tuple(hx)) if case.with_states else None
     output, final = layer(data_in, passed)
     data = output.data if isinstance(output, PackedSequence) else output
-    seen: dict[str, Tensor | None] = {"output": data}
-    seen |= {f"final state {k}": state for k, state in enumerate(unpack(final))}
+    actual: dict[str, Tensor | None] = {"output": data}
+    actual |= {f"final state {k}": state for k, state in enumerate(unpack(final))}
     if isinstance(output, PackedSequence):
-        seen["batch sizes"], seen["order"], seen["inverse"] = output[1:]
+        actual["batch sizes"], actual["order"], actual["inverse"] = output[1:]
     results = [data, *unpack(final)]
-    slopes = [numbers(list(part.shape), case, dtype) for part in results]
+    output_grads = [numbers(list(part.shape), case, dtype) for part in results]
     if data.requires_grad:
-        torch.autograd.backward(results, slopes)
-    seen["gradient of input"] = leaf.grad
-    seen |= {f"gradient of hx {k}": state.grad for k, state in enumerate(hx)}
-    seen |= {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
-    return seen
+        torch.autograd.backward(results, output_grads)
+    actual["gradient of input"] = leaf.grad
+    actual |= {f"gradient of hx {k}": state.grad for k, state in enumerate(hx)}
+    actual |= {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
+    return actual
 
 
 @settings(max_examples=200)
 @given(case=cases())
 def test_layers_give_torchs_numbers(case: Case) -> None:
     ours, theirs = build(nn, case), build(torch.nn, case)
-    for (name, mine), (wanted, other) in zip(
+    for (name, mine), (expected, reference) in zip(
         ours.named_parameters(), theirs.named_parameters(), strict=True
     ):
-        assert name == wanted
-        assert torch.equal(mine, other), f"{name} starts from other numbers"
-    judge = torch.float64 if case.dtype == torch.bfloat16 else case.dtype
-    wanted_all = outcome(theirs.to(judge), case, judge)
+        assert name == expected
+        assert torch.equal(mine, reference), f"{name} starts from other numbers"
+    oracle = torch.float64 if case.dtype == torch.bfloat16 else case.dtype
+    wanted_all = outcome(theirs.to(oracle), case, oracle)
     with engines.use(case.engine), engines.record() as ran:
-        seen = outcome(ours, case, case.dtype)
+        outcomes = outcome(ours, case, case.dtype)
     assert ran == [case.engine] * len(ours.all_weights)
-    assert seen.keys() == wanted_all.keys()
-    for name, wanted in wanted_all.items():
-        actual = seen[name]
-        if wanted is None or actual is None:
-            assert actual is wanted, f"{name}: {actual} and not {wanted}"
-        elif wanted.dtype == torch.int64:
-            assert torch.equal(actual, wanted), name
+    assert outcomes.keys() == wanted_all.keys()
+    for name, expected in wanted_all.items():
+        actual = outcomes[name]
+        if expected is None or actual is None:
+            assert actual is expected, f"{name}: {actual} and not {expected}"
+        elif expected.dtype == torch.int64:
+            assert torch.equal(actual, expected), name
         else:
             assert actual.dtype == case.dtype, name
-            close(actual, wanted, "gradient" if "gradient" in name else "output", name)
+            close(actual, expected, "gradient" if "gradient" in name else "output", name)
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
-def test_bfloat16_is_close_to_torch_in_bfloat16(kind: str) -> None:
+@pytest.mark.parametrize("class_name", ["RNN", "LSTM", "GRU"])
+def test_bfloat16_is_close_to_torch_in_bfloat16(class_name: str) -> None:
     x = torch.randn(5, 3, 7, dtype=torch.bfloat16)
-    theirs = getattr(torch.nn, kind)(7, 5, 2, bidirectional=True, dtype=torch.bfloat16)
-    ours = getattr(nn, kind)(7, 5, 2, bidirectional=True, dtype=torch.bfloat16)
+    theirs = getattr(torch.nn, class_name)(7, 5, 2, bidirectional=True, dtype=torch.bfloat16)
+    ours = getattr(nn, class_name)(7, 5, 2, bidirectional=True, dtype=torch.bfloat16)
     ours.load_state_dict(theirs.state_dict())
     for layer in (ours, theirs):
         layer(x)[0].square().sum().backward()
     close(ours(x)[0], theirs(x)[0], "stepwise output")
-    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        close(mine.grad, other.grad, "stepwise gradient")
+    for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        close(mine.grad, reference.grad, "stepwise gradient")
 
 
 ATTRIBUTES = ["mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first"]
@@ -221,22 +221,25 @@ OPTIONS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "args", "options"), OPTIONS)
+@pytest.mark.parametrize(("class_name", "args", "options"), OPTIONS)
 def test_a_layer_looks_like_torchs(
-    kind: str, args: tuple[Any, ...], options: dict[str, Any]
+    class_name: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    ours, theirs = getattr(nn, kind)(*args, **options), getattr(torch.nn, kind)(*args, **options)
+    ours, theirs = (
+        getattr(nn, class_name)(*args, **options),
+        getattr(torch.nn, class_name)(*args, **options),
+    )
     assert ours.extra_repr() == theirs.extra_repr()
     assert repr(ours) == f"unrolled.nn.{theirs!r}"
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for name in ATTRIBUTES:
-        mine, wanted = getattr(ours, name), getattr(theirs, name)
-        assert (type(mine), mine) == (type(wanted), wanted), name
+        mine, expected = getattr(ours, name), getattr(theirs, name)
+        assert (type(mine), mine) == (type(expected), expected), name
     ours.load_state_dict(theirs.state_dict())
-    for mine, wanted in zip(ours.all_weights, theirs.all_weights, strict=True):
-        assert [w.shape for w in mine] == [w.shape for w in wanted]
-        assert all(torch.equal(a, b) for a, b in zip(mine, wanted, strict=True))
-    theirs.load_state_dict(getattr(nn, kind)(*args, **options).state_dict())
+    for mine, expected in zip(ours.all_weights, theirs.all_weights, strict=True):
+        assert [w.shape for w in mine] == [w.shape for w in expected]
+        assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
+    theirs.load_state_dict(getattr(nn, class_name)(*args, **options).state_dict())
     assert ours.flatten_parameters() is None
     torch.manual_seed(3)
     ours.reset_parameters()

@@ -1,4 +1,4 @@
-"""Other processes: forked and spawned children, loaders of data, training in two, little memory."""
+"""Other processes: forked and spawned children, data loaders, training in two, little memory."""
 
 import multiprocessing
 import os
@@ -50,10 +50,10 @@ class Child:
         """What it returned; a child that hangs is killed, and fails."""
         try:
             assert self.pipe.poll(seconds), "the child hangs"
-            found = self.pipe.recv()
+            actual = self.pipe.recv()
             self.process.join(seconds)
             assert self.process.exitcode == 0
-            return found
+            return actual
         finally:
             self.process.kill()
             self.process.join()
@@ -65,9 +65,9 @@ def flat(result: Any) -> list[Any]:
     return [part.detach().numpy() for part in parts]
 
 
-def assert_same(found: list[Any], wanted: list[Any]) -> None:
-    assert len(found) == len(wanted)
-    for a, b in zip(found, wanted, strict=True):
+def assert_same(actual: list[Any], expected: list[Any]) -> None:
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
         assert torch.equal(torch.from_numpy(a), torch.from_numpy(b))
 
 
@@ -99,8 +99,8 @@ def test_a_forked_child_gives_the_same_bits(case: str) -> None:
     """OpenMP ran in the parent; in the child it would wait for threads that are not there."""
     make, shape, options = CASES[case]
     module, x = make(), torch.randn(shape)
-    wanted = infer(module, x, options)
-    assert_same(Child("fork", infer, module, x, options).result(), wanted)
+    expected = infer(module, x, options)
+    assert_same(Child("fork", infer, module, x, options).result(), expected)
 
 
 def _grandchild(module: Any, x: Tensor) -> list[Any]:
@@ -112,60 +112,60 @@ def _grandchild(module: Any, x: Tensor) -> list[Any]:
 def test_forks_from_a_thread_beside_sweeps_and_of_children() -> None:
     """The fork may find the pool of memory in another thread's hands."""
     module, x = nn.GRU(64, 64), torch.randn(50, 24, 64)
-    wanted = infer(module, x, {})
-    done = threading.Event()
-    found: list[Any] = []
+    expected = infer(module, x, {})
+    finished = threading.Event()
+    results: list[Any] = []
 
     def sweep() -> None:
-        while not done.is_set():
+        while not finished.is_set():
             infer(module, x[:, :17], {})
 
     def fork() -> None:
         for _ in range(5):
-            found.append(Child("fork", _grandchild, module, x).result())
+            results.append(Child("fork", _grandchild, module, x).result())
 
-    others = [threading.Thread(target=sweep) for _ in range(2)]
+    sweeps = [threading.Thread(target=sweep) for _ in range(2)]
     forking = threading.Thread(target=fork)
-    for thread in (*others, forking):
+    for thread in (*sweeps, forking):
         thread.start()
     forking.join()
-    done.set()
-    for thread in others:
+    finished.set()
+    for thread in sweeps:
         thread.join()
-    assert len(found) == 5
-    for result in found:
-        assert_same(result, wanted)
+    assert len(results) == 5
+    for result in results:
+        assert_same(result, expected)
 
 
 def train(module: Any, x: Tensor, lengths: list[int] | None = None) -> list[Any]:
     """Output and all gradients; around the layer nothing that torch would share among threads."""
     x = x.clone().requires_grad_()
     output = module(x, lengths=lengths)[0]
-    found = torch.autograd.grad(output.square().sum(), [x, *module.parameters()])
-    return [output.detach().numpy(), *(gradient.numpy() for gradient in found)]
+    grads = torch.autograd.grad(output.square().sum(), [x, *module.parameters()])
+    return [output.detach().numpy(), *(gradient.numpy() for gradient in grads)]
 
 
 def _parent(module: Any, x: Tensor) -> tuple[list[Any], list[Any]]:
     """The numbers of a child that trains, and then one's own; forward ran on two threads."""
     torch.set_num_threads(2)
     module(x)
-    found = Child("fork", train, module, x).result(TIMEOUT / 2)
-    return found, train(module, x)
+    actual = Child("fork", train, module, x).result(TIMEOUT / 2)
+    return actual, train(module, x)
 
 
 @forks
 def test_a_forked_child_trains() -> None:
     """Where no backward ran before the fork: after one torch refuses it in the child."""
     module, x = nn.LSTM(24, 48, bidirectional=True), torch.randn(40, 4, 24)
-    found, wanted = Child("spawn", _parent, module, x).result()
-    assert_same(found, wanted)
+    actual, expected = Child("spawn", _parent, module, x).result()
+    assert_same(actual, expected)
 
 
 def test_a_spawned_child_gives_the_same_bits() -> None:
     module, x = nn.GRU(8, 16, num_layers=2, bidirectional=True), torch.randn(9, 4, 8)
     lengths = [9, 0, 4, 7]
-    wanted = train(module, x, lengths)
-    assert_same(Child("spawn", train, module, x, lengths).result(), wanted)
+    expected = train(module, x, lengths)
+    assert_same(Child("spawn", train, module, x, lengths).result(), expected)
 
 
 class Encoded(Dataset[Tensor]):
@@ -196,7 +196,7 @@ def _collated(samples: list[Tensor]) -> Tensor:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_of_a_loader() -> None:
     dataset = Encoded(nn.LSTM(32, 64))
-    wanted = [_collated([dataset[k], dataset[k + 1]]) for k in range(0, 8, 2)]
+    expected = [_collated([dataset[k], dataset[k + 1]]) for k in range(0, 8, 2)]
     loader = DataLoader(
         dataset,
         batch_size=2,
@@ -205,8 +205,8 @@ def test_workers_of_a_loader() -> None:
         multiprocessing_context="fork",
         timeout=TIMEOUT,
     )
-    for found, batch in zip(loader, wanted, strict=True):
-        assert torch.equal(found, batch)
+    for actual, batch in zip(loader, expected, strict=True):
+        assert torch.equal(actual, batch)
 
 
 class Model(torch.nn.Module):
@@ -235,58 +235,60 @@ def _model() -> Model:
 def _batch() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(6, 8, 5, generator=generator, dtype=torch.float64)
-    wanted = torch.randn(8, 1, generator=generator, dtype=torch.float64)
-    return x, torch.tensor([6, 1, 3, 0, 6, 2, 5, 4]), wanted
+    expected = torch.randn(8, 1, generator=generator, dtype=torch.float64)
+    return x, torch.tensor([6, 1, 3, 0, 6, 2, 5, 4]), expected
 
 
 def _learn(model: torch.nn.Module, batch: slice) -> list[Any]:
     """Gradients of the first of three steps, and parameters after the last."""
-    x, lengths, wanted = _batch()
+    x, lengths, expected = _batch()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    found: list[Any] = []
+    results: list[Any] = []
     for step in range(3):
         optimizer.zero_grad()
-        error = model(x[:, batch], lengths[batch]) - wanted[batch]
+        error = model(x[:, batch], lengths[batch]) - expected[batch]
         error.square().mean().backward()
         if step == 0:
-            found += [p.grad.clone().numpy() for p in model.parameters() if p.grad is not None]
+            results += [p.grad.clone().numpy() for p in model.parameters() if p.grad is not None]
         optimizer.step()
-    return found + [p.detach().numpy() for p in model.parameters()]
+    return results + [p.detach().numpy() for p in model.parameters()]
 
 
-def _rank(rank: int, where: str) -> list[list[Any]]:
+def _rank(rank: int, position: str) -> list[list[Any]]:
     """What one of two processes learns, with a graph that may change and with one that may not."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{where}", rank=rank, world_size=2)
-    found = [
+    torch.distributed.init_process_group("gloo", f"file://{position}", rank=rank, world_size=2)
+    actual = [
         _learn(
             DistributedDataParallel(_model(), static_graph=static), slice(4 * rank, 4 * rank + 4)
         )
         for static in (False, True)
     ]
     torch.distributed.destroy_process_group()
-    return found
+    return actual
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_learn_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     children = [Child("spawn", _rank, rank, str(tmp_path / "meet")) for rank in (0, 1)]
-    found = [result for child in children for result in child.result()]
+    actual = [result for child in children for result in child.result()]
     model = _model()
-    wanted = _learn(model, slice(0, 8))
-    assert len(wanted) == 2 * len(list(model.parameters()))
-    assert len(found) == 4
-    for result in found:
-        assert len(result) == len(wanted)
-        for mine, theirs in zip(result, wanted, strict=True):
+    expected = _learn(model, slice(0, 8))
+    assert len(expected) == 2 * len(list(model.parameters()))
+    assert len(actual) == 4
+    for result in actual:
+        assert len(result) == len(expected)
+        for mine, theirs in zip(result, expected, strict=True):
             close(torch.from_numpy(mine), torch.from_numpy(theirs), "gradient")
 
 
 def _starve() -> list[dict[str, int]]:
     """For one direction and for two."""
     torch.set_num_threads(2)
-    return [_starved(nn.LSTM(1, 16, bidirectional=both)) for both in (False, True)]
+    return [
+        _starved(nn.LSTM(1, 16, bidirectional=bidirectional)) for bidirectional in (False, True)
+    ]
 
 
 def _starved(layer: nn.Recurrent) -> dict[str, int]:
@@ -296,31 +298,31 @@ def _starved(layer: nn.Recurrent) -> dict[str, int]:
 
     # A row of output is short beside what a sweep makes for itself.
     small, large = torch.randn(1, 9, 1), torch.randn(1, 1 << 16, 1)
-    before, wanted = train(layer, small), train(layer, large)
+    previous, expected = train(layer, small), train(layer, large)
     page, unlimited = resource.getpagesize(), resource.getrlimit(resource.RLIMIT_AS)
-    seen = {"MemoryError": 0, "RuntimeError": 0, "enough": 0}
-    while seen["enough"] < 2:
+    ours = {"MemoryError": 0, "RuntimeError": 0, "enough": 0}
+    while ours["enough"] < 2:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * page
-        resource.setrlimit(resource.RLIMIT_AS, (used + (sum(seen.values()) << 22), unlimited[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (used + (sum(ours.values()) << 22), unlimited[1]))
         try:
-            found = train(layer, large)
+            actual = train(layer, large)
         except (MemoryError, RuntimeError) as error:
-            seen[type(error).__name__] += 1
+            ours[type(error).__name__] += 1
         else:
-            seen["enough"] += 1
-            assert_same(found, wanted)
+            ours["enough"] += 1
+            assert_same(actual, expected)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, unlimited)
-        assert_same(train(layer, small), before)
-    return seen
+        assert_same(train(layer, small), previous)
+    return ours
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the pages of a process")
 def test_too_little_memory_is_an_error_and_nothing_worse() -> None:
     """How often depends on what the process has kept; the core's own tests refuse each block."""
-    seen = Child("spawn", _starve).result()
-    assert sum(counts["MemoryError"] for counts in seen), (
-        seen
+    actual = Child("spawn", _starve).result()
+    assert sum(counts["MemoryError"] for counts in actual), (
+        actual
     )  # the core's; torch has RuntimeErrors
-    for counts in seen:
-        assert counts["MemoryError"] + counts["RuntimeError"], seen
+    for counts in actual:
+        assert counts["MemoryError"] + counts["RuntimeError"], actual

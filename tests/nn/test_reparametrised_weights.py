@@ -1,4 +1,4 @@
-"""Weights computed from others, tied to others, or passed in: torch.nn's layers are the judge."""
+"""Weights computed from others, tied to others, or passed in; torch.nn's layers are the oracle."""
 
 import copy
 import pickle
@@ -12,12 +12,22 @@ from torch.func import functional_call
 from torch.nn import Module
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from tests.support.subjects import gradients, pack, slopes, tokens
+from tests.support.subjects import gradients, pack, random_like, tokens
 from tests.support.tolerances import close, same
-from tests.support.weights import MAKERS, H, I, check, flat, inputs, made, wanted, warm
+from tests.support.weights import (
+    MAKERS,
+    H,
+    I,
+    check,
+    expected_results,
+    flat,
+    inputs,
+    make_module,
+    warm,
+)
 from unrolled import nn
 
-KINDS: dict[str, Callable[[Any], Module]] = {
+MODULES: dict[str, Callable[[Any], Module]] = {
     "rnn": lambda library: library.RNN(I, H),
     "gru": lambda library: library.GRU(I, H, num_layers=2, bidirectional=True),
     "lstm": lambda library: library.LSTM(I, H),
@@ -28,38 +38,38 @@ KINDS: dict[str, Callable[[Any], Module]] = {
 }
 
 
-def pair(kind: str) -> tuple[Module, Module, str]:
-    """Our module, after it ran in every way, and torch's, with equal weights; the name of the
+def pair(layer_name: str) -> tuple[Module, Module, str]:
+    """Our module, after it ran in all ways, and torch's, with equal weights; the name of the
     recurrent matrix."""
     torch.manual_seed(0)
-    ours, theirs = KINDS[kind](nn).double(), KINDS[kind](torch.nn).double()
+    ours, theirs = MODULES[layer_name](nn).double(), MODULES[layer_name](torch.nn).double()
     ours.load_state_dict(theirs.state_dict())
-    warm(kind, ours)
-    return ours, theirs, "weight_hh" if kind.endswith("step") else "weight_hh_l0"
+    warm(layer_name, ours)
+    return ours, theirs, "weight_hh" if layer_name.endswith("step") else "weight_hh_l0"
 
 
-def agree(kind: str, ours: Module, theirs: Module) -> dict[str, Tensor]:
+def agree(layer_name: str, ours: Module, theirs: Module) -> dict[str, Tensor]:
     """Equal parameters, values without and with gradient, and gradients, which are returned; then
     a step of gradient descent by them."""
     mine, twins = dict(ours.named_parameters()), dict(theirs.named_parameters())
     assert list(mine) == list(twins)
-    for x in inputs(kind):
+    for x in inputs(layer_name):
         right = flat(theirs(x))
-        given = slopes(right)
+        output_gradients = random_like(right)
         with torch.no_grad():
             values = flat(ours(x))
         parts = flat(ours(x))
-        for value, judge in zip([*values, *parts], [*right, *right], strict=True):
-            close(value, judge, "output")
-        found = gradients(parts, [x, *mine.values()], given)
-        judged = gradients(right, [x, *twins.values()], given)
-        for grad, judge in zip(found, judged, strict=True):
-            close(grad, judge, "gradient")
+        for value, oracle in zip([*values, *parts], [*right, *right], strict=True):
+            close(value, oracle, "output")
+        grads = gradients(parts, [x, *mine.values()], output_gradients)
+        oracle_grads = gradients(right, [x, *twins.values()], output_gradients)
+        for grad, oracle in zip(grads, oracle_grads, strict=True):
+            close(grad, oracle, "gradient")
     with torch.no_grad():
         for parameters in (mine, twins):
-            for parameter, judge in zip(parameters.values(), judged[1:], strict=True):
-                parameter -= 0.05 * judge
-    return dict(zip(mine, found[1:], strict=True))
+            for parameter, oracle in zip(parameters.values(), oracle_grads[1:], strict=True):
+                parameter -= 0.05 * oracle
+    return dict(zip(mine, grads[1:], strict=True))
 
 
 class Skewed(Module):
@@ -85,29 +95,29 @@ TRANSFORMS: dict[str, tuple[Callable[[Module, str], Any], Callable[[Module, str]
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_computed_matrix_in_training(kind: str, transform: str) -> None:
+@pytest.mark.parametrize("layer_name", MODULES)
+def test_a_computed_matrix_in_training(layer_name: str, transform: str) -> None:
     """Step by step with torch's layer under the same transform; afterwards an ordinary one."""
-    ours, theirs, name = pair(kind)
+    ours, theirs, name = pair(layer_name)
     apply, remove = TRANSFORMS[transform]
     for module in (ours, theirs):
         torch.manual_seed(1)
         apply(module, name)
     for _ in range(4):
-        agree(kind, ours, theirs)
+        agree(layer_name, ours, theirs)
         if transform == "orthogonal":
             weight = getattr(ours, name)
             close(weight.T @ weight, torch.eye(weight.shape[1], dtype=weight.dtype), "output")
     for module in (ours, theirs):
         remove(module, name)
-    agree(kind, ours, theirs)
-    agree(kind, ours, theirs)
+    agree(layer_name, ours, theirs)
+    agree(layer_name, ours, theirs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_parametrised_layer_that_ran_is_copied(kind: str) -> None:
+@pytest.mark.parametrize("layer_name", MODULES)
+def test_a_parametrised_layer_that_ran_is_copied(layer_name: str) -> None:
     """torch copies such a module as it lies, all that it holds included."""
-    ours, theirs, name = pair(kind)
+    ours, theirs, name = pair(layer_name)
     for module in (ours, theirs):
         parametrizations.orthogonal(module, name)
     theirs.load_state_dict(ours.state_dict())
@@ -115,32 +125,32 @@ def test_a_parametrised_layer_that_ran_is_copied(kind: str) -> None:
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.mul_(0.5)
-    agree(kind, twin, theirs)
-    agree(kind, twin, theirs)
+    agree(layer_name, twin, theirs)
+    agree(layer_name, twin, theirs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pruned(kind: str) -> None:
+@pytest.mark.parametrize("layer_name", MODULES)
+def test_pruned(layer_name: str) -> None:
     """Masked elements are zero and get no gradient, in training and after, mask upon mask."""
-    ours, theirs, recurrent = pair(kind)
+    ours, theirs, recurrent = pair(layer_name)
     names = (recurrent, recurrent.replace("hh", "ih"))
     for amount in (0.3, 0.5):
         for module in (ours, theirs):
             torch.manual_seed(1)
             prune.random_unstructured(module, names[0], amount=amount)
             prune.l1_unstructured(module, names[1], amount=amount)
-        agree(kind, ours, theirs)
-        found = agree(kind, ours, theirs)
+        agree(layer_name, ours, theirs)
+        actual = agree(layer_name, ours, theirs)
         masks = {name: ours.get_buffer(f"{name}_mask") for name in names}
         for name, mask in masks.items():
             assert 0 < (mask == 0).sum() < mask.numel()
-            assert (found[f"{name}_orig"][mask == 0] == 0).all()
-        assert (found[f"{names[1]}_orig"][masks[names[1]] == 1] != 0).any()
+            assert (actual[f"{name}_orig"][mask == 0] == 0).all()
+        assert (actual[f"{names[1]}_orig"][masks[names[1]] == 1] != 0).any()
     for module in (ours, theirs):
         for name, mask in masks.items():
             prune.remove(module, name)
             assert (module.get_parameter(name)[mask == 0] == 0).all()
-    agree(kind, ours, theirs)
+    agree(layer_name, ours, theirs)
 
 
 class Tied(Module):
@@ -149,8 +159,8 @@ class Tied(Module):
     def __init__(self, library: Any, tie: str) -> None:
         super().__init__()
         deep = tie == "in a stack"
-        self.first = library.GRU(H, H, num_layers=2 if deep else 1)
-        self.second = library.GRU(H, H, bidirectional=tie == "between directions")
+        self.below = library.GRU(H, H, num_layers=2 if deep else 1)
+        self.above = library.GRU(H, H, bidirectional=tie == "between directions")
         self.simple = library.RNN(H, H)
         self.step = library.GRUCell(H, H)
         self.linear = torch.nn.Linear(H, H)
@@ -158,31 +168,31 @@ class Tied(Module):
         getattr(self, f"_{tie.replace(' ', '_')}")()
 
     def _between_layers(self) -> None:
-        self.second.weight_hh_l0 = self.first.weight_hh_l0
-        self.second.bias_ih_l0 = self.first.bias_ih_l0
+        self.above.weight_hh_l0 = self.below.weight_hh_l0
+        self.above.bias_ih_l0 = self.below.bias_ih_l0
 
     def _in_a_stack(self) -> None:
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            setattr(self.first, f"{name}_l1", getattr(self.first, f"{name}_l0"))
+            setattr(self.below, f"{name}_l1", getattr(self.below, f"{name}_l0"))
 
     def _between_directions(self) -> None:
         for name in ("weight_ih_l0", "weight_hh_l0", "bias_hh_l0"):
-            setattr(self.second, f"{name}_reverse", getattr(self.second, name))
+            setattr(self.above, f"{name}_reverse", getattr(self.above, name))
 
     def _in_one_sweep(self) -> None:
-        self.first.weight_hh_l0 = self.first.weight_ih_l0
-        self.first.bias_hh_l0 = self.first.bias_ih_l0
+        self.below.weight_hh_l0 = self.below.weight_ih_l0
+        self.below.bias_hh_l0 = self.below.bias_ih_l0
         self.step.weight_hh = self.step.weight_ih
 
     def _with_a_linear(self) -> None:
         self.linear.weight = self.simple.weight_hh_l0
 
     def _with_a_step(self) -> None:
-        self.step.weight_hh = self.first.weight_hh_l0
-        self.step.bias_ih = self.first.bias_ih_l0
+        self.step.weight_hh = self.below.weight_hh_l0
+        self.step.bias_ih = self.below.bias_ih_l0
 
     def forward(self, x: Tensor) -> Tensor:
-        values = self.second(self.first(x)[0])[0][..., :H]
+        values = self.above(self.below(x)[0])[0][..., :H]
         values = self.linear(self.simple(values)[0])
         return self.step(values[-1], values[0])
 
@@ -217,22 +227,24 @@ def test_tied(tie: str, copied: str) -> None:
             result = module(x)
             result.square().sum().backward()
             results.append((value, result, x.grad))
-        for mine, other in zip(*results, strict=True):
-            close(mine, other, "gradient")
-        for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        for mine, reference in zip(*results, strict=True):
+            close(mine, reference, "gradient")
+        for (name, mine), reference in zip(
+            ours.named_parameters(), theirs.parameters(), strict=True
+        ):
             assert mine.grad is not None
-            assert other.grad is not None
-            close(mine.grad, other.grad, "gradient", name)
+            assert reference.grad is not None
+            close(mine.grad, reference.grad, "gradient", name)
             with torch.no_grad():
-                mine -= 0.05 * other.grad
-                other -= 0.05 * other.grad
+                mine -= 0.05 * reference.grad
+                reference -= 0.05 * reference.grad
 
 
 def _negated(leaf: Tensor) -> Tensor:
     """Torch keeps the sign apart from the numbers of such a view."""
-    found = torch.complex(torch.zeros_like(leaf), -leaf).conj().imag
-    assert found.is_neg()
-    return found
+    actual = torch.complex(torch.zeros_like(leaf), -leaf).conj().imag
+    assert actual.is_neg()
+    return actual
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -247,55 +259,61 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["gru", "projected", "peephole", "peephole step"])
-def test_weights_passed_in(kind: str, layout: str) -> None:
+@pytest.mark.parametrize("layer_name", ["gru", "projected", "peephole", "peephole step"])
+def test_weights_passed_in(layer_name: str, layout: str) -> None:
     """Other tensors in place of the parameters, however they lie; the layer's own come back."""
-    module = made(kind)
-    warm(kind, module)
-    leaves = {name: p.detach().clone() for name, p in made(kind, seed=4).named_parameters()}
-    given = {name: LAYOUTS[layout](leaf.requires_grad_()) for name, leaf in leaves.items()}
-    for x in inputs(kind):
+    module = make_module(layer_name)
+    warm(layer_name, module)
+    leaves = {
+        name: p.detach().clone() for name, p in make_module(layer_name, seed=4).named_parameters()
+    }
+    arguments = {name: LAYOUTS[layout](leaf.requires_grad_()) for name, leaf in leaves.items()}
+    for x in inputs(layer_name):
         with torch.no_grad():
-            values = flat(functional_call(module, given, (x,)))
-        parts = flat(functional_call(module, given, (x,)))
-        right = wanted(kind, given, x)
-        for mine, other in zip([*values, *parts], [*right[: len(parts)]] * 2, strict=True):
-            close(mine, other, "output")
-        found = gradients(parts, [x, *given.values()])
-        for mine, other in zip(found, right[len(parts) :], strict=True):
-            close(mine, other, "gradient")
-        own = wanted(kind, dict(module.named_parameters()), x)
-        for mine, other in zip(flat(module(x)), own, strict=False):
-            close(mine, other, "output")
+            values = flat(functional_call(module, arguments, (x,)))
+        parts = flat(functional_call(module, arguments, (x,)))
+        right = expected_results(layer_name, arguments, x)
+        for mine, reference in zip([*values, *parts], [*right[: len(parts)]] * 2, strict=True):
+            close(mine, reference, "output")
+        grads = gradients(parts, [x, *arguments.values()])
+        for mine, reference in zip(grads, right[len(parts) :], strict=True):
+            close(mine, reference, "gradient")
+        parameters = expected_results(layer_name, dict(module.named_parameters()), x)
+        for mine, reference in zip(flat(module(x)), parameters, strict=False):
+            close(mine, reference, "output")
 
 
 @pytest.mark.filterwarnings("ignore:.*functional_call.*deprecated:FutureWarning")
 def test_the_older_functional_call() -> None:
-    kind = "gru"
-    module, other, x = made(kind), made(kind, seed=4), inputs(kind)[1]
-    warm(kind, module)
-    given = {name: p.detach() for name, p in other.named_parameters()}
-    found = flat(torch.nn.utils.stateless.functional_call(module, given, (x,)))
-    for mine, right in zip(found, wanted(kind, given, x), strict=False):
+    layer_name = "gru"
+    module, second, x = (
+        make_module(layer_name),
+        make_module(layer_name, seed=4),
+        inputs(layer_name)[1],
+    )
+    warm(layer_name, module)
+    arguments = {name: p.detach() for name, p in second.named_parameters()}
+    output = flat(torch.nn.utils.stateless.functional_call(module, arguments, (x,)))
+    for mine, right in zip(output, expected_results(layer_name, arguments, x), strict=False):
         close(mine, right, "output")
-    check(kind, module)
+    check(layer_name, module)
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_inputs_states_and_slopes_with_the_sign_apart(kind: str) -> None:
+@pytest.mark.parametrize("layer_name", MAKERS)
+def test_inputs_states_and_slopes_with_the_sign_apart(layer_name: str) -> None:
     """Imaginary parts of conjugates, as complex models pass them on."""
-    module, step = made(kind), kind.endswith("step")
-    for x in inputs(kind):
+    module, step = make_module(layer_name), layer_name.endswith("step")
+    for x in inputs(layer_name):
         lead = () if step else (module.spec.num_layers * module.spec.num_directions,)
         hx = [tokens(*lead, x.shape[-2], width, seed=7) for width in module.spec.state_widths]
         outcomes = []
         for turn in (_negated, torch.clone):
-            some = [turn(tensor) for tensor in (x, *hx)]
+            selected = [turn(tensor) for tensor in (x, *hx)]
             with torch.no_grad():
-                values = flat(module(some[0], pack(some[1:])))
-            parts = flat(module(some[0], pack(some[1:])))
-            given = [turn(slope) for slope in slopes(parts)]
-            found = gradients(parts, [x, *hx, *module.parameters()], given)
-            outcomes.append([*values, *parts, *found])
-        for mine, other in zip(*outcomes, strict=True):
-            same(mine, other)
+                values = flat(module(selected[0], pack(selected[1:])))
+            parts = flat(module(selected[0], pack(selected[1:])))
+            output_gradients = [turn(gradient) for gradient in random_like(parts)]
+            grads = gradients(parts, [x, *hx, *module.parameters()], output_gradients)
+            outcomes.append([*values, *parts, *grads])
+        for mine, reference in zip(*outcomes, strict=True):
+            same(mine, reference)

@@ -1,4 +1,4 @@
-"""Weights that are replaced: by others of a wrong shape, or by another thread during a call."""
+"""Weights that are replaced: by tensors of a wrong shape, or by another thread during a call."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def packed(layer: nn.Recurrent) -> Any:
     return layer(torch.nn.utils.rnn.pack_padded_sequence(X, torch.tensor([5, 3])))
 
 
-WAYS: dict[str, Callable[[nn.Recurrent], Any]] = {
+CALLS: dict[str, Callable[[nn.Recurrent], Any]] = {
     "training": lambda layer: layer(X),
     "inference": torch.no_grad()(lambda layer: layer(X)),
     "lengths": lambda layer: layer(X, lengths=[5, 3]),
@@ -59,11 +59,11 @@ WAYS: dict[str, Callable[[nn.Recurrent], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("call_name", CALLS)
 @pytest.mark.parametrize("assign", ["parameter", "data"])
 @pytest.mark.parametrize("size", [0, 1])
 def test_a_bias_of_another_size_is_refused_on_every_way_in(
-    way: str, assign: str, size: int
+    call_name: str, assign: str, size: int
 ) -> None:
     layer = nn.LSTM(3, 4)
     if assign == "data":
@@ -72,7 +72,7 @@ def test_a_bias_of_another_size_is_refused_on_every_way_in(
         layer.bias_hh_l0 = torch.nn.Parameter(torch.zeros(size))
     message = rf"LSTM: bias_hh_l0 must have shape \[16\], got \[{size}\]"
     with pytest.raises(RuntimeError, match=message):
-        WAYS[way](layer)
+        CALLS[call_name](layer)
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -153,8 +153,8 @@ def test_many_steps_of_a_narrow_layer_give_up_the_lock() -> None:
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_one_tensor_for_two_states_and_a_nested_input() -> None:
     layer, state = nn.LSTM(3, 4), torch.zeros(1, 2, 4)
-    for kind in (TypeError, RuntimeError, IndexError):
-        with pytest.raises(kind, match="hx must be a tuple of 2 tensors"):
+    for layer_name in (TypeError, RuntimeError, IndexError):
+        with pytest.raises(layer_name, match="hx must be a tuple of 2 tensors"):
             layer(X, state)
     nested = torch.nested.nested_tensor([torch.zeros(5, 3), torch.zeros(2, 3)])
     with pytest.raises(RuntimeError, match="must be a Tensor, got a nested one"):
@@ -244,7 +244,7 @@ print(len(calls), "signals")
 def test_weights_replaced_during_calls_change_no_output() -> None:
     """With freed memory overwritten, by Python's debugging allocator and by the C library."""
     checks = {"PYTHONMALLOC": "debug", "MALLOC_PERTURB_": "165", "OMP_NUM_THREADS": "1"}
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, **checks},
         capture_output=True,
@@ -252,4 +252,4 @@ def test_weights_replaced_during_calls_change_no_output() -> None:
         timeout=240,
         check=False,
     )
-    assert made.returncode == 0, made.stderr or made.returncode
+    assert process.returncode == 0, process.stderr or process.returncode

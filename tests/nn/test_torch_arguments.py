@@ -1,4 +1,4 @@
-"""What torch.nn's layers take when they are made, ours take too; and what is set on them later."""
+"""Constructor arguments of torch.nn's layers, which ours accept; attributes that are set later."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Layers that are ours and torch's: they run as ours, and keep nothing that could go stale."""
+"""Layers that are also instances of torch's classes: they run as ours, and keep nothing stale."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""torch.fx, torch.jit.trace and modes that watch operators: what they make of a layer."""
+"""torch.fx, torch.jit.trace and dispatch modes, over layers."""
 
 import io
 import subprocess
@@ -56,13 +56,13 @@ class Model(torch.nn.Module):
 
     def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()
-        self.first = torch.nn.Linear(I, I)
+        self.embed = torch.nn.Linear(I, I)
         self.layer = layer
-        self.last = torch.nn.Linear(H, 2)
+        self.readout = torch.nn.Linear(H, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        values, _ = self.layer(self.first(x))
-        logits: Tensor = self.last(values)
+        values, _ = self.layer(self.embed(x))
+        logits: Tensor = self.readout(values)
         return logits
 
 
@@ -76,13 +76,13 @@ class Packed(torch.nn.Module):
         return pad_packed_sequence(output)[0], final
 
 
-@pytest.mark.parametrize("kind", CLASSIC)
-def test_symbolic_trace_takes_a_layer_for_a_leaf(kind: str) -> None:
-    model = Model(getattr(nn, kind)(I, H))
-    theirs = Model(getattr(torch.nn, kind)(I, H))
+@pytest.mark.parametrize("layer_name", CLASSIC)
+def test_symbolic_trace_takes_a_layer_for_a_leaf(layer_name: str) -> None:
+    model = Model(getattr(nn, layer_name)(I, H))
+    theirs = Model(getattr(torch.nn, layer_name)(I, H))
     traced = torch.fx.symbolic_trace(model)
-    wanted = [(n.op, str(n.target)) for n in torch.fx.symbolic_trace(theirs).graph.nodes]
-    assert [(node.op, str(node.target)) for node in traced.graph.nodes] == wanted
+    expected = [(n.op, str(n.target)) for n in torch.fx.symbolic_trace(theirs).graph.nodes]
+    assert [(node.op, str(node.target)) for node in traced.graph.nodes] == expected
     x = tokens(7, 2, I).detach().float()
     close(traced(x), model(x), "output")
 
@@ -129,24 +129,24 @@ def test_fx_quantization_leaves_the_layer_as_it_is(static: bool) -> None:
     prepared(x)
     quantized = convert_fx(prepared)
     assert type(quantized.layer) is nn.LSTM
-    assert "Quantized" in repr(quantized.first)
+    assert "Quantized" in repr(quantized.embed)
     assert (quantized(x) - model(x)).abs().max() < 0.05  # a few steps of 8 bits
 
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", CLASSIC)
+@pytest.mark.parametrize("layer_name", CLASSIC)
 def test_a_trace_passes_torch_s_check_and_takes_other_sizes(
-    kind: str, options: str, grad: bool
+    layer_name: str, options: str, grad: bool
 ) -> None:
-    layer = getattr(nn, kind)(I, H, dtype=torch.float64, **OPTIONS[options])
-    x, other = tokens(T, N, I).detach(), tokens(9, 2, I, seed=1).detach()
+    layer = getattr(nn, layer_name)(I, H, dtype=torch.float64, **OPTIONS[options])
+    x, second = tokens(T, N, I).detach(), tokens(9, 2, I, seed=1).detach()
     with torch.set_grad_enabled(grad), warnings.catch_warnings():
         warnings.simplefilter("error", TracerWarning)
         traced = torch.jit.trace(layer, (x,))
     with engines.use("reference"):
-        wanted = flat(layer(other))
-    for mine, true in zip(flat(traced(other)), wanted, strict=True):
+        expected = flat(layer(second))
+    for mine, true in zip(flat(traced(second)), expected, strict=True):
         close(mine, true, "output")
 
 
@@ -182,24 +182,24 @@ def test_a_trace_of_any_cell_is_saved_loaded_and_differentiated(cell: type[cells
     close(mine, true, "gradient")
 
 
-@pytest.mark.parametrize("way", ["packed", "lengths"])
+@pytest.mark.parametrize("mode", ["packed", "lengths"])
 @pytest.mark.parametrize("make", [nn.LSTM, lambda *a, **o: nn.Recurrent(cells.MGU, *a, **o)])
-def test_a_trace_is_not_bound_to_the_lengths_of_its_example(make: Any, way: str) -> None:
+def test_a_trace_is_not_bound_to_the_lengths_of_its_example(make: Any, mode: str) -> None:
     layer = make(I, H, bidirectional=True, dtype=torch.float64)
 
     class WithLengths(Packed):
         def forward(self, x: Tensor, lengths: Tensor) -> Any:
             return self.layer(x, lengths=lengths)
 
-    model = Packed(layer) if way == "packed" else WithLengths(layer)
+    model = Packed(layer) if mode == "packed" else WithLengths(layer)
     traced = torch.jit.trace(model, (tokens(T, N, I).detach(), torch.tensor([3, 5, 1])))
     x, lengths = tokens(9, 4, I, seed=1).detach(), torch.tensor([2, 9, 4, 7])
     for mine, true in zip(flat(traced(x, lengths)), flat(model(x, lengths)), strict=True):
         close(mine, true, "output")
 
 
-@pytest.mark.parametrize("way", ["packed", "dense"])
-def test_a_trace_is_not_bound_to_the_resets_of_its_example(way: str) -> None:
+@pytest.mark.parametrize("mode", ["packed", "dense"])
+def test_a_trace_is_not_bound_to_the_resets_of_its_example(mode: str) -> None:
     layer = nn.LSTM(I, H, dtype=torch.float64)
 
     class Resetting(torch.nn.Module):
@@ -208,7 +208,7 @@ def test_a_trace_is_not_bound_to_the_resets_of_its_example(way: str) -> None:
             self.layer = layer
 
         def forward(self, x: Tensor, lengths: Tensor, resets: Tensor) -> Any:
-            if way == "dense":
+            if mode == "dense":
                 return self.layer(x, resets=resets)
             rows = pack_padded_sequence(x, lengths, enforce_sorted=False)
             output, final = self.layer(rows, resets=resets)
@@ -217,18 +217,20 @@ def test_a_trace_is_not_bound_to_the_resets_of_its_example(way: str) -> None:
     x, lengths, none = tokens(T, N, I).detach(), torch.tensor([3, 5, 1]), torch.zeros(T, N).bool()
     traced = torch.jit.trace(Resetting(), (x, lengths, none))
     resets = torch.rand(T, N, generator=torch.Generator().manual_seed(0)) < 0.4
-    wanted = flat(Resetting()(x, lengths, resets))
-    assert not torch.equal(wanted[0], flat(Resetting()(x, lengths, none))[0])
-    for mine, true in zip(flat(traced(x, lengths, resets)), wanted, strict=True):
+    expected = flat(Resetting()(x, lengths, resets))
+    assert not torch.equal(expected[0], flat(Resetting()(x, lengths, none))[0])
+    for mine, true in zip(flat(traced(x, lengths, resets)), expected, strict=True):
         close(mine, true, "output")
 
 
 @pytest.mark.parametrize("options", [o for o in OPTIONS if o != "summed"])
-@pytest.mark.parametrize("kind", ["RNN", "GRU"])  # torch counts none of its own LSTM's on the CPU
-def test_flops_are_those_of_torch_s_products(kind: str, options: str) -> None:
+@pytest.mark.parametrize(
+    "layer_name", ["RNN", "GRU"]
+)  # torch counts none of its own LSTM's on the CPU
+def test_flops_are_those_of_torch_s_products(layer_name: str, options: str) -> None:
     counts = []
     for module in (nn, torch.nn):
-        layer = getattr(module, kind)(I, H, **OPTIONS[options])
+        layer = getattr(module, layer_name)(I, H, **OPTIONS[options])
         x = tokens(T, N, I).detach().float().requires_grad_()
         with FlopCounterMode(display=False) as forward:
             output = layer(x)[0]

@@ -1,6 +1,6 @@
-"""Programs: what tracing records, what reverse mode derives, what is stored, how it prints.
+"""Programs: tracing, reverse-mode derivatives, stored values, and how a program prints.
 
-The judge of values and gradients is autograd on the cell's own lines, in float64.
+The oracle is autograd on the cell's own lines, in float64.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Case:
         self.bound = BoundCell(cell, self.sizes, cell.prepare(self.weights))
         self.x = self.bound.project_input(_random(N, I)).detach().requires_grad_()
         self.new = self.bound.advance(self.bound.split_input(self.x), tuple(self.states))
-        self.slopes = [torch.randn_like(state) for state in self.new]
+        self.output_grads = [torch.randn_like(state) for state in self.new]
         self.products = cell.products(self.sizes)
         self.gates = self.products["input"].targets or ("",)
 
@@ -48,14 +48,14 @@ class Case:
         """Gradients of input products, states and parameter vectors."""
         named = {**self.weights}
         inputs = [self.x, *self.states, *named.values()]
-        found = torch.autograd.grad(self.new, inputs, self.slopes, allow_unused=True)
-        found = [
-            torch.zeros_like(a) if g is None else g for a, g in zip(inputs, found, strict=True)
+        grads = torch.autograd.grad(self.new, inputs, self.output_grads, allow_unused=True)
+        grads = [
+            torch.zeros_like(a) if g is None else g for a, g in zip(inputs, grads, strict=True)
         ]
-        x = dict(zip(self.gates, found[0].chunk(len(self.gates), -1), strict=True))
-        states = dict(zip(self.cell.states, found[1:], strict=False))
-        own = dict(zip(named, found[1 + len(self.states) :], strict=True))
-        return x, states, {name: own[name] for name in self.cell.vectors}
+        x = dict(zip(self.gates, grads[0].chunk(len(self.gates), -1), strict=True))
+        states = dict(zip(self.cell.states, grads[1:], strict=False))
+        parameters = dict(zip(named, grads[1 + len(self.states) :], strict=True))
+        return x, states, {name: parameters[name] for name in self.cell.vectors}
 
     def leaves(self) -> dict[Any, Any]:
         """Inputs of the program."""
@@ -63,7 +63,7 @@ class Case:
         return {
             **{("x", (k,)): v.numpy() for k, v in zip(self.gates, chunks, strict=True)},
             **self._states("state", self.states),
-            **self._states("grad", self.slopes),
+            **self._states("grad", self.output_grads),
             **{("vector", (k,)): self.weights[k].detach().numpy() for k in self.cell.vectors},
             **{("size", (k,)): float(getattr(self.sizes, k)) for k in "HP"},
         }
@@ -93,17 +93,17 @@ class Case:
         return total
 
     def _matrix(self, name: str) -> Any:
-        own = {"recurrent": self.bound._recurrent, "hr": self.bound._project}
-        return own.get(name) or getattr(self.bound._cell, name)
+        parameters = {"recurrent": self.bound._recurrent, "hr": self.bound._project}
+        return parameters.get(name) or getattr(self.bound._cell, name)
 
 
 def _random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64).requires_grad_()
 
 
-def _same(found: Any, wanted: Tensor) -> None:
-    wide = np.broadcast_to(found, wanted.shape)
-    np.testing.assert_allclose(wide, wanted.detach().numpy(), rtol=1e-9, atol=1e-11)
+def _assert_close(actual: Any, expected: Tensor) -> None:
+    wide = np.broadcast_to(actual, expected.shape)
+    np.testing.assert_allclose(wide, expected.detach().numpy(), rtol=1e-9, atol=1e-11)
 
 
 CASES: list[tuple[str, bool]] = [*((name, False) for name in CELLS), ("LSTM", True), ("RNN", True)]
@@ -112,9 +112,9 @@ CASES: list[tuple[str, bool]] = [*((name, False) for name in CELLS), ("LSTM", Tr
 @pytest.mark.parametrize(("name", "projected"), CASES)
 def test_a_program_computes_the_step(name: str, projected: bool) -> None:
     case = Case(CELLS[name](), projected)
-    found = interpret(case.program.traced.states, case.leaves(), case.multiply)
-    for value, wanted in zip(found, case.new, strict=True):
-        _same(value, wanted)
+    actual = interpret(case.program.traced.states, case.leaves(), case.multiply)
+    for value, expected in zip(actual, case.new, strict=True):
+        _assert_close(value, expected)
 
 
 @pytest.mark.parametrize(("name", "projected"), CASES)
@@ -122,16 +122,16 @@ def test_the_derived_gradients_are_autograds(name: str, projected: bool) -> None
     case = Case(CELLS[name](), projected)
     derived = case.program.derivative
     groups = (derived.x, derived.states, derived.vectors)
-    for group, wanted in zip(groups, case.autograd(), strict=True):
-        found = interpret(list(group.values()), case.leaves(), case.multiply)
-        values = dict(zip(group, found, strict=True))
-        for key, gradient in wanted.items():
+    for group, expected in zip(groups, case.autograd(), strict=True):
+        actual = interpret(list(group.values()), case.leaves(), case.multiply)
+        values = dict(zip(group, actual, strict=True))
+        for key, gradient in expected.items():
             if key not in values:
                 assert not gradient.any()
             elif group is derived.vectors:
-                _same(values[key].sum(0), gradient)
+                _assert_close(values[key].sum(0), gradient)
             else:
-                _same(values[key], gradient)
+                _assert_close(values[key], gradient)
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -143,11 +143,11 @@ def test_gradients_of_products_give_those_of_the_matrices(name: str) -> None:
         blocks = [k for n, k in case.program.derivative.products if n == key]
         if key == "input" or declared.blocks > 1 or not declared.bias:
             continue
-        slopes = [case.program.derivative.products[key, k] for k in sorted(blocks)]
-        found = interpret(slopes, case.leaves(), case.multiply)
+        output_grads = [case.program.derivative.products[key, k] for k in sorted(blocks)]
+        actual = interpret(output_grads, case.leaves(), case.multiply)
         bias = case.weights[cells.declaration.parameter_names(key)[1]]
-        wanted = torch.autograd.grad(case.new, bias, case.slopes, retain_graph=True)[0]
-        _same(np.concatenate([value.sum(0) for value in found]), wanted)
+        expected = torch.autograd.grad(case.new, bias, case.output_grads, retain_graph=True)[0]
+        _assert_close(np.concatenate([value.sum(0) for value in actual]), expected)
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -260,7 +260,7 @@ def test_derivatives_are_torchs_also_at_kinks_and_ties(name: str) -> None:
     a, b = (
         v.double().flatten().requires_grad_() for v in torch.meshgrid(POINTS, POINTS, indexing="ij")
     )
-    wanted = torch.autograd.grad(function(a, b).sum(), (a, b), allow_unused=True)
+    expected = torch.autograd.grad(function(a, b).sum(), (a, b), allow_unused=True)
     program = make_program(_cell(lambda self, x, h, state: function(x.a, x.b)))
     shape = (1, len(a))
     leaves = {
@@ -270,10 +270,10 @@ def test_derivatives_are_torchs_also_at_kinks_and_ties(name: str) -> None:
     }
     derived = program.derivative.x
     with np.errstate(all="ignore"):
-        found = interpret(list(derived.values()), leaves, lambda node, args: None)
-    for gate, gradient in zip("ab", wanted, strict=True):
+        actual = interpret(list(derived.values()), leaves, lambda node, args: None)
+    for gate, gradient in zip("ab", expected, strict=True):
         if gate in derived:
-            value = dict(zip(derived, found, strict=True))[gate]
+            value = dict(zip(derived, actual, strict=True))[gate]
             np.testing.assert_allclose(
                 np.broadcast_to(value, shape)[0], gradient.numpy(), rtol=1e-7, atol=1e-10
             )
@@ -303,9 +303,9 @@ def test_a_choice_between_equal_numbers_is_as_wide_as_its_condition() -> None:
     layer = Recurrent(_cell(step), 3, 5)
     x = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(1))
     with engines.use("reference"):
-        wanted = layer(x)[0]
+        expected = layer(x)[0]
     with engines.use("native"):
-        close(layer(x)[0], wanted, "output")
+        close(layer(x)[0], expected, "output")
 
 
 def _branch(self: Cell, x: Any, h: Any, state: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Makes many random calls of the native engine and judges each; see ``random_calls``.
+"""Makes many random calls of the native engine and checks each; see ``random_calls``.
 
     python -m tests.support.fuzz --calls 1000 --seed 1
     python -m tests.support.fuzz --calls 0 --cells 1000        # of random cells, see random_cells
@@ -69,30 +69,30 @@ def _options() -> argparse.Namespace:
 
 
 def _check(seed: int, cell: bool, shows: bool = False) -> list[str]:
-    """Make the call of a number, or that of a random cell and its other ways; what was drawn."""
-    from tests.support import random_calls, random_ways
+    """Make the call of a number, or of a random cell on its paths; returns what was drawn."""
+    from tests.support import random_calls, random_checks, random_paths
 
     call = random_calls.draw(seed, cells=cell)
     if not cell:
         if shows:
             print(call)
-        random_calls.check(call)
+        random_checks.check(call)
         return [call.form, str(call.dtype), call.mode]
-    subject = random_ways.draw_subject(seed)
+    subject = random_paths.draw_subject(seed)
     if shows:
         print(call.random_cell, call, subject, sep="\n")
-    random_calls.check(call)
-    random_ways.check_ways(subject)
-    return [call.form, str(call.dtype), *subject.ways]
+    random_checks.check(call)
+    random_paths.check_paths(subject)
+    return [call.form, str(call.dtype), *subject.paths]
 
 
 def _run(begin: int, count: int, cell: bool) -> int:
     """So many calls; the number of those that failed."""
     start, failed, drawn = time.monotonic(), 0, Counter[str]()
-    done = 0
+    completed = 0
     for seed in range(begin, begin + count):
         print(f"\r{seed}", end="", flush=True)
-        done += 1
+        completed += 1
         try:
             drawn.update(_check(seed, cell))
         except Exception:
@@ -101,9 +101,9 @@ def _run(begin: int, count: int, cell: bool) -> int:
             traceback.print_exc()
             if failed == MOST:
                 break
-    what = "calls of random cells" if cell else "calls"
+    label = "calls of random cells" if cell else "calls"
     seconds = time.monotonic() - start
-    print(f"\n{done} {what} from {begin} on, {failed} failed, {seconds:.0f} s")
+    print(f"\n{completed} {label} from {begin} on, {failed} failed, {seconds:.0f} s")
     print(", ".join(f"{name}: {times}" for name, times in sorted(drawn.items())))
     return failed
 

@@ -1,4 +1,4 @@
-"""Descriptions of models, changed at random as texts: what a reader must refuse, or can run.
+"""Descriptions of models, changed at random as texts: a reader must refuse them, or run them.
 
 A change may be one that Python's own JSON would hide: a key twice, 1.0 for 1, NaN.
 """
@@ -44,7 +44,7 @@ def _texts(value: Any) -> Any:
 
 
 def joined(header: dict[str, Any], description: Any, data: bytes) -> bytes:
-    """A file again."""
+    """A file of these parts."""
     metadata = header["__metadata__"] | {"unrolled": _text(description)}
     text = json.dumps(header | {"__metadata__": metadata}).encode()
     text += b" " * (-len(text) % 8)
@@ -64,25 +64,25 @@ def _places(value: Any) -> list[tuple[list[Any], int]]:
     if isinstance(value, str):
         return []
     inner = [item if value[0] == "[" else item[1] for item in value[1]]
-    here = [(value[1], k) for k in range(len(value[1]))]
-    return here + [place for item in inner for place in _places(item)]
+    slots = [(value[1], k) for k in range(len(value[1]))]
+    return slots + [place for item in inner for place in _places(item)]
 
 
 def mutated(description: Any, chance: random.Random) -> Any:
     """A description with one to three changes."""
-    made = json.loads(json.dumps(description))
+    changed = json.loads(json.dumps(description))
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
-        places = _places(made)
+        places = _places(changed)
         if not places:
             break
-        (items, k), (others, other) = chance.choice(places), chance.choice(places)
+        (items, k), (remaining, index) = chance.choice(places), chance.choice(places)
         entry = isinstance(items[k], list) and len(items[k]) == 2 and items[k][0] not in ("[", "{")
         from_entry = (
-            isinstance(others[other], list)
-            and len(others[other]) == 2
-            and others[other][0] not in ("[", "{")
+            isinstance(remaining[index], list)
+            and len(remaining[index]) == 2
+            and remaining[index][0] not in ("[", "{")
         )
-        copied = json.loads(json.dumps(others[other][1] if from_entry else others[other]))
+        copied = json.loads(json.dumps(remaining[index][1] if from_entry else remaining[index]))
         match chance.randrange(6):
             case 0:
                 del items[k]
@@ -98,4 +98,4 @@ def mutated(description: Any, chance: random.Random) -> Any:
                 items[k][1] = chance.choice(ATOMS)
             case _:
                 items[k] = chance.choice(ATOMS)
-    return made
+    return changed

@@ -1,6 +1,6 @@
 """ONNX files for the tests: written, loaded into ONNX Runtime, run on random sequences.
 
-What is asked of them is left to the tests.
+What they must do is in the tests.
 """
 
 import copy

@@ -1,4 +1,5 @@
-"""The equations of published cells once more, in the terms of their papers: NumPy, one sequence.
+"""The equations of published cells, stated a second time in the terms of their papers: NumPy, one
+sequence.
 
 Each function gets a layer's parameters as arrays and gives the step of one row: a function of x_t
 and the states at t-1. It names its matrices and cuts them out itself, and knows no cell.

@@ -35,7 +35,7 @@ SMOOTH = (
     "{a} / (1 + {b} * {b})",
     "sigmoid({a}) * {b} + (1 - sigmoid({a})) * {c}",
 )
-# Without hard_sigmoid, whose slope torch rounds to float32 in float64 too.
+# Without hard_sigmoid, whose derivative torch rounds to float32 in float64 too.
 KINKED = (
     "abs({a})",
     "relu({a})",
@@ -58,7 +58,7 @@ class RandomCell:
     kinked: bool  # some derivative jumps
     even: bool  # H must be, as a matrix has two blocks
     projectable: bool  # whether a projection may follow the output
-    made: type[Cell] = field(repr=False, compare=False)
+    cell_class: type[Cell] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.source
@@ -171,8 +171,8 @@ class _Draft:
     ) -> str:
         """A product of a value, or of none; its (first) result."""
         fixed = width is not None
-        found = [size for size in self.values if self.choices(size)]
-        source = source or (self.random.choice(found) if found else self.size())
+        sizes = [size for size in self.values if self.choices(size)]
+        source = source or (self.random.choice(sizes) if sizes else self.size())
         width = width or self.size()
         targets = () if fixed else ("k", "l", "m")[: self.random.choice((0, 0, 1, 2, 3))]
         blocks = 1
@@ -225,8 +225,8 @@ class _Draft:
 
     def operands(self, size: Size) -> list[str]:
         """Values of a width, and numbers that all its units share."""
-        own = self.values[size]
-        return own if size == 1 or not self.coin(0.5) else own + self.values.get(1, [])
+        vectors = self.values[size]
+        return vectors if size == 1 or not self.coin(0.5) else vectors + self.values.get(1, [])
 
     def new_state(self, state: str) -> str:
         """An expression for a state at t."""
@@ -240,7 +240,7 @@ class _Draft:
         value = self.random.choice(values[-3:])
         if value in self.linear and self.coin(0.3):
             return value
-        other = self.random.choice(values)
+        operand = self.random.choice(values)
         form = self.random.choice(
             (
                 "tanh({a})",
@@ -250,7 +250,7 @@ class _Draft:
                 "0.6 * tanh({a}) + 0.3 * softsign({b})",
             )
         )
-        return form.format(a=value, b=other)
+        return form.format(a=value, b=operand)
 
     def from_input(self, state: str, width: Size) -> str:
         """A new state of the input alone, where the step reads nothing else."""
@@ -275,7 +275,7 @@ class _Draft:
 def _product(
     targets: tuple[str, ...], width: Size, source: Size = "H", bias: bool = True, blocks: int = 1
 ) -> str:
-    given = [repr(target) for target in targets]
-    given += [f"width={width!r}"] * (width != "H") + [f"source={source!r}"] * (source != "H")
-    given += ["bias=False"] * (not bias) + [f"blocks={blocks}"] * (blocks > 1)
-    return f"product({', '.join(given)})"
+    arguments = [repr(target) for target in targets]
+    arguments += [f"width={width!r}"] * (width != "H") + [f"source={source!r}"] * (source != "H")
+    arguments += ["bias=False"] * (not bias) + [f"blocks={blocks}"] * (blocks > 1)
+    return f"product({', '.join(arguments)})"

@@ -1,6 +1,6 @@
 """Models for the tests of the runtime: exported and loaded, stepped, and what torch says.
 
-What is asked of them is left to the tests.
+What they must do is in the tests.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ __all__ = ["PUBLISHED", "exported", "random", "steps", "wanted"]
 
 
 PUBLISHED = [
-    kind
+    cell_class
     for name in cells.__all__
-    if isinstance(kind := getattr(cells, name), type)
-    and issubclass(kind, cells.Cell)
-    and kind is not cells.Cell
+    if isinstance(cell_class := getattr(cells, name), type)
+    and issubclass(cell_class, cells.Cell)
+    and cell_class is not cells.Cell
 ]
 
 
@@ -45,6 +45,6 @@ def steps(model: Model, x: np.ndarray, batch: int) -> np.ndarray:
     return np.stack([stream.step(np.ascontiguousarray(row)) for row in x])
 
 
-def wanted(module: nn.Module, x: np.ndarray, *rest: Any, **options: Any) -> Any:
+def wanted(module: nn.Module, x: np.ndarray, *arguments: Any, **options: Any) -> Any:
     with torch.no_grad(), engines.use("reference"):
-        return module(torch.from_numpy(x), *rest, **options)
+        return module(torch.from_numpy(x), *arguments, **options)

@@ -1,6 +1,6 @@
 """Small data for every task, written into a folder, with a configuration that learns them fast.
 
-What is asked of them is left to the tests.
+What they must do is in the tests.
 """
 
 import math
@@ -31,23 +31,23 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _DIGITS = ["one", "two", "three", "four", "five", "six"]
 
 
-def config_of(kind: str, folder: Path, **options: Any) -> Config:
+def config_of(example: str, folder: Path, **options: Any) -> Config:
     """The configuration of small data, which are written in a folder if they are read."""
     common = {"hidden_size": 12, "batch_size": 7, "seed": 1, "accelerator": "cpu"}
-    if kind not in READ:
-        small = {"data": kind, "length": 9, "validation_sequences": 17}
+    if example not in READ:
+        small = {"data": example, "length": 9, "validation_sequences": 17}
         return CONFIGS["problem"](**{**common, **small, **options})
-    given = {**common, "validation_fraction": 0.25, **_OPTIONS[kind], **options}
-    return CONFIGS[NAMES[kind]](paths=(str(write_data(kind, folder)),), **given)
+    values = {**common, "validation_fraction": 0.25, **_OPTIONS[example], **options}
+    return CONFIGS[NAMES[example]](paths=(str(write_data(example, folder)),), **values)
 
 
-def write_data(kind: str, folder: Path) -> Path:
+def write_data(example: str, folder: Path) -> Path:
     """The path of the data, the same on every call."""
     writers = {"lm": _text, "classify": _texts, "numbers": _numbers, "tag": _sentences,
                "forecast": _waves, "seq2seq": _pairs}  # fmt: skip
-    suffix = {"lm": "txt", "tag": "conll", "seq2seq": "tsv.txt"}.get(kind, "csv")
-    path = folder / f"{kind}.{suffix}"
-    path.write_text("\n".join(writers[kind](random.Random(5))) + "\n")
+    suffix = {"lm": "txt", "tag": "conll", "seq2seq": "tsv.txt"}.get(example, "csv")
+    path = folder / f"{example}.{suffix}"
+    path.write_text("\n".join(writers[example](random.Random(5))) + "\n")
     return path
 
 

@@ -1,4 +1,4 @@
-"""What the laws are tried on: torch's cells, two cells declared here, and random data for them."""
+"""Layers that the tests run over: torch's cells and two declared here; random data for them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def _reset_before(*args: Any, **options: Any) -> nn.Recurrent:
     return nn.Recurrent(ResetBefore, *args, **options)
 
 
-KINDS: dict[str, Callable[..., nn.Recurrent]] = {
+LAYERS: dict[str, Callable[..., nn.Recurrent]] = {
     "rnn": nn.RNN,
     "relu": _relu,
     "lstm": nn.LSTM,
@@ -75,9 +75,9 @@ KINDS: dict[str, Callable[..., nn.Recurrent]] = {
 def _runs() -> list[tuple[str, str]]:
     """Pairs of a cell and an engine that can run it."""
     pairs = []
-    for kind, make in KINDS.items():
+    for layer_name, make in LAYERS.items():
         refusals = engines.explain(make(2, 3), torch.zeros(1, 1, 2)).refusals
-        pairs += [(kind, engine) for engine, why in refusals.items() if why is None]
+        pairs += [(layer_name, engine) for engine, why in refusals.items() if why is None]
     return pairs
 
 
@@ -88,7 +88,7 @@ RUNS = _runs()
 class Subject:
     """A cell on an engine."""
 
-    kind: str
+    layer_name: str
     engine: str
 
     def layer(
@@ -96,7 +96,7 @@ class Subject:
     ) -> nn.Recurrent:
         """A layer in float64, with numbers that the seed decides."""
         torch.manual_seed(seed)
-        return KINDS[self.kind](input_size, hidden_size, dtype=torch.float64, **options)
+        return LAYERS[self.layer_name](input_size, hidden_size, dtype=torch.float64, **options)
 
 
 def tokens(*shape: int, seed: int = 1) -> Tensor:
@@ -128,18 +128,24 @@ def run(layer: nn.Recurrent, input: Any, hx: Any = None, **options: Any) -> tupl
     return output, *unpack(final)
 
 
-def slopes(parts: Sequence[Tensor], seed: int = 3) -> list[Tensor]:
-    """Random slopes to start backward from."""
+def random_like(parts: Sequence[Tensor], seed: int = 3) -> list[Tensor]:
+    """Random tensors like these: gradients to start backward from."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parts]
 
 
 def gradients(
-    parts: Sequence[Tensor], leaves: Sequence[Tensor], given: Sequence[Tensor] | None = None
+    parts: Sequence[Tensor],
+    leaves: Sequence[Tensor],
+    output_gradients: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Gradients of leaves, zero where nothing depends on one."""
     return list(
         torch.autograd.grad(
-            parts, leaves, given or slopes(parts), retain_graph=True, materialize_grads=True
+            parts,
+            leaves,
+            output_gradients or random_like(parts),
+            retain_graph=True,
+            materialize_grads=True,
         )
     )

@@ -1,7 +1,7 @@
-"""How close is close: the one table of tolerances, with a reason for each, and ``close``.
+"""All tolerances, with a reason for each, and the comparisons that use them.
 
 Errors are measured against the largest wanted value, or 1 where all are smaller: inputs, weights
-and the slopes that backward starts from are of order one, so that is the size of the summands.
+and output gradients are of order one, so that is the size of the summands.
 """
 
 import torch
@@ -31,7 +31,7 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
     ),
     (torch.bfloat16, "gradient"): (
         2**-5,
-        "8 eps: as outputs, and each layer's rounding enters the slopes of all layers around it, "
+        "8 eps: as outputs, and each layer's rounding enters the gradients of layers around it, "
         "whose own gradients are rounded before they are summed over directions",
     ),
     (torch.float16, "output"): (
@@ -65,27 +65,27 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
 
 
 def close(
-    actual: Tensor, wanted: Tensor, what: str, name: str = "", twin: Tensor | None = None
+    actual: Tensor, expected: Tensor, label: str, name: str = "", twin: Tensor | None = None
 ) -> None:
     """Assert that a tensor has the wanted shape and values; its own dtype sets the tolerance.
 
     Where a problem magnifies what is rounded, no table can know by how much: a ``twin``, computed
     by the reference from equally rounded numbers, may be as far off, and ``actual`` twice as far.
     """
-    name = name or what
-    tolerance, reason = TOLERANCES[actual.dtype, what]
-    assert actual.shape == wanted.shape, f"{name}: {actual.shape} and not {wanted.shape}"
-    if not wanted.numel():
+    name = name or label
+    tolerance, reason = TOLERANCES[actual.dtype, label]
+    assert actual.shape == expected.shape, f"{name}: {actual.shape} and not {expected.shape}"
+    if not expected.numel():
         return
-    wanted = wanted.detach().double()
-    assert wanted.isfinite().all(), f"{name}: nothing to compare with, {wanted}"
-    error = (actual.detach().double() - wanted).abs().max().item()
-    allowed = tolerance * max(1.0, wanted.abs().max().item())
+    expected = expected.detach().double()
+    assert expected.isfinite().all(), f"{name}: nothing to compare with, {expected}"
+    error = (actual.detach().double() - expected).abs().max().item()
+    allowed = tolerance * max(1.0, expected.abs().max().item())
     if twin is not None:
-        allowed = max(allowed, 2 * (twin.detach().double() - wanted).abs().max().item())
+        allowed = max(allowed, 2 * (twin.detach().double() - expected).abs().max().item())
     assert error <= allowed, f"{name} differs by {error:.2e}, allowed {allowed:.2e}: {reason}"
 
 
-def same(actual: Tensor, wanted: Tensor, name: str = "") -> None:
+def same(actual: Tensor, expected: Tensor, name: str = "") -> None:
     """Assert that two tensors are equal to the bit."""
-    assert torch.equal(actual, wanted), f"{name}: {actual} and not {wanted}"
+    assert torch.equal(actual, expected), f"{name}: {actual} and not {expected}"

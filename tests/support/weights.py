@@ -1,6 +1,6 @@
-"""What changing weights is tried on: layers and steps of several kinds, run in every way there is.
+"""Layers and steps whose weights the tests change, and all the ways to run them.
 
-The judge is the reference engine on copies of the weights that no layer has seen before.
+The oracle is the reference engine on copies of the weights that no layer has used.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,18 +31,20 @@ MAKERS: dict[str, Callable[[], nn.Recurrent | nn.RecurrentCell]] = {
 }
 
 
-def made(kind: str, seed: int = 0) -> nn.Recurrent | nn.RecurrentCell:
+def make_module(layer_name: str, seed: int = 0) -> nn.Recurrent | nn.RecurrentCell:
     """A module in float64, whose weights no float32 holds."""
     torch.manual_seed(seed)
-    module = MAKERS[kind]().double()
+    module = MAKERS[layer_name]().double()
     module.reset_parameters()
     return module
 
 
-def inputs(kind: str) -> list[Tensor]:
+def inputs(layer_name: str) -> list[Tensor]:
     """Few tokens, whose weights the core reads where they lie, and more, for which it packs them:
     [T, N, I] or [N, I]."""
-    sizes: list[tuple[int, ...]] = [(2,), (11,)] if kind.endswith("step") else [(1, 2), (7, 3)]
+    sizes: list[tuple[int, ...]] = (
+        [(2,), (11,)] if layer_name.endswith("step") else [(1, 2), (7, 3)]
+    )
     return [tokens(*size, I) for size in sizes]
 
 
@@ -53,53 +55,53 @@ def flat(result: Any) -> list[Tensor]:
     return [tensor for part in result for tensor in flat(part)]
 
 
-def everything(kind: str, module: Module, leaves: Mapping[str, Tensor]) -> list[list[Tensor]]:
-    """Results of every way to run: without gradient, with it, and as what is recorded runs.
+def everything(layer_name: str, module: Module, leaves: Mapping[str, Tensor]) -> list[list[Tensor]]:
+    """Results of all ways to run: without gradient, with it, and while runs are recorded.
 
     Each has values; those with gradient also the gradients of input and leaves.
     """
-    found = []
-    for x in inputs(kind):
+    results = []
+    for x in inputs(layer_name):
         with torch.no_grad():
-            found.append(flat(module(x)))
-        for way in (nullcontext(), engines.record()):
-            with way:
+            results.append(flat(module(x)))
+        for context in (nullcontext(), engines.record()):
+            with context:
                 parts = flat(module(x))
-            found.append([*parts, *gradients(parts, [x, *leaves.values()])])
-    return found
+            results.append([*parts, *gradients(parts, [x, *leaves.values()])])
+    return results
 
 
 DIRECT = [True, True, False] * 2
-"""Which of these calls go the shortest way, where all is plain."""
+"""Which of these calls take the fast path, where all is plain."""
 
 
-def warm(kind: str, module: Module) -> None:
-    """Run in every way, so that whatever would keep something of the weights has it."""
-    everything(kind, module, dict(module.named_parameters()))
+def warm(layer_name: str, module: Module) -> None:
+    """Run in all ways, so that whatever could keep a copy of the weights has one."""
+    everything(layer_name, module, dict(module.named_parameters()))
 
 
-def wanted(kind: str, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
+def expected_results(layer_name: str, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
     """Values and gradients, by the reference engine, in a layer of its own."""
-    twin = made(kind, seed=9)
-    own = dict(twin.named_parameters())
+    twin = make_module(layer_name, seed=9)
+    parameters = dict(twin.named_parameters())
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     with engines.use("reference"):
         parts = flat(twin(x))
-    return [*parts, *gradients(parts, [x, *(own[name] for name in weights)])]
+    return [*parts, *gradients(parts, [x, *(parameters[name] for name in weights)])]
 
 
-def check(kind: str, module: Module, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Every way to run gives the values and gradients of these weights, by default of those that
+def check(layer_name: str, module: Module, weights: Mapping[str, Tensor] | None = None) -> None:
+    """All ways to run give the values and gradients of these weights, by default of those that
     the module has now."""
     weights = dict(module.named_parameters()) if weights is None else weights
-    found = everything(kind, module, weights)
-    for k, x in enumerate(inputs(kind)):
-        right = wanted(kind, weights, x)
-        count = len(found[3 * k])
-        for ours in found[3 * k : 3 * k + 3]:
-            for mine, other in zip(ours[:count], right, strict=False):
-                close(mine, other, "output")
-            for mine, other in zip(ours[count:], right[count:], strict=False):
-                close(mine, other, "gradient")
+    actual = everything(layer_name, module, weights)
+    for k, x in enumerate(inputs(layer_name)):
+        right = expected_results(layer_name, weights, x)
+        count = len(actual[3 * k])
+        for ours in actual[3 * k : 3 * k + 3]:
+            for mine, reference in zip(ours[:count], right, strict=False):
+                close(mine, reference, "output")
+            for mine, reference in zip(ours[count:], right[count:], strict=False):
+                close(mine, reference, "gradient")

@@ -1,4 +1,4 @@
-"""What stands around the layers, a second time: torch's modules and plain loops, one sequence at a
+"""What models have around their layers, with torch's modules and plain loops, one sequence at a
 time, so that there is no padding. The numbers are those of the model's own parameters.
 """
 
@@ -30,24 +30,24 @@ def drawn(model: Any, scale: float = 0.5, seed: int = 0) -> Any:
 
 def layers(stack: Recurrent, x: Tensor, hx: Parts | None = None) -> tuple[Tensor, Parts]:
     """torch.nn's layers, each a module of its own: output [T, 1, width] of x [T, 1, I]; states."""
-    kind = getattr(torch.nn, type(stack).__name__)
+    layer_class = getattr(torch.nn, type(stack).__name__)
     D, finals = 1 + stack.bidirectional, []
     rows = D * stack.num_layers
     if hx is None:
-        count = 2 if kind is torch.nn.LSTM else 1
+        count = 2 if layer_class is torch.nn.LSTM else 1
         hx = tuple(x.new_zeros(rows, 1, stack.hidden_size) for _ in range(count))
     for layer in range(stack.num_layers):
-        own = [part[layer * D : (layer + 1) * D] for part in hx]
-        module = kind(x.shape[-1], stack.hidden_size, bidirectional=D == 2, dtype=x.dtype)
+        initial = [part[layer * D : (layer + 1) * D] for part in hx]
+        module = layer_class(x.shape[-1], stack.hidden_size, bidirectional=D == 2, dtype=x.dtype)
         numbers = {
             name: getattr(stack, name.replace("_l0", f"_l{layer}"))
             for name, _ in module.named_parameters()
         }
-        given = own[0] if len(own) == 1 else tuple(own)
+        hidden = initial[0] if len(initial) == 1 else tuple(initial)
         if len(x):
-            x, final = functional_call(module, numbers, (x, given))
+            x, final = functional_call(module, numbers, (x, hidden))
         else:
-            x, final = x.new_zeros(0, 1, D * stack.hidden_size), given
+            x, final = x.new_zeros(0, 1, D * stack.hidden_size), hidden
         if stack.merge == "sum" and D == 2:
             x = x[..., : stack.hidden_size] + x[..., stack.hidden_size :]
         finals.append(unpack(final))
@@ -74,10 +74,10 @@ def pooled(pooling: Pooling, outputs: Tensor, final: Tensor) -> Tensor:
 
 def sequence(model: SequenceModel, input: Tensor, hx: Parts | None = None) -> tuple[Tensor, Parts]:
     """What the model says of one sequence [T] or [T, F]: [T, outputs] or [outputs]; states."""
-    kind = model.arguments["input"]
-    if kind == "embedding":
+    input_kind = model.arguments["input"]
+    if input_kind == "embedding":
         x = model.encoder.weight[input]
-    elif kind == "one-hot":
+    elif input_kind == "one-hot":
         x = F.one_hot(input, model.encoder.num_classes).double()
     else:
         x = input

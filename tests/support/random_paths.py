@@ -1,7 +1,7 @@
-"""Random cells on the ways that ``random_calls`` does not draw: files and streams, C, ONNX, graphs,
+"""Random cells on paths that ``random_calls`` does not draw: files and streams, C, ONNX, graphs,
 second and forward derivatives, autocast, finite differences.
 
-The oracle is the reference engine in float64. ``WAYS`` has the functions by name; each takes a
+The oracle is the reference engine in float64. ``PATHS`` has the functions by name; each takes a
 ``Subject`` and raises AssertionError where its numbers differ.
 """
 
@@ -23,7 +23,7 @@ from tests.support.paths import STEPS
 from tests.support.random_calls import fit_layers
 from tests.support.random_cells import RandomCell, draw_cell
 from tests.support.runtime_models import exported, steps
-from tests.support.subjects import gradients, pack, run, slopes, states, tokens
+from tests.support.subjects import gradients, pack, random_like, run, states, tokens
 from tests.support.tolerances import close
 from unrolled import _core, engines
 from unrolled.engines.native import engine as native
@@ -37,7 +37,7 @@ class Subject:
     """A layer of a random cell, in float64, and how it is called."""
 
     drawn: RandomCell
-    ways: tuple[str, ...]
+    paths: tuple[str, ...]
     T: int
     N: int
     I: int  # noqa: E741
@@ -52,7 +52,7 @@ class Subject:
     @cached_property
     def layer(self) -> Recurrent:
         torch.manual_seed(self.seed)
-        layer = Recurrent(self.drawn.made(), self.I, self.H, **dict(self.options)).double()
+        layer = Recurrent(self.drawn.cell_class(), self.I, self.H, **dict(self.options)).double()
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter += torch.empty_like(parameter).uniform_(-0.3, 0.3)
@@ -65,17 +65,17 @@ class Subject:
 
     def inputs(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x [T, N, I] and states, of numbers that float32 has."""
-        found = (tokens(self.T, self.N, self.I), *states(self.layer, self.N))
-        x, *hx = (tensor.detach().float().double().requires_grad_() for tensor in found)
+        actual = (tokens(self.T, self.N, self.I), *states(self.layer, self.N))
+        x, *hx = (tensor.detach().float().double().requires_grad_() for tensor in actual)
         return x, tuple(hx)
 
     def reference(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         """Output and final states, from zeros."""
         x, _ = self.inputs()
         with torch.no_grad(), engines.use("reference"):
-            found = run(self.layer.to(dtype), x.to(dtype))
+            actual = run(self.layer.to(dtype), x.to(dtype))
         self.layer.double()
-        return [part.double() for part in found]
+        return [part.double() for part in actual]
 
 
 def draw_subject(seed: int) -> Subject:
@@ -92,11 +92,11 @@ def draw_subject(seed: int) -> Subject:
         "proj_size": random.choice((0, 1)) if drawn.projectable and H > 1 else 0,
     }
     fit_layers(options, drawn, I, H)
-    weights = [weight for _, weight in WAYS.values()]
-    ways = random.choices(list(WAYS), weights, k=2)
+    weights = [weight for _, weight in PATHS.values()]
+    path_names = random.choices(list(PATHS), weights, k=2)
     return Subject(
         drawn,
-        tuple(dict.fromkeys(ways)),
+        tuple(dict.fromkeys(path_names)),
         random.choice((1, 2, 3, 5)),
         random.choice((1, 2, 3, 5, 9)),
         I,
@@ -106,22 +106,22 @@ def draw_subject(seed: int) -> Subject:
     )
 
 
-def check_ways(subject: Subject) -> None:
-    """Run a subject on its ways.
+def check_paths(subject: Subject) -> None:
+    """Run a subject on its paths.
 
     Raises:
         AssertionError: a number differs from the reference's.
     """
     torch.set_num_threads(1)
-    for way in subject.ways:
-        WAYS[way][0](subject)
+    for path_name in subject.paths:
+        PATHS[path_name][0](subject)
 
 
-def _judge(found: list[Tensor], subject: Subject) -> None:
+def _assert_close(actual: list[Tensor], subject: Subject) -> None:
     """The first of the results, from zeros."""
-    near, wanted = subject.reference(torch.float32), subject.reference()
-    for k, part in enumerate(found):
-        close(part, wanted[k], "random", f"result {k}", twin=near[k])
+    near, expected = subject.reference(torch.float32), subject.reference()
+    for k, part in enumerate(actual):
+        close(part, expected[k], "random", f"result {k}", twin=near[k])
 
 
 def _file(subject: Subject) -> None:
@@ -130,21 +130,21 @@ def _file(subject: Subject) -> None:
     layer = subject.layer.float()
     with TemporaryDirectory() as folder:
         model = exported(layer, Path(folder))
-        found = model.run(x)
+        actual = model.run(x)
         if not subject.bidirectional:
             stepped = steps(model, x, subject.N)
-            assert np.array_equal(stepped, found), "a stream has other numbers than the sequence"
+            assert np.array_equal(stepped, actual), "a stream has other numbers than the sequence"
             if STEPS.exists():
                 _steps_in_c(Path(folder) / "model.safetensors", x, stepped)
     layer.double()
-    _judge([torch.from_numpy(found)], subject)
+    _assert_close([torch.from_numpy(actual)], subject)
 
 
-def _steps_in_c(path: Path, x: np.ndarray, wanted: np.ndarray) -> None:
-    told = b"".join(b"s" + row.tobytes() for row in x)
+def _steps_in_c(path: Path, x: np.ndarray, expected: np.ndarray) -> None:
+    letters = b"".join(b"s" + row.tobytes() for row in x)
     command = [STEPS, path, "1", str(x.shape[1])]
-    made = subprocess.run(command, input=told, capture_output=True, check=True).stdout
-    assert made == wanted.tobytes(), "the C interface has other numbers than the runtime"
+    process = subprocess.run(command, input=letters, capture_output=True, check=True).stdout
+    assert process == expected.tobytes(), "the C interface has other numbers than the runtime"
 
 
 def _onnx(subject: Subject) -> None:
@@ -161,10 +161,10 @@ def _compiled(subject: Subject) -> None:
     leaves = [x, *hx, *subject.layer.parameters()]
     torch._dynamo.reset()
     compiled: Any = torch.compile(subject.layer, backend="aot_eager", fullgraph=True)
-    _same(run(compiled, x, pack(hx)), subject, (x, hx), leaves)
+    _assert_same(run(compiled, x, pack(hx)), subject, (x, hx), leaves)
 
 
-def _same(
+def _assert_same(
     parts: tuple[Tensor, ...],
     subject: Subject,
     inputs: tuple[Tensor, tuple[Tensor, ...]],
@@ -173,57 +173,57 @@ def _same(
     """Values and gradients are the reference's."""
     with engines.use("reference"):
         expected = run(subject.layer, inputs[0], pack(inputs[1]))
-    for k, (part, wanted) in enumerate(zip(parts, expected, strict=True)):
-        close(part, wanted, "random", f"result {k}")
-    made = torch.autograd.grad(parts, leaves, slopes(parts), materialize_grads=True)
-    wanted_slopes = gradients(expected, leaves)
-    for k, (slope, wanted) in enumerate(zip(made, wanted_slopes, strict=True)):
-        close(slope, wanted, "random", f"gradient of leaf {k}")
+    for k, (part, expected_output) in enumerate(zip(parts, expected, strict=True)):
+        close(part, expected_output, "random", f"result {k}")
+    result = torch.autograd.grad(parts, leaves, random_like(parts), materialize_grads=True)
+    expected_grads = gradients(expected, leaves)
+    for k, (gradient, expected_output) in enumerate(zip(result, expected_grads, strict=True)):
+        close(gradient, expected_output, "random", f"gradient of leaf {k}")
 
 
 def _second(subject: Subject) -> None:
     """Second derivatives."""
-    found = []
+    results = []
     for engine in ("native", "reference"):
         x, hx = subject.inputs()
         leaves = [x, *hx, *subject.layer.parameters()]
         with engines.use(engine):
             parts = run(subject.layer, x, pack(hx))
         firsts = torch.autograd.grad(
-            parts, leaves, slopes(parts), create_graph=True, materialize_grads=True
+            parts, leaves, random_like(parts), create_graph=True, materialize_grads=True
         )
         total = sum((g.sin() * g).sum() for g in firsts)
         assert isinstance(total, Tensor)
         seconds = torch.autograd.grad(total, leaves, materialize_grads=True)
-        found.append([*firsts, *seconds])
-    for k, (mine, wanted) in enumerate(zip(*found, strict=True)):
-        close(mine, wanted, "random", f"derivative {k}")
+        results.append([*firsts, *seconds])
+    for k, (mine, expected) in enumerate(zip(*results, strict=True)):
+        close(mine, expected, "random", f"derivative {k}")
 
 
 def _forward(subject: Subject) -> None:
     """Derivatives along a direction, by forward mode."""
-    found = []
+    results = []
     for engine in ("native", "reference"):
         x, hx = (subject.inputs()[0].detach(), [h.detach() for h in subject.inputs()[1]])
         along = tuple(map(torch.ones_like, (x, *hx)))
         with engines.use(engine):
-            found.append(
+            results.append(
                 torch.func.jvp(lambda x, *hx: run(subject.layer, x, pack(hx)), (x, *hx), along)[1]
             )
-    for k, (mine, wanted) in enumerate(zip(*found, strict=True)):
-        close(mine, wanted, "random", f"derivative of result {k}")
+    for k, (mine, expected) in enumerate(zip(*results, strict=True)):
+        close(mine, expected, "random", f"derivative of result {k}")
 
 
 def _autocast(subject: Subject) -> None:
     x = subject.inputs()[0].detach().float()
     layer = subject.layer.float()
-    found = []
+    results = []
     for engine in ("native", "reference"):
         with torch.no_grad(), engines.use(engine), torch.autocast("cpu", torch.bfloat16):
-            found.append(run(layer, x))
+            results.append(run(layer, x))
     layer.double()
-    for k, (mine, wanted) in enumerate(zip(*found, strict=True)):
-        close(mine.bfloat16(), wanted.double(), "random", f"result {k}")
+    for k, (mine, expected) in enumerate(zip(*results, strict=True)):
+        close(mine.bfloat16(), expected.double(), "random", f"result {k}")
 
 
 def _differences(subject: Subject) -> None:
@@ -234,7 +234,7 @@ def _differences(subject: Subject) -> None:
     with engines.use("native"), native.use_build(subject.build):
         parts = run(layer, x, pack(hx))
         exact = gradients(parts, leaves)
-        weights = slopes(parts)
+        weights = random_like(parts)
         generator = torch.Generator().manual_seed(subject.seed)
         along = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype) for leaf in leaves]
 
@@ -249,12 +249,12 @@ def _differences(subject: Subject) -> None:
         difference = (moved(1e-6) - moved(-2e-6)) / 2e-6
     derivative = sum(float((g * d).sum()) for g, d in zip(exact, along, strict=True))
     scale = max(1.0, *(float((g * d).abs().sum()) for g, d in zip(exact, along, strict=True)))
-    # A third derivative times 1e-12, and rounding by 1e-6; a jump of a slope lies between seldom.
+    # A third derivative times 1e-12, and rounding by 1e-6; a derivative seldom jumps between.
     limit = 1e-2 if subject.drawn.kinked else 1e-5
     assert abs(difference - derivative) <= limit * scale, f"{difference} and {derivative}"
 
 
-WAYS: dict[str, tuple[Callable[[Subject], None], int]] = {
+PATHS: dict[str, tuple[Callable[[Subject], None], int]] = {
     "file": (_file, 8),
     "second derivatives": (_second, 6),
     "finite differences": (_differences, 6),
