@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.cli.test_export import told as command
-from tests.onnx.test_exporting import Everything
+from tests.onnx.exporter.test_export import Everything
 from tests.support.onnx_files import Batch, agrees, random
 from tests.support.onnx_runtimes import RUNTIMES, Load, OpenVINO, Tract
 from tests.support.tolerances import close

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.test_tasks import fault, said
+from tests.cli.test_app_tasks import fault, said
 from unrolled.cli.app import run
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained

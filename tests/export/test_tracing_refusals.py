@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests.export.test_forms import Forward, H, Net, attributes, net_of
+from tests.export.test_tracing_forms import Forward, H, Net, attributes, net_of
 from unrolled import onnx
 from unrolled.export import ExportError, export
 from unrolled.nn import GRU

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.test_resume_after_kill import assert_same_tree
+from tests.train.test_checkpoint_after_kill import assert_same_tree
 from unrolled.models import load_tree
 from unrolled.train.callbacks import read_rows
 
