@@ -370,7 +370,7 @@ class _Chain:
         self.results[node] = "unpacked"
 
     def _both(self) -> bool:
-        return self.layer is not None and self.layer.bidirectional
+        return self.layer is not None and bool(self.layer.bidirectional)
 
     def _batch_first(self) -> bool:
         return self.layer is not None and self.layer.batch_first

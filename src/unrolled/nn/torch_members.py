@@ -1,18 +1,17 @@
-"""What code written for ``torch.nn.RNNBase`` reads of a layer and calls on it, with torch's names.
+"""The members of ``torch.nn.RNNBase`` that other code reads and calls, under torch's names.
 
-Nothing here is kept: weights and names are read from the parameters at each look.
+Nothing is cached here: weights and names are read from the parameters at each access.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unrolled.nn import phrases
+from unrolled.nn.types import HiddenState
 from unrolled.spec import Spec
 
-Hidden = Tensor | tuple[Tensor, ...]
 Shape = tuple[int, ...]
 
 
@@ -24,7 +23,7 @@ class TorchMembers(nn.Module):
     _names: list[dict[str, str]]
 
     def flatten_parameters(self) -> None:
-        """Nothing: the weights are ordinary parameters. Here because models call it."""
+        """Does nothing: the weights are ordinary parameters. Models call it."""
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -49,18 +48,18 @@ class TorchMembers(nn.Module):
         current = self._flat_weights
         if len(weights) != len(current) or any(map(_differ, weights, current)):
             raise AttributeError(
-                f"{type(self).__name__}: _flat_weights must hold the layer's own parameters, which "
-                "it is read from; set the parameters themselves: layer.weight_hh_l0 = …"
+                f"{type(self).__name__}: _flat_weights must hold the layer's own parameters, got "
+                "others; set the parameters themselves: layer.weight_hh_l0 = …"
             )
 
     def _init_flat_weights(self) -> None:
-        """Nothing: there is no list to make."""
+        """Does nothing: there is no list of weights."""
 
     def _update_flat_weights(self) -> None:
-        """Nothing: there is no list to go stale."""
+        """Does nothing: there is no list of weights."""
 
     def _weights_have_changed(self) -> bool:
-        """False: there is no list that could differ from the parameters."""
+        """Returns False: there is no list that could differ from the parameters."""
         return False
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
@@ -70,15 +69,15 @@ class TorchMembers(nn.Module):
             ValueError: its dtype is not that of the weights.
             RuntimeError: its number of dimensions or its last size is wrong.
         """
-        who, wanted = type(self).__name__, self.spec.input_size
+        layer, input_size = type(self).__name__, self.spec.input_size
         dtype = next(iter(self.parameters())).dtype
         if input.dtype != dtype and not torch._C._is_any_autocast_enabled():
-            raise ValueError(f"{who}: {phrases.input_dtype(dtype, input.dtype)}")
+            raise ValueError(f"{layer}: {phrases.input_dtype(dtype, input.dtype)}")
         dimensions = 3 if batch_sizes is None else 2
         if input.dim() != dimensions:
-            raise RuntimeError(f"{who}: {phrases.dimensions(dimensions, input.dim())}")
-        if input.size(-1) != wanted:
-            raise RuntimeError(f"{who}: {phrases.input_size(wanted, input.size(-1), False)}")
+            raise RuntimeError(f"{layer}: {phrases.dimensions(dimensions, input.dim())}")
+        if input.size(-1) != input_size:
+            raise RuntimeError(f"{layer}: {phrases.input_size(input_size, input.size(-1), False)}")
 
     def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> Shape:
         """Shape of the first state for a batched input, or for the data of a packed one."""
@@ -110,16 +109,18 @@ class TorchMembers(nn.Module):
         if tuple(hx.shape) != tuple(expected_hidden_size):
             raise RuntimeError(msg.format(expected_hidden_size, list(hx.shape)))
 
-    def check_forward_args(self, input: Tensor, hidden: Hidden, batch_sizes: Any) -> None:
+    def check_forward_args(
+        self, input: Tensor, hidden: HiddenState, batch_sizes: Tensor | None
+    ) -> None:
         """``check_input``, and ``check_hidden_size`` of each state."""
         self.check_input(input, batch_sizes)
         states = (hidden,) if isinstance(hidden, Tensor) else hidden
         for k, state in enumerate(states):
             name = "hidden" if len(states) == 1 else f"hidden[{k}]"
-            wanted = self._expected_state(input, batch_sizes, k)
-            self.check_hidden_size(state, wanted, f"Expected {name} size {{}}, got {{}}")
+            expected = self._expected_state(input, batch_sizes, k)
+            self.check_hidden_size(state, expected, f"Expected {name} size {{}}, got {{}}")
 
-    def permute_hidden(self, hx: Hidden, permutation: Tensor | None) -> Hidden:
+    def permute_hidden(self, hx: HiddenState, permutation: Tensor | None) -> HiddenState:
         """The states with their sequences in another order."""
         if permutation is None:
             return hx
@@ -128,5 +129,5 @@ class TorchMembers(nn.Module):
         return tuple(state.index_select(1, permutation) for state in hx)
 
 
-def _differ(a: Any, b: Any) -> bool:
+def _differ(a: object, b: object) -> bool:
     return a is not b
