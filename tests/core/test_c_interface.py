@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tests.runtime.test_files import DAMAGES, FILES, SHORT
+from tests.runtime.test_files import DAMAGES, FILES, QUANTIZED
 from tests.support.paths import EFFECT, EXAMPLES, STEPS
 from tests.support.runtime_models import PUBLISHED, random
 from unrolled import cells, io
@@ -170,10 +170,10 @@ def test_what_is_no_token_or_row_is_told(tmp_path: Path) -> None:
         assert refused(tmp_path / "m", N=N)[0] == LOAD
 
 
-@pytest.mark.parametrize(("said", "damage"), DAMAGES + SHORT)
+@pytest.mark.parametrize(("said", "damage"), DAMAGES + QUANTIZED)
 def test_what_the_runtime_refuses_is_refused(said: str, damage: Any, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    weights = "int8" if (said, damage) in SHORT else "float32"
+    weights = "int8" if (said, damage) in QUANTIZED else "float32"
     export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), path, weights=weights)
     assert run(path, 1, b"") == b""
     tree = io.load(path)
