@@ -293,9 +293,9 @@ class Stepping(nn.Module):
 
 def test_what_is_no_module_is_told(tmp_path: Path) -> None:
     faults: list[tuple[Any, str]] = [
-        (GRU(3, 5).state_dict(), "Module, got OrderedDict; load a state_dict into the module"),
-        (GRU, "module: wanted a torch.nn.Module, got type GRU, not an instance of it"),
-        (None, "module: wanted a torch.nn.Module, got NoneType"),
+        (GRU(3, 5).state_dict(), "Module, got OrderedDict; load a state_dict into its module"),
+        (GRU, "export: module must be a torch.nn.Module, got type GRU, not an instance of it"),
+        (None, "export: module must be a torch.nn.Module, got NoneType"),
     ]
     for module, said in faults:
         with pytest.raises(TypeError, match=said):
@@ -312,11 +312,17 @@ def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
             Own(how="units of steps"),
             "must be relu, .* softmax over the last dimension, got softmax",
         ),
-        (Own(how="unused"), "Own: wanted an output that is made of a layer's, .* not read rnn"),
-        (Mixed(nn.LSTM(5, 5)), r"own: wanted .*, got LSTM; unrolled.nn.convert puts"),
-        (Mixed(nn.Sequential(nn.LSTM(5, 5))), r"own\.0: wanted .*, got LSTM; unrolled"),
-        (Mixed(RecurrentCell(cells.MGU, 5, 5)), "own: wanted .*, got RecurrentCell; steps of Rec"),
-        (Stepping(), r"got Stepping; steps of RecurrentCell \(cell\) are not followed: a layer"),
+        (Own(how="unused"), "Own: output must be computed from a layer's, .* not read rnn"),
+        (Mixed(nn.LSTM(5, 5)), r"own: must be a layer .*, got LSTM; unrolled.nn.convert replaces"),
+        (Mixed(nn.Sequential(nn.LSTM(5, 5))), r"own\.0: must be a layer .*, got LSTM; unrolled"),
+        (
+            Mixed(RecurrentCell(cells.MGU, 5, 5)),
+            "own: must be .*, got RecurrentCell; single steps .*: Rec",
+        ),
+        (
+            Stepping(),
+            r"got Stepping; single steps are not exported: RecurrentCell \(cell\); use a layer",
+        ),
         (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
         (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
         (Own(how="step", batch_first=True), r"a layer's outputs, or \[:, -1\] of them in one"),
@@ -324,9 +330,9 @@ def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
         (Dropping(lambda m, y: F.dropout(y, 0.3, True)), "must be dropout with training=self.tr"),
         (
             Branching(),
-            r"Branching: cannot be followed at .*test_chains.py:\d+, `return .* \(a branch",
+            r"Branching: forward cannot be traced at .*test_chains.py:\d+, `return .* \(a branch",
         ),
-        (nn.Conv1d(1, 1, 1), "Conv1d: wanted layers of unrolled.nn"),
+        (nn.Conv1d(1, 1, 1), "Conv1d: must be a layer of unrolled.nn"),
     ]
     for module, said in faults:
         with pytest.raises(ExportError, match=said):
@@ -341,23 +347,26 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
         exported(GRU(3, 5), tmp_path).stream(0)
     path = tmp_path / "no"
     faults: list[tuple[nn.Module, str]] = [
-        (nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn, .*Conv1d"),
-        (nn.LSTM(3, 5), "LSTM: wanted .*; unrolled.nn.convert puts ours in the place of torch's L"),
-        (Own(nn.GRU), "Own: wanted .*, got Own; unrolled.nn.convert puts ours in the place of to"),
-        (GRU(3, 5).double(), "GRU: wanted float32, got torch.float64"),
+        (
+            nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)),
+            "1: must be a layer of unrolled.nn, .*Conv1d",
+        ),
+        (nn.LSTM(3, 5), "LSTM: must be .*; unrolled.nn.convert replaces torch's layers .*: L"),
+        (Own(nn.GRU), "Own: must be .*, got Own; unrolled.nn.convert replaces to"),
+        (GRU(3, 5).double(), "GRU: parameters must be torch.float32, got torch.float64"),
         (
             nn.Sequential(GRU(3, 5, batch_first=True), GRU(5, 5)),
-            "batch_first: wanted the same in all layers, got both",
+            "export: batch_first must be the same in all layers, got both",
         ),
         (nn.Linear(3, 5), "Linear: blocks: one block must be recurrent, got none"),
         (
             nn.Sequential(GRU(3, 5), nn.Linear(6, 2)),
             "Sequential: linear: inputs must be 5, .*got 6",
         ),
-        (nn.Sequential(GRU(3, 5), Doubled(5, 5)), "1: wanted layers of unrolled.nn, .*Doubled"),
-        (nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 5))), "1: wanted no hooks"),
-        (Recurrent(cells.RNN(nn.GELU()), 3, 4), "Recurrent: has no program"),
-        (nn.Sequential(GRU(3, 5), nn.Softmax(0)), "1: wanted softmax over the last dimension"),
+        (nn.Sequential(GRU(3, 5), Doubled(5, 5)), "1: must be a layer of unrolled.nn, .*Doubled"),
+        (nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 5))), "1: must have no hooks"),
+        (Recurrent(cells.RNN(nn.GELU()), 3, 4), "Recurrent: cell must have a program, got none"),
+        (nn.Sequential(GRU(3, 5), nn.Softmax(0)), "1: dim of softmax must be -1"),
     ]
     for module, said in faults:
         with pytest.raises(ExportError, match=said):

@@ -352,5 +352,5 @@ def test_what_cannot_be_encoded_is_told(tmp_path: Path) -> None:
     strict = TaggingCodec(codec.words, None, TokenVocabulary(["a", "b"]))
     strict.words = TokenVocabulary(["Ada"], what="word")
     known = exported(model, tmp_path, task="tag", codec=strict.state())
-    with pytest.raises(ValueError, match="word: got 'Bo', which is not known"):
+    with pytest.raises(ValueError, match="encode: word must be in the vocabulary, got 'Bo'"):
         known.encode([["Ada", "Bo"]])

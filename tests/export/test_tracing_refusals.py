@@ -101,15 +101,15 @@ def input_in_place(net: Net, x: Tensor) -> Tensor:
     return net.fc(net.rnn(x)[0])
 
 
-LOST = r"must be a function whose result is read, got {}; a change in place is not followed"
+LOST = r"must be a function whose result is read, got {}; in-place changes are not exported"
 REFUSED: list[tuple[Forward, dict[str, Any], str]] = [
     (
         attention,
         {},
-        r"`scores = torch\.softmax.*got bmm; attention is exported of unrolled\.models",
+        r"`scores = torch\.softmax.*got bmm; attention is exported from unrolled\.models",
     ),
     (rows_of_steps, {}, r"view\(-1, H\)\)`: must be relu, .*, got view; linear layers and functio"),
-    (last_of_both, {"bidirectional": True}, r"torch\.cat\(\(h\[-2\], h\[-1\]\), 1\) of the final"),
+    (last_of_both, {"bidirectional": True}, r"torch\.cat\(\(h\[-2\], h\[-1\]\), 1\) has the"),
     (
         drawn_states,
         {},
@@ -117,11 +117,11 @@ REFUSED: list[tuple[Forward, dict[str, Any], str]] = [
     ),
     (states_of_steps, {}, r"`h0 = .*a row for each sequence, of which there are x\.size\(0\)"),
     (states_of_values, {}, r"must be initial states of zeros, or .*, got getitem"),
-    (narrow_states, {}, r"initial states of shape \[1, N, 6\], got \[1, 'N', 5\]"),
-    (wrong_order, {"bidirectional": True}, r"`return net\.fc.*is taken"),
-    (length_of_input, {}, r"Net: cannot be followed at .*len\(x\).*x\.size\(0\) is the same"),
+    (narrow_states, {}, r"initial states of shape \[1, N, 6\], not \[1, N, 5\]"),
+    (wrong_order, {"bidirectional": True}, r"`return net\.fc.*is exported"),
+    (length_of_input, {}, r"Net: forward cannot be traced at .*len\(x\).*use x\.size\(0\)"),
     (branch, {}, r"`if x\.sum\(\) > 0:` \(a branch or loop that depends on the input cannot be"),
-    (unpacked_otherwise, {}, "a layer's outputs with batch_first=True, filled up with zeros"),
+    (unpacked_otherwise, {}, "a layer's outputs with batch_first=True, padded with zeros"),
     (own_lengths, {}, "lengths that are an input"),
     (masked_in_place, {}, r"`out\[:, :2\]\.mul_\(2\.0\)`: " + LOST.format("mul_")),
     (relu_in_place, {}, r"`F\.relu\(out, inplace=True\)`: " + LOST.format("relu")),

@@ -169,7 +169,9 @@ def test_layers_have_streams_of_their_own() -> None:
     close(torch.from_numpy(found), before, "output")
     short = layer.stream(1, weights="int8")
     assert not short.step(x[0, 0]).any()
-    with pytest.raises(ValueError, match=r"GRU: wanted float32, got torch\.float64"):
+    with pytest.raises(
+        ValueError, match=r"GRU: parameters must be torch\.float32, got torch\.float64"
+    ):
         GRU(3, 5).double().stream()
     with pytest.raises(ValueError, match="Model: stream needs one direction"):
         GRU(3, 5, bidirectional=True).stream()

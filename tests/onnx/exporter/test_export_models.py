@@ -182,13 +182,19 @@ class Branching(cells.Cell):
 
 FAULTS: list[tuple[Any, str]] = [
     (lambda: Squared(), "must be relu, tanh, sigmoid, .*, got pow"),
-    (lambda: nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: wanted layers of unrolled.nn"),
-    (lambda: nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 2))), "1: wanted no hooks"),
+    (lambda: nn.Sequential(GRU(3, 5), nn.Conv1d(1, 1, 1)), "1: must be a layer of unrolled.nn"),
+    (lambda: nn.Sequential(GRU(3, 5), hooked(nn.Linear(5, 2))), "1: must have no hooks"),
     (lambda: nn.Linear(3, 2), "Linear: blocks: one block must be recurrent"),
     (lambda: nn.Sequential(GRU(3, 5), nn.Linear(4, 2)), "linear: inputs must be 5, .*got 4"),
-    (lambda: nn.Sequential(GRU(3, 5), GRU(5, 5, batch_first=True)), "wanted the same in all"),
-    (lambda: GRU(3, 5, dtype=torch.bfloat16), "wanted float32, got torch.bfloat16"),
-    (lambda: Recurrent(Branching, 3, 5), "has no program: cell Branching"),
+    (
+        lambda: nn.Sequential(GRU(3, 5), GRU(5, 5, batch_first=True)),
+        "batch_first must be the same in all",
+    ),
+    (
+        lambda: GRU(3, 5, dtype=torch.bfloat16),
+        "parameters must be torch.float32, got torch.bfloat16",
+    ),
+    (lambda: Recurrent(Branching, 3, 5), "must have a program, got none: cell Branching"),
     (lambda: EncoderDecoder(5, 5, hidden_size=4), "EncoderDecoder: wanted a chain"),
 ]
 

@@ -9,8 +9,8 @@ from onnx import GraphProto, ValueInfoProto, helper
 from torch import nn
 
 from unrolled import io
-from unrolled.export import ExportError, describe_model
-from unrolled.nn.snapshot import described_dtype
+from unrolled.export import ExportError
+from unrolled.export.model_description import describe_model
 from unrolled.onnx.exporter import blocks
 from unrolled.onnx.exporter.graph import INTS, FileGraph, Value, info, join
 from unrolled.onnx.exporter.portability import refusal
@@ -56,11 +56,8 @@ def make_graph(
 def _model_of(module: nn.Module, codec: Any) -> ChainModel | TranslatorModel:
     """The module in the schema of exported files, in float64 if that is what it is in."""
     floats = {p.dtype for p in module.parameters() if p.dtype.is_floating_point}
-    before = described_dtype.set(torch.float64 if floats == {torch.float64} else torch.float32)
-    try:
-        return describe_model(module, codec)
-    finally:
-        described_dtype.reset(before)
+    dtype = torch.float64 if floats == {torch.float64} else torch.float32
+    return describe_model(module, codec, dtype)
 
 
 class _Chain:
