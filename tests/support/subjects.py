@@ -105,6 +105,11 @@ def tokens(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
+def double(*shape: int) -> Tensor:
+    """Random numbers in float64, from the global generator."""
+    return torch.randn(shape, dtype=torch.float64)
+
+
 def states(layer: nn.Recurrent, *batch: int, seed: int = 2) -> tuple[Tensor, ...]:
     """Random states of a layer: [L·D, *batch, width] each."""
     LD = layer.spec.num_layers * layer.spec.num_directions
