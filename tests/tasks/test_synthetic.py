@@ -132,15 +132,15 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     assert found["model"]["solved"] > 0.95
     assert not math.isnan(found["model"]["loss"])
     faults = [
-        (["evaluate", "mine", "data.csv"], "DATA: wanted none, the task problem draws its own"),
-        (["predict", "mine"], "the answers of a problem are measured: unrolled evaluate"),
+        (["evaluate", "mine", "data.csv"], "DATA must be omitted, because the task problem generates its data"),
+        (["predict", "mine"], "must not be of the task problem; measure it with: unrolled evaluate"),
         (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
-        (["train", "problem", "--bidirectional"], "each answer follows from what came before it"),
+        (["train", "problem", "--bidirectional"], "each answer depends on earlier steps only"),
         (
             ["train", "problem", "--cell", "RNN", "--chrono-steps", "9"],
             "--chrono-steps must be None for a cell without forget or input gates, got 9 with RNN",
         ),
-        (["train", "problem", "--length", "1"], "--length: wanted at least 2, got 1"),
+        (["train", "problem", "--length", "1"], "--length must be at least 2, got 1"),
         (["train", "problem", "data.csv"], "unexpected extra argument"),
     ]
     for arguments, said in faults:
