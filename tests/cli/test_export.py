@@ -109,7 +109,7 @@ FAULTS = [
     (
         "{file}.no:make",
         [],
-        "the part before the colon must be a Python file, there is no {file}.no",
+        "must be a Python file, there is no {file}.no",
     ),
     ("{file}:make", ["--weights", "int3"], "weights must be one of float32, bfloat16, int8"),
     ("{file}:make", ["--cell", "a.py:b"], "--cell requires a run or a checkpoint, got {file}:make"),
