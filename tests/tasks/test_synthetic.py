@@ -132,8 +132,14 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     assert found["model"]["solved"] > 0.95
     assert not math.isnan(found["model"]["loss"])
     faults = [
-        (["evaluate", "mine", "data.csv"], "DATA must be omitted, because the task problem generates its data"),
-        (["predict", "mine"], "must not be of the task problem; measure it with: unrolled evaluate"),
+        (
+            ["evaluate", "mine", "data.csv"],
+            "DATA must be omitted, because the task problem generates its data",
+        ),
+        (
+            ["predict", "mine"],
+            "must not be of the task problem; measure it with: unrolled evaluate",
+        ),
         (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
         (["train", "problem", "--bidirectional"], "each answer depends on earlier steps only"),
         (
