@@ -102,7 +102,7 @@ def test_sizes_that_a_graph_is_bound_to(kind: str) -> None:
             agrees(module, model(x), x)
             continue
         with pytest.raises(
-            ValueError, match=rf"x: wanted the shape \[4, 2, {I}\] .* got \({shape[0]}"
+            ValueError, match=rf"x must have the shape \[4, 2, {I}\] .* got \[{shape[0]}"
         ):
             module(x)
 
