@@ -6,8 +6,8 @@
 
 namespace unrolled {
 
-// One entry of the table of builds. It takes runs that write to nothing in common, and need nothing
-// of one another, with equal numbers of threads.
+// The functions of a build. The runs of one call write to nothing in common, do not depend on one another
+// and have equal numbers of threads.
 struct Build {
     const char* name;
     int lanes;  // floats in a vector
@@ -15,10 +15,10 @@ struct Build {
     void (*forward_double)(const Call<double>* const* runs, Index count);
     void (*backward_float)(const Gradients<float>* const* runs, Index count);
     void (*backward_double)(const Gradients<double>* const* runs, Index count);
-    void (*widen)(const Half* from, float* to, Index count, Storage storage);
-    void (*narrow)(const float* from, Half* to, Index count, Storage storage);
-    Snapshot* (*snapshot)(const Parameters& parameters, Kept kept);
-    Affine* (*affine)(const Weights<float>& weights, Index width, Index source, Kept kept);
+    void (*widen)(const Half* from, float* to, Index count, NumberFormat format);
+    void (*narrow)(const float* from, Half* to, Index count, NumberFormat format);
+    Snapshot* (*snapshot)(const Parameters& parameters, WeightFormat format);
+    Affine* (*affine)(const Weights<float>& weights, Index width, Index source, WeightFormat format);
     void (*activate)(Activation kind, float* rows, Index count, Index width);
 };
 

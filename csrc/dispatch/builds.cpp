@@ -57,8 +57,8 @@ constexpr bool offers_neon() {
 
 }  // namespace
 
-// What stands here is made when the library is loaded, and never destroyed: a forked child would wait for
-// a thread of its parent that makes it, and threads of a process that ends may still read it.
+// Initialized when the library is loaded and never destroyed: a forked child would wait for a thread of its
+// parent that initializes it, and threads of a process that ends may still read it.
 static const InstructionSet sets[] = {
     {"avx512", offers_avx512()},
     {"avx2", offers_avx2()},
@@ -106,7 +106,7 @@ const Build& find_build(const std::string& name) {
     if (name.empty()) return *available_builds().front();
     for (const Build* build : available_builds())
         if (name == build->name) return *build;
-    throw std::invalid_argument("no build of the kernels called " + name + " can run here");
+    throw std::invalid_argument("build must be one that can run here, got " + name);
 }
 
 }  // namespace unrolled

@@ -1,5 +1,4 @@
-// Which instruction sets the core is written for, which of them this processor offers, and the
-// builds of the kernels that go with them.
+// Instruction sets of the core, which of them this processor has, and the builds of the kernels for them.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// A call as a caller has it: sizes, and arrays as one flat list of addresses and numbers of elements,
-// which are checked against the program before anything runs.
+// A call as a caller has it: sizes, and arrays as one flat list of addresses and numbers of elements.
+// Both are checked against the program before anything runs.
 #pragma once
 
 #include <string>
@@ -10,29 +10,42 @@
 
 namespace unrolled {
 
-using Numbers = std::vector<Index>;
+using IndexList = std::vector<Index>;
 
-// A call: its program; `shape`: T, N, I, rows of the caller's arrays, then of a dense batch the row of
-// the first token and how far the next step and the next sequence are; threads.
-//
-// `arrays`, a pair each, (0, 0) for none: sizes, table, tokens, output, saved; weight and bias of the
-// input and of each product; vectors; initial and final states. Backward, then: gradients of the
-// output and of the final states; those to be made, of the tokens, the initial states, the vectors,
-// weight and bias of the input and of each product.
-struct Told {
-    const Program* program;
-    Numbers shape, arrays;
-    Index groups = 1;  // backward: of the gradients of what all sequences share
-    Storage storage = Storage::own;  // of all numbers but those saved, which are float
-    Stop* stop = nullptr;
+// Sizes of a call: `rows` are those of the caller's arrays of tokens. `token_rows` has no table here: a
+// table is one of the arrays.
+struct CallShape {
+    Index T, N, I, rows;
+    TokenRows token_rows;
+    Index threads;
 };
 
-// A snapshot's run: `arrays` without what is saved and without weights, biases and vectors.
-void run_snapshot(const Told& told, Snapshot& snapshot);
+// From T, N, I, rows, start, stride_t, stride_n, threads.
+CallShape shape_of(const IndexList& numbers);
 
-// They throw std::invalid_argument where the numbers do not fit the program. `wide`: double. Calls
-// may share all but what they write.
-void run_forward(const Told* calls, std::size_t count, const std::string& build, bool wide);
-void run_backward(const Told* calls, std::size_t count, const std::string& build, bool wide);
+// A call whose arrays are not yet checked.
+//
+// `arrays` has a pair for each array, (address, elements), or (0, 0) for none, in this order: sizes,
+// table, tokens, output, saved; weight and bias of the input product and of each recurrent product;
+// vectors; initial and final states. Backward goes on with gradients: inputs are those of the output and
+// of the final states; outputs are those of the tokens, the initial states, the vectors, weight and bias
+// of the input product and of each recurrent product.
+struct RawCall {
+    const Program* program;
+    CallShape shape;
+    IndexList arrays;
+    Index groups = 1;                            // see Gradients
+    NumberFormat format = NumberFormat::native;  // of all arrays but the saved one, which is float
+    CancelFlag* cancel = nullptr;
+};
+
+// They throw std::invalid_argument where arrays do not fit the program. `wide`: double instead of float.
+// Calls may share inputs, not outputs.
+void run_forward(const RawCall* calls, std::size_t count, const std::string& build, bool wide);
+void run_backward(const RawCall* calls, std::size_t count, const std::string& build, bool wide);
+
+// Runs a snapshot, which has parameters of its own: `arrays` lacks the saved one, weights, biases and
+// vectors.
+void run_snapshot(const RawCall& call, Snapshot& snapshot);
 
 }  // namespace unrolled

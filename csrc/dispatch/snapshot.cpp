@@ -1,4 +1,4 @@
-// What all builds have in common of the classes that snapshots are.
+// The parts of snapshots that all builds share.
 #include <utility>
 
 #include "dispatch/snapshot.h"
@@ -10,7 +10,7 @@ Steps::Steps(const Parameters& parameters, Index N, Index threads) : call_{} {
     call_.T_steps = call_.total = Index(1) << 40;
     call_.N = N;
     call_.I = parameters.I;
-    call_.rows = {nullptr, 0, 0, 1};
+    call_.token_rows = {nullptr, 0, 0, 1};
     call_.input = parameters.input;
     call_.products = parameters.products;
     call_.vectors = parameters.vectors;
@@ -20,14 +20,14 @@ Steps::Steps(const Parameters& parameters, Index N, Index threads) : call_{} {
 
 Steps::~Steps() = default;
 
-Snapshot::Snapshot(const Parameters& parameters) : given_(parameters) {}
+Snapshot::Snapshot(const Parameters& parameters) : parameters_(parameters) {}
 
 Snapshot::~Snapshot() = default;
 
 void Snapshot::run(Call<float> call) {
-    call.input = given_.input;
-    call.products = given_.products;
-    call.vectors = given_.vectors;
+    call.input = parameters_.input;
+    call.products = parameters_.products;
+    call.vectors = parameters_.vectors;
     sweep(call);
 }
 

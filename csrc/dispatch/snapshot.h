@@ -8,10 +8,10 @@
 
 namespace unrolled {
 
-// How a snapshot keeps its weights: in float, in bfloat16, or in int8 with a scale for each row.
-enum class Kept { own, bfloat16, int8 };
+// How packed weights are stored: in float, in bfloat16, or in int8 with a scale for each row.
+enum class WeightFormat { float32, bfloat16, int8 };
 
-// The parameters of a layer in one direction, borrowed for as long as there is a snapshot of it.
+// The parameters of a layer in one direction, borrowed for the life of its snapshot.
 struct Parameters {
     const Program* program;
     Index I;
@@ -20,7 +20,7 @@ struct Parameters {
     std::vector<const float*> vectors;
 };
 
-// N sequences that take steps one at a time, on at most so many threads. A step takes no memory.
+// N sequences that take steps one at a time, on at most `threads` threads. A step allocates no memory.
 class Steps {
 public:
     Steps(const Parameters& parameters, Index N, Index threads);
@@ -28,36 +28,36 @@ public:
     Steps(const Steps&) = delete;
     Steps& operator=(const Steps&) = delete;
     virtual void step(const float* tokens, float* output) = 0;  // [N, I], [N, width of the output]
-    virtual float* state(std::size_t k, Index n) = 0;           // [width], the one before the next step
+    virtual float* state(std::size_t k, Index n) = 0;           // [width], before the next step
 
 protected:
-    Call<float> call_;  // of steps without end: token n of each is row n
+    Call<float> call_;  // without end; token n of each step is row n
 };
 
-// A layer's weights in one direction, packed once for many calls, which only read it. What a token's
-// numbers are depends neither on its neighbours nor on how many steps a call has.
+// A layer in one direction, its weights packed. Calls only read it. A token's result depends neither on
+// other tokens of the call nor on the number of its steps.
 class Snapshot {
 public:
     explicit Snapshot(const Parameters& parameters);
     virtual ~Snapshot();
     Snapshot(const Snapshot&) = delete;
     Snapshot& operator=(const Snapshot&) = delete;
-    void run(Call<float> call);          // whose parameters are not looked at
-    virtual Steps* steps(Index N, Index threads) = 0;  // new, for no longer than the snapshot
+    void run(Call<float> call);                        // the call's parameters are ignored
+    virtual Steps* steps(Index N, Index threads) = 0;  // new; the snapshot must outlive it
 
 protected:
     virtual void sweep(const Call<float>& call) = 0;
-    const Parameters given_;
+    const Parameters parameters_;
 };
 
-// y = W x + b for rows of x, W packed once.
+// y = W x + b for rows x, W packed once.
 class Affine {
 public:
     virtual ~Affine();
     virtual void apply(const float* rows, Index count, float* to) = 0;
 };
 
-// What is done to rows of numbers in place.
+// Functions of numbers, or of rows, in place.
 enum class Activation { relu, tanh, sigmoid, softmax, log_softmax };
 
 }  // namespace unrolled

@@ -1,5 +1,5 @@
-// What forward and backward have in common: tokens and their addresses, how threads divide a sweep,
-// the matrices in the form that the call's size pays for.
+// What forward and backward share: locations of tokens, the division of a sweep among threads, matrices
+// in the form that suits the size of a call.
 #pragma once
 
 #include "kernels/interpreter.h"
@@ -7,17 +7,17 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// Multiplications of a sweep from which on a second thread is worth waking.
-constexpr double kWorthWaking = 1.2e6;
+// A sweep uses several threads from this many multiplications.
+constexpr double kMinWorkForThreads = 1.2e6;
 
-// Multiplications of a step from which on threads share its units.
-constexpr double kWorthMeeting = 1e5;
+// Threads share the units of a step from this many multiplications.
+constexpr double kMinStepForBarrier = 1e5;
 
-// Multiplications of a step by itself from which on it is worth calling other threads for it.
-constexpr double kWorthCalling = 3e5;
+// A single step uses several threads from this many multiplications.
+constexpr double kMinStepForThreads = 3e5;
 
-// A second-level cache, roughly: weights beyond it are better read by one thread each, unless every
-// thread has some rows to use them for, and as many as the others or many.
+// Roughly the size of a second-level cache. Larger weights are better read by one thread each, unless
+// every thread has enough rows to use them for.
 constexpr Index kCache = 768 * 1024;
 constexpr Index kSomeRows = 8, kManyRows = 16;
 
@@ -34,41 +34,42 @@ public:
     const Call<T>& call;
     const Program& program;
 
-    // Number of the first token of a step.
+    // The number of the first token of a step.
     Index offset(Index t) const { return call.sizes ? offsets_[t] : t * call.N; }
 
-    // Row of a token in the caller's arrays.
+    // The row of a token in the caller's arrays.
     Index row(Index t, Index n) const {
-        const Rows& rows = call.rows;
-        return rows.table ? rows.table[offset(t) + n] : rows.base + t * rows.step + n * rows.next;
+        const TokenRows& rows = call.token_rows;
+        return rows.table ? rows.table[offset(t) + n] : rows.dense_row(t, n);
     }
 
     // Multiplications of a token.
     double multiplications() const {
-        double one = static_cast<double>(program.x_parts) * program.x_width * call.I;
+        double count = static_cast<double>(program.x_parts) * static_cast<double>(program.x_width) *
+                       static_cast<double>(call.I);
         for (const Product& p : program.products)
-            one += static_cast<double>(p.parts) * p.width * p.source;
-        return one;
+            count += static_cast<double>(p.parts) * static_cast<double>(p.width) *
+                     static_cast<double>(p.source);
+        return count;
     }
 
-    // The same with its pointwise operations, roughly.
+    // The same, with an estimate for pointwise operations.
     double work() const {
-        return multiplications() + static_cast<double>(program.H) * program.nodes.size();
+        return multiplications() + static_cast<double>(program.H) * static_cast<double>(program.nodes.size());
     }
 
-    // Threads for a direction. Those that share the units of a step meet at each step, which has to
-    // be long enough for it.
+    // Threads of a direction. Threads that share the units meet at each step, which must be long enough.
     Index threads(const Schedule& schedule) const {
         const double token = multiplications(), all = token * static_cast<double>(call.total);
-        if (all < kWorthWaking) return 1;
-        const bool meets = by_units(schedule, limit_);
-        if (meets && token * static_cast<double>(call.N) < kWorthMeeting) return 1;
+        if (all < kMinWorkForThreads) return 1;
+        const bool needs_barrier = by_units(schedule, limit_);
+        if (needs_barrier && token * static_cast<double>(call.N) < kMinStepForBarrier) return 1;
         return limit_;
     }
 
-    // Threads for a step by itself.
+    // Threads of a single step.
     Index threads_of_a_step() const {
-        return multiplications() * static_cast<double>(call.N) < kWorthCalling ? 1 : limit_;
+        return multiplications() * static_cast<double>(call.N) < kMinStepForThreads ? 1 : limit_;
     }
 
     // Whether threads share the units of each step, with a barrier, rather than the sequences.
@@ -76,30 +77,29 @@ public:
         if (threads == 1 || schedule.whole_rows || !schedule.uniform) return false;
         Index weights = 0;
         for (const Product& p : program.products) weights += p.parts * p.width * p.source;
-        const Index tiles = divide_up(call.N, kTall);
+        const Index tiles = divide_up(call.N, kTileRows);
         const bool uneven = 4 * tiles < 3 * round_up(tiles, threads);
         const bool few = call.N < (tiles % threads ? kManyRows : kSomeRows) * threads;
         return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
     }
 
-    // Whether so many such sweeps are better run on a thread each: one by itself would keep a single
-    // thread; or there are many; or there are two for two threads, which would have to meet, or have
-    // few rows each.
-    bool apart(const Schedule& schedule, Index count) const {
+    // Whether `count` such sweeps run faster with one thread each: if a sweep alone would use one thread;
+    // if there are many; or if two sweeps on two threads would meet at each step, or have few rows each.
+    bool one_thread_each(const Schedule& schedule, Index count) const {
         const double all = multiplications() * static_cast<double>(count * call.total);
-        if (limit_ < 2 || count < 2 || all < kWorthWaking) return false;
+        if (limit_ < 2 || count < 2 || all < kMinWorkForThreads) return false;
         const Index alone = threads(schedule);
         if (alone == 1 || count >= 2 * limit_) return true;
         return count == limit_ && (by_units(schedule, alone) || call.N < kManyRows * limit_);
     }
 
-    // Sequences for each of so many threads: whole tiles of them, or of a ragged batch, whose first
-    // sequences are the longest, as many as make even shares of the tokens.
-    void share_rows(Index threads) {
+    // Divides the sequences: whole tiles of them; in a ragged batch, sorted by length, equal shares of
+    // the tokens.
+    void divide_rows(Index threads) {
         bounds_ = Buffer<Index>(threads + 1);
-        const Index tiles = divide_up(call.N, kTall);
+        const Index tiles = divide_up(call.N, kTileRows);
         for (Index k = 0; k <= threads; ++k)
-            bounds_[k] = least(call.N, tiles * k / threads * kTall);
+            bounds_[k] = min(call.N, tiles * k / threads * kTileRows);
         if (!call.sizes || call.total == 0) return;
         Index t = call.T_steps, tokens = 0, k = 1;
         for (Index n = 0; n < call.N && k < threads; ++n) {
@@ -109,68 +109,69 @@ public:
         }
     }
 
-    // The most sequences of a thread.
-    Index most_rows() const {
+    // The largest number of sequences of a thread.
+    Index max_rows() const {
         Index found = 1;
         for (Index k = 0; k + 1 < bounds_.count(); ++k)
-            found = most(found, bounds_[k + 1] - bounds_[k]);
+            found = max(found, bounds_[k + 1] - bounds_[k]);
         return found;
     }
 
-    // What one of `count` threads works on.
-    Part part(bool units, Index me, Index count) const {
-        if (units) return {0, call.N, me, count};
-        return {bounds_[me], bounds_[me + 1], 0, 1};
+    // The part of the batch that thread number `thread` of `count` works on.
+    Part part(bool units, Index thread, Index count) const {
+        if (units) return {0, call.N, thread, count};
+        return {bounds_[thread], bounds_[thread + 1], 0, 1};
     }
 
 private:
-    Index limit_;  // of threads
+    Index limit_;  // of the number of threads
     Buffer<Index> offsets_, bounds_;
 };
 
-// Divides the packing of a matrix: whole panels, or the share that a thread will itself use.
+// Divides the packing of a matrix among threads: by whole panels, or by the units that each thread uses
+// itself.
 template <class T, class F>
-void divide(const Matrix<T>& m, bool units, Index me, Index count, F work) {
+void divide(const Matrix<T>& m, bool units, Index thread, Index count, F work) {
     if (units) {
-        const Share own = share_units<T>(m.shape.width, me, count);
+        const GroupRange own = groups_of_thread<T>(m.shape.width, thread, count);
         work(own.first * m.shape.parts, own.last * m.shape.parts);
         return;
     }
     const Index all = m.shape.vectors(), panels = divide_up(all, m.vectors);
-    work(least(all, panels * me / count * m.vectors),
-         least(all, panels * (me + 1) / count * m.vectors));
+    work(min(all, panels * thread / count * m.vectors),
+         min(all, panels * (thread + 1) / count * m.vectors));
 }
 
-// The matrix of W [parts * width, k], to be multiplied by so many rows at a time, `total` in all.
+// The matrix of W [parts * width, k], for products with `rows` rows at a time, `total` in all.
 template <class T>
-Matrix<T> make_matrix(const Lines<const T>& W, Index parts, Index width, Index k, Index rows, Index total) {
+Matrix<T> make_matrix(const Storage<const T>& W, Index parts, Index width, Index k, Index rows, Index total) {
     Matrix<T> m;
     m.shape = {parts, width, k};
     m.segments = Buffer<Segment>(1);
     m.segments[0] = {0, k, 0, 0};
     m.vectors = vectors_for(rows);
-    if (total <= kFewRows) m.plain = W;
+    if (total <= kFewRows) m.unpacked = W;
     else m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * k);
     return m;
 }
 
-// The matrix of W [k, width] as it lies, for rows that hold stretches of k.
+// The matrix of W [k, width], not transposed, for rows whose numbers lie in segments of k.
 template <class T>
-Matrix<T> make_transposed(const Lines<const T>& W, Index width, Index k, Buffer<Segment> segments,
+Matrix<T> make_transposed(const Storage<const T>& W, Index width, Index k, Buffer<Segment> segments,
                           Index rows, Index total) {
-    const bool lies = total <= kFewRows;
+    const bool is_unpacked = total <= kFewRows;
     Matrix<T> m;
     m.count = segments.count();
     Index used = 0;
     for (Index s = 0; s < m.count; ++s) {
-        segments[s].b = lies ? segments[s].source : used;
+        segments[s].b = is_unpacked ? segments[s].source : used;
         used += segments[s].length;
     }
     m.segments = static_cast<Buffer<Segment>&&>(segments);
     m.vectors = vectors_for(rows);
-    if (lies) {
+    if (is_unpacked) {
         m.shape = {1, width, k};
-        m.lying = W;
+        m.unpacked_transposed = W;
         m.packed = Buffer<T>(lanes<T> * k);
     } else {
         m.shape = {1, width, used};

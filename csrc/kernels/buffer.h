@@ -1,6 +1,6 @@
-// Memory and small helpers for the kernels. Nothing here, nor in what includes it, is an inline
-// function of the standard library: the linker keeps one copy of those for all builds, and it might
-// be the one with instructions that the processor lacks.
+// Memory and small helpers of the kernels. No inline function of the standard library is used here, nor
+// in files that include this one: the linker keeps one copy of such a function for all builds, maybe one
+// with instructions that the processor lacks.
 #pragma once
 
 #include "support/memory.h"
@@ -10,23 +10,23 @@ namespace unrolled {
 namespace UNROLLED_BUILD {
 
 template <class A>
-constexpr A least(A a, A b) {
+constexpr A min(A a, A b) {
     return b < a ? b : a;
 }
 template <class A>
-constexpr A most(A a, A b) {
+constexpr A max(A a, A b) {
     return a < b ? b : a;
 }
 constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
 constexpr Index round_up(Index a, Index to) { return divide_up(a, to) * to; }
 
-// Memory aligned to a cache line; not initialised, and without constructors: for plain data.
+// Memory aligned to cache lines, not initialized; for plain data.
 template <class X>
 class Buffer {
 public:
     Buffer() = default;
     explicit Buffer(Index count) : count_(count) {
-        data_ = static_cast<X*>(take_memory(count * static_cast<Index>(sizeof(X))));
+        data_ = static_cast<X*>(allocate_memory(count * static_cast<Index>(sizeof(X))));
     }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
@@ -41,7 +41,7 @@ public:
         return *this;
     }
     ~Buffer() {
-        if (data_) give_memory(data_);
+        if (data_) release_memory(data_);
     }
 
     X* data() { return data_; }
@@ -50,7 +50,7 @@ public:
     const X& operator[](Index i) const { return data_[i]; }
     Index count() const { return count_; }
 
-    // From a number on; nowhere in a buffer without memory.
+    // The buffer from an index on; null in a buffer without memory.
     X* part(Index from) { return data_ ? data_ + from : nullptr; }
 
 private:

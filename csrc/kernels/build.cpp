@@ -1,4 +1,4 @@
-// One build of the kernels: compiled once per instruction set, with its flags.
+// One build of the kernels, compiled once per instruction set.
 #include "dispatch/build.h"
 #include "kernels/backward.h"
 #include "kernels/float16.h"
@@ -18,19 +18,19 @@ const Call<T>& call_of(const Gradients<T>& run) {
     return *run.call;
 }
 
-// Several runs on a thread each, as threads come free.
+// Runs on one thread each, as threads become free.
 template <class Sweep, class Run>
-void run_apart(const Run* const* runs, Index count, Index threads) {
+void run_one_thread_each(const Run* const* runs, Index count, Index threads) {
     Index next = 0;
     int failed = 0;
-    together(least(threads, count), [&](Index, Index) {
+    run_threads(min(threads, count), [&](Index, Index) {
         try {
             for (;;) {
                 const Index k = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
-                if (k >= count || is_over(call_of(*runs[k]).stop)) return;
+                if (k >= count || is_cancelled(call_of(*runs[k]).cancel)) return;
                 Sweep(*runs[k], 1).run();
             }
-        } catch (...) {  // memory: no exception may leave a parallel region
+        } catch (...) {  // out of memory: no exception may leave a parallel region
             __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
         }
     });
@@ -40,31 +40,31 @@ void run_apart(const Run* const* runs, Index count, Index threads) {
 template <class Sweep, class Run>
 void run_all(const Run* const* runs, Index count, const Schedule& schedule) {
     const auto& call = call_of(*runs[0]);
-    if (Batch(call, call.threads).apart(schedule, count))
-        return run_apart<Sweep>(runs, count, call.threads);
-    for (Index k = 0; k < count && !is_over(call.stop); ++k) Sweep(*runs[k], call.threads).run();
+    if (Batch(call, call.threads).one_thread_each(schedule, count))
+        return run_one_thread_each<Sweep>(runs, count, call.threads);
+    for (Index k = 0; k < count && !is_cancelled(call.cancel); ++k) Sweep(*runs[k], call.threads).run();
 }
 
 template <class T>
 void forward(const Call<T>* const* runs, Index count) {
-    run_all<Forward<T>>(runs, count, runs[0]->program->ahead);
+    run_all<Forward<T>>(runs, count, runs[0]->program->forward_schedule);
 }
 
 template <class T>
 void backward(const Gradients<T>* const* runs, Index count) {
-    run_all<Backward<T>>(runs, count, runs[0]->call->program->back);
+    run_all<Backward<T>>(runs, count, runs[0]->call->program->backward_schedule);
 }
 
-void widen(const Half* from, float* to, Index count, Storage storage) {
-    if (storage == Storage::bfloat16)
-        for (Index k = 0; k < count; ++k) to[k] = value_of(from[k]);
+void widen(const Half* from, float* to, Index count, NumberFormat format) {
+    if (format == NumberFormat::bfloat16)
+        for (Index k = 0; k < count; ++k) to[k] = widened(from[k]);
     else
         for (Index k = 0; k < count; ++k) to[k] = from_float16(from[k]);
 }
 
-void narrow(const float* from, Half* to, Index count, Storage storage) {
-    if (storage == Storage::bfloat16)
-        for (Index k = 0; k < count; ++k) to[k] = half_of(from[k]);
+void narrow(const float* from, Half* to, Index count, NumberFormat format) {
+    if (format == NumberFormat::bfloat16)
+        for (Index k = 0; k < count; ++k) to[k] = rounded_to_bf16(from[k]);
     else
         for (Index k = 0; k < count; ++k) to[k] = to_float16(from[k]);
 }

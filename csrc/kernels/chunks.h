@@ -1,6 +1,5 @@
-// The chunks of steps of some sequences, whose inputs are projected by the thread that sweeps them or
-// ahead of it by one that has finished its own: processors are never equally fast, and sequences
-// never equally long.
+// Chunks of steps whose inputs are projected by the thread that sweeps the sequences, or ahead of it by a
+// thread that has finished its own: processors differ in speed, and sequences in length.
 #pragma once
 
 #include "kernels/threads.h"
@@ -8,22 +7,23 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// Numbers of a part's chunks that others may fill.
-constexpr Index kAhead = Index(1) << 20;
+// The most numbers that other threads may project ahead for a part.
+constexpr Index kMaxProjectedAhead = Index(1) << 20;
 
-// Each chunk is claimed once: by its own thread, which goes from the first on and keeps the result to
-// itself, or by another, which goes from the last back and leaves it in a buffer here.
+// Each chunk is claimed once: by the thread of its sequences, from the first chunk on, which uses the
+// result itself; or by another thread, from the last chunk back, which leaves the result in a buffer
+// here.
 template <class T>
-class Chunks {
+class ProjectedChunks {
 public:
-    Chunks(Index count, Index numbers) : claims_(zeros<int>(count)), numbers_(numbers) {
-        const Index room = most<Index>(2, kAhead / most<Index>(1, numbers));
-        first_ = count - least(count / 2, room);
+    ProjectedChunks(Index count, Index numbers) : claims_(zeros<int>(count)), numbers_(numbers) {
+        const Index room = max<Index>(2, kMaxProjectedAhead / max<Index>(1, numbers));
+        first_ = count - min(count / 2, room);
         buffers_ = Buffer<T>((count - first_) * numbers);
     }
 
     Index count() const { return claims_.count(); }
-    Index first() const { return first_; }  // that others may fill
+    Index first() const { return first_; }  // of the chunks that other threads may project
 
     bool claim(Index c) {
         int none = 0;
@@ -34,11 +34,11 @@ public:
     T* buffer(Index c) { return buffers_.data() + (c - first_) * numbers_; }
     void publish(Index c) { __atomic_store_n(&claims_[c], 2, __ATOMIC_RELEASE); }
 
-    // What another thread fills, when it is there; null if the sweep is over before.
-    T* wait(Index c, const Stop* stop) {
+    // Waits for the buffer that another thread fills; null if the sweep is cancelled meanwhile.
+    T* wait(Index c, const CancelFlag* cancel) {
         for (int spins = 0; __atomic_load_n(&claims_[c], __ATOMIC_ACQUIRE) != 2; ++spins) {
             if (spins < 2000) pause();
-            else if (is_over(stop)) return nullptr;
+            else if (is_cancelled(cancel)) return nullptr;
             else sched_yield();
         }
         return buffer(c);

@@ -1,4 +1,4 @@
-// float16 (IEEE 754 binary16) by its bits: the same result on every processor.
+// float16 (IEEE 754 binary16) by integer operations: the same result on every processor.
 #pragma once
 
 #include "kernels/simd.h"
@@ -18,7 +18,7 @@ inline std::uint32_t bits_of(float x) {
     return bits;
 }
 
-// Exact. A number below the normal ones is so many times 2^-24.
+// Exact. A subnormal number is a multiple of 2^-24.
 inline float from_float16(Half half) {
     const std::uint32_t sign = std::uint32_t(half & 0x8000u) << 16, rest = half & 0x7fffu;
     const std::uint32_t shifted = rest << 13;
@@ -29,10 +29,11 @@ inline float from_float16(Half half) {
     return of_bits(sign | bits);
 }
 
-// The nearest one, the even one of two; NaN stays NaN, what is too large is infinite.
+// Rounds to nearest, ties to even; NaN stays NaN, overflow gives infinity.
 inline Half to_float16(float x) {
     const std::uint32_t bits = bits_of(x), rest = bits & 0x7fffffffu;
-    // Below the normal numbers the sum with 0.5 has the wanted bits last, rounded by the processor.
+    // Below the normal numbers the sum with 0.5 has the result in its last bits, rounded by the
+    // processor.
     const std::uint32_t small = bits_of(of_bits(rest) + 0.5f) - 0x3f000000u;
     const std::uint32_t normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1u)) >> 13;
     const std::uint32_t made = rest > 0x7f800000u   ? 0x7e00u

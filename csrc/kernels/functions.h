@@ -1,4 +1,5 @@
-// Elementary functions on vectors, for float and double alike; errors are stated, ULP of the result.
+// Elementary functions on vectors of float and double, with their errors in units in the last place (ULP)
+// of the result.
 #pragma once
 
 #include <math.h>
@@ -8,7 +9,7 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// What the format of a number asks of exp: its range, ln 2 in two parts, terms of the series.
+// Constants of exp by type: range, ln 2 in two parts, number of terms of the series.
 template <class T>
 struct Format;
 
@@ -43,13 +44,13 @@ constexpr double kInverseFactorial[] = {1.0,
                                         1.0 / 479001600,
                                         1.0 / 6227020800.0};
 
-// Terms [First, First + Count) of exp(r)'s series by r^First, in pairs of pairs (Estrin): the sum waits
-// for fewer results than one term after the other would.
+// Terms [First, First + Count) of the series of exp(r), divided by r^First, in pairs of pairs (Estrin):
+// shorter chains of dependent operations than Horner's.
 template <class T, int First, int Count>
 inline Vec<T> series(Vec<T> r, Vec<T> r2, Vec<T> r4, Vec<T> r8) {
     constexpr int half = Count > 8 ? 8 : Count > 4 ? 4 : Count > 2 ? 2 : 1;
     if constexpr (Count == 1) {
-        return fill(static_cast<T>(kInverseFactorial[First]));
+        return broadcast(static_cast<T>(kInverseFactorial[First]));
     } else {
         const Vec<T> low = series<T, First, half>(r, r2, r4, r8);
         const Vec<T> high = series<T, First + half, Count - half>(r, r2, r4, r8);
@@ -57,8 +58,8 @@ inline Vec<T> series(Vec<T> r, Vec<T> r2, Vec<T> r4, Vec<T> r8) {
     }
 }
 
-// exp(y) = 2^n (1 + q): Cody-Waite reduction by ln 2 in two parts, Taylor's series of exp(r) - 1 in
-// |r| <= ln2/2. `n` comes back as a whole number in the low bits of the sum with `magic`.
+// exp(y) = 2^n (1 + q): Cody-Waite reduction by ln 2 in two parts, Taylor series of exp(r) - 1 for |r| <=
+// ln2/2. `n` is an integer in the low bits of the sum with `magic`.
 template <class T>
 struct Exponential {
     Vec<T> q;
@@ -72,7 +73,7 @@ struct Exponential {
         r = r - whole * F::ln2_low;
         const Vec<T> r2 = r * r, r4 = r2 * r2;
         q = r + r2 * series<T, 2, F::terms - 1>(r, r2, r4, r4 * r4);
-        n = (Mask<T>)shifted - (Mask<T>)fill(F::magic);
+        n = (Mask<T>)shifted - (Mask<T>)broadcast(F::magic);
     }
 };
 
@@ -81,41 +82,42 @@ inline Vec<T> power_of_two(Mask<T> n) {
     return (Vec<T>)((n + Format<T>::bias) << Format<T>::mantissa);
 }
 
-// Within [-bound, bound]; NaN stays NaN.
+// x clamped to [-bound, bound]; NaN stays NaN.
 template <class T>
-inline Vec<T> bounded(Vec<T> x, T bound) {
-    return larger<T>(fill(-bound), smaller<T>(fill(bound), x));
+inline Vec<T> clamp_v(Vec<T> x, T bound) {
+    return max_v<T>(broadcast(-bound), min_v<T>(broadcast(bound), x));
 }
 
-// exp(x), within 1.5 ULP; subnormal below its normal range, 0 and infinity beyond, NaN for NaN.
+// exp(x), within 1.5 ULP; subnormal below the normal range, then 0; infinity above; NaN for NaN.
 template <class T>
 inline Vec<T> exp_v(Vec<T> x) {
     using F = Format<T>;
-    const Vec<T> high = fill(F::high), low = fill(F::low);
+    const Vec<T> high = broadcast(F::high), low = broadcast(F::low);
     const Vec<T> y = select<T>(x > high, high, select<T>(x < low, low, x));
     const Exponential<T> e(y);
-    // 2^n in two factors, so that results near both ends of the range come out right.
+    // 2^n in two factors, so that results near both ends of the range are exact.
     const Mask<T> first = e.n >> 1, second = e.n - first;
     Vec<T> result = (1 + e.q) * power_of_two<T>(first) * power_of_two<T>(second);
-    result = select<T>(x > high, fill(static_cast<T>(__builtin_inf())), result);
+    result = select<T>(x > high, broadcast(static_cast<T>(__builtin_inf())), result);
     result = select<T>(x < low, Vec<T>{}, result);
     return select<T>(x != x, x, result);
 }
 
-// 1 / (1 + exp(-x)), within 2.5 ULP; where exp(-x) overflows, that of the last x where it does not.
+// 1 / (1 + exp(-x)), within 2.5 ULP; where exp(-x) would overflow, the value at the last x where it does
+// not.
 template <class T>
 inline Vec<T> sigmoid_v(Vec<T> x) {
-    const Vec<T> y = -bounded<T>(x, Format<T>::safe);
+    const Vec<T> y = -clamp_v<T>(x, Format<T>::safe);
     const Exponential<T> e(y);
     const Vec<T> scale = power_of_two<T>(e.n);
     return 1 / (1 + (scale + scale * e.q));
 }
 
-// tanh(x) = (exp(2x) - 1) / (exp(2x) + 1), within 3 ULP; the numerator is made without 1 where x is
-// small, which keeps the relative error.
+// tanh(x) = (exp(2x) - 1) / (exp(2x) + 1), within 3 ULP; for small x the numerator is computed without
+// cancellation.
 template <class T>
 inline Vec<T> tanh_v(Vec<T> x) {
-    const Vec<T> y = bounded<T>(x, T(20));
+    const Vec<T> y = clamp_v<T>(x, T(20));
     const Exponential<T> e(y + y);
     const Vec<T> scale = power_of_two<T>(e.n);
     const Vec<T> less = (scale - 1) + scale * e.q;
@@ -123,18 +125,18 @@ inline Vec<T> tanh_v(Vec<T> x) {
 }
 
 template <class T, class F>
-inline Vec<T> each(Vec<T> x, F f) {
+inline Vec<T> map_lanes(Vec<T> x, F f) {
     for (int i = 0; i < lanes<T>; ++i) x[i] = f(x[i]);
     return x;
 }
 
 template <class T>
 inline Vec<T> log_v(Vec<T> x) {
-    return each<T>(x, [](T v) { return static_cast<T>(::log(static_cast<double>(v))); });
+    return map_lanes<T>(x, [](T v) { return static_cast<T>(::log(static_cast<double>(v))); });
 }
 template <class T>
 inline Vec<T> sqrt_v(Vec<T> x) {
-    return each<T>(x, [](T v) { return static_cast<T>(::sqrt(static_cast<double>(v))); });
+    return map_lanes<T>(x, [](T v) { return static_cast<T>(::sqrt(static_cast<double>(v))); });
 }
 template <class T>
 inline Vec<T> pow_v(Vec<T> x, Vec<T> y) {
@@ -144,7 +146,7 @@ inline Vec<T> pow_v(Vec<T> x, Vec<T> y) {
 }
 template <class T>
 inline Vec<T> softplus_v(Vec<T> x) {
-    return each<T>(x, [](T v) {
+    return map_lanes<T>(x, [](T v) {
         return v > 20 ? v : static_cast<T>(::log1p(::exp(static_cast<double>(v))));
     });
 }

@@ -1,4 +1,4 @@
-// Runs the pointwise part of a phase over tiles that stay in the first cache.
+// Runs the pointwise part of a phase, over tiles that stay in the first-level cache.
 #pragma once
 
 #include "kernels/gemm.h"
@@ -8,51 +8,52 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// Where a node's values are: row r at base + r * stride; one value for all units if `one`.
+// The values of a node: row r at base + r * stride; scalar: one value for all units.
 template <class T>
-struct Place {
+struct NodeRows {
     T* base;
     Index stride;
-    bool one;
+    bool scalar;
     T* row(Index r) const { return base + r * stride; }
 };
 
-// Which part of a batch a thread works on: rows, and a share of the units.
+// The part of a batch that a thread works on: rows, and its number among the threads that share the
+// units.
 struct Part {
-    Index first, last;   // rows
-    Index me, count;     // share of the units
+    Index first, last;  // rows
+    Index thread, count;     // threads that share the units
 };
 
-// Numbers of a tile: what a step reads and writes of it stays in the first cache.
+// Numbers of a tile: what a step reads and writes of it stays in the first-level cache.
 constexpr Index kTile = 768;
 
 template <class T>
-class Machine {
+class Interpreter {
 public:
-    Machine(const Program& program, const Schedule& schedule)
-        : program_(program), schedule_(schedule), places_(program.nodes.size()) {
-        for (const Node& node : program.nodes) widest_ = most(widest_, pitch(node.width));
-        room_ = most(widest_, round_up(kTile, 16));
+    Interpreter(const Program& program, const Schedule& schedule)
+        : program_(program), schedule_(schedule), node_rows_(program.nodes.size()) {
+        for (const Node& node : program.nodes) widest_ = max(widest_, pitch(node.width));
+        room_ = max(widest_, round_up(kTile, 16));
         slots_ = Buffer<T>(schedule.slots * room_);
         for (std::size_t k = 0; k < program.nodes.size(); ++k) {
             const bool one = program.nodes[k].width == 1;
             const int slot = schedule.slot[k];
-            places_[k] = {slot >= 0 ? slots_.data() + slot * room_ : nullptr, 0, one};
+            node_rows_[k] = {slot >= 0 ? slots_.data() + slot * room_ : nullptr, 0, one};
         }
     }
 
-    Place<T>& place(int node) { return places_[node]; }
+    NodeRows<T>& node(int number) { return node_rows_[number]; }
 
-    // Takes over the places of what is the same for all tokens.
-    void adopt(const Buffer<Place<T>>& fixed) {
+    // Sets the locations of nodes that have a persistent buffer.
+    void set_nodes(const Buffer<NodeRows<T>>& fixed) {
         for (Index k = 0; k < fixed.count(); ++k)
-            if (fixed[k].base) places_[k] = fixed[k];
+            if (fixed[k].base) node_rows_[k] = fixed[k];
     }
 
-    // Computes what is the same for all tokens, each vector into its place.
-    void once() {
-        for (const Instruction& i : schedule_.once) {
-            const Index w = program_.nodes[i.made].width;
+    // Computes the nodes that are the same for all tokens.
+    void compute_hoisted() {
+        for (const Instruction& i : schedule_.hoisted) {
+            const Index w = program_.nodes[i.result].width;
             apply(i, 0, 1, 0, round_up(w, lanes<T>), 0);
         }
     }
@@ -67,51 +68,51 @@ public:
 private:
     // All vectors have one width: tiles are pieces of rows.
     void run_units(const std::vector<Instruction>& work, const Part& part, Index width) {
-        const Share share = share_units<T>(width, part.me, part.count);
-        const Index from = share.first * lanes<T>, to = share.last * lanes<T>;
-        const Index units = least(to - from, kTile / 2 / lanes<T> * lanes<T>);
+        const GroupRange range = groups_of_thread<T>(width, part.thread, part.count);
+        const Index from = range.first * lanes<T>, to = range.last * lanes<T>;
+        const Index units = min(to - from, kTile / 2 / lanes<T> * lanes<T>);
         if (units <= 0) return;
-        const Index rows = most<Index>(1, kTile / units);
+        const Index rows = max<Index>(1, kTile / units);
         for (Index u = from; u < to; u += units)
             for (Index r = part.first; r < part.last; r += rows)
                 for (const Instruction& i : work) {
-                    const bool one = program_.nodes[i.made].width == 1;
-                    apply(i, r, least(rows, part.last - r), one ? 0 : u,
-                          one ? lanes<T> : least(units, to - u), units);
+                    const bool one = program_.nodes[i.result].width == 1;
+                    apply(i, r, min(rows, part.last - r), one ? 0 : u,
+                          one ? lanes<T> : min(units, to - u), units);
                 }
     }
 
-    // Vectors of several widths, or sums over the units: tiles are whole rows.
+    // Vectors of several widths, or reductions: tiles are whole rows.
     void run_rows(const std::vector<Instruction>& work, const Part& part) {
-        const Index rows = most<Index>(1, room_ / widest_);
+        const Index rows = max<Index>(1, room_ / widest_);
         for (Index r = part.first; r < part.last; r += rows)
             for (const Instruction& i : work) {
-                const Index w = program_.nodes[i.made].width;
-                const Share share = share_units<T>(w, part.me, part.count);
-                const Index from = share.first * lanes<T>, to = share.last * lanes<T>;
+                const Index w = program_.nodes[i.result].width;
+                const GroupRange range = groups_of_thread<T>(w, part.thread, part.count);
+                const Index from = range.first * lanes<T>, to = range.last * lanes<T>;
                 if (to > from)
-                    apply(i, r, least(rows, part.last - r), from, to - from, widest_);
+                    apply(i, r, min(rows, part.last - r), from, to - from, widest_);
             }
     }
 
-    // One instruction on rows [r, r + rows), units [u, u + units). In slots the tile begins at 0,
-    // with rows `local` apart.
+    // One instruction on rows [r, r + rows), units [u, u + units). In temporary buffers the tile begins
+    // at 0, with pitch `local`.
     void apply(const Instruction& i, Index r, Index rows, Index u, Index units, Index local) {
-        const Place<T>& made = places_[i.made];
-        const bool slot = schedule_.slot[i.made] >= 0;
-        const Tile<T> to{slot ? made.base : made.row(r) + (made.one ? 0 : u),
+        const NodeRows<T>& made = node_rows_[i.result];
+        const bool slot = schedule_.slot[i.result] >= 0;
+        const Tile<T> to{slot ? made.base : made.row(r) + (made.scalar ? 0 : u),
                          slot ? local : made.stride, rows, units};
         Operand<T> a[3];
         for (int k = 0; k < i.count; ++k) {
-            const Place<T>& from = places_[i.args[k]];
+            const NodeRows<T>& from = node_rows_[i.args[k]];
             const bool inside = schedule_.slot[i.args[k]] >= 0;
-            a[k] = {inside ? from.base : from.row(r) + (from.one ? 0 : u),
-                    inside ? local : from.stride, from.one};
+            a[k] = {inside ? from.base : from.row(r) + (from.scalar ? 0 : u),
+                    inside ? local : from.stride, from.scalar};
         }
-        if (i.op == 26 || i.op == 27) {
+        if (i.op == Op::mean || i.op == Op::sum) {
             const Index w = program_.nodes[i.args[0]].width;
             for (Index k = 0; k < rows; ++k)
-                to.p[k * to.stride] = reduce(a[0].p + k * a[0].stride, w, i.op == 26);
+                to.p[k * to.stride] = reduce(a[0].p + k * a[0].stride, w, i.op == Op::mean);
             return;
         }
         execute<T>(i.op, to, a);
@@ -119,67 +120,67 @@ private:
 
     const Program& program_;
     const Schedule& schedule_;
-    Buffer<Place<T>> places_;
+    Buffer<NodeRows<T>> node_rows_;
     Buffer<T> slots_;
     Index widest_ = 16, room_ = 0;
 };
 
-// Copies rows [first, last) of a node's values, a share of their units; a single value fills them.
+// Copies the rows and units of a part from a node; scalars are broadcast.
 template <class T>
-void move_rows(const Place<T>& from, const Part& part, Index width, T* to, Index stride) {
+void copy_rows(const NodeRows<T>& from, const Part& part, Index width, T* to, Index stride) {
     if (from.base == to) return;
-    const Share share = share_units<T>(width, part.me, part.count);
-    const Index a = share.first * lanes<T>, b = least(width, share.last * lanes<T>);
+    const GroupRange range = groups_of_thread<T>(width, part.thread, part.count);
+    const Index a = range.first * lanes<T>, b = min(width, range.last * lanes<T>);
     if (b <= a) return;
     for (Index r = part.first; r < part.last; ++r) {
         const T* p = from.row(r);
         T* out = to + r * stride;
-        if (from.one)
+        if (from.scalar)
             for (Index u = a; u < b; ++u) out[u] = *p;
         else copy(out + a, p + a, b - a);
     }
 }
 
-// Buffers for vectors that outlive their tile and have no other place, and for what is the same for
-// all tokens: constants, parameter vectors (with room for whole vectors), what follows from them.
+// Buffers of vectors that outlive their tile and have no other location, and of what is the same for all
+// tokens: constants, parameter vectors (padded), and nodes that depend on these only.
 template <class T>
-class Fixtures {
+class PersistentBuffers {
 public:
-    Fixtures(const Program& program, const Schedule& schedule, const Call<T>& call)
-        : places_(program.nodes.size()), memory_(program.nodes.size()) {
+    PersistentBuffers(const Program& program, const Schedule& schedule, const Call<T>& call)
+        : node_rows_(program.nodes.size()), memory_(program.nodes.size()) {
         for (std::size_t k = 0; k < program.nodes.size(); ++k) {
             const Node& node = program.nodes[k];
-            places_[k] = {nullptr, 0, node.width == 1};
-            if (node.leaf == Leaf::constant || node.leaf == Leaf::size) {
+            node_rows_[k] = {nullptr, 0, node.width == 1};
+            if (node.kind == NodeKind::constant || node.kind == NodeKind::size) {
                 reserve(k, 1, 1)[0] = static_cast<T>(node.value);
-            } else if (node.leaf == Leaf::vector) {
+            } else if (node.kind == NodeKind::vector) {
                 T* to = reserve(k, 1, node.width);
-                if (call.vectors[node.key]) copy(to, call.vectors[node.key], node.width);
+                if (call.vectors[node.index]) copy(to, call.vectors[node.index], node.width);
             }
         }
-        for (const Instruction& i : schedule.once) reserve(i.made, 1, program.nodes[i.made].width);
-        Machine<T> machine(program, schedule);
-        machine.adopt(places_);
-        Flush flush;
-        machine.once();
+        for (const Instruction& i : schedule.hoisted) reserve(i.result, 1, program.nodes[i.result].width);
+        Interpreter<T> interpreter(program, schedule);
+        interpreter.set_nodes(node_rows_);
+        FlushSubnormals flush_subnormals;
+        interpreter.compute_hoisted();
     }
 
-    // Rows of a node that every token makes anew.
-    void keep(int node, Index rows, Index width) {
+    // Allocates rows for a node that is computed anew for every token.
+    void allocate(int node, Index rows, Index width) {
         reserve(node, rows, width);
-        places_[node].stride = pitch(width);
+        node_rows_[node].stride = pitch(width);
     }
 
-    const Buffer<Place<T>>& places() const { return places_; }
+    const Buffer<NodeRows<T>>& node_rows() const { return node_rows_; }
 
 private:
     T* reserve(Index node, Index rows, Index width) {
         memory_[node] = zeros<T>(rows * pitch(width));
-        places_[node].base = memory_[node].data();
+        node_rows_[node].base = memory_[node].data();
         return memory_[node].data();
     }
 
-    Buffer<Place<T>> places_;
+    Buffer<NodeRows<T>> node_rows_;
     std::vector<Buffer<T>> memory_;
 };
 

@@ -1,4 +1,4 @@
-// One pointwise operation over a tile: some rows times some units, in whole vectors.
+// One pointwise operation on a tile: rows times units, in whole vectors.
 #pragma once
 
 #include "kernels/functions.h"
@@ -7,12 +7,12 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// Where an operand of a tile lies: row r at p + r * stride; `one` value a row, or all its units.
+// An operand of a tile: row r at p + r * stride; scalar: one value a row.
 template <class T>
 struct Operand {
     const T* p;
     Index stride;
-    bool one;
+    bool scalar;
 };
 
 template <class T>
@@ -25,11 +25,11 @@ template <class T>
 struct Row {
     const T* p;
     Vec<T> value;
-    bool one;
-    Row(const Operand<T>& a, Index r) : p(a.p + r * a.stride), one(a.one) {
-        if (one) value = fill(*p);
+    bool scalar;
+    Row(const Operand<T>& a, Index r) : p(a.p + r * a.stride), scalar(a.scalar) {
+        if (scalar) value = broadcast(*p);
     }
-    Vec<T> get(Index i) const { return one ? value : load(p + i); }
+    Vec<T> get(Index i) const { return scalar ? value : load(p + i); }
 };
 
 template <class T, class F>
@@ -37,7 +37,7 @@ inline void loop1(const Tile<T>& d, const Operand<T>* a, F f) {
     for (Index r = 0; r < d.rows; ++r) {
         const Row<T> x(a[0], r);
         T* to = d.p + r * d.stride;
-        if (x.one)
+        if (x.scalar)
             for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(x.value));
         else
             for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(load(x.p + i)));
@@ -49,9 +49,9 @@ inline void loop2(const Tile<T>& d, const Operand<T>* a, F f) {
     for (Index r = 0; r < d.rows; ++r) {
         const Row<T> x(a[0], r), y(a[1], r);
         T* to = d.p + r * d.stride;
-        if (x.one)
+        if (x.scalar)
             for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(x.value, y.get(i)));
-        else if (y.one)
+        else if (y.scalar)
             for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(load(x.p + i), y.value));
         else
             for (Index i = 0; i < d.units; i += lanes<T>)
@@ -64,7 +64,7 @@ inline void loop3(const Tile<T>& d, const Operand<T>* a, F f) {
     for (Index r = 0; r < d.rows; ++r) {
         const Row<T> x(a[0], r), y(a[1], r), z(a[2], r);
         T* to = d.p + r * d.stride;
-        if (!x.one && !y.one && !z.one)
+        if (!x.scalar && !y.scalar && !z.scalar)
             for (Index i = 0; i < d.units; i += lanes<T>)
                 store(to + i, f(load(x.p + i), load(y.p + i), load(z.p + i)));
         else
@@ -74,77 +74,77 @@ inline void loop3(const Tile<T>& d, const Operand<T>* a, F f) {
 }
 
 template <class T>
-inline Vec<T> truth(Mask<T> m) {
-    return select<T>(m, fill(T(1)), Vec<T>{});
+inline Vec<T> as_number(Mask<T> m) {
+    return select<T>(m, broadcast(T(1)), Vec<T>{});
 }
 
 template <class T>
-void execute(int op, const Tile<T>& d, const Operand<T>* a) {
+void execute(Op op, const Tile<T>& d, const Operand<T>* a) {
     using V = Vec<T>;
-    const V zero{}, unit = fill(T(1));
+    const V zero{}, unit = broadcast(T(1));
     switch (op) {
-    case 0: loop2(d, a, [](V x, V y) { return x + y; }); break;
-    case 1: loop2(d, a, [](V x, V y) { return x - y; }); break;
-    case 2: loop2(d, a, [](V x, V y) { return x * y; }); break;
-    case 3: loop2(d, a, [](V x, V y) { return x / y; }); break;
-    case 4: loop1(d, a, [](V x) { return -x; }); break;
-    case 5: loop2(d, a, [](V x, V y) { return pow_v<T>(x, y); }); break;
-    case 6: loop1(d, a, [](V x) { return exp_v<T>(x); }); break;
-    case 7: loop1(d, a, [](V x) { return log_v<T>(x); }); break;
-    case 8: loop1(d, a, [](V x) { return sqrt_v<T>(x); }); break;
-    case 9: loop1(d, a, [](V x) { return sigmoid_v<T>(x); }); break;
-    case 10: loop1(d, a, [](V x) { return tanh_v<T>(x); }); break;
-    case 11: loop1(d, a, [=](V x) { return select<T>(x < zero, zero, x); }); break;
-    case 12: loop1(d, a, [](V x) { return softplus_v<T>(x); }); break;
-    case 13:
+    case Op::add: loop2(d, a, [](V x, V y) { return x + y; }); break;
+    case Op::sub: loop2(d, a, [](V x, V y) { return x - y; }); break;
+    case Op::mul: loop2(d, a, [](V x, V y) { return x * y; }); break;
+    case Op::div: loop2(d, a, [](V x, V y) { return x / y; }); break;
+    case Op::neg: loop1(d, a, [](V x) { return -x; }); break;
+    case Op::pow: loop2(d, a, [](V x, V y) { return pow_v<T>(x, y); }); break;
+    case Op::exp: loop1(d, a, [](V x) { return exp_v<T>(x); }); break;
+    case Op::log: loop1(d, a, [](V x) { return log_v<T>(x); }); break;
+    case Op::sqrt: loop1(d, a, [](V x) { return sqrt_v<T>(x); }); break;
+    case Op::sigmoid: loop1(d, a, [](V x) { return sigmoid_v<T>(x); }); break;
+    case Op::tanh: loop1(d, a, [](V x) { return tanh_v<T>(x); }); break;
+    case Op::relu: loop1(d, a, [=](V x) { return select<T>(x < zero, zero, x); }); break;
+    case Op::softplus: loop1(d, a, [](V x) { return softplus_v<T>(x); }); break;
+    case Op::softsign:
         loop1(d, a, [=](V x) { return x / (unit + select<T>(x < zero, -x, x)); });
         break;
-    case 14:
+    case Op::hard_sigmoid:
         loop1(d, a, [=](V x) {
             const V y = x / T(6) + T(0.5);
             return select<T>(y < zero, zero, select<T>(y > unit, unit, y));
         });
         break;
-    case 15:
+    case Op::hard_tanh:
         loop1(d, a,
               [=](V x) { return select<T>(x < -unit, -unit, select<T>(x > unit, unit, x)); });
         break;
-    case 16: loop1(d, a, [=](V x) { return select<T>(x < zero, -x, x + zero); }); break;
-    case 17:
+    case Op::abs: loop1(d, a, [=](V x) { return select<T>(x < zero, -x, x + zero); }); break;
+    case Op::sign:
         loop1(d, a, [=](V x) {
             return select<T>(x > zero, unit, select<T>(x < zero, -unit, select<T>(x != x, x, zero)));
         });
         break;
-    case 18:
+    case Op::minimum:
         loop2(d, a, [](V x, V y) {
             return select<T>(x != x, x, select<T>(y < x, y, select<T>(y != y, y, x)));
         });
         break;
-    case 19:
+    case Op::maximum:
         loop2(d, a, [](V x, V y) {
             return select<T>(x != x, x, select<T>(y > x, y, select<T>(y != y, y, x)));
         });
         break;
-    case 20:
+    case Op::clip:
         loop3(d, a, [](V x, V low, V high) {
             return select<T>(x < low, low, select<T>(x > high, high, x));
         });
         break;
-    case 21: loop2(d, a, [](V x, V y) { return truth<T>(x < y); }); break;
-    case 22: loop2(d, a, [](V x, V y) { return truth<T>(x <= y); }); break;
-    case 23: loop2(d, a, [](V x, V y) { return truth<T>(x == y); }); break;
-    case 24: loop2(d, a, [](V x, V y) { return truth<T>(x != y); }); break;
-    case 25:
+    case Op::lt: loop2(d, a, [](V x, V y) { return as_number<T>(x < y); }); break;
+    case Op::le: loop2(d, a, [](V x, V y) { return as_number<T>(x <= y); }); break;
+    case Op::eq: loop2(d, a, [](V x, V y) { return as_number<T>(x == y); }); break;
+    case Op::ne: loop2(d, a, [](V x, V y) { return as_number<T>(x != y); }); break;
+    case Op::where:
         loop3(d, a, [=](V c, V x, V y) { return select<T>(c != zero, x, y); });
         break;
-    case kMultiplyAdd: loop3(d, a, [](V x, V y, V z) { return x * y + z; }); break;
-    case kMultiplySubtract: loop3(d, a, [](V x, V y, V z) { return x * y - z; }); break;
-    case kSubtractProduct: loop3(d, a, [](V x, V y, V z) { return z - x * y; }); break;
+    case Op::multiply_add: loop3(d, a, [](V x, V y, V z) { return x * y + z; }); break;
+    case Op::multiply_subtract: loop3(d, a, [](V x, V y, V z) { return x * y - z; }); break;
+    case Op::subtract_product: loop3(d, a, [](V x, V y, V z) { return z - x * y; }); break;
     default: break;
     }
 }
 
-// Mean or sum over the units of a row, in rising order by lanes of eight: the same everywhere.
+// Mean or sum over the units of a row, in eight partial sums: the same on every build.
 template <class T>
 T reduce(const T* p, Index w, bool mean) {
     double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};

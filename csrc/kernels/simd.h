@@ -1,5 +1,5 @@
-// Vectors of one width, by the compiler's vector extensions. One meaning per instruction set: this
-// file is compiled several times with other flags, in a namespace of its own each time.
+// Vectors of one width, by the compiler's vector extensions. This file is compiled once per instruction
+// set, in a namespace of its own each time.
 #pragma once
 
 #include <cstdint>
@@ -63,13 +63,13 @@ inline void store(T* p, Vec<T> v) {
 }
 
 template <class T>
-inline Vec<T> fill(T x) {
+inline Vec<T> broadcast(T x) {
     return x - Vec<T>{};
 }
 
-// Keeps a vector in its register: g++ 12 else loads it again for each use.
+// Keeps a vector in its register: g++ 12 would load it again for each use.
 template <class V>
-inline void keep(V& v) {
+inline void pin_register(V& v) {
 #if defined(__AVX512F__) && UNROLLED_BYTES == 64
     asm("" : "+v"(v));
 #elif (defined(__AVX2__) && UNROLLED_BYTES == 32) || (defined(__SSE2__) && UNROLLED_BYTES == 16)
@@ -81,7 +81,7 @@ inline void keep(V& v) {
 #endif
 }
 
-// Copies numbers; none from nowhere is fine, as it is not for memcpy.
+// Copies numbers; unlike with memcpy, none from null is allowed.
 template <class T>
 inline void copy(T* to, const T* from, std::int64_t count) {
     if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
@@ -97,36 +97,36 @@ inline Vec<T> select(Mask<T> m, Vec<T> a, Vec<T> b) {
     return m ? a : b;
 }
 
-// The smaller, or the larger, of a and b; where one is NaN, b (on NEON, NaN).
+// The minimum or maximum of a and b; where one is NaN, b (on NEON, NaN).
 template <class T>
-inline Vec<T> smaller(Vec<T> a, Vec<T> b) {
+inline Vec<T> min_v(Vec<T> a, Vec<T> b) {
     return a < b ? a : b;
 }
 template <class T>
-inline Vec<T> larger(Vec<T> a, Vec<T> b) {
+inline Vec<T> max_v(Vec<T> a, Vec<T> b) {
     return a > b ? a : b;
 }
 #if defined(__AVX512F__) && UNROLLED_BYTES == 64
 template <>
-inline Vec<float> smaller<float>(Vec<float> a, Vec<float> b) {
+inline Vec<float> min_v<float>(Vec<float> a, Vec<float> b) {
     return (Vec<float>)_mm512_min_ps((__m512)a, (__m512)b);
 }
 template <>
-inline Vec<float> larger<float>(Vec<float> a, Vec<float> b) {
+inline Vec<float> max_v<float>(Vec<float> a, Vec<float> b) {
     return (Vec<float>)_mm512_max_ps((__m512)a, (__m512)b);
 }
 #elif defined(__AVX2__) && UNROLLED_BYTES == 32
 template <>
-inline Vec<float> smaller<float>(Vec<float> a, Vec<float> b) {
+inline Vec<float> min_v<float>(Vec<float> a, Vec<float> b) {
     return (Vec<float>)_mm256_min_ps((__m256)a, (__m256)b);
 }
 template <>
-inline Vec<float> larger<float>(Vec<float> a, Vec<float> b) {
+inline Vec<float> max_v<float>(Vec<float> a, Vec<float> b) {
     return (Vec<float>)_mm256_max_ps((__m256)a, (__m256)b);
 }
 #endif
 
-// The first `count` numbers at p, zeros after them; nothing beyond is read.
+// The first `count` numbers at p, then zeros; nothing behind them is read.
 template <class T>
 inline Vec<T> load_part(const T* p, std::int64_t count) {
     if (count >= lanes<T>) return load(p);
@@ -147,28 +147,28 @@ inline void store_part(T* p, Vec<T> v, std::int64_t count) {
 }
 
 // A bfloat16 is the upper half of a float.
-inline float value_of(Half half) {
+inline float widened(Half half) {
     const std::uint32_t bits = std::uint32_t(half) << 16;
     float made;
     std::memcpy(&made, &bits, sizeof(made));
     return made;
 }
 template <class T>
-inline T value_of(T x) {
+inline T widened(T x) {
     return x;
 }
 
-// The nearest one, the even one of two; NaN stays NaN.
-inline Half half_of(float x) {
+// Rounds to nearest, ties to even; NaN stays NaN.
+inline Half rounded_to_bf16(float x) {
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof(bits));
     const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return static_cast<Half>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
-typedef signed char Tiny;
+typedef signed char Int8;
 
-// Vectors from numbers of T, or from bfloat16 (the part of one only from that).
+// Vectors from numbers of T or bfloat16; load_part_as from bfloat16 only.
 template <class T>
 inline Vec<T> load_as(const T* p) {
     return load(p);
@@ -199,55 +199,55 @@ inline Vec<T> load_part_as(const Half* p, std::int64_t count) {
     return load_as<T>(all);
 }
 
-// Two whole numbers of 16 bits in each lane: from int8, and the same two in all lanes.
-typedef Mask<float> Pairs;
+// Two integers of 16 bits in each lane: from int8, or the same two in all lanes.
+typedef Mask<float> Int16Pairs;
 
-inline Pairs load_pairs(const Tiny* p) {
+inline Int16Pairs load_pairs(const Int8* p) {
     // g++ 12 widens vectors of bytes one by one.
 #if defined(__AVX512F__) && UNROLLED_BYTES == 64
-    return (Pairs)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return (Int16Pairs)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #elif defined(__AVX2__) && UNROLLED_BYTES == 32
-    return (Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return (Int16Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
     const auto bytes = *reinterpret_cast<const Simd<float>::C*>(p);
-    return (Pairs)__builtin_convertvector(bytes, Simd<float>::S);
+    return (Int16Pairs)__builtin_convertvector(bytes, Simd<float>::S);
 #endif
 }
 
-inline Pairs fill_pair(const std::int16_t* p) {
+inline Int16Pairs broadcast_pair(const std::int16_t* p) {
     std::int32_t both;
     std::memcpy(&both, p, sizeof(both));
-    return both - Pairs{};
+    return both - Int16Pairs{};
 }
 
-// In each lane the products of the first two and of the second two.
-inline void add_products(Pairs& sum, Pairs x, Pairs w) {
+// Adds in each lane the products of the first two and of the second two.
+inline void add_products(Int16Pairs& sum, Int16Pairs x, Int16Pairs w) {
 #if defined(__AVX512F__) && UNROLLED_BYTES == 64
-    sum += (Pairs)_mm512_madd_epi16((__m512i)x, (__m512i)w);
+    sum += (Int16Pairs)_mm512_madd_epi16((__m512i)x, (__m512i)w);
 #elif defined(__AVX2__) && UNROLLED_BYTES == 32
-    sum += (Pairs)_mm256_madd_epi16((__m256i)x, (__m256i)w);
+    sum += (Int16Pairs)_mm256_madd_epi16((__m256i)x, (__m256i)w);
 #else
     sum += (x << 16 >> 16) * (w << 16 >> 16) + (x >> 16) * (w >> 16);
 #endif
 }
 
-// Numbers [at, at + count) of a caller's, read and written.
+// Numbers [at, at + count) of an array of the caller, read or written.
 template <class T>
-inline void read(const Lines<const T>& from, std::int64_t at, T* to, std::int64_t count) {
-    if (from.own) return copy(to, from.own + at, count);
-    for (std::int64_t k = 0; k < count; ++k) to[k] = static_cast<T>(value_of(from.brief[at + k]));
+inline void read(const Storage<const T>& from, std::int64_t at, T* to, std::int64_t count) {
+    if (from.native) return copy(to, from.native + at, count);
+    for (std::int64_t k = 0; k < count; ++k) to[k] = static_cast<T>(widened(from.half[at + k]));
 }
 template <class T>
-inline void write(const Lines<T>& to, std::int64_t at, const T* from, std::int64_t count) {
-    if (to.own) return copy(to.own + at, from, count);
-    for (std::int64_t k = 0; k < count; ++k) to.brief[at + k] = half_of(static_cast<float>(from[k]));
+inline void write(const Storage<T>& to, std::int64_t at, const T* from, std::int64_t count) {
+    if (to.native) return copy(to.native + at, from, count);
+    for (std::int64_t k = 0; k < count; ++k) to.half[at + k] = rounded_to_bf16(static_cast<float>(from[k]));
 }
 
-// The same in place where they are numbers of T, else read into row number `k` of `room`.
+// The same numbers in place if they have type T, else read into row `k` of a buffer with pitch `ld`.
 template <class T>
-inline const T* row_of(const Lines<const T>& from, std::int64_t at, std::int64_t count, T* room,
+inline const T* native_row(const Storage<const T>& from, std::int64_t at, std::int64_t count, T* room,
                        std::int64_t k, std::int64_t ld) {
-    if (!from.brief) return from.own + at;
+    if (!from.half) return from.native + at;
     read(from, at, room + k * ld, count);
     return room + k * ld;
 }

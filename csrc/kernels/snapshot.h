@@ -1,4 +1,4 @@
-// Layers whose weights were packed once: whole sequences and single steps of them, to the same bits.
+// Layers with packed weights: whole sequences and single steps, with equal bits.
 #pragma once
 
 #include "dispatch/snapshot.h"
@@ -7,53 +7,53 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// One thread at a time; what it guards is short or rare. A lock that was copied by a fork while a thread
-// of the parent held it has no owner here: it says in which process it was taken, and is free in others.
-class Lock {
+// A lock for short or rare work. A copy that was made by a fork while a thread of the parent held the
+// lock would have no owner: the lock records in which process it was taken, and is free in others.
+class ForkSafeLock {
 public:
-    explicit Lock(int& process) : process_(process) {
+    explicit ForkSafeLock(int& process) : process_(process) {
         const int here = 1 + forks();
-        int before = 0;
-        while (!__atomic_compare_exchange_n(&process_, &before, here, false, __ATOMIC_ACQUIRE,
+        int state_before = 0;
+        while (!__atomic_compare_exchange_n(&process_, &state_before, here, false, __ATOMIC_ACQUIRE,
                                             __ATOMIC_RELAXED))
-            if (before == here) {
+            if (state_before == here) {
                 sched_yield();
-                before = 0;
+                state_before = 0;
             }
     }
-    ~Lock() { __atomic_store_n(&process_, 0, __ATOMIC_RELEASE); }
-    Lock(const Lock&) = delete;
-    Lock& operator=(const Lock&) = delete;
+    ~ForkSafeLock() { __atomic_store_n(&process_, 0, __ATOMIC_RELEASE); }
+    ForkSafeLock(const ForkSafeLock&) = delete;
+    ForkSafeLock& operator=(const ForkSafeLock&) = delete;
 
 private:
     int& process_;  // 0: free
 };
 
-// A scale that is subnormal is none: steps flush it to zero.
-constexpr float kLeast = 1.17549435e-38f;
+// A subnormal scale counts as zero: steps would flush it.
+constexpr float kMinScale = 1.17549435e-38f;
 
-inline Tiny tiny_of(float x) { return static_cast<Tiny>(x < 0 ? x - 0.5f : x + 0.5f); }
+inline Int8 to_int8(float x) { return static_cast<Int8>(x < 0 ? x - 0.5f : x + 0.5f); }
 
-// The largest number of a row comes to 127; a row of zeros has scale 0, one with a number that is not
-// finite has NaN, and so have all its products.
+// The largest number of a row is quantized to 127. A row of zeros has scale 0; one with a number that is
+// not finite has NaN, and so have its products.
 inline float scale_of(const float* row, Index count) {
     float largest = 0;
     for (Index k = 0; k < count; ++k) {
         if (!(row[k] - row[k] == 0)) return __builtin_nanf("");
-        largest = most(largest, row[k] < 0 ? -row[k] : row[k]);
+        largest = max(largest, row[k] < 0 ? -row[k] : row[k]);
     }
     return largest / 127;
 }
 
-// W [parts * width, k] packed in panels of so many vectors, for threads that share the units.
+// Packs W [parts * width, k] for threads that share the units.
 inline void pack_shares(Matrix<float>& m, const float* W, Index shares) {
-    for (Index me = 0; me < shares; ++me) {
-        const Share own = share_units<float>(m.shape.width, me, shares);
+    for (Index thread = 0; thread < shares; ++thread) {
+        const GroupRange own = groups_of_thread<float>(m.shape.width, thread, shares);
         pack_rows(m, W, own.first * m.shape.parts, own.last * m.shape.parts);
     }
 }
 
-// A row's scale for each lane.
+// The scale of a row for each lane.
 inline void find_scales(Matrix<float>& m, const float* W) {
     const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>;
     m.scales = zeros<float>(m.shape.vectors() * L);
@@ -63,16 +63,16 @@ inline void find_scales(Matrix<float>& m, const float* W) {
                 scale_of(W + (v % parts * m.shape.width + v / parts * L + l) * K, K);
 }
 
-// What is packed, two k side by side: made(a number, its lane) of each, and of zeros behind the last.
+// Packs two k side by side: convert(number, lane) of each, and of zeros behind the last.
 template <class Two, class F>
-void pair_up(const Matrix<float>& m, Index shares, Buffer<Two>& to, F made) {
+void pack_pairs(const Matrix<float>& m, Index shares, Buffer<Two>& to, F made) {
     const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>, pairs = divide_up(K, 2);
     to = Buffer<Two>(m.shape.vectors() * L * pairs);
-    for (Index me = 0; me < shares; ++me) {
-        const Share own = share_units<float>(m.shape.width, me, shares);
+    for (Index thread = 0; thread < shares; ++thread) {
+        const GroupRange own = groups_of_thread<float>(m.shape.width, thread, shares);
         const Index last = own.last * parts;
         for (Index from = own.first * parts, some; from < last; from += some) {
-            some = least(m.vectors, last - from);
+            some = min(m.vectors, last - from);
             const float* const packed = m.packed.data() + from * L * K;
             for (Index k = 0; k < K; k += 2)
                 for (Index i = 0; i < some * L; ++i) {
@@ -84,11 +84,11 @@ void pair_up(const Matrix<float>& m, Index shares, Buffer<Two>& to, F made) {
     }
 }
 
-// A weight [parts * width, k] in the forms that calls want, each made when it is first asked for.
+// A weight [parts * width, k] in the forms that calls need, each packed at the first request.
 class Versions {
 public:
-    Versions(const float* W, Index parts, Index width, Index K, const int* onto, Kept kept)
-        : W_(W), shape_{parts, width, K}, onto_(onto), kept_(kept) {}
+    Versions(const float* W, Index parts, Index width, Index K, const int* accumulators, WeightFormat format)
+        : W_(W), shape_{parts, width, K}, accumulators_(accumulators), format_(format) {}
     Versions(const Versions&) = delete;
     Versions& operator=(const Versions&) = delete;
     ~Versions() {
@@ -98,11 +98,11 @@ public:
         }
     }
 
-    // Only who packs waits: a step that finds what it wants meets no lock.
+    // Only threads that pack wait: a step that finds its form takes no lock.
     const Matrix<float>& of(Index vectors, Index shares) {
         if (const Version* const found = find(vectors, shares)) return found->matrix;
-        const Lasting lasting;
-        const Lock lock(packing_);
+        const LongLivedMemory lasting;
+        const ForkSafeLock lock(packing_);
         if (const Version* const found = find(vectors, shares)) return found->matrix;
         Version* const made = new Version{{}, shares, first_};
         try {
@@ -133,59 +133,59 @@ private:
         m.segments = Buffer<Segment>(1);
         m.segments[0] = {0, shape_.k, 0, 0};
         m.vectors = vectors;
-        m.onto = onto_;
+        m.accumulators = accumulators_;
         m.packed = Buffer<float>(shape_.vectors() * lanes<float> * shape_.k);
         pack_shares(m, W_, shares);
-        if (kept_ == Kept::own) return;
-        if (kept_ == Kept::int8) {
+        if (format_ == WeightFormat::float32) return;
+        if (format_ == WeightFormat::int8) {
             find_scales(m, W_);
-            pair_up(m, shares, m.tiny, [&m](float x, Index lane) {
-                return m.scales[lane] >= kLeast ? tiny_of(x / m.scales[lane]) : Tiny(0);
+            pack_pairs(m, shares, m.int8, [&m](float x, Index lane) {
+                return m.scales[lane] >= kMinScale ? to_int8(x / m.scales[lane]) : Int8(0);
             });
         } else {
-            pair_up(m, shares, m.brief, [](float x, Index) { return half_of(x); });
+            pack_pairs(m, shares, m.bf16, [](float x, Index) { return rounded_to_bf16(x); });
         }
         m.packed = Buffer<float>();
     }
 
     const float* W_;
     Shape<float> shape_;
-    const int* onto_;
-    Kept kept_;
-    int packing_ = 0;  // see Lock
+    const int* accumulators_;
+    WeightFormat format_;
+    int packing_ = 0;  // see ForkSafeLock
     Version* first_ = nullptr;
 };
 
-class Stepping final : public Steps {
+class PackedSteps final : public Steps {
 public:
-    Stepping(const Parameters& parameters, Packs<float>& packs, Index N, Index threads)
+    PackedSteps(const Parameters& parameters, PackedMatrices<float>& packs, Index N, Index threads)
         : Steps(parameters, N, threads), forward_(call_, threads, &packs, 1) {}
 
     void step(const float* tokens, float* output) override {
-        call_.tokens.own = tokens;
-        call_.output.own = output;
+        call_.tokens.native = tokens;
+        call_.output.native = output;
         forward_.advance(t_);
-        t_ = t_ == 2 ? 1 : t_ + 1;  // what counts is whether it is the first, and odd or even
+        t_ = t_ == 2 ? 1 : t_ + 1;  // it matters whether t is 0, odd or even
     }
 
-    float* state(std::size_t k, Index n) override { return forward_.before(k, t_).row(n); }
+    float* state(std::size_t k, Index n) override { return forward_.state_before(k, t_).row(n); }
 
 private:
     Forward<float> forward_;
     Index t_ = 0;
 };
 
-class Packed final : public Snapshot, public Packs<float> {
+class PackedLayer final : public Snapshot, public PackedMatrices<float> {
 public:
-    Packed(const Parameters& parameters, Kept kept) : Snapshot(parameters) {
-        const Program& p = *given_.program;
-        add(given_.input, p.x_parts, p.x_width, given_.I, nullptr, kept);
+    PackedLayer(const Parameters& parameters, WeightFormat format) : Snapshot(parameters) {
+        const Program& p = *parameters_.program;
+        add(parameters_.input, p.x_parts, p.x_width, parameters_.I, nullptr, format);
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
-            add(given_.products[k], q.parts, q.width, q.source, p.onto[k].data(), kept);
+            add(parameters_.products[k], q.parts, q.width, q.source, p.product_accumulators[k].data(), format);
         }
     }
-    ~Packed() override {
+    ~PackedLayer() override {
         for (Versions* one : versions_) delete one;
     }
 
@@ -194,68 +194,68 @@ public:
     }
 
     Steps* steps(Index N, Index threads) override {
-        const Lasting lasting;
-        return new Stepping(given_, *this, N, threads);
+        const LongLivedMemory lasting;
+        return new PackedSteps(parameters_, *this, N, threads);
     }
 
 protected:
     void sweep(const Call<float>& call) override { Forward<float>(call, call.threads, this).run(); }
 
 private:
-    void add(const Weights<float>& given, Index parts, Index width, Index K, const int* onto,
-             Kept kept) {
-        versions_.push_back(new Versions(given.weight.own, parts, width, K, onto, kept));
+    void add(const Weights<float>& given, Index parts, Index width, Index K, const int* accumulators,
+             WeightFormat format) {
+        versions_.push_back(new Versions(given.weight.native, parts, width, K, accumulators, format));
     }
 
     std::vector<Versions*> versions_;
 };
 
-class Line final : public Affine {
+class PackedLinear final : public Affine {
 public:
-    Line(const Weights<float>& given, Index width, Index source, Kept kept)
+    PackedLinear(const Weights<float>& given, Index width, Index source, WeightFormat format)
         : bias_(zeros<float>(pitch(width))), width_(width), source_(source),
-          versions_(given.weight.own, 1, width, source, nullptr, kept) {
+          versions_(given.weight.native, 1, width, source, nullptr, format) {
         copy(bias_.data(), given.bias, given.bias ? width : 0);
     }
 
-    // A few rows at once: more results would take memory.
+    // A few rows at once: more results would need allocated memory.
     void apply(const float* rows, Index count, float* to) override {
-        const Flush flush;
+        const FlushSubnormals flush_subnormals;
         const Matrix<float>& m = versions_.of(vectors_for(count), 1);
-        const Share share = share_units<float>(width_, 0, 1);
+        const GroupRange range = groups_of_thread<float>(width_, 0, 1);
         const Index ld = pitch(width_);
-        float results[kRoom];
-        const Index most_rows = least<Index>(kTall, kRoom / ld);
-        if (most_rows < 1) return apply_wide(m, rows, count, results, to);
-        for (Index r = 0; r < count; r += most_rows) {
-            const Index some = least(most_rows, count - r);
-            run(m, share, rows + r * source_, some, results, to + r * width_);
+        float results[kStackNumbers];
+        const Index max_rows = min<Index>(kTileRows, kStackNumbers / ld);
+        if (max_rows < 1) return apply_wide(m, rows, count, results, to);
+        for (Index r = 0; r < count; r += max_rows) {
+            const Index some = min(max_rows, count - r);
+            run(m, range, rows + r * source_, some, results, to + r * width_);
         }
     }
 
 private:
-    static constexpr Index kRoom = 2048;
+    static constexpr Index kStackNumbers = 2048;
 
-    // Some panels of a row at once.
+    // A few panels of a row at once.
     void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* results,
                     float* to) {
-        const Index all = share_units<float>(width_, 0, 1).last;
-        const Index turn = kRoom / lanes<float> / m.vectors * m.vectors;
+        const Index all = groups_of_thread<float>(width_, 0, 1).last;
+        const Index turn = kStackNumbers / lanes<float> / m.vectors * m.vectors;
         for (Index r = 0; r < count; ++r, rows += source_, to += width_)
             for (Index v = 0; v < all; v += turn) {
                 const Index from = v * lanes<float>;
-                multiply(&rows, 1, m, Share{v, least(all, v + turn)},
+                multiply(&rows, 1, m, GroupRange{v, min(all, v + turn)},
                          Target<float>{nullptr, 0, results - from, 0, bias_.data()});
-                copy(to + from, results, least(width_ - from, turn * lanes<float>));
+                copy(to + from, results, min(width_ - from, turn * lanes<float>));
             }
     }
 
-    void run(const Matrix<float>& m, Share share, const float* rows, Index count, float* results,
+    void run(const Matrix<float>& m, GroupRange range, const float* rows, Index count, float* results,
              float* to) {
-        const float* pointers[kTall];
+        const float* pointers[kTileRows];
         const Index ld = pitch(width_);
         for (Index r = 0; r < count; ++r) pointers[r] = rows + r * source_;
-        multiply(pointers, count, m, share, Target<float>{nullptr, 0, results, ld, bias_.data()});
+        multiply(pointers, count, m, range, Target<float>{nullptr, 0, results, ld, bias_.data()});
         for (Index r = 0; r < count; ++r) copy(to + r * width_, results + r * ld, width_);
     }
 
@@ -264,26 +264,26 @@ private:
     Versions versions_;
 };
 
-inline Snapshot* make_snapshot(const Parameters& parameters, Kept kept) {
-    return new Packed(parameters, kept);
+inline Snapshot* make_snapshot(const Parameters& parameters, WeightFormat format) {
+    return new PackedLayer(parameters, format);
 }
 
-inline Affine* make_affine(const Weights<float>& weights, Index width, Index source, Kept kept) {
-    const Lasting lasting;
-    return new Line(weights, width, source, kept);
+inline Affine* make_affine(const Weights<float>& weights, Index width, Index source, WeightFormat format) {
+    const LongLivedMemory lasting;
+    return new PackedLinear(weights, width, source, format);
 }
 
 template <class F>
-void each_vector(float* row, Index width, F made) {
+void map_vectors(float* row, Index width, F made) {
     constexpr Index L = lanes<float>;
     for (Index k = 0; k < width; k += L)
         store_part(row + k, made(load_part(row + k, width - k)), width - k);
 }
 
-// The sum is that of single numbers in their order, whatever the width of vectors.
+// The sum adds single numbers in their order, whatever the width of vectors.
 inline void softmax(float* row, Index width, bool log) {
     float largest = row[0], total = 0;
-    for (Index k = 1; k < width; ++k) largest = most(largest, row[k]);
+    for (Index k = 1; k < width; ++k) largest = max(largest, row[k]);
     if (log) {
         for (Index k = 0; k < width; ++k) row[k] -= largest;
         for (Index k = 0; k < width; ++k) total += __builtin_expf(row[k]);
@@ -291,13 +291,13 @@ inline void softmax(float* row, Index width, bool log) {
         for (Index k = 0; k < width; ++k) row[k] -= shift;
         return;
     }
-    each_vector(row, width, [&](Vec<float> x) { return exp_v<float>(x - largest); });
+    map_vectors(row, width, [&](Vec<float> x) { return exp_v<float>(x - largest); });
     for (Index k = 0; k < width; ++k) total += row[k];
     for (Index k = 0; k < width; ++k) row[k] /= total;
 }
 
 inline void activate(Activation kind, float* rows, Index count, Index width) {
-    const Flush flush;
+    const FlushSubnormals flush_subnormals;
     for (Index r = 0; r < count; ++r) {
         float* const row = rows + r * width;
         switch (kind) {
@@ -307,10 +307,10 @@ inline void activate(Activation kind, float* rows, Index count, Index width) {
             for (Index k = 0; k < width; ++k) row[k] = row[k] < 0 ? 0 : row[k];
             break;
         case Activation::tanh:
-            each_vector(row, width, [](Vec<float> x) { return tanh_v<float>(x); });
+            map_vectors(row, width, [](Vec<float> x) { return tanh_v<float>(x); });
             break;
         case Activation::sigmoid:
-            each_vector(row, width, [](Vec<float> x) { return sigmoid_v<float>(x); });
+            map_vectors(row, width, [](Vec<float> x) { return sigmoid_v<float>(x); });
             break;
         }
     }

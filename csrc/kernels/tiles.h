@@ -1,5 +1,5 @@
-// Register tiles: a few rows times a few vectors of columns, one sum over k in rising order for each
-// element, so that a row's result depends neither on its neighbours nor on who computes it.
+// Register tiles: a few rows times a few vectors of columns, one sum over rising k for each element, so
+// that a row's result depends neither on other rows nor on the thread.
 #pragma once
 
 #include "dispatch/call.h"
@@ -8,30 +8,30 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// The tile by the registers that there are: kTall rows for batches; few rows take more vectors, or
-// the additions would wait for one another.
+// The size of tiles by the number of registers: kTileRows rows for batches; few rows take more vectors,
+// since additions would wait for one another.
 #if UNROLLED_BYTES == 64
-constexpr int kTall = 6, kTallVectors = 4, kWide = 24;
+constexpr int kTileRows = 6, kTileVectors = 4, kMaxTileVectors = 24;
 #elif UNROLLED_BYTES == 32
-constexpr int kTall = 4, kTallVectors = 3, kWide = 12;
+constexpr int kTileRows = 4, kTileVectors = 3, kMaxTileVectors = 12;
 #else
-constexpr int kTall = 4, kTallVectors = 2, kWide = 8;
+constexpr int kTileRows = 4, kTileVectors = 2, kMaxTileVectors = 8;
 #endif
 
-// Vectors of a tile for calls of so many rows.
+// Vectors of a tile for calls with this many rows.
 constexpr int vectors_for(Index rows) {
-    return rows > 3 ? kTallVectors : rows <= 1 ? kWide : kWide / static_cast<int>(rows);
+    return rows > 3 ? kTileVectors : rows <= 1 ? kMaxTileVectors : kMaxTileVectors / static_cast<int>(rows);
 }
 
-// A stretch of k: numbers from `a` on in a row, rows from `b` on of the packed matrix, which come
-// from row `source` on of the weights.
+// A segment of k: numbers from `a` on in a row, rows from `b` on of the packed matrix, which come from
+// row `source` on of the weights.
 struct Segment {
     Index a, length, b, source;
 };
 
-// Where the vectors of a tile start from and go to; row r is `stride` further.
+// Where the sums of a vector of a tile start from and go to; row r is r * stride further.
 template <class T>
-struct Lane {
+struct TileColumn {
     const T* from;
     Index from_stride;
     T* to;
@@ -39,20 +39,20 @@ struct Lane {
     const T* scale = nullptr;  // of weights in int8
 };
 
-// What is fetched from memory meanwhile: at each k the line at a place that moves on by `pace` bytes; by
-// few rows what comes some k later, where the matrix is `far`.
-struct Fetch {
+// What a tile prefetches: at each k the cache line at an address that advances by `bytes_per_k`; with few
+// rows, if the matrix exceeds the caches, what is needed some k later.
+struct Prefetch {
     const char* at = nullptr;
-    Index pace = 0;
-    bool far = false;
+    Index bytes_per_k = 0;
+    bool beyond_caches = false;
 };
 
-// Fetches so many lines if they are far. The question is put at each k: two loops would be twice the
-// code, and fetching what is near costs a fifth of a step.
+// Prefetches lines if the matrix exceeds the caches. It is tested at each k: two loops would double the
+// code, and prefetching what is in the cache costs a fifth of a step.
 template <int lines>
-inline void fetch_if(bool& far, const void* at) {
-    asm("" : "+r"(far));
-    if (!far) return;
+inline void prefetch_if(bool& beyond_caches, const void* at) {
+    asm("" : "+r"(beyond_caches));
+    if (!beyond_caches) return;
 #pragma GCC unroll 32
     for (int line = 0; line < lines; ++line)
         __builtin_prefetch(static_cast<const char*>(at) + line * 64);
@@ -60,18 +60,18 @@ inline void fetch_if(bool& far, const void* at) {
 
 template <class T, class Number>
 using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count,
-                              const Number* B, Index ld, const Lane<T>* lane, Index row,
-                              Fetch fetch);
+                              const Number* B, Index ld, const TileColumn<T>* columns, Index row,
+                              Prefetch prefetch);
 
 template <class T, class Number, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
-          const Lane<T>* lane, Index row, Fetch fetch) {
+          const TileColumn<T>* columns, Index row, Prefetch prefetch) {
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
-            acc[r][v] = load(lane[v].from + (row + r) * lane[v].from_stride);
+            acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
     for (int s = 0; s < count; ++s) {
         const T* a[R];
 #pragma GCC unroll 8
@@ -80,29 +80,29 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
         const Index length = segments[s].length;
         for (Index k = 0; k < length; ++k, b += ld) {
             if (R <= 3) {
-                fetch_if<V * lanes<T> * static_cast<int>(sizeof(Number)) / 64>(fetch.far, b + 10 * ld);
+                prefetch_if<V * lanes<T> * static_cast<int>(sizeof(Number)) / 64>(prefetch.beyond_caches, b + 10 * ld);
                 Vec<T> x[R];
 #pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) x[r] = fill(a[r][k]);
+                for (int r = 0; r < R; ++r) x[r] = broadcast(a[r][k]);
 #pragma GCC unroll 32
                 for (int v = 0; v < V; ++v) {
                     Vec<T> w = load_as<T>(b + v * lanes<T>);
-                    if (R > 1) keep(w);
+                    if (R > 1) pin_register(w);
 #pragma GCC unroll 8
                     for (int r = 0; r < R; ++r) acc[r][v] += x[r] * w;
                 }
             } else {
-                __builtin_prefetch(fetch.at, 0, 2);
-                fetch.at += fetch.pace;
+                __builtin_prefetch(prefetch.at, 0, 2);
+                prefetch.at += prefetch.bytes_per_k;
                 Vec<T> w[V];
 #pragma GCC unroll 32
                 for (int v = 0; v < V; ++v) {
                     w[v] = load_as<T>(b + v * lanes<T>);
-                    keep(w[v]);
+                    pin_register(w[v]);
                 }
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) {
-                    const Vec<T> x = fill(a[r][k]);
+                    const Vec<T> x = broadcast(a[r][k]);
 #pragma GCC unroll 32
                     for (int v = 0; v < V; ++v) acc[r][v] += x * w[v];
                 }
@@ -113,11 +113,11 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
-            store(lane[v].to + (row + r) * lane[v].to_stride, acc[r][v]);
+            store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
 }
 
-// C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector
-// of columns has `last` numbers.
+// C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector of
+// columns has `last` numbers.
 template <class T, int R, int V>
 void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool first) {
     Vec<T> acc[R][V];
@@ -133,11 +133,11 @@ void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool fir
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
             b[v] = load(B + v * lanes<T>);
-            keep(b[v]);
+            pin_register(b[v]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-            const Vec<T> a = fill(A[r]);
+            const Vec<T> a = broadcast(A[r]);
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) acc[r][v] += a * b[v];
         }
@@ -152,17 +152,18 @@ void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool fir
         }
 }
 
-// The same for few tokens, whose rows of B stay in the first cache: rows of C one after another, so that
-// each is written once and in order. Row m of C has D[i * ld + m] of token i; the bits are outer's.
+// The same for few tokens, whose rows of B stay in the first-level cache: rows of C one after the other,
+// so that each is written once and in order. Row m of C has D[i * ld + m] of token i; bits equal those of
+// outer().
 template <class T, int Tokens>
 void outer_few(const T* D, Index ld, const T* const* S, Index m0, Index m1, Index K, T* C, bool first) {
     for (Index m = m0; m < m1; ++m) {
         Vec<T> a[Tokens];
 #pragma GCC unroll 4
-        for (int i = 0; i < Tokens; ++i) a[i] = fill(D[i * ld + m]);
+        for (int i = 0; i < Tokens; ++i) a[i] = broadcast(D[i * ld + m]);
         T* const row = C + m * K;
         for (Index k = 0; k < K; k += lanes<T>) {
-            const Index some = least<Index>(lanes<T>, K - k);
+            const Index some = min<Index>(lanes<T>, K - k);
             Vec<T> acc = first ? Vec<T>{} : load_part(row + k, some);
 #pragma GCC unroll 4
             for (int i = 0; i < Tokens; ++i) acc += a[i] * load_part(S[i] + k, some);
@@ -172,21 +173,21 @@ void outer_few(const T* D, Index ld, const T* const* S, Index m0, Index m1, Inde
 }
 
 template <int... I>
-struct Places {};
+struct Lanes {};
 template <int N, int... I>
 struct Count : Count<N - 1, N - 1, I...> {};
 template <int... I>
 struct Count<0, I...> {
-    typedef Places<I...> Type;
+    typedef Lanes<I...> Type;
 };
 
-// Neighbours added: those of a, then those of b.
+// Sums of neighbours: those of a, then those of b.
 template <class V, int... I>
-inline V add_neighbours(V a, V b, Places<I...>) {
+inline V add_neighbours(V a, V b, Lanes<I...>) {
     return __builtin_shufflevector(a, b, (2 * I)...) + __builtin_shufflevector(a, b, (2 * I + 1)...);
 }
 
-// Sums of each of `lanes` vectors, one a lane.
+// The sums of `lanes` vectors, one in each lane.
 template <class T>
 inline Vec<T> sums(Vec<T>* v) {
     typedef typename Count<lanes<T>>::Type All;
@@ -200,9 +201,9 @@ inline Vec<T> sums(Vec<T>* v) {
     return v[0];
 }
 
-// The matrix of `lanes` vectors transposed: halves zipped as often as they can be halved.
+// Transposes a matrix of `lanes` vectors: interleaves halves log2(lanes) times.
 template <class V, int... I>
-inline void zip(V a, V b, V& low, V& high, Places<I...>) {
+inline void interleave(V a, V b, V& low, V& high, Lanes<I...>) {
     constexpr int n = sizeof...(I);
     low = __builtin_shufflevector(a, b, (I / 2 + (I % 2) * n)...);
     high = __builtin_shufflevector(a, b, (n / 2 + I / 2 + (I % 2) * n)...);
@@ -216,13 +217,13 @@ inline void transpose(Vec<T>* v) {
         Vec<T> made[n];
 #pragma GCC unroll 16
         for (int i = 0; i < n / 2; ++i)
-            zip(v[i], v[i + n / 2], made[2 * i], made[2 * i + 1], typename Count<n>::Type());
+            interleave(v[i], v[i + n / 2], made[2 * i], made[2 * i + 1], typename Count<n>::Type());
 #pragma GCC unroll 16
         for (int i = 0; i < n; ++i) v[i] = made[i];
     }
 }
 
-// `lanes` rows of W [·, K] times one row a, from the given start: the matrix is read as it lies.
+// Dot products of `lanes` rows of W [·, K] with one row a, added to `start`; W is read unpacked.
 template <class T>
 Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
     Vec<T> acc[lanes<T>];
@@ -242,41 +243,40 @@ Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
     return start + sums<T>(acc);
 }
 
-// Two vectors from the bfloat16 at p, each of 32 bits: those at even places, and at odd ones.
+// Two vectors from bfloat16 at p: the numbers at even positions, and those at odd ones.
 template <class T>
-inline void load_zipped(const Half* p, Vec<T>& even, Vec<T>& odd) {
+inline void load_deinterleaved(const Half* p, Vec<T>& even, Vec<T>& odd) {
     typename Simd<T>::M both;
     std::memcpy(&both, p, sizeof(both));
     even = (Vec<T>)(both << 16);
     odd = (Vec<T>)(both & static_cast<std::int32_t>(0xffff0000));
 }
 
-// Numbers of which each two vectors hold the even ones, then the odd ones.
+// Deinterleaves numbers: of each two vectors the first holds the even ones, the second the odd ones.
 template <class T, class Number>
-void unzip(const Number* from, Index count, T* to) {
+void deinterleave(const Number* from, Index count, T* to) {
     constexpr Index L = lanes<T>;
     constexpr bool halves = sizeof(Number) == sizeof(Half) && sizeof(T) == sizeof(float);
     const Index whole = count / (2 * L) * (2 * L);
     for (Index k = 0; k < whole; k += 2 * L) {
         if constexpr (halves) {
             Vec<T> even, odd;
-            load_zipped<T>(from + k, even, odd);
+            load_deinterleaved<T>(from + k, even, odd);
             store(to + k, even);
             store(to + k + L, odd);
         } else {
             for (Index i = 0; i < L; ++i) {
-                to[k + i] = T(value_of(from[k + 2 * i]));
-                to[k + L + i] = T(value_of(from[k + 2 * i + 1]));
+                to[k + i] = T(widened(from[k + 2 * i]));
+                to[k + L + i] = T(widened(from[k + 2 * i + 1]));
             }
         }
     }
-    for (Index k = whole; k < count; ++k) to[k] = T(value_of(from[k]));
+    for (Index k = whole; k < count; ++k) to[k] = T(widened(from[k]));
 }
 
-// The dot products of rows in bfloat16 with a row that is unzipped: two numbers are widened from 32
-// bits by a shift and a mask.
+// Dot products of rows in bfloat16 with a deinterleaved row: a shift and a mask widen two numbers.
 template <class T>
-Vec<T> dots_brief(const Half* const* W, const T* a, Index K, Vec<T> start) {
+Vec<T> dots_bf16(const Half* const* W, const T* a, Index K, Vec<T> start) {
     Vec<T> acc[lanes<T>];
 #pragma GCC unroll 16
     for (int l = 0; l < lanes<T>; ++l) acc[l] = Vec<T>{};
@@ -287,7 +287,7 @@ Vec<T> dots_brief(const Half* const* W, const T* a, Index K, Vec<T> start) {
 #pragma GCC unroll 16
             for (int l = 0; l < lanes<T>; ++l) {
                 Vec<T> first, second;
-                load_zipped<T>(W[l] + k, first, second);
+                load_deinterleaved<T>(W[l] + k, first, second);
                 acc[l] += even * first;
                 acc[l] += odd * second;
             }

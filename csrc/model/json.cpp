@@ -8,9 +8,9 @@
 namespace unrolled {
 namespace {
 
-constexpr int kDeepest = 64;           // nested values; descriptions have a dozen
-constexpr std::size_t kLongest = 400;  // characters of a number
-constexpr std::size_t kShown = 200;    // characters of a name in a message
+constexpr int kMaxDepth = 64;           // of nested values; descriptions have a dozen
+constexpr std::size_t kMaxDigits = 400;  // characters of a number
+constexpr std::size_t kMaxShown = 200;    // characters of a name in a message
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -22,7 +22,7 @@ int hexadecimal(char c) {
     return -1;
 }
 
-// Bytes of the character that begins at `at`, 0 where that is no UTF-8.
+// Bytes of the character at `at`; 0: not UTF-8.
 std::size_t character(std::string_view text, std::size_t at) {
     const auto byte = [&](std::size_t k) {
         return at + k < text.size() ? static_cast<unsigned char>(text[at + k]) : 0u;
@@ -32,7 +32,7 @@ std::size_t character(std::string_view text, std::size_t at) {
                               : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
     for (std::size_t k = 1; k < count; ++k)
         if ((byte(k) & 0xc0) != 0x80) return 0;
-    // Longer than need be, halves of pairs, or beyond the last character.
+    // Overlong encodings, surrogates, or beyond the last character.
     if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
         (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f))
         return 0;
@@ -60,7 +60,7 @@ void append(std::string& to, unsigned code) {
     }
 }
 
-// Four hexadecimal digits that were checked.
+// Four hexadecimal digits, already checked.
 unsigned code_at(std::string_view text, std::size_t at) {
     unsigned code = 0;
     for (std::size_t k = 0; k < 4; ++k)
@@ -68,7 +68,7 @@ unsigned code_at(std::string_view text, std::size_t at) {
     return code;
 }
 
-// The character of an escape \uXXXX, or of two that are a pair; `at` is its backslash, then its end.
+// The character of an escape \uXXXX, or of a surrogate pair. `at` moves from its backslash behind it.
 unsigned unescape(std::string_view text, std::size_t& at) {
     const unsigned high = code_at(text, at + 2);
     at += 6;
@@ -80,10 +80,10 @@ unsigned unescape(std::string_view text, std::size_t& at) {
             return 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
         }
     }
-    throw std::invalid_argument("JSON: half of a pair of surrogates");
+    throw std::invalid_argument("JSON: a surrogate must be one of a pair");
 }
 
-// What a string that was checked means, in UTF-8; it has its quotes.
+// The value of a quoted string, already checked, in UTF-8.
 std::string unescaped(std::string_view text) {
     std::string made;
     for (std::size_t at = 1; at + 1 < text.size();) {
@@ -124,11 +124,11 @@ bool JsonScanner::take(char c) {
 }
 
 void JsonScanner::expect(char c) {
-    if (!take(c)) fail(std::string("wanted ") + c);
+    if (!take(c)) fail(std::string("expected ") + c);
 }
 
 void JsonScanner::value(int depth, bool keys) {
-    if (depth > kDeepest) fail("nested too deep");
+    if (depth > kMaxDepth) fail("values are nested too deep");
     space();
     if (take('{')) {
         object(depth, keys);
@@ -150,9 +150,9 @@ void JsonScanner::value(int depth, bool keys) {
     }
 }
 
-// Behind the bracket.
+// After the bracket.
 void JsonScanner::object(int depth, bool keys) {
-    std::vector<std::string_view> names;  // without quotes, where they have no escapes
+    std::vector<std::string_view> names;  // without quotes, of keys without escapes
     std::deque<std::string> escaped;
     if (take('}')) return;
     do {
@@ -167,22 +167,22 @@ void JsonScanner::object(int depth, bool keys) {
     expect('}');
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
-    if (twice != names.end()) fail("`" + std::string(twice->substr(0, kShown)) + "` is there twice");
+    if (twice != names.end()) fail("`" + std::string(twice->substr(0, kMaxShown)) + "` is a key twice");
 }
 
 std::string_view JsonScanner::string() {
     const std::size_t start = at_;
-    if (peek() != '"') fail("wanted a string");
+    if (peek() != '"') fail("expected a string");
     ++at_;
     while (peek() != '"') {
         const unsigned char c = static_cast<unsigned char>(peek());
-        if (done() || c < 0x20) fail("a string that does not end");
+        if (done() || c < 0x20) fail("a string does not end");
         if (c == '\\') {
             escape();
             continue;
         }
         const std::size_t bytes = character(text_, at_);
-        if (bytes == 0) fail("no UTF-8");
+        if (bytes == 0) fail("a string must be UTF-8");
         at_ += bytes;
     }
     ++at_;
@@ -193,14 +193,14 @@ void JsonScanner::escape() {
     ++at_;
     const char kind = peek();
     if (kind == '\0' || std::string_view("\"\\/bfnrtu").find(kind) == std::string_view::npos)
-        fail("an escape that is none");
+        fail("unknown escape");
     ++at_;
     for (int k = 0; kind == 'u' && k < 4; ++k, ++at_)
-        if (hexadecimal(peek()) < 0) fail("an escape that is none");
+        if (hexadecimal(peek()) < 0) fail("unknown escape");
 }
 
 void JsonScanner::digits() {
-    if (!is_digit(peek())) fail("wanted a digit");
+    if (!is_digit(peek())) fail("expected a digit");
     while (is_digit(peek())) ++at_;
 }
 
@@ -218,12 +218,12 @@ void JsonScanner::number() {
         if (peek() == '+' || peek() == '-') ++at_;
         digits();
     }
-    if (at_ - start > kLongest) fail("a number that is too long");
+    if (at_ - start > kMaxDigits) fail("a number is too long");
 }
 
-void JsonScanner::word(std::string_view wanted) {
-    if (text_.substr(at_, wanted.size()) != wanted) fail("wanted a value");
-    at_ += wanted.size();
+void JsonScanner::word(std::string_view expected) {
+    if (text_.substr(at_, expected.size()) != expected) fail("expected a value");
+    at_ += expected.size();
 }
 
 Json::Json(std::string_view text) {
@@ -233,11 +233,11 @@ Json::Json(std::string_view text) {
     scanner.value(0, true);
     text_ = scanner.since(start);
     scanner.space();
-    if (!scanner.done()) scanner.fail("more behind the value");
+    if (!scanner.done()) scanner.fail("text must end behind the value");
 }
 
-JsonScanner Json::enter(char bracket, const char* wanted) const {
-    if (text_[0] != bracket) throw std::invalid_argument(std::string("JSON: wanted ") + wanted);
+JsonScanner Json::enter(char bracket, const char* expected) const {
+    if (text_[0] != bracket) throw std::invalid_argument(std::string("JSON: expected ") + expected);
     JsonScanner scanner(text_);
     scanner.take(bracket);
     return scanner;
@@ -247,7 +247,7 @@ Json Json::next(JsonScanner& scanner) {
     scanner.space();
     const std::size_t start = scanner.at();
     scanner.value(0);
-    return Json(scanner.since(start), Checked());
+    return Json(scanner.since(start), AlreadyChecked());
 }
 
 Json Json::at(std::string_view key) const {
@@ -255,8 +255,8 @@ Json Json::at(std::string_view key) const {
     entries([&](const std::string& name, Json value) {
         if (name == key) found = value.text();
     });
-    if (found.empty()) throw std::invalid_argument("no `" + std::string(key) + "`");
-    return Json(found, Checked());
+    if (found.empty()) throw std::invalid_argument("there is no `" + std::string(key) + "`");
+    return Json(found, AlreadyChecked());
 }
 
 bool Json::has(std::string_view key) const {
@@ -266,15 +266,15 @@ bool Json::has(std::string_view key) const {
 }
 
 std::string Json::string() const {
-    if (!is_string()) throw std::invalid_argument("JSON: wanted a string");
+    if (!is_string()) throw std::invalid_argument("JSON: expected a string");
     return unescaped(text_);
 }
 
-Index Json::whole() const {
+Index Json::integer() const {
     const std::size_t sign = text_[0] == '-' ? 1 : 0;
     const std::string_view digits = text_.substr(sign);
     if (digits.size() > 15 || digits.find_first_not_of("0123456789") != std::string_view::npos)
-        throw std::invalid_argument("JSON: wanted a whole number of at most 15 digits");
+        throw std::invalid_argument("JSON: expected an integer of at most 15 digits");
     Index value = 0;
     for (char c : digits) value = value * 10 + (c - '0');
     return sign ? -value : value;

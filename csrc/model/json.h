@@ -1,6 +1,6 @@
-// A reader of JSON that is strict (RFC 8259; no key twice) and builds nothing: a text is checked as a
-// whole, and its values are views of it. So no text, however hostile, takes more memory than a few times
-// its length. io.py reads the same texts and refuses the same.
+// A strict reader of JSON (RFC 8259, no duplicate keys) that builds no tree: a text is checked as a whole, and
+// values are views of it. So a hostile text needs at most a small multiple of its length in memory. io.py
+// accepts the same texts.
 #pragma once
 
 #include <string>
@@ -10,15 +10,15 @@
 
 namespace unrolled {
 
-// Steps over values of a text; throws std::invalid_argument with place and fault.
+// Scans values of a text; throws std::invalid_argument with position and reason.
 class JsonScanner {
 public:
     explicit JsonScanner(std::string_view text) : text_(text) {}
 
-    // Steps over a value; `keys`: and refuses objects that have a key twice.
+    // Skips a value. `keys`: objects must not have duplicate keys.
     void value(int depth, bool keys = false);
     void space();
-    bool take(char c);      // whether it comes next; then it is behind
+    bool take(char c);  // skips c if it comes next
     void expect(char c);
     bool done() const { return at_ == text_.size(); }
     std::string_view string();  // with its quotes
@@ -32,16 +32,16 @@ private:
     void escape();
     void digits();
     void number();
-    void word(std::string_view wanted);
+    void word(std::string_view expected);
 
     std::string_view text_;
     std::size_t at_ = 0;
 };
 
-// A value, for as long as its text is there. What asks for another kind throws std::invalid_argument.
+// A value; its text must outlive it. Access as another type throws std::invalid_argument.
 class Json {
 public:
-    // Checks a whole text, in UTF-8.
+    // Checks a whole text in UTF-8.
     explicit Json(std::string_view text);
 
     std::string_view text() const { return text_; }
@@ -52,7 +52,7 @@ public:
     bool is_object() const { return text_[0] == '{'; }
 
     std::string string() const;  // in UTF-8
-    Index whole() const;         // of at most 15 digits
+    Index integer() const;       // of at most 15 digits
 
     // Calls f(Json) for each item of a list.
     template <class F>
@@ -71,22 +71,22 @@ public:
         if (scanner.take('}')) return;
         do {
             scanner.space();
-            const std::string key = Json(scanner.string(), Checked()).string();
+            const std::string key = Json(scanner.string(), AlreadyChecked()).string();
             scanner.space();
             scanner.expect(':');
             f(key, next(scanner));
         } while (scanner.take(','));
     }
 
-    // The value of a key that has to be there; and whether it is there.
+    // The value of a key, which must exist; and whether it exists.
     Json at(std::string_view key) const;
     bool has(std::string_view key) const;
 
 private:
-    struct Checked {};
-    Json(std::string_view text, Checked) : text_(text) {}
+    struct AlreadyChecked {};
+    Json(std::string_view text, AlreadyChecked) : text_(text) {}
 
-    JsonScanner enter(char bracket, const char* wanted) const;
+    JsonScanner enter(char bracket, const char* expected) const;
     static Json next(JsonScanner& scanner);
 
     std::string_view text_;

@@ -1,4 +1,4 @@
-// From the tree that a file holds to the parts of a chain; nothing of it is trusted.
+// Reads the blocks of a model from the description in its file. Nothing in it is trusted.
 #include "model/model.h"
 
 #include <algorithm>
@@ -15,230 +15,231 @@ namespace unrolled {
 namespace {
 
 constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/schema.py have them
-constexpr std::size_t kShown = 1000;             // characters of a fault
+constexpr std::size_t kMaxShown = 1000;             // characters of a reason
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
 
 }  // namespace
 
-// Follows the blocks of a description, and holds each to the width of what the one before makes.
+// Reads blocks in their order; each must read the width that the one before it outputs.
 class ModelReader {
 public:
     ModelReader(Model& model, const std::string& weights)
         : model_(model), weights_(weights), budget_(model.file_.size()) {}
 
     void read(const Tree& tree) {
-        if (tree.at("kind").string() != "unrolled model") fail("kind: wanted an exported model");
-        const Index version = tree.at("version").whole();
+        if (tree.at("kind").string() != "unrolled model") fail("kind must be 'unrolled model', got '" + tree.at("kind").string() + "'");
+        const Index version = tree.at("version").integer();
         if (version < 1 || version > kVersion)
-            fail("version " + std::to_string(version) + ", this library reads " +
-                 std::to_string(kVersion));
-        kept_ = kept_of(weights_.empty() ? tree.at("weights").string() : weights_);
+            fail("version must be from 1 to " + std::to_string(kVersion) + ", got " +
+                 std::to_string(version));
+        format_ = weight_format_of(weights_.empty() ? tree.at("weights").string() : weights_);
         if (const Tree task = tree.at("task"); !task.none()) task.string();
         tree.at("codec");
         if (tree.has("batch_first") && !tree.at("batch_first").is_boolean())
-            fail("batch_first: wanted a boolean");
-        if (tree.has("encoder")) fail("translators are not in the C interface");
+            fail("batch_first must be a boolean");
+        if (tree.has("encoder")) fail("encoder: translators are not in the C interface");
         tree.at("blocks").items([this](const Tree& block) {
             read_block(block);
             budget_.take(width_, "blocks");
         });
-        if (!layers_) fail("blocks: wanted a layer among them");
+        if (!layers_) fail("blocks: one block must be recurrent, got none");
         Source& source = model_.source_;
         model_.inputs_ = source.table ? 1 : source.width;
         model_.outputs_ = width_;
     }
 
 private:
-    enum class Before { nothing, layer, other };
+    enum class Previous { nothing, layer, other };
 
-    void read_block(const Tree& told) {
-        const std::string name = told.at("block").string();
-        const bool first = before_ == Before::nothing, behind_layer = before_ == Before::layer;
-        before_ = name == "recurrent" ? Before::layer : Before::other;
+    void read_block(const Tree& value) {
+        const std::string name = value.at("block").string();
+        const bool first = previous_ == Previous::nothing, behind_layer = previous_ == Previous::layer;
+        previous_ = name == "recurrent" ? Previous::layer : Previous::other;
         if ((name == "embedding" || name == "scale") && !first)
-            fail("blocks: " + name + " is not the first one");
+            fail(name + ": must be the first block");
         if ((name == "last" || name == "pooling") && !behind_layer)
-            fail("blocks: the end of sequences not behind a layer");
+            fail(name + ": must be behind a recurrent block");
         if (name == "words" || name == "forecast") fail(name + ": not in the C interface");
-        if (name == "embedding") return read_embedding(told);
-        if (name == "scale") return read_scale(told);
-        if (name == "recurrent") return read_layers(told);
+        if (name == "embedding") return read_embedding(value);
+        if (name == "scale") return read_scale(value);
+        if (name == "recurrent") return read_layers(value);
         ended_ = ended_ || name == "last" || name == "pooling";
         if (name == "last") return;
-        Stage stage;
+        Block block;
         if (name == "linear") {
-            stage.line = read_line(told);
-            enter(stage.line->source);
-            width_ = stage.line->width;
+            block.linear = read_line(value);
+            enter(block.linear->source);
+            width_ = block.linear->width;
         } else if (name == "pooling") {
-            stage.pooling = read_pooling(told);
-            enter(stage.pooling->width);
+            block.pooling = read_pooling(value);
+            enter(block.pooling->width);
         } else {
-            stage.activation = activation_of(name);
+            block.activation = activation_of(name);
         }
-        model_.stages_.push_back(std::move(stage));
+        model_.blocks_.push_back(std::move(block));
     }
 
-    // The next part reads so many numbers.
+    // Checks the number of inputs of the next block.
     void enter(Index reads) {
-        if (reads < 1) fail("blocks: a part that reads nothing");
+        if (reads < 1) fail("blocks: inputs must be at least 1, got " + std::to_string(reads));
         if (width_ == 0) model_.source_.width = reads;
         else if (width_ != reads)
-            fail("blocks: a part reads " + std::to_string(reads) + " numbers, gets " +
-                 std::to_string(width_));
+            fail("blocks: inputs must be " + std::to_string(width_) +
+                 ", the width of the block before, got " + std::to_string(reads));
         width_ = reads;
     }
 
-    void read_embedding(const Tree& told) {
-        const Numbers table = numbers(told.at("weight"), 2);
-        if (table.floats.count == 0) fail("embedding: no numbers");
+    void read_embedding(const Tree& value) {
+        const Numbers table = numbers(value.at("weight"), 2);
+        if (table.floats.count == 0) fail("embedding: weight must not be empty");
         model_.source_.V = table.shape[0];
         model_.source_.table = table.floats.numbers;
         enter(table.shape[1]);
     }
 
-    void read_scale(const Tree& told) {
-        const Array& mean = array(told.at("mean"), "F64", 1);
-        const Array& deviation = array(told.at("deviation"), "F64", 1);
-        if (mean.count != deviation.count) fail("blocks: mean and deviation of different lengths");
+    void read_scale(const Tree& value) {
+        const Array& mean = array(value.at("mean"), "F64", 1);
+        const Array& deviation = array(value.at("deviation"), "F64", 1);
+        if (mean.count != deviation.count) fail("scale: deviation must have shape [" + std::to_string(mean.count) +
+                 "], that of mean, got [" + std::to_string(deviation.count) + "]");
         model_.source_.mean = static_cast<const double*>(mean.numbers);
         model_.source_.deviation = static_cast<const double*>(deviation.numbers);
         enter(mean.count);
     }
 
-    const Line* read_line(const Tree& told) {
-        const Numbers weight = numbers(told.at("weight"), 2);
-        const Tree bias = told.at("bias");
-        return &model_.lines_.emplace_back(weight.floats,
-                                           bias.none() ? Floats{} : numbers(bias, 1).floats,
-                                           weight.shape[0], weight.shape[1], kept_, "");
+    const Linear* read_line(const Tree& value) {
+        const Numbers weight = numbers(value.at("weight"), 2);
+        const Tree bias = value.at("bias");
+        return &model_.linears_.emplace_back(weight.floats,
+                                           bias.none() ? FloatView{} : numbers(bias, 1).floats,
+                                           weight.shape[0], weight.shape[1], format_, "");
     }
 
-    const Pooling* read_pooling(const Tree& told) {
-        const auto line = [&](const char* name) {
-            const Tree found = told.at(name);
-            if (found.none()) return static_cast<const Line*>(nullptr);
+    const Pooling* read_pooling(const Tree& value) {
+        const auto linear = [&](const char* name) {
+            const Tree found = value.at(name);
+            if (found.none()) return static_cast<const Linear*>(nullptr);
             if (found.at("block").string() != "linear")
-                fail("pooling: keys and query are no linear layers");
+                fail("pooling: keys and query must be linear blocks");
             return read_line(found);
         };
-        const Line* const keys = line("keys");
-        const Line* const query = line("query");
-        return &model_.poolings_.emplace_back(told.at("name").string(), told.at("width").whole(),
+        const Linear* const keys = linear("keys");
+        const Linear* const query = linear("query");
+        return &model_.poolings_.emplace_back(value.at("name").string(), value.at("width").integer(),
                                               keys, query);
     }
 
-    void read_layers(const Tree& told) {
-        if (ended_) fail("blocks: a layer behind the end of sequences");
-        const std::string merge = told.has("merge") ? told.at("merge").string() : "concat";
-        if (merge != "concat" && merge != "sum") fail("merge: wanted concat or sum, got " + merge);
-        std::vector<Stage> layers;  // a layer's directions one after the other
+    void read_layers(const Tree& value) {
+        if (ended_) fail("recurrent: must be before the end of sequences, got it behind");
+        const std::string merge = value.has("merge") ? value.at("merge").string() : "concat";
+        if (merge != "concat" && merge != "sum") fail("recurrent: merge must be concat or sum, got " + merge);
+        std::vector<Block> layers;  // layer by layer, its directions side by side
         std::size_t directions = 0, count = 0;
-        told.at("layers").items([&](const Tree& layer) {
+        value.at("layers").items([&](const Tree& layer) {
             const std::size_t before = layers.size();
             layer.items([&](const Tree& direction) {
-                layers.push_back(Stage{});
+                layers.push_back(Block{});
                 layers.back().layer = read_direction(direction);
             });
             const std::size_t found = layers.size() - before;
             if (count++ == 0) directions = found;
             if (found != directions || found < 1 || found > 2)
-                fail("layers: wanted one direction, or two, in each");
+                fail("recurrent: layers must have one direction each, or two");
             for (std::size_t k = before; k < layers.size(); ++k) enter(layers[k].layer->inputs());
             const Index one = layers[before].layer->width(), last = layers.back().layer->width();
-            if (merge == "sum" && one != last) fail("merge: wanted directions of one width");
+            if (merge == "sum" && one != last) fail("recurrent: directions must have one width with merge='sum'");
             width_ = found == 1 || merge == "sum" ? one : one + last;
         });
-        if (count == 0) fail("layers: none");
-        if (const Tree start = told.at("start"); !start.none()) read_start(start, layers);
+        if (count == 0) fail("recurrent: layers must not be empty");
+        if (const Tree start = value.at("start"); !start.none()) read_start(start, layers);
         model_.both_directions_ |= directions == 2;
         layers_ = true;
-        for (Stage& layer : layers) model_.stages_.push_back(std::move(layer));
+        for (Block& layer : layers) model_.blocks_.push_back(std::move(layer));
     }
 
-    const Layer* read_direction(const Tree& told) {
+    const Layer* read_direction(const Tree& value) {
         std::vector<Index> sizes;  // I, H, P
-        told.at("sizes").items([&sizes](const Tree& size) { sizes.push_back(size.whole()); });
-        if (sizes.size() != 3) fail("sizes: wanted three");
-        model_.programs_.push_back(parse(told.at("program").string(), sizes[1], sizes[2], sizes[0]));
+        value.at("sizes").items([&sizes](const Tree& size) { sizes.push_back(size.integer()); });
+        if (sizes.size() != 3) fail("recurrent: sizes must be three, I, H and P");
+        model_.programs_.push_back(parse(value.at("program").string(), sizes[1], sizes[2], sizes[0]));
         const Program& program = model_.programs_.back();
         if (program.states[0] != sizes[2])
-            fail("sizes: the program's output has " + std::to_string(program.states[0]) +
-                 " units, not " + std::to_string(sizes[2]));
-        budget_.take(room_of(program), "program");
-        std::vector<Floats> arrays;
-        told.at("arrays").items([&](const Tree& one) {
-            arrays.push_back(one.none() ? Floats{} : numbers(one).floats);
+            fail("recurrent: sizes must end with " + std::to_string(program.states[0]) +
+                 ", the width of the program's output, got " + std::to_string(sizes[2]));
+        budget_.take(step_footprint(program), "program");
+        std::vector<FloatView> arrays;
+        value.at("arrays").items([&](const Tree& one) {
+            arrays.push_back(one.none() ? FloatView{} : numbers(one).floats);
         });
-        return &model_.layers_.emplace_back(program, sizes[0], arrays, kept_, "");
+        return &model_.layers_.emplace_back(program, sizes[0], arrays, format_, "");
     }
 
-    // A row for each state of each layer.
-    void read_start(const Tree& told, std::vector<Stage>& layers) {
+    // Initial states: a row for each state of each layer.
+    void read_start(const Tree& value, std::vector<Block>& layers) {
         std::size_t k = 0;
-        told.items([&](const Tree& states) {
-            if (k == layers.size()) fail("start: wanted a row for each state of each layer");
+        value.items([&](const Tree& states) {
+            if (k == layers.size()) fail("recurrent: start must have a row for each state of each layer");
             const std::vector<Index>& widths = layers[k].layer->program().states;
-            std::vector<Floats>& start = layers[k++].start;
+            std::vector<FloatView>& start = layers[k++].start;
             states.items([&](const Tree& state) {
                 const Numbers found = numbers(state, 2);
                 if (start.size() == widths.size() || found.shape[0] != 1 ||
                     found.shape[1] != widths[start.size()])
-                    fail("start: wanted a row for each state of each layer");
+                    fail("recurrent: start must have a row for each state of each layer");
                 start.push_back(found.floats);
             });
-            if (start.size() != widths.size()) fail("start: wanted a row for each state");
+            if (start.size() != widths.size()) fail("recurrent: start must have a row for each state of each layer");
         });
-        if (k != layers.size()) fail("start: wanted a row for each state of each layer");
+        if (k != layers.size()) fail("recurrent: start must have a row for each state of each layer");
     }
 
-    // Each array is one part's: what is packed is no larger than the file.
-    const Array& array(const Tree& told, const char* type) {
-        const Array& found = told.array(type);
-        if (!used_.insert(&found).second) fail("an array that two parts have");
+    // Each array belongs to one block, so that packed weights are no larger than the file.
+    const Array& array(const Tree& value, const char* type) {
+        const Array& found = value.array(type);
+        if (!used_.insert(&found).second) fail("blocks: an array must belong to one block, got two");
         return found;
     }
 
-    const Array& array(const Tree& told, const char* type, std::size_t dimensions) {
-        const Array& found = array(told, type);
+    const Array& array(const Tree& value, const char* type, std::size_t dimensions) {
+        const Array& found = array(value, type);
         check_dimensions(found, dimensions);
         return found;
     }
 
-    static void check_dimensions(const Array& array, std::size_t wanted) {
-        if (array.shape.size() != wanted)
-            fail("an array of " + std::to_string(array.shape.size()) + " dimensions, wanted " +
-                 std::to_string(wanted));
+    static void check_dimensions(const Array& array, std::size_t dimensions) {
+        if (array.shape.size() != dimensions)
+            fail("blocks: an array must have " + std::to_string(dimensions) + " dimensions, got " +
+                 std::to_string(array.shape.size()));
     }
 
     struct Numbers {
-        Floats floats;
+        FloatView floats;
         const std::vector<Index>& shape;
     };
 
-    // Numbers in float, of so many dimensions (0: any), that may be short in the file.
-    Numbers numbers(const Tree& told, std::size_t dimensions = 0) {
-        const bool is_short = told.is_dict();
-        const Array& found = is_short ? array(told.at("values"), short_type(told), 2)
-                                      : array(told, "F32");
+    // An array of float with that number of dimensions (0: any), dequantized if the file has low precision.
+    Numbers numbers(const Tree& value, std::size_t dimensions = 0) {
+        const bool is_quantized = value.is_dict();
+        const Array& found = is_quantized ? array(value.at("values"), quantized_type(value), 2)
+                                      : array(value, "F32");
         if (dimensions > 0) check_dimensions(found, dimensions);
         const float* const floats =
-            is_short ? widened(told, found) : static_cast<const float*>(found.numbers);
+            is_quantized ? dequantized(value, found) : static_cast<const float*>(found.numbers);
         return {{floats, found.count}, found.shape};
     }
 
-    static const char* short_type(const Tree& told) {
-        const std::string kept = told.at("kept").string();
-        if (kept == "int8") return "I8";
-        if (kept == "bfloat16") return "U16";
-        fail("weight: kept as " + kept + ", wanted int8 or bfloat16");
+    static const char* quantized_type(const Tree& value) {
+        const std::string format = value.at("kept").string();
+        if (format == "int8") return "I8";
+        if (format == "bfloat16") return "U16";
+        fail("weight: kept must be int8 or bfloat16, got " + format);
     }
 
-    // As runtime/quantize.py has it, to the bit.
-    const float* widened(const Tree& told, const Array& values) {
+    // To the bit as in runtime/quantize.py.
+    const float* dequantized(const Tree& value, const Array& values) {
         std::vector<float>& made =
-            model_.widened_.emplace_back(static_cast<std::size_t>(values.count));
+            model_.dequantized_.emplace_back(static_cast<std::size_t>(values.count));
         if (values.type == "U16") {
             const auto* const upper = static_cast<const std::uint16_t*>(values.numbers);
             for (std::size_t k = 0; k < made.size(); ++k) {
@@ -247,17 +248,17 @@ private:
             }
             return made.data();
         }
-        const Array& found = array(told.at("largest"), "F32", 1);
+        const Array& found = array(value.at("largest"), "F32", 1);
         const Index rows = values.shape[0], columns = values.shape[1];
-        if (found.count != rows) fail("weight: wanted the largest of each row, 0 or above");
+        if (found.count != rows) fail("weight: largest must be a number of at least 0 for each row");
         const auto* const largest = static_cast<const float*>(found.numbers);
-        const auto* const whole = static_cast<const signed char*>(values.numbers);
+        const auto* const integer = static_cast<const signed char*>(values.numbers);
         for (Index row = 0; row < rows; ++row) {
             const float most = largest[row], scale = most / 127.0f;
             if (!(most >= 0 && most <= std::numeric_limits<float>::max()))
-                fail("weight: wanted the largest of each row, 0 or above");
+                fail("weight: largest must be a number of at least 0 for each row");
             for (Index k = row * columns; k < (row + 1) * columns; ++k) {
-                const int q = whole[k];
+                const int q = integer[k];
                 made[static_cast<std::size_t>(k)] =
                     q == 127 ? most : q == -127 ? -most : static_cast<float>(q) * scale;
             }
@@ -267,10 +268,10 @@ private:
 
     Model& model_;
     const std::string& weights_;
-    Kept kept_ = Kept::own;
-    Index width_ = 0;  // of what the parts so far make; 0: not known yet
+    WeightFormat format_ = WeightFormat::float32;
+    Index width_ = 0;  // of the last block's output; 0: not known yet
     bool layers_ = false, ended_ = false;
-    Before before_ = Before::nothing;
+    Previous previous_ = Previous::nothing;
     std::set<const Array*> used_;
     Budget budget_;
 };
@@ -280,22 +281,22 @@ Model::Model(Safetensors file, const std::string& weights) : file_(std::move(fil
     if (!description_) fail("a safetensors file, but not one written by unrolled");
     try {
         const Json document(*description_);
-        if (document.at("version").whole() != kTreeVersion)
+        if (document.at("version").integer() != kTreeVersion)
             fail("version " + std::string(document.at("version").text()) + " of its structure");
         const Tree tree(document.at("tree"), file_);
         tree.check();
         ModelReader(*this, weights).read(tree);
     } catch (const std::invalid_argument& error) {
-        const std::string fault = std::string(error.what()).substr(0, kShown);
+        const std::string fault = std::string(error.what()).substr(0, kMaxShown);
         fail("holds no model that this version reads (" + fault + ")");
     }
 }
 
-std::unique_ptr<Chain> Model::chain(Index N) const {
+std::unique_ptr<Pipeline> Model::pipeline(Index N) const {
     if (both_directions_)
-        fail("stream: wanted a model of one direction, got two: the second begins at the end of a "
-             "sequence, which is not there yet");
-    return std::make_unique<Chain>(source_, stages_, N, 1);
+        fail("Model: stream needs one direction, got two: the second begins at the end of a "
+             "sequence, which has not come yet");
+    return std::make_unique<Pipeline>(source_, blocks_, N, 1);
 }
 
 }  // namespace unrolled

@@ -1,4 +1,4 @@
-// An exported model as it is read from its file: the parts of a chain, and what they borrow from.
+// An exported model, read from its file: its blocks, and the arrays that they borrow.
 #pragma once
 
 #include <deque>
@@ -9,22 +9,22 @@
 
 namespace unrolled {
 
-// Of version 1 or 2 of the description, as `unrolled.runtime.schema` has it, without words spelt
-// by characters, forecasts and translators.
+// A file of version 1 or 2 of the schema (src/unrolled/runtime/schema.py). Word blocks, forecasts and
+// translators are not supported.
 class Model {
 public:
-    // `weights`: how they are kept, by name; empty: as the file says. Throws std::invalid_argument
-    // where the file holds no model that this version reads.
+    // `weights`: their format by name; empty: that of the file. Throws std::invalid_argument where this
+    // version cannot read the file.
     Model(Safetensors file, const std::string& weights);
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    // N sequences, for no longer than the model. Throws std::invalid_argument where it reads in both
+    // For N sequences; the model must outlive it. Throws std::invalid_argument where the model has two
     // directions, or N is below 1.
-    std::unique_ptr<Chain> chain(Index N) const;
+    std::unique_ptr<Pipeline> pipeline(Index N) const;
 
-    Index tokens() const { return source_.V; }  // rows of the embedding, 0 where it reads numbers
-    Index inputs() const { return inputs_; }    // numbers of a row, 1 where it reads tokens
+    Index tokens() const { return source_.V; }  // rows of the embedding; 0: reads numbers
+    Index inputs() const { return inputs_; }    // numbers of a row; 1: reads tokens
     Index outputs() const { return outputs_; }
     const std::string& description() const { return *description_; }  // JSON
 
@@ -33,13 +33,13 @@ private:
 
     Safetensors file_;
     const std::string* description_ = nullptr;
-    std::deque<std::vector<float>> widened_;  // weights that are short in the file
+    std::deque<std::vector<float>> dequantized_;  // weights that have low precision in the file
     std::deque<Program> programs_;
     std::deque<Layer> layers_;
-    std::deque<Line> lines_;
+    std::deque<Linear> linears_;
     std::deque<Pooling> poolings_;
     Source source_;
-    std::vector<Stage> stages_;
+    std::vector<Block> blocks_;
     Index inputs_ = 0, outputs_ = 0;
     bool both_directions_ = false;
 };

@@ -1,5 +1,4 @@
-// One vector of a sequence from its steps, as they come: the mean, the largest, or a weighted mean
-// (attention), of the steps so far.
+// The mean, the maximum or the attention-weighted mean of the steps of a sequence so far.
 #pragma once
 
 #include <algorithm>
@@ -13,39 +12,39 @@
 
 namespace unrolled {
 
-class Pool {
+class PoolingState {
 public:
     enum class Kind { mean, max, attention };
 
-    Pool(const std::string& name, Index N, Index width) : kind_(kind_of(name)), width_(width) {
+    PoolingState(const std::string& name, Index N, Index width) : kind_(kind_of(name)), width_(width) {
         states_[0].assign(static_cast<std::size_t>(N * width), 0.0);
         states_[1].assign(static_cast<std::size_t>(N), 0.0);
-        states_[2].assign(static_cast<std::size_t>(N), kLowest);
+        states_[2].assign(static_cast<std::size_t>(N), kNoScore);
     }
 
-    // As if sequence n had had no step.
+    // Restarts sequence n.
     void begin(Index n) {
         std::fill_n(states_[0].data() + n * width_, width_, 0.0);
         states_[1][static_cast<std::size_t>(n)] = 0;
-        states_[2][static_cast<std::size_t>(n)] = kLowest;
+        states_[2][static_cast<std::size_t>(n)] = kNoScore;
     }
 
-    // Row n of x [N, width] is a step of sequence n; `scores` [N] are those of attention.
+    // Adds row n of x [N, width], a step of sequence n; `scores` [N] are those of attention.
     void add(Index n, const float* x, const float* scores) {
         double* const sum = states_[0].data() + n * width_;
         double& total = states_[1][static_cast<std::size_t>(n)];
-        if (kind_ == Kind::attention) return weigh(n, sum, total, x, scores[n]);
+        if (kind_ == Kind::attention) return add_weighted(n, sum, total, x, scores[n]);
         const bool first = total == 0;
         total += 1;
-        // A running mean does not grow, however long the stream.
+        // A running mean does not grow with the number of steps.
         for (Index k = 0; k < width_; ++k) {
             const double number = x[k];
-            if (kind_ == Kind::mean) sum[k] = in_two_floats(sum[k] + (number - sum[k]) / total);
+            if (kind_ == Kind::mean) sum[k] = round_to_two_floats(sum[k] + (number - sum[k]) / total);
             else if (first || number > sum[k] || std::isnan(number)) sum[k] = number;  // NaN stays
         }
     }
 
-    // What there is so far, [width]; zeros before the first step.
+    // The pooled vector [width]; zeros before the first step.
     void read(Index n, float* to) const {
         const double* const sum = states_[0].data() + n * width_;
         const double total = states_[1][static_cast<std::size_t>(n)];
@@ -54,9 +53,9 @@ public:
             to[k] = static_cast<float>(divides ? sum[k] / total : sum[k]);
     }
 
-    // Numbers a sequence of state k: means, largest or weighted sums; steps or weights; highest score.
-    // Sums and weights are in two floats each, the second what the first cannot hold, so that a state
-    // that is read and written goes on to the bit.
+    // The width of state k: 0 holds means, maxima or weighted sums; 1 the number of steps or the sum of
+    // weights; 2 the highest score. A number of 0 and 1 is the sum of two floats, so that a state that is
+    // read and written back continues to the bit.
     static Index state_width(std::size_t k, Index width) { return k == 0 ? 2 * width : k == 1 ? 2 : 1; }
 
     void read_state(std::size_t k, Index n, float* to) const {
@@ -64,7 +63,7 @@ public:
         const double* const row = states_[k].data() + n * numbers;
         for (Index j = 0; j < numbers; ++j) {
             to[j] = static_cast<float>(row[j]);
-            if (k < 2) to[numbers + j] = beyond_float(row[j]);
+            if (k < 2) to[numbers + j] = remainder_of_float(row[j]);
         }
     }
     void write_state(std::size_t k, Index n, const float* from) {
@@ -75,40 +74,40 @@ public:
     }
 
 private:
-    static constexpr double kLowest = -std::numeric_limits<double>::infinity();
+    static constexpr double kNoScore = -std::numeric_limits<double>::infinity();
 
-    static float beyond_float(double number) {
+    static float remainder_of_float(double number) {
         const float first = static_cast<float>(number);
         return std::isfinite(first) ? static_cast<float>(number - double(first)) : 0.0f;
     }
 
-    // A number that two floats hold.
-    static double in_two_floats(double number) {
-        return double(static_cast<float>(number)) + double(beyond_float(number));
+    // Rounds to the sum of two floats.
+    static double round_to_two_floats(double number) {
+        return double(static_cast<float>(number)) + double(remainder_of_float(number));
     }
 
     static Kind kind_of(const std::string& name) {
         if (name == "mean") return Kind::mean;
         if (name == "max") return Kind::max;
         if (name == "attention") return Kind::attention;
-        throw std::invalid_argument("pool: wanted mean, max or attention, got " + name);
+        throw std::invalid_argument("pooling: name must be mean, max or attention, got " + name);
     }
 
-    // Sums are in units of the highest score so far: no exponential overflows, and those of steps that
-    // were far below may vanish.
-    void weigh(Index n, double* sum, double& total, const float* x, double score) {
+    // Weights are relative to the highest score so far: no exponential overflows, and those of much lower
+    // scores may vanish.
+    void add_weighted(Index n, double* sum, double& total, const float* x, double score) {
         double& highest = states_[2][static_cast<std::size_t>(n)];
         const double before = highest;
         if (!(score <= highest)) highest = score;
-        const double fade = total == 0 ? 0.0 : std::exp(before - highest);
+        const double decay = total == 0 ? 0.0 : std::exp(before - highest);
         const double weight = std::exp(score - highest);
-        for (Index k = 0; k < width_; ++k) sum[k] = in_two_floats(fade * sum[k] + weight * x[k]);
-        total = in_two_floats(fade * total + weight);
+        for (Index k = 0; k < width_; ++k) sum[k] = round_to_two_floats(decay * sum[k] + weight * x[k]);
+        total = round_to_two_floats(decay * total + weight);
     }
 
     Kind kind_;
     Index width_;
-    // Double: a count, a mean or a sum of weights in float stands still after 2^24 steps.
+    // In double: in float a count, a mean or a sum of weights stops changing after 2^24 steps.
     std::vector<double> states_[3];
 };
 

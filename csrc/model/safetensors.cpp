@@ -13,7 +13,7 @@
 namespace unrolled {
 namespace {
 
-constexpr std::size_t kMostHeader = 100'000'000;  // the format's own limit
+constexpr std::size_t kMaxHeader = 100'000'000;  // the format's own limit
 
 [[noreturn]] void fail(const std::string& what) {
     throw std::invalid_argument(what);
@@ -25,15 +25,15 @@ Index bytes_of(const std::string& type) {
         {"U32", 4},  {"F32", 4}, {"I64", 8}, {"U64", 8}, {"F64", 8}, {"C64", 8}};
     for (const auto& [name, bytes] : known)
         if (type == name) return bytes;
-    fail("an array of type " + type);
+    fail("the type of an array must be a number type, got " + type);
 }
 
-// The list of whole numbers, none of them negative.
+// A list of integers, none of them negative.
 std::vector<Index> sizes_of(const Json& list) {
     std::vector<Index> found;
     list.items([&found](const Json& item) {
-        found.push_back(item.whole());
-        if (found.back() < 0) fail("a negative size");
+        found.push_back(item.integer());
+        if (found.back() < 0) fail("sizes must not be negative");
     });
     return found;
 }
@@ -45,12 +45,12 @@ struct Closer {
 }  // namespace
 
 Safetensors Safetensors::of_path(const char* path) {
-    const auto told = [] { return std::generic_category().message(errno); };
+    const auto value = [] { return std::generic_category().message(errno); };
     const std::unique_ptr<std::FILE, Closer> file(std::fopen(path, "rb"));
-    if (!file) throw std::invalid_argument(told());
-    if (std::fseek(file.get(), 0, SEEK_END) != 0) throw std::invalid_argument(told());
+    if (!file) throw std::invalid_argument(value());
+    if (std::fseek(file.get(), 0, SEEK_END) != 0) throw std::invalid_argument(value());
     const long size = std::ftell(file.get());
-    if (size < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0) throw std::invalid_argument(told());
+    if (size < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0) throw std::invalid_argument(value());
     return Safetensors(static_cast<std::size_t>(size), [&file](void* to, std::size_t bytes) {
         return std::fread(to, 1, bytes, file.get()) == bytes;
     });
@@ -75,62 +75,62 @@ Safetensors::Safetensors(std::size_t size, const Read& read) {
 
 void Safetensors::read_all(std::size_t size, const Read& read) {
     unsigned char prefix[8];
-    if (size < sizeof(prefix) || !read(prefix, sizeof(prefix))) fail("too short, or no file");
+    if (size < sizeof(prefix) || !read(prefix, sizeof(prefix))) fail("it is too short, or no file");
     size_ = static_cast<Index>(size);
     std::uint64_t length = 0;
     for (int k = 7; k >= 0; --k) length = length << 8 | prefix[k];
     const std::size_t left = size - sizeof(prefix);
-    if (length > left || length > kMostHeader) fail("a header longer than the file, or too long");
+    if (length > left || length > kMaxHeader) fail("its header is longer than the file, or too long");
     std::string text(static_cast<std::size_t>(length), ' ');
     if (!read(&text[0], text.size())) fail("its header cannot be read");
     read_header(text);
-    place(left - text.size());
-    // Numbers of eight bytes, so that all of them are aligned.
-    numbers_.reset(new double[static_cast<std::size_t>(bytes_) / sizeof(double) + 1]);
-    if (!read(numbers_.get(), static_cast<std::size_t>(bytes_))) fail("its arrays cannot be read");
+    check_layout(left - text.size());
+    // Allocated as double, so that all arrays are aligned.
+    data_.reset(new double[static_cast<std::size_t>(bytes_) / sizeof(double) + 1]);
+    if (!read(data_.get(), static_cast<std::size_t>(bytes_))) fail("its arrays cannot be read");
     for (auto& [name, array] : arrays_)
-        array.numbers = reinterpret_cast<const char*>(numbers_.get()) + array.begin;
+        array.numbers = reinterpret_cast<const char*>(data_.get()) + array.begin;
 }
 
 void Safetensors::read_header(const std::string& text) {
-    Json(text).entries([this](const std::string& name, const Json& told) {
+    Json(text).entries([this](const std::string& name, const Json& value) {
         if (name == "__metadata__") {
-            told.entries([this](const std::string& key, const Json& value) {
+            value.entries([this](const std::string& key, const Json& value) {
                 texts_.emplace(key, value.string());
             });
             return;
         }
         Array array;
-        array.type = told.at("dtype").string();
-        array.shape = sizes_of(told.at("shape"));
-        for (Index size : array.shape) array.count = product(array.count, size);
-        const std::vector<Index> offsets = sizes_of(told.at("data_offsets"));
+        array.type = value.at("dtype").string();
+        array.shape = sizes_of(value.at("shape"));
+        for (Index size : array.shape) array.count = checked_product(array.count, size);
+        const std::vector<Index> offsets = sizes_of(value.at("data_offsets"));
         if (offsets.size() != 2 || offsets[1] - offsets[0] != array.count * bytes_of(array.type))
-            fail("`" + name + "` is not as long as its shape says");
+            fail("`" + name + "`: data_offsets must fit its shape");
         array.begin = offsets[0];
         array.end = offsets[1];
         arrays_.emplace(name, std::move(array));
     });
 }
 
-// That arrays lie one behind the other, each where a processor can read it, and nothing else is there.
-void Safetensors::place(std::size_t room) {
+// Checks that arrays lie one behind the other, aligned, and fill the file.
+void Safetensors::check_layout(std::size_t bytes) {
     std::vector<const Array*> order;
     for (const auto& [name, array] : arrays_) order.push_back(&array);
     std::sort(order.begin(), order.end(), [](const Array* a, const Array* b) {
         return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
     });
     for (const Array* array : order) {
-        if (array->begin != bytes_) fail("arrays with a gap between them, or none");
-        if (bytes_ % bytes_of(array->type) != 0) fail("an array that is not aligned");
+        if (array->begin != bytes_) fail("arrays must lie one behind the other");
+        if (bytes_ % bytes_of(array->type) != 0) fail("an array is not aligned");
         bytes_ = array->end;
     }
-    if (static_cast<std::size_t>(bytes_) != room) fail("arrays of another length than the file");
+    if (static_cast<std::size_t>(bytes_) != bytes) fail("the arrays must fill the file");
 }
 
 const Array& Safetensors::array(const std::string& name) const {
     const auto found = arrays_.find(name);
-    if (found == arrays_.end()) throw std::invalid_argument("no array `" + name + "`");
+    if (found == arrays_.end()) throw std::invalid_argument("there is no array `" + name + "`");
     return found->second;
 }
 

@@ -1,4 +1,4 @@
-// What models that take steps are made of, and chains of it. A step takes neither memory nor a lock.
+// The blocks of a model, and pipelines of blocks that take steps. A step allocates no memory and takes no lock.
 #pragma once
 
 #include <memory>
@@ -10,19 +10,19 @@
 
 namespace unrolled {
 
-// Numbers that are borrowed for as long as there is what was made of them; null: none.
-struct Floats {
+// A borrowed array, which must outlive what is constructed from it; null: none.
+struct FloatView {
     const float* numbers = nullptr;
     Index count = 0;
 };
 
-// Memory and work that a file may ask for, in such numbers, counted while it is read: so many in any
-// case, and so many more for each of its bytes. As limits.py has it.
+// The memory and work that a file may ask for, in numbers, counted while it is read: a fixed amount plus a
+// multiple of its bytes. limits.py has the same.
 class Budget {
 public:
     explicit Budget(Index bytes) : bytes_(bytes), left_(kBaseNumbers + kNumbersPerByte * bytes) {}
 
-    // Throws std::invalid_argument where the file has asked for more than it may.
+    // Throws std::invalid_argument where the file has asked for more.
     void take(Index numbers, const std::string& name);
 
 private:
@@ -30,17 +30,17 @@ private:
     Index bytes_, left_;
 };
 
-// They throw std::invalid_argument where there is none of that name.
-Kept kept_of(const std::string& name);
+// They throw std::invalid_argument for an unknown name.
+WeightFormat weight_format_of(const std::string& name);
 Activation activation_of(const std::string& name);
 
 // A layer in one direction, its weights packed once.
 class Layer {
 public:
-    // The program is borrowed, too. `arrays`: weight and bias (or none) of the input and of each
-    // product, then the vectors (or none). Throws std::invalid_argument where they do not fit, or are
-    // far smaller than the program.
-    Layer(const Program& program, Index I, const std::vector<Floats>& arrays, Kept kept,
+    // The program is borrowed, too. `arrays`: weight and bias (or none) of the input product and of each
+    // recurrent product, then the vectors (or none). Throws std::invalid_argument where they do not fit,
+    // or are far smaller than the buffers of the program.
+    Layer(const Program& program, Index I, const std::vector<FloatView>& arrays, WeightFormat format,
           const std::string& build);
 
     const Program& program() const { return program_; }
@@ -57,9 +57,9 @@ private:
 };
 
 // y = W x + b: W [width, source], b [width] or none.
-class Line {
+class Linear {
 public:
-    Line(Floats weight, Floats bias, Index width, Index source, Kept kept, const std::string& build);
+    Linear(FloatView weight, FloatView bias, Index width, Index source, WeightFormat format, const std::string& build);
 
     // Rows [count, source] to [count, width].
     void apply(const float* rows, Index count, float* to) const { affine_->apply(rows, count, to); }
@@ -70,31 +70,31 @@ private:
     std::unique_ptr<Affine> affine_;
 };
 
-// How a model makes one vector of a sequence: its name and, for attention, the lines that score a
-// step: query(tanh(keys(y))), which are borrowed.
+// Pools the steps of a sequence into one vector. Attention scores a step y by query(tanh(keys(y))); both
+// linear maps are borrowed.
 class Pooling {
 public:
-    Pooling(std::string name, Index width, const Line* keys, const Line* query);
+    Pooling(std::string name, Index width, const Linear* keys, const Linear* query);
 
-    // Scores [N] of rows [N, width], where there is attention; `room` for the keys.
-    void score(const float* rows, Index N, float* room, float* scores) const;
+    // Attention: scores [N] of rows [N, width]. `keys` is scratch memory of N * keys_width() numbers.
+    void score(const float* rows, Index N, float* keys, float* scores) const;
 
-    // Whole sequences: rows [T, N, width] of these lengths [N] (null: T each) to [N, width].
+    // Whole sequences: rows [T, N, width] of lengths [N] (null: T each) to [N, width].
     void run(const float* rows, const Index* lengths, Index T, Index N, float* to) const;
 
-    Pool make(Index N) const { return Pool(name_, N, width); }
-    Index room() const { return keys_ ? keys_->width : 0; }  // numbers of a row
+    PoolingState make(Index N) const { return PoolingState(name_, N, width); }
+    Index keys_width() const { return keys_ ? keys_->width : 0; }
 
     const Index width;
 
 private:
     std::string name_;
-    const Line *keys_, *query_;
+    const Linear *keys_, *query_;
     const Build& build_;
 };
 
-// What a chain reads: numbers [width], with mean and deviation [width] brought to standard units by
-// them (both are copied); or tokens, which are rows of a table [V, width], borrowed.
+// What a pipeline reads: numbers [width], standardized where there are mean and deviation [width] (both are
+// copied); or tokens, rows of a table [V, width] (borrowed).
 struct Source {
     Index width = 0;
     const float* table = nullptr;
@@ -103,32 +103,32 @@ struct Source {
     const double* deviation = nullptr;
 };
 
-// One part of a chain, borrowed; an activation where it is nothing else.
-struct Stage {
+// One block, borrowed: a layer, a linear map, a pooling, or else an activation.
+struct Block {
     const Layer* layer = nullptr;
-    const Line* line = nullptr;
+    const Linear* linear = nullptr;
     const Pooling* pooling = nullptr;
     Activation activation = Activation::relu;
-    std::vector<Floats> start;  // of a layer, by state [width]; empty: zeros
+    std::vector<FloatView> start;  // of a layer, by state [width]; empty: zeros
 };
 
-// N sequences that take steps one at a time, one thread at a time; which may call others for long
-// steps of layers, so many in all.
-class Chain {
+// N sequences that take steps, one thread at a time. That thread may use others for the long steps of
+// layers, `threads` in all.
+class Pipeline {
 public:
-    // Throws std::invalid_argument where N or `threads` is below 1 or widths do not fit.
-    Chain(const Source& source, const std::vector<Stage>& stages, Index N, Index threads);
-    Chain(const Chain&) = delete;
-    Chain& operator=(const Chain&) = delete;
+    // Throws std::invalid_argument where N or `threads` is below 1, or widths do not fit.
+    Pipeline(const Source& source, const std::vector<Block>& blocks, Index N, Index threads);
+    Pipeline(const Pipeline&) = delete;
+    Pipeline& operator=(const Pipeline&) = delete;
 
-    // A thread's turn; false where another has it.
-    class Turn {
+    // A thread's exclusive use of a pipeline; false where another thread has it.
+    class ExclusiveUse {
     public:
-        explicit Turn(Chain& chain)
-            : taken_(chain.taken_), mine_(!__atomic_exchange_n(&taken_, 1, __ATOMIC_ACQUIRE)) {}
-        Turn(const Turn&) = delete;
-        Turn& operator=(const Turn&) = delete;
-        ~Turn() {
+        explicit ExclusiveUse(Pipeline& pipeline)
+            : taken_(pipeline.taken_), mine_(!__atomic_exchange_n(&taken_, 1, __ATOMIC_ACQUIRE)) {}
+        ExclusiveUse(const ExclusiveUse&) = delete;
+        ExclusiveUse& operator=(const ExclusiveUse&) = delete;
+        ~ExclusiveUse() {
             if (mine_) __atomic_store_n(&taken_, 0, __ATOMIC_RELEASE);
         }
         explicit operator bool() const { return mine_; }
@@ -145,57 +145,56 @@ public:
     Index outputs() const { return outputs_; }
     double work() const { return work_; }  // multiplications of a step
 
-    // The first of N tokens that is no row of the table, or -1.
-    Index outside(const Index* tokens) const;
+    // The index of the first of N tokens that is not a row of the table, or -1.
+    Index first_invalid_token(const Index* tokens) const;
 
-    // Numbers [N, inputs], or tokens [N] of which none is outside, to `out` [N, outputs], which may
-    // overlap x.
-    void step(const float* x, float* out) { pass(entered(x, out), out); }
-    void step(const Index* tokens, float* out) { pass(looked_up(tokens), out); }
+    // One step: numbers [N, inputs] or valid tokens [N] to `out` [N, outputs], which may overlap x.
+    void step(const float* x, float* out) { run_blocks(scaled_input(x, out), out); }
+    void step(const Index* tokens, float* out) { run_blocks(embed(tokens), out); }
 
-    // The states before the next step, of layers and pools in their order: [N, width] each. A number
-    // or row that is not there throws std::out_of_range.
+    // The states before the next step, [N, width] each, of layers and poolings in their order. An unknown
+    // state or row throws std::out_of_range.
     std::size_t states() const { return states_.size(); }
     Index state_width(std::size_t k) const { return states_.at(k).width; }
     void read_state(std::size_t k, float* to) const;
     void write_state(std::size_t k, const float* from);
 
-    void reset(Index n);             // sequence n begins anew
-    void take(const Chain& other);   // the states of another of the same stages and N
+    void reset(Index n);                          // sequence n restarts
+    void copy_states_from(const Pipeline& other);  // of the same blocks and N
 
 private:
-    struct Running : Stage {
-        Index width = 0;  // of what it makes
+    struct RunningBlock : Block {
+        Index width = 0;  // of its output
         std::unique_ptr<Steps> steps;
-        std::unique_ptr<Pool> pool;
-        std::vector<float> room, scores;
+        std::unique_ptr<PoolingState> pooling_state;
+        std::vector<float> keys, scores;
 
-        bool active() const { return !layer && !line && !pooling; }
+        bool is_activation() const { return !layer && !linear && !pooling; }
     };
 
     struct State {
-        std::size_t stage, number;
+        std::size_t block, number;
         Index width;
     };
 
-    void add(const Stage& given);
-    void warm();
+    void add(const Block& given);
+    void pack_weights();
     void read_row(const State& state, Index n, float* to) const;
     void write_row(const State& state, Index n, const float* from);
-    const float* entered(const float* x, const float* out);
-    const float* looked_up(const Index* tokens);
-    void pass(const float* x, float* result);
-    float* room(const float* other);
+    const float* scaled_input(const float* x, const float* out);
+    const float* embed(const Index* tokens);
+    void run_blocks(const float* x, float* result);
+    float* other_scratch(const float* used);
 
     Index N_, threads_, I_, outputs_;
     const float* table_;
     Index V_;
     std::vector<double> scale_;
     const Build& build_;
-    std::vector<Running> stages_;
-    std::size_t last_ = 0;  // the stage behind which there are activations alone
+    std::vector<RunningBlock> blocks_;
+    std::size_t last_computing_ = 0;  // behind this block there are only activations
     std::vector<State> states_;
-    std::vector<float> rooms_[2];
+    std::vector<float> scratch_[2];
     double work_ = 0;
     int taken_ = 0;
 };

@@ -9,12 +9,12 @@
 
 namespace unrolled {
 
-// A value of a tree as io.py encodes it: an object has one key, the tag that says what it stands for.
+// A value of a tree as io.py encodes it: an object has one key, a tag with the type of the value.
 class Tree {
 public:
     Tree(Json json, const Safetensors& file) : json_(json), file_(&file) {}
 
-    // That it is one all the way down, and that its arrays are there.
+    // Checks the whole tree, and that its arrays exist.
     void check() const {
         if (json_.is_list()) check_items();
         if (!json_.is_object()) return;
@@ -24,7 +24,7 @@ public:
             file_->array(inner.string());
         } else if (tag == "float") {
             const std::string text = inner.string();
-            if (text != "nan" && text != "inf" && text != "-inf") fail("float: wanted nan or inf");
+            if (text != "nan" && text != "inf" && text != "-inf") fail("float must be nan, inf or -inf, got " + text);
         } else if (tag == "tuple") {
             inner.check_items();
         } else if (tag == "dict") {
@@ -38,12 +38,12 @@ public:
 
     bool none() const { return json_.is_null(); }
     std::string string() const { return json_.string(); }
-    Index whole() const { return json_.whole(); }
+    Index integer() const { return json_.integer(); }
 
     bool is_boolean() const { return json_.is_boolean(); }
     bool is_dict() const { return json_.is_object() && json_.has("dict"); }
 
-    // Of a dict, what stands under a key, and whether something does.
+    // The entry of a dict, and whether it exists.
     Tree at(const char* key) const { return Tree(json_.at("dict").at(key), *file_); }
     bool has(const char* key) const { return json_.at("dict").has(key); }
 
@@ -56,7 +56,7 @@ public:
 
     const Array& array(const char* type) const {
         const Array& found = file_->array(json_.at("array").string());
-        if (found.type != type) fail(std::string("an array that is not of ") + type);
+        if (found.type != type) fail(std::string("an array must have type ") + type + ", got " + found.type);
         return found;
     }
 
@@ -67,13 +67,13 @@ private:
         std::string found;
         int count = 0;
         json_.entries([&](const std::string& key, Json) {
-            if (++count > 1) fail("a second tag");
+            if (++count > 1) fail("an object must have one tag, got more");
             found = key;
         });
         return found;
     }
 
-    // Of a dictionary that has a key which is no string, keys and values.
+    // Checks the pairs of a dictionary that has a key which is not a string.
     void check_pairs() const {
         bool strings = true;
         json_.items([&](Json pair) {
@@ -83,23 +83,23 @@ private:
                 if (count++ == 0) Tree(one, *file_).check_key();
                 else Tree(one, *file_).check();
             });
-            if (count != 2) fail("items: wanted pairs");
+            if (count != 2) fail("items must be pairs");
         });
-        if (strings) fail("items: wanted a key that is no string");
+        if (strings) fail("items: one key must not be a string");
     }
 
     void check_key() const {
-        if (json_.is_list()) fail("items: a list is no key");
+        if (json_.is_list()) fail("items: a key must not be a list");
         if (json_.is_object()) {
             const std::string tag = this->tag();
             if (tag == "tuple")
                 json_.at(tag).items([&](Json one) { Tree(one, *file_).check_key(); });
-            else if (tag != "float") fail("items: wanted a plain key");
+            else if (tag != "float") fail("items: a key must be plain");
         }
         check();
     }
 
-    // How many there are.
+    // Checks the items of a list; returns their number.
     Index check_items() const {
         Index count = 0;
         json_.items([&](Json one) {

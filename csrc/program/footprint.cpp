@@ -1,4 +1,4 @@
-// How many numbers a sweep of a program works on.
+// The sizes of the buffers of a sweep.
 #include <algorithm>
 
 #include "program/program.h"
@@ -6,8 +6,8 @@
 
 namespace unrolled {
 
-Index room_of(const Program& p) {
-    constexpr Index kTile = 768;  // of each node, however narrow; as in interpreter.h
+Index step_footprint(const Program& p) {
+    constexpr Index kTile = 768;  // at least, of each node; kTile of interpreter.h
     Index widest = kTile, others = p.x_parts * pitch(p.x_width);
     for (const Node& node : p.nodes) widest = std::max(widest, pitch(node.width));
     for (const Product& q : p.products) others += q.parts * pitch(q.width) + pitch(q.source);
@@ -16,13 +16,13 @@ Index room_of(const Program& p) {
     return static_cast<Index>(p.nodes.size()) * widest + others;
 }
 
-void check_room(const Program& p, Index N) {
-    Index widest = std::max(p.x_parts * pitch(p.x_width), p.slope_pitch);
+void check_buffer_sizes(const Program& p, Index N) {
+    Index widest = std::max(p.x_parts * pitch(p.x_width), p.product_gradient_pitch);
     for (const Product& q : p.products)
         widest = std::max(widest, std::max(q.parts * pitch(q.width), pitch(q.source)));
     for (Index w : p.states) widest = std::max(widest, pitch(w));
     for (Index w : p.vectors) widest = std::max(widest, pitch(w));
-    product(N, widest);
+    checked_product(N, widest);
 }
 
 }  // namespace unrolled

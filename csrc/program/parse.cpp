@@ -1,4 +1,4 @@
-// From a program's text to a checked Program. Nothing here is fast or knows an instruction set.
+// Parses the text of a program.
 #include <limits>
 #include <locale>
 #include <map>
@@ -12,41 +12,41 @@
 namespace unrolled {
 namespace {
 
-// Far beyond any cell; sizes of buffers cannot overflow within them.
-constexpr Index kMostNodes = 4096, kWidest = Index(1) << 24;
-constexpr std::size_t kShown = 200;  // characters of a line, or of a fault, in a message
+// Far above those of any cell. Within them sizes of buffers cannot overflow.
+constexpr Index kMaxNodes = 4096, kMaxWidth = Index(1) << 24;
+constexpr std::size_t kMaxShown = 200;  // characters of a line, or of the reason, in a message
 
-class Reader {
+class Parser {
 public:
-    Reader(const std::string& text, Index H, Index P, Index I) : I_(I), stream_(text) {
+    Parser(const std::string& text, Index H, Index P, Index I) : I_(I), stream_(text) {
         program_.H = H;
         program_.P = P;
     }
 
     Program read() {
         for (Index width : {program_.H, program_.P})
-            if (width < 1 || width > kWidest)
-                throw std::invalid_argument("sizes: wanted H and P from 1 to " +
-                                            std::to_string(kWidest) + ", got " +
+            if (width < 1 || width > kMaxWidth)
+                throw std::invalid_argument("sizes: H and P must be from 1 to " +
+                                            std::to_string(kMaxWidth) + ", got " +
                                             std::to_string(width));
         if (!next_line() || word() != "unrolled-program" || number() != 1)
-            fail("not a program of version 1");
+            fail("must be `unrolled-program 1`");
         end_line();
         while (next_line()) {
             section(word());
             end_line();
         }
-        feed();
+        set_source_nodes();
         index_nodes(program_);
-        check(program_);
-        spread();
+        validate(program_);
+        broadcast_gradients();
         return program_;
     }
 
 private:
-    [[noreturn]] void fail(const std::string& what) const {
+    [[noreturn]] void fail(const std::string& message) const {
         throw std::invalid_argument("program, line " + std::to_string(line_number_) + " `" +
-                                    line_.substr(0, kShown) + "`: " + what.substr(0, kShown));
+                                    line_.substr(0, kMaxShown) + "`: " + message.substr(0, kMaxShown));
     }
 
     bool next_line() {
@@ -57,86 +57,88 @@ private:
     }
 
     std::string word() {
-        std::string found;
-        if (!(words_ >> found)) fail("ends too early");
-        return found;
+        std::string next;
+        if (!(words_ >> next)) fail("the line ends too early");
+        return next;
     }
 
     void end_line() {
         std::string more;
-        if (words_ >> more) fail("goes on with " + more);
+        if (words_ >> more) fail("the line must end before " + more);
     }
 
-    Index number(Index most = kMostNodes) { return number(word(), most); }
+    Index number(Index max = kMaxNodes) { return number(word(), max); }
 
-    Index number(const std::string& found, Index most) const {
+    Index number(const std::string& text, Index max) const {
         std::size_t used = 0;
         long long value = -1;
         try {
-            value = std::stoll(found, &used);
+            value = std::stoll(text, &used);
         } catch (const std::exception&) {
-            fail("wanted a number, got " + found);
+            fail("must be a number, got " + text);
         }
-        if (used != found.size() || value < 0 || value > most) fail("number out of range");
+        if (used != text.size() || value < 0 || value > max)
+            fail("a number must be from 0 to " + std::to_string(max) + ", got " + text);
         return value;
     }
 
     Index width() {
-        const std::string found = word();
-        if (found == "H") return program_.H;
-        if (found == "P") return program_.P;
-        if (found == "I") {
-            if (I_ < 1 || I_ > kWidest)
-                fail("wanted I from 1 to " + std::to_string(kWidest) + ", got " +
+        const std::string text = word();
+        if (text == "H") return program_.H;
+        if (text == "P") return program_.P;
+        if (text == "I") {
+            if (I_ < 1 || I_ > kMaxWidth)
+                fail("I must be from 1 to " + std::to_string(kMaxWidth) + ", got " +
                      std::to_string(I_));
             return I_;
         }
-        const Index given = number(found, kWidest);
-        if (given == 0) fail("a width of 0");
-        return given;
+        const Index width = number(text, kMaxWidth);
+        if (width == 0) fail("a width must be at least 1, got 0");
+        return width;
     }
 
-    // As Python writes it, whatever the process says of commas and points.
-    double real() {
-        const std::string found = word();
-        if (found == "inf") return std::numeric_limits<double>::infinity();
-        if (found == "-inf") return -std::numeric_limits<double>::infinity();
-        if (found == "nan") return std::numeric_limits<double>::quiet_NaN();
-        std::istringstream stream(found);
+    // As Python writes it, whatever the locale of the process.
+    double read_real() {
+        const std::string text = word();
+        if (text == "inf") return std::numeric_limits<double>::infinity();
+        if (text == "-inf") return -std::numeric_limits<double>::infinity();
+        if (text == "nan") return std::numeric_limits<double>::quiet_NaN();
+        std::istringstream stream(text);
         stream.imbue(std::locale::classic());
         double value = 0;
         if (!(stream >> value) || stream.peek() != std::istringstream::traits_type::eof())
-            fail("no number");
+            fail("must be a number, got " + text);
         return value;
     }
 
     int node_number() { return node_number(word()); }
 
-    int node_number(const std::string& word) const {
-        const Index found = number(word, kMostNodes);
-        if (found >= static_cast<Index>(program_.nodes.size()))
-            fail("a node that is not there yet");
-        return static_cast<int>(found);
+    int node_number(const std::string& text) const {
+        const Index node = number(text, kMaxNodes);
+        if (node >= static_cast<Index>(program_.nodes.size()))
+            fail("a node must be declared before it is read, got " + text);
+        return static_cast<int>(node);
     }
 
     std::vector<int> node_list() {
-        std::vector<int> found;
-        std::string next;
-        while (words_ >> next) {
-            if (static_cast<Index>(found.size()) == kMostNodes) fail("too many nodes");
-            found.push_back(next == "-" ? -1 : node_number(next));
+        std::vector<int> nodes;
+        std::string text;
+        while (words_ >> text) {
+            if (static_cast<Index>(nodes.size()) == kMaxNodes)
+                fail("a list must have at most " + std::to_string(kMaxNodes) + " nodes");
+            nodes.push_back(text == "-" ? -1 : node_number(text));
         }
-        return found;
+        return nodes;
     }
 
-    // Lines that come once for each thing, and others.
+    // Declarations come once for each state, vector, product and node; all other sections once.
     void section(const std::string& name) {
         if (name == "state") add(program_.states, width());
         else if (name == "vector") add(program_.vectors, width());
         else if (name == "product") add(program_.products, product());
         else if (name == "node") add(program_.nodes, node());
         else if (name == "dproduct") add(program_.grad_products, node_list());
-        else if (!seen_.insert(name).second) fail("a second one");
+        else if (!seen_sections_.insert(name).second) fail("`" + name + "` must come once, got two");
         else if (name == "input") {
             program_.x_parts = static_cast<int>(number());
             program_.x_width = width();
@@ -146,13 +148,14 @@ private:
         else if (name == "dx") program_.grad_x = node_list();
         else if (name == "dstate") program_.grad_states = node_list();
         else if (name == "dvector") program_.grad_vectors = node_list();
-        else fail("unknown");
+        else fail("unknown section `" + name + "`");
     }
 
     template <class X>
-    void add(std::vector<X>& list, X made) {
-        if (static_cast<Index>(list.size()) == kMostNodes) fail("too many of them");
-        list.push_back(std::move(made));
+    void add(std::vector<X>& list, X entry) {
+        if (static_cast<Index>(list.size()) == kMaxNodes)
+            fail("must have at most " + std::to_string(kMaxNodes) + " of these lines");
+        list.push_back(std::move(entry));
     }
 
     Product product() {
@@ -160,113 +163,106 @@ private:
         p.parts = static_cast<int>(number());
         p.width = width();
         p.source = width();
-        if (p.parts < 1) fail("a product without parts");
+        if (p.parts < 1) fail("a product must have a part");
         return p;
     }
 
-    int within(Index value, std::size_t count) const {
-        if (value >= static_cast<Index>(count)) fail("refers to what is not declared");
+    int checked_index(Index value, std::size_t count) const {
+        if (value >= static_cast<Index>(count))
+            fail("an index must be below " + std::to_string(count) + ", got " + std::to_string(value));
         return static_cast<int>(value);
     }
 
     Node node() {
-        Node made;
+        Node result;
         const std::string kind = word();
-        made.width = width();
+        result.width = width();
         if (kind == "const") {
-            made.leaf = Leaf::constant;
-            made.value = real();
+            result.kind = NodeKind::constant;
+            result.value = read_real();
         } else if (kind == "size") {
-            made.leaf = Leaf::size;
-            made.value = static_cast<double>(width());
+            result.kind = NodeKind::size;
+            result.value = static_cast<double>(width());
         } else if (kind == "x") {
-            made.leaf = Leaf::x;
-            made.key = within(number(), program_.x_parts);
+            result.kind = NodeKind::input;
+            result.index = checked_index(number(), program_.x_parts);
         } else if (kind == "state" || kind == "grad") {
-            made.leaf = kind == "state" ? Leaf::state : Leaf::grad;
-            made.key = within(number(), program_.states.size());
+            result.kind = kind == "state" ? NodeKind::state : NodeKind::gradient;
+            result.index = checked_index(number(), program_.states.size());
         } else if (kind == "vector") {
-            made.leaf = Leaf::vector;
-            made.key = within(number(), program_.vectors.size());
+            result.kind = NodeKind::vector;
+            result.index = checked_index(number(), program_.vectors.size());
         } else if (kind == "product") {
-            made.leaf = Leaf::product;
-            made.key = within(number(), program_.products.size());
-            made.blocks = {within(number(), program_.products[made.key].parts)};
-            made.args = {node_number()};
+            result.kind = NodeKind::product;
+            result.index = checked_index(number(), program_.products.size());
+            result.blocks = {checked_index(number(), program_.products[result.index].parts)};
+            result.args = {node_number()};
         } else if (kind == "transposed") {
-            made.leaf = Leaf::transposed;
-            made.key = within(number(), program_.products.size());
+            result.kind = NodeKind::transposed;
+            result.index = checked_index(number(), program_.products.size());
             const Index count = number();
-            if (count < 1 || count > program_.products[made.key].parts)
-                fail("too many blocks, or none");
+            if (count < 1 || count > program_.products[result.index].parts)
+                fail("a transposed product must have from 1 block to all of its product");
             for (Index k = 0; k < count; ++k)
-                made.blocks.push_back(within(number(), program_.products[made.key].parts));
-            for (Index k = 0; k < count; ++k) made.args.push_back(node_number());
+                result.blocks.push_back(checked_index(number(), program_.products[result.index].parts));
+            for (Index k = 0; k < count; ++k) result.args.push_back(node_number());
         } else {
-            made.op = operation(kind);
-            made.args = node_list();
-            check_widths(made);
+            result.op = operation(kind);
+            result.args = node_list();
+            check_widths(result);
         }
-        return made;
+        return result;
     }
 
-    int operation(const std::string& code) const {
-        const auto& known = operations();
-        for (std::size_t k = 0; k < known.size(); ++k)
-            if (known[k] == code) return static_cast<int>(k);
+    Op operation(const std::string& code) const {
+        for (const Operation& entry : kOperations)
+            if (code == entry.code) return entry.op;
         fail("unknown operation " + code);
     }
 
-    void check_widths(const Node& made) const {
-        const std::string& code = operations()[made.op];
-        static const char* const three[] = {"clp", "sel"};
-        static const char* const two[] = {"add", "sub", "mul", "div", "pow", "min", "max",
-                                          "ltn", "leq", "equ", "neq"};
-        std::size_t wanted = 1;
-        for (const char* name : three)
-            if (code == name) wanted = 3;
-        for (const char* name : two)
-            if (code == name) wanted = 2;
-        if (made.args.size() != wanted) fail("wrong number of arguments");
-        for (int arg : made.args)
-            if (arg < 0) fail("a missing argument");
-        if (code == "avg" || code == "sum") {
-            if (made.width != 1) fail("a reduction has width 1");
+    void check_widths(const Node& node) const {
+        const Operation& operation = entry_of(node.op);
+        if (node.args.size() != operation.arity) fail("must have " + std::to_string(operation.arity) + " arguments, got " +
+                 std::to_string(node.args.size()));
+        for (int arg : node.args)
+            if (arg < 0) fail("an argument must be a node, got none");
+        if (operation.kind == OperationKind::reduction) {
+            if (node.width != 1) fail("a reduction must have width 1");
             return;
         }
         Index widest = 1;
-        for (int arg : made.args) {
+        for (int arg : node.args) {
             const Index w = program_.nodes[arg].width;
-            if (w != 1 && widest != 1 && w != widest) fail("arguments of different widths");
+            if (w != 1 && widest != 1 && w != widest) fail("arguments must have one width, or width 1");
             if (w != 1) widest = w;
         }
-        if (made.width != widest) fail("width does not follow from the arguments");
+        if (node.width != widest) fail("width must be that of the arguments, " + std::to_string(widest));
     }
 
-    void feed() {
-        if (program_.sources.size() != program_.products.size()) fail("a product without a source");
+    void set_source_nodes() {
+        if (program_.sources.size() != program_.products.size()) fail("each product must have a source");
         for (std::size_t k = 0; k < program_.products.size(); ++k)
-            program_.products[k].feeds = program_.sources[k];
+            program_.products[k].source_node = program_.sources[k];
     }
 
-    // Products read rows of gradients: one number for a whole row becomes a row.
-    void spread() {
-        std::map<std::pair<int, Index>, int> known;
-        spread(program_.grad_x, program_.x_width, known);
+    // Products read rows of gradients: a gradient of width 1 is broadcast to a row.
+    void broadcast_gradients() {
+        std::map<std::pair<int, Index>, int> rows;
+        broadcast_gradients(program_.grad_x, program_.x_width, rows);
         for (std::size_t k = 0; k < program_.products.size(); ++k)
-            spread(program_.grad_products[k], program_.products[k].width, known);
+            broadcast_gradients(program_.grad_products[k], program_.products[k].width, rows);
     }
 
-    void spread(std::vector<int>& nodes, Index width, std::map<std::pair<int, Index>, int>& known) {
+    void broadcast_gradients(std::vector<int>& nodes, Index width, std::map<std::pair<int, Index>, int>& rows) {
         for (int& number : nodes) {
             if (number < 0 || program_.nodes[number].width == width) continue;
-            int& row = known[{number, width}];
+            int& row = rows[{number, width}];
             if (row == 0) {
-                if (static_cast<Index>(program_.nodes.size()) > 4 * kMostNodes)
-                    fail("too many gradients of one number for a row");
+                if (static_cast<Index>(program_.nodes.size()) > 4 * kMaxNodes)
+                    fail("too many gradients of width 1");
                 Node zero, sum;
-                zero.leaf = Leaf::constant;
-                sum.op = operation("add");
+                zero.kind = NodeKind::constant;
+                sum.op = Op::add;
                 sum.args = {number, static_cast<int>(program_.nodes.size())};
                 sum.width = width;
                 row = static_cast<int>(program_.nodes.size()) + 1;
@@ -282,22 +278,15 @@ private:
     std::istringstream stream_;
     std::istringstream words_;
     std::string line_;
-    std::set<std::string> seen_;
+    std::set<std::string> seen_sections_;
     int line_number_ = 0;
 };
 
 }  // namespace
 
-// Made when the library is loaded and never destroyed, see dispatch.cpp.
-static const std::vector<std::string>& codes = *new std::vector<std::string>{
-    "add", "sub", "mul", "div", "neg", "pow", "exp", "log", "sqr", "sig", "tnh", "rel", "spl", "ssg",
-    "hsg", "hth", "abs", "sgn", "min", "max", "clp", "ltn", "leq", "equ", "neq", "sel", "avg", "sum"};
-
-const std::vector<std::string>& operations() { return codes; }
-
 Program parse(const std::string& text, Index H, Index P, Index I) {
-    Program program = Reader(text, H, P, I).read();
-    arrange(program);
+    Program program = Parser(text, H, P, I).read();
+    derive_schedules(program);
     return program;
 }
 

@@ -5,57 +5,58 @@
 #include <string>
 #include <vector>
 
+#include "program/operations.h"
 #include "support/types.h"
 
 namespace unrolled {
 
-// A program as read from its text: nodes in an order of computation.
-enum class Leaf { none, x, state, vector, constant, size, grad, product, transposed };
+enum class NodeKind { operation, input, state, vector, constant, size, gradient, product, transposed };
 
+// One value of a step. Arguments stand before the nodes that read them.
 struct Node {
-    Leaf leaf = Leaf::none;
-    int op = -1;             // index into operations(), for pointwise nodes and reductions
-    std::vector<int> args;   // node numbers; of a transposed node, the gradients of its blocks
-    int key = 0;             // which input block, state, vector or product
-    std::vector<int> blocks; // which block of the product, or blocks
-    double value = 0;        // of a constant
-    Index width = 1;         // resolved
+    NodeKind kind = NodeKind::operation;
+    Op op = Op::add;          // of an operation
+    std::vector<int> args;    // node numbers; of a transposed product, the gradients of its blocks
+    int index = 0;            // of the input block, state, vector or product
+    std::vector<int> blocks;  // which blocks of the product
+    double value = 0;         // of a constant
+    Index width = 1;
 };
 
+// A recurrent product: its weight has shape [parts * width, source].
 struct Product {
-    int parts = 1;      // blocks of rows
-    Index width = 0;    // rows of a block
-    Index source = 0;   // columns
-    int feeds = -1;     // the node that it multiplies
+    int parts = 1;         // blocks of rows
+    Index width = 0;       // rows of a block
+    Index source = 0;      // columns
+    int source_node = -1;  // the node that is multiplied
 };
 
-// One pointwise operation or reduction: its number, what it makes, what it reads.
+// An operation on nodes, by their numbers.
 struct Instruction {
-    int op;
-    int made;
+    Op op;
+    int result;
     int args[3];
-    int count;
+    int count;  // of args
 };
 
-// Products, then the pointwise work that waits for them.
+// Products, then the operations that need their results.
 struct Phase {
-    std::vector<int> products;   // forward: product numbers; backward: transposed nodes
+    std::vector<int> products;  // forward: product numbers; backward: numbers of transposed nodes
     std::vector<Instruction> work;
-    Index width = 1;             // of what the work makes, the widest
+    Index width = 1;  // the widest result of `work`
 };
 
-// The order of one step in one direction, and where its vectors live.
+// The order of one step in one direction, and which temporary buffers its vectors use.
 struct Schedule {
-    std::vector<Instruction> once;  // what is the same for all tokens
+    std::vector<Instruction> hoisted;  // the same for all tokens: computed once a sweep
     std::vector<Phase> phases;
-    std::vector<int> slot;          // by node: its place among the vectors of a tile, or -1
-    int slots = 0;
-    bool whole_rows = false;        // a reduction needs all units of a row at once
-    bool uniform = true;            // what a phase computes has one width, or width 1
+    std::vector<int> slot;    // by node: its temporary buffer, or -1 if it outlives its phase
+    int slots = 0;            // number of temporary buffers
+    bool whole_rows = false;  // a reduction needs all units of a row at once
+    bool uniform = true;      // within a phase all results have one width, or width 1
 };
 
-// Which parameters and states the new states depend on by more than comparisons, so that a gradient
-// reaches them.
+// Parameters and states on which the new states depend by more than comparisons: a gradient reaches them.
 struct Reached {
     std::vector<bool> products;  // the input's first
     std::vector<bool> vectors, states;
@@ -65,61 +66,55 @@ struct Program {
     Index H = 0, P = 0;
     std::vector<Index> states;   // widths
     std::vector<Index> vectors;  // widths
-    int x_parts = 1;
-    Index x_width = 0;
+    int x_parts = 1;             // blocks of the input product
+    Index x_width = 0;           // width of a block
     std::vector<Product> products;
     std::vector<Node> nodes;
-    std::vector<int> forward;        // new states
-    std::vector<int> stored;         // what forward writes for backward
-    std::vector<int> grad_x;         // by input block, -1: none
-    std::vector<std::vector<int>> grad_products;
-    std::vector<int> grad_states;
-    std::vector<int> grad_vectors;
-    std::vector<int> sources;        // what each product multiplies, as backward has it
+    std::vector<int> forward;  // by state: the node of its new value
+    std::vector<int> stored;   // nodes that forward saves for backward
+    std::vector<int> grad_x;   // by input block: the node of its gradient, or -1
+    std::vector<std::vector<int>> grad_products;  // by product and part: the same
+    std::vector<int> grad_states;                 // by state: the same
+    std::vector<int> grad_vectors;                // by vector: the same
+    std::vector<int> sources;                     // by product: the node that it multiplies
 
-    // Derived when the program is loaded; the places by node, of those that a file declares.
-    std::vector<int> stored_places, state_places;  // -1: none
-    Schedule ahead, back;
+    // Derived when the program is loaded.
+    std::vector<int> stored_index_of, state_index_of;  // by node: see stored_index, new_state_index
+    Schedule forward_schedule, backward_schedule;
     Reached reached;
-    std::vector<int> gathers;             // by node: the input block that it accumulates in, or -1
-    std::vector<std::vector<int>> onto;   // by product and part: the same, or -1
-    std::vector<int> slopes;              // distinct gradients of products, by node
-    std::vector<Index> slope_at;          // their columns in a row of slopes
-    Index slope_pitch = 0;
-    std::vector<Index> saved_at;          // columns of stored vectors, then of states but the first
-    Index saved_pitch = 0;
-    bool saved_whole = true;              // a row has no room between its vectors
+    std::vector<int> accumulator_of;  // by node: the input block whose buffer it accumulates in, or -1
+    std::vector<std::vector<int>> product_accumulators;  // by product and part: the same
+    std::vector<int> product_gradients;                  // nodes: distinct gradients of products
+    std::vector<Index> product_gradient_columns;         // where each begins in a row of them
+    Index product_gradient_pitch = 0;                    // numbers of such a row
+    std::vector<Index> saved_columns;  // in a saved row: of stored nodes, then of states but the first
+    Index saved_pitch = 0;             // numbers of a saved row
+    bool saved_whole = true;           // a saved row has no padding between its vectors
 };
 
-// Names of the operations by their stable codes; the position is the number that nodes carry.
-// Numbers from kFused on are operations that a schedule makes of two.
-const std::vector<std::string>& operations();
-constexpr int kMultiplyAdd = 100, kMultiplySubtract = 101, kSubtractProduct = 102;
-
-// Reads and checks a program's text, and derives its schedules; throws std::invalid_argument with
-// the line and the fault. I is 0 where it is not known, and no width may be I then.
+// Parses and validates a program's text, and derives its schedules; throws std::invalid_argument with
+// line and reason. I is 0 where it is unknown; then no width may be I.
 Program parse(const std::string& text, Index H, Index P, Index I);
 
-// What a sweep over N sequences makes for itself has a row of each vector for every one: throws where
-// that is more than product() takes.
-void check_room(const Program& program, Index N);
+// Throws std::invalid_argument if the buffers of a sweep over N sequences exceed the largest size.
+void check_buffer_sizes(const Program& program, Index N);
 
-// What a step of one sequence works on, in numbers, at most.
-Index room_of(const Program& program);
+// An upper bound of the numbers that one step of one sequence works on.
+Index step_footprint(const Program& program);
 
-// Fills the places of stored nodes and new states, which the check reads.
+// Derives stored_index_of and state_index_of, which validate() reads.
 void index_nodes(Program& program);
 
 // Throws std::invalid_argument if nodes and declarations do not fit together.
-void check(const Program& program);
+void validate(const Program& program);
 
-// Fills what is derived.
-void arrange(Program& program);
+// Derives all other fields.
+void derive_schedules(Program& program);
 
-// The state whose new value a node is, or -1: such nodes stand in memory after forward.
-int new_state(const Program& program, int node);
+// The state whose new value a node is, or -1. Such nodes remain in memory after forward.
+int new_state_index(const Program& program, int node);
 
-// Position of a node among the stored ones, or -1.
-int stored_at(const Program& program, int node);
+// The position of a node in `stored`, or -1.
+int stored_index(const Program& program, int node);
 
 }  // namespace unrolled

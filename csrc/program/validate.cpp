@@ -1,4 +1,4 @@
-// What a program has to keep to, beyond its grammar: the kernels trust it.
+// Checks what a program must fulfil beyond its grammar; the kernels rely on it.
 #include <set>
 #include <stdexcept>
 
@@ -7,31 +7,31 @@
 namespace unrolled {
 namespace {
 
-class Checker {
+class Validator {
 public:
-    explicit Checker(const Program& program) : p_(program) {}
+    explicit Validator(const Program& program) : p_(program) {}
 
     void run() const {
-        if (p_.states.empty() || p_.nodes.empty()) fail("no states or no nodes");
-        if (p_.forward.size() != p_.states.size()) fail("a state has no new value");
-        if (p_.x_parts < 1 || p_.x_width < 1) fail("no input product");
+        if (p_.states.empty() || p_.nodes.empty()) fail("must have a state and a node");
+        if (p_.forward.size() != p_.states.size()) fail("each state must have a new value");
+        if (p_.x_parts < 1 || p_.x_width < 1) fail("must have an input product");
         const std::size_t products = p_.products.size();
         if (p_.sources.size() != products || p_.grad_products.size() != products ||
             p_.grad_x.size() != static_cast<std::size_t>(p_.x_parts) ||
             p_.grad_states.size() != p_.states.size() ||
             p_.grad_vectors.size() != p_.vectors.size())
-            fail("gradients do not match the declarations");
+            fail("must have one gradient for each declaration");
         for (std::size_t k = 0; k < p_.states.size(); ++k)
             check_width(p_.forward[k], p_.states[k]);
         std::set<int> once;
         for (int node : p_.stored)
-            if (node < 0 || !once.insert(node).second) fail("nothing to store, or twice");
+            if (node < 0 || !once.insert(node).second) fail("a stored node must exist and be stored once");
         for (std::size_t k = 0; k < products; ++k) {
             const Product& p = p_.products[k];
             if (p_.grad_products[k].size() != static_cast<std::size_t>(p.parts))
-                fail("a product lacks gradients");
-            if (p.feeds < 0) fail("a product without a source");
-            check_width(p.feeds, p.source);
+                fail("each part of a product must have a gradient");
+            if (p.source_node < 0) fail("each product must have a source");
+            check_width(p.source_node, p.source);
         }
         for (const Node& node : p_.nodes) check_node(node);
         check_gradients();
@@ -41,16 +41,17 @@ public:
     }
 
 private:
-    [[noreturn]] static void fail(const std::string& what) {
-        throw std::invalid_argument("program: " + what);
+    [[noreturn]] static void fail(const std::string& message) {
+        throw std::invalid_argument("program: " + message);
     }
 
     void check_width(int node, Index width) const {
-        if (node < 0) fail("a missing node");
-        if (p_.nodes[node].width != width) fail("a node of another width");
+        if (node < 0) fail("a node is missing");
+        if (p_.nodes[node].width != width) fail("a node must have width " + std::to_string(width) + ", got " +
+                                                 std::to_string(p_.nodes[node].width));
     }
 
-    // A gradient has the width of what it is of, or is one number for all of it.
+    // A gradient has the width of its value, or width 1.
     void check_gradients(const std::vector<int>& nodes, Index width) const {
         for (int node : nodes)
             if (node >= 0 && p_.nodes[node].width != 1) check_width(node, width);
@@ -67,54 +68,53 @@ private:
     }
 
     void check_node(const Node& node) const {
-        switch (node.leaf) {
-        case Leaf::constant:
-        case Leaf::size:
-            if (node.width != 1) fail("a number has width 1");
+        switch (node.kind) {
+        case NodeKind::constant:
+        case NodeKind::size:
+            if (node.width != 1) fail("a number must have width 1");
             break;
-        case Leaf::x:
-            if (node.key >= p_.x_parts) fail("an input block that is not declared");
-            if (node.width != p_.x_width) fail("an input block of another width");
+        case NodeKind::input:
+            if (node.index >= p_.x_parts) fail("an input block must be declared");
+            if (node.width != p_.x_width) fail("an input block must have the declared width");
             break;
-        case Leaf::state:
-        case Leaf::grad:
-            if (node.width != p_.states[node.key]) fail("a state of another width");
+        case NodeKind::state:
+        case NodeKind::gradient:
+            if (node.width != p_.states[node.index]) fail("a state must have the declared width");
             break;
-        case Leaf::vector:
-            if (node.width != p_.vectors[node.key]) fail("a vector of another width");
+        case NodeKind::vector:
+            if (node.width != p_.vectors[node.index]) fail("a vector must have the declared width");
             break;
-        case Leaf::product:
-            if (node.width != p_.products[node.key].width ||
-                node.args[0] != p_.products[node.key].feeds)
-                fail("a product of another width or source");
+        case NodeKind::product:
+            if (node.width != p_.products[node.index].width ||
+                node.args[0] != p_.products[node.index].source_node)
+                fail("a product must have the declared width and source");
             break;
-        case Leaf::transposed:
-            if (node.width != p_.products[node.key].source) fail("a source of another width");
+        case NodeKind::transposed:
+            if (node.width != p_.products[node.index].source) fail("a transposed product must have the width of its source");
             break;
         default:
             break;
         }
     }
 
-    // Input blocks and products have one place each; a transposed product is that of all gradients
-    // of its product.
+    // Each input block and product is one node; a transposed product reads all gradients of its product.
     void check_places() const {
         std::set<std::vector<int>> known;
         for (const Node& node : p_.nodes) {
-            if (node.leaf != Leaf::x && node.leaf != Leaf::product && node.leaf != Leaf::transposed)
+            if (node.kind != NodeKind::input && node.kind != NodeKind::product && node.kind != NodeKind::transposed)
                 continue;
-            const int part = node.leaf == Leaf::product ? node.blocks[0] : 0;
-            if (!known.insert({static_cast<int>(node.leaf), node.key, part}).second)
-                fail("an input block or a product that is there twice");
-            if (node.leaf != Leaf::transposed) continue;
-            std::vector<int> left = p_.grad_products[node.key];
+            const int part = node.kind == NodeKind::product ? node.blocks[0] : 0;
+            if (!known.insert({static_cast<int>(node.kind), node.index, part}).second)
+                fail("an input block or a product must be one node");
+            if (node.kind != NodeKind::transposed) continue;
+            std::vector<int> left = p_.grad_products[node.index];
             for (std::size_t k = 0; k < node.args.size(); ++k) {
                 if (left[node.blocks[k]] != node.args[k])
-                    fail("transposed: not the gradients of its product");
+                    fail("transposed: arguments must be the gradients of its product");
                 left[node.blocks[k]] = -1;
             }
             for (int gradient : left)
-                if (gradient >= 0) fail("transposed: a gradient is missing");
+                if (gradient >= 0) fail("transposed: arguments must be all gradients of its product");
         }
     }
 
@@ -125,7 +125,7 @@ private:
         return all;
     }
 
-    // Forward knows no gradients; backward has of inputs and products what forward left to it.
+    // Forward reads no gradients; backward reads inputs and products only where forward stored them.
     void check_reach(bool backward, const std::vector<const std::vector<int>*>& outputs) const {
         std::vector<bool> read(p_.nodes.size(), false);
         for (const auto* list : outputs)
@@ -134,11 +134,11 @@ private:
         for (int k = static_cast<int>(p_.nodes.size()) - 1; k >= 0; --k) {
             const Node& node = p_.nodes[k];
             if (!read[k]) continue;
-            if (backward && (stored_at(p_, k) >= 0 || new_state(p_, k) >= 0)) continue;
-            const bool ahead = node.leaf == Leaf::x || node.leaf == Leaf::product;
-            const bool back = node.leaf == Leaf::grad || node.leaf == Leaf::transposed;
+            if (backward && (stored_index(p_, k) >= 0 || new_state_index(p_, k) >= 0)) continue;
+            const bool ahead = node.kind == NodeKind::input || node.kind == NodeKind::product;
+            const bool back = node.kind == NodeKind::gradient || node.kind == NodeKind::transposed;
             if (backward ? ahead : back)
-                fail("node " + std::to_string(k) + " is not there in this direction");
+                fail("node " + std::to_string(k) + " is read in a direction that does not have it");
             for (int arg : node.args) read[arg] = true;
         }
     }
@@ -148,6 +148,6 @@ private:
 
 }  // namespace
 
-void check(const Program& program) { Checker(program).run(); }
+void validate(const Program& program) { Validator(program).run(); }
 
 }  // namespace unrolled

@@ -1,4 +1,4 @@
-// One sweep from tensors: makes what it writes, hands out what it made.
+// One sweep from tensors: allocates its outputs and runs it.
 #include "python/compiled_sweep.h"
 
 #include <stdexcept>
@@ -15,141 +15,142 @@
 namespace unrolled {
 namespace {
 
-// Sweeps of one kind side by side: so many, and which of the tensors have a first dimension of so
-// many; the others are the same for all. None: one sweep.
-struct Stack {
+// A batch of equal sweeps: how many, and which tensors are stacked, with a first dimension of that size; the
+// others are shared. count 0: one sweep.
+struct Batched {
     Index count = 0;
-    std::vector<bool> which;
-    bool has(std::size_t k) const { return k < which.size() && which[k]; }
+    std::vector<bool> stacked;
+    bool has(std::size_t k) const { return k < stacked.size() && stacked[k]; }
 };
 
-// What stays the same between runs: the program, which rows the tokens are, which of the tensors that a
-// run is given (tokens, states, then parameters in any order) the core wants where.
-class Work {
+// What stays the same between runs: the program, where the tokens lie, and which tensor of a run (tokens,
+// states, then parameters in any order) is which array of the core.
+class CompiledSweep {
 public:
-    using Places = std::vector<Index>;  // of the core's arrays among the tensors, -1 for none
-    using Form = std::vector<std::vector<Index>>;  // shapes of the final states
+    using ArrayIndices = std::vector<Index>;              // by array of the core: its tensor, -1: none
+    using StateShapes = std::vector<std::vector<Index>>;  // of the final states
 
-    Work(nb::handle program, std::string build, Numbers place, nb::object counts, nb::object table,
-         Index states, Places parameters, Form form, Index groups)
-        : program_(nb::cast<const Program*>(program)), held_(nb::borrow(program)),
-          build_(std::move(build)), place_(std::move(place)), counts_(counts), table_(table),
-          states_(states), parameters_(std::move(parameters)), form_(std::move(form)),
+    CompiledSweep(nb::handle program, std::string build, const IndexList& rows, nb::object counts, nb::object table,
+         Index states, ArrayIndices parameters, StateShapes state_shapes, Index groups)
+        : program_(nb::cast<const Program*>(program)), owner_(nb::borrow(program)),
+          build_(std::move(build)), counts_(counts), table_(table),
+          states_(states), parameters_(std::move(parameters)), state_shapes_(std::move(state_shapes)),
           groups_(groups) {
         const Program& p = *program_;
-        if (place_.size() != 6) throw std::invalid_argument("place: wanted 6 numbers");
-        if (table.is_none()) total_ = product(place_[0], place_[1]);
-        if (states != 0 && states != static_cast<Index>(p.states.size()))
-            throw std::invalid_argument("states: wanted all or none of the program's");
-        if (parameters_.size() != 2 * (1 + p.products.size()) + p.vectors.size())
-            throw std::invalid_argument("parameters: wanted a place for each array of the program");
-        if (form_.size() != p.states.size())
-            throw std::invalid_argument("form: wanted the shape of each state");
-        for (const auto& shape : form_)
-            if (shape.empty()) throw std::invalid_argument("form: a state without dimensions");
+        if (rows.size() != 6)
+            throw std::invalid_argument("rows: must have 6 numbers, got " + std::to_string(rows.size()));
+        shape_ = {rows[0], rows[1], 0, rows[2], {nullptr, rows[3], rows[4], rows[5]}, 1};
+        if (table.is_none()) total_ = checked_product(shape_.T, shape_.N);
+        if (states != 0) check_count("states", static_cast<std::size_t>(states), p.states.size());
+        check_count("parameters", parameters_.size(), 2 * (1 + p.products.size()) + p.vectors.size());
+        check_count("state_shapes", state_shapes_.size(), p.states.size());
+        for (const auto& shape : state_shapes_)
+            if (shape.empty())
+                throw std::invalid_argument("state_shapes: a shape must have a dimension, got []");
         find_reached();
     }
 
     struct Tensors {
-        std::vector<Owned> arrays;
-        Kind kind = Kind::float32;
+        std::vector<OwnedTensor> arrays;
+        NumberType type = NumberType::float32;
 
         const View& tokens() const { return arrays[0].view; }
-        bool half() const { return storage_of(kind) != Storage::own; }
-        bool wide() const { return kind == Kind::float64; }
+        bool half() const { return number_format_of(type) != NumberFormat::native; }
+        bool wide() const { return type == NumberType::float64; }
     };
 
-    // What one run needs and makes; `made` is for the caller.
-    struct Run {
-        Tensors given;
-        Told told;            // of the first sweep
-        Numbers steps;        // by array: bytes to the next sweep's
-        Index count = 1;      // of sweeps
-        nb::object made;
-        std::vector<Owned> held;  // until the run is over
+    // One run: its tensors and its call. `result` is what the caller gets.
+    struct Execution {
+        Tensors inputs;
+        RawCall call;     // of the first sweep
+        IndexList steps;  // by array: bytes to that of the next sweep
+        Index count = 1;  // of sweeps
+        nb::object result;
+        std::vector<OwnedTensor> buffers;  // owned until the run is over
 
-        void add(const Owned& array) {
-            add_array(told.arrays, array.view);
+        void add(const OwnedTensor& array) {
+            add_array(call.arrays, array.view);
             steps.push_back(array.step);
         }
         void add() {
-            told.arrays.insert(told.arrays.end(), {0, 0});
+            call.arrays.insert(call.arrays.end(), {0, 0});
             steps.push_back(0);
         }
     };
 
-    // Makes (output [..., P], what backward needs or None, final states).
-    Run forward(nb::handle tensors, const Stack& stack, bool training, Index threads) const {
-        Run run = begin(tensors, stack, threads);
-        const nb::object& tokens = run.given.arrays[0].held;
-        std::vector<Index> rows = run.given.tokens().sizes();
-        rows.back() = form_[0].back();
-        const Owned output = make(tokens, stack, rows, full());
-        Owned saved;
+    // Its result is (output [..., P], the saved array or None, final states).
+    Execution forward(nb::handle tensors, const Batched& batched, bool training, Index threads) const {
+        Execution run = begin_call(tensors, batched, threads);
+        const nb::object& tokens = run.inputs.arrays[0].tensor;
+        std::vector<Index> rows = run.inputs.tokens().sizes();
+        rows.back() = state_shapes_[0].back();
+        const OwnedTensor output = make_output(tokens, batched, rows, covers_all_rows());
+        OwnedTensor saved;
         if (training)
-            saved = make(run.given.half() ? in_float() : nb::handle(tokens), stack,
+            saved = make_output(run.inputs.half() ? float_tensor() : nb::handle(tokens), batched,
                          {total(), program_->saved_pitch}, program_->saved_whole);
-        tell(run, output, training ? &saved : nullptr);
+        add_inputs(run, output, training ? &saved : nullptr);
         nb::list final;
-        for (const std::vector<Index>& shape : form_) {
-            const Owned end = make(tokens, stack, shape, true);
-            run.add(end);
-            final.append(end.held);
+        for (const std::vector<Index>& shape : state_shapes_) {
+            const OwnedTensor final_state = make_output(tokens, batched, shape, true);
+            run.add(final_state);
+            final.append(final_state.tensor);
         }
-        run.made = nb::make_tuple(output.held, training ? saved.held : nb::none(), final);
+        run.result = nb::make_tuple(output.tensor, training ? saved.tensor : nb::none(), final);
         return run;
     }
 
-    // Makes gradients of the tensors that need one, None for the others and for those that no gradient
-    // reaches. `slopes` are those of the output and of the final states, None for zeros. A stack names
-    // tensors, output, saved, slopes.
-    Run backward(nb::handle tensors, const Stack& stack, nb::handle output, nb::handle saved,
-                 nb::handle slopes, nb::handle needs, Index threads) const {
+    // Its result is the gradients of the tensors, None where `needs` is not set or no gradient reaches one.
+    // `grads` are the gradients of the output and of the final states, None for zeros. `batched` counts
+    // tensors, output, saved, grads.
+    Execution backward(nb::handle tensors, const Batched& batched, nb::handle output, nb::handle saved,
+                 nb::handle grads, nb::handle needs, Index threads) const {
         const std::size_t count = program_->states.size();
-        Run run = begin(tensors, stack, threads);
-        run.told.groups = groups_;
-        std::size_t place = run.given.arrays.size();
-        run.held.reserve(3 + count);
-        const auto see_next = [&](nb::handle tensor) -> const Owned& {
-            return run.held.emplace_back(show(tensor, stack, place++));
+        Execution run = begin_call(tensors, batched, threads);
+        run.call.groups = groups_;
+        std::size_t place = run.inputs.arrays.size();
+        run.buffers.reserve(3 + count);
+        const auto see_next = [&](nb::handle tensor) -> const OwnedTensor& {
+            return run.buffers.emplace_back(view_input(tensor, batched, place++));
         };
-        const Owned& ended = see_next(output);
-        const Owned& kept = saved.is_none() ? run.held.emplace_back() : see_next(saved);
-        check_kind(ended.view, run.given.kind);
+        const OwnedTensor& output_view = see_next(output);
+        const OwnedTensor& saved_view = saved.is_none() ? run.buffers.emplace_back() : see_next(saved);
+        check_type(output_view.view, run.inputs.type);
         if (!saved.is_none())
-            check_kind(kept.view, run.given.half() ? Kind::float32 : run.given.kind);
-        tell(run, ended, saved.is_none() ? nullptr : &kept);
+            check_type(saved_view.view, run.inputs.half() ? NumberType::float32 : run.inputs.type);
+        add_inputs(run, output_view, saved.is_none() ? nullptr : &saved_view);
         for (std::size_t k = 0; k < count; ++k) run.add();
-        for (nb::handle slope : slopes) {
-            if (slope.is_none()) {
+        for (nb::handle grad_in : grads) {
+            if (grad_in.is_none()) {
                 ++place;
                 run.add();
             } else {
-                const Owned& seen = see_next(slope);
-                run.add(seen);
-                check_kind(seen.view, run.given.kind);
+                const OwnedTensor& view = see_next(grad_in);
+                run.add(view);
+                check_type(view.view, run.inputs.type);
             }
         }
-        nb::list grads;
-        std::vector<Owned> made;
+        nb::list list;
+        std::vector<OwnedTensor> results;
         for (nb::handle need : needs) {
-            const std::size_t k = made.size();
-            if (k == run.given.arrays.size()) throw std::invalid_argument("needs: more than tensors");
-            const Owned& of = run.given.arrays[k];
-            Owned grad;
+            const std::size_t k = results.size();
+            if (k == run.inputs.arrays.size())
+                throw std::invalid_argument("needs: must have one entry a tensor, got more");
+            const OwnedTensor& of = run.inputs.arrays[k];
+            OwnedTensor grad;
             if (need.is(Py_True) && reached(k)) {
                 std::vector<Index> shape = of.view.sizes();
                 if (groups_ > 1 && k > static_cast<std::size_t>(states_))
                     shape.insert(shape.begin(), groups_);
-                grad = make(of.held, stack, shape, k > 0 || full());
+                grad = make_output(of.tensor, batched, shape, k > 0 || covers_all_rows());
             }
-            grads.append(grad.held.is_valid() ? grad.held : nb::none());
-            made.push_back(std::move(grad));
+            list.append(grad.tensor.is_valid() ? grad.tensor : nb::none());
+            results.push_back(std::move(grad));
         }
         const auto add = [&](Index k) {
-            const bool some = k >= 0 && k < static_cast<Index>(made.size());
-            if (some && made[static_cast<std::size_t>(k)].held.is_valid())
-                run.add(made[static_cast<std::size_t>(k)]);
+            const bool exists = k >= 0 && k < static_cast<Index>(results.size());
+            if (exists && results[static_cast<std::size_t>(k)].tensor.is_valid())
+                run.add(results[static_cast<std::size_t>(k)]);
             else run.add();
         };
         add(0);
@@ -157,19 +158,25 @@ public:
         const std::size_t matrices = 2 * (1 + program_->products.size());
         for (std::size_t k = matrices; k < parameters_.size(); ++k) add(parameters_[k]);
         for (std::size_t k = 0; k < matrices; ++k) add(parameters_[k]);
-        run.made = grads;
+        run.result = list;
         return run;
     }
 
-    // Whether a gradient reaches tensor number k of a run.
+    // Whether a gradient reaches tensor k of a run.
     bool reached(std::size_t k) const { return k < reached_.size() && reached_[k]; }
 
     const std::string& build() const { return build_; }
 
-    Index total() const { return table_.is_none() ? total_ : see(table_).numel(); }
+    Index total() const { return table_.is_none() ? total_ : view_of(table_).numel(); }
 
 private:
-    // Initial states that no step reads are the final ones of sequences without a token.
+    static void check_count(const char* name, std::size_t count, std::size_t expected) {
+        if (count == expected) return;
+        throw std::invalid_argument(std::string(name) + ": must have " + std::to_string(expected) +
+                                    " entries, got " + std::to_string(count));
+    }
+
+    // Where sequences may be empty, initial states are final ones: a gradient reaches all of them.
     void find_reached() {
         const Reached& by = program_->reached;
         reached_.push_back(by.products[0]);
@@ -184,100 +191,107 @@ private:
         }
     }
 
-    Run begin(nb::handle tensors, const Stack& stack, Index threads) const {
-        Run run;
-        if (stack.count > 0) run.count = stack.count;
-        Tensors& given = run.given;
+    Execution begin_call(nb::handle tensors, const Batched& batched, Index threads) const {
+        Execution run;
+        if (batched.count > 0) run.count = batched.count;
+        Tensors& inputs = run.inputs;
         for (nb::handle tensor : tensors)
-            given.arrays.push_back(show(tensor, stack, given.arrays.size()));
-        const Index count = static_cast<Index>(given.arrays.size());
-        if (count < 1 + states_) throw std::invalid_argument("tensors: wanted tokens and states");
-        given.kind = given.tokens().kind();
-        for (const Owned& array : given.arrays) check_kind(array.view, given.kind);
-        run.told.storage = storage_of(given.kind);
-        if (given.tokens().ndim < 1) throw std::invalid_argument("tokens: no dimension");
+            inputs.arrays.push_back(view_input(tensor, batched, inputs.arrays.size()));
+        const Index count = static_cast<Index>(inputs.arrays.size());
+        if (count < 1 + states_)
+            throw std::invalid_argument("tensors: must have " + std::to_string(1 + states_) +
+                                        " or more, tokens and states, got " + std::to_string(count));
+        inputs.type = inputs.tokens().type();
+        for (const OwnedTensor& array : inputs.arrays) check_type(array.view, inputs.type);
+        run.call.format = number_format_of(inputs.type);
+        if (inputs.tokens().ndim < 1)
+            throw std::invalid_argument("tokens: must have a dimension, got a number");
         for (Index k : parameters_)
-            if (k >= count) throw std::invalid_argument("parameters: a tensor that is not there");
-        check_parameters(given);
-        run.told.program = program_;
-        run.told.shape = {place_[0], place_[1], given.tokens().size(-1), place_[2], place_[3],
-                          place_[4], place_[5], threads};
+            if (k >= count)
+                throw std::invalid_argument("parameters: must be below the " + std::to_string(count) +
+                                            " tensors, got " + std::to_string(k));
+        check_parameters(inputs);
+        run.call.program = program_;
+        run.call.shape = shape_;
+        run.call.shape.I = inputs.tokens().size(-1);
+        run.call.shape.threads = threads;
         return run;
     }
 
-    // Tensor number k of a run.
-    static Owned show(nb::handle tensor, const Stack& stack, std::size_t k) {
-        const bool negative = negated(tensor);
-        Owned array;
+    // Tensor k of a run, contiguous.
+    static OwnedTensor view_input(nb::handle tensor, const Batched& batched, std::size_t k) {
+        const bool negative = has_negative_bit(tensor);
+        OwnedTensor array;
         array.take(negative ? call(tensor, names().resolve_neg) : nb::borrow(tensor));
-        if (!array.view.contiguous()) array.take(call(array.held, names().contiguous));
-        if (stack.has(k)) enter(array, stack);
+        if (!array.view.contiguous()) array.take(call(array.tensor, names().contiguous));
+        if (batched.has(k)) split_batch(array, batched);
         return array;
     }
 
-    // Without the dimension of the sweeps.
-    static void enter(Owned& array, const Stack& stack) {
-        if (array.view.ndim < 1 || array.view.size(0) != stack.count)
-            throw std::invalid_argument("stack: a tensor without a first dimension of its count");
+    // Leaves the dimension of the sweeps to `step`.
+    static void split_batch(OwnedTensor& array, const Batched& batched) {
+        if (array.view.ndim < 1 || array.view.size(0) != batched.count)
+            throw std::invalid_argument("stacked: a tensor must have a first dimension of " +
+                                        std::to_string(batched.count));
         array.drop_first();
     }
 
-    // A new tensor of this shape for each sweep; not `whole`: zeros, as not all of it is written.
-    static Owned make(nb::handle like, const Stack& stack, std::vector<Index> shape, bool whole) {
-        if (stack.count > 0) shape.insert(shape.begin(), stack.count);
-        Owned array;
-        array.make((whole ? empty : zeros)(like, shape));
-        if (stack.count > 0) enter(array, stack);
+    // A new tensor of this shape for each sweep; zeros unless all of it is written.
+    static OwnedTensor make_output(nb::handle like, const Batched& batched, std::vector<Index> shape, bool overwritten) {
+        if (batched.count > 0) shape.insert(shape.begin(), batched.count);
+        OwnedTensor array;
+        array.make((overwritten ? empty : zeros)(like, shape));
+        if (batched.count > 0) split_batch(array, batched);
         return array;
     }
 
-    // That numbers are as the kernels read them.
-    static void check_kind(const View& view, Kind kind) {
-        if (!view.on_cpu() || kind == Kind::other || view.kind() != kind)
+    // Throws unless the kernels can read the tensor with others of this type.
+    static void check_type(const View& view, NumberType type) {
+        if (!view.on_cpu() || type == NumberType::other || view.type() != type)
             throw std::runtime_error(
-                "tensors: wanted all in float32, or all in float64, bfloat16 or float16");
+                "tensors: must be on the CPU, all in float32, float64, bfloat16 or float16");
     }
 
-    // That parameters have the shapes of the program's: the number of elements alone does not tell a
-    // weight from its transpose, nor an empty bias from none.
-    void check_parameters(const Tensors& given) const {
+    // Compares parameters with the shapes of the program: by number of elements a weight equals its transpose,
+    // and an empty bias no bias.
+    void check_parameters(const Tensors& inputs) const {
         const Program& p = *program_;
-        check_shape(given, parameters_[0], {p.x_parts * p.x_width, given.tokens().size(-1)}, "weight");
-        check_shape(given, parameters_[1], {p.x_parts * p.x_width}, "bias");
+        check_shape(inputs, parameters_[0], {p.x_parts * p.x_width, inputs.tokens().size(-1)}, "weight");
+        check_shape(inputs, parameters_[1], {p.x_parts * p.x_width}, "bias");
         std::size_t place = 2;
         for (const Product& q : p.products) {
-            check_shape(given, parameters_[place++], {q.parts * q.width, q.source}, "weight");
-            check_shape(given, parameters_[place++], {q.parts * q.width}, "bias");
+            check_shape(inputs, parameters_[place++], {q.parts * q.width, q.source}, "weight");
+            check_shape(inputs, parameters_[place++], {q.parts * q.width}, "bias");
         }
-        for (Index width : p.vectors) check_shape(given, parameters_[place++], {width}, "vector");
+        for (Index width : p.vectors) check_shape(inputs, parameters_[place++], {width}, "vector");
     }
 
-    static void check_shape(const Tensors& given, Index k, const std::vector<Index>& shape,
-                            const char* what) {
+    static void check_shape(const Tensors& inputs, Index k, const std::vector<Index>& shape,
+                            const char* name) {
         if (k < 0) return;
-        const View& view = given.arrays[static_cast<std::size_t>(k)].view;
+        const View& view = inputs.arrays[static_cast<std::size_t>(k)].view;
         if (view.is(shape)) return;
-        throw std::runtime_error(std::string(what) + " must have shape " + text_of(shape) +
+        throw std::runtime_error(std::string(name) + " must have shape " + text_of(shape) +
                                  ", got " + text_of(view.sizes()));
     }
 
-    bool full() const { return total() == place_[2]; }
+    bool covers_all_rows() const { return total() == shape_.rows; }
 
-    // What both directions read, in the order of raw_call.h.
-    void tell(Run& run, const Owned& output, const Owned* saved) const {
-        Numbers& arrays = run.told.arrays;
+    // The arrays that forward and backward have, in the order of raw_call.h.
+    void add_inputs(Execution& run, const OwnedTensor& output, const OwnedTensor* saved) const {
+        IndexList& arrays = run.call.arrays;
         arrays.reserve(64);
         run.steps.reserve(32);
         add_array(arrays, counts_);
         add_array(arrays, table_);
         run.steps.assign(2, 0);
-        run.add(run.given.arrays[0]);
+        run.add(run.inputs.arrays[0]);
         run.add(output);
         if (saved) run.add(*saved);
         else run.add();
         const auto add = [&](Index k) {
             if (k < 0) run.add();
-            else run.add(run.given.arrays[static_cast<std::size_t>(k)]);
+            else run.add(run.inputs.arrays[static_cast<std::size_t>(k)]);
         };
         for (Index k : parameters_) add(k);
         for (std::size_t k = 0; k < program_->states.size(); ++k)
@@ -285,25 +299,25 @@ private:
     }
 
     const Program* program_;
-    nb::object held_;  // the program's owner
+    nb::object owner_;  // the program's owner
     std::string build_;
-    Numbers place_;  // T, N, rows; row of the first token, how far the next step and sequence are
+    CallShape shape_;  // without I and threads
     nb::object counts_, table_;
-    Index total_ = 0;  // tokens, where there is no table
+    Index total_ = 0;  // number of tokens, where there is no table
     Index states_;
-    Places parameters_;
-    Form form_;
+    ArrayIndices parameters_;
+    StateShapes state_shapes_;
     std::vector<bool> reached_;  // by tensor of a run
-    Index groups_;  // sums over tokens that backward makes, see Gradients
+    Index groups_;               // see Gradients
 };
 
-using Kernel = void (*)(const Told*, std::size_t, const std::string&, bool);
+using Kernel = void (*)(const RawCall*, std::size_t, const std::string&, bool);
 
-// Runs what was begun, without the interpreter's lock.
-nb::object finish(Work::Run run, Kernel kernel, const std::string& build) {
+// Runs without the interpreter's lock.
+nb::object execute(CompiledSweep::Execution run, Kernel kernel, const std::string& build) {
     Interrupt interrupt;
-    run.told.stop = &interrupt;
-    std::vector<Told> calls(1, std::move(run.told));
+    run.call.cancel = &interrupt;
+    std::vector<RawCall> calls(1, std::move(run.call));
     calls.reserve(static_cast<std::size_t>(run.count));
     for (Index g = 1; g < run.count; ++g) {
         calls.push_back(calls[0]);
@@ -311,90 +325,98 @@ nb::object finish(Work::Run run, Kernel kernel, const std::string& build) {
             calls.back().arrays[2 * k] += g * run.steps[k];
     }
     {
-        const Unlocked unlocked;
-        kernel(calls.data(), calls.size(), build, run.given.wide());
+        const ReleasedLock released;
+        kernel(calls.data(), calls.size(), build, run.inputs.wide());
     }
     interrupt.raise();
-    return run.made;
+    return run.result;
 }
 
-nb::object finish(Work::Run first, Work::Run second, Kernel kernel, const std::string& build) {
-    if (first.given.kind != second.given.kind)
-        throw std::runtime_error("tensors: wanted all of one kind");
+nb::object execute(CompiledSweep::Execution first, CompiledSweep::Execution second, Kernel kernel, const std::string& build) {
+    if (first.inputs.type != second.inputs.type)
+        throw std::runtime_error("tensors: must have the same type in both directions");
     Interrupt interrupt;
-    Told calls[2] = {std::move(first.told), std::move(second.told)};
-    for (Told& told : calls) told.stop = &interrupt;
+    RawCall calls[2] = {std::move(first.call), std::move(second.call)};
+    for (RawCall& call : calls) call.cancel = &interrupt;
     {
-        const Unlocked unlocked;
-        kernel(calls, 2, build, first.given.wide());
+        const ReleasedLock released;
+        kernel(calls, 2, build, first.inputs.wide());
     }
     interrupt.raise();
-    return nb::make_tuple(first.made, second.made);
+    return nb::make_tuple(first.result, second.result);
 }
 
-nb::object forward(const Work& work, nb::handle tensors, bool training, Index threads) {
-    return finish(work.forward(tensors, {}, training, threads), run_forward, work.build());
+nb::object forward(const CompiledSweep& sweep, nb::handle tensors, bool training, Index threads) {
+    return execute(sweep.forward(tensors, {}, training, threads), run_forward, sweep.build());
 }
 
-nb::object forward_both(const Work& a, const Work& b, nb::handle of_a, nb::handle of_b,
-                        bool training, Index threads) {
-    return finish(a.forward(of_a, {}, training, threads), b.forward(of_b, {}, training, threads),
-                  run_forward, a.build());
+nb::object forward_bidirectional(const CompiledSweep& sweep, const CompiledSweep& reverse,
+                                 nb::handle tensors, nb::handle reverse_tensors, bool training,
+                                 Index threads) {
+    return execute(sweep.forward(tensors, {}, training, threads),
+                   reverse.forward(reverse_tensors, {}, training, threads), run_forward,
+                   sweep.build());
 }
 
-nb::object forward_each(const Work& work, Index count, std::vector<bool> which, nb::handle tensors,
-                        bool training, Index threads) {
-    const Stack stack{count, std::move(which)};
-    return finish(work.forward(tensors, stack, training, threads), run_forward, work.build());
+nb::object forward_batched(const CompiledSweep& sweep, Index count, std::vector<bool> stacked,
+                           nb::handle tensors, bool training, Index threads) {
+    const Batched batched{count, std::move(stacked)};
+    return execute(sweep.forward(tensors, batched, training, threads), run_forward, sweep.build());
 }
 
-nb::object backward(const Work& work, nb::handle tensors, nb::handle output, nb::handle saved,
-                    nb::handle slopes, nb::handle needs, Index threads) {
-    return finish(work.backward(tensors, {}, output, saved, slopes, needs, threads), run_backward,
-                  work.build());
+nb::object backward(const CompiledSweep& sweep, nb::handle tensors, nb::handle output, nb::handle saved,
+                    nb::handle grads, nb::handle needs, Index threads) {
+    return execute(sweep.backward(tensors, {}, output, saved, grads, needs, threads), run_backward,
+                   sweep.build());
 }
 
-// Of each: (tensors, output, saved, slopes, needs).
-nb::object backward_both(const Work& a, const Work& b, nb::tuple of_a, nb::tuple of_b,
-                         Index threads) {
-    const auto make = [threads](const Work& work, nb::tuple of) {
-        return work.backward(of[0], {}, of[1], of[2], of[3], of[4], threads);
+// Arguments of each direction: (tensors, output, saved, grads, needs).
+nb::object backward_bidirectional(const CompiledSweep& sweep, const CompiledSweep& reverse,
+                                  nb::tuple arguments, nb::tuple reverse_arguments, Index threads) {
+    const auto prepare = [threads](const CompiledSweep& one, nb::tuple of) {
+        return one.backward(of[0], {}, of[1], of[2], of[3], of[4], threads);
     };
-    return finish(make(a, of_a), make(b, of_b), run_backward, a.build());
+    return execute(prepare(sweep, arguments), prepare(reverse, reverse_arguments), run_backward,
+                   sweep.build());
 }
 
-nb::object backward_each(const Work& work, Index count, std::vector<bool> which, nb::handle tensors,
-                         nb::handle output, nb::handle saved, nb::handle slopes, nb::handle needs,
-                         Index threads) {
-    const Stack stack{count, std::move(which)};
-    return finish(work.backward(tensors, stack, output, saved, slopes, needs, threads), run_backward,
-                  work.build());
+nb::object backward_batched(const CompiledSweep& sweep, Index count, std::vector<bool> stacked,
+                            nb::handle tensors, nb::handle output, nb::handle saved, nb::handle grads,
+                            nb::handle needs, Index threads) {
+    const Batched batched{count, std::move(stacked)};
+    return execute(sweep.backward(tensors, batched, output, saved, grads, needs, threads), run_backward,
+                   sweep.build());
 }
 
 }  // namespace
 
-void bind_sweeps(nb::module_& m) {
-    nb::class_<Work>(m, "Work", "What stays the same between runs of a sweep.")
-        .def(nb::init<nb::handle, std::string, Numbers, nb::object, nb::object, Index, Work::Places,
-                      Work::Form, Index>(),
-             nb::arg("program"), nb::arg("build"), nb::arg("place"), nb::arg("counts").none(),
-             nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"), nb::arg("form"),
-             nb::arg("groups"))
+void bind_compiled_sweep(nb::module_& m) {
+    nb::class_<CompiledSweep>(m, "CompiledSweep", "What stays the same between runs of a sweep.")
+        .def(nb::init<nb::handle, std::string, const IndexList&, nb::object, nb::object, Index,
+                      CompiledSweep::ArrayIndices, CompiledSweep::StateShapes, Index>(),
+             nb::arg("program"), nb::arg("build"), nb::arg("rows"), nb::arg("counts").none(),
+             nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"),
+             nb::arg("state_shapes"), nb::arg("groups"))
         .def("forward", &forward, nb::arg("tensors"), nb::arg("training"), nb::arg("threads"))
         .def("backward", &backward, nb::arg("tensors"), nb::arg("output"), nb::arg("saved").none(),
-             nb::arg("slopes"), nb::arg("needs"), nb::arg("threads"))
-        .def("forward_both", &forward_both, nb::arg("other"), nb::arg("own"), nb::arg("others"),
-             nb::arg("training"), nb::arg("threads"))
-        .def("backward_both", &backward_both, nb::arg("other"), nb::arg("own"), nb::arg("others"),
-             nb::arg("threads"))
-        .def("forward_each", &forward_each, nb::arg("count"), nb::arg("stacked"), nb::arg("tensors"),
-             nb::arg("training"), nb::arg("threads"))
-        .def("backward_each", &backward_each, nb::arg("count"), nb::arg("stacked"),
-             nb::arg("tensors"), nb::arg("output"), nb::arg("saved"), nb::arg("slopes"),
+             nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
+        .def("forward_bidirectional", &forward_bidirectional, nb::arg("reverse"), nb::arg("tensors"),
+             nb::arg("reverse_tensors"), nb::arg("training"), nb::arg("threads"))
+        .def("backward_bidirectional", &backward_bidirectional, nb::arg("reverse"),
+             nb::arg("arguments"), nb::arg("reverse_arguments"), nb::arg("threads"))
+        .def("forward_batched", &forward_batched, nb::arg("count"), nb::arg("stacked"),
+             nb::arg("tensors"), nb::arg("training"), nb::arg("threads"))
+        .def("backward_batched", &backward_batched, nb::arg("count"), nb::arg("stacked"),
+             nb::arg("tensors"), nb::arg("output"), nb::arg("saved"), nb::arg("grads"),
              nb::arg("needs"), nb::arg("threads"))
-        .def("reached", &Work::reached, nb::arg("tensor"),
+        .def("forward_both", &forward_bidirectional)  // the names of before
+        .def("backward_both", &backward_bidirectional)
+        .def("forward_each", &forward_batched)
+        .def("backward_each", &backward_batched)
+        .def("reached", &CompiledSweep::reached, nb::arg("tensor"),
              "Whether a gradient reaches a tensor of a run, by its number.")
-        .def_prop_ro("total", &Work::total, "Number of tokens.");
+        .def_prop_ro("total", &CompiledSweep::total, "Number of tokens.");
+    m.attr("Work") = m.attr("CompiledSweep");
 }
 
 }  // namespace unrolled

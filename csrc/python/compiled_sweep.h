@@ -6,6 +6,6 @@
 namespace unrolled {
 
 // Adds the class `Work` to the module.
-void bind_sweeps(nanobind::module_& m);
+void bind_compiled_sweep(nanobind::module_& m);
 
 }  // namespace unrolled

@@ -7,6 +7,6 @@
 namespace unrolled {
 
 // Adds the class `Direct` to the module.
-void bind_direct(nanobind::module_& m);
+void bind_fast_path(nanobind::module_& m);
 
 }  // namespace unrolled

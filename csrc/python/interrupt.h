@@ -1,4 +1,4 @@
-// Ctrl-C while the core computes: Python's handlers run when the kernels ask.
+// Ctrl-C during a sweep: Python's signal handlers run when the kernels poll.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -9,21 +9,21 @@
 
 namespace unrolled {
 
-class Interrupt : public Stop {
+class Interrupt : public CancelFlag {
 public:
-    Interrupt() : Stop{&Interrupt::put}, caller_(pthread_self()) {}
+    Interrupt() : CancelFlag{&Interrupt::poll_signals}, caller_(pthread_self()) {}
 
-    // Raises what a handler raised; with the interpreter's lock, after the sweep.
+    // Raises the exception of a handler. Call it with the interpreter's lock, after the sweep.
     void raise() const {
-        if (over) throw nanobind::python_error();
+        if (cancelled) throw nanobind::python_error();
     }
 
 private:
-    // Handlers are for the thread that called.
-    static void put(Stop& stop) {
-        if (!pthread_equal(pthread_self(), static_cast<Interrupt&>(stop).caller_)) return;
-        const Locked lock;
-        if (PyErr_CheckSignals() != 0) __atomic_store_n(&stop.over, 1, __ATOMIC_RELAXED);
+    // Handlers run on the calling thread only.
+    static void poll_signals(CancelFlag& cancel) {
+        if (!pthread_equal(pthread_self(), static_cast<Interrupt&>(cancel).caller_)) return;
+        const AcquiredLock lock;
+        if (PyErr_CheckSignals() != 0) __atomic_store_n(&cancel.cancelled, 1, __ATOMIC_RELAXED);
     }
 
     pthread_t caller_;

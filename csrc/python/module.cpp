@@ -1,4 +1,4 @@
-// The seam between Python and the core: argument conversion only, no arithmetic.
+// The module _core: conversion of arguments, no arithmetic.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -17,7 +17,7 @@ namespace nb = nanobind;
 NB_MODULE(_core, m) {
     using namespace unrolled;
     m.doc() = "The native core of Unrolled.";
-    // Programs live in a cache, and in graphs of autograd, until the interpreter ends.
+    // Programs live in a cache and in autograd graphs until the interpreter ends.
     nb::set_leak_warnings(false);
     m.def(
         "instruction_sets",
@@ -36,37 +36,37 @@ NB_MODULE(_core, m) {
         return result;
     }, "Builds of the kernels that this processor can run, best first.",
         nb::sig("def builds() -> list[str]"));
-    nb::class_<Program>(m, "Program", "A program that was read, checked and scheduled.")
+    nb::class_<Program>(m, "Program", "A program, parsed, validated and scheduled.")
         .def("__init__",
              [](Program* self, const std::string& text, Index H, Index P, Index I) {
-                 const Unlocked unlocked;
+                 const ReleasedLock released;
                  new (self) Program(parse(text, H, P, I));
              },
              nb::arg("text"), nb::arg("H"), nb::arg("P"), nb::arg("I") = 0)
         .def_ro("saved_width", &Program::saved_pitch,
-                "Numbers that forward keeps for backward, a token.")
-        .def_prop_ro("room", &room_of, "Numbers that a step of one sequence works on, at most.")
+                "Numbers that forward saves for backward, a token.")
+        .def_prop_ro("room", &step_footprint, "An upper bound of the numbers that a step of one sequence works on.")
         .def_ro("state_widths", &Program::states, "Units of each state.")
         .def_prop_ro("reached", [](const Program& p) {
             return nb::make_tuple(p.reached.products, p.reached.vectors, p.reached.states);
         }, "Whether a gradient reaches each product (the input's first), vector and state.")
         .def_ro("saved_whole", &Program::saved_whole,
-                "Whether forward writes all of them: there is no room between vectors.");
-    // A call in numbers, for callers whose arrays are no tensors.
-    const auto free = nb::call_guard<Unlocked>();
-    m.def("forward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
-                        const Numbers& arrays) {
-        const Told told{&p, shape, arrays};
-        run_forward(&told, 1, build, wide);
+                "Whether forward writes all of them: there is no padding between vectors.");
+    // Calls with addresses, for callers whose arrays are not tensors.
+    const auto free = nb::call_guard<ReleasedLock>();
+    m.def("forward", [](const Program& p, const std::string& build, bool wide, const IndexList& shape,
+                        const IndexList& arrays) {
+        const RawCall call{&p, shape_of(shape), arrays};
+        run_forward(&call, 1, build, wide);
     }, free, "Run forward; see raw_call.h.");
-    m.def("backward", [](const Program& p, const std::string& build, bool wide, const Numbers& shape,
-                         const Numbers& arrays) {
-        const Told told{&p, shape, arrays};
-        run_backward(&told, 1, build, wide);
+    m.def("backward", [](const Program& p, const std::string& build, bool wide, const IndexList& shape,
+                         const IndexList& arrays) {
+        const RawCall call{&p, shape_of(shape), arrays};
+        run_backward(&call, 1, build, wide);
     }, free, "Run backward; see raw_call.h.");
     m.def("name_tensors", &name_tensors, nb::arg("kind"), nb::arg("single"),
-          "Name the class of all tensors, and one in float32.");
-    bind_sweeps(m);
-    bind_direct(m);
-    bind_streams(m);
+          "Set the class of tensors, and a tensor of float32.");
+    bind_compiled_sweep(m);
+    bind_fast_path(m);
+    bind_stream(m);
 }

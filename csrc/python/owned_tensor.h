@@ -1,4 +1,4 @@
-// Tensors that the core reads and writes, owned while it does.
+// Tensors that the core reads and writes, owned meanwhile.
 #pragma once
 
 #include <stdexcept>
@@ -10,45 +10,46 @@
 
 namespace unrolled {
 
-// A tensor's numbers in a row each, of one sweep's; `step` bytes to the next one's. Storage and sizes
-// are those of the view, whatever another thread makes of the tensor (`tensor.data = …`).
-struct Owned {
-    nb::object held, storage;
+// A tensor with its storage, and its view for the first sweep of a batch; that of the next is `step` bytes
+// further. Storage and sizes belong to the view, whatever another thread does to the tensor
+// (`tensor.data = …`).
+struct OwnedTensor {
+    nb::object tensor, storage;
     View view;
     std::vector<Index> sizes;
     Index step = 0;
 
-    // Takes the view of a tensor. None of this lets other threads in.
-    void take(nb::object tensor) {
-        held = std::move(tensor);
-        storage = unrolled::storage(held);
-        look();
-        const Index needed = bytes_needed(held, view), bytes = bytes_of(storage);
+    // Views a tensor. Nothing here lets other threads run.
+    void take(nb::object owned) {
+        tensor = std::move(owned);
+        storage = unrolled::storage(tensor);
+        try_view();
+        const Index needed = bytes_needed(tensor, view), bytes = bytes_of(storage);
         if (needed > bytes)
             throw std::runtime_error(
                 "tensors: a storage must have at least " + std::to_string(needed) +
                 " bytes for its tensor, got " + std::to_string(bytes) +
                 "; untyped_storage().resize_ made it smaller");
     }
-    // Of one that no other thread knows.
-    void make(nb::object tensor) {
-        held = std::move(tensor);
-        look();
+    // Views a new tensor, which no other thread has.
+    void make(nb::object owned) {
+        tensor = std::move(owned);
+        try_view();
     }
-    // Leaves the dimension of sweeps to `step`.
+    // Removes the first dimension, that of the sweeps.
     void drop_first() {
         --view.ndim;
         ++view.shape;
         ++view.strides;
         step = view.numel() * view.itemsize();
     }
-    Owned() = default;
-    Owned(Owned&&) = default;
-    Owned& operator=(Owned&&) = default;
+    OwnedTensor() = default;
+    OwnedTensor(OwnedTensor&&) = default;
+    OwnedTensor& operator=(OwnedTensor&&) = default;
 
 private:
-    void look() {
-        view = see(held);
+    void try_view() {
+        view = view_of(tensor);
         sizes = view.sizes();
         view.shape = sizes.data();
     }

@@ -8,6 +8,6 @@ namespace unrolled {
 namespace nb = nanobind;
 
 // Adds `Layer`, `Line`, `Pooling`, `Stream` and `activate` to the module.
-void bind_streams(nb::module_& m);
+void bind_stream(nb::module_& m);
 
 }  // namespace unrolled

@@ -1,4 +1,4 @@
-// What the core asks of tensors.
+// Views of tensors.
 #include "python/tensors.h"
 
 #include <cstring>
@@ -10,24 +10,24 @@
 namespace unrolled {
 namespace {
 
-// DLPack's table, version 1: the functions that are not called here are but named.
-struct Exchange {
+// DLPack's table of functions, version 1; those that are not called here only have a name.
+struct DLPackTable {
     std::uint32_t major, minor;
-    const Exchange* older;
+    const DLPackTable* older;
     void *allocate, *take, *give;
-    int (*look)(void* tensor, nb::dlpack::dltensor* out);
+    int (*try_view)(void* tensor, nb::dlpack::dltensor* out);
     void* stream;
 };
 
-const Exchange* exchange = nullptr;
-PyObject* single_tensor = nullptr;  // for the life of the module
-PyObject* is_neg = nullptr;  // the method, looked up once
+const DLPackTable* dlpack_table = nullptr;
+PyObject* float_example = nullptr;  // for the life of the module
+PyObject* is_neg_method = nullptr;  // the method, looked up once
 
 }  // namespace
 
-const Names& names() {
+const TensorMethods& names() {
     static const auto intern = PyUnicode_InternFromString;
-    static const Names known = {intern("contiguous"), intern("requires_grad"),
+    static const TensorMethods known = {intern("contiguous"), intern("requires_grad"),
                                 intern("resolve_neg"), intern("new_empty"), intern("new_zeros"),
                                 intern("untyped_storage"), intern("storage_offset"),
                                 intern("nbytes")};
@@ -57,46 +57,46 @@ bool View::is(const std::vector<Index>& wanted) const {
     return true;
 }
 
-Kind View::kind() const {
+NumberType View::type() const {
     const bool plain = dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float);
     const bool brain = dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat);
-    if (dtype.lanes != 1 || !(plain || brain)) return Kind::other;
-    if (dtype.bits == 16) return brain ? Kind::bfloat16 : Kind::float16;
-    if (brain) return Kind::other;
-    return dtype.bits == 32 ? Kind::float32 : dtype.bits == 64 ? Kind::float64 : Kind::other;
+    if (dtype.lanes != 1 || !(plain || brain)) return NumberType::other;
+    if (dtype.bits == 16) return brain ? NumberType::bfloat16 : NumberType::float16;
+    if (brain) return NumberType::other;
+    return dtype.bits == 32 ? NumberType::float32 : dtype.bits == 64 ? NumberType::float64 : NumberType::other;
 }
 
-void name_tensors(nb::handle kind, nb::handle single) {
-    const nb::object capsule = nb::getattr(kind, "__dlpack_c_exchange_api__");
+void name_tensors(nb::handle type, nb::handle single) {
+    const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__");
     void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
     if (!table) throw nb::python_error();
-    const Exchange* found = static_cast<const Exchange*>(table);
+    const DLPackTable* found = static_cast<const DLPackTable*>(table);
     while (found && found->major != 1) found = found->older;
-    if (!found || !found->look)
-        throw std::runtime_error("tensors: wanted a class with DLPack's C functions, version 1");
-    names();  // made now: a forked child would wait for a thread of its parent that makes them
-    is_neg = nb::object(nb::getattr(kind, "is_neg")).release().ptr();
-    exchange = found;
-    single_tensor = single.inc_ref().ptr();
+    if (!found || !found->try_view)
+        throw std::runtime_error("tensors: the class must have DLPack's C functions, version 1");
+    names();  // now: a forked child would wait for a thread of its parent that initializes them
+    is_neg_method = nb::object(nb::getattr(type, "is_neg")).release().ptr();
+    dlpack_table = found;
+    float_example = single.inc_ref().ptr();
 }
 
-nb::handle in_float() { return single_tensor; }
+nb::handle float_tensor() { return float_example; }
 
-View see(nb::handle tensor) {
-    if (!exchange) throw std::runtime_error("tensors: no class of theirs was named");
+View view_of(nb::handle tensor) {
+    if (!dlpack_table) throw std::runtime_error("tensors: name_tensors must be called first");
     View view;
-    if (exchange->look(tensor.ptr(), &view) != 0) throw nb::python_error();
+    if (dlpack_table->try_view(tensor.ptr(), &view) != 0) throw nb::python_error();
     return view;
 }
 
-bool look(nb::handle tensor, View& view) {
-    if (exchange && exchange->look(tensor.ptr(), &view) == 0) return true;
+bool try_view(nb::handle tensor, View& view) {
+    if (dlpack_table && dlpack_table->try_view(tensor.ptr(), &view) == 0) return true;
     PyErr_Clear();
     return false;
 }
 
-bool negated(nb::handle tensor) {
-    return own(PyObject_CallOneArg(is_neg, tensor.ptr())).is(Py_True);
+bool has_negative_bit(nb::handle tensor) {
+    return checked(PyObject_CallOneArg(is_neg_method, tensor.ptr())).is(Py_True);
 }
 
 nb::object storage(nb::handle tensor) { return call(tensor, names().untyped_storage); }
@@ -124,40 +124,40 @@ std::string text_of(const std::vector<Index>& sizes) {
     return "[" + text + "]";
 }
 
-// One of a tensor's methods, called with sizes.
+// Calls a method of a tensor with sizes.
 static nb::object make(PyObject* method, nb::handle like, const std::vector<Index>& shape) {
     constexpr std::size_t most = 8;
-    if (shape.size() > most) throw std::invalid_argument("shape: wanted at most 8 dimensions");
+    if (shape.size() > most) throw std::invalid_argument("shape must have at most 8 dimensions");
     nb::object sizes[most];
     PyObject* args[1 + most] = {like.ptr()};
     for (std::size_t d = 0; d < shape.size(); ++d) {
-        sizes[d] = own(PyLong_FromLongLong(shape[d]));
+        sizes[d] = checked(PyLong_FromLongLong(shape[d]));
         args[1 + d] = sizes[d].ptr();
     }
-    return own(PyObject_VectorcallMethod(method, args, 1 + shape.size(), nullptr));
+    return checked(PyObject_VectorcallMethod(method, args, 1 + shape.size(), nullptr));
 }
 
 nb::object empty(nb::handle like, const std::vector<Index>& shape) {
     return make(names().new_empty, like, shape);
 }
 
-// In a forked child torch, which fills on several threads, would wait for them forever.
+// In a forked child torch would wait forever for the threads that fill the tensor.
 nb::object zeros(nb::handle like, const std::vector<Index>& shape) {
     if (!forked()) return make(names().new_zeros, like, shape);
     const nb::object made = empty(like, shape);
-    const View view = see(made);
+    const View view = view_of(made);
     if (const Index numbers = view.numel())
         std::memset(reinterpret_cast<void*>(view.address()), 0,
                     static_cast<std::size_t>(numbers * view.itemsize()));
     return made;
 }
 
-void add_array(Numbers& arrays, nb::handle tensor) {
+void add_array(IndexList& arrays, nb::handle tensor) {
     if (!tensor.is_valid() || tensor.is_none()) {
         arrays.insert(arrays.end(), {0, 0});
         return;
     }
-    add_array(arrays, see(tensor));
+    add_array(arrays, view_of(tensor));
 }
 
 }  // namespace unrolled

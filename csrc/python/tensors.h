@@ -1,4 +1,4 @@
-// Tensors as torch shows them to other libraries: nothing of it is linked.
+// Views of torch's tensors by DLPack; nothing of torch is linked.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -10,36 +10,36 @@ namespace unrolled {
 
 namespace nb = nanobind;
 
-// An exception that a method raised goes on as it is.
-inline nb::object own(PyObject* made) {
+// Owns the result of a call; null: the exception that it raised goes on.
+inline nb::object checked(PyObject* made) {
     if (!made) throw nb::python_error();
     return nb::steal(made);
 }
 
 inline nb::object get(nb::handle object, nb::handle name) {
-    return own(PyObject_GetAttr(object.ptr(), name.ptr()));
+    return checked(PyObject_GetAttr(object.ptr(), name.ptr()));
 }
 
 inline nb::object call(nb::handle object, nb::handle name) {
-    return own(PyObject_CallMethodNoArgs(object.ptr(), name.ptr()));
+    return checked(PyObject_CallMethodNoArgs(object.ptr(), name.ptr()));
 }
 
-// Names of what is asked of a tensor; one set for the life of the module.
-struct Names {
+// Interned names of attributes and methods of a tensor.
+struct TensorMethods {
     PyObject *contiguous, *requires_grad, *resolve_neg, *new_empty, *new_zeros, *untyped_storage,
         *storage_offset, *nbytes;
 };
-const Names& names();
+const TensorMethods& names();
 
-// What the core computes with, or widens.
-enum class Kind { float32, float64, bfloat16, float16, other };
+// Types of numbers that the core computes with or widens.
+enum class NumberType { float32, float64, bfloat16, float16, other };
 
-inline Storage storage_of(Kind kind) {
-    if (kind == Kind::bfloat16) return Storage::bfloat16;
-    return kind == Kind::float16 ? Storage::float16 : Storage::own;
+inline NumberFormat number_format_of(NumberType type) {
+    if (type == NumberType::bfloat16) return NumberFormat::bfloat16;
+    return type == NumberType::float16 ? NumberFormat::float16 : NumberFormat::native;
 }
 
-// Where a tensor's numbers lie and in which form. It holds while the tensor lives and is not resized.
+// A tensor's memory, type and shape. Valid while the tensor lives and is not resized.
 struct View : nb::dlpack::dltensor {
     Index address() const {
         return static_cast<Index>(reinterpret_cast<std::uintptr_t>(data) + byte_offset);
@@ -49,48 +49,48 @@ struct View : nb::dlpack::dltensor {
     bool contiguous() const;
     bool freed() const { return !data && numel() > 0; }  // its storage has no memory
     bool on_cpu() const { return device.device_type == nb::device::cpu::value; }
-    Kind kind() const;
+    NumberType type() const;
     Index itemsize() const { return dtype.bits / 8; }
     bool is(const std::vector<Index>& wanted) const;
     std::vector<Index> sizes() const { return {shape, shape + ndim}; }
 };
 
-// The class of all tensors, which has DLPack's table of C functions (`__dlpack_c_exchange_api__`, 2025):
-// they show a tensor in nanoseconds, where each attribute in Python takes a tenth of a microsecond.
-// `single` is a tensor in float32.
-void name_tensors(nb::handle kind, nb::handle single);
+// Sets the class of tensors, which has DLPack's table of C functions (`__dlpack_c_exchange_api__`, 2025): a
+// view by it takes nanoseconds, where each attribute in Python takes a tenth of a microsecond. `single` is a
+// tensor of float32.
+void name_tensors(nb::handle type, nb::handle single);
 
-// A tensor's view. What torch cannot show (no storage, a device without addresses) raises its error, or
-// is false.
-View see(nb::handle tensor);
-bool look(nb::handle tensor, View& view);
+// A tensor's view. Where torch has none (no storage, a device without addresses) view_of raises its error,
+// and try_view is false.
+View view_of(nb::handle tensor);
+bool try_view(nb::handle tensor, View& view);
 
-// Whether a tensor's numbers are the negatives of those that lie there, which no view tells: torch makes
-// such ones of imaginary parts of conjugates.
-bool negated(nb::handle tensor);
+// Whether a tensor's values are the negatives of those in memory, as in imaginary parts of conjugates. Views
+// do not have this bit.
+bool has_negative_bit(nb::handle tensor);
 
-// The storage under a tensor, which outlives an exchange (`tensor.data = …`) while it is owned. The call
-// lets no other thread in.
+// A tensor's storage, which stays valid while it is owned, also after `tensor.data = …`. The call lets no other
+// thread run.
 nb::object storage(nb::handle tensor);
 
-// Bytes of a storage, and how many of them a tensor with this view needs: `untyped_storage().resize_` may
-// have taken some away. Neither call lets another thread in.
+// Bytes of a storage, and those that a tensor with this view needs: `untyped_storage().resize_` may have
+// shrunk the storage. Neither call lets another thread run.
 Index bytes_of(nb::handle storage);
 Index bytes_needed(nb::handle tensor, const View& view);
 
-// Sizes as messages show them: [2, 3].
+// Sizes as in messages: [2, 3].
 std::string text_of(const std::vector<Index>& sizes);
 
-// A contiguous tensor like another one, not initialised or of zeros.
+// A contiguous tensor of another one's type, not initialized or of zeros.
 nb::object empty(nb::handle like, const std::vector<Index>& shape);
 nb::object zeros(nb::handle like, const std::vector<Index>& shape);
 
-// A tensor in float32 to make others like.
-nb::handle in_float();
+// A tensor of float32, an argument for empty() and zeros().
+nb::handle float_tensor();
 
-// Address and number of elements, (0, 0) for None or none.
-void add_array(Numbers& arrays, nb::handle tensor);
-inline void add_array(Numbers& arrays, const View& view) {
+// Appends address and number of elements; (0, 0) for None or an invalid handle.
+void add_array(IndexList& arrays, nb::handle tensor);
+inline void add_array(IndexList& arrays, const View& view) {
     arrays.push_back(view.address());
     arrays.push_back(view.numel());
 }

@@ -1,4 +1,4 @@
-// Work without the interpreter's lock, for threads that may still be at it when the process ends.
+// Work without the interpreter's lock, also on threads that still run when the process ends.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -6,9 +6,9 @@
 
 namespace unrolled {
 
-// Runs a call that takes the interpreter's lock. While the interpreter is finalized, CPython before 3.14
-// ends a thread that asks for the lock: it unwinds the thread's stack, which no C++ destructor and no
-// parallel region allows. Such a thread stops here instead, until the process is gone.
+// Runs a call that acquires the interpreter's lock. During finalization CPython before 3.14 ends a thread that
+// asks for the lock by unwinding its stack, which neither destructors nor parallel regions allow. Such a
+// thread stops here until the process ends.
 template <class F>
 auto take_lock(F call) noexcept -> decltype(call()) {
     try {
@@ -18,13 +18,13 @@ auto take_lock(F call) noexcept -> decltype(call()) {
     }
 }
 
-// Gives up the interpreter's lock within a block.
-class Unlocked {
+// Releases the interpreter's lock during its life.
+class ReleasedLock {
 public:
-    Unlocked() : state_(PyEval_SaveThread()) {}
-    Unlocked(const Unlocked&) = delete;
-    Unlocked& operator=(const Unlocked&) = delete;
-    ~Unlocked() {
+    ReleasedLock() : state_(PyEval_SaveThread()) {}
+    ReleasedLock(const ReleasedLock&) = delete;
+    ReleasedLock& operator=(const ReleasedLock&) = delete;
+    ~ReleasedLock() {
         take_lock([this] { PyEval_RestoreThread(state_); });
     }
 
@@ -32,13 +32,13 @@ private:
     PyThreadState* state_;
 };
 
-// Takes the lock within a block of a thread that gave it up.
-class Locked {
+// Acquires the lock during its life, on a thread that released it.
+class AcquiredLock {
 public:
-    Locked() : state_(take_lock([] { return PyGILState_Ensure(); })) {}
-    Locked(const Locked&) = delete;
-    Locked& operator=(const Locked&) = delete;
-    ~Locked() { PyGILState_Release(state_); }
+    AcquiredLock() : state_(take_lock([] { return PyGILState_Ensure(); })) {}
+    AcquiredLock(const AcquiredLock&) = delete;
+    AcquiredLock& operator=(const AcquiredLock&) = delete;
+    ~AcquiredLock() { PyGILState_Release(state_); }
 
 private:
     PyGILState_STATE state_;

@@ -5,26 +5,24 @@
 
 namespace unrolled {
 
-// Memory for a sweep, aligned to cache lines, not initialised; throws std::bad_alloc. What is given
-// back is kept for later sweeps, up to a limit: fresh pages from the system cost as much as some
-// sweeps take.
-void* take_memory(Index bytes);
-void give_memory(void* memory);
+// Memory for a sweep, aligned to cache lines, not initialized; throws std::bad_alloc. Released memory is kept
+// for later sweeps, up to a limit: fresh pages from the system can cost as much as a sweep.
+void* allocate_memory(Index bytes);
+void release_memory(void* memory);
 
 // Throws std::bad_alloc.
 [[noreturn]] void out_of_memory();
 
-// While one of these is there, this thread takes memory that may be given back at any time, by any
-// thread.
-class Lasting {
+// During its life this thread allocates memory that any thread may release at any time.
+class LongLivedMemory {
 public:
-    Lasting();
-    ~Lasting();
-    Lasting(const Lasting&) = delete;
-    Lasting& operator=(const Lasting&) = delete;
+    LongLivedMemory();
+    ~LongLivedMemory();
+    LongLivedMemory(const LongLivedMemory&) = delete;
+    LongLivedMemory& operator=(const LongLivedMemory&) = delete;
 
 private:
-    bool before_;
+    bool previous_;
 };
 
 }  // namespace unrolled

@@ -6,16 +6,15 @@
 namespace unrolled {
 namespace {
 
-// Far beyond any call; within it no sum or product of sizes overflows, nor one of those that buffers
-// have.
-constexpr Index kLargest = Index(1) << 40;
+// Far above any call. Within it no sum or product of sizes overflows, nor do the sizes of buffers.
+constexpr Index kMaxSize = Index(1) << 40;
 
 }  // namespace
 
-Index product(Index a, Index b) {
-    if (a < 0 || b < 0 || a > kLargest || (b > 0 && a > kLargest / b))
-        throw std::invalid_argument("sizes: " + std::to_string(a) + " times " + std::to_string(b) +
-                                    " is negative or more than " + std::to_string(kLargest));
+Index checked_product(Index a, Index b) {
+    if (a < 0 || b < 0 || a > kMaxSize || (b > 0 && a > kMaxSize / b))
+        throw std::invalid_argument("sizes: product must be from 0 to " + std::to_string(kMaxSize) + ", got " +
+                                    std::to_string(a) + " times " + std::to_string(b));
     return a * b;
 }
 

@@ -1,11 +1,11 @@
-// Sizes that callers and files claim.
+// Sizes from callers and files.
 #pragma once
 
 #include "support/types.h"
 
 namespace unrolled {
 
-// a * b; throws std::invalid_argument where one is negative or that is far beyond any call.
-Index product(Index a, Index b);
+// a * b; throws std::invalid_argument where a factor is negative or the product is far above any call's.
+Index checked_product(Index a, Index b);
 
 }  // namespace unrolled

@@ -20,17 +20,17 @@ bool forked() { return forks() > 0; }
 int forks() { return registered == 0 ? fork_count.load() : 0; }
 
 #if defined(__x86_64__)
-Masked::Masked() : before_(_mm_getcsr()) { _mm_setcsr(static_cast<unsigned>(before_) | 0x1f80); }
-Masked::~Masked() { _mm_setcsr(static_cast<unsigned>(before_)); }
+MaskedFloatTraps::MaskedFloatTraps() : previous_(_mm_getcsr()) { _mm_setcsr(static_cast<unsigned>(previous_) | 0x1f80); }
+MaskedFloatTraps::~MaskedFloatTraps() { _mm_setcsr(static_cast<unsigned>(previous_)); }
 #elif defined(__aarch64__)
-Masked::Masked() {
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(before_ & ~std::uint64_t(0x9f00)));
+MaskedFloatTraps::MaskedFloatTraps() {
+    asm volatile("mrs %0, fpcr" : "=r"(previous_));
+    asm volatile("msr fpcr, %0" : : "r"(previous_ & ~std::uint64_t(0x9f00)));
 }
-Masked::~Masked() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+MaskedFloatTraps::~MaskedFloatTraps() { asm volatile("msr fpcr, %0" : : "r"(previous_)); }
 #else
-Masked::Masked() = default;
-Masked::~Masked() = default;
+MaskedFloatTraps::MaskedFloatTraps() = default;
+MaskedFloatTraps::~MaskedFloatTraps() = default;
 #endif
 
 }  // namespace unrolled

@@ -1,4 +1,4 @@
-// What threads and processes of the host mean for the core: forks, floating-point traps, interrupts.
+// Threads and processes of the host: interrupts, forks, floating-point traps.
 #pragma once
 
 #include <cstdint>
@@ -7,34 +7,34 @@
 
 namespace unrolled {
 
-// More threads than this are not asked for.
-constexpr Index kMostThreads = 1024;
+// The most threads that a call uses.
+constexpr Index kMaxThreads = 1024;
 
-// Long sweeps ask now and then, on any thread, whether the caller wants them to go on. From when
-// `over` is set all threads leave, and nothing that the call has written is worth anything.
-struct Stop {
-    void (*ask)(Stop&);  // may set `over`, and may take its time
-    int over = 0;
+// Long sweeps call `poll` from time to time, on any of their threads. Once `cancelled` is set all threads
+// return, and what the call has written is undefined.
+struct CancelFlag {
+    void (*poll)(CancelFlag&);  // may set `cancelled`, and may block
+    int cancelled = 0;
 };
 
-// Whether this process is the child of a fork: its OpenMP runtime has lost its threads, and entering
-// a parallel region would wait for them forever.
+// Whether this process is the child of a fork: its OpenMP runtime has lost its threads, and a parallel region
+// would wait for them forever.
 bool forked();
 
 // Forks between the process that loaded the library and this one.
 int forks();
 
-// While one of these is there, no floating-point operation of this thread traps, whatever the host has
-// unmasked; then the host's masks and flags are back.
-class Masked {
+// During its life no floating-point operation of this thread traps; afterwards the host's masks and flags are
+// restored.
+class MaskedFloatTraps {
 public:
-    Masked();
-    ~Masked();
-    Masked(const Masked&) = delete;
-    Masked& operator=(const Masked&) = delete;
+    MaskedFloatTraps();
+    ~MaskedFloatTraps();
+    MaskedFloatTraps(const MaskedFloatTraps&) = delete;
+    MaskedFloatTraps& operator=(const MaskedFloatTraps&) = delete;
 
 private:
-    std::uint64_t before_ = 0;
+    std::uint64_t previous_ = 0;
 };
 
 }  // namespace unrolled

@@ -8,7 +8,7 @@ namespace unrolled {
 using Index = std::int64_t;
 using Half = std::uint16_t;  // the bits of a bfloat16 or a float16
 
-// Inner rows have room for whole vectors of every build: a multiple of 16 numbers.
+// Rows of buffers are padded to whole vectors of every build: a multiple of 16 numbers.
 constexpr Index pitch(Index width) { return (width + 15) / 16 * 16; }
 
 }  // namespace unrolled

@@ -1,4 +1,4 @@
-"""Makes `python -m unrolled` the command `unrolled`, because torchrun can start modules."""
+"""`python -m unrolled` is the command `unrolled`: for torchrun, which starts modules."""
 
 from unrolled.cli import main
 

@@ -1,5 +1,5 @@
-// Chains of every program, with lines wider than a step's own room and with pools: steps take no
-// memory, and a row's numbers are those that it has alone. Only where memory is guarded.
+// Pipelines of every program, with linear maps wider than a step's stack buffer and with poolings: steps allocate
+// no memory, and the results of a sequence do not depend on the others. Only with guarded memory.
 #include <cstring>
 #include <deque>
 #include <new>
@@ -15,7 +15,7 @@ std::atomic<long> taken{0};
 
 }  // namespace
 
-// All of the program's, so that none is missed.
+// Arrays of all parameters.
 void* operator new(std::size_t bytes) {
     ++taken;
     if (void* const found = std::malloc(bytes ? bytes : 1)) return found;
@@ -33,7 +33,7 @@ constexpr Index kInputs = 5, kWide = 2500, kKeys = 7, kOutputs = 3;
 
 class Numbers {
 public:
-    Floats make(Index count) {
+    FloatView make(Index count) {
         std::vector<float>& made = made_.emplace_back();
         for (Index k = 0; k < count; ++k) made.push_back(static_cast<float>(random_.uniform(-1, 1)));
         return {made.data(), count};
@@ -44,8 +44,8 @@ private:
     Random random_{3};
 };
 
-Layer layer_of(const Program& p, Numbers& numbers, Kept kept, const std::string& build) {
-    std::vector<Floats> arrays;
+Layer layer_of(const Program& p, Numbers& numbers, WeightFormat format, const std::string& build) {
+    std::vector<FloatView> arrays;
     const auto add = [&](Index rows, Index columns) {
         arrays.push_back(numbers.make(rows * columns));
         arrays.push_back(numbers.make(rows));
@@ -53,61 +53,61 @@ Layer layer_of(const Program& p, Numbers& numbers, Kept kept, const std::string&
     add(p.x_parts * p.x_width, kInputs);
     for (const Product& q : p.products) add(q.parts * q.width, q.source);
     for (Index width : p.vectors) arrays.push_back(numbers.make(width));
-    return Layer(p, kInputs, arrays, kept, build);
+    return Layer(p, kInputs, arrays, format, build);
 }
 
-// A layer, a wide line, a mean by attention, a narrow line, softmax.
+// A layer, a wide linear map, attention, a narrow linear map, softmax.
 class Model {
 public:
-    Model(const Program& p, Kept kept, const std::string& build)
-        : layer_(layer_of(p, numbers_, kept, build)), wide_(line(kWide, layer_.width(), kept, build)),
-          keys_(line(kKeys, kWide, kept, build)), query_(line(1, kKeys, kept, build)),
+    Model(const Program& p, WeightFormat format, const std::string& build)
+        : layer_(layer_of(p, numbers_, format, build)), wide_(linear(kWide, layer_.width(), format, build)),
+          keys_(linear(kKeys, kWide, format, build)), query_(linear(1, kKeys, format, build)),
           pooling_("attention", kWide, &keys_, &query_),
-          narrow_(line(kOutputs, kWide, kept, build)) {
-        Stage layer, wide, pooling, narrow, softmax;
+          narrow_(linear(kOutputs, kWide, format, build)) {
+        Block layer, wide, pooling, narrow, softmax;
         layer.layer = &layer_;
         for (Index width : p.states) layer.start.push_back(numbers_.make(width));
-        wide.line = &wide_;
+        wide.linear = &wide_;
         pooling.pooling = &pooling_;
-        narrow.line = &narrow_;
+        narrow.linear = &narrow_;
         softmax.activation = Activation::softmax;
-        stages_ = {layer, wide, pooling, narrow, softmax};
+        blocks_ = {layer, wide, pooling, narrow, softmax};
     }
 
-    std::unique_ptr<Chain> chain(Index N) const {
+    std::unique_ptr<Pipeline> pipeline(Index N) const {
         Source source;
         source.width = kInputs;
-        return std::make_unique<Chain>(source, stages_, N, 1);
+        return std::make_unique<Pipeline>(source, blocks_, N, 1);
     }
 
 private:
-    Line line(Index width, Index source, Kept kept, const std::string& build) {
-        return Line(numbers_.make(width * source), numbers_.make(width), width, source, kept, build);
+    Linear linear(Index width, Index source, WeightFormat format, const std::string& build) {
+        return Linear(numbers_.make(width * source), numbers_.make(width), width, source, format, build);
     }
 
     Numbers numbers_;
     Layer layer_;
-    Line wide_, keys_, query_;
+    Linear wide_, keys_, query_;
     Pooling pooling_;
-    Line narrow_;
-    std::vector<Stage> stages_;
+    Linear narrow_;
+    std::vector<Block> blocks_;
 };
 
 using Row = std::vector<float>;
 
-// The outputs of some steps, between which sequences begin anew and states are copied.
-std::vector<Row> steps(Chain& chain, Chain& other, const std::vector<Row>& x, Row& state) {
-    std::vector<Row> made(x.size(), Row(static_cast<std::size_t>(chain.batch() * kOutputs)));
+// The outputs of some steps, between which a sequence is reset and states are copied.
+std::vector<Row> steps(Pipeline& pipeline, Pipeline& other, const std::vector<Row>& x, Row& state) {
+    std::vector<Row> made(x.size(), Row(static_cast<std::size_t>(pipeline.batch() * kOutputs)));
     const long before = taken;
     blocks_left = 0;
     for (std::size_t t = 0; t < x.size(); ++t) {
-        chain.step(x[t].data(), made[t].data());
-        if (t == 2) chain.reset(0);
-        other.take(chain);
-        chain.take(other);
-        for (std::size_t k = 0; k < chain.states(); ++k) {
-            chain.read_state(k, state.data());
-            chain.write_state(k, state.data());
+        pipeline.step(x[t].data(), made[t].data());
+        if (t == 2) pipeline.reset(0);
+        other.copy_states_from(pipeline);
+        pipeline.copy_states_from(other);
+        for (std::size_t k = 0; k < pipeline.states(); ++k) {
+            pipeline.read_state(k, state.data());
+            pipeline.write_state(k, state.data());
         }
     }
     blocks_left = 1L << 40;
@@ -116,12 +116,12 @@ std::vector<Row> steps(Chain& chain, Chain& other, const std::vector<Row>& x, Ro
 }
 
 std::vector<Row> run(const Model& model, Index N, Index first, const std::vector<Row>& x) {
-    const std::unique_ptr<Chain> chain = model.chain(N), other = model.chain(N);
+    const std::unique_ptr<Pipeline> pipeline = model.pipeline(N), other = model.pipeline(N);
     std::vector<Row> given;
     for (const Row& row : x)
         given.emplace_back(row.begin() + first * kInputs, row.begin() + (first + N) * kInputs);
-    Row state(static_cast<std::size_t>(N * 2 * kWide));  // the largest: sums in two floats each
-    return steps(*chain, *other, given, state);
+    Row state(static_cast<std::size_t>(N * 2 * kWide));  // the widest: sums as two floats each
+    return steps(*pipeline, *other, given, state);
 }
 
 void check_chain(const Model& model, Index N, const std::string& label, Checks& checks) {
@@ -138,13 +138,13 @@ void check_chain(const Model& model, Index N, const std::string& label, Checks& 
 
 void check_turns(const Text& text, const Build& build, Checks& checks) {
     const Program program = load(text.text, 9, kInputs);
-    const Model model(program, Kept::own, build.name);
-    const std::unique_ptr<Chain> chain = model.chain(1), other = model.chain(1);
+    const Model model(program, WeightFormat::float32, build.name);
+    const std::unique_ptr<Pipeline> pipeline = model.pipeline(1), other = model.pipeline(1);
     {
-        const Chain::Turn mine(*chain), theirs(*chain), elsewhere(*other);
+        const Pipeline::ExclusiveUse mine(*pipeline), theirs(*pipeline), elsewhere(*other);
         checks.that(mine && !theirs && elsewhere, "two threads in one chain");
     }
-    checks.that(static_cast<bool>(Chain::Turn(*chain)), "a turn that does not end");
+    checks.that(static_cast<bool>(Pipeline::ExclusiveUse(*pipeline)), "a turn that does not end");
 }
 
 }  // namespace
@@ -155,10 +155,10 @@ void check_chains(const std::vector<Text>& texts, const Build& build, Checks& ch
         const Program program = load(text.text, 9, kInputs);
         const std::string label = std::string(build.name) + ", chain of " + text.name;
         const bool all = text.name == "LSTM";
-        for (Kept kept : {Kept::own, Kept::bfloat16, Kept::int8}) {
-            if (kept != Kept::own && !all) continue;
+        for (WeightFormat format : {WeightFormat::float32, WeightFormat::bfloat16, WeightFormat::int8}) {
+            if (format != WeightFormat::float32 && !all) continue;
             try {
-                const Model model(program, kept, build.name);
+                const Model model(program, format, build.name);
                 for (Index N : {Index(3), Index(17)})
                     if (N == 3 || all) check_chain(model, N, label, checks);
             } catch (const std::exception& error) {

@@ -1,4 +1,4 @@
-// Counts what was checked, and tells what failed.
+// Counts checks, and prints those that fail.
 #pragma once
 
 #include <cstdio>
@@ -10,7 +10,7 @@ class Checks {
 public:
     bool that(bool holds, const std::string& what) {
         ++done_;
-        if (!holds && ++failed_ <= kTold) std::fprintf(stderr, "failed: %s\n", what.c_str());
+        if (!holds && ++failed_ <= kMaxPrinted) std::fprintf(stderr, "failed: %s\n", what.c_str());
         return holds;
     }
 
@@ -18,7 +18,7 @@ public:
     long failed() const { return failed_; }
 
 private:
-    static constexpr long kTold = 20;  // further failures are only counted
+    static constexpr long kMaxPrinted = 20;  // printed; further failures are only counted
     long done_ = 0, failed_ = 0;
 };
 

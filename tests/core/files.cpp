@@ -1,5 +1,5 @@
-// Exported files through the C interface. Whole ones step; those that are cut, damaged or made up are
-// refused with a sentence, or step like any other.
+// Exported files through the C interface. Intact files step; cut, damaged or invented ones raise an error with a
+// message, or step like any other.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -25,7 +25,7 @@ struct FreeStream {
 using ModelOwner = std::unique_ptr<unrolled_model, FreeModel>;
 using StreamOwner = std::unique_ptr<unrolled_stream, FreeStream>;
 
-// A file's parts, so that a header may change in length.
+// The parts of a file, so that the length of its header may change.
 struct Parts {
     std::string header, data;
 
@@ -42,7 +42,7 @@ Parts parts_of(const std::string& bytes) {
     return {bytes.substr(8, length), bytes.substr(8 + length)};
 }
 
-// Where this ends is checked by the sanitizer: the bytes have a block of memory to themselves.
+// The bytes have a memory block of their own, so that the sanitizer checks its end.
 ModelOwner read(const std::string& bytes, std::string& error) {
     const std::vector<char> block(bytes.begin(), bytes.end());
     char text[400] = "";
@@ -57,7 +57,7 @@ bool refused(const std::string& bytes) {
     return !read(bytes, error) && !error.empty();
 }
 
-// Some steps of two sequences, and all else that a stream does; whether it has steps.
+// Steps two sequences and uses all functions of a stream; false: the model cannot stream.
 bool use(const unrolled_model* model, Checks& checks, const std::string& label) {
     char error[400] = "";
     const StreamOwner stream(unrolled_stream_create(model, 2, error, sizeof error));
@@ -69,7 +69,7 @@ bool use(const unrolled_model* model, Checks& checks, const std::string& label) 
         return std::vector<float>(static_cast<std::size_t>(2 * count), 0.5f);
     };
     const std::vector<float> x = numbers(unrolled_model_inputs(model));
-    std::vector<float> out = numbers(unrolled_model_outputs(model)), twin_out = out;
+    std::vector<float> out = numbers(unrolled_model_outputs(model)), reference_out = out;
     const std::int64_t tokens[2] = {0, unrolled_model_tokens(model) - 1}, none[2] = {0, tokens[1] + 1};
     const bool reads_tokens = tokens[1] >= 0;
     const auto step = [&](unrolled_stream* one, std::vector<float>& to) {
@@ -84,7 +84,7 @@ bool use(const unrolled_model* model, Checks& checks, const std::string& label) 
                              : unrolled_stream_step_tokens(stream.get(), tokens, out.data()) ==
                                    UNROLLED_KIND,
                 label + ": the wrong kind of input");
-    const StreamOwner twin(unrolled_stream_copy(stream.get(), error, sizeof error));
+    const StreamOwner copy(unrolled_stream_copy(stream.get(), error, sizeof error));
     for (Index k = 0; k < unrolled_stream_states(stream.get()); ++k) {
         std::vector<float> state = numbers(unrolled_stream_state_width(stream.get(), k));
         checks.that(unrolled_stream_get_state(stream.get(), k, state.data()) == UNROLLED_OK &&
@@ -92,14 +92,14 @@ bool use(const unrolled_model* model, Checks& checks, const std::string& label) 
                     label + ": a state");
     }
     step(stream.get(), out);
-    step(twin.get(), twin_out);
-    checks.that(!std::memcmp(out.data(), twin_out.data(), out.size() * sizeof(float)),
+    step(copy.get(), reference_out);
+    checks.that(!std::memcmp(out.data(), reference_out.data(), out.size() * sizeof(float)),
                 label + ": a copy has other numbers");
     const std::int64_t row = 1, beyond = 2;
     checks.that(unrolled_stream_reset(stream.get(), &row, 1) == UNROLLED_OK &&
                     unrolled_stream_reset(stream.get(), &beyond, 1) == UNROLLED_ARGUMENT &&
                     unrolled_stream_reset(stream.get(), &row, -1) == UNROLLED_ARGUMENT &&
-                    unrolled_stream_assign(twin.get(), stream.get()) == UNROLLED_OK,
+                    unrolled_stream_assign(copy.get(), stream.get()) == UNROLLED_OK,
                 label + ": a reset");
     return true;
 }
@@ -109,7 +109,7 @@ struct Change {
     const char* to;
 };
 
-// Of tests/golden/v1-tokens.safetensors: an embedding, a GRU with a start, a linear layer.
+// Of tests/golden/v1-tokens.safetensors: an embedding, a GRU with initial states, a linear layer.
 const Change kFaults[] = {
     {R"(\"kind\": \"unrolled model\")", R"(\"kind\": \"unrolled recipe\")"},
     {R"(\"kind\": \"unrolled model\", )", ""},
@@ -184,7 +184,7 @@ const Change kFaults[] = {
     {R"({"unrolled":)", R"({"more":"\ud800","unrolled":)"},
 };
 
-// These stand for the same model.
+// Changes that leave the model the same.
 const Change kSound[] = {
     {R"(\"codec\": null)",
      R"(\"codec\": {\"items\": [[{\"tuple\": [1]}, {\"float\": \"nan\"}], [2, [\"\\ud800\", 1.5e3]]]})"},
@@ -234,8 +234,8 @@ void check_changes(const std::string& golden, Checks& checks) {
     }
 }
 
-// A few lines that would take a gigabyte.
-void check_room(const std::string& golden, Checks& checks) {
+// A few lines that would allocate a gigabyte.
+void check_buffer_sizes(const std::string& golden, Checks& checks) {
     const std::string wide = R"(unrolled-program 1\\nstate H\\ninput 1 1\\nnode state H 0\\nnode x 1 0)"
                              R"(\\nnode add H 0 1\\nnode grad H 0\\nforward 2\\nstored\\nsource\\ndx -)"
                              R"(\\ndstate 3\\ndvector\\n)";
@@ -255,7 +255,7 @@ void check_room(const std::string& golden, Checks& checks) {
     checks.that(with("4").find("may ask for") == std::string::npos, "a step of nothing");
 }
 
-// What a header may turn into: bytes, numbers, or stretches that are gone, or there twice.
+// Damages a header: changed bytes and numbers, pieces removed or duplicated.
 std::string damaged(const Parts& whole, Random& random) {
     Parts made = whole;
     for (Index changes = 1 + random.below(3); changes > 0 && !made.header.empty(); --changes) {
@@ -308,8 +308,8 @@ void check_damage(const std::string& golden, const std::string& name, bool quick
     }
 }
 
-// Threads make streams of one model, of batches that pack weights anew, and step them; or are in one
-// stream all at once, where each step is whole or refused.
+// Threads create and step streams of one model, of batch sizes that pack weights again; or all use one stream,
+// where each step runs as a whole or reports that the stream is busy.
 void check_threads(const unrolled_model* model, Checks& checks) {
     const auto outputs = static_cast<std::size_t>(unrolled_model_outputs(model));
     const std::vector<std::int64_t> tokens(40, 1);
@@ -365,7 +365,7 @@ void check_files(const std::string& folder, bool quick, Checks& checks) {
         if (name == "v1-tokens") {
             checks.that(steps, name + " has no steps");
             check_changes(bytes.str(), checks);
-            check_room(bytes.str(), checks);
+            check_buffer_sizes(bytes.str(), checks);
             check_threads(model.get(), checks);
         }
         check_damage(bytes.str(), name, quick, checks);

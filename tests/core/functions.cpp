@@ -8,7 +8,7 @@
 namespace core_test {
 namespace {
 
-// The limits that csrc/kernels/functions.h states, in units in the last place.
+// The limits stated in csrc/kernels/functions.h, in units in the last place.
 struct Function {
     const char* code;
     long double (*exact)(long double);
@@ -54,7 +54,7 @@ Vector arguments(double low, double high, Index count) {
     return made;
 }
 
-// Each argument comes to each of H units times a weight of its own, which fills the lanes.
+// H weights multiply each argument, which fills the lanes with different numbers.
 template <class T>
 void check_function(const Function& function, Index count, Subject& subject) {
     constexpr bool wide = sizeof(T) == sizeof(double);

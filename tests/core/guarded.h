@@ -1,5 +1,5 @@
-// Arrays of exactly the size that a call is told, between guards: all bits of the guards, and of an
-// array that is to be written, are ones, which is NaN where it is read as a number.
+// Arrays of exactly the size that a call gets, between guards. All bits of guards and of arrays to write are ones,
+// that is NaN.
 #pragma once
 
 #include <atomic>
@@ -19,7 +19,7 @@ namespace core_test {
 
 constexpr unsigned char kPoison = 0xff;
 
-// Of the memory of sweeps, where it is guarded: blocks that may yet be taken, and that are out.
+// With guarded memory: blocks that may still be allocated, and those in use.
 extern std::atomic<long> blocks_left, blocks_out;
 
 inline bool all_poison(const void* memory, std::size_t bytes) {
@@ -39,7 +39,7 @@ public:
         ASAN_POISON_MEMORY_REGION(memory_, kFront);
         ASAN_POISON_MEMORY_REGION(memory_ + kFront + bytes_, kBack);
     }
-    // An input: it has to be the same afterwards.
+    // An input, which must be unchanged afterwards.
     explicit Guarded(const std::vector<double>& values) : Guarded(values.size()) {
         for (std::size_t k = 0; k < values.size(); ++k) data()[k] = static_cast<T>(values[k]);
         keep();
@@ -51,11 +51,11 @@ public:
         std::free(memory_);
     }
 
-    // Aligned as its numbers are, and no further.
+    // Aligned to its numbers only.
     T* data() { return reinterpret_cast<T*>(memory_ + kFront); }
     std::size_t count() const { return bytes_ / sizeof(T); }
 
-    // From here on the numbers may not change.
+    // From here on the numbers must not change.
     void keep() { before_.assign(memory_ + kFront, memory_ + kFront + bytes_); }
 
     bool unchanged() const {

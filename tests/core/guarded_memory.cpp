@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 
-// Before each block stands its size; behind it, bytes that nobody may write.
+// Precedes each block; behind the block are bytes that must stay unchanged.
 struct alignas(kLine) Header {
     std::size_t bytes;
 };
@@ -29,11 +29,11 @@ struct alignas(kLine) Header {
 
 void out_of_memory() { throw std::bad_alloc(); }
 
-// All blocks last.
-Lasting::Lasting() : before_(false) {}
-Lasting::~Lasting() { (void)before_; }
+// Any thread may release any block at any time.
+LongLivedMemory::LongLivedMemory() : previous_(false) {}
+LongLivedMemory::~LongLivedMemory() { (void)previous_; }
 
-void* take_memory(Index wanted) {
+void* allocate_memory(Index wanted) {
     if (wanted < 0 || core_test::blocks_left-- <= 0) out_of_memory();
     const std::size_t bytes = static_cast<std::size_t>(wanted);
     void* memory = nullptr;
@@ -46,7 +46,7 @@ void* take_memory(Index wanted) {
     return data;
 }
 
-void give_memory(void* memory) {
+void release_memory(void* memory) {
     Header* const block = static_cast<Header*>(memory) - 1;
     char* const end = static_cast<char*>(memory) + block->bytes;
     ASAN_UNPOISON_MEMORY_REGION(end, kLine);

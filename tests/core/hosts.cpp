@@ -1,4 +1,4 @@
-// What hosts do: they unmask floating-point exceptions, and they stream for days.
+// Hosts that unmask floating-point exceptions, and hosts that stream for days.
 #include <cfenv>
 #include <cmath>
 #include <deque>
@@ -15,13 +15,12 @@ using namespace unrolled;
 
 constexpr Index kInputs = 5, kSteps = 4, kBatch = 2;
 
-// Arrays of numbers that live as long as this, among them such as trap: zeros, subnormal and huge ones,
-// infinity and NaN.
-class Numbers {
+// Owns arrays of numbers, among them some that trap: zeros, subnormal and huge ones, infinity, NaN.
+class IndexList {
 public:
-    explicit Numbers(bool extreme) : extreme_(extreme) {}
+    explicit IndexList(bool extreme) : extreme_(extreme) {}
 
-    Floats make(Index count) {
+    FloatView make(Index count) {
         constexpr float infinity = std::numeric_limits<float>::infinity();
         const float strange[] = {0, 1e-40f, 3e38f, -3e38f, infinity, std::nanf("")};
         std::vector<float>& made = made_.emplace_back();
@@ -39,8 +38,8 @@ private:
     Random random_{5};
 };
 
-std::vector<Floats> parameters(const Program& p, Numbers& numbers) {
-    std::vector<Floats> arrays;
+std::vector<FloatView> parameters(const Program& p, IndexList& numbers) {
+    std::vector<FloatView> arrays;
     const auto add = [&](Index rows, Index columns) {
         arrays.push_back(numbers.make(rows * columns));
         arrays.push_back(numbers.make(rows));
@@ -51,15 +50,14 @@ std::vector<Floats> parameters(const Program& p, Numbers& numbers) {
     return arrays;
 }
 
-// Runs `work` as a host does that has unmasked all exceptions; whether it had them back afterwards, and
-// none of those that were met inside.
+// Runs `work` with all exceptions unmasked. True if they are unmasked afterwards, and none was raised.
 template <class F>
 bool survives(F work) {
 #ifdef __GLIBC__
     std::feclearexcept(FE_ALL_EXCEPT);
     if (feenableexcept(FE_ALL_EXCEPT) == -1 || fegetexcept() != FE_ALL_EXCEPT) {
         fedisableexcept(FE_ALL_EXCEPT);
-        work();  // a processor that does not trap
+        work();  // this processor does not trap
         return true;
     }
     work();
@@ -72,11 +70,11 @@ bool survives(F work) {
 #endif
 }
 
-// A call of a whole sequence, forward and backward, in numbers as raw_call.h has them.
+// A raw call of a whole sequence, forward and backward.
 bool sweeps_survive(const Program& p, const Build& build) {
-    Numbers numbers(true);
-    std::vector<Floats> given;
-    const auto add = [&](Numbers& from, Index count) { given.push_back(from.make(count)); };
+    IndexList numbers(true);
+    std::vector<FloatView> given;
+    const auto add = [&](IndexList& from, Index count) { given.push_back(from.make(count)); };
     const auto skip = [&] { given.push_back({}); };
     const Index tokens = kSteps * kBatch;
     skip();
@@ -84,11 +82,11 @@ bool sweeps_survive(const Program& p, const Build& build) {
     add(numbers, tokens * kInputs);
     add(numbers, tokens * p.states[0]);
     add(numbers, tokens * p.saved_pitch);
-    const std::vector<Floats> own = parameters(p, numbers);
+    const std::vector<FloatView> own = parameters(p, numbers);
     given.insert(given.end(), own.begin(), own.end());
     for (Index width : p.states) add(numbers, kBatch * width);
     for (Index width : p.states) add(numbers, kBatch * width);
-    std::vector<Floats> back = given;
+    std::vector<FloatView> back = given;
     given.clear();
     add(numbers, tokens * p.states[0]);
     for (Index width : p.states) add(numbers, kBatch * width);
@@ -97,61 +95,61 @@ bool sweeps_survive(const Program& p, const Build& build) {
     const std::size_t matrices = 2 * (1 + p.products.size());
     for (std::size_t k = 0; k < p.vectors.size(); ++k) add(numbers, p.vectors[k]);
     for (std::size_t k = 0; k < matrices; ++k) add(numbers, own[k].count);
-    const auto tell = [](const std::vector<Floats>& arrays) {
-        unrolled::Numbers made;
-        for (const Floats& array : arrays) {
+    const auto tell = [](const std::vector<FloatView>& arrays) {
+        unrolled::IndexList made;
+        for (const FloatView& array : arrays) {
             made.push_back(static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.numbers)));
             made.push_back(array.count);
         }
         return made;
     };
-    const unrolled::Numbers shape{kSteps, kBatch, kInputs, tokens, 0, kBatch, 1, 1};
-    const Told forward{&p, shape, tell(back)};
+    const unrolled::IndexList shape{kSteps, kBatch, kInputs, tokens, 0, kBatch, 1, 1};
+    const RawCall forward{&p, unrolled::shape_of(shape), tell(back)};
     for (std::size_t k = 0; k < p.states.size(); ++k) back[back.size() - 1 - k] = {};
     back.insert(back.end(), given.begin(), given.end());
-    const Told backward{&p, shape, tell(back)};
+    const RawCall backward{&p, unrolled::shape_of(shape), tell(back)};
     return survives([&] {
         run_forward(&forward, 1, build.name, false);
         run_backward(&backward, 1, build.name, false);
     });
 }
 
-bool streams_survive(const Program& p, const Build& build, Kept kept, bool extreme) {
-    Numbers numbers(extreme), inputs(true);
-    const std::vector<Floats> arrays = parameters(p, numbers);
+bool streams_survive(const Program& p, const Build& build, WeightFormat format, bool extreme) {
+    IndexList numbers(extreme), inputs(true);
+    const std::vector<FloatView> arrays = parameters(p, numbers);
     const Index width = p.states[0];
-    const Floats weight = numbers.make(width), bias = numbers.make(1), x = inputs.make(kSteps * kInputs);
+    const FloatView weight = numbers.make(width), bias = numbers.make(1), x = inputs.make(kSteps * kInputs);
     const double scale[2 * kInputs] = {0, 1, 2, 3, 4, 1, 0, 3, 1, 7};
     float out = 0;
     return survives([&] {
-        const Layer layer(p, kInputs, arrays, kept, build.name);
-        const Line line(weight, bias, 1, width, kept, build.name);
+        const Layer layer(p, kInputs, arrays, format, build.name);
+        const Linear linear(weight, bias, 1, width, format, build.name);
         const Pooling pooling("mean", 1, nullptr, nullptr);
-        Stage first, second, third, fourth;
+        Block first, second, third, fourth;
         first.layer = &layer;
-        second.line = &line;
+        second.linear = &linear;
         third.pooling = &pooling;
         fourth.activation = Activation::sigmoid;
         Source source{kInputs};
         source.mean = scale;
         source.deviation = scale + kInputs;
-        Chain chain(source, {first, second, third, fourth}, 1, 1);
-        for (Index t = 0; t < kSteps; ++t) chain.step(x.numbers + t * kInputs, &out);
+        Pipeline pipeline(source, {first, second, third, fourth}, 1, 1);
+        for (Index t = 0; t < kSteps; ++t) pipeline.step(x.numbers + t * kInputs, &out);
     });
 }
 
-// The value of a pool that has had 2^24 steps of 0.5, after 2^20 more of 1.
+// The mean of 2^24 steps of 0.5 and 2^20 steps of 1.
 double long_mean(const char* name) {
     constexpr float before = 1 << 24;
     const bool attends = std::string(name) == "attention";
-    Pool pool(name, 1, 1);
+    PoolingState pooling_state(name, 1, 1);
     const float sum[] = {attends ? before / 2 : 0.5f, 0}, weight[] = {before, 0}, score = 0, one = 1;
-    pool.write_state(0, 0, sum);
-    pool.write_state(1, 0, weight);
-    pool.write_state(2, 0, &score);
-    for (int t = 0; t < 1 << 20; ++t) pool.add(0, &one, &score);
+    pooling_state.write_state(0, 0, sum);
+    pooling_state.write_state(1, 0, weight);
+    pooling_state.write_state(2, 0, &score);
+    for (int t = 0; t < 1 << 20; ++t) pooling_state.add(0, &one, &score);
     float found = 0;
-    pool.read(0, &found);
+    pooling_state.read(0, &found);
     return found;
 }
 
@@ -160,10 +158,10 @@ void check_pools(Checks& checks) {
     for (const char* name : {"mean", "attention"})
         checks.that(std::fabs(long_mean(name) - wanted) < 1e-7,
                     std::string(name) + ": stands still in a long stream");
-    Pool pool("max", 1, 1);
+    PoolingState pooling_state("max", 1, 1);
     float found = 0;
-    for (float x : {1.0f, std::nanf(""), 2.0f}) pool.add(0, &x, nullptr);
-    pool.read(0, &found);
+    for (float x : {1.0f, std::nanf(""), 2.0f}) pooling_state.add(0, &x, nullptr);
+    pooling_state.read(0, &found);
     checks.that(std::isnan(found), "max: forgets NaN");
 }
 
@@ -175,9 +173,9 @@ void check_hosts(const std::vector<Text>& texts, const Build& build, Checks& che
         const Program program = load(text.text, 9, kInputs);
         const std::string label = std::string(build.name) + ", " + text.name;
         checks.that(sweeps_survive(program, build), label + ": a sweep changes the masks");
-        for (Kept kept : {Kept::own, Kept::bfloat16, Kept::int8})
+        for (WeightFormat format : {WeightFormat::float32, WeightFormat::bfloat16, WeightFormat::int8})
             for (bool extreme : {false, true})
-                checks.that(streams_survive(program, build, kept, extreme),
+                checks.that(streams_survive(program, build, format, extreme),
                             label + ": a step changes the masks");
     }
 }

@@ -1,4 +1,4 @@
-// The reader of JSON: what it takes, what it refuses, and what it makes of escapes.
+// The reader of JSON: what it accepts, what it rejects, and values of escapes.
 #include "model/json.h"
 
 #include <stdexcept>
@@ -29,7 +29,7 @@ void check_json(Checks& checks) {
     checks.that(unrolled::Json(told).string() ==
                     "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xa9",
                 "escapes");
-    checks.that(unrolled::Json("-120").whole() == -120, "a whole number");
+    checks.that(unrolled::Json("-120").integer() == -120, "a whole number");
 }
 
 }  // namespace core_test

@@ -1,4 +1,4 @@
-// Tests of the core by itself: neither Python nor torch. See docs/decisions/0015-core-tests.md.
+// Tests of the core alone, without Python and torch. See docs/decisions/0015-core-tests.md.
 #include <algorithm>
 #include <exception>
 #include <filesystem>

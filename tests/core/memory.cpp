@@ -1,4 +1,4 @@
-// The memory of sweeps: blocks are aligned, do not overlap, and come again.
+// The memory of sweeps: blocks are aligned, do not overlap, and are reused.
 #include <cstring>
 #include <new>
 
@@ -19,7 +19,7 @@ void check_memory(Checks& checks) {
         if (random.coin() || blocks.empty()) {
             const Index bytes = random.below(random.coin() ? 300 : 60000);
             const auto mark = static_cast<unsigned char>(random.below(256));
-            auto* const data = static_cast<unsigned char*>(unrolled::take_memory(bytes));
+            auto* const data = static_cast<unsigned char*>(unrolled::allocate_memory(bytes));
             checks.that(reinterpret_cast<std::uintptr_t>(data) % 64 == 0, "a block is not aligned");
             std::memset(data, mark, static_cast<std::size_t>(bytes));
             blocks.push_back({data, bytes, mark});
@@ -29,15 +29,15 @@ void check_memory(Checks& checks) {
             for (Index i = 0; i < blocks[k].bytes; ++i)
                 whole = whole && blocks[k].data[i] == blocks[k].mark;
             checks.that(whole, "two blocks overlap");
-            unrolled::give_memory(blocks[k].data);
+            unrolled::release_memory(blocks[k].data);
             blocks[k] = blocks.back();
             blocks.pop_back();
         }
     }
-    for (const Block& block : blocks) unrolled::give_memory(block.data);
+    for (const Block& block : blocks) unrolled::release_memory(block.data);
     bool refused = false;
     try {
-        unrolled::take_memory(-1);
+        unrolled::allocate_memory(-1);
     } catch (const std::bad_alloc&) {
         refused = true;
     }

@@ -30,7 +30,7 @@ bool is_number(const std::string& word) {
     return !word.empty() && word.find_first_not_of("0123456789") == std::string::npos;
 }
 
-// A number near another: a node that stands elsewhere, a block that is not there.
+// A number near another: another node, an unknown block.
 std::string near(const std::string& number, Random& random) {
     const long long value = std::stoll(number.substr(0, 9));
     switch (random.below(4)) {
@@ -53,7 +53,7 @@ void change_word(std::string& line, Random& random) {
     std::string& word = any(words, random);
     if (is_number(word) && random.below(8) > 0) word = near(word, random);
     else if (word.size() == 3 && !is_number(word))
-        word = any(unrolled::operations(), random);
+        word = unrolled::kOperations[random.place(std::size(unrolled::kOperations))].code;
     else word = strange(random);
     line = joined(words, " ");
 }

@@ -1,4 +1,4 @@
-// Small damage to the text of a program.
+// Random small changes of the text of a program.
 #pragma once
 
 #include <string>

@@ -101,7 +101,7 @@ void Problem::fill(bool sparse, Random& random) {
     }
     grad_output = array(rows * program.states[0], -1, 1, given());
     for (std::size_t k = 0; k < program.states.size(); ++k) {
-        // From the third on, states normalise others (sLSTM): they are positive.
+        // From the third on, states normalize others (sLSTM): they are positive.
         const Index count = N * program.states[k];
         initial.push_back(array(count, k < 2 ? -1 : 0.5, 1, given()));
         grad_final.push_back(array(count, -1, 1, given()));

@@ -1,5 +1,5 @@
 // A problem for the core: a program, sizes, where tokens lie, and random numbers for every array.
-// All numbers are float32 ones, so that both precisions and the plain twin start from the same.
+// All numbers are exact in float32, so that both precisions and the naive reference start from equal ones.
 #pragma once
 
 #include <string>
@@ -27,8 +27,8 @@ private:
     std::uint64_t state_;
 };
 
-// Dense: steps apart by rows (time) or sequences apart (batch), last step first (reversed), or by a
-// table. Ragged: lengths that differ, some of them zero, rows that belong to no token.
+// Dense: time-major, batch-first, last step first (reversed), or by a table. Ragged: lengths differ, some are
+// zero, and some rows are padding.
 enum class Layout { time, batch, reversed, table, ragged };
 
 struct Sizes {
@@ -62,7 +62,7 @@ struct Problem {
     std::vector<Weights> weights;          // the input's first
     std::vector<Array> vectors, initial, grad_final;
     Array grad_output;                     // [rows, width of the output]
-    bool wants_tokens = true;              // which gradients
+    bool wants_tokens = true;              // which gradients are requested
     std::vector<bool> wants_initial, wants_vectors, wants_weights, wants_biases;
 
     Index first(Index t) const;            // number of the first token of a step
@@ -75,8 +75,7 @@ private:
     std::vector<Index> firsts_;
 };
 
-// What a run gives: arrays by name, without numbers where none were wanted. Rows that belong to no
-// token are NaN.
+// The results of a run: arrays by name, empty where none was requested. Padding rows are NaN.
 struct Result {
     std::string name;
     Vector values;

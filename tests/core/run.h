@@ -1,4 +1,4 @@
-// A problem on one build of the kernels, forward and backward, and what it did to its arrays.
+// Runs a problem on one build of the kernels, forward and backward, and checks its arrays.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@ namespace core_test {
 template <class T>
 class Run {
 public:
-    // With groups, sums over sequences have a first dimension of so many.
+    // With groups, sums over sequences have a first dimension of that size.
     Run(const Problem& p, int threads, Index groups = 1) : p_(p), groups_(groups) {
         call_.program = &p.program;
         call_.T_steps = p.T;
@@ -22,7 +22,7 @@ public:
         call_.total = p.total;
         call_.threads = threads;
         if (p.ragged) call_.sizes = indices(p.sizes);
-        call_.rows = {p.tabled ? indices(p.row) : nullptr, p.base, p.step, p.next};
+        call_.token_rows = {p.tabled ? indices(p.row) : nullptr, p.base, p.step, p.next};
         call_.tokens = {input(p.tokens), nullptr};
         for (const Weights& w : p.weights) {
             const unrolled::Weights<T> made{{input(w.weight), nullptr}, input(w.bias)};
@@ -42,8 +42,8 @@ public:
         else build.forward_double(&one, 1);
     }
 
-    // Forward as training has it, then backward, which knows no final states and may not touch what
-    // forward wrote.
+    // Forward as in training, then backward, which gets no final states and must not change what forward
+    // wrote.
     void train(const unrolled::Build& build) {
         begin();
         forward(build);
@@ -53,16 +53,16 @@ public:
         else build.backward_double(&one, 1);
     }
 
-    // Forward with weights that were packed before.
-    void snapshot(const unrolled::Build& build, unrolled::Kept kept) {
-        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), kept));
+    // Forward with packed weights.
+    void snapshot(const unrolled::Build& build, unrolled::WeightFormat format) {
+        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), format));
         made->run(call_);
     }
 
-    // Step by step, for tokens that lie step by step: the output, then the states. The sequences
-    // begin where the problem has it.
-    Results steps(const unrolled::Build& build, unrolled::Kept kept, Index threads) {
-        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), kept));
+    // Step by step, for tokens in the order of steps: the output, then the states. Sequences start from the
+    // initial states of the problem.
+    Results steps(const unrolled::Build& build, unrolled::WeightFormat format, Index threads) {
+        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), format));
         const std::unique_ptr<unrolled::Steps> walk(made->steps(p_.N, threads));
         const std::vector<Index>& widths = p_.program.states;
         std::vector<float> output(size(p_.T * p_.N * widths[0]));
@@ -71,7 +71,7 @@ public:
                 for (Index u = 0; u < widths[k]; ++u)
                     walk->state(k, n)[u] = call_.initial[k][n * widths[k] + u];
         for (Index t = 0; t < p_.T; ++t)
-            walk->step(call_.tokens.own + t * p_.N * p_.I, output.data() + t * p_.N * widths[0]);
+            walk->step(call_.tokens.native + t * p_.N * p_.I, output.data() + t * p_.N * widths[0]);
         Results found{{"output", Vector(output.begin(), output.end())}};
         for (std::size_t k = 0; k < widths.size(); ++k) {
             Vector state;
@@ -82,7 +82,7 @@ public:
         return found;
     }
 
-    // Several at once.
+    // Several in one call.
     static void train(const unrolled::Build& build, const std::vector<Run*>& runs) {
         const Index count = static_cast<Index>(runs.size());
         std::vector<const unrolled::Call<T>*> calls;
@@ -106,7 +106,7 @@ public:
         return made;
     }
 
-    // What is wrong with the arrays, "" if nothing is.
+    // A description of what is wrong with the arrays, or "".
     std::string fault() const {
         for (const auto& array : arrays_) {
             if (!array->intact()) return "an array was left";
@@ -149,7 +149,7 @@ private:
         return false;
     }
 
-    // As torch has it, an array without elements has no address.
+    // As in torch an empty array has no address.
     const T* input(const Array& array) {
         if (!array.given || array.values.empty()) return nullptr;
         arrays_.push_back(std::make_unique<Guarded<T>>(array.values));
@@ -171,7 +171,7 @@ private:
         return indices_.back()->data();
     }
 
-    // In the order of the twin's results.
+    // In the order of the naive reference.
     void aim() {
         const unrolled::Program& g = p_.program;
         const std::vector<Shape> all = shapes(g, p_.I);

@@ -1,5 +1,5 @@
-// Memory that is refused at each block in turn: a sweep throws std::bad_alloc, also one of several
-// threads, gives back what it had, and writes to none of its inputs. Only where memory is guarded.
+// Allocation fails at each block in turn: a sweep throws std::bad_alloc on any number of threads, releases its
+// memory and leaves its inputs unchanged. Only with guarded memory.
 #include <cstring>
 #include <new>
 
@@ -11,7 +11,7 @@ namespace {
 
 constexpr long kPlenty = 1L << 40;
 
-// One thread; two by sequences, of a ragged batch; by units; a direction each.
+// One thread; two that share the sequences of a ragged batch, the units, or two directions.
 const Sizes kSizes[] = {
     {5, 3, 7, 9, Layout::batch, false},
     {21, 13, 30, 72, Layout::ragged, false},
@@ -51,8 +51,8 @@ void check_case(const Problem& problem, int threads, bool both, const unrolled::
     checks.that(left > 20, label + ": nothing was refused");
 }
 
-// Inside of another parallel region a sweep has one thread, however many it asks for, and a snapshot
-// packs what that one needs inside a region: an exception that left it would end the process.
+// Inside another parallel region a sweep gets one thread, and a snapshot packs for it inside the region: an
+// exception that left the region would end the process.
 void check_smaller_team(const Problem& problem, const unrolled::Build& build,
                         const std::string& label, Checks& checks) {
     bool enough = false;
@@ -65,7 +65,7 @@ void check_smaller_team(const Problem& problem, const unrolled::Build& build,
             {
                 blocks_left = left;
                 try {
-                    run.snapshot(build, unrolled::Kept::own);
+                    run.snapshot(build, unrolled::WeightFormat::float32);
                     enough = true;
                 } catch (const std::bad_alloc&) {
                 }

@@ -14,7 +14,7 @@ struct Text {
     std::string name, text;
 };
 
-// What is tried: quick means fewer sizes, for emulators and sanitizers.
+// What to test; quick: fewer sizes, for emulators and sanitizers.
 struct Options {
     bool quick = false;
     std::string build;     // only this one
@@ -22,33 +22,33 @@ struct Options {
     std::string files;     // a folder of exported models
 };
 
-// A build and the checks that were made on it.
+// A build, and the checks on it.
 struct Subject {
     const unrolled::Build* build;
     Checks checks;
 };
 
-// Texts of a folder, by name.
+// The texts in a folder, by name.
 std::vector<Text> read_texts(const std::string& folder);
 
 // Widths for a text: projected states are about half as wide as the others.
 unrolled::Program load(const std::string& text, Index H, Index I);
 
-// Values and gradients of all programs against the plain twin.
+// Values and gradients of all programs against the naive reference.
 void check_values(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects);
 
 // exp, sigmoid and tanh over their range, in units in the last place.
 void check_functions(bool quick, std::vector<Subject>& subjects);
 
-// Damaged texts are refused, or run like any other.
+// Damaged texts: errors, or programs that run like any other.
 void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects,
                  Checks& checks);
 
-// Sweeps that get too little memory; there in guarded_test alone.
+// Sweeps with too little memory; in guarded_test only.
 void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)
     __attribute__((weak));
 
-// Steps of chains that may take no memory; there in guarded_test alone.
+// Steps of pipelines, which must not allocate; in guarded_test only.
 void check_chains(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)
     __attribute__((weak));
 
@@ -58,7 +58,7 @@ void check_hosts(const std::vector<Text>& texts, const unrolled::Build& build, C
 // Exported files, whole and damaged, through the C interface.
 void check_files(const std::string& folder, bool quick, Checks& checks);
 
-// Texts that are JSON, and some that look like it.
+// Texts that are JSON, and some that are not.
 void check_json(Checks& checks);
 
 // Blocks of the memory that sweeps use.

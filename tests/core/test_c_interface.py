@@ -153,7 +153,7 @@ def test_old_files_step(path: Path) -> None:
     ):
         assert "not in the C interface" in refused(path)[1]
     elif any(isinstance(block, Recurrent) and block.num_directions > 1 for block in blocks):
-        assert "stream: wanted a model of one direction, got two" in refused(path)[1]
+        assert "Model: stream needs one direction, got two" in refused(path)[1]
     else:
         same_steps(path)
 
@@ -162,7 +162,7 @@ def test_what_is_no_token_or_row_is_told(tmp_path: Path) -> None:
     export(SequenceModel(4, 2, hidden_size=3, embedding_size=2), tmp_path / "m")
     for token in (4, -1, 2**62, -(2**63)):
         x = np.array([[0, token]], np.int64)
-        assert refused(tmp_path / "m", told(x), 2) == (TOKEN, "a token that the model has not\n")
+        assert refused(tmp_path / "m", told(x), 2) == (TOKEN, "a token must be from 0 to V - 1\n")
     for row in (2, -1):
         script = b"r" + np.array([1, row], np.int64).tobytes()
         assert refused(tmp_path / "m", script, 2)[0] == ARGUMENT
@@ -187,7 +187,10 @@ def test_what_the_runtime_refuses_is_refused(said: str, damage: Any, tmp_path: P
 def test_no_file_and_no_model_are_told(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent")[1].endswith("absent: No such file or directory\n")
     assert "not a whole safetensors file" in refused(tmp_path)[1]
-    assert "not a whole safetensors file (too short, or no file)" in refused(Path("/dev/null"))[1]
+    assert (
+        "not a whole safetensors file (it is too short, or no file)"
+        in refused(Path("/dev/null"))[1]
+    )
     io.save(tmp_path / "m", {"a": np.ones(3)})
     assert "holds no model" in refused(tmp_path / "m")[1]
 

@@ -1,5 +1,5 @@
-// Damaged texts. The reader refuses them with std::invalid_argument, or what it accepts runs like
-// any other program: inside of its arrays, and with the plain twin's numbers.
+// Damaged texts of programs: parse() throws std::invalid_argument, or the program runs like any other, within its
+// arrays and with the numbers of the naive reference.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -7,12 +7,12 @@
 #include "mutate.h"
 #include "run.h"
 #include "suite.h"
-#include "twin.h"
+#include "naive_reference.h"
 
 namespace core_test {
 namespace {
 
-// A program that is in order, with one of everything; the faults below are changes of it.
+// A valid program with each kind of line; the faults below are changes of it.
 const char* const kSound =
     "unrolled-program 1\n"
     "state H\n"
@@ -52,7 +52,7 @@ struct Fault {
 };
 
 const Fault kFaults[] = {
-    // Lines that are not there, or there twice, or longer than they should be.
+    // Lines that are missing, duplicated or too long.
     {"unrolled-program 1", "unrolled-program 2"},
     {"unrolled-program 1", "unrolled-program 1 1"},
     {"state H\n", ""},
@@ -101,7 +101,7 @@ const Fault kFaults[] = {
     {"dstate 17", "dstate 9"},
     {"dvector 15 -", "dvector 9 -"},
     {"dvector 15 -", "dvector 15 15"},
-    // Nodes that are not there, or not allowed where they are.
+    // Nodes that do not exist, or are not allowed there.
     {"node avg 1 4", "node avg 1 -"},
     {"node mul H 4 3", "node mul H 4 -"},
     {"node mul H 4 3", "node mul H 4 6"},
@@ -126,7 +126,7 @@ const Fault kFaults[] = {
     {"source 0", "source 3"},
     {"dx 16", "dx 1"},
     {"dx 16", "dx 2"},
-    // One place for each input block, product and transposed product.
+    // Each input block, product and transposed product is one node.
     {"node avg 1 4", "node x H 0"},
     {"node vector P 1", "node product H 0 0 0"},
     {"node mul H 14 4", "node transposed H 0 1 0 14"},
@@ -164,7 +164,7 @@ void check_faults(Checks& checks) {
     checks.that(!accepted(text, 4, 2), "too many nodes are accepted");
 }
 
-// Sizes that a test can afford.
+// Sizes small enough for a test.
 bool small(const unrolled::Program& program) {
     Index numbers = program.x_parts * program.x_width;
     for (Index width : program.states) numbers += width;
@@ -174,7 +174,7 @@ bool small(const unrolled::Program& program) {
     return numbers < 30000;
 }
 
-// Numbers next to those of a problem: how far results move says how much rounding can move them.
+// Numbers next to those of a problem: the change of the results bounds the effect of rounding.
 Problem nudged(Problem problem, Random& random) {
     auto nudge = [&](Array& array) {
         for (double& x : array.values) x *= 1 + random.uniform(-1e-12, 1e-12);
@@ -190,7 +190,7 @@ Problem nudged(Problem problem, Random& random) {
     return problem;
 }
 
-// Where numbers are finite, and steady.
+// Where results are finite and well-conditioned.
 bool agrees(const Vector& found, const Vector& wanted, const Vector& near) {
     for (std::size_t k = 0; k < wanted.size(); ++k) {
         if (!std::isfinite(wanted[k]) || !std::isfinite(near[k])) continue;

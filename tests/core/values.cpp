@@ -1,16 +1,16 @@
-// Every build against the plain twin: sizes around each width of vector, layouts, threads.
+// Every build against the naive reference: sizes around each width of vector, layouts, threads.
 #include <cmath>
 #include <cstring>
 
 #include "run.h"
 #include "suite.h"
-#include "twin.h"
+#include "naive_reference.h"
 
 namespace core_test {
 namespace {
 
-// Around the widths of vectors and panels; more sequences, and more steps, than a chunk has tokens;
-// threads that share the units (few sequences) or the sequences; no sequence, no input at all.
+// Around the widths of vectors and panels; more sequences and more steps than a chunk has tokens; threads that
+// share the units (few sequences) or the sequences; no sequence; no input.
 const Sizes kQuick[] = {
     {1, 1, 3, 5, Layout::time, false},        {2, 7, 33, 65, Layout::batch, false},
     {5, 3, 7, 9, Layout::reversed, false},    {9, 1, 40, 100, Layout::reversed, true},
@@ -29,7 +29,7 @@ const Sizes kMore[] = {
     {2, 8, 17, 24, Layout::time, true},       {6, 12, 100, 31, Layout::ragged, false},
 };
 
-// Errors relative to the largest number of an array.
+// The error relative to the largest number of an array.
 template <class T>
 constexpr double kLimit = sizeof(T) == sizeof(float) ? 1e-4 : 1e-11;
 
@@ -58,7 +58,7 @@ Results train(const Problem& problem, int threads, Subject& subject, const std::
     return run.results();
 }
 
-// Gradients of each sequence alone, or of each third one, make up those of all.
+// Gradients of each sequence, or of every third one, add up to those of all.
 template <class T>
 void check_groups(const Problem& problem, const Results& wanted, Subject& subject,
                   const std::string& label) {
@@ -123,30 +123,30 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
                             label + ": inference: " + wanted[k].name);
 }
 
-// Weights packed once: the same numbers, on any threads; and steps have the bits of the whole.
+// Packed weights: the same numbers on any number of threads, and steps equal the whole to the bit.
 void check_snapshots(const Problem& problem, const Results& wanted, Subject& subject,
                      const std::string& what) {
     const std::string label = what + " " + subject.build->name + " snapshot";
     const bool whole = !problem.ragged && !problem.tabled && problem.base == 0 &&
                        problem.step == problem.N && problem.N > 0 && problem.I > 0;
-    for (unrolled::Kept kept :
-         {unrolled::Kept::own, unrolled::Kept::bfloat16, unrolled::Kept::int8}) {
+    for (unrolled::WeightFormat format :
+         {unrolled::WeightFormat::float32, unrolled::WeightFormat::bfloat16, unrolled::WeightFormat::int8}) {
         std::vector<Results> found;
         for (int threads : {1, 2}) {
             Run<float> run(problem, threads);
-            run.snapshot(*subject.build, kept);
+            run.snapshot(*subject.build, format);
             subject.checks.that(run.fault().empty(), label + ": " + run.fault());
             found.push_back(run.results());
         }
         for (std::size_t k = 0; k < found[0].size(); ++k) {
             const std::string name = label + ": " + wanted[k].name;
             subject.checks.that(same_bits(found[0][k].values, found[1][k].values), name);
-            if (kept == unrolled::Kept::own)
+            if (format == unrolled::WeightFormat::float32)
                 subject.checks.that(agrees(found[0][k].values, wanted[k].values, kLimit<float>), name);
         }
         if (!whole) continue;
         for (Index threads : {1, 2, 3}) {
-            const Results steps = Run<float>(problem, 1).steps(*subject.build, kept, threads);
+            const Results steps = Run<float>(problem, 1).steps(*subject.build, format, threads);
             for (std::size_t k = 0; k < steps.size(); ++k)
                 subject.checks.that(same_bits(steps[k].values, found[0][k].values),
                                     label + ": steps: " + wanted[k].name);
@@ -154,7 +154,7 @@ void check_snapshots(const Problem& problem, const Results& wanted, Subject& sub
     }
 }
 
-// Subnormal numbers are flushed within a sweep; the caller has them again after it.
+// Subnormal numbers are flushed within a sweep, and not after it.
 bool has_subnormals() {
     volatile float small = 1e-38f;
     return small * 0.01f > 0;

@@ -126,7 +126,7 @@ def _wide(*shape: int) -> Tensor:
 
 # Beyond the addresses that a process has, so that nowhere such memory can be had.
 HUGE = [(1 << 46, 1), (1, 1 << 46), (1 << 23, 1 << 23), (1 << 31, 1 << 29)]
-REFUSED = r"allocate|overflow|sizes: .* is negative or more than 1099511627776"
+REFUSED = r"allocate|overflow|sizes: product must be from 0 to 1099511627776"
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -248,15 +248,15 @@ def test_the_core_refuses_sizes_that_do_not_fit(place: int, size: int) -> None:
     numbers = [10, 8, 32 * 4, 60, 12, 48, 12, 4, 4]
     arrays = [0, 0, 0, 0, *(n for count in numbers for n in (a.data_ptr(), count))]
     for run in (_core.forward, _core.backward):
-        with pytest.raises(ValueError, match=r"is negative|negative size|wanted|not there"):
+        with pytest.raises(ValueError, match="must "):
             run(program, "", False, shape, arrays)
     if place < 2 and size > 1 << 40:
         place_of = [*shape[:2], 2, 0, 1, 1]
-        with pytest.raises(ValueError, match="is negative or more than"):
+        with pytest.raises(ValueError, match="sizes: product must be from 0 to"):
             _core.Work(program, "", place_of, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1)
 
 
 def test_the_core_refuses_programs_of_sizes_out_of_range() -> None:
     for H in (0, -1, (1 << 24) + 1, 1 << 62):
-        with pytest.raises(ValueError, match=f"wanted H and P from 1 to 16777216, got {H}"):
+        with pytest.raises(ValueError, match=f"H and P must be from 1 to 16777216, got {H}"):
             _core.Program(TEXT, H, 4)

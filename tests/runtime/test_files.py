@@ -118,14 +118,14 @@ DAMAGES: list[tuple[str, Any]] = [
     ),
     (r"file: blocks must be a list, got str", lambda t: t.update(blocks="abc")),
     (r"block: must be a dictionary of names, got str", lambda t: t.update(blocks=["abc"])),
-    (r"program, line 1 .*not a prog", lambda t: cell(t).update(program="unrolled-program 9\n")),
+    (r"program, line 1 .*must be `unr", lambda t: cell(t).update(program="unrolled-program 9\n")),
     (
-        r"program, line 14 .*wrong number of arguments",
+        r"program, line 14 .*must have 2 arguments, got 0",
         lambda t: cell(t).update(program=cell(t)["program"][:200]),
     ),
     (r"layers: program must be a string, got 7", lambda t: cell(t).update(program=7)),
     (r"recurrent: sizes must end with 5, .*got 7", lambda t: cell(t).update(sizes=(3, 5, 7))),
-    (r"sizes: wanted H and P from 1 to", lambda t: cell(t).update(sizes=(3, 1 << 40, 1 << 40))),
+    (r"sizes: H and P must be from 1 to", lambda t: cell(t).update(sizes=(3, 1 << 40, 1 << 40))),
     (
         r"recurrent: sizes must not be negative, got \[-3, 5, 5\]",
         lambda t: cell(t).update(sizes=(-3, 5, 5)),

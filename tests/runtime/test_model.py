@@ -95,7 +95,7 @@ def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
     model = exported(random(LSTM(100, 200)), tmp_path)
     x = np.ones((1, 100), np.float32)
     assert np.array_equal(model.stream(threads=2**61).step(x), model.stream().step(x))
-    with pytest.raises(ValueError, match="threads: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="Stream: threads must be at least 1, got 0"):
         model.stream(threads=0)
     with pytest.raises(TypeError, match=r"Stream: threads must be a whole number, got 1\.5"):
         model.stream(threads=1.5)  # type: ignore[arg-type]

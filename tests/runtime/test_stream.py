@@ -79,20 +79,20 @@ def test_two_threads_in_one_stream_do_no_harm(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(said) <= {"stream: another thread is in a step of it; each may have its own copy"}
+    assert set(said) <= {"Stream: another thread is in a step of it; give each thread its own copy"}
     assert np.isfinite(stream.step(x)).all()
 
 
 FAULTS: list[tuple[Any, Any, type[Exception], str]] = [
-    (np.ones((1, 3)), None, TypeError, "x: wanted float32, got the type d"),
-    (np.ones((2, 3), np.float32), None, ValueError, r"x: wanted shape \[1, 3\], got \[2, 3\]"),
-    (np.ones((3, 1), np.float32), None, ValueError, r"x: wanted shape \[1, 3\], got \[3, 1\]"),
-    (np.ones((3, 2), np.float32)[:, 0], None, TypeError, "x: wanted a contiguous array"),
-    ("abc", None, TypeError, "x: wanted a contiguous array"),
-    (3, None, TypeError, "x: wanted a contiguous array"),
-    (np.ones(3, np.float32), np.ones(4, np.float32), ValueError, r"out: wanted shape \[1, 5\]"),
-    (np.ones(3, np.float32), np.ones(5), TypeError, "out: wanted float32"),
-    (np.ones(3, np.float32), b"abcde", TypeError, "out: wanted a contiguous array that can be"),
+    (np.ones((1, 3)), None, TypeError, "Stream: x must have type float32, got format d"),
+    (np.ones((2, 3), np.float32), None, ValueError, r"x must have shape \[1, 3\], got \[2, 3\]"),
+    (np.ones((3, 1), np.float32), None, ValueError, r"x must have shape \[1, 3\], got \[3, 1\]"),
+    (np.ones((3, 2), np.float32)[:, 0], None, TypeError, "Stream: x must be a contiguous array"),
+    ("abc", None, TypeError, "Stream: x must be a contiguous array"),
+    (3, None, TypeError, "Stream: x must be a contiguous array"),
+    (np.ones(3, np.float32), np.ones(4, np.float32), ValueError, r"out must have shape \[1, 5\]"),
+    (np.ones(3, np.float32), np.ones(5), TypeError, "Stream: out must have type float32"),
+    (np.ones(3, np.float32), b"abcde", TypeError, "out must be a contiguous array that can be"),
 ]
 
 
@@ -108,15 +108,15 @@ def test_a_step_refuses(
 def test_tokens_that_are_not_there(tmp_path: Path) -> None:
     model = exported(SequenceModel(4, 2, hidden_size=3, embedding_size=2), tmp_path)
     for stream, token in ((model.stream(), 4), (model.stream(), -1)):
-        with pytest.raises(IndexError, match=f"x: wanted tokens from 0 to 3, got {token}"):
+        with pytest.raises(IndexError, match=f"Stream: x must be tokens from 0 to 3, got {token}"):
             stream.step(token)
     with pytest.raises(IndexError, match=r"x.* tokens from 0 to 3, got 9"):
         model.stream(2).step(np.array([1, 9]))
     with pytest.raises(IndexError, match=r"x.* tokens from 0 to 3, got 9"):
         model.run(np.array([[1, 9]]))
-    with pytest.raises(TypeError, match="x: wanted tokens in int32 or int64"):
+    with pytest.raises(TypeError, match="Stream: x must be tokens of type int32 or int64"):
         model.stream(2).step(np.ones(2))
-    with pytest.raises(ValueError, match="x: wanted a token for each sequence, got one"):
+    with pytest.raises(ValueError, match="Stream: x must have 2 tokens, got one"):
         model.stream(2).step(1)
     with pytest.raises(TypeError, match="Embedding: x must be tokens, whole numbers, got float64"):
         model.run(np.ones((3, 1)))

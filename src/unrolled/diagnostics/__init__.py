@@ -1,10 +1,10 @@
-"""Measurements and pictures that explain a network and its training.
+"""Pictures and measures that explain a network and its training.
 
-The measurements need torch only; the functions that draw import matplotlib when they are first
-used.
+The measures load at once and need torch alone; what draws loads, with matplotlib, when it is first
+named.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unrolled.diagnostics.activity import (
     Components,
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name == "loss_curve":
         from unrolled.diagnostics.curves import loss_curve
 
@@ -63,6 +63,5 @@ def __getattr__(name: str) -> object:
     if name in {"inspect_layer", "inspect_model"}:
         from unrolled.diagnostics import inspection
 
-        function: object = getattr(inspection, name)
-        return function
+        return getattr(inspection, name)
     raise AttributeError(f"module 'unrolled.diagnostics' has no attribute {name!r}")

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, CellError, Sizes
-from unrolled.cells.declaration import ProductDeclaration
+from unrolled.cells.declaration import Product
 from unrolled.cells.frozen import copy_with
 from unrolled.cells.values import Gates, Operand, State
 from unrolled.program import graph
@@ -33,7 +34,7 @@ class Traced:
     graph: NodeGraph
     states: tuple[Node, ...]
     names: dict[int, str]
-    products: dict[str, ProductDeclaration]
+    products: dict[str, Product[Any]]
 
 
 def trace(cell: Cell, projected: bool = False) -> Traced:
@@ -142,7 +143,7 @@ class Tracer:
 class _TracedProduct:
     """A product of the cell while a step runs."""
 
-    def __init__(self, recorder: "_Recorder", name: str, declared: ProductDeclaration) -> None:
+    def __init__(self, recorder: "_Recorder", name: str, declared: Product[Any]) -> None:
         self.recorder = recorder
         self.name = name
         self.declared = declared

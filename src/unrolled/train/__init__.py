@@ -1,10 +1,10 @@
-"""Training with Lightning: progress, metrics, checkpoints, interruption and resuming.
+"""Training through Lightning: progress, metrics, checkpoints, interrupt, resume.
 
-Lightning is imported when one of these names is first used.
+Lightning loads when one of the names here is first used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrolled.train.checkpoint import TreeCheckpointIO
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Diverged", "Result", "TreeCheckpointIO", "Watch", "fit", "resume"]
 
-_MODULES = {
+_PLACES = {
     "Diverged": "module",
     "Result": "run",
     "TreeCheckpointIO": "checkpoint",
@@ -24,8 +24,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        value: object = getattr(import_module(f"unrolled.train.{_MODULES[name]}"), name)
-        return value
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f"unrolled.train.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'unrolled.train' has no attribute {name!r}")

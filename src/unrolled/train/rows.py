@@ -1,4 +1,4 @@
-"""CSV files to which a run appends rows, and which stay readable after a crash or a full disk."""
+"""Rows that a run appends to a CSV file, where a crash or a full disk may cut them."""
 
 import contextlib
 import csv
@@ -8,19 +8,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 
+__all__ = ["append_rows", "complete_rows", "csv_text", "warn_of"]
+
 
 def csv_text(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines of CSV."""
+    """Lines of CSV."""
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Append all of the rows to a file, or none; a new file gets a header line first.
+    """Add rows at the end of a file, all of them or none; a file that is not there is begun.
 
     Raises:
-        OSError: the rows cannot be written; the file is unchanged.
+        OSError: they cannot be written; the file is as it was.
     """
     with open(path, "ab", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -35,20 +37,20 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def complete_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """The complete rows of a file: those with a value for each column and a line end.
+    """The rows of a file that have each of its columns and their line end.
 
     Args:
-        columns: the columns that the file must have, in this order; by default those of its header.
+        columns: that the file must have, in this order; by default what its first line says.
 
     Returns:
-        The rows; empty if the file does not exist or has other columns.
+        none if there is no such file, or it has other columns.
 
     Raises:
         OSError: the file cannot be read.
     """
     if not path.exists():
         return []
-    # Text after the final line end is an incomplete row.
+    # What follows the last line end is a row that was cut, or nothing.
     lines = path.read_bytes().decode("utf-8", "replace").split("\n")[:-1]
     names, *rows = [_values(line) for line in lines] or [[]]
     if columns is not None and names != list(columns):
@@ -57,16 +59,16 @@ def complete_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict
 
 
 @contextlib.contextmanager
-def warn_on_error(path: Path) -> Iterator[None]:
-    """Warn if a file of measurements cannot be read or written, so that the run continues."""
+def warn_of(path: Path) -> Iterator[None]:
+    """Warn where a file of measurements cannot be read or written, which never stops a run."""
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{path}: {error.strerror or error}; the run continues", stacklevel=3)
+        warnings.warn(f"{path}: {error.strerror or error}; the run goes on", stacklevel=3)
 
 
 def _values(line: str) -> list[str]:
-    """The values of one line; empty if the line is not valid CSV."""
+    """Of one line; none where it is not CSV."""
     try:
         return next(csv.reader([line], strict=True), [])
     except csv.Error:

@@ -216,7 +216,7 @@ def test_auxiliary_inputs_and_flat_values_are_refused() -> None:
         OP(*operands)
     with pytest.raises(ValueError, match="values must be 3D, got 2D"):
         OP(x[0], *arguments(layer, x)[1:])
-    with pytest.raises(ValueError, match="not a program of version 1"):
+    with pytest.raises(ValueError, match="must be `unrolled-program 1`"):
         OP(*operands[:5], "hello", *operands[6:11], [], *operands[12:])
 
 
@@ -230,7 +230,7 @@ def test_tensors_of_several_or_other_dtypes_are_refused(dtype: torch.dtype) -> N
     for place in (0, 1, 3):
         wrong = list(operands)
         wrong[place] = x.to(dtype) if place == 0 else [t.to(dtype) for t in operands[place]]
-        with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+        with pytest.raises(RuntimeError, match="must be on the CPU, all in float32, float64"):
             OP(*wrong)
     output, finals, saved = OP(*operands)
     gradient, ends = torch.ones_like(output), [torch.ones_like(end) for end in finals]
@@ -238,7 +238,7 @@ def test_tensors_of_several_or_other_dtypes_are_refused(dtype: torch.dtype) -> N
     back = torch.ops.unrolled.sweep_backward
     back(*task, output, saved, gradient, ends)
     for tensors in ((output.to(dtype), saved, gradient), (output, saved.to(dtype), gradient)):
-        with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+        with pytest.raises(RuntimeError, match="must be on the CPU, all in float32, float64"):
             back(*task, *tensors, ends)
-    with pytest.raises(RuntimeError, match="wanted all in float32, or all in float64"):
+    with pytest.raises(RuntimeError, match="must be on the CPU, all in float32, float64"):
         back(*task, output, saved, gradient.to(dtype), ends)

@@ -1,4 +1,4 @@
-#include "twin.h"
+#include "naive_reference.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,23 +7,23 @@
 namespace core_test {
 namespace {
 
-using unrolled::Leaf;
+using unrolled::NodeKind;
 using unrolled::Node;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 std::size_t size(Index count) { return static_cast<std::size_t>(count); }
 
-// A vector of one number stands for that number in each unit.
+// A vector of one number is broadcast.
 double at(const Vector& v, std::size_t unit) { return v.size() == 1 ? v[0] : v[unit]; }
 
-class Twin {
+class NaiveReference {
 public:
-    explicit Twin(const Problem& p)
+    explicit NaiveReference(const Problem& p)
         : p_(p), g_(p.program), shapes_(shapes(p.program, p.I)), backward_(g_.nodes.size()) {
         for (std::size_t k = 0; k < g_.nodes.size(); ++k) {
             const Node& node = g_.nodes[k];
-            backward_[k] = node.leaf == Leaf::grad || node.leaf == Leaf::transposed;
+            backward_[k] = node.kind == NodeKind::gradient || node.kind == NodeKind::transposed;
             for (int arg : node.args) backward_[k] = backward_[k] || backward_[size(arg)];
         }
         output_.assign(size(p.rows * g_.states[0]), kNaN);
@@ -115,7 +115,7 @@ private:
         return node < 0 ? Vector(size(width)) : spread(values[size(node)], width);
     }
 
-    // All nodes of one direction; `states` are those before the step, or the gradients after it.
+    // Evaluates all nodes of one direction; `states` are those before the step, or the gradients behind it.
     void evaluate(Values& values, bool backward, Index t, Index n, const Values& states) const {
         for (std::size_t k = 0; k < g_.nodes.size(); ++k)
             if (backward_[k] == backward)
@@ -123,16 +123,16 @@ private:
     }
 
     Vector node(const Node& node, const Values& values, Index token, const Values& states) const {
-        switch (node.leaf) {
-        case Leaf::constant:
-        case Leaf::size: return {node.value};
-        case Leaf::vector: return p_.vectors[size(node.key)].values;
-        case Leaf::state:
-        case Leaf::grad: return states[size(node.key)];
-        case Leaf::x: return multiply(0, node.key, row(p_.tokens, token, p_.I));
-        case Leaf::product:
-            return multiply(size(node.key) + 1, node.blocks[0], values[size(node.args[0])]);
-        case Leaf::transposed: return transposed(node, values);
+        switch (node.kind) {
+        case NodeKind::constant:
+        case NodeKind::size: return {node.value};
+        case NodeKind::vector: return p_.vectors[size(node.index)].values;
+        case NodeKind::state:
+        case NodeKind::gradient: return states[size(node.index)];
+        case NodeKind::input: return multiply(0, node.index, row(p_.tokens, token, p_.I));
+        case NodeKind::product:
+            return multiply(size(node.index) + 1, node.blocks[0], values[size(node.args[0])]);
+        case NodeKind::transposed: return transposed(node, values);
         default: return pointwise(node, values);
         }
     }
@@ -151,7 +151,7 @@ private:
     }
 
     Vector transposed(const Node& node, const Values& values) const {
-        const std::size_t key = size(node.key) + 1;
+        const std::size_t key = size(node.index) + 1;
         const Shape& s = shapes_[key];
         Vector made(size(s.columns));
         for (std::size_t k = 0; k < node.blocks.size(); ++k)
@@ -165,7 +165,7 @@ private:
     }
 
     static Vector pointwise(const Node& node, const Values& values) {
-        const std::string& code = unrolled::operations()[size(node.op)];
+        const std::string code = unrolled::entry_of(node.op).code;
         if (code == "avg" || code == "sum") {
             const Vector& v = values[size(node.args[0])];
             double sum = 0;
@@ -182,7 +182,7 @@ private:
         return made;
     }
 
-    // Gradients that sum over tokens, and those of a token.
+    // Adds to the gradients that sum over tokens, and sets that of a token.
     void collect(const Values& values, Index t, Index n) {
         for (std::size_t k = 0; k < grad_vectors_.size(); ++k) {
             const Vector slope = gradient(values, g_.grad_vectors[k], g_.vectors[k]);
@@ -264,6 +264,6 @@ double apply(const std::string& code, const double* args) {
     return kNaN;
 }
 
-Results solve(const Problem& problem) { return Twin(problem).run(); }
+Results solve(const Problem& problem) { return NaiveReference(problem).run(); }
 
 }  // namespace core_test
