@@ -68,28 +68,36 @@ TAKEN: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 ]
 GROUPS = {"*": LAYERS, "cell": STEPS}
 ROWS = [
-    (kind, args, options) for group, args, options in TAKEN for kind in GROUPS.get(group, (group,))
+    (class_name, args, options)
+    for group, args, options in TAKEN
+    for class_name in GROUPS.get(group, (group,))
 ]
 
 
-def made(library: Any, kind: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def make_layer(
+    library: Any, class_name: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
     torch.manual_seed(0)
-    return getattr(library, kind)(*args, **options)
+    return getattr(library, class_name)(*args, **options)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 @pytest.mark.filterwarnings("ignore:Complex modules are a new feature:UserWarning")
-@pytest.mark.parametrize(("kind", "args", "options"), ROWS)
+@pytest.mark.parametrize(("class_name", "args", "options"), ROWS)
 def test_what_torch_takes_is_taken(
-    kind: str, args: tuple[Any, ...], options: dict[str, Any]
+    class_name: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    ours, theirs = (made(library, kind, args, options) for library in (nn, torch.nn))
-    wanted = dict(theirs.named_parameters())
+    ours, theirs = (make_layer(library, class_name, args, options) for library in (nn, torch.nn))
+    expected = dict(theirs.named_parameters())
     for name, mine in ours.named_parameters():
-        other = wanted.pop(name)
-        assert (mine.shape, mine.dtype, mine.device) == (other.shape, other.dtype, other.device)
-        assert mine.is_meta or torch.equal(mine, other)  # the same draws
-    assert not wanted
+        theirs_parameter = expected.pop(name)
+        assert (mine.shape, mine.dtype, mine.device) == (
+            theirs_parameter.shape,
+            theirs_parameter.dtype,
+            theirs_parameter.device,
+        )
+        assert mine.is_meta or torch.equal(mine, theirs_parameter)  # the same draws
+    assert not expected
     for name in ("input_size", "hidden_size", "num_layers", "proj_size", "dropout", "batch_first"):
         assert getattr(ours, name, None) == getattr(theirs, name, None), name
     for name in ("bias", "bidirectional"):
@@ -123,12 +131,12 @@ def test_sizes_are_whatever_is_an_index(size: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 @pytest.mark.parametrize("sizes", [(0, 4), (3, 0), (0, 0)])
-@pytest.mark.parametrize("kind", STEPS)
-def test_steps_without_inputs_or_units(kind: str, sizes: tuple[int, int]) -> None:
-    ours, theirs = (made(library, kind, sizes, {}) for library in (nn, torch.nn))
+@pytest.mark.parametrize("class_name", STEPS)
+def test_steps_without_inputs_or_units(class_name: str, sizes: tuple[int, int]) -> None:
+    ours, theirs = (make_layer(library, class_name, sizes, {}) for library in (nn, torch.nn))
     x = torch.ones(2, sizes[0])
-    for mine, other in zip(unpack(ours(x)), unpack(theirs(x)), strict=True):
-        close(mine, other, "output")
+    for mine, reference in zip(unpack(ours(x)), unpack(theirs(x)), strict=True):
+        close(mine, reference, "output")
 
 
 @pytest.mark.parametrize("dropout", [torch.tensor(0.5), np.array(0.5), np.float64(0.5)])
@@ -169,18 +177,18 @@ SETTINGS: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), SETTINGS)
-def test_what_is_set_later_holds_as_in_torch(kind: str, name: str, value: Any) -> None:
-    ours, theirs = (getattr(library, kind)(3, 4, 2).double() for library in (nn, torch.nn))
+@pytest.mark.parametrize(("class_name", "name", "value"), SETTINGS)
+def test_what_is_set_later_holds_as_in_torch(class_name: str, name: str, value: Any) -> None:
+    ours, theirs = (getattr(library, class_name)(3, 4, 2).double() for library in (nn, torch.nn))
     theirs.load_state_dict(ours.state_dict())
     x = tokens(3, 3, 3)
-    before = outputs(ours, x)
+    old_outputs = outputs(ours, x)
     setattr(ours, name, value)
     setattr(theirs, name, value)
-    after = outputs(ours, x)
-    assert not torch.equal(before[0], after[0])
-    for mine, other in zip(after, outputs(theirs, x), strict=True):
-        close(mine, other, "output")
+    new_outputs = outputs(ours, x)
+    assert not torch.equal(old_outputs[0], new_outputs[0])
+    for mine, reference in zip(new_outputs, outputs(theirs, x), strict=True):
+        close(mine, reference, "output")
     assert ours.extra_repr() == theirs.extra_repr()
 
 
@@ -188,19 +196,19 @@ def test_what_is_set_later_holds_as_in_torch(kind: str, name: str, value: Any) -
 def test_a_nonlinearity_is_set(subclass: bool) -> None:
     """By name, function or module, of a layer and of a cell; torch.nn.RNN goes by its mode."""
     x = tokens(3, 2, 3)
-    for kind in ("RNN", "RNNCell"):
-        ours = getattr(torch_subclasses if subclass else nn, kind)(3, 4).double()
-        data = x if kind == "RNN" else x[0]
-        first = unpack(ours(data))[0]
+    for class_name in ("RNN", "RNNCell"):
+        ours = getattr(torch_subclasses if subclass else nn, class_name)(3, 4).double()
+        data = x if class_name == "RNN" else x[0]
+        head = unpack(ours(data))[0]
         for value in ("relu", torch.nn.ELU(), torch.sin, "tanh"):
             ours.nonlinearity = value
-            other = getattr(nn, kind)(3, 4, nonlinearity=value).double()
-            other.load_state_dict(ours.state_dict())
+            second = getattr(nn, class_name)(3, 4, nonlinearity=value).double()
+            second.load_state_dict(ours.state_dict())
             for twin in (ours, copy.deepcopy(ours)):
-                same(unpack(twin(data))[0], unpack(other(data))[0])
+                same(unpack(twin(data))[0], unpack(second(data))[0])
             assert list(ours.children()) == ([value] if isinstance(value, torch.nn.ELU) else [])
-            assert getattr(ours, "mode", None) == getattr(other, "mode", None)
-        same(unpack(ours(data))[0], first)
+            assert getattr(ours, "mode", None) == getattr(second, "mode", None)
+        same(unpack(ours(data))[0], head)
     step = torch.nn.RNNCell(3, 4)
     step.nonlinearity = "relu"
     mine = nn.convert(copy.deepcopy(step)).model
@@ -234,11 +242,11 @@ def test_sizes_follow_what_is_set() -> None:
             smaller = smaller[:, kept] if name == "weight_hh_l0" else smaller
             setattr(layer, name, torch.nn.Parameter(smaller))
         layer.hidden_size = 2
-        other = torch.nn.GRU(3, 2).double()
-        other.load_state_dict(layer.state_dict())
+        second = torch.nn.GRU(3, 2).double()
+        second.load_state_dict(layer.state_dict())
         for twin in (layer, pickle.loads(pickle.dumps(layer))):
-            for mine, wanted in zip(outputs(twin, x), outputs(other, x), strict=True):
-                close(mine, wanted, "output")
+            for mine, expected in zip(outputs(twin, x), outputs(second, x), strict=True):
+                close(mine, expected, "output")
     step = nn.GRUCell(3, 6)
     step.hidden_size = 2
     assert step.spec.hidden_size == 2
@@ -263,10 +271,10 @@ def test_what_is_set_is_checked_as_when_made(
     name: str, value: Any, error: type[Exception], pattern: str
 ) -> None:
     layer, x = nn.GRU(3, 4), torch.ones(5, 2, 3)
-    before = layer(x)[0]
+    old_outputs = layer(x)[0]
     with pytest.raises(error, match=pattern):
         setattr(layer, name, value)
-    same(layer(x)[0], before)
+    same(layer(x)[0], old_outputs)
     with pytest.raises(RuntimeError, match="GRUCell: hidden_size must not be negative, got -1"):
         nn.GRUCell(3, 4).hidden_size = -1
     layer.hidden_size = np.int64(5)
@@ -289,9 +297,9 @@ MERGED: Callable[[], nn.Recurrent] = lambda: nn.Recurrent(  # noqa: E731
 
 def test_merge_and_cell_are_set() -> None:
     layer, x = MERGED(), tokens(5, 2, 3)
-    apart = layer(x)[0]
+    single = layer(x)[0]
     layer.merge = "sum"
-    close(layer(x)[0], apart[..., :4] + apart[..., 4:], "output")
+    close(layer(x)[0], single[..., :4] + single[..., 4:], "output")
     layer = nn.Recurrent(cells.RNN(tanh), 3, 4, dtype=torch.float64)
     layer(x)
     layer.cell = cells.RNN(cells.relu)
@@ -350,19 +358,19 @@ def outcome(check: Callable[[Any], Any], layer: Any) -> Any:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("kind", LAYERS)
-def test_members_that_code_calls(kind: str, check: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("class_name", LAYERS)
+def test_members_that_code_calls(class_name: str, check: Callable[[Any], Any]) -> None:
     """The same answer, or the same class of exception and torch's text in it."""
-    ours, theirs = getattr(nn, kind)(3, 4, 2), getattr(torch.nn, kind)(3, 4, 2)
-    wanted, found = outcome(check, theirs), outcome(check, ours)
-    if isinstance(wanted, Exception):
-        assert isinstance(found, type(wanted))
-        assert isinstance(wanted, AttributeError) or str(wanted) in str(found)
+    ours, theirs = getattr(nn, class_name)(3, 4, 2), getattr(torch.nn, class_name)(3, 4, 2)
+    expected, actual = outcome(check, theirs), outcome(check, ours)
+    if isinstance(expected, Exception):
+        assert isinstance(actual, type(expected))
+        assert isinstance(expected, AttributeError) or str(expected) in str(actual)
         return
-    assert type(found) is type(wanted)
-    if isinstance(wanted, Tensor):
-        same(found, wanted)
-    elif isinstance(wanted, tuple) and isinstance(wanted[0], Tensor):
-        assert all(map(torch.equal, found, wanted))
+    assert type(actual) is type(expected)
+    if isinstance(expected, Tensor):
+        same(actual, expected)
+    elif isinstance(expected, tuple) and isinstance(expected[0], Tensor):
+        assert all(map(torch.equal, actual, expected))
     else:
-        assert found == wanted
+        assert actual == expected

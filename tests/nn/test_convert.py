@@ -22,51 +22,51 @@ class Model(torch.nn.Module):
             [torch.nn.LSTM(4, 6, 2, dropout=0.5, bidirectional=True, proj_size=2)]
         )
         self.gru = torch.nn.GRU(4, 3, batch_first=True)
-        self.again = self.gru
+        self.same_gru = self.gru
         self.steps = torch.nn.ModuleDict(
             {"lstm": torch.nn.LSTMCell(3, 3), "gru": torch.nn.GRUCell(3, 3, bias=False)}
         )
-        self.last = torch.nn.RNNCell(3, 2, nonlinearity="relu")
+        self.head = torch.nn.RNNCell(3, 2, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.deep[0](self.rnn(x)[0])[0]
-        x = self.again(self.gru(x)[0].repeat(1, 1, 2)[..., :4])[0][:, -1]
+        x = self.same_gru(self.gru(x)[0].repeat(1, 1, 2)[..., :4])[0][:, -1]
         h = self.steps["gru"](self.steps["lstm"](x)[0])
-        found: Tensor = self.last(h)
-        return found
+        actual: Tensor = self.head(h)
+        return actual
 
 
-NAMES = ("rnn", "deep.0", "gru", "steps.lstm", "steps.gru", "last")
+NAMES = ("rnn", "deep.0", "gru", "steps.lstm", "steps.gru", "head")
 
 
-def made() -> tuple[Model, Tensor]:
+def make_pair() -> tuple[Model, Tensor]:
     model = Model().double().eval()
     return model, torch.randn(5, 2, 3, dtype=torch.float64)
 
 
 def test_numbers_and_parameters_stay() -> None:
-    model, x = made()
-    wanted, before = model(x), dict(model.named_parameters())
+    model, x = make_pair()
+    expected, old_parameters = model(x), dict(model.named_parameters())
     model.gru.weight_hh_l0.requires_grad_(False)
     draws = torch.random.get_rng_state()
-    found = nn.convert(model)
+    converted = nn.convert(model)
     assert torch.equal(draws, torch.random.get_rng_state())
-    assert found.model is model
-    assert found.replaced == NAMES
-    assert found.skipped == {}
+    assert converted.model is model
+    assert converted.replaced == NAMES
+    assert converted.skipped == {}
     assert isinstance(model.gru, nn.GRU)
-    assert model.again is model.gru
+    assert model.same_gru is model.gru
     assert not any(isinstance(m, torch.nn.RNNBase | torch.nn.RNNCellBase) for m in model.modules())
-    after = dict(model.named_parameters())
-    assert list(after) == list(before)
-    assert all(after[name] is before[name] for name in before)
+    new_parameters = dict(model.named_parameters())
+    assert list(new_parameters) == list(old_parameters)
+    assert all(new_parameters[name] is old_parameters[name] for name in old_parameters)
     assert not model.gru.weight_hh_l0.requires_grad
     assert not model.gru.training
-    close(model(x), wanted, "output")
+    close(model(x), expected, "output")
 
 
 def test_an_optimizer_goes_on() -> None:
-    model, x = made()
+    model, x = make_pair()
     twin = copy.deepcopy(model)
     moves = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (model, twin)]
     for k in range(4):
@@ -76,50 +76,50 @@ def test_an_optimizer_goes_on() -> None:
             move.step()
         if k == 1:
             nn.convert(model)
-    for mine, wanted in zip(model.parameters(), twin.parameters(), strict=True):
-        assert (mine - wanted).abs().max().item() < 1e-9
+    for mine, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        assert (mine - expected).abs().max().item() < 1e-9
 
 
 def test_there_and_back() -> None:
-    model, x = made()
-    wanted, before = model(x), dict(model.named_parameters())
+    model, x = make_pair()
+    expected, old_parameters = model(x), dict(model.named_parameters())
     nn.convert(model)
-    found = nn.convert(model, to="torch")
-    assert found.replaced == NAMES
+    converted = nn.convert(model, to="torch")
+    assert converted.replaced == NAMES
     assert type(model.gru) is torch.nn.GRU
-    assert all(p is before[name] for name, p in model.named_parameters())
-    assert torch.equal(model(x), wanted)
+    assert all(p is old_parameters[name] for name, p in model.named_parameters())
+    assert torch.equal(model(x), expected)
     model.gru.to(torch.float32)
     assert model.gru(torch.randn(1, 2, 4))[0].dtype == torch.float32
 
 
 def test_hooks_stay_and_can_be_removed() -> None:
-    model, x = made()
-    seen: list[str] = []
+    model, x = make_pair()
+    recorded: list[str] = []
     handles = [
-        model.gru.register_forward_hook(lambda *_: seen.append("forward")),
+        model.gru.register_forward_hook(lambda *_: recorded.append("forward")),
         model.gru.register_forward_pre_hook(
-            lambda *_, **__: seen.append("before"), with_kwargs=True
+            lambda *_, **__: recorded.append("before"), with_kwargs=True
         ),
-        model.gru.register_state_dict_post_hook(lambda *_: seen.append("saved")),
+        model.gru.register_state_dict_post_hook(lambda *_: recorded.append("saved")),
     ]
     nn.convert(model)
     model(x)
     model.state_dict()
-    assert seen == ["before", "forward"] * 2 + ["saved"] * 2
+    assert recorded == ["before", "forward"] * 2 + ["saved"] * 2
     for handle in handles:
         handle.remove()
     model(x)
-    assert len(seen) == 6
+    assert len(recorded) == 6
 
 
 def test_a_layer_by_itself() -> None:
     layer = torch.nn.LSTM(3, 4)
-    found = nn.convert(layer)
-    assert isinstance(found.model, nn.LSTM)
-    assert found.replaced == ("",)
-    assert found.model.weight_ih_l0 is layer.weight_ih_l0
-    assert str(found) == "replaced the model itself"
+    converted = nn.convert(layer)
+    assert isinstance(converted.model, nn.LSTM)
+    assert converted.replaced == ("",)
+    assert converted.model.weight_ih_l0 is layer.weight_ih_l0
+    assert str(converted) == "replaced the model itself"
 
 
 class Doubled(torch.nn.GRU):
@@ -151,12 +151,12 @@ def test_what_is_left_and_why() -> None:
             "linear": torch.nn.Linear(2, 3),
         }
     )
-    found = nn.convert(model)
-    assert found.replaced == ("renamed",)
-    assert set(found.skipped) == {"doubled", "mixed"}
-    assert found.skipped["mixed"] == "Mixed is a subclass with members of its own: forward"
-    assert "members of its own: forward" in found.skipped["doubled"]
-    assert "skipped doubled: Doubled is a subclass" in str(found)
+    report = nn.convert(model)
+    assert report.replaced == ("renamed",)
+    assert set(report.skipped) == {"doubled", "mixed"}
+    assert report.skipped["mixed"] == "Mixed is a subclass with members of its own: forward"
+    assert "members of its own: forward" in report.skipped["doubled"]
+    assert "skipped doubled: Doubled is a subclass" in str(report)
     back = nn.convert(
         torch.nn.Sequential(
             nn.GRU(2, 3, merge="sum", bidirectional=True), nn.RNN(2, 3, 1, torch.sin)
@@ -175,9 +175,9 @@ def test_what_was_done_to_one_layer_alone() -> None:
     model[0].note = note = ["kept"]
     model[1].forward = lambda x: x
     model[2].compile(backend="eager")
-    found = nn.convert(model)
-    assert found.replaced == ("0", "2")
-    assert found.skipped == {"1": "it has members of its own: forward"}
+    converted = nn.convert(model)
+    assert converted.replaced == ("0", "2")
+    assert converted.skipped == {"1": "it has members of its own: forward"}
     assert model[0].note is note
     assert model[1](x) is x
     assert model[2]._compiled_call_impl is None  # it would call the old cell

@@ -14,7 +14,7 @@ from tests.support.subjects import gradients, tokens, unpack
 from tests.support.tolerances import close
 from unrolled import nn
 
-KINDS = ("RNN", "LSTM", "GRU", "LSTMCell", "GRUCell")
+CLASSES = ("RNN", "LSTM", "GRU", "LSTMCell", "GRUCell")
 
 
 class Doubled(torch.nn.Module):
@@ -48,7 +48,7 @@ def _two_at_once(module: torch.nn.Module, name: str) -> None:
     prune.random_unstructured(module, name.replace("weight", "bias"), amount=0.5)
 
 
-WAYS: dict[str, Callable[[torch.nn.Module, str], Any]] = {
+PARAMETRIZATIONS: dict[str, Callable[[torch.nn.Module, str], Any]] = {
     "weight norm": parametrizations.weight_norm,
     "spectral norm": parametrizations.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
@@ -60,60 +60,63 @@ WAYS: dict[str, Callable[[torch.nn.Module, str], Any]] = {
 }
 
 
-def made(library: Any, kind: str, way: str) -> tuple[Any, Tensor]:
+def make_module(library: Any, class_name: str, parametrization: str) -> tuple[Any, Tensor]:
     """A layer in evaluation mode, where spectral norms stay, and an input."""
     torch.manual_seed(0)
-    step = kind.endswith("Cell")
+    step = class_name.endswith("Cell")
     options = {} if step else {"num_layers": 2, "bidirectional": True}
-    module = getattr(library, kind)(3, 4, dtype=torch.float64, **options)
+    module = getattr(library, class_name)(3, 4, dtype=torch.float64, **options)
     for suffix in ("",) if step else ("_l0", "_l1_reverse"):
-        WAYS[way](module, f"weight_hh{suffix}")
+        PARAMETRIZATIONS[parametrization](module, f"weight_hh{suffix}")
     return module.eval(), tokens(2, 3) if step else tokens(5, 2, 3)
 
 
 def results(module: Any, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs, and the gradients of the input and of all parameters by name."""
-    found = module(x)
-    values = [part for item in unpack(found) for part in unpack(item)]
+    outputs = module(x)
+    values = [part for item in unpack(outputs) for part in unpack(item)]
     leaves = dict(sorted(module.named_parameters()))
     return values, gradients(values, [x, *leaves.values()])
 
 
-def agree(mine: Any, other: Any, x: Tensor) -> None:
-    (values, output_grads), (others, wanted) = results(mine, x), results(other, x)
-    for a, b in zip([*values, *output_grads], [*others, *wanted], strict=True):
+def agree(mine: Any, theirs: Any, x: Tensor) -> None:
+    (values, output_grads), (expected_values, expected_grads) = results(mine, x), results(theirs, x)
+    for a, b in zip([*values, *output_grads], [*expected_values, *expected_grads], strict=True):
         close(a, b, "gradient")
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+@pytest.mark.parametrize("class_name", CLASSES)
 @pytest.mark.parametrize("to", ["unrolled", "torch"])
-def test_what_computes_a_weight_comes_along(kind: str, way: str, to: str) -> None:
-    (first, x), (twin, _) = (made(nn if to == "torch" else torch.nn, kind, way) for _ in range(2))
-    before = dict(first.named_parameters())
-    report = nn.convert(first, to=to)
-    found = report.model
+def test_what_computes_a_weight_comes_along(class_name: str, parametrization: str, to: str) -> None:
+    (original, x), (twin, _) = (
+        make_module(nn if to == "torch" else torch.nn, class_name, parametrization)
+        for _ in range(2)
+    )
+    old_parameters = dict(original.named_parameters())
+    report = nn.convert(original, to=to)
+    converted = report.model
     assert not report.skipped
-    assert isinstance(found, getattr(torch.nn if to == "torch" else nn, kind))
-    assert list(found.state_dict()) == list(twin.state_dict())
-    assert all(p is before[name] for name, p in found.named_parameters())
-    agree(found, twin, x)
+    assert isinstance(converted, getattr(torch.nn if to == "torch" else nn, class_name))
+    assert list(converted.state_dict()) == list(twin.state_dict())
+    assert all(p is old_parameters[name] for name, p in converted.named_parameters())
+    agree(converted, twin, x)
     with torch.no_grad():  # nothing is remembered of what was
-        for parameter, other in zip(found.parameters(), twin.parameters(), strict=True):
+        for parameter, second in zip(converted.parameters(), twin.parameters(), strict=True):
             parameter.mul_(0.5)
-            other.mul_(0.5)
-    agree(found, twin, x)
-    back = nn.convert(found, to="torch" if to == "unrolled" else "unrolled").model
+            second.mul_(0.5)
+    agree(converted, twin, x)
+    back = nn.convert(converted, to="torch" if to == "unrolled" else "unrolled").model
     assert type(back).__mro__[1:] == type(twin).__mro__[1:]
     assert repr(back).startswith("unrolled.nn.") == (to == "torch")
     agree(back, twin, x)
-    found.load_state_dict(copy.deepcopy(twin.state_dict()))
+    converted.load_state_dict(copy.deepcopy(twin.state_dict()))
 
 
-@pytest.mark.parametrize("way", ["own", "several", "weight norm by hook"])
-def test_instances_of_both(way: str) -> None:
-    (first, x), (twin, _) = (made(torch.nn, "LSTM", way) for _ in range(2))
-    mixed = nn.convert(first, subclass=True).model
+@pytest.mark.parametrize("parametrization", ["own", "several", "weight norm by hook"])
+def test_instances_of_both(parametrization: str) -> None:
+    (original, x), (twin, _) = (make_module(torch.nn, "LSTM", parametrization) for _ in range(2))
+    mixed = nn.convert(original, subclass=True).model
     assert isinstance(mixed, torch.nn.LSTM)
     agree(mixed, twin, x)
     plain = nn.convert(mixed).model
@@ -125,31 +128,35 @@ def test_instances_of_both(way: str) -> None:
 
 
 def test_it_can_be_undone_afterwards() -> None:
-    for way in ("own", "pruned", "weight norm by hook"):
-        (first, x), (twin, _) = (made(torch.nn, "GRU", way) for _ in range(2))
-        found = nn.convert(first).model
-        for module in (found, twin):
+    for parametrization in ("own", "pruned", "weight norm by hook"):
+        (original, x), (twin, _) = (make_module(torch.nn, "GRU", parametrization) for _ in range(2))
+        converted = nn.convert(original).model
+        for module in (converted, twin):
             for name in ("weight_hh_l0", "weight_hh_l1_reverse"):
-                if way == "own":
+                if parametrization == "own":
                     parametrize.remove_parametrizations(module, name)
-                elif way == "pruned":
+                elif parametrization == "pruned":
                     prune.remove(module, name)
                 else:
                     torch.nn.utils.remove_weight_norm(module, name)
-        assert {*found.state_dict()} == {*torch.nn.GRU(3, 4, 2, bidirectional=True).state_dict()}
-        agree(found, twin, x)
+        assert {*converted.state_dict()} == {
+            *torch.nn.GRU(3, 4, 2, bidirectional=True).state_dict()
+        }
+        agree(converted, twin, x)
 
 
-@pytest.mark.parametrize("kind", ["GRU", "LSTM", "LSTMCell"])
-def test_a_weight_is_computed_once_a_call(kind: str) -> None:
-    first, x = made(torch.nn, kind, "own")
-    for name in [name for name in dict(first.named_parameters()) if name.startswith("weight_ih")]:
-        parametrize.register_parametrization(first, name, Doubled())
-    found = nn.convert(first).model
-    counts = [part for part in found.modules() if isinstance(part, Doubled)]
+@pytest.mark.parametrize("class_name", ["GRU", "LSTM", "LSTMCell"])
+def test_a_weight_is_computed_once_a_call(class_name: str) -> None:
+    original, x = make_module(torch.nn, class_name, "own")
+    for name in [
+        name for name in dict(original.named_parameters()) if name.startswith("weight_ih")
+    ]:
+        parametrize.register_parametrization(original, name, Doubled())
+    converted = nn.convert(original).model
+    counts = [part for part in converted.modules() if isinstance(part, Doubled)]
     for part in counts:
         part.calls = 0
-    found(x)
+    converted(x)
     assert [part.calls for part in counts] == [1] * len(counts)
 
 

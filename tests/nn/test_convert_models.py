@@ -16,7 +16,7 @@ from tests.support.subjects import tokens
 from tests.support.tolerances import close, same
 from unrolled import nn
 
-KINDS = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
+CLASSES = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
 
 
 class Encoder(torch.nn.Module):
@@ -47,22 +47,22 @@ class Mixed(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
-        self.first = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
-        rows = [Encoder(kind(3, 4)) for kind in KINDS]
+        self.encoder = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
+        rows = [Encoder(layer_class(3, 4)) for layer_class in CLASSES]
         self.rows = torch.nn.ModuleDict({type(row.layer).__name__: row for row in rows})
         self.deep = Encoder(torch.nn.LSTM(4, 4, proj_size=2, **options))
         self.cells = torch.nn.ModuleList([torch.nn.LSTMCell(4, 4), torch.nn.GRUCell(4, 4)])
-        self.last = torch.nn.Linear(6, 1)
+        self.readout = torch.nn.Linear(6, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        found = [self.rows[name](x) for name in ("LSTM", "GRU", "RNN")]
-        y, h = self.deep(torch.stack([y for y, _ in found]).sum(0))
-        hc, g = None, torch.stack([h for _, h in found]).sum(0)
+        x = self.encoder(x)
+        outputs = [self.rows[name](x) for name in ("LSTM", "GRU", "RNN")]
+        y, h = self.deep(torch.stack([y for y, _ in outputs]).sum(0))
+        hc, g = None, torch.stack([h for _, h in outputs]).sum(0)
         for x in y:
             hc = self.cells[0](x, hc)
             g = self.cells[1](hc[0], g)
-        predicted: Tensor = self.last(torch.cat([g, h], -1))
+        predicted: Tensor = self.readout(torch.cat([g, h], -1))
         return predicted
 
 
@@ -89,24 +89,24 @@ def curve(model: Mixed, plan: dict[int, dict[str, Any]], steps: int = 16) -> tup
 def test_training_goes_on_in_the_middle_of_a_run() -> None:
     model = Mixed().double()
     twin = copy.deepcopy(model)
-    found = nn.convert(copy.deepcopy(model), subclass=True)
-    assert found.replaced == (*LAYERS, *CELLS)
+    converted = nn.convert(copy.deepcopy(model), subclass=True)
+    assert converted.replaced == (*LAYERS, *CELLS)
     plan: dict[int, dict[str, Any]] = {3: {"subclass": True}, 6: {"to": "torch"}}
     plan[9] = {"subclass": True}
     losses, momenta = curve(model, plan)
-    wanted, theirs = curve(twin, {})
-    assert wanted[-1] < 0.5 * wanted[0]
-    close(losses, wanted, "gradient")
+    expected, theirs = curve(twin, {})
+    assert expected[-1] < 0.5 * expected[0]
+    close(losses, expected, "gradient")
     close(momenta, theirs, "gradient")
     assert isinstance(model.deep.layer, nn.LSTM)
 
 
 def test_a_model_that_asks_needs_both() -> None:
     model, x = Mixed().double(), tokens(5, 7, 3).detach()
-    wanted = model(x)
-    found = nn.convert(model)
-    assert list(found.type_checks) == [name.removesuffix(".layer") for name in LAYERS]
-    asks = found.type_checks["deep"]
+    expected = model(x)
+    converted = nn.convert(model)
+    assert list(converted.type_checks) == [name.removesuffix(".layer") for name in LAYERS]
+    asks = converted.type_checks["deep"]
     assert [ask.text for ask in asks] == [
         "isinstance(module, torch.nn.RNNBase)",
         "isinstance(module, torch.nn.LSTM)",
@@ -118,18 +118,18 @@ def test_a_model_that_asks_needs_both() -> None:
     # It takes the last of (h, c) for the last layer's h.
     with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
         model(x)
-    assert nn.convert(model, subclass=True).type_checks == found.type_checks
-    close(model(x), wanted, "output")
+    assert nn.convert(model, subclass=True).type_checks == converted.type_checks
+    close(model(x), expected, "output")
 
 
 def test_a_model_that_initialises_again() -> None:
     model = Mixed().double()
     twin = copy.deepcopy(model)
     nn.convert(model, subclass=True)
-    for one in (model, twin):
+    for network in (model, twin):
         torch.manual_seed(3)
         for name in LAYERS:
-            one.get_submodule(name.removesuffix(".layer")).start()
+            network.get_submodule(name.removesuffix(".layer")).start()
     for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         same(mine, theirs, name)
     assert model.deep.layer.bias_ih_l0[4:8].eq(1).all()
@@ -185,24 +185,26 @@ def quiet() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:::lightning")
 def test_lightning_goes_on_from_torchs_checkpoint_and_back(tmp_path: Path) -> None:
     start = Training(4)
-    whole = copy.deepcopy(start)
-    train(whole, 4)
+    uninterrupted = copy.deepcopy(start)
+    train(uninterrupted, 4)
     train(start, 2).save_checkpoint(tmp_path / "torchs")
 
     module = Training.load_from_checkpoint(tmp_path / "torchs")
-    found = nn.convert(module, subclass=True)
-    assert found.replaced == ("encoder.layer",)
-    assert list(found.type_checks) == ["encoder"]
+    converted = nn.convert(module, subclass=True)
+    assert converted.replaced == ("encoder.layer",)
+    assert list(converted.type_checks) == ["encoder"]
     train(module, 3, tmp_path / "torchs").save_checkpoint(tmp_path / "ours")
     assert isinstance(module.encoder.layer, nn.LSTM)
 
-    last = Training.load_from_checkpoint(tmp_path / "ours")
-    assert type(last.encoder.layer) is torch.nn.LSTM
-    for (name, mine), theirs in zip(last.named_parameters(), module.parameters(), strict=True):
+    loaded = Training.load_from_checkpoint(tmp_path / "ours")
+    assert type(loaded.encoder.layer) is torch.nn.LSTM
+    for (name, mine), theirs in zip(loaded.named_parameters(), module.parameters(), strict=True):
         same(mine, theirs, name)
-    trainer = train(last, 4, tmp_path / "ours")
+    trainer = train(loaded, 4, tmp_path / "ours")
     assert trainer.global_step == 12
-    losses = torch.stack([*start.losses, *module.losses, *last.losses])
-    close(losses, torch.stack(whole.losses), "gradient")
-    for (name, mine), theirs in zip(last.named_parameters(), whole.parameters(), strict=True):
+    losses = torch.stack([*start.losses, *module.losses, *loaded.losses])
+    close(losses, torch.stack(uninterrupted.losses), "gradient")
+    for (name, mine), theirs in zip(
+        loaded.named_parameters(), uninterrupted.parameters(), strict=True
+    ):
         close(mine, theirs, "gradient", name)

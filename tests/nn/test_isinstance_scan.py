@@ -124,13 +124,13 @@ def models(tmp_path: Path) -> Iterator[ModuleType]:
 
 def marked(part: str) -> list[tuple[int, bool]]:
     """Lines with a mark, in a named part of the source, and whether the mark is 'exact'."""
-    found, here = [], ""
+    marks, file = [], ""
     for number, line in enumerate(SOURCE.splitlines(), start=1):
-        here = next((name for name, start in PARTS.items() if line.startswith(start)), here)
+        file = next((name for name, start in PARTS.items() if line.startswith(start)), file)
         mark = re.search("# (asks|exact)$", line)
-        if mark and here == part:
-            found.append((number, mark[1] == "exact"))
-    return found
+        if mark and file == part:
+            marks.append((number, mark[1] == "exact"))
+    return marks
 
 
 @pytest.mark.parametrize(
@@ -145,30 +145,32 @@ def marked(part: str) -> list[tuple[int, bool]]:
 def test_each_type_check_is_found_and_nothing_else(
     models: ModuleType, make: Callable[[ModuleType], torch.nn.Module], parts: tuple[str, ...]
 ) -> None:
-    found = nn.convert(make(models)).type_checks
-    assert list(found) == [""]
-    wanted = [line for part in parts for line in marked(part)]
-    assert [(check.line, check.exact) for check in found[""]] == wanted
-    assert {check.file for check in found[""]} == {"models.py"}
+    converted = nn.convert(make(models)).type_checks
+    assert list(converted) == [""]
+    expected = [line for part in parts for line in marked(part)]
+    assert [(check.line, check.exact) for check in converted[""]] == expected
+    assert {check.file for check in converted[""]} == {"models.py"}
 
 
 def test_what_the_report_says(models: ModuleType) -> None:
     model = torch.nn.ModuleDict({"one": models.make(), "other": torch.nn.LSTM(2, 3)})
     line = marked("make")[0][0]
-    found = nn.convert(model)
+    converted = nn.convert(model)
     check = nn.TypeCheck("models.py", line, "isinstance(x, GRU)", False)
-    assert found.type_checks == {"one": (check,)}
-    wanted = f"replaced other\none tests for torch's class at models.py:{line}: isinstance(x, GRU)"
+    assert converted.type_checks == {"one": (check,)}
+    expected = (
+        f"replaced other\none tests for torch's class at models.py:{line}: isinstance(x, GRU)"
+    )
     advice = "\nsubclass=True makes layers that are instances of torch's classes, too"
-    assert str(found) == wanted + advice
-    assert str(nn.convert(model, subclass=True)) == wanted
+    assert str(converted) == expected + advice
+    assert str(nn.convert(model, subclass=True)) == expected
     back = nn.convert(model, to="torch")
     assert back.type_checks == {}
     assert str(back) == "replaced other"
     assert str(nn.convert(model, to="torch")) == "nothing to replace"
-    shown = str(nn.convert(models.Base()))
-    assert "case GRU()" in shown
-    assert "type(self.layer) is GRU, which only torch's own layer satisfies" in shown
+    printed = str(nn.convert(models.Base()))
+    assert "case GRU()" in printed
+    assert "type(self.layer) is GRU, which only torch's own layer satisfies" in printed
 
 
 class Exactly(torch.nn.Module):
@@ -178,17 +180,17 @@ class Exactly(torch.nn.Module):
 
 def test_subclasses_are_no_answer_to_an_exact_question() -> None:
     model = torch.nn.ModuleList([Exactly(), torch.nn.LSTM(2, 3)])
-    found = nn.convert(model)
-    assert [check.exact for check in found.type_checks["0"]] == [True]
-    assert "subclass=True" not in str(found)
+    converted = nn.convert(model)
+    assert [check.exact for check in converted.type_checks["0"]] == [True]
+    assert "subclass=True" not in str(converted)
     nn.convert(model, subclass=True)
     assert not model[0](model[1])
 
 
 def test_classes_without_source_are_passed_over(models: ModuleType, tmp_path: Path) -> None:
     for place in ("nowhere", "scanned_models", "builtins"):
-        made = type("Made", (torch.nn.Module,), {"__module__": place})
-        assert nn.convert(made()).type_checks == {}
+        module_class = type("Made", (torch.nn.Module,), {"__module__": place})
+        assert nn.convert(module_class()).type_checks == {}
     # A file that is being edited.
     (tmp_path / "models.py").write_text("class Base(:\n    '''")
     assert nn.convert(models.Base()).type_checks == {}

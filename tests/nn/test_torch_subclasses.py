@@ -29,7 +29,7 @@ CELLS: dict[str, tuple[type, Make]] = {
     "lstm cell": (nn.LSTMCell, torch.nn.LSTMCell),
     "gru cell": (nn.GRUCell, partial(torch.nn.GRUCell, bias=False)),
 }
-ALL = LAYERS | CELLS
+PAIRS = LAYERS | CELLS
 BOTH = (
     torch_subclasses.RNN,
     torch_subclasses.LSTM,
@@ -40,36 +40,36 @@ BOTH = (
 )
 
 
-def pair(kind: str) -> tuple[Any, Any, Tensor]:
+def pair(class_name: str) -> tuple[Any, Any, Tensor]:
     """A layer of torch's, a copy of it made both, and an input."""
-    theirs = ALL[kind][1](I, H, dtype=torch.float64)
+    theirs = PAIRS[class_name][1](I, H, dtype=torch.float64)
     mine = nn.convert(copy.deepcopy(theirs), subclass=True).model
-    return theirs, mine, tokens(*((N, I) if kind in CELLS else (T, N, I)))
+    return theirs, mine, tokens(*((N, I) if class_name in CELLS else (T, N, I)))
 
 
-def parts(found: Any) -> tuple[Tensor, ...]:
+def parts(results: Any) -> tuple[Tensor, ...]:
     """All tensors that a layer or a cell returns."""
-    if isinstance(found, tuple) and not isinstance(found[1], Tensor):
-        return found[0], *found[1]
-    return unpack(found)
+    if isinstance(results, tuple) and not isinstance(results[1], Tensor):
+        return results[0], *results[1]
+    return unpack(results)
 
 
 def agree(mine: Any, theirs: Any, x: Tensor) -> None:
     """Outputs, states and all gradients."""
-    found, wanted = parts(mine(x)), parts(theirs(x))
-    for a, b in zip(found, wanted, strict=True):
+    actual, expected = parts(mine(x)), parts(theirs(x))
+    for a, b in zip(actual, expected, strict=True):
         close(a, b, "output")
     leaves = ([x, *layer.parameters()] for layer in (mine, theirs))
-    for a, b in zip(*map(gradients, (found, wanted), leaves), strict=True):
+    for a, b in zip(*map(gradients, (actual, expected), leaves), strict=True):
         close(a, b, "gradient")
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_it_is_both_and_runs_as_ours(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, mine, x = pair(kind)
-    assert isinstance(mine, ALL[kind][0])
+@pytest.mark.parametrize("class_name", PAIRS)
+def test_it_is_both_and_runs_as_ours(class_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, mine, x = pair(class_name)
+    assert isinstance(mine, PAIRS[class_name][0])
     assert isinstance(mine, type(theirs))
-    assert isinstance(mine, torch.nn.RNNCellBase if kind in CELLS else torch.nn.RNNBase)
+    assert isinstance(mine, torch.nn.RNNCellBase if class_name in CELLS else torch.nn.RNNBase)
     with engines.record() as ran:
         agree(mine, theirs, x)
     assert set(ran) == {"native"}
@@ -78,22 +78,22 @@ def test_it_is_both_and_runs_as_ours(kind: str, monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("the usual way")
 
     # The direct path, which nobody can record.
-    monkeypatch.setattr(ALL[kind][0], "_enter", usual)
+    monkeypatch.setattr(PAIRS[class_name][0], "_enter", usual)
     agree(mine, theirs, x)
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-def test_what_models_touch_is_there(kind: str) -> None:
-    theirs, mine, x = pair(kind)
+@pytest.mark.parametrize("class_name", LAYERS)
+def test_what_models_touch_is_there(class_name: str) -> None:
+    theirs, mine, x = pair(class_name)
     assert repr(mine) == f"unrolled.nn.{theirs!r}"
     mine.flatten_parameters()
     for name in ("mode", "_all_weights", "_flat_weights_names", *torch.nn.RNNBase.__constants__):
         assert getattr(mine, name) == getattr(theirs, name), name
     flat = [p for row in mine.all_weights for p in row]
-    for found in (mine._flat_weights, flat):
-        assert [id(p) for p in found] == [id(getattr(mine, n)) for n in mine._flat_weights_names]
+    for weights in (mine._flat_weights, flat):
+        assert [id(p) for p in weights] == [id(getattr(mine, n)) for n in mine._flat_weights_names]
     hidden = tuple(torch.zeros(h.shape) for h in unpack(theirs(x)[1]))
-    hidden = hidden if kind == "lstm" else hidden[0]
+    hidden = hidden if class_name == "lstm" else hidden[0]
     mine.check_forward_args(x, hidden, None)
     assert mine.permute_hidden(hidden, None) is hidden
     with pytest.raises(RuntimeError, match=r"input.size\(-1\) must be equal to input_size"):
@@ -112,9 +112,9 @@ def test_nothing_that_torch_changes_of_a_module_comes_through(cls: type) -> None
         assert getattr(cls, name) is not vars(c)[name], f"{name} is {c.__name__}'s"
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-def test_no_list_of_weights_goes_stale(kind: str) -> None:
-    theirs, mine, x = pair(kind)
+@pytest.mark.parametrize("class_name", LAYERS)
+def test_no_list_of_weights_goes_stale(class_name: str) -> None:
+    theirs, mine, x = pair(class_name)
 
     def current() -> None:
         assert "_flat_weights" not in vars(mine)
@@ -131,58 +131,58 @@ def test_no_list_of_weights_goes_stale(kind: str) -> None:
     x = x.detach().float()
     current()
     assert "_flat_weights" not in vars(mine._replicate_for_data_parallel())
-    given = {name: torch.zeros_like(p) for name, p in mine.named_parameters()}
-    assert not torch.func.functional_call(mine, given, (x,))[0].any()
+    arguments = {name: torch.zeros_like(p) for name, p in mine.named_parameters()}
+    assert not torch.func.functional_call(mine, arguments, (x,))[0].any()
     del mine.weight_hh_l0
     assert mine._flat_weights[1] is None
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_copies_files_and_state_dicts(kind: str) -> None:
-    theirs, mine, x = pair(kind)
+@pytest.mark.parametrize("class_name", PAIRS)
+def test_copies_files_and_state_dicts(class_name: str) -> None:
+    theirs, mine, x = pair(class_name)
     file = io.BytesIO()
     torch.save(mine, file)
     file.seek(0)
     loaded = torch.load(file, weights_only=False)
-    for other in (copy.deepcopy(mine), pickle.loads(pickle.dumps(copy.copy(mine))), loaded):
-        assert type(other) is type(mine)
-        assert not {id(p) for p in other.parameters()} & {id(p) for p in mine.parameters()}
-        agree(other, theirs, x)
-    options = getattr(ALL[kind][1], "keywords", {})
+    for duplicate in (copy.deepcopy(mine), pickle.loads(pickle.dumps(copy.copy(mine))), loaded):
+        assert type(duplicate) is type(mine)
+        assert not {id(p) for p in duplicate.parameters()} & {id(p) for p in mine.parameters()}
+        agree(duplicate, theirs, x)
+    options = getattr(PAIRS[class_name][1], "keywords", {})
     fresh = type(mine)(I, H, **options, dtype=torch.float64)
     fresh.load_state_dict(theirs.state_dict())
     agree(fresh, theirs, x)
-    again = ALL[kind][1](I, H, dtype=torch.float64)
-    again.load_state_dict(mine.state_dict())
-    agree(mine, again, x)
+    loaded_again = PAIRS[class_name][1](I, H, dtype=torch.float64)
+    loaded_again.load_state_dict(mine.state_dict())
+    agree(mine, loaded_again, x)
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_from_each_class_to_each(kind: str) -> None:
-    theirs, mine, x = pair(kind)
-    classes = {"torch": type(theirs), "ours": ALL[kind][0], "both": type(mine)}
-    ways: dict[str, dict[str, Any]] = {"torch": {"to": "torch"}, "ours": {}}
-    ways["both"] = {"subclass": True}
-    before = [id(p) for p in theirs.parameters()]
+@pytest.mark.parametrize("class_name", PAIRS)
+def test_from_each_class_to_each(class_name: str) -> None:
+    theirs, mine, x = pair(class_name)
+    classes = {"torch": type(theirs), "ours": PAIRS[class_name][0], "both": type(mine)}
+    directions: dict[str, dict[str, Any]] = {"torch": {"to": "torch"}, "ours": {}}
+    directions["both"] = {"subclass": True}
+    old_ids = [id(p) for p in theirs.parameters()]
     path = ("ours", "both", "both", "ours", "ours", "torch", "torch", "both", "torch", "ours")
-    model, seen = torch.nn.Sequential(theirs), []
-    handle = theirs.register_forward_hook(lambda *_: seen.append("hook"))
-    wanted = parts(theirs(x))
+    model, actual = torch.nn.Sequential(theirs), []
+    handle = theirs.register_forward_hook(lambda *_: actual.append("hook"))
+    expected = parts(theirs(x))
     for goal in path:
         layer, cls = model[0], type(model[0])
-        found = nn.convert(model, **ways[goal])
-        assert found.replaced == (() if cls is classes[goal] else ("0",))
-        assert found.skipped == {}
+        converted = nn.convert(model, **directions[goal])
+        assert converted.replaced == (() if cls is classes[goal] else ("0",))
+        assert converted.skipped == {}
         assert type(model[0]) is classes[goal]
         anew = cls is not classes[goal] and classes["torch"] in (cls, classes[goal])
         assert (model[0] is not layer) == anew
-        assert [id(p) for p in model.parameters()] == before
-        for a, b in zip(parts(model(x)), wanted, strict=True):
+        assert [id(p) for p in model.parameters()] == old_ids
+        for a, b in zip(parts(model(x)), expected, strict=True):
             close(a, b, "output")
-    assert len(seen) == 1 + len(path)
+    assert len(actual) == 1 + len(path)
     handle.remove()
     model(x)
-    assert len(seen) == 1 + len(path)
+    assert len(actual) == 1 + len(path)
 
 
 def test_what_torch_cannot_say_stays_ours() -> None:
@@ -190,11 +190,11 @@ def test_what_torch_cannot_say_stays_ours() -> None:
         nn.LSTM(I, H, bidirectional=True, merge="sum"), nn.RNN(H, H, nonlinearity=torch.sin)
     ).double()
     x = tokens(T, N, I)
-    wanted = model[0](x)[0]
+    expected = model[0](x)[0]
     assert nn.convert(model, subclass=True).replaced == ("0", "1")
     assert isinstance(model[0], torch.nn.LSTM)
     assert isinstance(model[1], torch.nn.RNN)
-    same(model[0](x)[0], wanted)
+    same(model[0](x)[0], expected)
     assert model[1].nonlinearity is torch.sin
     assert nn.convert(model, to="torch").skipped == {
         "0": "merge='sum' is not torch's",
@@ -233,25 +233,25 @@ class Graphs:
 
 
 @pytest.mark.usefixtures("anew")
-@pytest.mark.parametrize("kind", LAYERS)
-def test_dynamo_breaks_at_layers_that_are_torchs(kind: str) -> None:
-    _, mine, x = pair(kind)
+@pytest.mark.parametrize("class_name", LAYERS)
+def test_dynamo_breaks_at_layers_that_are_torchs(class_name: str) -> None:
+    _, mine, x = pair(class_name)
     model = torch.nn.Sequential(First(), mine)
-    wanted = parts(model(x))
+    expected = parts(model(x))
     with pytest.raises(torch._dynamo.exc.Unsupported, match="Attempted to wrap RNN, GRU, or LSTM"):
         torch.compile(model, fullgraph=True, backend="eager")(x)
     torch._dynamo.reset()
     # With a break it runs: what stands before it is a graph, and nothing within it is.
     graphs = Graphs()
-    found = parts(torch.compile(model, backend=graphs)(x))
+    actual = parts(torch.compile(model, backend=graphs)(x))
     assert graphs.count == 1
     leaves = [x, *model.parameters()]
-    for a, b in zip(gradients(found, leaves), gradients(wanted, leaves), strict=True):
+    for a, b in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True):
         close(a, b, "gradient")
     torch._dynamo.reset()
     nn.convert(model)
     for a, b in zip(
-        parts(torch.compile(model, fullgraph=True, backend="eager")(x)), wanted, strict=True
+        parts(torch.compile(model, fullgraph=True, backend="eager")(x)), expected, strict=True
     ):
         close(a, b, "output")
 
@@ -268,11 +268,11 @@ def test_dynamo_is_not_imported_for_them(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_dynamo_takes_them_where_it_takes_torchs() -> None:
     _, mine, x = pair("lstm")
     with torch._dynamo.config.patch(allow_rnn=True):
-        found = torch.compile(mine, fullgraph=True, backend="eager")(x)
-    close(found[0], mine(x)[0], "output")
+        actual = torch.compile(mine, fullgraph=True, backend="eager")(x)
+    close(actual[0], mine(x)[0], "output")
     _, cell, x = pair("lstm cell")
-    found = torch.compile(cell, fullgraph=True, backend="eager")(x)
-    close(found[0], cell(x)[0], "output")
+    actual = torch.compile(cell, fullgraph=True, backend="eager")(x)
+    close(actual[0], cell(x)[0], "output")
     _, mine, x = pair("gru")
     program = torch.export.export(mine, (x.detach(),), strict=True)
     close(program.module()(x)[0], mine(x)[0], "output")

@@ -205,10 +205,10 @@ def steps(result: Hash, count: int) -> None:
 def graphs(result: Hash, count: int) -> None:
     """torch.compile, torch.export and torch.jit.trace."""
     for seed in range(count):
-        for kind in (nn.LSTM, nn.GRU):
+        for layer_class in (nn.LSTM, nn.GRU):
             random = Random(f"graph {seed}")
             torch.manual_seed(seed)
-            layer = kind(5, 9, num_layers=2, bidirectional=bool(seed % 2))
+            layer = layer_class(5, 9, num_layers=2, bidirectional=bool(seed % 2))
             x = draw(random, (6, 3, 5), torch.float32).requires_grad_()
             options = {"lengths": torch.tensor([6, 2, 4])} if seed % 3 else {}
             torch.compiler.reset()
@@ -241,8 +241,8 @@ def transforms(result: Hash, count: int) -> None:
             run = lambda x, loss=loss, weights=weights: loss(weights, x)  # noqa: E731
             result.add(torch.func.jvp(run, (x[0],), (x[1],)))
             leaf = x[0].clone().requires_grad_()
-            first = torch.autograd.grad(run(leaf), leaf, create_graph=True)[0]
-            result.add(torch.autograd.grad(first.square().sum(), leaf))
+            first_order = torch.autograd.grad(run(leaf), leaf, create_graph=True)[0]
+            result.add(torch.autograd.grad(first_order.square().sum(), leaf))
             with torch.autocast("cpu", torch.bfloat16):
                 hash_call(result, layer, leaf, None, {})
             result.calls += 5

@@ -36,8 +36,8 @@ def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of inputs that may be left out
     options.intra_op_num_threads = 1
-    given = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def written(module: nn.Module, folder: Path, **options: Any) -> onnxruntime.InferenceSession:
@@ -89,8 +89,8 @@ def agrees(
 
     Not ``exact``: as far off as twice what the reference is in float32.
     """
-    wanted = _reference(copy.deepcopy(layer).double(), batch)
-    twins = [None] * len(wanted) if exact else _reference(layer, batch)
+    expected = _reference(copy.deepcopy(layer).double(), batch)
+    twins = [None] * len(expected) if exact else _reference(layer, batch)
     x = batch.x if batch.lengths is None else ended(batch.x, batch.lengths, layer.batch_first)
     feed = {"x": x.numpy()}
     if batch.lengths is not None:
@@ -98,8 +98,8 @@ def agrees(
     names = layer.cell.states
     for name, state in zip(names, batch.states or (), strict=False):
         feed[f"{name}_0"] = state.numpy()
-    found = run.run(["y", *(f"{name}_n" for name in names)], feed)
-    for got, value, twin in zip(found, wanted, twins, strict=True):
+    outputs = run.run(["y", *(f"{name}_n" for name in names)], feed)
+    for got, value, twin in zip(outputs, expected, twins, strict=True):
         close(torch.from_numpy(np.asarray(got)), value, "output", repr(layer), twin)
 
 
@@ -109,5 +109,5 @@ def _reference(layer: Recurrent, batch: Batch) -> list[Tensor]:
     if states is not None and len(states) == 1:
         states = states[0]  # type: ignore[assignment]
     with torch.no_grad(), engines.use("reference"):
-        y, after = layer(batch.x.to(dtype), states, lengths=batch.lengths)
-    return [y, *(after if isinstance(after, tuple) else (after,))]
+        y, final = layer(batch.x.to(dtype), states, lengths=batch.lengths)
+    return [y, *(final if isinstance(final, tuple) else (final,))]

@@ -45,13 +45,13 @@ class GraphDraw:
         self.constants[name] = np.asarray(array)
         return name
 
-    def add(self, kind: str, inputs: list[str], *results: np.ndarray, **attributes: Any) -> str:
-        if self.opset < 13 and kind in AXES_AS_ATTRIBUTE:
+    def add(self, operator: str, inputs: list[str], *results: np.ndarray, **attributes: Any) -> str:
+        if self.opset < 13 and operator in AXES_AS_ATTRIBUTE:
             attributes["axes"] = self.constants[inputs[1]].tolist()
             inputs = inputs[:1]
         names = [f"v{self.count + k}" for k in range(len(results))]
         self.count += len(names)
-        self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        self.nodes.append(helper.make_node(operator, inputs, names, **attributes))
         self.values |= dict(zip(names, results, strict=True))
         self.used.update(inputs)
         return names[0]
@@ -76,41 +76,41 @@ class GraphDraw:
         if x is None or 0 in self.values[x].shape:
             return
         T, N, I = self.values[x].shape  # noqa: E741
-        kind, H = self.one_of("RNN", "GRU", "LSTM"), self.one_of(*WIDTHS)
+        operator, H = self.one_of("RNN", "GRU", "LSTM"), self.one_of(*WIDTHS)
         direction = self.one_of("forward", "forward", "reverse", "bidirectional")
-        D, G = 1 + (direction == "bidirectional"), GATES[kind]
+        D, G = 1 + (direction == "bidirectional"), GATES[operator]
         inputs = [x, self.constant(self.numbers(D, G * H, I)),
                   self.constant(self.numbers(D, G * H, H))]  # fmt: skip
         inputs.append(self.one_of("", self.constant(self.numbers(D, 2 * G * H))))
         lengths = self.rng.integers(1, T + 1, N).astype(np.int32)
         inputs.append(self.constant(lengths) if self.rng.random() < 0.2 else "")
-        inputs += [self.state(x, D, N, H) for _ in range(2 if kind == "LSTM" else 1)]
+        inputs += [self.state(x, D, N, H) for _ in range(2 if operator == "LSTM" else 1)]
         state = np.zeros((D, N, H), np.float32)
-        results = [np.zeros((T, D, N, H), np.float32), *[state] * (2 if kind == "LSTM" else 1)]
-        first = self.add(kind, inputs, *results, hidden_size=H, direction=direction)
-        number = int(first[1:])
+        results = [np.zeros((T, D, N, H), np.float32), *[state] * (2 if operator == "LSTM" else 1)]
+        output = self.add(operator, inputs, *results, hidden_size=H, direction=direction)
+        number = int(output[1:])
         self.states.update(f"v{number + k}" for k in range(1, len(results)))
 
     def state(self, x: str, D: int, N: int, H: int) -> str:
-        like = [k for k in self.states if self.values[k].shape == (D, N, H)]
-        way = int(self.rng.integers(8))
-        if way == 0:
+        matching = [k for k in self.states if self.values[k].shape == (D, N, H)]
+        choice = int(self.rng.integers(8))
+        if choice == 0:
             return self.constant(np.zeros((D, N, H), np.float32))
-        if way == 1:
+        if choice == 1:
             return self.constant(self.numbers(D, N, H))
-        if way in (2, 3):
-            row = self.constant(self.numbers(self.one_of(1, D), 1, H) * (way == 2))
-            one, place = self.constant(np.array([1])), self.constant(np.array([D]))
+        if choice in (2, 3):
+            row = self.constant(self.numbers(self.one_of(1, D), 1, H) * (choice == 2))
+            output, place = self.constant(np.array([1])), self.constant(np.array([D]))
             sizes = self.add("Shape", [x], np.zeros(3, np.int64))
-            batch = self.add("Gather", [sizes, one], np.zeros(1, np.int64))
-            shape = self.add("Concat", [place, batch, one], np.zeros(3, np.int64), axis=0)
+            batch = self.add("Gather", [sizes, output], np.zeros(1, np.int64))
+            shape = self.add("Concat", [place, batch, output], np.zeros(3, np.int64), axis=0)
             return self.add("Expand", [row, shape], np.zeros((D, N, H), np.float32))
-        if way == 4:
-            both = self.constant(self.numbers(D + 1, N, H))
+        if choice == 4:
+            joined = self.constant(self.numbers(D + 1, N, H))
             bounds = [self.constant(np.array([k])) for k in (1, D + 1, 0)]
-            return self.add("Slice", [both, *bounds], np.zeros((D, N, H), np.float32))
-        if way == 5 and like:
-            return self.one_of(*like)
+            return self.add("Slice", [joined, *bounds], np.zeros((D, N, H), np.float32))
+        if choice == 5 and matching:
+            return self.one_of(*matching)
         return ""
 
     def transpose(self, x: str, value: np.ndarray) -> None:
@@ -131,8 +131,8 @@ class GraphDraw:
     def unsqueeze(self, x: str, value: np.ndarray) -> None:
         if value.ndim < 4:
             axis = int(self.rng.integers(-value.ndim - 1, value.ndim + 1))
-            made = np.expand_dims(value, axis)
-            self.add("Unsqueeze", [x, self.constant(np.array([axis]))], made)
+            result = np.expand_dims(value, axis)
+            self.add("Unsqueeze", [x, self.constant(np.array([axis]))], result)
 
     def reshape(self, x: str, value: np.ndarray) -> None:
         if not value.size:
@@ -151,18 +151,18 @@ class GraphDraw:
         else:
             shapes = [list(self.rng.permutation(dims)), [-1], [*dims, 1], [1, *dims]]
         shape = self.one_of(*shapes)
-        whole = [value.shape[k] if size == 0 else size for k, size in enumerate(shape)]
-        made = value.reshape(whole)
+        new_shape = [value.shape[k] if size == 0 else size for k, size in enumerate(shape)]
+        result = value.reshape(new_shape)
         if self.rng.random() < 0.25 and value.ndim == 4:  # a shape that is computed
             order = self.one_of([0, 1], [1, 0])
             sizes = self.add("Shape", [x], np.zeros(4, np.int64))
             two = self.add("Gather", [sizes, self.constant(np.array(order))], np.zeros(2, np.int64))
             tail = self.constant(np.array([-1]))
             full = self.add("Concat", [two, tail], np.zeros(3, np.int64), axis=0)
-            made = value.reshape([value.shape[k] for k in order] + [-1])
-            self.add("Reshape", [x, full], made)
+            result = value.reshape([value.shape[k] for k in order] + [-1])
+            self.add("Reshape", [x, full], result)
             return
-        self.add("Reshape", [x, self.constant(np.array(shape, np.int64))], made)
+        self.add("Reshape", [x, self.constant(np.array(shape, np.int64))], result)
 
     def merged(self, x: str, value: np.ndarray) -> None:
         """The outputs of a layer with the directions side by side, or what looks like it."""
@@ -177,9 +177,9 @@ class GraphDraw:
 
     def concat(self, x: str, value: np.ndarray) -> None:
         axis = int(self.rng.integers(-value.ndim, value.ndim))
-        same = [k for k, v in self.floats().items() if v.shape == value.shape]
-        others = [x, self.one_of(*same)]
-        self.add("Concat", others, np.concatenate([value, value], axis), axis=axis)
+        matching = [k for k, v in self.floats().items() if v.shape == value.shape]
+        operands = [x, self.one_of(*matching)]
+        self.add("Concat", operands, np.concatenate([value, value], axis), axis=axis)
 
     def slice(self, x: str, value: np.ndarray) -> None:
         axis = int(self.rng.integers(-value.ndim, value.ndim))
@@ -189,25 +189,25 @@ class GraphDraw:
         end = self.one_of(2**63 - 1, 2**31 - 1, -1, size, 1) if step > 0 else -(2**63)
         key = [slice(None)] * value.ndim
         key[axis] = slice(start, end, step)
-        made = value[tuple(key)]
-        if made.size:
+        result = value[tuple(key)]
+        if result.size:
             bounds = [self.constant(np.array([k])) for k in (start, end, axis, step)]
-            self.add("Slice", [x, *bounds[: 3 if step == 1 else 4]], made)
+            self.add("Slice", [x, *bounds[: 3 if step == 1 else 4]], result)
 
     def gather(self, x: str, value: np.ndarray) -> None:
         axis = int(self.rng.integers(-value.ndim, value.ndim))
         size = value.shape[axis]
         index = self.one_of(np.array(-1), np.array(0), np.array(size - 1), np.array([0, -1]))
-        made = np.take(value, index, axis)
-        self.add("Gather", [x, self.constant(index)], made, axis=axis)
+        result = np.take(value, index, axis)
+        self.add("Gather", [x, self.constant(index)], result, axis=axis)
 
     def split(self, x: str, value: np.ndarray) -> None:
         axes = [k for k, size in enumerate(value.shape) if size % 2 == 0 and size]
         if axes:
             axis = self.one_of(*axes)
             written = self.one_of(axis, axis - value.ndim)
-            told = {"num_outputs": 2} if self.opset >= 18 else {}
-            self.add("Split", [x], *np.split(value, 2, axis), axis=written, **told)
+            attributes = {"num_outputs": 2} if self.opset >= 18 else {}
+            self.add("Split", [x], *np.split(value, 2, axis), axis=written, **attributes)
 
     def pointwise(self, x: str, value: np.ndarray) -> None:
         self.add(self.one_of("Tanh", "Relu", "Sigmoid", "Identity"), [x], value)
@@ -215,22 +215,22 @@ class GraphDraw:
     def product(self, x: str, value: np.ndarray) -> None:
         M = self.one_of(*WIDTHS)
         W = self.constant(self.numbers(value.shape[-1], M))
-        made = self.add("MatMul", [x, W], np.zeros((*value.shape[:-1], M), np.float32))
+        result = self.add("MatMul", [x, W], np.zeros((*value.shape[:-1], M), np.float32))
         if self.rng.random() < 0.5:
             row = self.constant(self.numbers(M))
-            self.add("Add", self.one_of([made, row], [row, made]), self.values[made])
+            self.add("Add", self.one_of([result, row], [row, result]), self.values[result])
 
     def joined(self, x: str, value: np.ndarray) -> None:
         names = [k for k, v in self.floats().items() if v.ndim and _fit(v.shape, value.shape)]
-        other = self.one_of(*names)
+        operand = self.one_of(*names)
         if self.rng.random() < 0.4:
             shape = value.shape[int(self.rng.integers(value.ndim)) :]
-            other = self.constant(self.numbers(*shape))
-        array = self.values.get(other, self.constants.get(other))
+            operand = self.constant(self.numbers(*shape))
+        array = self.values.get(operand, self.constants.get(operand))
         assert array is not None
-        made = value + np.zeros(array.shape, np.float32)
-        if made.size < 400 and made.ndim < 5:
-            self.add(self.one_of("Add", "Mul", "Sub"), [x, other], made)
+        result = value + np.zeros(array.shape, np.float32)
+        if result.size < 400 and result.ndim < 5:
+            self.add(self.one_of("Add", "Mul", "Sub"), [x, operand], result)
 
     def softmax(self, x: str, value: np.ndarray) -> None:
         axis = int(self.rng.integers(-value.ndim, value.ndim)) if self.opset >= 13 else -1
@@ -238,13 +238,13 @@ class GraphDraw:
 
     def reduced(self, x: str, value: np.ndarray) -> None:
         axis = int(self.rng.integers(-value.ndim, value.ndim))
-        kept = int(self.rng.integers(2))
-        kind = self.one_of("ReduceMean", "ReduceSum", "ReduceMax")
-        made = value.sum(axis, keepdims=bool(kept))
-        self.add(kind, [x, self.constant(np.array([axis]))], made, keepdims=kept)
+        keep_dims = int(self.rng.integers(2))
+        operator = self.one_of("ReduceMean", "ReduceSum", "ReduceMax")
+        result = value.sum(axis, keepdims=bool(keep_dims))
+        self.add(operator, [x, self.constant(np.array([axis]))], result, keepdims=keep_dims)
 
     def step(self) -> None:
-        ways = [
+        steps = [
             *["merged"] * 3, *["transpose"] * 2, *["squeeze"] * 2, *["reshape"] * 3, "unsqueeze",
             "flatten", "concat", "slice", "gather", "split", "pointwise", "product", "joined",
             "softmax", "reduced",
@@ -255,11 +255,11 @@ class GraphDraw:
         x = self.pick()
         value = None if x is None else self.values[x]
         if x is not None and value is not None and 1 <= value.ndim < 5 and value.size:
-            getattr(self, self.one_of(*ways))(x, value)
+            getattr(self, self.one_of(*steps))(x, value)
 
 
-def _fit(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    pairs = zip(shape[::-1], other[::-1], strict=False)
+def _fit(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    pairs = zip(shape[::-1], target[::-1], strict=False)
     return all(1 in pair or pair[0] == pair[1] for pair in pairs)
 
 
@@ -274,14 +274,16 @@ def draw_graph(seed: int) -> Drawn:
     draw.recurrent()
     for _ in range(int(rng.integers(1, 7))):
         draw.step()
-    made = {name for node in draw.nodes for name in node.output}
-    outputs = [k for k, v in draw.floats().items() if k in made and k not in draw.used and v.size]
+    node_outputs = {name for node in draw.nodes for name in node.output}
+    outputs = [
+        k for k, v in draw.floats().items() if k in node_outputs and k not in draw.used and v.size
+    ]
     dims: list[Any] = [T, N]
-    other = [T, N]
+    batch_shape = [T, N]
     for k in range(2):
         if rng.random() < 0.5:
             dims[k] = f"free{k}"
-            other[k] += k + 1
+            batch_shape[k] += k + 1
     graph = helper.make_graph(
         draw.nodes, "drawn",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*dims, I])],
@@ -292,10 +294,15 @@ def draw_graph(seed: int) -> Drawn:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", draw.opset)], ir_version=8
     )
-    for one in model.graph.output:
-        one.type.tensor_type.shape.SetInParent()
+    for output in model.graph.output:
+        output.type.tensor_type.shape.SetInParent()
     shapes = {name: array.shape for name, array in draw.values.items()}
-    return Drawn(model, (T, N, I), None if other == [T, N] else (other[0], other[1], I), shapes)
+    return Drawn(
+        model,
+        (T, N, I),
+        None if batch_shape == [T, N] else (batch_shape[0], batch_shape[1], I),
+        shapes,
+    )
 
 
 def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray] | None:
@@ -305,8 +312,8 @@ def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray] | 
     options.intra_op_num_threads = 1
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    for one in plain.graph.output:
-        one.type.tensor_type.ClearField("shape")
+    for output in plain.graph.output:
+        output.type.tensor_type.ClearField("shape")
     try:
         session = onnxruntime.InferenceSession(
             plain.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -31,7 +31,7 @@ class OneNode:
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:
-        return {one.name: numpy_helper.to_array(one) for one in self.model.graph.initializer}
+        return {array.name: numpy_helper.to_array(array) for array in self.model.graph.initializer}
 
     def in_onnxruntime(self) -> list[np.ndarray]:
         import onnxruntime
@@ -45,7 +45,7 @@ class OneNode:
 
 
 def one_node(
-    kind: str,
+    operator: str,
     rng: np.random.Generator,
     present: tuple[str, ...] = ("B",),
     *,
@@ -55,7 +55,7 @@ def one_node(
 ) -> OneNode:
     """A node with random weights; ``present`` names the optional inputs that it has."""
     D = 2 if attributes.get("direction") == "bidirectional" else 1
-    G = GATES[kind]
+    G = GATES[operator]
     batched = attributes.get("layout", 0) == 1
     state = (N, D, H) if batched else (D, N, H)
     shapes = {
@@ -67,12 +67,12 @@ def one_node(
         for name, shape in shapes.items()
     }
     arrays["sequence_lens"] = rng.permutation([T, 2, 3]).astype(np.int32)
-    kept = {"X", "W", "R", *present}
-    names = [name if name in kept else "" for name in INPUTS[kind]]
+    present_inputs = {"X", "W", "R", *present}
+    names = [name if name in present_inputs else "" for name in INPUTS[operator]]
     while not names[-1]:
         names.pop()
-    outputs = ["Y", "Y_h", "Y_c"][: 3 if kind == "LSTM" else 2]
-    node = helper.make_node(kind, names, outputs, hidden_size=H, **attributes)
+    outputs = ["Y", "Y_h", "Y_c"][: 3 if operator == "LSTM" else 2]
+    node = helper.make_node(operator, names, outputs, hidden_size=H, **attributes)
     fed = [name for name in names if name and name not in "WRBP"]
     number = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
@@ -90,28 +90,32 @@ def one_node(
 
 def activations(names: list[str]) -> dict[str, Any]:
     """The attributes that name these functions, with α and β as the operators consume them."""
-    found: dict[str, Any] = {"activations": names}
+    attributes: dict[str, Any] = {"activations": names}
     for letter, table in (("alpha", ALPHAS), ("beta", BETAS)):
         numbers = [table[name] for name in names if name in table]
         if numbers:
-            found[f"activation_{letter}"] = numbers
-    return found
+            attributes[f"activation_{letter}"] = numbers
+    return attributes
 
 
-def drawn(kind: str, rng: np.random.Generator) -> OneNode:
+def drawn(operator: str, rng: np.random.Generator) -> OneNode:
     """A node with random attributes and optional inputs, as onnxruntime takes them."""
-    told: dict[str, Any] = {"direction": str(rng.choice(["forward", "reverse", "bidirectional"]))}
-    D = 2 if told["direction"] == "bidirectional" else 1
+    attributes: dict[str, Any] = {
+        "direction": str(rng.choice(["forward", "reverse", "bidirectional"]))
+    }
+    D = 2 if attributes["direction"] == "bidirectional" else 1
     if rng.random() < 0.6:
-        told |= activations([str(name) for name in rng.choice(NAMES, FUNCTIONS[kind] * D)])
+        attributes |= activations(
+            [str(name) for name in rng.choice(NAMES, FUNCTIONS[operator] * D)]
+        )
     if rng.random() < 0.4:
-        told["clip"] = float(rng.choice([0.4, 0.9]))
-    if kind == "LSTM":
-        told["input_forget"] = int(rng.random() < 0.4)
-    if kind == "GRU":
-        told["linear_before_reset"] = int(rng.random() < 0.5)
-    optional = [name for name in INPUTS[kind][3:] if rng.random() < 0.5]
-    return one_node(kind, rng, tuple(optional), **told)
+        attributes["clip"] = float(rng.choice([0.4, 0.9]))
+    if operator == "LSTM":
+        attributes["input_forget"] = int(rng.random() < 0.4)
+    if operator == "GRU":
+        attributes["linear_before_reset"] = int(rng.random() < 0.5)
+    optional = [name for name in INPUTS[operator][3:] if rng.random() < 0.5]
+    return one_node(operator, rng, tuple(optional), **attributes)
 
 
 def model_of(
@@ -122,13 +126,13 @@ def model_of(
     opset: int = 18,
 ) -> onnx.ModelProto:
     """A model of nodes and constants; outputs of any shape."""
-    told = {"x": [None, None, I]} if inputs is None else inputs
+    input_shapes = {"x": [None, None, I]} if inputs is None else inputs
     graph = helper.make_graph(
         nodes, "made",
-        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in told.items()],
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in input_shapes.items()],
         [helper.make_tensor_value_info(k, TensorProto.FLOAT, None) for k in outputs],
         [numpy_helper.from_array(v, k) for k, v in arrays.items()],
     )  # fmt: skip
-    for one in graph.output:
-        one.type.tensor_type.shape.SetInParent()
+    for output in graph.output:
+        output.type.tensor_type.shape.SetInParent()
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

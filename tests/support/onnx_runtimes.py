@@ -40,8 +40,8 @@ class OpenVINO:
         self._model = _OPENVINO.compile_model(model, "CPU", options)
 
     def run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        found = self._model(dict(feed))
-        return [found[name] for name in names]
+        outputs = self._model(dict(feed))
+        return [outputs[name] for name in names]
 
 
 class Tract:
@@ -58,8 +58,8 @@ class Tract:
         self._model = model.into_model().into_runnable()
 
     def run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        found = self._model.run([np.ascontiguousarray(feed[name]) for name in self._inputs])
-        return [found[self._outputs.index(name)].to_numpy() for name in names]
+        outputs = self._model.run([np.ascontiguousarray(feed[name]) for name in self._inputs])
+        return [outputs[self._outputs.index(name)].to_numpy() for name in names]
 
 
 RUNTIMES: list[Any] = [
