@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.subjects import RUNS, Subject
 from unrolled import engines
-from unrolled.engines import Direct
+from unrolled.engines.native.fast_path import NativeFastPath
 
 settings.register_profile(
     "steady",
@@ -49,14 +49,14 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 def fast_path_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call in turn took the fast path."""
     recorded: list[bool] = []
-    original = Direct.__call__
+    original = NativeFastPath.__call__
 
-    def watch(self: Direct, *args: Any) -> Any:
+    def watch(self: NativeFastPath, *args: Any) -> Any:
         actual = original(self, *args)
         recorded.append(actual is not None)
         return actual
 
-    monkeypatch.setattr(Direct, "__call__", watch)
+    monkeypatch.setattr(NativeFastPath, "__call__", watch)
     return recorded
 
 

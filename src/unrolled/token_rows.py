@@ -32,6 +32,13 @@ class TokenRows:
     counts: IntArray | None = None
     table: IntArray | None = None
 
+    @classmethod
+    def of_packed(cls, batch_sizes: list[int], N: int) -> "TokenRows":
+        """The rows of a packed batch, as they are."""
+        counts = np.array(batch_sizes, np.int64)
+        total = int(counts.sum())
+        return cls(len(counts), N, total, counts=counts, table=np.arange(total))
+
     @property
     def batch_sizes(self) -> list[int]:
         """The number of tokens of each step."""

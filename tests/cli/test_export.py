@@ -106,7 +106,11 @@ FAULTS = [
     ("{file}:Strange", [], "Strange: must be a layer of unrolled.nn, an embedding"),
     ("{file}:broken", [], "models.py: broken() cannot be called (ValueError: weights are missing)"),
     ("{file}:needs", [], "needs() cannot be called (TypeError: needs() missing 1 required"),
-    ("{file}.no:make", [], "the part before the colon must be a Python file, there is no {file}.no"),
+    (
+        "{file}.no:make",
+        [],
+        "the part before the colon must be a Python file, there is no {file}.no",
+    ),
     ("{file}:make", ["--weights", "int3"], "weights must be one of float32, bfloat16, int8"),
     ("{file}:make", ["--cell", "a.py:b"], "--cell: wanted it with a run alone, got a.py:b"),
     ("{file}", [], "RUN_OR_MODULE: wanted {file}:NAME, the name of a module in that file"),

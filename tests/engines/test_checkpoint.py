@@ -66,7 +66,7 @@ def test_each_segment_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     run_sweep = native.run
 
     def spy(sweep: Any) -> Any:
-        ran.append(sweep.ragged.T)
+        ran.append(sweep.batch.T)
         return run_sweep(sweep)
 
     monkeypatch.setattr(native, "run", spy)
@@ -307,7 +307,7 @@ def test_a_graph_refuses_it_in_training_and_runs_without_gradient() -> None:
     x = torch.randn(5, 2, 3)
     with torch.no_grad():
         close(compiled(x)[0], layer(x)[0], "output")
-    with pytest.raises(Exception, match="checkpoint=True is for eager mode"):
+    with pytest.raises(Exception, match="checkpoint must be False in a graph, got True"):
         compiled(x)
 
 

@@ -11,8 +11,7 @@ import torch
 from tests.support.subjects import Peephole, tokens
 from unrolled import cells, engines, nn
 from unrolled.cells import Cell
-from unrolled.engines import ReferenceWarning
-from unrolled.engines import reference_warning as advice
+from unrolled.engines import ReferenceWarning, reference_warning
 
 X = torch.zeros(4, 2, 3)
 
@@ -76,7 +75,7 @@ def test_another_reason_is_another_warning() -> None:
 
 def test_a_layer_of_torchs_with_a_function_of_torchs() -> None:
     layer = nn.RNN(3, 4, nonlinearity=torch.nn.Softplus())
-    advice._warned.pop(cells.RNN, None)
+    reference_warning._warned_reasons.pop(cells.RNN, None)
     (warning,) = raised(lambda: layer(X))
     assert "the cell RNN runs on the reference engine" in str(warning.message)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.support.subjects import LAYERS, unpack
 from unrolled import cells, engines, nn
-from unrolled.engines.native import programs as core
+from unrolled.engines.native import programs
 
 THREADS = 8
 ENOUGH = 60
@@ -115,11 +115,11 @@ def test_first_calls_of_a_new_layer_at_once(layer_name: str) -> None:
         torch.manual_seed(seed)
         twin = MODULES[layer_name]()
         expected = [[job() for job in jobs_of(twin, me, 3)] for me in range(THREADS)]
-        core.load.cache_clear()
-        core._shared.clear()
-        for name in ("_key", "_vectors", "_products", "_texts", "_whole"):
+        programs.load_program.cache_clear()
+        programs._traced_program.cache_clear()
+        for name in ("_key", "_vectors", "_products"):
             vars(module.cell).pop(name, None)
-        assert module._direct is None
+        assert module._runner.fast_path is None
         jobs = [jobs_of(module, me, 3) for me in range(THREADS)]
         actual = together([lambda mine=mine: [job() for job in mine] for mine in jobs])
         for ours, theirs in zip(actual, expected, strict=True):

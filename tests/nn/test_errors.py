@@ -180,10 +180,10 @@ LENGTHS: list[tuple[Any, type[Exception], str]] = [
     ([True, False], ValueError, "lengths must be integers, got dtype torch.bool"),
     ("ab", TypeError, "lengths must be integers, got 'ab'"),
     ([None, 1], TypeError, r"lengths must be integers, got \[None, 1\]"),
-    ([1], RuntimeError, r"one integer for each of the 2 sequences, got shape \[1\]"),
-    ([1, 2, 3], RuntimeError, r"one integer for each of the 2 sequences, got shape \[3\]"),
-    ([[1, 2]], RuntimeError, r"one integer for each of the 2 sequences, got shape \[1, 2\]"),
-    (3, RuntimeError, r"one integer for each of the 2 sequences, got shape \[\]"),
+    ([1], RuntimeError, r"lengths must have shape \[2\], .* got shape \[1\]"),
+    ([1, 2, 3], RuntimeError, r"lengths must have shape \[2\], .* got shape \[3\]"),
+    ([[1, 2]], RuntimeError, r"lengths must have shape \[2\], .* got shape \[1, 2\]"),
+    (3, RuntimeError, r"lengths must have shape \[2\], .* got shape \[\]"),
     ([1, -1], ValueError, r"lengths must lie in \[0, 5\], got lengths\[1\] = -1"),
     (torch.tensor([6, 2]), ValueError, r"lengths must lie in \[0, 5\], got lengths\[0\] = 6"),
     (np.array([1.5, 2]), ValueError, "lengths must be integers, got dtype torch.float64"),
@@ -265,9 +265,11 @@ def test_resets_follow_batch_first() -> None:
 
 
 def test_lengths_beside_a_packed_sequence() -> None:
-    with pytest.raises(ValueError, match=r"lengths=\[5, 3\] and a PackedSequence"):
+    with pytest.raises(ValueError, match=r"lengths must be None for a .*, got \[5, 3\]"):
         nn.GRU(3, 4)(packed(5, 2, 3), lengths=[5, 3])
-    with pytest.raises(RuntimeError, match=r"batch_sizes add up to 9 but input\.data has 8"):
+    with pytest.raises(
+        RuntimeError, match=r"batch_sizes must add up to the 8 rows of input\.data, got 9"
+    ):
         nn.GRU(3, 4)(PackedSequence(torch.zeros(8, 3), torch.tensor([5, 4])))
 
 

@@ -26,7 +26,6 @@ from tests.support.runtime_models import exported, steps
 from tests.support.subjects import gradients, pack, random_like, run, states, tokens
 from tests.support.tolerances import close
 from unrolled import _core, engines
-from unrolled.engines.native import engine as native
 from unrolled.nn import Recurrent
 
 SIZES = (1, 2, 3, 5, 8, 16, 17, 33)
@@ -231,7 +230,7 @@ def _differences(subject: Subject) -> None:
     layer = subject.layer
     x, hx = subject.inputs()
     leaves = [x, *hx, *layer.parameters()]
-    with engines.use("native"), native.use_build(subject.build):
+    with engines.use("native"), engines.use_build(subject.build):
         parts = run(layer, x, pack(hx))
         exact = gradients(parts, leaves)
         weights = random_like(parts)

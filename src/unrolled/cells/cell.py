@@ -89,11 +89,6 @@ class Cell(FrozenAttributes):
         if "step" in declared:
             checks.check_step_signature(cls.__name__, cls.step)
 
-    @property
-    def version(self) -> int:
-        """Always 0: settings do not change."""
-        return 0
-
     def step(self, x: Any, h: Any, state: State) -> Value | tuple[Value, ...]:
         """The equations: states at t from the input products x, the recurrent products h and the
         states at t-1.

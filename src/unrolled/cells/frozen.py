@@ -14,7 +14,7 @@ from unrolled.cells.declaration import Product, Vector
 from unrolled.cells.settings import check_settings
 
 _BOOKKEEPING = frozenset({"_frozen", "_arguments"})
-_DERIVED = frozenset({"_key", "_vectors", "_products", "_texts", "_whole"})
+_DERIVED = frozenset({"_key", "_vectors", "_products"})
 _SCALARS = (bool, int, str, bytes, complex, type(None), Product, Vector)
 
 

@@ -1,4 +1,4 @@
-"""Where a warning points: at the code that called the library, whichever way it came in."""
+"""Where a warning points: at the code that called the library, by whatever function."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-_INSIDE = (
+_LIBRARY_FOLDERS = (
     str(Path(__file__).parents[1]) + os.sep,
     str(Path(nn.modules.module.__file__).parent) + os.sep,
 )
@@ -15,6 +15,6 @@ _INSIDE = (
 def caller_level() -> int:
     """The ``stacklevel`` for a warning of the function that calls this."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARY_FOLDERS):
         frame, level = frame.f_back, level + 1
     return level

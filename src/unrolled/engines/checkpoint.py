@@ -9,182 +9,232 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from unrolled.cells import Cell
-from unrolled.engines.ragged import Ragged
-from unrolled.engines.request import HALF, Engine, States, Sweep, batched
+from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.precision import HALF, States
+from unrolled.engines.request import Engine, Sweep
 from unrolled.engines.reset_guard import without_modules
+from unrolled.engines.torch_modes import is_batched
 
 Bounds = tuple[int, int]
 """First step of a segment, and that after its last one."""
-Random = tuple[Tensor, list[int], list[Tensor]]
+RandomStates = tuple[Tensor, list[int], list[Tensor]]
 """States of the generators of random numbers: the CPU's; of which other devices, and theirs."""
 
 
 def run_in_segments(engine: Engine, sweep: Sweep, steps: int | bool) -> tuple[Tensor, States]:
-    """What ``engine.run`` gives, in segments of so many steps (True: √T, rounded up).
+    """The results of ``engine.run``, in segments of so many steps (True: √T, rounded up).
 
     Nothing is kept where no gradient is asked; torch.func's transforms keep all.
     """
-    if not sweep.differentiated or sweep.transformed:
+    if not sweep.is_differentiated or sweep.is_transformed:
         return engine.run(sweep)
-    count = math.isqrt(sweep.ragged.T - 1) + 1 if steps is True else steps
-    cell_with, inner = without_modules(sweep.cell)
+    segment_steps = math.isqrt(sweep.batch.T - 1) + 1 if steps is True else steps
+    cell_with, module_parameters = without_modules(sweep.cell)
     resets = sweep.reset_states or ()
-    tensors = (sweep.values, *sweep.states, *resets, *sweep.parameters.values(), *inner)
-    plan = replace(sweep, values=sweep.values[:0].detach(), states=(), parameters={})
+    tensors = (sweep.tokens, *sweep.states, *resets, *sweep.parameters.values(), *module_parameters)
+    template = replace(sweep, tokens=sweep.tokens[:0].detach(), states=(), parameters={})
     names = list(sweep.parameters)
-    job = _Job(engine, plan, count, len(sweep.states), len(resets), names, cell_with)
-    output, *final = _Segments.apply(job, *tensors)
+    segments = _Segments(
+        engine, template, segment_steps, len(sweep.states), len(resets), names, cell_with
+    )
+    output, *final = _SegmentFunction.apply(segments, *tensors)
     return output, tuple(final)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is not a tensor of a run: those are values, states, reset states (all or none),
+class _Segments:
+    """What is not a tensor of a run: those are tokens, states, reset states (all or none),
     parameters by ``names``, parameters of modules that the cell holds."""
 
     engine: Engine
-    plan: Sweep  # without tensors
+    template: Sweep  # without tensors
     steps: int
-    states: int
-    resets: int
+    state_count: int
+    reset_count: int
     names: list[str]
     cell_with: Callable[[tuple[Tensor, ...]], Cell]
 
     def bounds(self) -> list[Bounds]:
         """Of the segments, in the order of the sweep."""
-        T = self.plan.ragged.T
-        found = [(start, min(start + self.steps, T)) for start in range(0, T, self.steps)]
-        return found[::-1] if self.plan.reverse else found
+        T = self.template.batch.T
+        bounds = [(start, min(start + self.steps, T)) for start in range(0, T, self.steps)]
+        return bounds[::-1] if self.template.reverse else bounds
 
     def sweep(self, tensors: Sequence[Tensor]) -> Sweep:
         """All steps, of these tensors."""
-        ends = (self.states, self.resets, len(self.names))
-        rest = iter(tensors[1:])
-        states, resets, parameters = (tuple(next(rest) for _ in range(count)) for count in ends)
+        counts = (self.state_count, self.reset_count, len(self.names))
+        remaining = iter(tensors[1:])
+        states, resets, parameters = (
+            tuple(next(remaining) for _ in range(count)) for count in counts
+        )
         return replace(
-            self.plan,
-            cell=self.cell_with(tuple(rest)),
-            values=tensors[0],
+            self.template,
+            cell=self.cell_with(tuple(remaining)),
+            tokens=tensors[0],
             states=states,
             parameters=dict(zip(self.names, parameters, strict=True)),
             reset_states=resets or None,
         )
 
     def run(self, bounds: Bounds, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One segment, of its own values: output and final states."""
-        sweep, ragged = self.sweep(tensors), self.plan.ragged
-        if sweep.reverse and ragged.resets is not None and bounds[1] < ragged.T:
-            sweep = replace(sweep, states=_cut(sweep, bounds[1]))
-        output, final = self.engine.run(replace(sweep, ragged=_part(ragged, *bounds)))
+        """One segment, of its own tokens: output and final states."""
+        sweep, batch = self.sweep(tensors), self.template.batch
+        if sweep.reverse and batch.resets is not None and bounds[1] < batch.T:
+            sweep = replace(sweep, states=_states_after_cuts(sweep, bounds[1]))
+        output, final = self.engine.run(replace(sweep, batch=batch.steps(*bounds)))
         return output, *final
 
-    def rows(self, matrix: Tensor, bounds: Bounds) -> Tensor:
-        """A segment's part of a matrix [rows, width], [..., width]: a view."""
-        ragged, (start, end) = self.plan.ragged, bounds
-        if ragged.major == "batch":
-            return matrix.unflatten(0, (ragged.N, ragged.T))[:, start:end]
-        if ragged.major == "time" or ragged.lengths is None:
-            return matrix[start * ragged.N : end * ragged.N]
-        first, last = (int(ragged.lengths.clamp(max=t).sum()) for t in bounds)
-        return matrix[first:last]
+    def part(self, tokens: Tensor, bounds: Bounds) -> Tensor:
+        """A segment's part of a tensor that lies as the tokens do: a view."""
+        batch, (start, end) = self.template.batch, bounds
+        if tokens.dim() == 3:
+            time_axis = 1 if batch.layout.major == "batch" else 0
+            return tokens.narrow(time_axis, start, end - start)
+        lengths = batch.layout.lengths_or_full()
+        first_row, end_row = (int(lengths.clip(max=t).sum()) for t in bounds)
+        return tokens[first_row:end_row]
 
 
-class _Segments(torch.autograd.Function):
+class _SegmentContext(AutogradContext, Protocol):
+    segments: _Segments
+    random_states: list[RandomStates]
+
+
+class _SegmentFunction(torch.autograd.Function):
     """All segments as one node, so that no part of input and output is kept twice."""
 
     @staticmethod
-    def forward(ctx: Any, job: _Job, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values, *rest = tensors
-        rest = [_wide(tensor) for tensor in rest]
-        states, fixed = rest[: job.states], rest[job.states :]
+    def forward(ctx: _SegmentContext, segments: _Segments, *tensors: Tensor) -> tuple[Tensor, ...]:
+        tokens = tensors[0]
+        states_and_weights = [_at_least_float32(tensor) for tensor in tensors[1:]]
+        states = states_and_weights[: segments.state_count]
+        constants = states_and_weights[segments.state_count :]
         output: Tensor | None = None
-        ctx.job, ctx.random, starts = job, [], []
-        for bounds in job.bounds():
+        ctx.segments, ctx.random_states, starts = segments, [], []
+        for bounds in segments.bounds():
             starts += states
-            ctx.random.append((torch.get_rng_state(), *get_device_states(values)))
-            rows = _wide(job.rows(values, bounds)).flatten(0, -2)
-            piece, *states = job.run(bounds, (rows, *states, *fixed))
+            ctx.random_states.append((torch.get_rng_state(), *get_device_states(tokens)))
+            segment = _at_least_float32(segments.part(tokens, bounds)).contiguous()
+            piece, *states = segments.run(bounds, (segment, *states, *constants))
             if output is None:
-                output = values.new_empty(values.shape[0], piece.shape[1])
-            place = job.rows(output, bounds)
-            place.copy_(piece.view(place.shape))
+                output = tokens.new_empty(*tokens.shape[:-1], piece.shape[-1])
+            segments.part(output, bounds).copy_(piece)
         assert output is not None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *starts)
-        return output, *(state.to(values.dtype) for state in states)
+        return output, *(state.to(tokens.dtype) for state in states)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-        job, needs, saved = ctx.job, ctx.needs_input_grad[1:], ctx.saved_tensors
-        tensors, starts = saved[: len(needs)], saved[len(needs) :]
+    def backward(ctx: _SegmentContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        segments, needs_grad, saved = ctx.segments, ctx.needs_input_grad[1:], ctx.saved_tensors
+        tensors, starts = saved[: len(needs_grad)], saved[len(needs_grad) :]
         # The run was not cast by autocast either: its tensors are.
         with torch.autocast(tensors[0].device.type, enabled=False):
-            if torch.is_grad_enabled() or any(s is not None and batched(s) for s in slopes):
-                with torch.enable_grad(), _replayed(*ctx.random[0]):
-                    output, final = job.engine.run(job.sweep(tensors))
-                return None, *_gradients((output, *final), slopes, tensors, needs)
-            return None, *_back(job, tensors, needs, starts, slopes, ctx.random)
+            if torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads):
+                with torch.enable_grad(), _replayed(*ctx.random_states[0]):
+                    output, final = segments.engine.run(segments.sweep(tensors))
+                return None, *_gradients((output, *final), grads, tensors, needs_grad)
+            backward = _SegmentBackward(segments, tensors, needs_grad, grads[0])
+            return None, *backward.run(starts, grads[1:], ctx.random_states)
 
 
-def _back(
-    job: _Job,
-    tensors: Sequence[Tensor],
-    needs: Sequence[bool],
-    starts: Sequence[Tensor],
-    slopes: Sequence[Tensor | None],
-    random: list[Random],
-) -> list[Tensor | None]:
-    """Gradients of the tensors, segment after segment."""
-    (values, *rest), count = tensors, job.states
-    slope, *chain = slopes
-    chain = [None if end is None else _wide(end) for end in chain]
-    fixed = [
-        _wide(tensor).detach().requires_grad_(need)
-        for tensor, need in zip(rest[count:], needs[1 + count :], strict=True)
-    ]
-    sums: list[Tensor | None] = [None] * len(fixed)
-    found = torch.empty_like(values) if needs[0] else None
-    for k, bounds in reversed(list(enumerate(job.bounds()))):
-        rows = _wide(job.rows(values, bounds)).flatten(0, -2).detach().requires_grad_(needs[0])
-        begun = [start.detach().requires_grad_() for start in starts[k * count :][:count]]
-        leaves = (rows, *begun, *fixed)
-        with torch.enable_grad(), _replayed(*random[k]):
-            ends = job.run(bounds, leaves)
-        part = None if slope is None else _wide(job.rows(slope, bounds)).flatten(0, -2)
-        wanted = [leaf.requires_grad for leaf in leaves]
-        grads = _gradients(ends, (part, *chain), leaves, wanted)
-        chain = grads[1 : 1 + count]
-        sums = [_sum(a, b) for a, b in zip(sums, grads[1 + count :], strict=True)]
-        if found is not None:
-            place = job.rows(found, bounds)
-            place.copy_(torch.zeros(()) if grads[0] is None else grads[0].view(place.shape))
-    made = zip(rest, (*chain, *sums), strict=True)
-    return [found, *(None if s is None else s.to(tensor.dtype) for tensor, s in made)]
+class _SegmentBackward:
+    """Gradients of a run's tensors, segment after segment."""
+
+    def __init__(
+        self,
+        segments: _Segments,
+        tensors: Sequence[Tensor],
+        needs_grad: Sequence[bool],
+        output_grad: Tensor | None,
+    ) -> None:
+        self.segments = segments
+        self.tokens, *self.states_and_weights = tensors
+        self.needs_tokens_grad, count = needs_grad[0], segments.state_count
+        self.output_grad = output_grad
+        self.constants = [
+            _at_least_float32(tensor).detach().requires_grad_(need)
+            for tensor, need in zip(tensors[1 + count :], needs_grad[1 + count :], strict=True)
+        ]
+
+    def run(
+        self,
+        starts: Sequence[Tensor],
+        final_grads: Sequence[Tensor | None],
+        random_states: Sequence[RandomStates],
+    ) -> list[Tensor | None]:
+        """``starts`` are the first states of the segments, one behind the other."""
+        count = self.segments.state_count
+        state_grads = [None if grad is None else _at_least_float32(grad) for grad in final_grads]
+        sums: list[Tensor | None] = [None] * len(self.constants)
+        tokens_grad = torch.empty_like(self.tokens) if self.needs_tokens_grad else None
+        for k, bounds in reversed(list(enumerate(self.segments.bounds()))):
+            segment_starts = starts[k * count : (k + 1) * count]
+            with _replayed(*random_states[k]):
+                grads = self._run_segment(bounds, segment_starts, state_grads)
+            state_grads = grads[1 : 1 + count]
+            sums = [_sum(a, b) for a, b in zip(sums, grads[1 + count :], strict=True)]
+            if tokens_grad is not None:
+                segment_grad = torch.zeros(()) if grads[0] is None else grads[0]
+                self.segments.part(tokens_grad, bounds).copy_(segment_grad)
+        pairs = zip(self.states_and_weights, (*state_grads, *sums), strict=True)
+        return [tokens_grad, *(g if g is None else g.to(tensor.dtype) for tensor, g in pairs)]
+
+    def _run_segment(
+        self,
+        bounds: Bounds,
+        starts: Sequence[Tensor],
+        final_grads: Sequence[Tensor | None],
+    ) -> list[Tensor | None]:
+        """Gradients of a segment's tokens, states and constants."""
+        segment = _at_least_float32(self.segments.part(self.tokens, bounds)).contiguous()
+        leaves = (
+            segment.detach().requires_grad_(self.needs_tokens_grad),
+            *(start.detach().requires_grad_() for start in starts),
+            *self.constants,
+        )
+        with torch.enable_grad():
+            results = self.segments.run(bounds, leaves)
+        grad = self.output_grad
+        segment_grad = None if grad is None else self.segments.part(grad, bounds)
+        if segment_grad is not None:
+            segment_grad = _at_least_float32(segment_grad)
+        needs_grad = [leaf.requires_grad for leaf in leaves]
+        return _gradients(results, (segment_grad, *final_grads), leaves, needs_grad)
 
 
 def _gradients(
-    ends: Sequence[Tensor],
-    slopes: Sequence[Tensor | None],
+    results: Sequence[Tensor],
+    output_grads: Sequence[Tensor | None],
     tensors: Sequence[Tensor],
-    needs: Sequence[bool],
+    needs_grad: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Of the tensors that need one and that an end with a slope depends on."""
-    pairs = zip(ends, slopes, strict=True)
-    reached = [(end, slope) for end, slope in pairs if slope is not None and end.requires_grad]
-    if not reached:
+    """Of the tensors that need one and that a result with a gradient depends on."""
+    pairs = [
+        (result, grad)
+        for result, grad in zip(results, output_grads, strict=True)
+        if grad is not None and result.requires_grad
+    ]
+    if not pairs:
         return [None] * len(tensors)
-    some, given = zip(*reached, strict=True)
-    wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
-    again = torch.is_grad_enabled()
-    found = iter(torch.autograd.grad(some, wanted, given, create_graph=again, allow_unused=True))
-    return [next(found) if need else None for need in needs]
+    differentiated = [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need]
+    grads = iter(
+        torch.autograd.grad(
+            [result for result, _ in pairs],
+            differentiated,
+            [grad for _, grad in pairs],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+    )
+    return [next(grads) if need else None for need in needs_grad]
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -192,7 +242,7 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision is computed in float32, and so are the states between segments."""
     return tensor.float() if tensor.dtype in HALF else tensor
 
@@ -206,28 +256,14 @@ def _replayed(state: Tensor, devices: list[int], states: list[Tensor]) -> Iterat
         yield
 
 
-def _cut(sweep: Sweep, t: int) -> States:
+def _states_after_cuts(sweep: Sweep, t: int) -> States:
     """States of the reverse direction past the cuts at t, which the segment behind them did not
     apply."""
-    ragged = sweep.ragged
-    assert ragged.resets is not None
-    cuts = ragged.resets[t]
-    if ragged.lengths is not None:
-        cuts = cuts & (ragged.lengths > t).to(cuts.device)
-    rows = cuts.to(sweep.values.device)[:, None]
-    resets = sweep.reset_states or tuple(torch.zeros_like(state) for state in sweep.states)
-    pairs = zip(resets, sweep.states, strict=True)
-    return tuple(torch.where(rows, reset, state) for reset, state in pairs)
-
-
-def _part(ragged: Ragged, start: int, end: int) -> Ragged:
-    """The steps from ``start`` to ``end``."""
-    lengths, resets = ragged.lengths, ragged.resets
-    return Ragged(
-        end - start,
-        ragged.N,
-        ragged.major,
-        None if lengths is None else (lengths - start).clamp(0, end - start),
-        ragged.order,
-        None if resets is None else resets[start:end],
-    )
+    batch = sweep.batch
+    assert batch.resets is not None
+    cuts = batch.resets[t]
+    if batch.layout.lengths is not None:
+        cuts = cuts & torch.from_numpy(batch.layout.lengths > t).to(cuts.device)
+    is_cut = cuts.to(sweep.tokens.device)[:, None]
+    pairs = zip(sweep.reset_states_or_zeros(), sweep.states, strict=True)
+    return tuple(torch.where(is_cut, reset_state, state) for reset_state, state in pairs)

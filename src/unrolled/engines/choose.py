@@ -3,26 +3,29 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from unrolled.engines import aten, reference
-from unrolled.engines.native import engine as native
-from unrolled.engines.records import forced_engine
+from unrolled.engines.aten import AtenEngine
+from unrolled.engines.checkpoint import run_in_segments
+from unrolled.engines.native.engine import NativeEngine
+from unrolled.engines.precision import States, autocast_dtype
+from unrolled.engines.records import forced_engine, is_unforced, record_run
+from unrolled.engines.reference import ReferenceEngine
+from unrolled.engines.reference_warning import warn_of_reference
 from unrolled.engines.request import Engine, Sweep
 
 ENGINES: dict[str, Engine] = {
-    "native": cast(Engine, native),
-    "aten": cast(Engine, aten),
-    "reference": cast(Engine, reference),
+    engine.name: engine for engine in (NativeEngine(), AtenEngine(), ReferenceEngine())
 }
 """All engines by name, the preferred first."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The engine that runs a call, and what speaks against each one (None: nothing)."""
+    """The engine that runs a call, and why each of the others cannot (None: it can)."""
 
     engine: str
     forced: bool
@@ -30,31 +33,58 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"engine: {self.engine}" + (" (forced)" if self.forced else "")]
-        for name, why in self.refusals.items():
-            lines.append(f"  {name}: {why or 'can run this'}")
+        lines += [
+            f"  {name}: {refusal or 'can run this'}" for name, refusal in self.refusals.items()
+        ]
         return "\n".join(lines)
 
 
+class _Layer(Protocol):
+    """A layer or cell of ``unrolled.nn``."""
+
+    def first_sweep(self, input: object, hx: object, **options: object) -> Sweep: ...
+
+
 def choose(sweep: Sweep) -> Engine:
-    """The first engine that can run this sweep, or the forced one; in a graph, where no context is
-    seen, aten off the CPU, else the reference: on it, programs are operators (``graph``).
+    """The first engine that can run this sweep, or the forced one.
+
+    In a graph no context is seen; what runs there instead of the compiled stack is aten off the
+    CPU, else the reference.
 
     Raises:
         RuntimeError: the forced engine cannot run it; the message has its reason.
     """
     if torch.compiler.is_compiling():
-        fused = sweep.values.device.type != "cpu" and aten.supports(sweep) is None
-        return ENGINES["aten" if fused else "reference"]
+        aten = ENGINES["aten"]
+        is_fused = sweep.tokens.device.type != "cpu" and aten.supports(sweep) is None
+        return aten if is_fused else ENGINES["reference"]
     forced = forced_engine.get()
     if forced is not None:
-        why = ENGINES[forced].supports(sweep)
-        if why is not None:
-            raise RuntimeError(f"engine {forced!r} is forced but cannot run this: {why}")
+        refusal = ENGINES[forced].supports(sweep)
+        if refusal is not None:
+            raise RuntimeError(f"engine {forced!r} is forced but cannot run this: {refusal}")
         return ENGINES[forced]
     return next(engine for engine in ENGINES.values() if engine.supports(sweep) is None)
 
 
-def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanation:
+def run_on_chosen(checkpoint: int | bool, index: int, sweep: Sweep) -> tuple[Tensor, States]:
+    """Run a sweep on the engine that ``choose`` names, with ``checkpoint`` in segments."""
+    engine = choose(sweep)
+    record_run(engine.name)
+    if engine.name == "reference" and is_unforced():
+        warn_of_reference(sweep)
+    if autocast_dtype(sweep.tokens) is None:
+        return _run(engine, sweep, checkpoint)
+    # The sweep is cast already; inside of the engine the state stays in float32.
+    with torch.autocast(sweep.tokens.device.type, enabled=False):
+        return _run(engine, sweep, checkpoint)
+
+
+def _run(engine: Engine, sweep: Sweep, checkpoint: int | bool) -> tuple[Tensor, States]:
+    return run_in_segments(engine, sweep, checkpoint) if checkpoint else engine.run(sweep)
+
+
+def explain(layer: _Layer, input: object, hx: object = None, **options: object) -> Explanation:
     """Why a layer called in this way runs on the engine that it runs on.
 
     Takes what the layer's ``forward`` takes, and raises what it would raise.
@@ -64,10 +94,10 @@ def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanati
     """
     if not hasattr(type(layer), "first_sweep"):
         cls = layer if isinstance(layer, type) else type(layer)
-        kind = f"{cls.__module__}.{cls.__name__}".replace("modules.rnn.", "")
+        name = f"{cls.__module__}.{cls.__name__}".replace("modules.rnn.", "")
         raise TypeError(
             "explain: layer must be a layer or cell of unrolled.nn, got "
-            f"{'the class ' * (cls is layer)}{kind}; unrolled.nn.convert(model) makes torch.nn's "
+            f"{'the class ' * (cls is layer)}{name}; unrolled.nn.convert(model) makes torch.nn's "
             "layers ours"
         )
     sweep = layer.first_sweep(input, hx, **options)
@@ -76,15 +106,16 @@ def explain(layer: Any, input: Any, hx: Any = None, **options: Any) -> Explanati
 
 
 @contextmanager
-def use(name: str) -> Iterator[None]:
+def use(engine: str) -> Iterator[None]:
     """Force one engine by name within a ``with`` block (of this thread or task).
 
     Raises:
         ValueError: there is no engine of that name.
     """
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {name!r}")
-    token = forced_engine.set(name)
+    if engine not in ENGINES:
+        names = ", ".join(map(repr, ENGINES))
+        raise ValueError(f"use: engine must be one of {names}, got {engine!r}")
+    token = forced_engine.set(engine)
     try:
         yield
     finally:

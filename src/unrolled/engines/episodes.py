@@ -1,128 +1,89 @@
-"""From a ragged sweep to a packed one: tokens step by step, longest sequence first.
+"""The sequences of a batch, and the episodes that resets cut them into.
 
-Direction, order, padding and resets all become an index here, so an engine that can run a packed
-batch forward can run everything. A reset starts a new *episode*, and an episode is a sequence of
-its own: what lies before a cut cannot touch what lies after it.
+An episode is a sequence of its own, from one cut to the next: what lies before a cut cannot touch
+what lies after it.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from unrolled.engines.ragged import Ragged
-from unrolled.engines.request import Run, States, Sweep
-from unrolled.engines.reset_guard import selecting
-
-
-def run_packed(sweep: Sweep, run: Run) -> tuple[Tensor, States]:
-    """Run a sweep by a function for packed batches."""
-    if sweep.ragged.dense:
-        return _run_dense(sweep, run)
-    plan = find_plan(sweep.ragged, sweep.reverse)
-    if sweep.ragged.resets is not None and not sweep.transformed:
-        run = selecting(run, plan.episode)
-    return _run_plan(plan, sweep, run)
-
-
-def _run_dense(sweep: Sweep, run: Run) -> tuple[Tensor, States]:
-    T, N = sweep.ragged.T, sweep.ragged.N
-    batch_major = sweep.ragged.major == "batch"
-    tokens = sweep.values
-    if batch_major:
-        tokens = tokens.unflatten(0, (N, T)).transpose(0, 1).flatten(0, 1)
-    if sweep.reverse:
-        tokens = tokens.unflatten(0, (T, N)).flip(0).flatten(0, 1)
-    outputs, final = run(sweep.cell, tokens, [N] * T, sweep.states, sweep.parameters)
-    if sweep.reverse:
-        outputs = outputs.unflatten(0, (T, N)).flip(0).flatten(0, 1)
-    if batch_major:
-        outputs = outputs.unflatten(0, (T, N)).transpose(0, 1).flatten(0, 1)
-    return outputs, final
+from unrolled.engines.torch_modes import to_numpy
+from unrolled.token_rows import BatchLayout, IntArray, TokenRows
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Uncut stretches of sequences, longest first; E of them."""
+    """The E episodes of a batch in one direction, longest first."""
 
-    n: Tensor  # [E] the sequence
-    start: Tensor  # [E] its first t
-    length: Tensor  # [E]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Indices that gather tokens, starts and ends of episodes; all on the CPU."""
-
-    batch_sizes: list[int]
-    row: Tensor  # [total] row of each token, step by step
-    episode: Tensor  # [total] episode of each token
-    initial: Tensor  # [E] into [states, reset states]: what the episode starts from
-    final: Tensor  # [N] into [ends of episodes, states]: what the sequence ends in
+    rows: TokenRows  # of their tokens; an episode counts as a sequence
+    initial: IntArray  # [E] into [states, reset states]: what the episode starts from
+    final: IntArray  # [N] into [final states of episodes, states]: what the sequence ends in
 
 
-def find_plan(ragged: Ragged, reverse: bool) -> Plan:
-    """The plan of a ragged batch, made once for all layers."""
-    if reverse not in ragged.plans:
-        ragged.plans[reverse] = make_plan(ragged, reverse)
-    plan: Plan = ragged.plans[reverse]
-    return plan
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The sequences of a call: how their tokens lie, and where they are cut."""
+
+    layout: BatchLayout
+    resets: Tensor | None = None  # [T, N] bool on the CPU, in the order of the layout
+    symbolic_lengths: Tensor | None = None
+    """[N] lengths, in the caller's order, whose values only the operator may read: the layout is
+    then that of the padded batch."""
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        return self.layout.T
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        return self.layout.N
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every row is a token and no sequence is cut."""
+        lengths = (self.layout.lengths, self.symbolic_lengths)
+        return self.resets is None and all(length is None for length in lengths)
+
+    def episodes(self, reverse: bool) -> Episodes:
+        """The episodes in one direction; found once for all layers."""
+        return self._reverse_episodes if reverse else self._forward_episodes
+
+    @cached_property
+    def _forward_episodes(self) -> Episodes:
+        return find_episodes(self.layout, self.resets, reverse=False)
+
+    @cached_property
+    def _reverse_episodes(self) -> Episodes:
+        return find_episodes(self.layout, self.resets, reverse=True)
+
+    def steps(self, start: int, end: int) -> "Batch":
+        """The steps from ``start`` to ``end`` alone."""
+        resets = None if self.resets is None else self.resets[start:end]
+        return Batch(self.layout.steps(start, end), resets)
 
 
-def make_plan(ragged: Ragged, reverse: bool) -> Plan:
-    """Find the episodes of a ragged batch and the order in which to run them."""
-    T, N = ragged.T, ragged.N
-    lengths = torch.full((N,), T, device="cpu") if ragged.lengths is None else ragged.lengths
-    begins = torch.zeros(N, T, dtype=torch.bool, device="cpu")
-    if ragged.resets is not None:
-        begins |= ragged.resets.t().cpu()
+def find_episodes(layout: BatchLayout, resets: Tensor | None, reverse: bool) -> Episodes:
+    """The episodes of a batch and their order; here its lengths may come in any order."""
+    T, N = layout.T, layout.N
+    sequence_lengths = layout.lengths_or_full()
+    cuts = np.zeros((T, N), np.bool_) if resets is None else to_numpy(resets, np.bool_)
+    begins = cuts.T.copy()
     begins[:, 0] = True
-    begins &= torch.arange(T, device="cpu") < lengths[:, None]
-    n, start = begins.nonzero(as_tuple=True)
-    stop = torch.cat([start[1:], start.new_zeros(1)])[: len(start)]
-    last = torch.cat([n[1:] != n[:-1], torch.ones(1, dtype=torch.bool, device="cpu")])[: len(n)]
-    length = torch.where(last, lengths[n], stop) - start
-    order = length.argsort(descending=True, stable=True)
-    return _plan(ragged, reverse, Episodes(n[order], start[order], length[order]))
-
-
-def _plan(ragged: Ragged, reverse: bool, episodes: Episodes) -> Plan:
-    N, E = ragged.N, len(episodes.n)
-    lengths = torch.full((N,), ragged.T, device="cpu") if ragged.lengths is None else ragged.lengths
-    steps = torch.arange(int(episodes.length.max()) if E else 0, device="cpu")
-    active = steps[:, None] < episodes.length
-    step, episode = active.nonzero(as_tuple=True)
-    start, length, n = episodes.start, episodes.length, episodes.n
-    t = start[episode] + (length[episode] - 1 - step if reverse else step)
-    off_t, off_n = ragged.offsets()
-    head, tail = start == 0, start + length == lengths[n]
-    opens, closes = (tail, head) if reverse else (head, tail)
-    if ragged.resets is not None and not reverse:
-        opens = opens & ~ragged.resets[0].cpu()[n]
-    final = torch.arange(N, device="cpu") + E
-    final[n[closes]] = torch.arange(E, device="cpu")[closes]
-    return Plan(
-        batch_sizes=active.sum(1).tolist() or [0],  # no token at all: one step of an empty batch
-        row=off_t[t] + off_n[n[episode]],
-        episode=episode,
-        initial=torch.where(opens, n, n + N),
-        final=final,
-    )
-
-
-def _run_plan(plan: Plan, sweep: Sweep, run: Run) -> tuple[Tensor, States]:
-    device = sweep.values.device
-    row, initial, final = (index.to(device) for index in (plan.row, plan.initial, plan.final))
-    after_cut = sweep.reset_states or tuple(torch.zeros_like(s) for s in sweep.states)
-    starts = tuple(
-        torch.cat([state, reset]).index_select(0, initial)
-        for state, reset in zip(sweep.states, after_cut, strict=True)
-    )
-    tokens = sweep.values.index_select(0, row)
-    outputs, ends = run(sweep.cell, tokens, plan.batch_sizes, starts, sweep.parameters)
-    padded = outputs.new_zeros(sweep.ragged.rows, outputs.shape[1]).index_copy(0, row, outputs)
-    states = tuple(
-        torch.cat([end, state]).index_select(0, final)
-        for end, state in zip(ends, sweep.states, strict=True)
-    )
-    return padded, states
+    begins &= np.arange(T) < sequence_lengths[:, None]
+    n, start = begins.nonzero()
+    E = len(n)
+    is_final = np.append(n[1:] != n[:-1], True)[:E]
+    stop = np.where(is_final, sequence_lengths[n], np.append(start[1:], 0)[:E])
+    order = np.argsort(start - stop, kind="stable")
+    n, start, stop = n[order], start[order], stop[order]
+    rows = layout.rows_of_spans(n, start, stop - start, reverse)
+    at_begin, at_end = start == 0, stop == sequence_lengths[n]
+    opens, closes = (at_end, at_begin) if reverse else (at_begin, at_end)
+    if not reverse:
+        opens = opens & ~cuts[0][n]
+    final = np.arange(N) + E
+    final[n[closes]] = np.arange(E)[closes]
+    return Episodes(rows, np.where(opens, n, n + N), final)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrolled.cells import Cell, Sizes
 from unrolled.cells.bound import BoundCell
-from unrolled.engines.request import States
+from unrolled.engines.precision import States
 
 
 def run_loop(
@@ -27,14 +27,14 @@ def run_loop(
     # Unbound once: indexing step by step would make the backward pass quadratic in T.
     projected = bound.project_input(tokens).split(batch_sizes)
     outputs: list[Tensor] = []
-    ended: list[States] = []
+    finished: list[States] = []  # of the sequences that end at a step, shortest first
     for x in projected:
         active, current = x.shape[0], states[0].shape[0]
         if active < current:
-            ended.append(tuple(state[active:] for state in states))
+            finished.append(tuple(state[active:] for state in states))
             states = tuple(state[:active] for state in states)
         states = bound.advance(bound.split_input(x), states)
         outputs.append(states[0])
-    ended.append(states)
-    final = tuple(torch.cat(parts[::-1]) for parts in zip(*ended, strict=True))
+    finished.append(states)
+    final = tuple(torch.cat(parts[::-1]) for parts in zip(*finished, strict=True))
     return torch.cat(outputs), final

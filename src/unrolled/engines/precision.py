@@ -1,21 +1,58 @@
-"""The dtype of a call: what autocast changes it to."""
+"""The dtypes of a call: what autocast changes, what is computed in float32, what must agree."""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+HALF = (torch.float16, torch.bfloat16)
 
-def autocast_dtype(values: Tensor) -> torch.dtype | None:
-    """The dtype that autocast asks for where these values are; None where it leaves them alone."""
-    device = values.device.type
+States = tuple[Tensor, ...]
+SweepFunction = Callable[[Tensor, States, dict[str, Tensor]], tuple[Tensor, States]]
+"""From tokens, states and parameters to outputs and final states."""
+
+
+def autocast_dtype(tokens: Tensor) -> torch.dtype | None:
+    """The dtype that autocast asks for where these tokens are; None where it changes nothing."""
+    device = tokens.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return None
-    if not values.is_floating_point() or values.dtype == torch.float64:
+    if not tokens.is_floating_point() or tokens.dtype == torch.float64:
         return None
     return torch.get_autocast_dtype(device)
 
 
-def lower(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A tensor in the dtype that autocast asks for, if any: to it a sweep is like a product."""
+def cast_for_autocast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor in the dtype that autocast asks for, if any: it treats a sweep like a product."""
     if dtype is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(dtype)
+
+
+def check_dtypes(
+    cell: str, tokens: Tensor, states: Sequence[Tensor], parameters: Mapping[str, Tensor]
+) -> None:
+    """All must have one dtype: no engine converts what the user, or autocast, did not.
+
+    Raises:
+        RuntimeError: a state or a parameter has another dtype than the tokens.
+    """
+    named = {f"state {k}": state for k, state in enumerate(states)} | dict(parameters)
+    for name, tensor in named.items():
+        if tensor.dtype != tokens.dtype:
+            raise RuntimeError(
+                f"{cell}: {name} must have dtype {tokens.dtype}, which the input has, got "
+                f"{tensor.dtype} (autocast converts all but float64)"
+            )
+
+
+def in_float32(
+    run: SweepFunction, tokens: Tensor, states: States, parameters: dict[str, Tensor]
+) -> tuple[Tensor, States]:
+    """The results of ``run``; half precision is computed in float32, state included."""
+    dtype = tokens.dtype
+    if dtype not in HALF:
+        return run(tokens, states, parameters)
+    parameters = {name: parameter.float() for name, parameter in parameters.items()}
+    outputs, final = run(tokens.float(), tuple(state.float() for state in states), parameters)
+    return outputs.to(dtype), tuple(state.to(dtype) for state in final)

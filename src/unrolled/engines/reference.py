@@ -1,7 +1,7 @@
 """The reference engine: the cell's own ``step`` in a loop over time; autograd differentiates it.
 
-For reading and for judging the others. It runs every cell, on every device and dtype, to any order
-of derivative.
+It is for reading, and the other engines are tested against it. It runs every cell, on every device
+and dtype, to any order of derivative.
 """
 
 from functools import partial
@@ -9,24 +9,27 @@ from functools import partial
 from torch import Tensor
 
 from unrolled.cells import Cell, Sizes
-from unrolled.engines.episodes import run_packed
 from unrolled.engines.loop import run_loop
-from unrolled.engines.request import States, Sweep, in_float32
-
-name = "reference"
-
-
-def supports(sweep: Sweep) -> str | None:
-    """None: it runs everything."""
-    return None
+from unrolled.engines.packed import run_packed
+from unrolled.engines.precision import States, in_float32
+from unrolled.engines.request import Engine, Sweep
 
 
-def run(sweep: Sweep) -> tuple[Tensor, States]:
-    """Outputs and final states; half precision is computed in float32, state included."""
-    return run_packed(sweep, partial(_loop, sweep.sizes))
+class ReferenceEngine(Engine):
+    """The loop over time in Python."""
+
+    name = "reference"
+
+    def supports(self, sweep: Sweep) -> str | None:
+        """None: it runs everything."""
+        return None
+
+    def run(self, sweep: Sweep) -> tuple[Tensor, States]:
+        """Outputs and final states; half precision is computed in float32, state included."""
+        return run_packed(sweep, partial(_run_in_float32, sweep.sizes))
 
 
-def _loop(
+def _run_in_float32(
     sizes: Sizes,
     cell: Cell,
     tokens: Tensor,
@@ -34,11 +37,11 @@ def _loop(
     states: States,
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
-    prepared = partial(_prepared, cell, sizes, batch_sizes)
-    return in_float32(prepared, tokens, states, parameters)
+    run = partial(_prepare_and_run, cell, sizes, batch_sizes)
+    return in_float32(run, tokens, states, parameters)
 
 
-def _prepared(
+def _prepare_and_run(
     cell: Cell,
     sizes: Sizes,
     batch_sizes: list[int],

@@ -1,118 +1,137 @@
-"""What an engine is asked to do: one layer, one direction, over a ragged batch.
+"""What an engine is asked to do, and what it offers.
 
-A sweep carries everything by value: data, addresses, states, parameters. Stacking layers,
-directions and dropout is ``stack``'s work; doing the sweep is an engine's.
+A sweep is one layer in one direction over a batch. It carries everything by value: tokens, layout,
+states, parameters. Stacking layers, directions and dropout is done by ``stack``.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrolled.cells import Cell, Sizes
-from unrolled.engines.ragged import Ragged
-
-States = tuple[Tensor, ...]
-Run = Callable[[Cell, Tensor, list[int], States, dict[str, Tensor]], tuple[Tensor, States]]
-"""Cell, tokens [total, I] step by step, falling batch sizes, initial states and parameters, to
-outputs [total, P] and the state that each sequence ends in."""
-HALF = (torch.float16, torch.bfloat16)
+from unrolled.engines.episodes import Batch
+from unrolled.engines.precision import States
+from unrolled.engines.torch_modes import is_transformed
+from unrolled.spec import Spec
 
 
 @dataclass(frozen=True)
 class Sweep:
     """One layer in one direction.
 
-    ``values`` [rows, I] holds the tokens where ``ragged`` says; ``states`` and ``reset_states`` are
-    [N, width] each, in the order of ``ragged``; a ``reset_states`` of None means zeros.
+    ``tokens`` [T, N, I], [N, T, I] or packed [rows, I], as ``batch`` says; ``states`` and
+    ``reset_states`` [N, width] each, in the order of the batch; ``reset_states`` of None are zeros.
     """
 
     cell: Cell
     sizes: Sizes
-    ragged: Ragged
+    batch: Batch
     reverse: bool
-    values: Tensor
+    tokens: Tensor
     states: States
     parameters: dict[str, Tensor]
     reset_states: States | None = None
 
     @property
-    def differentiated(self) -> bool:
+    def is_differentiated(self) -> bool:
         """Whether a gradient may be asked of this call."""
-        tensors = (self.values, *self.states, *self.parameters.values())
+        tensors = (self.tokens, *self.states, *self.parameters.values())
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
     @property
-    def transformed(self) -> bool:
+    def is_transformed(self) -> bool:
         """Whether functorch or forward-mode differentiation is active around this call."""
-        return transformed()
+        return is_transformed()
+
+    def reset_states_or_zeros(self) -> States:
+        """[N, width] each: the states that follow a cut."""
+        return self.reset_states or tuple(torch.zeros_like(state) for state in self.states)
 
 
-def check_dtypes(values: Tensor, states: States, parameters: dict[str, Tensor]) -> None:
-    """All must be in one dtype: no engine converts what the user, or autocast, did not.
+class FastPath(Protocol):
+    """Runs the plainest form of a layer's call; answers None where a call has another form."""
 
-    Raises:
-        RuntimeError: one is in another dtype than the values.
-    """
-    named = {f"state {k}": state for k, state in enumerate(states)} | parameters
-    for name, tensor in named.items():
-        if tensor.dtype != values.dtype:
-            raise RuntimeError(
-                f"{name} has dtype {tensor.dtype}, wanted {values.dtype}, which the input has "
-                "(autocast converts all but float64)"
-            )
+    def __call__(
+        self,
+        input: object,
+        hx: object,
+        parameters: dict[str, nn.Parameter | None],
+        batch_first: bool,
+        /,
+    ) -> tuple[Tensor, States] | None:
+        """Output and final states, [L·D, N, width] (of a step [N, width])."""
 
 
-class Engine(Protocol):
-    """A way to run a sweep. ``name`` is what users force and see."""
+class CompiledStack(Protocol):
+    """Runs the sweeps of a stack as operators of torch, which stand in graphs and traces."""
+
+    def refusal(self, tokens: Tensor) -> str | None:
+        """None, or why there is no operator for these tokens."""
+
+    def run_sweep(self, index: int, sweep: Sweep) -> tuple[Tensor, States]:
+        """Sweep number ``index``, whose batch is as the caller gave it."""
+
+
+class TracedStack(Protocol):
+    """Runs a whole stack by one function of torch, which a trace holds with free T and N."""
+
+    def supports(self, tokens: Tensor) -> bool:
+        """Whether there is such a function for these tokens."""
+
+    def run(
+        self,
+        tokens: Tensor,
+        batch_sizes: Tensor | None,
+        states: States,
+        parameters: Sequence[Mapping[str, Tensor]],
+        dropout: float,
+        batch_first: bool,
+        training: bool,
+    ) -> tuple[Tensor, States]:
+        """Outputs and final states; ``tokens`` are packed where there are ``batch_sizes``."""
+
+
+@dataclass(frozen=True)
+class ExportedSweep:
+    """A sweep without torch: the text of its program, and its arrays in the program's order."""
+
+    program: str
+    arrays: tuple[Tensor | None, ...]
+
+
+class Engine(ABC):
+    """A way to run sweeps. What it does not offer is None."""
 
     name: str
+    """What users force and see."""
 
+    @abstractmethod
     def supports(self, sweep: Sweep) -> str | None:
         """None, or the sentence that says why not."""
 
+    @abstractmethod
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
-        """Outputs [rows, P], zero where no token is, and the final states [N, width]."""
+        """Outputs [..., P] with the leading dimensions of the tokens, zero where no token is, and
+        the final states [N, width]."""
 
+    def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
+        """For calls of a layer in their plainest form, or of a cell's single ``step``."""
+        return None
 
-def in_float32(
-    run: Callable[[Tensor, States, dict[str, Tensor]], tuple[Tensor, States]],
-    tokens: Tensor,
-    states: States,
-    parameters: dict[str, Tensor],
-) -> tuple[Tensor, States]:
-    """What a function of tokens, states and parameters gives; half precision is computed in
-    float32, state included."""
-    dtype = tokens.dtype
-    if dtype not in HALF:
-        return run(tokens, states, parameters)
-    wide = {key: value.float() for key, value in parameters.items()}
-    outputs, final = run(tokens.float(), tuple(state.float() for state in states), wide)
-    return outputs.to(dtype), tuple(state.to(dtype) for state in final)
+    def compiled_stack(self, spec: Spec) -> CompiledStack | None:
+        """For graphs of torch.compile and torch.export, and for traces."""
+        return None
 
+    def traced_stack(self, spec: Spec) -> TracedStack | None:
+        """For traces of torch.jit.trace that need nothing of this library."""
+        return None
 
-def merged(outputs: list[Tensor], merge: str) -> Tensor:
-    """The outputs of a layer's directions as one."""
-    if len(outputs) == 1:
-        return outputs[0]
-    return torch.cat(outputs, -1) if merge == "concat" else outputs[0] + outputs[1]
-
-
-def transformed() -> bool:
-    """Whether functorch or forward-mode differentiation is active."""
-    return (
-        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    )
-
-
-def batched(tensor: Tensor) -> bool:
-    """Whether vmap or a batched backward hides a tensor's values."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
-
-
-def tracing() -> bool:
-    """Whether torch.jit.trace records this call."""
-    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+    def export_sweep(
+        self, cell: Cell, sizes: Sizes, parameters: Mapping[str, Tensor]
+    ) -> ExportedSweep | str | None:
+        """The sweep for the runtime, or the sentence that says why there is none."""
+        return None

@@ -1,27 +1,33 @@
-"""Backward that selects: an episode that no gradient reaches adds nothing, whatever it holds.
+"""Backward of a run with resets: an episode that no gradient reaches adds nothing, whatever its
+values.
 
 Autograd multiplies, and zero times NaN or infinity is NaN: where a finished episode holds one, it
-would get into the gradients of the weights although nothing depends on it. So gradients that come
-out of a run with resets are looked at; if one is not finite, they are computed once more from the
-episodes alone whose outputs or ends have a gradient.
+would get into the gradients of the weights although nothing depends on it. So the gradients of a
+run with resets are tested; if one is not finite, they are computed once more from those episodes
+alone whose outputs or final states have a gradient.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from unrolled.cells import Cell
-from unrolled.engines.request import Run, States, batched
+from unrolled.cells.frozen import copy_with
+from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.precision import States
+from unrolled.engines.torch_modes import is_batched
 
-Call = Callable[[tuple[Tensor, ...], list[int]], tuple[Tensor, ...]]
+PackedRun = Callable[[Cell, Tensor, list[int], States, dict[str, Tensor]], tuple[Tensor, States]]
+"""Cell, tokens [total, I] step by step, falling batch sizes, initial states and parameters, to
+outputs [total, P] and the state that each sequence ends in."""
+_TensorRun = Callable[[tuple[Tensor, ...], list[int]], tuple[Tensor, ...]]
 
 
-def selecting(run: Run, episode: Tensor) -> Run:
-    """The same run with a backward that selects; ``episode`` [total] is that of each token."""
+def guard_resets(run: PackedRun, episode_of_token: Tensor) -> PackedRun:
+    """The same run with a guarded backward; ``episode_of_token`` [total]."""
 
     def guarded(
         cell: Cell,
@@ -30,116 +36,132 @@ def selecting(run: Run, episode: Tensor) -> Run:
         states: States,
         parameters: dict[str, Tensor],
     ) -> tuple[Tensor, States]:
-        cell_with, inner = without_modules(cell)
-        names, count = list(parameters), len(states)
+        cell_with, module_parameters = without_modules(cell)
+        names, rows = list(parameters), 1 + len(states)
 
         def call(tensors: tuple[Tensor, ...], sizes: list[int]) -> tuple[Tensor, ...]:
-            starts = tensors[1 : 1 + count]
-            weights = dict(zip(names, tensors[1 + count :], strict=False))
-            own = cell_with(tensors[1 + count + len(names) :])
-            outputs, ends = run(own, tensors[0], sizes, starts, weights)
-            return outputs, *ends
+            weights = dict(zip(names, tensors[rows:], strict=False))
+            bound_cell = cell_with(tensors[rows + len(names) :])
+            outputs, final = run(bound_cell, tensors[0], sizes, tensors[1:rows], weights)
+            return outputs, *final
 
-        node = _Guard(call, batch_sizes, episode, 1 + count)
-        entered = _Enter.apply(node, tokens, *states, *parameters.values(), *inner)
-        outputs, *ends = _Leave.apply(node, *call(entered, batch_sizes))
-        return outputs, tuple(ends)
+        guard = _ResetGuard(call, batch_sizes, episode_of_token, rows)
+        tensors = (tokens, *states, *parameters.values(), *module_parameters)
+        inputs = _GuardInputs.apply(guard, *tensors)
+        outputs, *final = _GuardOutputs.apply(guard, *call(inputs, batch_sizes))
+        return outputs, tuple(final)
 
     return guarded
 
 
-class _Guard:
+class _ResetGuard:
     """What the two ends of a guarded run share."""
 
-    def __init__(self, call: Call, batch_sizes: list[int], episode: Tensor, rows: int) -> None:
+    def __init__(
+        self, call: _TensorRun, batch_sizes: list[int], episode_of_token: Tensor, row_count: int
+    ) -> None:
         self.call = call
         self.batch_sizes = batch_sizes
-        self.episode = episode
-        self.rows = rows  # so many of the tensors have a row for each token or episode
-        self.slopes: tuple[Tensor, ...] = ()
+        self.episode_of_token = episode_of_token
+        self.row_count = row_count  # so many tensors have a row for each token or episode
+        self.output_grads: tuple[Tensor, ...] = ()
 
     def gradients(
-        self, tensors: tuple[Tensor, ...], slopes: tuple[Tensor, ...], wanted: list[bool]
+        self,
+        tensors: tuple[Tensor, ...],
+        output_grads: tuple[Tensor, ...],
+        needs_grad: list[bool],
     ) -> list[Tensor | None]:
-        """From the episodes alone that a gradient reaches."""
-        outputs, *ends = slopes
-        episode = self.episode.to(outputs.device)
-        live = torch.zeros(len(ends[0]), dtype=torch.bool, device=outputs.device)
-        live[episode[outputs.ne(0).any(1)]] = True
-        for end in ends:
-            live |= end.ne(0).any(1)
-        kept = live[episode]
-        sizes = [size for part in kept.split(self.batch_sizes) if (size := int(part.sum()))]
+        """From those episodes alone that a gradient reaches."""
+        grad_outputs, *grad_final = output_grads
+        episode = self.episode_of_token.to(grad_outputs.device)
+        reached = torch.zeros(len(grad_final[0]), dtype=torch.bool, device=grad_outputs.device)
+        reached[episode[grad_outputs.ne(0).any(1)]] = True
+        for grad in grad_final:
+            reached |= grad.ne(0).any(1)
+        is_reached = reached[episode]
+        steps = is_reached.split(self.batch_sizes)
+        sizes = [size for step in steps if (size := int(step.sum()))]
         with torch.enable_grad():
-            first = tensors[0][kept], *(tensor[live] for tensor in tensors[1 : self.rows])
-            results = self.call((*first, *tensors[self.rows :]), sizes or [0])
-        found = iter(
+            states = (tensor[reached] for tensor in tensors[1 : self.row_count])
+            inputs = (tensors[0][is_reached], *states, *tensors[self.row_count :])
+            results = self.call(inputs, sizes or [0])
+        grads = iter(
             torch.autograd.grad(
                 results,
-                [tensor for tensor, want in zip(tensors, wanted, strict=True) if want],
-                [outputs[kept], *(end[live] for end in ends)],
+                [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need],
+                [grad_outputs[is_reached], *(grad[reached] for grad in grad_final)],
                 create_graph=torch.is_grad_enabled(),
                 allow_unused=True,
             )
         )
-        return [next(found) if want else None for want in wanted]
+        return [next(grads) if need else None for need in needs_grad]
 
 
-class _Enter(torch.autograd.Function):
-    """Identity whose backward looks at the gradients of a whole run."""
+class _GuardContext(AutogradContext, Protocol):
+    guard: _ResetGuard
+
+
+class _GuardInputs(torch.autograd.Function):
+    """Identity whose backward tests the gradients of a whole run."""
 
     @staticmethod
-    def forward(ctx: Any, node: _Guard, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.node = node
+    def forward(ctx: _GuardContext, guard: _ResetGuard, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.guard = guard
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        entered = tuple(tensor.view_as(tensor) for tensor in tensors)
-        fixed = [new for new, old in zip(entered, tensors, strict=True) if not old.requires_grad]
-        ctx.mark_non_differentiable(*fixed)
-        return entered
+        views = tuple(tensor.view_as(tensor) for tensor in tensors)
+        pairs = zip(views, tensors, strict=True)
+        constants = [view for view, tensor in pairs if not tensor.requires_grad]
+        ctx.mark_non_differentiable(*constants)
+        return views
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        slopes, ctx.node.slopes = ctx.node.slopes, ()
-        given = [grad for grad in grads if grad is not None]
+    def backward(ctx: _GuardContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        output_grads, ctx.guard.output_grads = ctx.guard.output_grads, ()
+        present = [grad for grad in grads if grad is not None]
         if (
-            not slopes
-            or any(map(batched, given))
-            or all(bool(grad.isfinite().all()) for grad in given)
+            not output_grads
+            or any(map(is_batched, present))
+            or all(bool(grad.isfinite().all()) for grad in present)
         ):
             return None, *grads
-        wanted = [grad is not None for grad in grads]
-        return None, *ctx.node.gradients(ctx.saved_tensors, slopes, wanted)
+        needs_grad = [grad is not None for grad in grads]
+        return None, *ctx.guard.gradients(ctx.saved_tensors, output_grads, needs_grad)
 
 
-class _Leave(torch.autograd.Function):
-    """Identity whose backward remembers the gradients that come in."""
+class _GuardOutputs(torch.autograd.Function):
+    """Identity whose backward keeps the gradients that come in."""
 
     @staticmethod
-    def forward(ctx: Any, node: _Guard, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.node = node
+    def forward(ctx: _GuardContext, guard: _ResetGuard, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.guard = guard
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.node.slopes = grads
+    def backward(ctx: _GuardContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.guard.output_grads = grads
         return None, *grads
 
 
 def without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], list[Tensor]]:
-    """A maker of the cell with given parameters for the modules that it holds, and their own."""
+    """The parameters of the modules that a cell holds, and a function that makes the cell with
+    other tensors in their place."""
     modules = {name: m for name, m in list(vars(cell).items()) if isinstance(m, nn.Module)}
-    own = [(name, key, p) for name, m in modules.items() for key, p in m.named_parameters()]
-    if not own:
+    keys = [(name, key) for name, m in modules.items() for key, _ in m.named_parameters()]
+    parameters: list[Tensor] = [p for m in modules.values() for p in m.parameters()]
+    if not parameters:
         return lambda _: cell, []
 
-    def make(tensors: tuple[Tensor, ...]) -> Cell:
-        made = copy.copy(cell)
+    def cell_with(tensors: tuple[Tensor, ...]) -> Cell:
+        calls = {}
         for name, module in modules.items():
-            given = {
-                key: tensor for (at, key, _), tensor in zip(own, tensors, strict=True) if at == name
+            replaced = {
+                key: tensor
+                for (owner, key), tensor in zip(keys, tensors, strict=True)
+                if owner == name
             }
-            vars(made)[name] = partial(torch.func.functional_call, module, given)
-        return made
+            calls[name] = partial(torch.func.functional_call, module, replaced)
+        return copy_with(cell, calls)
 
-    return make, [p for _, _, p in own]
+    return cell_with, parameters

@@ -1,109 +1,124 @@
-"""Layers × directions × dropout around single sweeps."""
+"""The one loop over layers, directions, dropout and merge, for every way to run a sweep."""
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unrolled.engines.checkpoint import run_in_segments
-from unrolled.engines.choose import choose
-from unrolled.engines.precision import autocast_dtype, lower
-from unrolled.engines.ragged import Ragged
-from unrolled.engines.records import is_unforced, record_run
-from unrolled.engines.reference_warning import warn_of_reference
-from unrolled.engines.request import Engine, States, Sweep, check_dtypes, merged
+from unrolled.engines.episodes import Batch
+from unrolled.engines.precision import States, autocast_dtype, cast_for_autocast, check_dtypes
+from unrolled.engines.request import Sweep
 from unrolled.spec import Spec
+
+RunLayer = Callable[[range, Tensor], tuple[list[Tensor], list[States]]]
+"""From the numbers of a layer's sweeps, one a direction, and its tokens to outputs and final states
+of each."""
+RunSweep = Callable[[int, Sweep], tuple[Tensor, States]]
+"""From the number of a sweep and the sweep to outputs and final states."""
+
+
+def run_layers(
+    spec: Spec, tokens: Tensor, run_layer: RunLayer, dropout: float = 0.0, batch_first: bool = False
+) -> tuple[Tensor, list[States]]:
+    """All layers, each on the merged output of the one below it: output, final states of each
+    sweep."""
+    D = spec.num_directions
+    final_states: list[States] = []
+    for layer in range(spec.num_layers):
+        if layer > 0 and dropout > 0:
+            tokens = _drop(tokens, dropout, batch_first)
+        outputs, states = run_layer(range(layer * D, layer * D + D), tokens)
+        final_states += states
+        tokens = merge_directions(outputs, spec.merge)
+    return tokens, final_states
+
+
+def run_stack(
+    spec: Spec,
+    batch: Batch,
+    tokens: Tensor,
+    states: States,
+    parameters: Sequence[dict[str, Tensor]],
+    reset_states: States | None,
+    dropout: float,
+    run_sweep: RunSweep,
+) -> tuple[Tensor, States]:
+    """Outputs and final states [L·D, N, width] of a stack.
+
+    ``tokens`` as in a ``Sweep``; ``states`` and ``reset_states`` [L·D, N, width], in the order of
+    the batch; ``parameters`` one dictionary a sweep.
+    """
+
+    # No nested function: torch.compile would evaluate its annotations.
+    arguments = (spec, batch, states, parameters, reset_states, run_sweep)
+    batch_first = batch.layout.major == "batch"
+    run_layer = partial(_run_layer, *arguments)
+    output, final_states = run_layers(spec, tokens, run_layer, dropout, batch_first)
+    return output, tuple(torch.stack(sweeps) for sweeps in zip(*final_states, strict=True))
+
+
+def _run_layer(
+    spec: Spec,
+    batch: Batch,
+    states: States,
+    parameters: Sequence[dict[str, Tensor]],
+    reset_states: States | None,
+    run_sweep: RunSweep,
+    indices: range,
+    tokens: Tensor,
+) -> tuple[list[Tensor], list[States]]:
+    outputs, final_states = [], []
+    for k in indices:
+        sweep = make_sweep(spec, k, batch, tokens, states, parameters[k], reset_states)
+        output, final = run_sweep(k, sweep)
+        outputs.append(output)
+        final_states.append(final)
+    return outputs, final_states
 
 
 def make_sweep(
     spec: Spec,
     index: int,
-    ragged: Ragged,
-    values: Tensor,
+    batch: Batch,
+    tokens: Tensor,
     states: States,
     parameters: dict[str, Tensor],
     reset_states: States | None,
 ) -> Sweep:
-    """Sweep number ``index`` of a stack whose states are [L·D, N, width], in autocast's dtype.
+    """Sweep number ``index`` of a stack, in the dtype that autocast asks for.
 
     Raises:
         RuntimeError: dtypes are mixed.
     """
-    place = spec.sweeps[index]
+    dtype = autocast_dtype(tokens)
     sweep = Sweep(
         spec.cell,
-        place.sizes,
-        ragged,
-        place.reverse,
-        values,
-        tuple(state[index] for state in states),
-        parameters,
-        None if reset_states is None else tuple(state[index] for state in reset_states),
+        spec.sweeps[index].sizes,
+        batch,
+        spec.sweeps[index].reverse,
+        cast_for_autocast(tokens, dtype),
+        tuple(cast_for_autocast(state[index], dtype) for state in states),
+        {name: cast_for_autocast(p, dtype) for name, p in parameters.items()},
+        None
+        if reset_states is None
+        else tuple(cast_for_autocast(state[index], dtype) for state in reset_states),
     )
-    dtype = autocast_dtype(values)
-    sweep = sweep if dtype is None else _lowered(sweep, dtype)
-    check_dtypes(sweep.values, (*sweep.states, *(sweep.reset_states or ())), sweep.parameters)
+    sweep_states = (*sweep.states, *(sweep.reset_states or ()))
+    check_dtypes(type(spec.cell).__name__, sweep.tokens, sweep_states, sweep.parameters)
     return sweep
 
 
-def run_stack(
-    spec: Spec,
-    ragged: Ragged,
-    values: Tensor,
-    states: States,
-    parameters: list[dict[str, Tensor]],
-    reset_states: States | None = None,
-    dropout: float = 0.0,
-    checkpoint: int | bool = False,
-) -> tuple[Tensor, States]:
-    """All layers, each on the merged output of the one below it.
-
-    ``values`` [rows, I]; ``states`` and ``reset_states`` [L·D, N, width], ordered as ``ragged`` is;
-    ``parameters`` one dictionary a sweep; ``checkpoint``: see ``segments``. Returns values [rows,
-    output size] and final states.
-    """
-    D = spec.num_directions
-    final: list[States] = []
-    for layer in range(spec.num_layers):
-        if layer > 0 and dropout > 0:
-            values = _dropout(values, ragged, dropout)
-        outputs = []
-        for index in range(layer * D, layer * D + D):
-            sweep = make_sweep(spec, index, ragged, values, states, parameters[index], reset_states)
-            engine = choose(sweep)
-            record_run(engine.name)
-            if engine.name == "reference" and is_unforced():
-                warn_of_reference(sweep)
-            output, last = _run(engine, sweep, checkpoint)
-            outputs.append(output)
-            final.append(last)
-        values = merged(outputs, spec.merge)
-    return values, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
+def merge_directions(outputs: list[Tensor], merge: str) -> Tensor:
+    """The outputs of a layer's directions as one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs, -1) if merge == "concat" else outputs[0] + outputs[1]
 
 
-def _lowered(sweep: Sweep, dtype: torch.dtype) -> Sweep:
-    after = sweep.reset_states
-    return replace(
-        sweep,
-        values=lower(sweep.values, dtype),
-        states=tuple(lower(state, dtype) for state in sweep.states),
-        parameters={name: lower(p, dtype) for name, p in sweep.parameters.items()},
-        reset_states=after and tuple(lower(state, dtype) for state in after),
-    )
-
-
-def _run(engine: Engine, sweep: Sweep, checkpoint: int | bool) -> tuple[Tensor, States]:
-    """An engine's work is not cast once more: the state stays in float32 inside of it."""
-    if autocast_dtype(sweep.values) is not None:
-        with torch.autocast(sweep.values.device.type, enabled=False):
-            return _run(engine, sweep, checkpoint)
-    return run_in_segments(engine, sweep, checkpoint) if checkpoint else engine.run(sweep)
-
-
-def _dropout(values: Tensor, ragged: Ragged, p: float) -> Tensor:
-    """Drop elements in time-major order, as torch does, so that equal seeds drop the same ones."""
-    if ragged.major != "batch":
-        return F.dropout(values, p)
-    time_major = values.unflatten(0, (ragged.N, ragged.T)).transpose(0, 1).contiguous()
-    return F.dropout(time_major, p).transpose(0, 1).flatten(0, 1)
+def _drop(tokens: Tensor, p: float, batch_first: bool) -> Tensor:
+    """Dropout that draws in time-major order, as torch does: equal seeds drop equal elements."""
+    if not batch_first:
+        return F.dropout(tokens, p)
+    return F.dropout(tokens.transpose(0, 1).contiguous(), p).transpose(0, 1)

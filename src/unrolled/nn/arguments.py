@@ -9,7 +9,7 @@ from torch import nn
 from unrolled import cells
 from unrolled.cells import Cell
 from unrolled.cells.cell import check_cell
-from unrolled.engines import caller_level
+from unrolled.engines.caller import caller_level
 from unrolled.nn import phrases
 from unrolled.spec import MERGES
 

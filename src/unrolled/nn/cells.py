@@ -5,10 +5,10 @@ from torch import Tensor
 
 from unrolled import cells
 from unrolled.cells.values import Activation
-from unrolled.engines import Direct, Sweep, make_sweep
+from unrolled.engines.request import Sweep
 from unrolled.nn.arguments import as_cell, as_size
 from unrolled.nn.base import (
-    Swept,
+    RecurrentBase,
     check_torch_step,
     leaf_of_trace,
     make_parameter,
@@ -16,12 +16,11 @@ from unrolled.nn.base import (
 )
 from unrolled.nn.elman import Elman
 from unrolled.nn.init import draw
-from unrolled.nn.layout import Door, Form, States
 from unrolled.nn.types import Device, HiddenState, Lengths, Resets, StepCall
 from unrolled.spec import Spec
 
 
-class RecurrentCell(Swept):
+class RecurrentCell(RecurrentBase):
     """One step of any cell, for loops of your own.
 
     Call with ``input`` [N, I] or [I] and ``hx`` (zeros by default) [N, width] or [width], a tuple
@@ -43,7 +42,8 @@ class RecurrentCell(Swept):
     weight_ih: Tensor
     input_size: int
     hidden_size: int
-    _structure = frozenset(("cell", "input_size", "hidden_size", "bias"))
+    _is_step = True
+    _spec_attributes = frozenset(("cell", "input_size", "hidden_size", "bias"))
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class RecurrentCell(Swept):
         self.hidden_size = self._as_size("hidden_size", hidden_size)
         self.bias = bias
         self.cell = as_cell(cell)
-        self._describe()
+        self._update_spec()
         shapes = self.spec.parameters(0)
         for name, parameter in shapes.items():
             if hasattr(self, name):
@@ -74,7 +74,7 @@ class RecurrentCell(Swept):
         register_modules(self, self.cell)
         self.reset_parameters()
         check_torch_step(self.cell, self.spec, self._read_parameters())
-        self._find_graph()
+        self._make_runner()
 
     def _make_spec(self) -> Spec:
         return Spec(self.cell, self.input_size, self.hidden_size, bias=bool(self.bias))
@@ -90,8 +90,8 @@ class RecurrentCell(Swept):
             raise RuntimeError(f"{type(self).__name__}: {name} must not be negative, got {size}")
         return size
 
-    def _describe(self) -> None:
-        super()._describe()
+    def _update_spec(self) -> None:
+        super()._update_spec()
         self._names = list(self.spec.parameters(0))
 
     def reset_parameters(self) -> None:
@@ -110,24 +110,18 @@ class RecurrentCell(Swept):
         """One step; see the class."""
         plain = lengths is None and resets is None and reset_state is None
         if plain and not torch.compiler.is_compiling():
-            if self._direct is None:
-                self._direct = Direct(self.spec, step=True)
-            result = self._direct(input, hx, self._parameters, False)
+            fast_path = self._runner.fast_path or self._runner.make_fast_path()
+            result = fast_path(input, hx, self._parameters, False)
             if result is not None:
                 return result[1] if len(result[1]) > 1 else result[1][0]
         options = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
         leaf: HiddenState | None = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:
             return leaf
-        parameters = (
-            self._read_parameters()
-        )  # read once: a parametrised weight is computed at each look
-        door, form, states, after_cut = self._unwarned(
-            self._enter, parameters, input, hx, lengths, resets, reset_state
-        )
-        _, final = self._run(form, states, [parameters], after_cut)
-        new_states: HiddenState = door.leave_states(form, final)
-        return new_states
+        parameters = [self._read_parameters()]  # read once: parametrised weights are computed
+        layout, call = self._normalize(parameters, input, hx, lengths, resets, reset_state)
+        _, final = self._run(call, parameters)
+        return layout.restore_states(call.input, final)
 
     def first_sweep(
         self,
@@ -139,11 +133,9 @@ class RecurrentCell(Swept):
         reset_state: HiddenState | None = None,
     ) -> Sweep:
         """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
-        parameters = self._read_parameters()
-        _, form, states, after_cut = self._unwarned(
-            self._enter, parameters, input, hx, lengths, resets, reset_state
-        )
-        return make_sweep(self.spec, 0, form.ragged, form.values, states, parameters, after_cut)
+        parameters = [self._read_parameters()]
+        _, call = self._normalize(parameters, input, hx, lengths, resets, reset_state)
+        return self._first_sweep(call, parameters)
 
     def extra_repr(self) -> str:
         """As torch.nn prints it."""
@@ -159,23 +151,6 @@ class RecurrentCell(Swept):
 
     def _read_parameters(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self._names}
-
-    def _enter(
-        self,
-        parameters: dict[str, Tensor],
-        input: Tensor,
-        hx: HiddenState | None,
-        lengths: Lengths | None,
-        resets: Resets | None,
-        reset_state: HiddenState | None,
-    ) -> tuple[Door, Form, States, States | None]:
-        self._check_parameters([parameters])
-        symbolic = self._records(input)
-        name = type(self).__name__
-        door = Door(self.spec, name, parameters["weight_ih"], step=True, symbolic=symbolic)
-        form = door.enter(input, lengths, resets)
-        states = door.enter_states("hx", hx, form) or door.zero_states(form)
-        return door, form, states, door.enter_states("reset_state", reset_state, form)
 
 
 class RNNCell(Elman, RecurrentCell):

@@ -5,12 +5,12 @@ from typing import Any
 
 from unrolled import cells
 from unrolled.nn import phrases
-from unrolled.nn.base import Swept, register_modules
+from unrolled.nn.base import RecurrentBase, register_modules
 
 NONLINEARITIES: dict[str, Callable[[Any], Any]] = {"tanh": cells.tanh, "relu": cells.relu}
 
 
-class Elman(Swept):
+class Elman(RecurrentBase):
     """A layer or a cell whose nonlinearity can be read and set."""
 
     _named: str | None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells.declaration import ROTATIONS, parameter_names
-from unrolled.nn.base import Swept
+from unrolled.nn.base import RecurrentBase
 from unrolled.spec import LayerSweep, Spec
 
 __all__ = ["chrono_", "draw", "rotations_"]
@@ -26,7 +26,7 @@ def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
             nn.init.uniform_(tensor, *(parameter.init or (-bound, bound)))
 
 
-def chrono_(layer: Swept, steps: int) -> Swept:
+def chrono_(layer: RecurrentBase, steps: int) -> RecurrentBase:
     """Start the gates so that the state is kept for up to so many steps: chrono initialisation
     ("Can recurrent neural networks warp time?", Tallec & Ollivier 2018).
 
@@ -46,7 +46,7 @@ def chrono_(layer: Swept, steps: int) -> Swept:
         ValueError: steps is below 3, the layer has no biases, or its cell has no gate that
             keeps or writes the state.
     """
-    if not isinstance(layer, Swept):
+    if not isinstance(layer, RecurrentBase):
         raise TypeError(f"layer: wanted a layer of unrolled.nn, got {type(layer).__name__}")
     cell = layer.cell
     if steps < 3:
@@ -69,7 +69,7 @@ def chrono_(layer: Swept, steps: int) -> Swept:
     return layer
 
 
-def _biases(layer: Swept, sweep: LayerSweep, name: str) -> list[Tensor]:
+def _biases(layer: RecurrentBase, sweep: LayerSweep, name: str) -> list[Tensor]:
     """What is added in a gate: the blocks of its products' biases, or a vector of the cell's."""
     if name in layer.cell.vectors:
         found = [(name, 0)]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from unrolled.cells import Cell
-from unrolled.engines import Direct, Sweep, make_sweep
+from unrolled.engines.request import Sweep
 from unrolled.nn.arguments import (
     as_bidirectional,
     as_cell,
@@ -19,22 +19,22 @@ from unrolled.nn.arguments import (
     check_merge,
 )
 from unrolled.nn.base import (
-    Swept,
+    RecurrentBase,
     check_torch_step,
     leaf_of_trace,
     make_parameter,
     register_modules,
 )
 from unrolled.nn.init import draw
-from unrolled.nn.layout import Door, Form, States
 from unrolled.nn.torch_members import TorchMembers
+from unrolled.nn.types import Device, HiddenState, Lengths, Resets
 from unrolled.spec import Spec
 
 if TYPE_CHECKING:
     from unrolled.runtime import Stream
 
 
-class Recurrent(TorchMembers, Swept):
+class Recurrent(TorchMembers, RecurrentBase):
     r"""A stack of recurrent layers of any cell.
 
     Layer l at time t computes states_t = cell(x_t, states_{t-1}), where x_t is the input or, from
@@ -86,8 +86,8 @@ class Recurrent(TorchMembers, Swept):
 
     mode: str | None = None
     weight_ih_l0: Tensor
-    _sizes = ("input_size", "hidden_size", "num_layers", "proj_size")
-    _structure = frozenset(("cell", *_sizes, "bias", "bidirectional", "merge"))
+    _size_attributes = ("input_size", "hidden_size", "num_layers", "proj_size")
+    _spec_attributes = frozenset(("cell", *_size_attributes, "bias", "bidirectional", "merge"))
 
     def __init__(
         self,
@@ -100,38 +100,38 @@ class Recurrent(TorchMembers, Swept):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         merge: str = "concat",
         checkpoint: int | bool = False,
     ) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.input_size = as_positive(who, "input_size", input_size)
-        self.hidden_size = as_positive(who, "hidden_size", hidden_size)
-        self.num_layers = as_positive(who, "num_layers", num_layers)
-        self.proj_size = as_projection(who, proj_size, self.hidden_size)
-        check_flags(who, bias=bias, batch_first=batch_first)
-        check_merge(who, merge)
+        owner = type(self).__name__
+        self.input_size = as_positive(owner, "input_size", input_size)
+        self.hidden_size = as_positive(owner, "hidden_size", hidden_size)
+        self.num_layers = as_positive(owner, "num_layers", num_layers)
+        self.proj_size = as_projection(owner, proj_size, self.hidden_size)
+        check_flags(owner, bias=bias, batch_first=batch_first)
+        check_merge(owner, merge)
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = as_probability(who, dropout, self.num_layers)
-        self.bidirectional = as_bidirectional(who, bidirectional)
+        self.dropout = as_probability(owner, dropout, self.num_layers)
+        self.bidirectional = as_bidirectional(owner, bidirectional)
         self.merge = merge
-        self.checkpoint = as_checkpoint(who, checkpoint)
+        self.checkpoint = as_checkpoint(owner, checkpoint)
         self.cell = as_cell(cell)
-        self._describe()
-        for names, place in zip(self._names, self.spec.sweeps, strict=True):
-            shapes = self.spec.parameters(place.layer)
+        self._update_spec()
+        for names, sweep in zip(self._names, self.spec.sweeps, strict=True):
+            shapes = self.spec.parameters(sweep.layer)
             for name, full in names.items():
                 setattr(self, full, make_parameter(full, shapes[name].shape, device, dtype))
         register_modules(self, self.cell)
         self.reset_parameters()
         for layer in range(min(2, self.num_layers)):  # the others have the sizes of the second
-            own = self._parameters_of(layer * self.spec.num_directions)
-            check_torch_step(self.cell, self.spec, own, layer)
-        self._find_graph()
+            parameters = self._parameters_of(layer * self.spec.num_directions)
+            check_torch_step(self.cell, self.spec, parameters, layer)
+        self._make_runner()
 
     def _make_spec(self) -> Spec:
         return Spec(
@@ -146,88 +146,78 @@ class Recurrent(TorchMembers, Swept):
         )
 
     def _checked(self, name: str, value: Any) -> Any:
-        who = type(self).__name__
+        owner = type(self).__name__
         if name in ("bias", "batch_first"):
-            check_flags(who, **{name: value})
+            check_flags(owner, **{name: value})
         elif name == "merge":
-            check_merge(who, value)
+            check_merge(owner, value)
         elif name == "checkpoint":
-            return as_checkpoint(who, value)
+            return as_checkpoint(owner, value)
         elif name == "bidirectional":
-            return as_bidirectional(who, value)
+            return as_bidirectional(owner, value)
         elif name == "dropout":
-            return as_probability(who, value, num_layers=2)  # no warning: it may be set first
+            return as_probability(owner, value, num_layers=2)  # no warning: it may be set first
         elif name == "proj_size":
-            return as_projection(who, value, self.hidden_size)
+            return as_projection(owner, value, self.hidden_size)
         elif name in ("input_size", "hidden_size", "num_layers"):
-            return as_positive(who, name, value)
+            return as_positive(owner, name, value)
         return super()._checked(name, value)
 
-    def _describe(self) -> None:
-        super()._describe()
+    def _update_spec(self) -> None:
+        super()._update_spec()
         self._names = [
-            {name: name + place.suffix for name in self.spec.parameters(place.layer)}
-            for place in self.spec.sweeps
+            {name: name + sweep.suffix for name in self.spec.parameters(sweep.layer)}
+            for sweep in self.spec.sweeps
         ]
 
     def reset_parameters(self) -> None:
         """Draw all weights and biases anew, in the order of the parameters."""
-        for place in self.spec.sweeps:
-            draw(self, self.spec, place.layer, place.suffix)
+        for sweep in self.spec.sweeps:
+            draw(self, self.spec, sweep.layer, sweep.suffix)
 
     def forward(
         self,
         input: Tensor | PackedSequence,
-        hx: Any = None,
+        hx: HiddenState | None = None,
         *,
-        lengths: Any = None,
-        resets: Any = None,
-        reset_state: Any = None,
-    ) -> tuple[Any, Any]:
+        lengths: Lengths | None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
+    ) -> tuple[Tensor | PackedSequence, HiddenState]:
         """Run over a batch; see the class."""
-        plain = lengths is None and resets is None and reset_state is None
-        plain = plain and not torch.compiler.is_compiling()
-        plain = plain and not (self.checkpoint and torch.is_grad_enabled())
-        if plain and not (self.training and self.dropout):
-            if self._direct is None:
-                self._direct = Direct(self.spec)
-            found = self._direct(input, hx, self._parameters, self.batch_first)
-            if found is not None:
-                return found[0], found[1] if len(found[1]) > 1 else found[1][0]
+        is_plain = lengths is None and resets is None and reset_state is None
+        is_plain = is_plain and not torch.compiler.is_compiling()
+        is_plain = is_plain and not (self.checkpoint and torch.is_grad_enabled())
+        if is_plain and not (self.training and self.dropout):
+            fast_path = self._runner.fast_path or self._runner.make_fast_path()
+            result = fast_path(input, hx, self._parameters, self.batch_first)
+            if result is not None:
+                return result[0], result[1] if len(result[1]) > 1 else result[1][0]
         options = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
-        leaf = leaf_of_trace(self, input, hx, **options)
+        leaf: tuple[Tensor, HiddenState] | None = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:
             return leaf
-        # Read once: a parametrised weight is computed at each look.
-        parameters = [self._parameters_of(index) for index in range(len(self._names))]
-        door, form, states, after_cut = self._unwarned(
-            self._enter, parameters, input, hx, lengths, resets, reset_state
-        )
-        values, final = self._run(
-            form,
-            states,
-            parameters,
-            after_cut,
-            self.dropout if self.training else 0.0,
-            self.checkpoint,
-        )
-        return door.leave(form, values), door.leave_states(form, final)
+        parameters = self._read_parameters()
+        forms = (self.batch_first, self.checkpoint)
+        layout, call = self._normalize(parameters, input, hx, lengths, resets, reset_state, *forms)
+        dropout = self.dropout if self.training else 0.0
+        outputs, final = self._run(call, parameters, dropout, self.checkpoint)
+        return layout.restore(call.input, outputs), layout.restore_states(call.input, final)
 
     def first_sweep(
         self,
         input: Tensor | PackedSequence,
-        hx: Any = None,
+        hx: HiddenState | None = None,
         *,
-        lengths: Any = None,
-        resets: Any = None,
-        reset_state: Any = None,
+        lengths: Lengths | None = None,
+        resets: Resets | None = None,
+        reset_state: HiddenState | None = None,
     ) -> Sweep:
         """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
-        own = [self._parameters_of(index) for index in range(len(self._names))]
-        _, form, states, after_cut = self._unwarned(
-            self._enter, own, input, hx, lengths, resets, reset_state
-        )
-        return make_sweep(self.spec, 0, form.ragged, form.values, states, own[0], after_cut)
+        parameters = self._read_parameters()
+        forms = (self.batch_first, self.checkpoint)
+        _, call = self._normalize(parameters, input, hx, lengths, resets, reset_state, *forms)
+        return self._first_sweep(call, parameters)
 
     def stream(self, batch: int = 1, weights: str = "float32", threads: int = 1) -> "Stream":
         """So many sequences that take one step at a time, with the weights as they are now.
@@ -254,7 +244,7 @@ class Recurrent(TorchMembers, Swept):
 
     def extra_repr(self) -> str:
         """As torch.nn prints it; our own arguments after torch's."""
-        shown = [f"{self.input_size}, {self.hidden_size}"]
+        arguments = [f"{self.input_size}, {self.hidden_size}"]
         defaults = {
             "proj_size": 0,
             "num_layers": 1,
@@ -267,31 +257,17 @@ class Recurrent(TorchMembers, Swept):
         }
         for name, default in defaults.items():
             if (value := getattr(self, name)) != default:
-                shown.append(f"{name}={value}")
+                arguments.append(f"{name}={value}")
         if self.mode is None:
-            shown.insert(0, repr(self.cell))
-        return ", ".join(shown)
-
-    def _enter(
-        self,
-        parameters: list[dict[str, Tensor]],
-        input: Any,
-        hx: Any,
-        lengths: Any,
-        resets: Any,
-        reset_state: Any,
-    ) -> tuple[Door, Form, States, States | None]:
-        self._check_parameters(parameters)
-        symbolic = self._records(input, self.checkpoint)
-        who = type(self).__name__
-        weight = parameters[0]["weight_ih"]
-        door = Door(self.spec, who, weight, self.batch_first, symbolic=symbolic)
-        form = door.enter(input, lengths, resets)
-        states = door.enter_states("hx", hx, form) or door.zero_states(form)
-        return door, form, states, door.enter_states("reset_state", reset_state, form)
+            arguments.insert(0, repr(self.cell))
+        return ", ".join(arguments)
 
     def _full_name(self, index: int, name: str) -> str:
         return self._names[index][name]
 
     def _parameters_of(self, index: int) -> dict[str, Tensor]:
         return {name: getattr(self, full) for name, full in self._names[index].items()}
+
+    def _read_parameters(self) -> list[dict[str, Tensor]]:
+        """Of each sweep; read once a call, since a parametrised weight is computed at each look."""
+        return [self._parameters_of(index) for index in range(len(self._names))]

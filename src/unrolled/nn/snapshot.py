@@ -6,9 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.cells import Sizes
-from unrolled.cells.declaration import parameter_names
-from unrolled.engines.native.programs import recorded, refusal, split_products, whole_weight
 from unrolled.runtime.schema import FloatArray, LayerDirection, RecurrentBlock
 
 if TYPE_CHECKING:
@@ -34,12 +31,12 @@ def describe_layer(
     """
     spec = module.spec
     layers: list[list[LayerDirection]] = [[] for _ in range(spec.num_layers)]
-    for sweep in spec.sweeps:
+    for index, sweep in enumerate(spec.sweeps):
         parameters = {
             name: _parameter(module, name + sweep.suffix, p.shape, path)
             for name, p in spec.parameters(sweep.layer).items()
         }
-        layers[sweep.layer].append(_direction(module, sweep.sizes, parameters, path, dtype))
+        layers[sweep.layer].append(_direction(module, index, parameters, path, dtype))
     return RecurrentBlock(
         tuple(map(tuple, layers)),
         states=tuple(module.cell.states),
@@ -58,26 +55,18 @@ def _parameter(module: "Recurrent", name: str, shape: tuple[int, ...], path: str
 
 def _direction(
     module: "Recurrent",
-    sizes: Sizes,
+    index: int,
     parameters: dict[str, Tensor],
     path: str,
     dtype: torch.dtype,
 ) -> LayerDirection:
-    cell = module.cell
-    reason = refusal(cell, sizes)
-    if reason is not None:
-        raise ExportError(f"{path}: cell must have a program, got none: {reason}")
-    prepared = cell.prepare(parameters)
-    for name, parts, blocks in split_products(cell, sizes):
-        prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
-    program = recorded(cell, sizes.projected)
-    names = [name for key in program.products for name in parameter_names(key)]
-    arrays = tuple(
-        array_of(prepared[name], path, dtype) if name in prepared else None
-        for name in (*names, *cell.vectors)
-    )
+    cell, sizes = module.cell, module.spec.sweeps[index].sizes
+    export = module._runner.export_sweep(index, parameters)
+    if isinstance(export, str):
+        raise ExportError(f"{path}: cell must have a program, got none: {export}")
+    arrays = tuple(None if a is None else array_of(a, path, dtype) for a in export.arrays)
     widths = (sizes.I, sizes.H, cell.state_widths(sizes)[0])  # only a projection reads P
-    return LayerDirection(type(cell).__name__, program.text, widths, arrays)
+    return LayerDirection(type(cell).__name__, export.program, widths, arrays)
 
 
 def array_of(tensor: Tensor, path: str, dtype: torch.dtype) -> FloatArray:

@@ -23,8 +23,7 @@ from tests.support.subjects import (
 )
 from tests.support.tolerances import close
 from unrolled import _core, engines, nn
-from unrolled.engines.native import engine as native
-from unrolled.engines.native import functorch as transforms
+from unrolled.engines.native import functorch
 
 CUTS = torch.tensor([[True, False], [False, True], [False, False], [False, True], [True, False]])
 CALLS: list[dict[str, Any]] = [
@@ -62,10 +61,10 @@ def one_call(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def single(*_: Any) -> None:
         raise AssertionError("the core was called for one sweep")
 
-    for name in ("forward_several", "backward_several"):
-        monkeypatch.setattr(transforms, name, spied(getattr(transforms, name)))
+    for name in ("forward_batched", "backward_batched"):
+        monkeypatch.setattr(functorch, name, spied(getattr(functorch, name)))
     for name in ("run_forward", "run_backward"):
-        monkeypatch.setattr(transforms, name, single)
+        monkeypatch.setattr(functorch, name, single)
     return counts
 
 
@@ -197,7 +196,7 @@ def test_sums_of_each_sample_in_chunks(
     previous_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with native.use_build(build):
+        with engines.use_build(build):
             actual = vmap(grad(loss), (None, 0))(weights, x)
     finally:
         torch.set_num_threads(previous_threads)
@@ -268,7 +267,7 @@ def test_any_dimension_may_be_mapped(dim: int, one_call: list[int]) -> None:
 )
 def test_what_decides_the_order_is_not_mapped(argument: str, mapped: Tensor) -> None:
     (layer,) = _members("lstm", {}, 1)
-    with pytest.raises(RuntimeError, match=f"LSTM: {argument} cannot be mapped by vmap"):
+    with pytest.raises(RuntimeError, match=f"LSTM: {argument} must not be mapped by vmap"):
         vmap(lambda x, m: layer(x, **{argument: m})[0])(_input({}, 3), mapped)
 
 

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from tests.support.subjects import tokens
 from unrolled import cells, engines, nn
-from unrolled.cells.declaration import parameter_names
-from unrolled.engines.native import programs as core
-from unrolled.engines.native.operator import sweep  # noqa: F401  registers the operator
+from unrolled.engines.native import programs
 
 OP = torch.ops.unrolled.sweep
 T, N, I, H = 5, 4, 3, 6  # noqa: E741
@@ -30,7 +28,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "lengths": {"lengths": torch.tensor([3, 5, 0, 1])},
     "resets": {"resets": CUTS, "reverse": True},
     "all": {"lengths": torch.tensor([3, 5, 0, 1]), "resets": CUTS, "reset_states": True},
-    "range": {"first": 1, "last": 4},
 }
 
 
@@ -42,18 +39,16 @@ def arguments(layer: nn.Recurrent, x: Tensor, training: bool = True, **form: Any
     """What the operator takes, for a layer's parameters."""
     spec = layer.spec
     sizes = spec.sizes(0)
-    actual = core.recorded(spec.cell, sizes.projected)
+    actual = programs.traced_program(spec.cell, sizes.projected)
     parameters = {name.removesuffix("_l0"): p for name, p in layer.named_parameters()}
-    names = [name for key in actual.products for name in parameter_names(key)]
-    matrices = [parameters.get(name, x.new_empty(0)) for name in names]
+    matrices = [parameters.get(name, x.new_empty(0)) for name in actual.matrix_names()]
     vectors = [parameters[name] for name in spec.cell.vectors]
     reset_states = states_of(layer, 20) if form.get("reset_states") else []
     form = {"batch_first": False, "reverse": False, "lengths": None, "resets": None} | form
     flags = [form[key] for key in ("batch_first", "reverse", "lengths", "resets")]
-    steps = [form.get("groups", 1), form.get("first", 0), form.get("last", T)]
     states = form.get("states") or states_of(layer, 10)
     program = [actual.text, [sizes.H, sizes.P]]
-    return [x, states, reset_states, matrices, vectors, *program, *flags, [], *steps, training]
+    return [x, states, reset_states, matrices, vectors, *program, *flags, training]
 
 
 def input_for(form: dict[str, Any], seed: int = 1) -> Tensor:
@@ -89,7 +84,7 @@ def test_torch_approves_of_it_without_gradient() -> None:
 
 
 @pytest.mark.parametrize("layer_name", LAYERS)
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "range"])
+@pytest.mark.parametrize("form", FORMS)
 def test_values_and_gradients_are_the_layer_s(layer_name: str, form: str) -> None:
     options = FORMS[form]
     batch_first, reverse = options.get("batch_first", False), options.get("reverse", False)
@@ -131,43 +126,6 @@ def test_values_and_gradients_are_the_layer_s(layer_name: str, form: str) -> Non
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("layer_name", ["gru", "lstm", "peephole"])
-def test_a_range_of_steps_goes_on_where_the_last_one_ended(layer_name: str) -> None:
-    layer, x = LAYERS[layer_name](dtype=torch.float64), input_for({})
-    unsplit, final, _ = OP(*arguments(layer, x))
-    early, states, _ = OP(*arguments(layer, x, last=2))
-    late, ends, _ = OP(*arguments(layer, x, first=2, states=list(states)))
-    assert (early[2:] == 0).all()
-    assert (late[:2] == 0).all()
-    for a, b in zip([early + late, *ends], [unsplit, *final], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-14)
-
-
-@pytest.mark.parametrize("layer_name", ["gru", "lstm", "peephole"])
-def test_groups_are_layers_side_by_side(layer_name: str) -> None:
-    layers = [LAYERS[layer_name](dtype=torch.float64) for _ in range(2)]
-    x = input_for({})
-    operands = arguments(layers[0], x, groups=2)
-    separate = [arguments(layer, x) for layer in layers]
-    for k in (3, 4):
-        operands[k] = [
-            torch.stack([a, b]) for a, b in zip(separate[0][k], separate[1][k], strict=True)
-        ]
-        operands[k] = [m if m.numel() else x.new_empty(0) for m in operands[k]]
-    leaves = [*operands]
-    for k in (3, 4):
-        leaves[k] = [m.detach().requires_grad_() for m in operands[k]]
-    assert set(torch.library.opcheck(OP.default, leaves).values()) == {"SUCCESS"}
-    output = OP(*operands)[0]
-    expected = torch.cat([OP(*separate[g])[0][:, 2 * g : 2 * g + 2] for g in range(2)], 1)
-    weights = [m for part in separate for k in (3, 4) for m in part[k] if m.numel()]
-    torch.testing.assert_close(output, expected, rtol=1e-13, atol=1e-14)
-    grads = torch.autograd.grad(output.square().sum(), [x, *weights])
-    true = torch.autograd.grad(expected.square().sum(), [x, *weights])
-    for a, b in zip(grads, true, strict=True):
-        torch.testing.assert_close(a, b)
-
-
 def test_a_compiled_function_holds_it_whole() -> None:
     layer, x = LAYERS["lstm"](dtype=torch.float64), input_for({})
     operands = arguments(layer, x)
@@ -179,45 +137,26 @@ def test_a_compiled_function_holds_it_whole() -> None:
     torch.testing.assert_close(run(x), OP(*operands)[0].tanh(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"groups": 3}, ValueError, "groups must divide the batch of 4, got 3"),
-        ({"first": 3, "last": 3}, ValueError, "steps within 0 and 5, got 3 and 3"),
-        ({"last": 6}, ValueError, "got 0 and 6"),
-    ],
-)
-def test_what_does_not_fit_is_refused(
-    change: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    layer, x = LAYERS["gru"](dtype=torch.float64), input_for({})
-    with pytest.raises(error, match=message):
-        OP(*arguments(layer, x, **change))
-
-
 def test_lists_that_are_none_are_empty() -> None:
     """As AOTInductor passes them; gradients are those of empty lists."""
     layer, x = LAYERS["gru"](dtype=torch.float64), tokens(T, N, I)
     results = []
     for empty in ([], None):
         operands = arguments(layer, x)
-        operands[2] = operands[4] = operands[11] = empty
+        operands[2] = operands[4] = empty
         leaves = [x, *layer.parameters()]
         results.append(torch.autograd.grad(OP(*operands)[0].square().sum(), leaves))
     for mine, expected in zip(*results, strict=True):
         assert torch.equal(mine, expected)
 
 
-def test_auxiliary_inputs_and_flat_values_are_refused() -> None:
+def test_flat_values_and_other_texts_are_refused() -> None:
     layer, x = LAYERS["gru"](dtype=torch.float64), input_for({})
     operands = arguments(layer, x)
-    operands[11] = [x]
-    with pytest.raises(NotImplementedError, match="auxiliary must be empty"):
-        OP(*operands)
     with pytest.raises(ValueError, match="values must be 3D, got 2D"):
         OP(x[0], *arguments(layer, x)[1:])
     with pytest.raises(ValueError, match="must be `unrolled-program 1`"):
-        OP(*operands[:5], "hello", *operands[6:11], [], *operands[12:])
+        OP(*operands[:5], "hello", *operands[6:])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -1,27 +1,31 @@
-"""The sweep as autograd sees it: a job's tensors, its gradients, one node in eager mode.
+"""The sweep as autograd sees it: what a call consists of, and one node in eager mode.
 
-Second derivatives re-run the plain loop inside of backward, which is where torch asks for them.
+Second derivatives re-run the reference loop inside of backward, which is where torch asks for them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
-from unrolled.cells.declaration import parameter_names
+from unrolled.engines.autograd_context import AutogradContext
 from unrolled.engines.loop import run_loop
-from unrolled.engines.native.call import Form, Where, make_work, run_backward, run_forward
-from unrolled.engines.native.programs import letters, load, recorded
-from unrolled.engines.request import States, batched, in_float32
+from unrolled.engines.native.call import StateShapes, compile_sweep, run_backward, run_forward
+from unrolled.engines.native.programs import load_program, traced_program
+from unrolled.engines.precision import States, in_float32
+from unrolled.engines.torch_modes import is_batched
+from unrolled.token_rows import TokenRows
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepCall:
     """What stays the same between a forward run and its backward.
 
     The tensors of a run are tokens, states (none: zeros), prepared parameters by ``names``.
@@ -29,42 +33,52 @@ class Job:
 
     cell: Cell
     sizes: Sizes
-    where: Where
-    form: Form  # shapes of the final states
-    states: int
+    rows: TokenRows
+    state_shapes: StateShapes
+    state_count: int
     names: list[str]
-    biases: tuple[int, ...]  # their places among the tensors
-    work: _core.Work
+    bias_indices: tuple[int, ...]  # among the tensors
+    compiled: _core.Work
 
-    def reached(self, needs: Sequence[bool]) -> tuple[bool, ...]:
+    @property
+    def tensor_count(self) -> int:
+        return 1 + self.state_count + len(self.names)
+
+    def reached(self, needs_grad: Sequence[bool]) -> tuple[bool, ...]:
         """Which of the tensors that need a gradient get one: no gradient reaches a parameter that
         the step does not use."""
-        return tuple(need and self.work.reached(k) for k, need in enumerate(needs))
+        return tuple(need and self.compiled.reached(k) for k, need in enumerate(needs_grad))
 
 
-def make_job(
+def make_sweep_call(
     cell: Cell,
     sizes: Sizes,
-    where: Where,
+    rows: TokenRows,
     names: list[str],
-    states: int,
-    lead: tuple[int, ...] = (),
+    state_count: int,
+    leading_shape: tuple[int, ...] = (),
     groups: int = 1,
-) -> Job:
-    """A job for states [*lead, N, width], as many as given: all or none; ``groups``: see
-    ``make_work``."""
-    found = recorded(cell, sizes.projected)
-    place = {name: 1 + states + k for k, name in enumerate(names)}
-    matrices = [name for key in found.products for name in parameter_names(key)]
-    places = [place.get(name, -1) for name in (*matrices, *cell.vectors)]
-    form = tuple((*lead, where.N, width) for width in cell.state_widths(sizes))
-    program = load(found.text, *letters(found.text, sizes))
-    work = make_work(program, where, states, places, form, groups)
-    biases = tuple(place[name] for name in matrices[1::2] if name in place)
-    return Job(cell, sizes, where, form, states, names, biases, work)
+) -> SweepCall:
+    """A call with ``state_count`` states [*leading_shape, N, width], all or none; ``groups``: see
+    ``compile_sweep``."""
+    program = traced_program(cell, sizes.projected)
+    matrices = program.matrix_names()
+    index_of = {name: 1 + state_count + k for k, name in enumerate(names)}
+    indices = [index_of.get(name, -1) for name in program.parameter_names(cell)]
+    shapes = tuple((*leading_shape, rows.N, width) for width in cell.state_widths(sizes))
+    loaded = load_program(program.text, *program.sizes(sizes))
+    compiled = compile_sweep(loaded, rows, state_count, indices, shapes, groups)
+    biases = tuple(index_of[name] for name in matrices[1::2] if name in index_of)
+    return SweepCall(cell, sizes, rows, shapes, state_count, names, biases, compiled)
 
 
-class Sweeping(torch.autograd.Function):
+class _SweepContext(AutogradContext, Protocol):
+    call: SweepCall
+    unsaved_biases: "_UnsavedBiases"
+    output_version: "_TensorVersion"
+
+
+class SweepFunction(torch.autograd.Function):
     """The sweep as one node of autograd.
 
     As with torch.nn, the output may be changed in place before backward: a relu, a mask. Backward
@@ -72,34 +86,37 @@ class Sweeping(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, job: Job, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: _SweepContext, call: SweepCall, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        output, saved, final = run_forward(job.work, tensors, training=True)
-        ctx.job = job
-        ctx.biases = _Biases(tensors, job.biases)
-        ctx.save_for_backward(*ctx.biases.others(tensors), output.data, saved)
-        ctx.output_version = _Version(output)
+        output, saved, final = run_forward(call.compiled, tensors, training=True)
+        assert saved is not None
+        ctx.call = call
+        ctx.unsaved_biases = _UnsavedBiases(tensors, call.bias_indices)
+        ctx.save_for_backward(*ctx.unsaved_biases.remove_from(tensors), output.data, saved)
+        ctx.output_version = _TensorVersion(output)
         return output, *final
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *others, output, saved = ctx.saved_tensors
-        tensors = ctx.biases.merge(others)
-        needs = ctx.needs_input_grad[1:]
-        job = ctx.job
-        if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
-            ctx.biases.check("the plain loop, which makes second derivatives, reads it")
-            return None, *_again(job, tuple(tensors), needs, grads)
+    def backward(ctx: _SweepContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        *saved_inputs, output, saved = ctx.saved_tensors
+        tensors = ctx.unsaved_biases.insert_into(saved_inputs)
+        needs_grad = ctx.needs_input_grad[1:]
+        call = ctx.call
+        if _needs_reference(grads):
+            ctx.unsaved_biases.check("the reference loop, which makes second derivatives, reads it")
+            return None, *_grad_via_reference(call, tuple(tensors), needs_grad, grads)
         if ctx.output_version.changed():
-            ctx.biases.check("the output, which was changed in place as well, is computed again")
-            output, _, _ = run_forward(job.work, tensors, training=False)
-        return None, *run_backward(job.work, tensors, output, saved, grads, needs)
+            ctx.unsaved_biases.check(
+                "the output, which was changed in place as well, is recomputed"
+            )
+            output, _, _ = run_forward(call.compiled, tensors, training=False)
+        return None, *run_backward(call.compiled, tensors, output, saved, grads, needs_grad)
 
 
 _EMPTY = torch.empty(0, device="cpu")
 
 
-class _Version:
+class _TensorVersion:
     """Whether a tensor was changed in place; it holds none of the tensor's memory."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -111,7 +128,7 @@ class _Version:
         return self.tensor._version != self.number
 
 
-class _Biases:
+class _UnsavedBiases:
     """The biases of a run, which backward does not read: they may be changed in place before it.
 
     Only leaves are held here. A tensor with a history could come to depend on the output and would
@@ -119,134 +136,163 @@ class _Biases:
     inference mode, which have no version.
     """
 
-    def __init__(self, tensors: tuple[Tensor, ...], places: tuple[int, ...]) -> None:
-        known = (tensors[k].is_leaf and not tensors[k].is_inference() for k in places)
-        self.places = tuple(k for k, is_held in zip(places, known, strict=True) if is_held)
-        leaves = [tensors[k] for k in self.places]
+    def __init__(self, tensors: tuple[Tensor, ...], indices: tuple[int, ...]) -> None:
+        self.indices = tuple(
+            k for k in indices if tensors[k].is_leaf and not tensors[k].is_inference()
+        )
+        leaves = [tensors[k] for k in self.indices]
         self.biases = [bias if bias.requires_grad else bias.detach() for bias in leaves]
         self.versions = [bias._version for bias in leaves]
 
-    def others(self, tensors: tuple[Tensor, ...]) -> list[Tensor | None]:
-        """The tensors with None in place of the biases."""
-        others: list[Tensor | None] = list(tensors)
-        for k in self.places:
-            others[k] = None
-        return others
+    def remove_from(self, tensors: tuple[Tensor, ...]) -> list[Tensor | None]:
+        """The tensors with None in place of these biases."""
+        remaining: list[Tensor | None] = list(tensors)
+        for k in self.indices:
+            remaining[k] = None
+        return remaining
 
-    def merge(self, others: list[Tensor | None]) -> list[Tensor]:
-        """All tensors again."""
-        tensors: list[Any] = list(others)
-        for k, bias in zip(self.places, self.biases, strict=True):
+    def insert_into(self, tensors: list[Tensor]) -> list[Tensor]:
+        """All tensors of the run."""
+        for k, bias in zip(self.indices, self.biases, strict=True):
             tensors[k] = bias
         return tensors
 
-    def check(self, why: str) -> None:
+    def check(self, reason: str) -> None:
         """Raises RuntimeError, as autograd does, where a bias was changed in place."""
         for bias, version in zip(self.biases, self.versions, strict=True):
             if bias._version != version:
                 raise RuntimeError(
                     "one of the variables needed for gradient computation has been modified by an "
                     f"inplace operation: a bias of shape {list(bias.shape)} is at version "
-                    f"{bias._version}; expected version {version} instead: {why}"
+                    f"{bias._version}; expected version {version} instead: {reason}"
                 )
 
 
-class BothSweeping(torch.autograd.Function):
+class _PairContext(AutogradContext, Protocol):
+    calls: tuple[SweepCall, SweepCall]
+    unsaved_biases: _UnsavedBiases
+
+
+class BidirectionalSweepFunction(torch.autograd.Function):
     """Two sweeps over one input, one in each direction, as one node: the core may run them side by
     side."""
 
     @staticmethod
-    def forward(ctx: Any, jobs: tuple[Job, Job], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: _PairContext, calls: tuple[SweepCall, SweepCall], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         """Of tokens, states and parameters of each: outputs, then final states of each."""
         ctx.set_materialize_grads(False)
-        first, second = _shares(jobs, tensors)
-        one, two, threads = jobs[0].work, jobs[1].work, torch.get_num_threads()
-        (output, saved, final), (other, kept, ends) = one.forward_both(
-            two, first, second, True, threads
+        forward_tensors, reverse_tensors = _split_pair(calls, tensors)
+        results = calls[0].compiled.forward_both(
+            calls[1].compiled, forward_tensors, reverse_tensors, True, torch.get_num_threads()
         )
-        ctx.jobs = jobs
-        after_first = jobs[0].states + len(jobs[0].names)
-        biases = (*jobs[0].biases, *(after_first + k for k in jobs[1].biases))
-        ctx.biases = _Biases(tensors, biases)
+        (output, saved, final), (reverse_output, reverse_saved, reverse_final) = results
+        ctx.calls = calls
+        # The reverse sweep's own tensors stand behind those of the forward one.
+        offset = calls[0].tensor_count - 1
+        biases = (*calls[0].bias_indices, *(offset + k for k in calls[1].bias_indices))
+        ctx.unsaved_biases = _UnsavedBiases(tensors, biases)
+        inputs = ctx.unsaved_biases.remove_from(tensors)
         # Callers merge the outputs: no user can change them in place.
-        ctx.save_for_backward(*ctx.biases.others(tensors), output, saved, other, kept)
-        return output, other, *final, *ends
+        ctx.save_for_backward(*inputs, output, saved, reverse_output, reverse_saved)
+        return output, reverse_output, *final, *reverse_final
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *others, output, saved, other, kept = ctx.saved_tensors
-        tensors = ctx.biases.merge(others)
-        jobs = ctx.jobs
-        needs = _shares(jobs, ctx.needs_input_grad[1:])
-        shares = _shares(jobs, tuple(tensors))
-        count = len(jobs[0].form)
-        slopes = (grads[0], *grads[2 : 2 + count]), (grads[1], *grads[2 + count :])
-        if torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads):
-            ctx.biases.check("the plain loop, which makes second derivatives, reads it")
-            found = [_again(*some) for some in zip(jobs, shares, needs, slopes, strict=True)]
+    def backward(ctx: _PairContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        *saved_inputs, output, saved, reverse_output, reverse_saved = ctx.saved_tensors
+        tensors = ctx.unsaved_biases.insert_into(saved_inputs)
+        calls = ctx.calls
+        needs = _split_pair(calls, ctx.needs_input_grad[1:])
+        inputs = _split_pair(calls, tuple(tensors))
+        count = len(calls[0].state_shapes)
+        output_grads = (grads[0], *grads[2 : 2 + count]), (grads[1], *grads[2 + count :])
+        if _needs_reference(grads):
+            ctx.unsaved_biases.check("the reference loop, which makes second derivatives, reads it")
+            forward_grads, reverse_grads = (
+                _grad_via_reference(*arguments)
+                for arguments in zip(calls, inputs, needs, output_grads, strict=True)
+            )
         else:
-            found = [
-                *jobs[0].work.backward_both(
-                    jobs[1].work,
-                    (shares[0], output, saved, slopes[0], needs[0]),
-                    (shares[1], other, kept, slopes[1], needs[1]),
-                    torch.get_num_threads(),
-                )
-            ]
-        (tokens, *ours), (more, *theirs) = found
-        if tokens is not None and more is not None:
-            tokens = tokens + more
-        return None, more if tokens is None else tokens, *ours, *theirs
+            forward_grads, reverse_grads = calls[0].compiled.backward_both(
+                calls[1].compiled,
+                (inputs[0], output, saved, output_grads[0], needs[0]),
+                (inputs[1], reverse_output, reverse_saved, output_grads[1], needs[1]),
+                torch.get_num_threads(),
+            )
+        tokens_grad, reverse_tokens_grad = forward_grads[0], reverse_grads[0]
+        if tokens_grad is None:
+            tokens_grad = reverse_tokens_grad
+        elif reverse_tokens_grad is not None:
+            tokens_grad = tokens_grad + reverse_tokens_grad
+        return None, tokens_grad, *forward_grads[1:], *reverse_grads[1:]
 
 
-def _shares(jobs: tuple[Job, Job], of: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """What each of two sweeps has of tokens, then states and parameters of both."""
-    end = 1 + jobs[0].states + len(jobs[0].names)
-    return of[:end], (of[0], *of[end:])
+def _split_pair(
+    calls: tuple[SweepCall, SweepCall], items: tuple[Item, ...]
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """The items of each of two sweeps, from those of tokens, then states and parameters of both."""
+    end = calls[0].tensor_count
+    return items[:end], (items[0], *items[end:])
 
 
-def _again(
-    job: Job,
+def _needs_reference(grads: tuple[Tensor | None, ...]) -> bool:
+    """Whether the core cannot run a backward: it is differentiated itself, or has many vectors at
+    once."""
+    return torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads)
+
+
+def _grad_via_reference(
+    call: SweepCall,
     tensors: tuple[Tensor, ...],
-    needs: tuple[bool, ...],
+    needs_grad: tuple[bool, ...],
     grads: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    """Gradients from the plain loop: differentiable, or for many vectors at once."""
-    again = torch.is_grad_enabled()
+    """Gradients from the reference loop: differentiable, or for many vectors at once."""
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        outputs, final = loop_of(job, tensors)
-    wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
-    reached = [
-        (end, grad)
-        for end, grad in zip((outputs, *final), grads, strict=True)
-        if grad is not None and end.requires_grad
+        output, final = run_reference(call, tensors)
+    pairs = [
+        (result, grad)
+        for result, grad in zip((output, *final), grads, strict=True)
+        if grad is not None and result.requires_grad
     ]
-    if not reached:
+    if not pairs:
         return [None] * len(tensors)
-    ends, slopes = zip(*reached, strict=True)
-    found = iter(torch.autograd.grad(ends, wanted, slopes, create_graph=again, allow_unused=True))
-    return [next(found) if need else None for need in needs]
+    results = iter(
+        torch.autograd.grad(
+            [result for result, _ in pairs],
+            [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need],
+            [grad for _, grad in pairs],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    )
+    return [next(results) if need else None for need in needs_grad]
 
 
-def loop_of(job: Job, tensors: tuple[Tensor, ...]) -> tuple[Tensor, States]:
-    """What the core computes, by the plain loop: of torch's operations alone."""
-    tokens, *rest = tensors
-    prepared = dict(zip(job.names, rest[job.states :], strict=True))
-    start = tuple(rest[: job.states]) or tuple(tokens.new_zeros(shape) for shape in job.form)
-    return in_float32(partial(_loop_of, job), tokens, start, prepared)
+def run_reference(call: SweepCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, States]:
+    """What the core computes, by the reference loop: of torch's operations alone."""
+    tokens, *states_and_parameters = tensors
+    prepared = dict(zip(call.names, states_and_parameters[call.state_count :], strict=True))
+    states = tuple(states_and_parameters[: call.state_count])
+    states = states or tuple(tokens.new_zeros(shape) for shape in call.state_shapes)
+    return in_float32(partial(_run_reference, call), tokens, states, prepared)
 
 
-def _loop_of(
-    job: Job, tokens: Tensor, start: States, prepared: dict[str, Tensor]
+def _run_reference(
+    call: SweepCall, tokens: Tensor, states: States, prepared: dict[str, Tensor]
 ) -> tuple[Tensor, States]:
-    where = job.where
-    table = where.row_of_each()
-    sizes = [where.N] * where.T if where.counts is None else where.counts.tolist()
-    flat = [state.reshape(where.N, state.shape[-1]) for state in start]
-    active = tuple(state[: sizes[0]] for state in flat)
-    rows = tokens.flatten(0, -2).index_select(0, table)
-    outputs, ends = run_loop(job.cell, job.sizes, rows, sizes, active, prepared)
-    final = [torch.cat([end, state[sizes[0] :]]) for end, state in zip(ends, flat, strict=True)]
-    whole = outputs.new_zeros(where.rows, outputs.shape[1]).index_copy(0, table, outputs)
-    shaped = (end.view(shape) for end, shape in zip(final, job.form, strict=True))
-    return whole.view(*tokens.shape[:-1], whole.shape[1]), tuple(shaped)
+    rows = call.rows
+    row_of_each = torch.from_numpy(rows.row_of_each())
+    sizes = rows.batch_sizes
+    flat_states = [state.reshape(rows.N, state.shape[-1]) for state in states]
+    active = tuple(state[: sizes[0]] for state in flat_states)
+    packed = tokens.flatten(0, -2).index_select(0, row_of_each)
+    outputs, ends = run_loop(call.cell, call.sizes, packed, sizes, active, prepared)
+    final = (
+        torch.cat([end, state[sizes[0] :]]).view(shape)
+        for end, state, shape in zip(ends, flat_states, call.state_shapes, strict=True)
+    )
+    padded = outputs.new_zeros(rows.rows, outputs.shape[1]).index_copy(0, row_of_each, outputs)
+    return padded.view(*tokens.shape[:-1], padded.shape[1]), tuple(final)

@@ -1,132 +1,160 @@
-"""Many sweeps of one job in one call of the core.
+"""Many equal sweeps in one call of the core.
 
-Those that share every parameter are one batch of as many sequences more, whose weights' gradients
-the core sums sweep by sweep; those with parameters of their own run side by side.
+Sweeps that share every parameter are one batch of more sequences, whose weights' gradients the core
+sums sweep by sweep; sweeps with parameters of their own run side by side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unrolled.engines.native.autograd import Job, make_job
-from unrolled.engines.native.call import Where, run_backward, run_forward
+from unrolled.engines.native.autograd import SweepCall, make_sweep_call
+from unrolled.engines.native.call import run_backward, run_forward
 
 
 @dataclass(frozen=True)
-class Several:
-    """``count`` sweeps B, and which tensors have a first dimension of so many; the others are the
-    same for all."""
+class BatchedSweeps:
+    """``count`` sweeps B, and which tensors have a leading dimension of B; the others are the same
+    for all."""
 
     count: int
-    stacked: tuple[bool, ...]
+    is_batched: tuple[bool, ...]
 
-    def shares(self, job: Job) -> bool:
+    def share_parameters(self, call: SweepCall) -> bool:
         """Whether all sweeps have the same parameters."""
-        given = 1 + job.states
-        return not any(self.stacked[given : given + len(job.names)])
+        return not any(self.is_batched[1 + call.state_count : call.tensor_count])
 
 
-def forward_several(job: Job, several: Several, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def forward_batched(
+    call: SweepCall, batch: BatchedSweeps, tensors: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
     """Output, what backward needs, final states, [B, ...] each."""
-    if not several.shares(job):
-        output, saved, final = job.work.forward_each(
-            several.count, several.stacked, tensors, True, torch.get_num_threads()
+    if not batch.share_parameters(call):
+        output, saved, final = call.compiled.forward_each(
+            batch.count, batch.is_batched, tensors, True, torch.get_num_threads()
         )
         return output, saved, *final
-    fold = _Fold(job, several)
-    output, kept, final = run_forward(fold.job(1).work, fold.given(tensors), training=True)
-    assert kept is not None
-    lead = tensors[0].shape[1 if several.stacked[0] else 0 : -1]
-    ends = (fold.apart(end) for end in final)
-    return output.view(several.count, *lead, output.shape[-1]), fold.apart(kept), *ends
+    merged = _MergedSweeps(call, batch)
+    output, saved, final = run_forward(
+        merged.call().compiled, merged.inputs(tensors), training=True
+    )
+    assert saved is not None
+    leading_shape = tensors[0].shape[1 if batch.is_batched[0] else 0 : -1]
+    output = output.view(batch.count, *leading_shape, output.shape[-1])
+    return output, merged.split(saved), *(merged.split(state) for state in final)
 
 
-def backward_several(
-    job: Job, several: Several, needs: Sequence[bool], apart: bool, tensors: Sequence[Tensor]
+def backward_batched(
+    call: SweepCall,
+    batch: BatchedSweeps,
+    needs_grad: Sequence[bool],
+    per_sweep: bool,
+    tensors: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Gradients of the tensors that need one: [B, ...] where they are stacked, and everywhere if
-    ``apart``; else sums over the sweeps.
+    """Gradients of the tensors that need one: [B, ...] where they are batched, and everywhere if
+    ``per_sweep``; else sums over the sweeps.
 
-    ``tensors`` are those of the forward run, its output, what it kept, and the slopes of output and
-    final states.
+    ``tensors`` are those of the forward run, its output, what it saved, and the gradients of output
+    and final states.
     """
-    count = len(needs)
-    if several.shares(job):
-        return _backward_folded(job, several, needs, apart, tensors)
-    given, (output, saved, *slopes) = tensors[:count], tensors[count:]
-    found = job.work.backward_each(
-        several.count, several.stacked, given, output, saved, slopes, needs, torch.get_num_threads()
+    count = len(needs_grad)
+    if batch.share_parameters(call):
+        return _backward_merged(call, batch, needs_grad, per_sweep, tensors)
+    inputs, (output, saved, *output_grads) = tensors[:count], tensors[count:]
+    grads = call.compiled.backward_each(
+        batch.count,
+        batch.is_batched,
+        inputs,
+        output,
+        saved,
+        output_grads,
+        needs_grad,
+        torch.get_num_threads(),
     )
-    whole = (apart or stacked for stacked in several.stacked)
-    pairs = zip(found, whole, strict=False)
-    return [grad if keep else grad.sum(0) for grad, keep in pairs if grad is not None]
-
-
-def _backward_folded(
-    job: Job, several: Several, needs: Sequence[bool], apart: bool, tensors: Sequence[Tensor]
-) -> list[Tensor]:
-    fold, B, count = _Fold(job, several), several.count, len(needs)
-    output, saved, grad_output, *grad_final = (
-        tensor if stacked else tensor.expand(B, *tensor.shape)
-        for tensor, stacked in zip(tensors[count:], several.stacked[count:], strict=True)
-    )
-    slopes = fold.rows(grad_output), *map(fold.together, grad_final)
-    work = fold.job(B if apart else 1).work
-    given = fold.given(tensors[:count])
-    tokens, *others = run_backward(
-        work, given, fold.rows(output), fold.together(saved), slopes, needs
-    )
-    made = [tokens if tokens is None else tokens.view(*output.shape[:-1], tokens.shape[-1])]
-    made += [grad if grad is None else fold.apart(grad) for grad in others[: job.states]]
-    sums = [not (apart or stacked) for stacked in several.stacked[: len(made)]]
-    ahead = (
-        grad.sum(0) if summed else grad
-        for grad, summed in zip(made, sums, strict=True)
+    return [
+        grad if per_sweep or is_batched else grad.sum(0)
+        for grad, is_batched in zip(grads, batch.is_batched, strict=False)
         if grad is not None
+    ]
+
+
+def _backward_merged(
+    call: SweepCall,
+    batch: BatchedSweeps,
+    needs_grad: Sequence[bool],
+    per_sweep: bool,
+    tensors: Sequence[Tensor],
+) -> list[Tensor]:
+    merged, B, count = _MergedSweeps(call, batch), batch.count, len(needs_grad)
+    output, saved, output_grad, *final_grads = (
+        tensor if is_batched else tensor.expand(B, *tensor.shape)
+        for tensor, is_batched in zip(tensors[count:], batch.is_batched[count:], strict=True)
     )
-    lead = (B,) if apart else ()
-    pairs = zip(others[job.states :], given[1 + job.states :], strict=True)
-    return [*ahead, *(g.view(*lead, *p.shape) for g, p in pairs if g is not None)]
+    inputs = merged.inputs(tensors[:count])
+    tokens_grad, *other_grads = run_backward(
+        merged.call(groups=B if per_sweep else 1).compiled,
+        inputs,
+        merged.rows(output),
+        merged.merge(saved),
+        (merged.rows(output_grad), *map(merged.merge, final_grads)),
+        needs_grad,
+    )
+    data_grads: list[Tensor | None] = [None]
+    if tokens_grad is not None:
+        data_grads = [tokens_grad.view(*output.shape[:-1], tokens_grad.shape[-1])]
+    for grad in other_grads[: call.state_count]:
+        data_grads.append(None if grad is None else merged.split(grad))
+    leading_shape = (B,) if per_sweep else ()
+    parameters = inputs[1 + call.state_count :]
+    return [
+        *(
+            grad if per_sweep or is_batched else grad.sum(0)
+            for grad, is_batched in zip(data_grads, batch.is_batched, strict=False)
+            if grad is not None
+        ),
+        *(
+            grad.view(*leading_shape, *parameter.shape)
+            for grad, parameter in zip(other_grads[call.state_count :], parameters, strict=True)
+            if grad is not None
+        ),
+    ]
 
 
 @dataclass(frozen=True)
-class _Fold:
+class _MergedSweeps:
     """Sweeps with the same parameters as one: sequence n of sweep b is number n * B + b."""
 
-    one: Job
-    several: Several
+    single: SweepCall
+    batch: BatchedSweeps
 
-    def job(self, groups: int) -> Job:
-        w, B = self.one.where, self.several.count
-        if w.table is None and w.N == 1:
-            where = replace(w, N=B, rows=B * w.rows, stride_n=w.rows)
-        else:
-            table = w.row_of_each()[:, None] + torch.arange(B, device="cpu") * w.rows
-            counts = None if w.counts is None else w.counts * B
-            where = Where(w.T, B * w.N, B * w.rows, counts=counts, table=table.flatten())
-        one = self.one
-        return make_job(one.cell, one.sizes, where, one.names, one.states, groups=groups)
-
-    def given(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Tokens, states and parameters."""
-        front = 1 + self.one.states
-        tokens, *states = (
-            tensor if stacked else tensor.expand(self.several.count, *tensor.shape)
-            for tensor, stacked in zip(tensors[:front], self.several.stacked, strict=False)
+    def call(self, groups: int = 1) -> SweepCall:
+        """The call of all sweeps; gradients of parameters are sums over ``groups`` of them."""
+        single = self.single
+        rows = single.rows.repeated(self.batch.count)
+        return make_sweep_call(
+            single.cell, single.sizes, rows, single.names, single.state_count, groups=groups
         )
-        return [self.rows(tokens), *map(self.together, states), *tensors[front:]]
+
+    def inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tokens, states and parameters of the merged call."""
+        count = 1 + self.single.state_count
+        tokens, *states = (
+            tensor if is_batched else tensor.expand(self.batch.count, *tensor.shape)
+            for tensor, is_batched in zip(tensors[:count], self.batch.is_batched, strict=False)
+        )
+        return [self.rows(tokens), *map(self.merge, states), *tensors[count:]]
 
     def rows(self, tensor: Tensor) -> Tensor:
         """[B, ..., width] as rows."""
         return tensor.flatten(0, -2)
 
-    def together(self, tensor: Tensor) -> Tensor:
+    def merge(self, tensor: Tensor) -> Tensor:
         """[B, N, width] as [N * B, width]."""
         return tensor.transpose(0, 1).flatten(0, 1)
 
-    def apart(self, tensor: Tensor) -> Tensor:
+    def split(self, tensor: Tensor) -> Tensor:
         """[N * B, width] as [B, N, width]."""
-        B = self.several.count
+        B = self.batch.count
         return tensor.view(tensor.shape[0] // B, B, tensor.shape[1]).transpose(0, 1)

@@ -1,10 +1,10 @@
 """The native engine: the cell's program, and its derived gradient, in the C++ core.
 
-Here it is chosen which way a call takes: without gradient straight to ``core``, in eager mode
-through ``autograd``, under torch.func through ``transforms``.
+Which way a call takes is chosen here: without gradient straight to ``call``, in eager mode through
+``autograd``, under torch.func through ``functorch``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,55 +13,80 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
-from unrolled.engines.episodes import run_packed
-from unrolled.engines.native.autograd import Sweeping, make_job
-from unrolled.engines.native.call import Where, forced_build, locate, ragged_rows, run_forward
+from unrolled.engines.native.autograd import SweepFunction, make_sweep_call
+from unrolled.engines.native.call import forced_build, run_forward
+from unrolled.engines.native.compiled import NativeCompiledStack
+from unrolled.engines.native.fast_path import NativeFastPath
 from unrolled.engines.native.functorch import run_transformed
 from unrolled.engines.native.programs import (
-    prepared_in_torch,
-    refusal,
-    split_products,
-    undivided,
-    whole_weight,
+    block_diagonal_weights,
+    needs_preparation,
+    prepare_parameters,
+    program_refusal,
+    traced_program,
+    with_dense_products,
 )
-from unrolled.engines.request import HALF, Run, States, Sweep, in_float32, transformed
-
-name = "native"
-
-
-def supports(sweep: Sweep) -> str | None:
-    """None, or why the core cannot run this sweep."""
-    if sweep.values.device.type != "cpu":
-        return "the native core runs on the CPU"
-    if sweep.values.dtype not in (torch.float32, torch.float64, *HALF):
-        return f"the native core has no arithmetic for {sweep.values.dtype}"
-    if _watched(sweep.values):
-        return "what traces or fakes tensors sees no addresses"
-    return refusal(sweep.cell, sweep.sizes)
+from unrolled.engines.packed import run_packed
+from unrolled.engines.precision import HALF, States, in_float32
+from unrolled.engines.request import CompiledStack, Engine, ExportedSweep, FastPath, Sweep
+from unrolled.engines.torch_modes import has_dispatch_mode, is_transformed
+from unrolled.spec import Spec
+from unrolled.token_rows import TokenRows
 
 
-def run(sweep: Sweep) -> tuple[Tensor, States]:
-    """Outputs and final states; half precision is computed in float32, state included."""
-    if sweep.ragged.resets is not None:
-        return run_packed(sweep, _run_packed(sweep.sizes))
-    where = locate(sweep.ragged, sweep.reverse)
-    return _call(sweep.cell, sweep.sizes, where, sweep.values, sweep.states, sweep.parameters)
+class NativeEngine(Engine):
+    """The C++ core."""
+
+    name = "native"
+
+    def supports(self, sweep: Sweep) -> str | None:
+        """None, or why the core cannot run this sweep."""
+        if sweep.tokens.device.type != "cpu":
+            return "the native core runs on the CPU"
+        if sweep.tokens.dtype not in (torch.float32, torch.float64, *HALF):
+            return f"the native core has no arithmetic for {sweep.tokens.dtype}"
+        if _has_no_addresses(sweep.tokens):
+            return "what traces or fakes tensors sees no addresses"
+        return program_refusal(sweep.cell, sweep.sizes)
+
+    def run(self, sweep: Sweep) -> tuple[Tensor, States]:
+        """Outputs and final states; half precision is computed in float32, state included."""
+        if sweep.batch.resets is not None:
+            return run_packed(sweep, partial(_run_packed, sweep.sizes))
+        rows = sweep.batch.layout.token_rows(sweep.reverse)
+        return _run(sweep.cell, sweep.sizes, rows, sweep.tokens, sweep.states, sweep.parameters)
+
+    def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
+        """One call of the core for a whole layer."""
+        return NativeFastPath(spec, step)
+
+    def compiled_stack(self, spec: Spec) -> CompiledStack | None:
+        """Operators of torch.library."""
+        return NativeCompiledStack(spec)
+
+    def export_sweep(
+        self, cell: Cell, sizes: Sizes, parameters: Mapping[str, Tensor]
+    ) -> ExportedSweep | str | None:
+        """The cell's program, and the arrays that it reads."""
+        refusal = program_refusal(cell, sizes)
+        if refusal is not None:
+            return refusal
+        prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
+        program = traced_program(cell, sizes.projected)
+        names = program.parameter_names(cell)
+        return ExportedSweep(program.text, tuple(prepared.get(name) for name in names))
 
 
-def _run_packed(sizes: Sizes) -> Run:
-    def native(
-        cell: Cell,
-        tokens: Tensor,
-        batch_sizes: list[int],
-        states: States,
-        parameters: dict[str, Tensor],
-    ) -> tuple[Tensor, States]:
-        total = tokens.shape[0]
-        rows = torch.arange(total, device="cpu")
-        where = ragged_rows(batch_sizes, states[0].shape[0], total, rows)
-        return _call(cell, sizes, where, tokens, states, parameters)
-
-    return native
+def _run_packed(
+    sizes: Sizes,
+    cell: Cell,
+    tokens: Tensor,
+    batch_sizes: list[int],
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    rows = TokenRows.of_packed(batch_sizes, len(states[0]))
+    return _run(cell, sizes, rows, tokens, states, parameters)
 
 
 @contextmanager
@@ -75,7 +100,8 @@ def use_build(build: str) -> Iterator[None]:
     """
     builds = _core.builds()
     if build not in builds:
-        raise ValueError(f"build must be one of {', '.join(map(repr, builds))}, got {build!r}")
+        names = ", ".join(map(repr, builds))
+        raise ValueError(f"use_build: build must be one of {names}, got {build!r}")
     token = forced_build.set(build)
     try:
         yield
@@ -83,38 +109,36 @@ def use_build(build: str) -> Iterator[None]:
         forced_build.reset(token)
 
 
-def _watched(values: Tensor) -> bool:
+def _has_no_addresses(tokens: Tensor) -> bool:
     """Whether this call is being recorded, or its tensors are not plain memory."""
     return (
-        type(values) not in (Tensor, torch.nn.Parameter)
+        type(tokens) not in (Tensor, torch.nn.Parameter)
         or torch._C._get_tracing_state() is not None
         or torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or has_dispatch_mode()
     )
 
 
-def _call(
+def _run(
     cell: Cell,
     sizes: Sizes,
-    where: Where,
+    rows: TokenRows,
     tokens: Tensor,
     states: States,
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
-    if tokens.dtype in HALF and prepared_in_torch(cell, sizes):
-        # The core widens half precision itself, but not what torch prepares.
-        call = partial(_call, cell, sizes, where)
-        return in_float32(call, tokens, states, parameters)
-    prepared = cell.prepare(parameters)
-    for name, parts, blocks in split_products(cell, sizes):
-        prepared = {**prepared, name: whole_weight(prepared[name], parts, blocks)}
-    cell = undivided(cell, sizes)
-    job = make_job(cell, sizes, where, list(prepared), len(states))
+    if tokens.dtype in HALF and needs_preparation(cell, sizes):
+        # The core computes half precision in float32 itself, but not what torch prepares.
+        run = partial(_run, cell, sizes, rows)
+        return in_float32(run, tokens, states, parameters)
+    prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
+    cell = with_dense_products(cell, sizes)
+    call = make_sweep_call(cell, sizes, rows, list(prepared), len(states))
     tensors = (tokens, *states, *prepared.values())
-    if transformed():
-        return run_transformed(job, tensors)
+    if is_transformed():
+        return run_transformed(call, tensors)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        outputs, *final = Sweeping.apply(job, *tensors)
+        outputs, *final = SweepFunction.apply(call, *tensors)
         return outputs, tuple(final)
-    outputs, _, ends = run_forward(job.work, tensors, training=False)
-    return outputs, tuple(ends)
+    outputs, _, final_states = run_forward(call.compiled, tensors, training=False)
+    return outputs, tuple(final_states)

@@ -1,33 +1,36 @@
-"""The shortest way from a layer's tensors to the core, for the plainest form of a call.
+"""The most direct way from a layer's tensors to the core, for the plainest form of a call.
 
 A step of a small network takes microseconds, and so does every object made around it. So here all
-checks stand in a row, and whatever is not the plainest case goes the usual way, which knows all
-forms and has all the error messages.
+checks stand in a row, and a call of any other form is left to the engines, which know all forms and
+have all the error messages.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from unrolled import _core
-from unrolled.cells.declaration import parameter_names
-from unrolled.engines.native.autograd import BothSweeping, Job, Sweeping, make_job
-from unrolled.engines.native.call import Where, forced_build
-from unrolled.engines.native.programs import (
-    letters,
-    load,
-    prepared_in_torch,
-    recorded,
-    refusal,
-    settings_of,
+from unrolled.engines.native.autograd import (
+    BidirectionalSweepFunction,
+    SweepCall,
+    SweepFunction,
+    make_sweep_call,
 )
+from unrolled.engines.native.call import forced_build
+from unrolled.engines.native.programs import (
+    load_program,
+    needs_preparation,
+    program_refusal,
+    traced_program,
+)
+from unrolled.engines.precision import States
 from unrolled.engines.records import is_unobserved
-from unrolled.engines.request import States, merged
-from unrolled.spec import Spec
+from unrolled.engines.stack import merge_directions, run_layers
+from unrolled.spec import LayerSweep, Spec
+from unrolled.token_rows import BatchLayout
 
 _C = torch._C
 _WATCHERS = (
@@ -37,27 +40,24 @@ _WATCHERS = (
     _C._are_functorch_transforms_active,
     _C._is_any_autocast_enabled,
 )
-"""Each says whether something traces, records or transforms what runs; all must deny it."""
+"""Each says whether something traces, records or transforms the call; all must deny it."""
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One sweep: its program, the full names of its parameters in the core's order (None where one
-    is absent), its direction."""
+class _FastSweep:
+    """One sweep: its program, and its parameters in the core's order (None where one is absent)."""
 
     program: _core.Program
-    names: tuple[str | None, ...]
-    plain: tuple[str | None, ...]  # the same without the suffix of the sweep
+    names: tuple[str | None, ...]  # without the suffix of the sweep
+    full_names: tuple[str | None, ...]
     shapes: list[tuple[int, ...]]
     reverse: bool
     input_size: int
-    unused: tuple[
-        tuple[str, str], ...
-    ]  # plain and full names of parameters that no array is made of
+    unused: tuple[tuple[str, str], ...]  # parameters that no array is made of: names, full names
 
 
-class Direct:
-    """The stack of a layer without dropout, on what needs no preparation.
+class NativeFastPath:
+    """The stack of a layer without dropout, of a cell whose parameters need no preparation.
 
     With ``step`` one step of a cell: input [N, I], states [N, width], parameters without the suffix
     of a layer.
@@ -66,42 +66,37 @@ class Direct:
     def __init__(self, spec: Spec, step: bool = False) -> None:
         self.spec = spec
         self.step = step
-        self.own = type(spec.cell).__module__.startswith("unrolled.cells.")
-        self.settings = settings_of(spec.cell)
-        self.ways = _ways(spec, step)
-        self.directions = spec.num_directions
-        self.jobs: dict[Any, list[Job]] = {}
-        merge = None if self.directions == 1 else partial(merged, merge=spec.merge)
+        self.sweeps = _fast_sweeps(spec, step)
+        self.cached_calls: dict[tuple[int, int, bool, int, str], list[SweepCall]] = {}
+        merge = None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge)
         self.core = _core.Direct(
             [
-                (way.program, way.names, way.shapes, way.reverse, way.input_size)
-                for way in self.ways
+                (sweep.program, sweep.full_names, sweep.shapes, sweep.reverse, sweep.input_size)
+                for sweep in self.sweeps
             ],
             list(spec.state_widths),
-            vars(spec.cell),
+            {},
             (Tensor, torch.nn.Parameter),
             _WATCHERS,
             merge,
             step,
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Made anew by whoever copies it: the core's part is for this cell object alone."""
-        return Direct, (self.spec, self.step)
-
     def __call__(
-        self, input: Any, hx: Any, parameters: dict[str, Any], batch_first: bool
+        self,
+        input: object,
+        hx: object,
+        parameters: dict[str, torch.nn.Parameter | None],
+        batch_first: bool,
+        /,
     ) -> tuple[Tensor, States] | None:
-        """Output and final states, [L·D, N, width] or [N, width], or None: go the usual way.
+        """Output and final states, [L·D, N, width] or [N, width]; None for calls of other forms.
 
         ``input`` and ``hx`` are what the user passed, ``parameters`` the layer's by full name.
         """
         if forward_ad._current_level >= 0 or not is_unobserved():
             return None
-        # The library's classes do not change; what stands in the cell itself, the core looks at.
-        if not self.own and any(map(_differs, self.settings, settings_of(self.spec.cell))):
-            return None
-        found = self.core(
+        result = self.core(
             input,
             hx,
             parameters,
@@ -110,87 +105,98 @@ class Direct:
             forced_build.get(),
             torch.get_num_threads(),
         )
-        if type(found) is not list:
-            return found
+        if type(result) is not list:
+            return result
+        assert isinstance(input, Tensor)
         T, N = (1, len(input)) if self.step else input.shape[:2]
-        size = (N, T, True) if batch_first else (T, N, False)
-        start, weights = found
-        each = len(self.ways[0].names)
-        own = []
-        for k, way in enumerate(self.ways):
-            # The plain loop, which makes second derivatives, runs the step with all parameters.
-            unused = [parameters.get(full) for _, full in way.unused]
+        if batch_first:
+            T, N = N, T
+        states, weights = result
+        count = len(self.sweeps[0].names)
+        sweep_weights = []
+        for k, sweep in enumerate(self.sweeps):
+            # The reference loop, which makes second derivatives, runs the step with all parameters.
+            unused = [parameters.get(full_name) for _, full_name in sweep.unused]
             if any(parameter is None for parameter in unused):
                 return None
-            own.append([p for p in weights[each * k : each * (k + 1)] if p is not None] + unused)
-        return self._train(input, start, own, size)
+            used = [w for w in weights[k * count : (k + 1) * count] if w is not None]
+            sweep_weights.append(used + unused)
+        calls = self._calls(T, N, batch_first, len(states))
+        return self._train(calls, input, states, sweep_weights)
 
     def _train(
-        self, values: Tensor, start: States, weights: list[list[Any]], size: tuple[int, int, bool]
+        self,
+        calls: list[SweepCall],
+        input: Tensor,
+        states: States,
+        sweep_weights: list[list[Tensor]],
     ) -> tuple[Tensor, States]:
-        jobs = self._jobs(size, len(start))
-        if len(jobs) == 1:
-            output, *ends = Sweeping.apply(jobs[0], values, *start, *weights[0])
-            return output, tuple(ends)
-        final: list[tuple[Tensor, ...]] = []
-        shares = [(*(state[k : k + 1] for state in start), *own) for k, own in enumerate(weights)]
-        for k in range(0, len(jobs), self.directions):
-            if self.directions == 1:
-                values, *ends = Sweeping.apply(jobs[k], values, *shares[k])
-                final.append(tuple(ends))
-                continue
-            pair = tuple(jobs[k : k + 2])
-            output, other, *ends = BothSweeping.apply(pair, values, *shares[k], *shares[k + 1])
-            half = len(ends) // 2
-            final += tuple(ends[:half]), tuple(ends[half:])
-            values = merged([output, other], self.spec.merge)
-        return values, tuple(torch.cat(parts) for parts in zip(*final, strict=True))
+        if len(calls) == 1:
+            output, *final = SweepFunction.apply(calls[0], input, *states, *sweep_weights[0])
+            return output, tuple(final)
 
-    def _jobs(self, size: tuple[int, int, bool], states: int) -> list[Job]:
-        """A job for each sweep; the last few sizes are kept."""
-        key = (size, states, forced_build.get())
-        known = self.jobs.get(key)  # asked once: another thread may clear them
-        if known is not None:
-            return known
-        if len(self.jobs) >= 16:
-            self.jobs.clear()
-        T, N, batch_first = size
-        lead = () if self.step else (1,)
-        jobs = []
-        for way, place in zip(self.ways, self.spec.sweeps, strict=True):
-            where = Where(T, N, T * N, *_strides(T, N, batch_first, way.reverse))
-            names = [name for name in way.plain if name is not None]
-            names += [plain for plain, _ in way.unused]
-            jobs.append(make_job(self.spec.cell, place.sizes, where, names, states, lead))
-        self.jobs[key] = jobs
-        return jobs
+        def run_layer(indices: range, tokens: Tensor) -> tuple[list[Tensor], list[States]]:
+            tensors = [
+                tensor
+                for k in indices
+                for tensor in (*(state[k : k + 1] for state in states), *sweep_weights[k])
+            ]
+            if len(indices) == 1:
+                output, *final = SweepFunction.apply(calls[indices[0]], tokens, *tensors)
+                return [output], [tuple(final)]
+            pair = (calls[indices[0]], calls[indices[1]])
+            output, reverse_output, *final = BidirectionalSweepFunction.apply(
+                pair, tokens, *tensors
+            )
+            half = len(final) // 2
+            return [output, reverse_output], [tuple(final[:half]), tuple(final[half:])]
+
+        output, final_states = run_layers(self.spec, input, run_layer)
+        return output, tuple(torch.cat(sweeps) for sweeps in zip(*final_states, strict=True))
+
+    def _calls(self, T: int, N: int, batch_first: bool, state_count: int) -> list[SweepCall]:
+        """A call for each sweep; the last few sizes are cached."""
+        key = (T, N, batch_first, state_count, forced_build.get())
+        calls = self.cached_calls.get(key)  # read once: another thread may clear the cache
+        if calls is not None:
+            return calls
+        if len(self.cached_calls) >= 16:
+            self.cached_calls.clear()
+        layout = BatchLayout(T, N, "batch" if batch_first else "time")
+        leading_shape = () if self.step else (1,)
+        calls = []
+        for sweep, layer_sweep in zip(self.sweeps, self.spec.sweeps, strict=True):
+            rows = layout.token_rows(sweep.reverse)
+            names = [name for name in sweep.names if name is not None]
+            names += [name for name, _ in sweep.unused]
+            calls.append(
+                make_sweep_call(
+                    self.spec.cell, layer_sweep.sizes, rows, names, state_count, leading_shape
+                )
+            )
+        self.cached_calls[key] = calls
+        return calls
 
 
-def _strides(T: int, N: int, batch_first: bool, reverse: bool) -> tuple[int, int, int]:
-    """Row of the first token, and how far the next step and the next sequence are."""
-    stride_t, stride_n = (1, T) if batch_first else (N, 1)
-    return ((T - 1) * stride_t, -stride_t, stride_n) if reverse else (0, stride_t, stride_n)
-
-
-def _differs(a: Any, b: Any) -> bool:
-    return a is not b
-
-
-def _ways(spec: Spec, step: bool) -> tuple[_Way, ...]:
+def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
     """None at all where the core has no program, or parameters are prepared in torch."""
-    cell = spec.cell
-    found = recorded(cell, spec.sizes(0).projected)
-    if refusal(cell, spec.sizes(0)) is not None or prepared_in_torch(cell, spec.sizes(0)):
+    cell, sizes = spec.cell, spec.sizes(0)
+    if program_refusal(cell, sizes) is not None or needs_preparation(cell, sizes):
         return ()
-    ways = []
-    for place in spec.sweeps:
-        shapes = spec.parameters(place.layer)
-        names = [name for key in found.products for name in parameter_names(key)]
-        plain = tuple(name if name in shapes else None for name in (*names, *cell.vectors))
-        suffix = "" if step else place.suffix
-        full = tuple(None if name is None else name + suffix for name in plain)
-        program = load(found.text, *letters(found.text, place.sizes))
-        sizes = [() if name is None else tuple(shapes[name].shape) for name in plain]
-        unused = tuple((name, name + suffix) for name in shapes if name not in plain)
-        ways.append(_Way(program, full, plain, sizes, place.reverse, place.sizes.I, unused))
-    return tuple(ways)
+    return tuple(_fast_sweep(spec, sweep, "" if step else sweep.suffix) for sweep in spec.sweeps)
+
+
+def _fast_sweep(spec: Spec, sweep: LayerSweep, suffix: str) -> _FastSweep:
+    program = traced_program(spec.cell, sweep.sizes.projected)
+    specs = spec.parameters(sweep.layer)
+    order = program.parameter_names(spec.cell)
+    names = tuple(name if name in specs else None for name in order)
+    return _FastSweep(
+        load_program(program.text, *program.sizes(sweep.sizes)),
+        names,
+        tuple(None if name is None else name + suffix for name in names),
+        [() if name is None else tuple(specs[name].shape) for name in names],
+        sweep.reverse,
+        sweep.sizes.I,
+        tuple((name, name + suffix) for name in specs if name not in names),
+    )

@@ -2,18 +2,14 @@
 
 ``torch.ops.unrolled.sweep`` is one layer in one direction. Its arguments:
 
-- ``values`` [T, N, I], or [N, T, I] with ``batch_first``;
+- ``values`` [T, N, I], or [N, T, I] with ``batch_first``: the tokens;
 - ``states`` [N, width] each, ``reset_states`` the same or empty (zeros): what follows a cut;
 - ``matrices``: weight and bias (or an empty tensor) of the input product and of each product, in
   the order of the program; ``vectors`` the cell's own;
 - ``program``: its text (``unrolled.program.encode``); ``sizes`` [H, P], and I where
   a width of the program is I;
-- ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors: sorting them is the operator's work,
+- ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors: they are sorted inside the operator,
   so a graph neither breaks nor changes with their values;
-- ``auxiliary``: inputs beside the tokens, a row or a step each; no program reads any yet;
-- ``groups``: weights and vectors have a first dimension of so many, and the batch as many equal
-  parts, each with weights of its own;
-- ``first``, ``last``: the steps to run; the others' outputs are zeros; a ``last`` of -1 is T;
 - ``training``: whether to keep what backward needs.
 
 A list that may be empty may also be None: AOTInductor passes None for an empty list.
@@ -22,131 +18,109 @@ It returns output, final states, and what backward needs (empty without ``traini
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from unrolled.engines.episodes import Plan
+from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.episodes import Episodes
 from unrolled.engines.native.call import run_backward, run_forward
-from unrolled.engines.native.operator_arguments import SweepArguments
-from unrolled.engines.native.programs import load
+from unrolled.engines.native.operator_arguments import SweepArguments, Tensors
 
 _ARGUMENTS = """Tensor values, Tensor[] states, Tensor[]? reset_states, Tensor[]? matrices,
     Tensor[]? vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
-    Tensor? resets, Tensor[]? auxiliary, int groups, SymInt first, SymInt last"""
+    Tensor? resets"""
+Item = TypeVar("Item")
+_Results = tuple[Tensor, list[Tensor], Tensor]
+_Grads = tuple[Tensor, Tensor, Tensor | None, Sequence[Tensor | None]]
 
 
-def _forward(task: SweepArguments, training: bool) -> tuple[Tensor, list[Tensor], Tensor]:
-    task.check()
-    if task.groups > 1:
-        outputs, finals, kept = zip(
-            *(_forward(part, training) for part in task.split()), strict=True
-        )
-        states = [torch.cat(ends) for ends in zip(*finals, strict=True)]
-        return torch.cat(outputs, task.n_axis), states, torch.cat(kept)
-    plan = task.plan()
-    output, saved, ends = run_forward(*task.work(plan), training)
-    final = ends
-    if plan is not None:
+def _forward(arguments: SweepArguments, training: bool) -> _Results:
+    arguments.check()
+    episodes = arguments.find_episodes()
+    output, saved, final = run_forward(*arguments.compile(episodes), training)
+    if episodes is not None:
+        index = torch.from_numpy(episodes.final)
         final = [
-            torch.cat([end, state]).index_select(0, plan.final)
-            for end, state in zip(ends, task.states, strict=True)
+            torch.cat([end, state]).index_select(0, index)
+            for end, state in zip(final, arguments.states, strict=True)
         ]
-    if saved is None or len(saved) < task.T * task.N:
-        room = task.room(training, "new_zeros")
+    shape = arguments.saved_shape(training)
+    if saved is None or len(saved) < shape[0]:
+        padded = arguments.tokens.new_zeros(shape, dtype=arguments.saved_dtype)
         if saved is not None:
-            room[: len(saved)] = saved
-        saved = room
-    return task.whole(output), final, saved
+            padded[: len(saved)] = saved
+        saved = padded
+    return output.view(*arguments.tokens.shape[:2], output.shape[1]), final, saved
 
 
 def _backward(
-    task: SweepArguments,
+    arguments: SweepArguments,
     output: Tensor,
     saved: Tensor,
-    grad_output: Tensor | None,
-    grad_states: Sequence[Tensor | None],
+    output_grad: Tensor | None,
+    final_grads: Sequence[Tensor | None],
 ) -> list[Tensor]:
     """Gradients of values, states, reset states, matrices (empty where there is none), vectors."""
-    if task.groups > 1:
-        return _backward_groups(task, output, saved, grad_output, grad_states)
-    plan = task.plan()
-    work, tensors = task.work(plan)
-    slopes, direct = _slopes_of_ends(task, plan, grad_states)
-    rows = None if grad_output is None else task.steps(grad_output).contiguous().flatten(0, 1)
-    output = task.steps(output).contiguous().flatten(0, 1)
-    kept = saved[: work.total].contiguous()
-    count = len(task.states)
-    needs = [True] * (1 + count)
-    needs += [tensor.numel() > 0 for tensor in (*task.matrices, *task.vectors)]
-    results = run_backward(work, tensors, output, kept, [rows, *slopes], needs)
-    # An operator gives tensors only; where no gradient arrives, autograd hears so (_differentiate).
-    tokens, *found = [
-        torch.zeros_like(of) if grad is None else grad
-        for of, grad in zip(tensors, results, strict=True)
+    episodes = arguments.find_episodes()
+    compiled, tensors = arguments.compile(episodes)
+    end_grads, passed_grads = _grads_of_ends(arguments, episodes, final_grads)
+    row_grads = None if output_grad is None else output_grad.contiguous().flatten(0, 1)
+    count = len(arguments.states)
+    needs_grad = [True] * (1 + count)
+    needs_grad += [m.numel() > 0 for m in (*arguments.matrices, *arguments.vectors)]
+    grads = run_backward(
+        compiled,
+        tensors,
+        output.contiguous().flatten(0, 1),
+        saved[: compiled.total].contiguous(),
+        [row_grads, *end_grads],
+        needs_grad,
+    )
+    # An operator gives tensors only; _differentiate tells autograd where no gradient arrives.
+    tokens_grad, *others = [
+        torch.zeros_like(tensor) if grad is None else grad
+        for tensor, grad in zip(tensors, grads, strict=True)
     ]
-    starts, resets = _slopes_of_starts(task, plan, found[:count], direct)
-    return [task.whole(tokens), *starts, *resets, *found[count:]]
+    start_grads = _grads_of_starts(arguments, episodes, others[:count], passed_grads)
+    return [tokens_grad.view(arguments.tokens.shape), *start_grads, *others[count:]]
 
 
-def _slopes_of_ends(
-    task: SweepArguments, plan: Plan | None, grads: Sequence[Tensor | None]
+def _grads_of_ends(
+    arguments: SweepArguments, episodes: Episodes | None, grads: Sequence[Tensor | None]
 ) -> tuple[list[Tensor | None], list[Tensor]]:
-    """Gradients of the ends of episodes, and of states that no episode leads to."""
-    if plan is None:
+    """Gradients of the final states of episodes, and of states that are passed on as they are."""
+    if episodes is None:
         return list(grads), []
-    E = len(plan.initial)
-    direct, slopes = [], []
-    for grad, state in zip(grads, task.states, strict=True):
-        both = state.new_zeros((E + task.N, state.shape[1]))
+    E, final = len(episodes.initial), torch.from_numpy(episodes.final)
+    end_grads: list[Tensor | None] = []
+    passed_grads = []
+    for grad, state in zip(grads, arguments.states, strict=True):
+        both = state.new_zeros((E + arguments.N, state.shape[1]))
         if grad is not None:
-            both.index_add_(0, plan.final, grad)
-        slopes.append(both[:E])
-        direct.append(both[E:])
-    return [*slopes], direct
+            both.index_add_(0, final, grad)
+        end_grads.append(both[:E])
+        passed_grads.append(both[E:])
+    return end_grads, passed_grads
 
 
-def _slopes_of_starts(
-    task: SweepArguments, plan: Plan | None, grads: list[Tensor], direct: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients of the states and of the reset states from those of the starts of episodes."""
-    if plan is None:
-        return grads, [torch.zeros_like(reset) for reset in task.reset_states]
-    N = task.N
-    starts, resets = [], []
-    for grad, through in zip(grads, direct, strict=True):
-        both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, plan.initial, grad)
-        starts.append(both[:N] + through)
-        resets.append(both[N:].clone())
-    return starts, resets if task.reset_states else []
-
-
-def _backward_groups(
-    task: SweepArguments,
-    output: Tensor,
-    saved: Tensor,
-    grad_output: Tensor | None,
-    grad_states: Sequence[Tensor | None],
+def _grads_of_starts(
+    arguments: SweepArguments,
+    episodes: Episodes | None,
+    grads: list[Tensor],
+    passed_grads: list[Tensor],
 ) -> list[Tensor]:
-    each, size = task.N // task.groups, len(saved) // task.groups
-    results = []
-    for g, part in enumerate(task.split()):
-        rows = slice(g * each, (g + 1) * each)
-        results.append(
-            _backward(
-                part,
-                output.narrow(task.n_axis, g * each, each),
-                saved[g * size : (g + 1) * size],
-                None if grad_output is None else grad_output.narrow(task.n_axis, g * each, each),
-                [None if grad is None else grad[rows] for grad in grad_states],
-            )
-        )
-    values, *others = zip(*results, strict=True)
-    count = len(task.states) + len(task.reset_states)
-    states = [torch.cat(parts) for parts in others[:count]]
-    weights = [torch.stack(parts) if parts[0].numel() else parts[0] for parts in others[count:]]
-    return [torch.cat(values, task.n_axis), *states, *weights]
+    """Gradients of the states and of the reset states from those of the starts of episodes."""
+    if episodes is None:
+        return [*grads, *(torch.zeros_like(state) for state in arguments.reset_states)]
+    N, initial = arguments.N, torch.from_numpy(episodes.initial)
+    state_grads, reset_grads = [], []
+    for grad, passed in zip(grads, passed_grads, strict=True):
+        both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, initial, grad)
+        state_grads.append(both[:N] + passed)
+        reset_grads.append(both[N:].clone())
+    return state_grads + (reset_grads if arguments.reset_states else [])
 
 
 @torch.library.custom_op(
@@ -155,19 +129,19 @@ def _backward_groups(
     schema=f"({_ARGUMENTS}, bool training) -> (Tensor, Tensor[], Tensor)",
     device_types="cpu",
 )
-def sweep(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
+def sweep(*arguments: object) -> _Results:
     """See the module."""
-    *task, training = arguments
-    return _forward(SweepArguments.of(*task), training)
+    *call, training = arguments
+    return _forward(SweepArguments.of_call(call), bool(training))
 
 
 @sweep.register_fake
-def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
-    *rest, training = arguments
-    task = SweepArguments.of(*rest)
-    output = task.values.new_empty((*task.values.shape[:2], task.widths[0]))
-    room = task.room(training, "new_empty")
-    return output, [torch.empty_like(state) for state in task.states], room
+def _(*arguments: object) -> _Results:
+    *call, training = arguments
+    parsed = SweepArguments.of_call(call)
+    output = parsed.tokens.new_empty((*parsed.tokens.shape[:2], parsed.state_widths[0]))
+    saved = parsed.tokens.new_empty(parsed.saved_shape(bool(training)), dtype=parsed.saved_dtype)
+    return output, [torch.empty_like(state) for state in parsed.states], saved
 
 
 @torch.library.custom_op(
@@ -177,63 +151,81 @@ def _(*arguments: Any) -> tuple[Tensor, list[Tensor], Tensor]:
         Tensor?[] grad_states) -> Tensor[]""",
     device_types="cpu",
 )
-def sweep_backward(*arguments: Any) -> list[Tensor]:
-    """Gradients of what ``sweep`` was given: values, states, reset states, matrices, vectors."""
-    *task, output, saved, grad_output, grad_states = arguments
-    return _backward(SweepArguments.of(*task), output, saved, grad_output, grad_states)
+def sweep_backward(*arguments: object) -> list[Tensor]:
+    """Gradients of the tensors of ``sweep``: values, states, reset states, matrices, vectors."""
+    *call, output, saved, grad_output, grad_states = arguments
+    grads = cast(_Grads, (output, saved, grad_output, grad_states))
+    return _backward(SweepArguments.of_call(call), *grads)
 
 
 @sweep_backward.register_fake
-def _(*arguments: Any) -> list[Tensor]:
-    task = SweepArguments.of(*arguments[:15])
-    like = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
-    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in like]
+def _(*arguments: object) -> list[Tensor]:
+    *call, _, _, _, _ = arguments
+    tensors = SweepArguments.of_call(call).tensors
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    *rest, ctx.training = inputs
-    task, (result, _, saved) = SweepArguments.of(*rest), output
-    ctx.absent = [arguments is None for arguments in rest[1:5]]
-    ctx.auxiliary = None if rest[11] is None else []
-    tensors = [task.values, *task.states, *task.reset_states, *task.matrices, *task.vectors]
-    ctx.save_for_backward(*tensors, task.lengths, task.resets, result, saved)
-    ctx.counts = [len(task.states), len(task.reset_states), len(task.matrices), len(task.vectors)]
-    ctx.rest = (task.program, task.sizes, task.batch_first, task.reverse)
-    ctx.end = (task.groups, task.first, task.last)
+class _OperatorContext(AutogradContext, Protocol):
+    training: bool
+    missing_lists: list[bool]
+    counts: list[int]
+    constants: tuple[str, Sequence[int], bool, bool]
+
+
+def _save_for_backward(ctx: _OperatorContext, inputs: tuple[object, ...], output: _Results) -> None:
+    *call, training = inputs
+    arguments, (result, _, saved) = SweepArguments.of_call(call), output
+    ctx.training = bool(training)
+    ctx.missing_lists = [tensors is None for tensors in call[1:5]]
+    ctx.save_for_backward(*arguments.tensors, arguments.lengths, arguments.resets, result, saved)
+    ctx.counts = [len(tensors) for tensors in _lists(arguments)]
+    ctx.constants = (arguments.program, arguments.sizes, arguments.batch_first, arguments.reverse)
+
+
+def _lists(arguments: SweepArguments) -> tuple[Tensors, ...]:
+    return arguments.states, arguments.reset_states, arguments.matrices, arguments.vectors
 
 
 def _differentiate(
-    ctx: Any, grad_output: Tensor | None, grad_states: list[Tensor | None], _: Any
-) -> tuple[Any, ...]:
+    ctx: _OperatorContext, output_grad: Tensor | None, final_grads: list[Tensor | None], _: object
+) -> tuple[object, ...]:
     if not ctx.training:
         raise RuntimeError("unrolled::sweep: training must be True for a gradient, got False")
-    values, *kept = ctx.saved_tensors
-    lists = []
-    for count in ctx.counts:
-        lists.append(list(kept[:count]))
-        kept = kept[count:]
-    lengths, resets, output, saved = kept
-    task = (values, *lists, *ctx.rest, lengths, resets, [], *ctx.end)
-    found = torch.ops.unrolled.sweep_backward(*task, output, saved, grad_output, grad_states)
-    reached = _reached(SweepArguments.of(*task), ctx.counts)
-    grads = [grad if arrives else None for grad, arrives in zip(found, reached, strict=True)]
-    first, *rest = grads
-    groups: list[Any] = []
-    for count, absent in zip(ctx.counts, ctx.absent, strict=True):
-        groups.append(None if absent else rest[:count])
-        rest = rest[count:]
-    return (first, *groups, *(None,) * 6, ctx.auxiliary, *(None,) * 4)
+    tokens, *tensors, lengths, resets, output, saved = ctx.saved_tensors
+    lists = _split(tensors, ctx.counts)
+    call = (tokens, *lists, *ctx.constants, lengths, resets)
+    grads = torch.ops.unrolled.sweep_backward(*call, output, saved, output_grad, final_grads)
+    reached = _reached(SweepArguments.of_call(call))
+    tokens_grad, *others = [
+        grad if arrives else None for grad, arrives in zip(grads, reached, strict=True)
+    ]
+    list_grads = [
+        None if missing else list_of_grads
+        for list_of_grads, missing in zip(
+            _split(others, ctx.counts), ctx.missing_lists, strict=True
+        )
+    ]
+    return (tokens_grad, *list_grads, *(None,) * 7)
 
 
-def _reached(task: SweepArguments, counts: list[int]) -> list[bool]:
+def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
+    """Consecutive lists of so many items."""
+    remaining = iter(items)
+    return [[next(remaining) for _ in range(count)] for count in counts]
+
+
+def _reached(arguments: SweepArguments) -> list[bool]:
     """Whether a gradient reaches the values, each state, reset state, matrix and vector: states are
     passed on where a sequence has no step, and so may be reset states."""
-    products, vectors, states = load(task.program, *task.sizes).reached
-    ragged = task.lengths is not None or task.resets is not None
-    starts = [reached or ragged for reached in states]
-    matrices = [reached for reached in products for _ in ("weight", "bias")]
-    resets = [ragged] * counts[1]
-    return [products[0], *starts, *resets, *matrices, *vectors]
+    products, vectors, states = arguments.load_program().reached
+    is_ragged = arguments.lengths is not None or arguments.resets is not None
+    return [
+        products[0],
+        *(reached or is_ragged for reached in states),
+        *(is_ragged for _ in arguments.reset_states),
+        *(reached for reached in products for _ in ("weight", "bias")),
+        *vectors,
+    ]
 
 
-sweep.register_autograd(_differentiate, setup_context=_keep)
+sweep.register_autograd(_differentiate, setup_context=_save_for_backward)

@@ -1,30 +1,45 @@
 """The arguments of the operator ``unrolled::sweep``, and what follows from them.
 
-What is done with them, forward and backward, is ``operator``'s work.
+What is done with them, forward and backward, is in ``operator``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unrolled import _core
-from unrolled.engines.episodes import Plan, make_plan
-from unrolled.engines.native.call import locate, make_work, ragged_rows
-from unrolled.engines.native.programs import load
-from unrolled.engines.ragged import Ragged
-from unrolled.engines.request import HALF
+from unrolled.engines.episodes import Episodes, find_episodes
+from unrolled.engines.native.call import compile_sweep
+from unrolled.engines.native.programs import load_program
+from unrolled.engines.precision import HALF
+from unrolled.engines.torch_modes import to_numpy
+from unrolled.token_rows import BatchLayout, Major
 
 Tensors = Sequence[Tensor]
+_Call = tuple[
+    Tensor,
+    Tensors,
+    Tensors | None,
+    Tensors | None,
+    Tensors | None,
+    str,
+    Sequence[int],
+    bool,
+    bool,
+    Tensor | None,
+    Tensor | None,
+]
 
 
 @dataclass(frozen=True)
 class SweepArguments:
-    """The operator's arguments, and what follows from them."""
+    """The operator's arguments but ``training``; see ``operator``."""
 
-    values: Tensor
+    tokens: Tensor
     states: Tensors
     reset_states: Tensors
     matrices: Tensors
@@ -35,144 +50,90 @@ class SweepArguments:
     reverse: bool
     lengths: Tensor | None
     resets: Tensor | None
-    auxiliary: Tensors
-    groups: int
-    first: int
-    last: int
 
     @classmethod
-    def of(cls, *arguments: Any) -> "SweepArguments":
+    def of_call(cls, arguments: Sequence[object]) -> "SweepArguments":
         """Of the operator as it is called: a list that is None is empty."""
-        filled = list(arguments)
-        for place in (2, 3, 4, 11):
-            filled[place] = arguments[place] or ()
-        return cls(*filled)
+        call = cast(_Call, tuple(arguments))
+        return cls(call[0], call[1], call[2] or (), call[3] or (), call[4] or (), *call[5:])
 
     def check(self) -> None:
         """What no shape can say.
 
         Raises:
-            NotImplementedError: there are auxiliary inputs.
-            ValueError: groups, the range of steps, a length or the number of dimensions do not fit.
+            ValueError: a length or the number of dimensions does not fit.
         """
-        who = "unrolled::sweep"
-        if self.auxiliary:
-            raise NotImplementedError(
-                f"{who}: auxiliary must be empty, got {len(self.auxiliary)} tensors; no program "
-                "reads them yet"
-            )
-        if self.values.dim() != 3:
-            raise ValueError(f"{who}: values must be 3D, got {self.values.dim()}D")
-        if self.groups < 1 or self.N % self.groups:
-            raise ValueError(f"{who}: groups must divide the batch of {self.N}, got {self.groups}")
-        if not 0 <= self.first < self.end <= self.T:
+        if self.tokens.dim() != 3:
+            raise ValueError(f"unrolled::sweep: values must be 3D, got {self.tokens.dim()}D")
+        lengths = self.lengths
+        if lengths is not None and bool(((lengths < 0) | (lengths > self.T)).any()):
             raise ValueError(
-                f"{who}: first and last must be steps within 0 and {self.T}, got {self.first} and "
-                f"{self.last}"
+                f"unrolled::sweep: lengths must lie in [0, {self.T}], got {lengths.tolist()}"
             )
-        if self.lengths is not None and bool(((self.lengths < 0) | (self.lengths > self.T)).any()):
-            raise ValueError(
-                f"{who}: lengths must lie in [0, {self.T}], got {self.lengths.tolist()}"
-            )
-
-    @property
-    def n_axis(self) -> int:
-        return 0 if self.batch_first else 1
 
     @property
     def T(self) -> int:  # noqa: N802
-        return self.values.shape[1 - self.n_axis]
-
-    @property
-    def end(self) -> int:
-        """The step after the last one that is run."""
-        return self.T if self.last == -1 else self.last
+        return self.tokens.shape[1 if self.batch_first else 0]
 
     @property
     def N(self) -> int:  # noqa: N802
-        return self.values.shape[self.n_axis]
+        return self.tokens.shape[0 if self.batch_first else 1]
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        return tuple(state.shape[1] for state in self.states)
-
-    def split(self) -> list["SweepArguments"]:
-        """Those of each group, with weights of its own."""
-        each = self.N // self.groups
-
-        def part(g: int, tensor: Tensor, axis: int) -> Tensor:
-            return tensor.narrow(axis, g * each, each)
-
-        return [
-            replace(
-                self,
-                values=part(g, self.values, self.n_axis),
-                states=[part(g, state, 0) for state in self.states],
-                reset_states=[part(g, state, 0) for state in self.reset_states],
-                matrices=[m[g] if m.numel() else m for m in self.matrices],
-                vectors=[vector[g] for vector in self.vectors],
-                lengths=None if self.lengths is None else part(g, self.lengths, 0),
-                resets=None if self.resets is None else part(g, self.resets, self.n_axis),
-                groups=1,
-            )
-            for g in range(self.groups)
-        ]
-
-    def steps(self, tensor: Tensor) -> Tensor:
-        """The range of steps of a tensor [T, N, ·] or [N, T, ·]."""
-        return tensor.narrow(1 - self.n_axis, self.first, self.end - self.first)
-
-    def plan(self) -> Plan | None:
-        """Every sequence of the range, from cut to cut; None where all are whole."""
-        if self.lengths is None and self.resets is None:
-            return None
-        T = self.end - self.first
-        lengths = torch.full((self.N,), T, device="cpu")
-        if self.lengths is not None:
-            lengths = (self.lengths.to("cpu", torch.int64) - self.first).clamp(0, T)
-        cuts = None if self.resets is None else self.steps(self.resets)
-        if cuts is not None and self.batch_first:
-            cuts = cuts.t()
-        return make_plan(Ragged(T, self.N, self.major, lengths, None, cuts), self.reverse)
-
-    @property
-    def major(self) -> Literal["batch", "time"]:
+    def major(self) -> Major:
         return "batch" if self.batch_first else "time"
 
-    def work(self, plan: Plan | None) -> tuple[_core.Work, list[Tensor]]:
-        """What the core does and reads: episodes as sequences, their tokens where they lie."""
-        values = self.steps(self.values).contiguous()
-        rows = values.shape[0] * values.shape[1]
-        if plan is None:
-            where = locate(Ragged(self.end - self.first, self.N, self.major), self.reverse)
-            episodes, states = self.N, list(self.states)
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        return tuple(state.shape[1] for state in self.states)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a gradient may be asked of."""
+        lists = (self.states, self.reset_states, self.matrices, self.vectors)
+        return [self.tokens, *(tensor for tensors in lists for tensor in tensors)]
+
+    def load_program(self) -> _core.Program:
+        """The program, as the core has it."""
+        return load_program(self.program, *self.sizes)
+
+    def find_episodes(self) -> Episodes | None:
+        """Every sequence from cut to cut; None where all are whole."""
+        if self.lengths is None and self.resets is None:
+            return None
+        lengths = None
+        if self.lengths is not None:
+            lengths = to_numpy(self.lengths, np.int64)
+        layout = BatchLayout(self.T, self.N, self.major, lengths)  # episodes are sorted themselves
+        resets = self.resets
+        if resets is not None and self.batch_first:
+            resets = resets.t()
+        return find_episodes(layout, resets, self.reverse)
+
+    def compile(self, episodes: Episodes | None) -> tuple[_core.Work, list[Tensor]]:
+        """What the core runs and reads: episodes as sequences, their tokens where they lie."""
+        tokens = self.tokens.contiguous()
+        if episodes is None:
+            rows = BatchLayout(self.T, self.N, self.major).token_rows(self.reverse)
+            states = list(self.states)
         else:
-            episodes = len(plan.initial)
-            where = ragged_rows(plan.batch_sizes, episodes, rows, plan.row)
+            rows = episodes.rows
+            initial = torch.from_numpy(episodes.initial)
             resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
-            starts = (torch.cat(pair) for pair in zip(self.states, resets, strict=True))
-            states = [start.index_select(0, plan.initial) for start in starts]
-        first, count = 1 + len(states), len(self.matrices)
-        places = [first + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
-        places += range(first + count, first + count + len(self.vectors))
-        tensors = [values.flatten(0, 1), *states, *self.matrices, *self.vectors]
-        program = load(self.program, *self.sizes)
-        form = tuple((episodes, width) for width in self.widths)
-        return make_work(program, where, len(states), places, form), tensors
+            pairs = zip(self.states, resets, strict=True)
+            states = [torch.cat(pair).index_select(0, initial) for pair in pairs]
+        offset, count = 1 + len(states), len(self.matrices)
+        indices = [offset + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
+        indices += range(offset + count, offset + count + len(self.vectors))
+        tensors = [tokens.flatten(0, 1), *states, *self.matrices, *self.vectors]
+        shapes = tuple((rows.N, width) for width in self.state_widths)
+        return compile_sweep(self.load_program(), rows, len(states), indices, shapes), tensors
 
-    def whole(self, rows: Tensor) -> Tensor:
-        """Rows of the range as a tensor of all steps, zeros outside of it."""
-        width = rows.shape[1]
-        if self.end - self.first == self.T:
-            return rows.view(*self.values.shape[:2], width)
-        full = rows.new_zeros((*self.values.shape[:2], width))
-        part = self.steps(full)
-        part.copy_(rows.view(part.shape))
-        return full
+    def saved_shape(self, training: bool) -> tuple[int, int]:
+        """Of what backward needs, a row a token."""
+        return self.T * self.N * training, self.load_program().saved_width
 
-    def room(self, training: bool, make: str) -> Tensor:
-        """For what backward needs, a row a token; of half precision it is in float32."""
-        width = load(self.program, *self.sizes).saved_width
-        dtype = torch.float32 if self.values.dtype in HALF else self.values.dtype
-        room: Tensor = getattr(self.values, make)((self.T * self.N * training, width), dtype=dtype)
-        return room
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """Of half precision it is in float32."""
+        return torch.float32 if self.tokens.dtype in HALF else self.tokens.dtype

@@ -1,9 +1,9 @@
-"""The programs of cells: trace cache, refusals, block-diagonal weights, the order of parameters."""
+"""The programs of cells as the core reads them: trace cache, refusals, block-diagonal weights, and
+the one order of parameters."""
 
-import copy
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,117 +11,126 @@ from torch import Tensor
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
 from unrolled.cells.declaration import parameter_names
+from unrolled.cells.frozen import copy_with, key_of
 from unrolled.program import TraceError, make_program
 from unrolled.program.encode import encode, used_products
 
-WIDEST = 1 << 24
-"""Units of a state, at most: what the core's reader of programs allows."""
+MAX_WIDTH = 1 << 24
+"""The largest width of a state that the core's reader of programs allows."""
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A cell's program as text, or why there is none, and the products that it uses."""
+class ProgramText:
+    """A cell's program as text, and the products that it uses; or why there is no program."""
 
     text: str
-    why: str | None = None
+    refusal: str | None = None
     products: tuple[str, ...] = ()
 
+    def matrix_names(self) -> tuple[str, ...]:
+        """Names of the weight and the bias of each product: the order in which the core reads
+        parameters. The cell's vectors follow them."""
+        return tuple(name for key in self.products for name in parameter_names(key))
 
-def recorded(cell: Cell, projected: bool) -> Recorded:
-    """The program of a cell, traced again when a setting of the cell changed."""
-    plain = type(cell).__module__.startswith("unrolled.cells.") and not _set(cell)
-    known: dict[bool, tuple[Any, Recorded]]
-    known = _shared.setdefault(type(cell), {}) if plain else vars(cell).setdefault("_texts", {})
-    settings = settings_of(cell)
-    if projected in known:
-        before, found = known[projected]
-        if len(before) == len(settings) and all(map(_same, before, settings)):
-            return found
-    try:
-        program = make_program(cell, projected)
-        text, again = encode(program), encode(make_program(cell, projected))
-        why = None if text == again else f"cell {type(cell).__name__}: each step differs by itself"
-        found = Recorded(text, why, tuple(used_products(program)))
-    except TraceError as error:
-        found = Recorded("", str(error))
-    known[projected] = (settings, found)
-    return found
+    def parameter_names(self, cell: Cell) -> tuple[str, ...]:
+        """The names of all arrays that the core reads, in its order."""
+        return (*self.matrix_names(), *cell.vectors)
+
+    def sizes(self, sizes: Sizes) -> tuple[int, ...]:
+        """The sizes that the text is read with: H, P, and I where a width of it is I."""
+        return (sizes.H, sizes.P, sizes.I) if "I" in self.text else (sizes.H, sizes.P)
 
 
-def refusal(cell: Cell, sizes: Sizes) -> str | None:
-    """None, or why the core has no program for a cell of these sizes."""
-    found = recorded(cell, sizes.projected)
-    for width in (sizes.H, sizes.P, sizes.I)[: 2 + _reads_input_size(found.text)]:
-        if not 1 <= width <= WIDEST:
-            return f"the native core takes states of 1 to {WIDEST} units, got {width}"
-    return found.why
+@dataclass(frozen=True)
+class _CellKey:
+    """A cell as the key of a cache: cells with equal settings have equal programs."""
+
+    key: tuple[object, ...]
+    cell: Cell = field(compare=False)
 
 
-_shared: dict[type[Cell], dict[bool, tuple[Any, Recorded]]] = {}
-"""Programs of the library's cells without settings: each layer has a cell of its own."""
-
-
-def _set(cell: Cell) -> list[str]:
-    return [name for name in list(vars(cell)) if name[0] != "_"]
-
-
-def settings_of(cell: Cell) -> list[Any]:
-    """Everything that a step may read of a cell: a program holds for these values only."""
-    spaces = [vars(cell), *(vars(cls) for cls in type(cell).__mro__[:-2])]
-    # Listed at once: another thread may find something for the same cell meanwhile.
-    return [value for space in spaces for name, value in list(space.items()) if name[0] != "_"]
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a is b
-
-
-def letters(text: str, sizes: Sizes) -> tuple[int, ...]:
-    """The sizes that a program's text is read with: H, P, and I where a width of it is I."""
-    return (sizes.H, sizes.P, sizes.I)[: 2 + _reads_input_size(text)]
-
-
-def _reads_input_size(text: str) -> bool:
-    return "I" in text  # capitals are sizes alone
+def traced_program(cell: Cell, projected: bool) -> ProgramText:
+    """The program of a cell; ``projected``: with a projection of the output state."""
+    return _traced_program(_CellKey(key_of(cell), cell), projected)
 
 
 @lru_cache(maxsize=256)
-def load(text: str, *sizes: int) -> _core.Program:
-    """A program's text for given sizes (see ``letters``), read and scheduled by the core."""
+def _traced_program(key: _CellKey, projected: bool) -> ProgramText:
+    return _trace(key.cell, projected)
+
+
+def _trace(cell: Cell, projected: bool) -> ProgramText:
+    try:
+        program = make_program(cell, projected)
+        text = encode(program)
+        is_stable = text == encode(make_program(cell, projected))
+    except TraceError as error:
+        return ProgramText("", str(error))
+    refusal = None if is_stable else f"cell {type(cell).__name__}: each step differs by itself"
+    return ProgramText(text, refusal, tuple(used_products(program)))
+
+
+def program_refusal(cell: Cell, sizes: Sizes) -> str | None:
+    """None, or why the core has no program for a cell of these sizes."""
+    program = traced_program(cell, sizes.projected)
+    for width in program.sizes(sizes):
+        if not 1 <= width <= MAX_WIDTH:
+            return f"the native core takes states of 1 to {MAX_WIDTH} units, got {width}"
+    return program.refusal
+
+
+@lru_cache(maxsize=256)
+def load_program(text: str, *sizes: int) -> _core.Program:
+    """A program's text for given sizes (``ProgramText.sizes``), read and scheduled by the core."""
     return _core.Program(text, *sizes)
 
 
-def split_products(cell: Cell, sizes: Sizes) -> tuple[tuple[str, int, int], ...]:
-    """The weights in blocks: name, parts (targets) and blocks of each part."""
+@dataclass(frozen=True)
+class BlockDiagonalWeight:
+    """A weight [parts * width, K / blocks] that holds only the blocks of its matrix."""
+
+    name: str
+    parts: int  # one for each target
+    blocks: int  # of each part
+
+
+def block_diagonal_weights(cell: Cell, sizes: Sizes) -> tuple[BlockDiagonalWeight, ...]:
+    """The weights of a cell that the core needs as dense matrices."""
     return tuple(
-        (parameter_names(key)[0], max(1, len(p.targets)), p.blocks)
+        BlockDiagonalWeight(parameter_names(key)[0], max(1, len(p.targets)), p.blocks)
         for key, p in cell.products(sizes).items()
         if p.blocks > 1
     )
 
 
-def prepared_in_torch(cell: Cell, sizes: Sizes) -> bool:
-    """Whether the core's parameters are made from the cell's, by operations of torch."""
-    return type(cell).prepare is not Cell.prepare or bool(split_products(cell, sizes))
+def needs_preparation(cell: Cell, sizes: Sizes) -> bool:
+    """Whether torch computes the core's parameters from those of the cell."""
+    return type(cell).prepare is not Cell.prepare or bool(block_diagonal_weights(cell, sizes))
 
 
-def undivided(cell: Cell, sizes: Sizes) -> Cell:
+def prepare_parameters(
+    cell: Cell,
+    block_diagonal: tuple[BlockDiagonalWeight, ...],
+    parameters: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The parameters that the core reads: prepared by the cell, with dense matrices."""
+    prepared = dict(cell.prepare(dict(parameters)))
+    if not block_diagonal:
+        return prepared
+    dense = {w.name: expand_block_diagonal(prepared[w.name], w) for w in block_diagonal}
+    return {**prepared, **dense}
+
+
+def with_dense_products(cell: Cell, sizes: Sizes) -> Cell:
     """The cell with dense products in place of block-diagonal ones: the core knows no blocks."""
-    split = [key for key, p in cell.products(sizes).items() if p.blocks > 1]
-    if not split:
-        return cell
-    known: Cell | None = vars(cell).get("_whole")
-    if known is None:
-        known = copy.copy(cell)
-        declared = {key: getattr(cell, key) for key in split}
-        vars(known).update({key: replace(p, blocks=1) for key, p in declared.items()})
-        vars(cell)["_whole"] = known  # when it is whole: another thread may look for it
-    return known
+    products = cell.products(sizes).items()
+    dense = {key: replace(getattr(cell, key), blocks=1) for key, p in products if p.blocks > 1}
+    return copy_with(cell, dense) if dense else cell
 
 
-def whole_weight(weight: Tensor, parts: int, blocks: int) -> Tensor:
-    """The matrix of a block-diagonal weight [parts * width, K / blocks], with its zeros."""
+def expand_block_diagonal(weight: Tensor, form: BlockDiagonalWeight) -> Tensor:
+    """The dense matrix of a block-diagonal weight, with its zeros."""
     K = weight.shape[1]
-    rows = weight.reshape(parts, blocks, -1, 1, K)
-    diagonal = torch.eye(blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
-    return torch.where(diagonal, rows, 0.0).reshape(-1, blocks * K)
+    rows = weight.reshape(form.parts, form.blocks, -1, 1, K)
+    diagonal = torch.eye(form.blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
+    return torch.where(diagonal, rows, 0.0).reshape(-1, form.blocks * K)

@@ -84,14 +84,10 @@ class _Translation:
         reverse: Any,
         lengths: Any,
         resets: Any,
-        auxiliary: Any,
-        groups: Any,
-        first: Any,
-        last: Any,
         training: Any,
     ) -> Any:
         """``torch.ops.unrolled.sweep`` as nodes: output, final states, nothing for backward."""
-        _check(values, resets, groups, first, last, batch_first)
+        _check(values, resets)
         if self.portable and values.dtype.name == "DOUBLE":
             raise ExportError(f"unrolled::sweep in ONNX: portable must be False: {NO_FLOAT64}")
         g = _ExporterGraph(values.dtype.numpy(), portable=self.portable)
@@ -120,20 +116,13 @@ def _is_zeros(value: Any) -> bool:
     return node is not None and node.op_type == "ConstantOfShape" and not node.attributes
 
 
-def _check(values: Any, resets: Any, groups: int, first: Any, last: Any, batch_first: bool) -> None:
-    """Refuse what no layer of ours asks for outside of torch.func, and resets."""
+def _check(values: Any, resets: Any) -> None:
+    """Refuse resets and half precision."""
     who = "unrolled::sweep in ONNX"
     if resets is not None:
         raise ExportError(f"{who}: resets have no operator; wanted resets=None")
     if values.dtype is None or values.dtype.name not in ("FLOAT", "DOUBLE"):
         raise ExportError(f"{who}: wanted float32 or float64, got {values.dtype}")
-    T = values.shape[1 if batch_first else 0]
-    whole = not isinstance(last, int) or not isinstance(T, int) or last in (-1, T)
-    if groups != 1 or first != 0 or not whole:
-        raise ExportError(
-            f"{who}: wanted one group and all steps, got groups={groups}, first={first}, "
-            f"last={last}"
-        )
 
 
 class _ExporterGraph:
