@@ -25,7 +25,7 @@ from unrolled.bench.timing import Plan, interleave
 
 Row = dict[str, Any]
 
-QUICK = Plan(rounds=3, sample_ms=0.5, budget_s=1.0, least=2)
+QUICK = Plan(rounds=3, sample_ms=0.5, budget_s=1.0, min_rounds=2)
 
 
 @dataclass(frozen=True)

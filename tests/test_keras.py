@@ -134,7 +134,7 @@ def test_stacked_cells_are_no_directions(class_name: str, bias: bool, width: int
     keras_layer.build((None, T, width))
     weights = keras_layer.get_weights()
     with pytest.raises(
-        ValueError, match=rf"{class_name}: weights .* got .*; of stacked cells give"
+        ValueError, match=rf"{class_name}: weights .* got .*; of stacked cells pass"
     ):
         from_keras(class_name, weights, bidirectional=True, reset_after=True)
     with pytest.raises(
@@ -180,25 +180,29 @@ def arrays(class_name: str = "LSTM") -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("class_name", "weights", "message"),
     [
-        ("Dense", arrays(), "kind: wanted one of SimpleRNN, LSTM, GRU, got 'Dense'"),
+        ("Dense", arrays(), "kind must be one of SimpleRNN, LSTM, GRU, got 'Dense'"),
         ("LSTM", arrays()[:1], "LSTM: weights must be kernel, .* got 1 arrays"),
         ("LSTM", arrays() * 2, "LSTM: weights must be kernel, .* got 6 arrays; of sta"),
-        ("LSTM", [np.ones(3), *arrays()[1:]], "kernel and recurrent kernel: wanted two dimensions"),
-        ("LSTM", arrays("GRU"), r"recurrent kernel: wanted shape \[5, 20\], got \[5, 15\]"),
-        ("LSTM", [np.ones((I, 7)), *arrays()[1:]], r"kernel: wanted shape \[4, 20\], got \[4, 7\]"),
-        ("GRU", arrays("GRU")[:2], "GRU: reset_after must be given where there is no bias"),
+        ("LSTM", [np.ones(3), *arrays()[1:]], "LSTM: kernel and recurrent kernel must be 2D"),
+        ("LSTM", arrays("GRU"), r"recurrent kernel must have shape \[5, 20\], got \[5, 15\]"),
+        (
+            "LSTM",
+            [np.ones((I, 7)), *arrays()[1:]],
+            r"kernel must have shape \[4, 20\], got \[4, 7\]",
+        ),
+        ("GRU", arrays("GRU")[:2], "GRU: reset_after must be given if there is no bias"),
         (
             "GRU",
             [*arrays("GRU")[:2], np.ones(30)],
             r"bias must have .* \[30\], the layout of CuDNNGRU",
         ),
-        ("GRU", [*arrays("GRU")[:2], np.ones((2, 14))], r"bias: wanted shape \[2, 15\], got \[2"),
+        ("GRU", [*arrays("GRU")[:2], np.ones((2, 14))], r"bias must have shape \[2, 15\], got \[2"),
         (
             "LSTM",
             [*arrays()[:2], np.ones(40)],
             r"bias must have .* \[40\], the layout of CuDNNLSTM",
         ),
-        ("LSTM", [*arrays()[:2], np.ones((2, 20))], r"bias: wanted shape \[20\], got \[2, 20\]"),
+        ("LSTM", [*arrays()[:2], np.ones((2, 20))], r"bias must have shape \[20\], got \[2, 20\]"),
         ("LSTM", [*arrays()[:2], np.ones(20, int)], "LSTM: weights must be floating-point numbers"),
         (
             "LSTM",
@@ -217,9 +221,9 @@ def test_weights_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("weight_ih_l0", "weight_ih_l0 is missing"),
-        ("bias_hh_l0", "wanted both of bias_ih_l0 and bias_hh_l0"),
-        ("weight_candidate_l0", "wanted both of weight_hh_l0 and weight_candidate_l0"),
+        ("weight_ih_l0", "parameters must include weight_ih_l0"),
+        ("bias_hh_l0", "must have both bias_ih_l0 and bias_hh_l0"),
+        ("weight_candidate_l0", "must have both weight_hh_l0 and weight_candidate_l0"),
     ],
 )
 def test_parameters_that_are_missing_are_named(missing: str, message: str) -> None:
@@ -229,5 +233,5 @@ def test_parameters_that_are_missing_are_named(missing: str, message: str) -> No
     actual.pop("bias_candidate_l0" if missing == "bias_hh_l0" else "", None)
     with pytest.raises(ValueError, match=message):
         to_keras("GRU", actual, **settings)
-    with pytest.raises(ValueError, match="kind: wanted one of"):
+    with pytest.raises(ValueError, match="kind must be one of"):
         to_keras("Dense", actual)

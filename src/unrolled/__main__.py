@@ -1,4 +1,4 @@
-"""`python -m unrolled` is the command `unrolled`: for torchrun, which starts modules."""
+"""Makes `python -m unrolled` the command `unrolled`, because torchrun can start modules."""
 
 from unrolled.cli import main
 

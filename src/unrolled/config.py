@@ -1,22 +1,20 @@
-"""What defines a training run, as plain values: the same configuration, the same run.
+"""The configuration of a training run, as plain values: equal configurations give equal runs.
 
-Each field stands here once, with its default, its range and its line of help; the command line and
-the checks read them. Imports nothing heavy.
+Each option is declared here once, with its default, range and help line; the command line and the
+checks read them from here. Imports nothing heavy.
 """
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from math import inf
-from os import PathLike
-from types import NoneType, UnionType
-from typing import Any, ClassVar, get_args, get_origin
+from typing import ClassVar
 
 from unrolled.cells import Cell
 from unrolled.cells.naming import cell_name
-from unrolled.limits import brief
+from unrolled.option import check, option
 
 __all__ = [
     "CONFIGS",
-    "TYPES",
+    "RENAMED_OPTIONS",
     "ClassificationConfig",
     "Config",
     "DataConfig",
@@ -25,327 +23,319 @@ __all__ = [
     "ProblemConfig",
     "TaggingConfig",
     "TranslationConfig",
-    "check",
-    "option",
 ]
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A field with its line of help and its range; ``choices`` are of a string."""
-    metadata = {"help": help, "least": least, "above": above, "below": below, "choices": choices}
-    return field(default=default, metadata=metadata)
+RENAMED_OPTIONS = {"remember": "chrono_steps", "recurrent_rate": "recurrent_lr_scale"}
+"""Names that fields had in earlier versions; files written then still load."""
 
 
-def _initial() -> Any:
+def _initial_state() -> str:
     return option(
-        "zero", "State that a sequence begins with: zero or learned.", choices=("zero", "learned")
+        "zero",
+        "Initial hidden state of every sequence: zero, or learned together with the weights.",
+        choices=("zero", "learned"),
     )
 
 
-def check(config: Any) -> None:
-    """Hold each field of a configuration to its range; None is in every range.
-
-    Raises:
-        ValueError: one is out of it; the message names the field.
-    """
-    for one in fields(config):
-        value, told = getattr(config, one.name), one.metadata
-        _check_type(one.name, value, one.type)
-        if value is None:
-            continue
-        if told["choices"] and value not in told["choices"]:
-            wanted = ", ".join(told["choices"])
-            raise ValueError(f"{one.name}: wanted one of {wanted}, got {brief(value)}")
-        bounds = [
-            ("at least", told["least"], lambda v, b: v >= b),
-            ("above", told["above"], lambda v, b: v > b),
-            ("below", told["below"], lambda v, b: v < b),
-        ]
-        given = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
-        if not all(holds(value, bound) for _, bound, holds in given):
-            wanted = " and ".join(f"{word} {bound:g}" for word, bound, _ in given)
-            raise ValueError(f"{one.name}: wanted {wanted}, got {value}")
-
-
-def _check_type(name: str, value: Any, kind: Any) -> None:
-    """Hold a value to a field's type; a whole number is a number, and fits 64 bits."""
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if get_origin(kind) is tuple:
-        listed = isinstance(value, tuple | list)
-        if not listed or not all(isinstance(item, str | PathLike) for item in value):
-            raise ValueError(f"{name}: wanted texts, got {brief(value)}")
-        return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if whole and abs(value) >= 2**63:
-        raise ValueError(f"{name}: wanted a number below 2**63, got a larger one")
-    fits = (whole and {int, float} & set(kinds)) or (isinstance(value, str) and str in kinds)
-    if not fits and type(value) not in kinds:
-        wanted = " or ".join(TYPES[kind] for kind in kinds)
-        raise ValueError(f"{name}: wanted {wanted}, got {brief(value)}")
-
-
-TYPES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    NoneType: "nothing",
-}
-
-CELLS = "a published cell (unrolled.cells: GRU, LSTM, RNN, …), or path/to/file.py:MyCell"
+CELLS = "a class of unrolled.cells (GRU, LSTM, RNN, …), or your own as path/to/file.py:MyCell"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What all tasks have: the recurrent stack, the training.
+    """Options of all tasks: the recurrent layers and the training.
 
-    ``cell`` may also be a class or an object: the field has the name by which it is found again.
+    `cell` may also be a `Cell` class or instance; the field then holds the name that it can be
+    imported by.
 
     Raises:
-        ValueError: a value is out of its range, or a cell cannot be found again by a name; the
+        ValueError: a value is out of its range, or a cell cannot be imported by a name; the
             message names the field.
     """
 
     one_direction: ClassVar[str] = ""
-    """Why the task cannot read in both directions; empty where it can."""
+    """Why the task cannot read in both directions; empty if it can."""
 
     cell: str = option("GRU", f"Recurrent cell: {CELLS}.")
-    hidden_size: int = option(128, "Units of a layer.", least=1)
-    num_layers: int = option(1, "Recurrent layers.", least=1)
+    hidden_size: int = option(128, "Hidden units in each recurrent layer.", minimum=1)
+    num_layers: int = option(1, "Number of stacked recurrent layers.", minimum=1)
     dropout: float = option(
-        0.0, "Dropout after the input, between and after the layers.", least=0, below=1
+        0.0,
+        "Probability of dropping an activation, before, between and after the recurrent layers.",
+        minimum=0,
+        below=1,
     )
-    bidirectional: bool = option(False, "Read in both directions.")
-    remember: int | None = option(
-        None, "Start the gates so that up to so many steps are remembered (chrono).", least=3
+    bidirectional: bool = option(False, "Read each sequence in both directions.")
+    chrono_steps: int | None = option(
+        None,
+        "Initialize the gate biases for dependencies of up to this many steps (chrono "
+        "initialization, Tallec & Ollivier 2018).",
+        minimum=3,
     )
 
-    batch_size: int = option(32, "Sequences side by side.", least=1)
-    steps: int = option(2000, "Optimizer steps in all.", least=1)
-    learning_rate: float = option(3e-3, "Largest learning rate of AdamW.", above=0, below=inf)
-    recurrent_rate: float = option(
-        1.0, "Learning rate of the recurrent matrices, as a part of that.", above=0, below=inf
+    batch_size: int = option(32, "Sequences in each batch, over all processes together.", minimum=1)
+    steps: int = option(2000, "Total number of optimizer steps.", minimum=1)
+    learning_rate: float = option(
+        3e-3, "Peak learning rate of AdamW, reached after the warm-up.", above=0, below=inf
+    )
+    recurrent_lr_scale: float = option(
+        1.0,
+        "Factor on the learning rate of the recurrent matrices (weight_hh).",
+        above=0,
+        below=inf,
     )
     schedule: str = option(
         "cosine",
-        "Learning rate after the warm-up: cosine (falling) or constant.",
+        "Learning rate after the warm-up: cosine decay to 5 % of the peak, or constant.",
         choices=("cosine", "constant"),
     )
-    weight_decay: float = option(0.01, "Decay of the weight matrices.", least=0, below=inf)
-    clip: float = option(1.0, "Largest norm of the gradient; 0 switches clipping off.", least=0)
+    weight_decay: float = option(
+        0.01,
+        "AdamW's weight decay, for matrices only; vectors (biases) have none.",
+        minimum=0,
+        below=inf,
+    )
+    clip: float = option(
+        1.0, "Clip the gradient to this norm, over all parameters; 0 disables clipping.", minimum=0
+    )
     precision: str = option(
         "32",
-        "Arithmetic: 32, bf16 (autocast) or 16 (autocast with scaled losses, on GPUs).",
+        "Floating-point precision: 32, bf16 (autocast), or 16 (autocast with loss scaling; GPU "
+        "only).",
         choices=("32", "bf16", "16"),
     )
     validate_every: int = option(
-        200, "Steps between validations, which also write checkpoints.", least=1
+        200, "Steps between validations; each one also writes checkpoints.", minimum=1
     )
     patience: int | None = option(
-        None, "Stop after so many validations without a better one.", least=1
+        None, "Stop after this many validations without a lower loss; never by default.", minimum=1
     )
-    log_every: int = option(20, "Steps between rows of metrics.", least=1)
+    log_every: int = option(20, "Steps between training rows in metrics.csv.", minimum=1)
     watch: int | None = option(
         None,
-        "Steps between rows of watch.csv: gradients by lag, saturated gates, spectral radius.",
-        least=1,
+        "Write gradient norms by lag, gate saturation and spectral radii to watch.csv after every "
+        "this many steps.",
+        minimum=1,
     )
-    tensorboard: bool = option(False, "Write TensorBoard's event files as well.")
-    seed: int = option(0, "Seed of all randomness.", least=0, below=2**32)
+    tensorboard: bool = option(False, "Also write TensorBoard event files.")
+    seed: int = option(0, "Random seed; the same seed gives the same run.", minimum=0, below=2**32)
     accelerator: str = option(
-        "auto", "Where to compute: auto, cpu or gpu.", choices=("auto", "cpu", "gpu")
+        "auto", "Device: cpu, gpu, or auto (a GPU if there is one).", choices=("auto", "cpu", "gpu")
     )
-    devices: int = option(1, "Processes (or GPUs) of each machine.", least=1)
-    nodes: int = option(1, "Machines; start each with torchrun.", least=1)
+    devices: int = option(1, "Processes (GPUs) on each machine.", minimum=1)
+    nodes: int = option(
+        1,
+        "Number of machines; with more than one, start the command with torchrun on each.",
+        minimum=1,
+    )
 
     def __post_init__(self) -> None:
-        cell: Any = self.cell
+        cell: object = self.cell
         if isinstance(cell, Cell) or (isinstance(cell, type) and issubclass(cell, Cell)):
             object.__setattr__(self, "cell", cell_name(cell))
         check(self)
         if self.bidirectional and self.one_direction:
-            raise ValueError(f"bidirectional: wanted one direction: {self.one_direction}")
+            raise ValueError(
+                f"{type(self).__name__}: bidirectional must be False, got True: "
+                f"{self.one_direction}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
-    """What the tasks have that read data."""
+    """Options of the tasks that read data files."""
 
-    paths: tuple[str, ...] = option((), "The data; without any, the task's own.")
+    paths: tuple[str, ...] = option((), "Files to train on; a built-in data set by default.")
     validation_fraction: float = option(
-        0.1, "Part of DATA that is kept for validation.", above=0, below=1
+        0.1, "Fraction of DATA to hold out for validation.", above=0, below=1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelConfig(DataConfig):
-    """The text, the model and the training of a language model.
+    """Options of a language model.
 
-    `batch_size` is the number N of streams read side by side, `window` the length T of truncated
-    backpropagation. Losses are in nats a token.
+    `batch_size` is the number N of parallel streams of text, `window` the length T of truncated
+    backpropagation. Losses are in nats per token.
     """
 
-    one_direction = "a language model must not have seen the token that it predicts"
+    one_direction = "a language model must not see the token that it predicts"
 
-    suffixes: tuple[str, ...] = option((), "From folders, only files ending so (.txt).")
-    limit: int | None = option(None, "Read at most so many bytes of text.", least=1)
+    suffixes: tuple[str, ...] = option(
+        (), "Read only files with this suffix (such as .txt) from folders."
+    )
+    limit: int | None = option(None, "Read at most this many bytes of text.", minimum=1)
     vocabulary: str = option(
         "bytes",
-        "What a token is: bytes, characters (UTF-8, those seen), or bpe (learned pieces of text).",
+        "What a token is: a byte, a Unicode character of the text, or a subword (byte-pair "
+        "encoding).",
         choices=("bytes", "characters", "bpe"),
     )
-    vocabulary_size: int = option(1000, "Pieces that bpe learns.", least=257)
+    vocabulary_size: int = option(1000, "Number of tokens of a bpe vocabulary.", minimum=257)
     validation_fraction: float = option(
-        0.05, "Part of the text, its end, kept for validation.", above=0, below=1
+        0.05, "Fraction of the text, at its end, to hold out for validation.", above=0, below=1
     )
-    validation_limit: int = option(
-        1_000_000, "Keep at most so many tokens for validation.", least=1
-    )
+    validation_limit: int = option(1_000_000, "Hold out at most this many tokens.", minimum=1)
 
     input: str = option(
-        "embedding", "How tokens enter: embedding or one-hot.", choices=("embedding", "one-hot")
+        "embedding",
+        "Input encoding of a token: a learned embedding, or a one-hot vector.",
+        choices=("embedding", "one-hot"),
     )
     embedding_size: int = option(
-        128, "Width of the embedding; not used with one-hot input.", least=1
+        128, "Width of the token embedding; ignored with --input one-hot.", minimum=1
     )
-    hidden_size: int = option(256, "Units of a layer.", least=1)
-    initial: str = _initial()
-    batch_size: int = option(32, "Streams of text read side by side.", least=1)
+    hidden_size: int = option(256, "Hidden units in each recurrent layer.", minimum=1)
+    initial: str = _initial_state()
+    batch_size: int = option(
+        32, "Streams of text in each batch, over all processes together.", minimum=1
+    )
     window: int = option(
-        128, "Steps of truncated backpropagation; the state carries over.", least=1
+        128,
+        "Tokens per step of truncated backpropagation; the state carries over to the next window.",
+        minimum=1,
     )
-    steps: int = option(5000, "Optimizer steps in all.", least=1)
+    steps: int = option(5000, "Total number of optimizer steps.", minimum=1)
     validate_every: int = option(
-        500, "Steps between validations, which also write checkpoints.", least=1
+        500, "Steps between validations; each one also writes checkpoints.", minimum=1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(DataConfig):
-    """A label for each text, or for each numeric sequence."""
+    """Options of a classifier: one label for each text or numeric sequence."""
 
     data: str = option(
         "languages",
-        "What is learned without DATA: the language of a snippet of source; a handwritten digit, "
-        "row by row; which way a digit moves, frame by frame; spoken words, heard through noise.",
+        "Built-in data, used without DATA: the programming language of a code snippet; "
+        "handwritten digits, row by row; the direction in which a digit moves, frame by frame; "
+        "spoken words in noise.",
         choices=("languages", "digits", "moving-digits", "spoken-words"),
     )
-    label: str | None = option(
-        None, "Column of the labels in a table; without it, the column called label."
-    )
+    label: str | None = option(None, "Name of the table's label column; 'label' by default.")
     text: str | None = option(
-        None, "Column of the texts in a table; without it, all other columns are numbers in time."
+        None,
+        "Name of the table's text column; by default all other columns form a numeric sequence.",
     )
-    max_length: int | None = option(400, "Read at most so many characters of a text.", least=1)
-    min_count: int = option(1, "Characters seen less often are one unknown character.", least=1)
-    embedding_size: int = option(64, "Width of the embedding of characters.", least=1)
-    bidirectional: bool = option(True, "Read in both directions.")
-    initial: str = _initial()
+    max_length: int | None = option(
+        400, "Read at most this many characters of each text.", minimum=1
+    )
+    min_count: int = option(
+        1, "Replace characters that occur less often than this by an unknown character.", minimum=1
+    )
+    embedding_size: int = option(64, "Width of the character embedding.", minimum=1)
+    bidirectional: bool = option(True, "Read each sequence in both directions.")
+    initial: str = _initial_state()
     pooling: str = option(
         "mean",
-        "What the label is told from: the last state, or the mean, max or attention over all.",
+        "Summary of the steps that the label is predicted from: the last state, or the mean, the "
+        "maximum or an attention-weighted mean over all steps.",
         choices=("last", "mean", "max", "attention"),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaggingConfig(DataConfig):
-    """A label for each token, in files with a token and its label on a line (CoNLL)."""
+    """Options of a tagger: one label for each token. Files have a token and its label on each line
+    (CoNLL)."""
 
-    column: int = option(
-        -1, "Column of the labels, the first is 0; columns are split at tabs or blanks."
-    )
+    column: int = option(-1, "Column of the labels, counted from 0, or back from -1 (the last).")
     token_column: int | None = option(
-        None, "Column of the tokens; without it the first, in CoNLL-U files the words (1)."
+        None, "Column of the tokens; by default 0, or 1 (FORM) in CoNLL-U files."
     )
-    min_count: int = option(2, "Words seen less often are one unknown word.", least=1)
-    characters: bool = option(True, "Read each word's characters too.")
-    embedding_size: int = option(64, "Width of the embedding of words.", least=1)
-    bidirectional: bool = option(True, "Read in both directions.")
+    min_count: int = option(
+        2, "Replace words that occur less often than this by an unknown word.", minimum=1
+    )
+    characters: bool = option(True, "Also encode each word from its characters.")
+    embedding_size: int = option(64, "Width of the word embedding.", minimum=1)
+    bidirectional: bool = option(True, "Read each sequence in both directions.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastConfig(DataConfig):
-    """The next values of one or several series, from a window of the past."""
+    """Options of a forecaster: the next values of one or several series, from a window of past
+    values."""
 
-    one_direction = "a forecast goes on from where the series ends, and so does the state"
+    one_direction = "a forecast continues from the state at the end of the series"
 
     data: str = option(
         "sunspots",
-        "What is forecast without DATA: yearly sunspots, weekly CO2, monthly sea temperature "
-        "(elnino), quarterly unemployment (macrodata), daily prices of a share.",
+        "Built-in series, used without DATA: yearly sunspots, weekly CO2, monthly sea temperature "
+        "(elnino), quarterly unemployment (macrodata), or daily share prices.",
         choices=("sunspots", "co2", "elnino", "macrodata", "prices"),
     )
-    target: tuple[str, ...] = option((), "Columns to forecast; without any, all numeric ones.")
-    covariate: tuple[str, ...] = option((), "Columns to look at but not to forecast.")
-    time: str | None = option(None, "Column of the times, in order; read for its order alone.")
-    series: str | None = option(None, "Column that names the series, in a table of several.")
-    window: int = option(48, "Values of the past that a forecast sees.", least=1)
-    horizon: int = option(12, "Values to forecast.", least=1)
-    season: int | None = option(
-        None, "Steps of a season, for the seasonal naive baseline.", least=2
+    target: tuple[str, ...] = option((), "Column to forecast; all numeric columns by default.")
+    covariate: tuple[str, ...] = option((), "Column to read as an input but not to forecast.")
+    time: str | None = option(
+        None, "Column of time stamps; used only to check that rows are in order."
     )
-    hidden_size: int = option(64, "Units of a layer.", least=1)
-    initial: str = _initial()
+    series: str | None = option(
+        None, "Column that names the series of each row, for tables of several series."
+    )
+    window: int = option(48, "Past time steps that each forecast is computed from.", minimum=1)
+    horizon: int = option(12, "Time steps to forecast.", minimum=1)
+    season: int | None = option(
+        None,
+        "Time steps in a season (such as 12 for monthly data), for the seasonal naive baseline.",
+        minimum=2,
+    )
+    hidden_size: int = option(64, "Hidden units in each recurrent layer.", minimum=1)
+    initial: str = _initial_state()
     validation_fraction: float = option(
-        0.2, "Part of each series, its end, kept for the backtest.", above=0, below=1
+        0.2, "Fraction of each series, at its end, to hold out for the backtest.", above=0, below=1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranslationConfig(DataConfig):
-    """Text to text: pairs on lines, source and target separated by a tab."""
+    """Options of a text-to-text model. Files have a source and a target on each line, separated by
+    a tab."""
 
     data: str = option(
         "both",
-        "What is learned without DATA: dates in words to digits, numbers in words to digits, both.",
+        "Built-in data, used without DATA: dates or numbers from words to digits, or both.",
         choices=("both", "dates", "numbers"),
     )
     source_unit: str = option(
         "words",
-        "What a token of the source is: words (and signs), or characters.",
+        "Tokens of the source: words (and punctuation), or characters.",
         choices=("words", "characters"),
     )
     target_unit: str = option(
         "characters",
-        "What a token of the target is: words (and signs), or characters.",
+        "Tokens of the target: words (and punctuation), or characters.",
         choices=("words", "characters"),
     )
-    min_count: int = option(1, "Tokens seen less often are one unknown token.", least=1)
-    attention: bool = option(True, "Let the decoder look at the encoder's states.")
-    bidirectional: bool = option(
-        False, "Let the encoder read in both directions; the decoder cannot."
+    min_count: int = option(
+        1, "Replace tokens that occur less often than this by an unknown token.", minimum=1
     )
-    embedding_size: int = option(64, "Width of the embeddings.", least=1)
-    max_length: int = option(200, "Characters of a source or target, at most.", least=1)
-    hidden_size: int = option(192, "Units of a layer.", least=1)
-    batch_size: int = option(64, "Pairs side by side.", least=1)
-    beam: int = option(1, "Hypotheses of the search when it is measured; 1 is greedy.", least=1)
+    attention: bool = option(True, "Let the decoder attend to the encoder's outputs.")
+    bidirectional: bool = option(False, "Let the encoder read each source in both directions.")
+    embedding_size: int = option(64, "Width of the token embeddings.", minimum=1)
+    max_length: int = option(200, "Largest number of characters of a source or target.", minimum=1)
+    hidden_size: int = option(192, "Hidden units in each recurrent layer.", minimum=1)
+    batch_size: int = option(64, "Pairs in each batch, over all processes together.", minimum=1)
+    beam: int = option(1, "Beam width of decoding in validation; 1 is greedy decoding.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemConfig(Config):
-    """A problem on which recurrent networks are compared, drawn anew for each batch."""
+    """Options of a synthetic problem on which recurrent networks are compared; every batch is drawn
+    at random."""
 
-    one_direction = "each answer follows from what came before it"
+    one_direction = "each answer depends on earlier steps only"
 
     data: str = option(
         "adding",
-        "The sum of two marked numbers; tokens to recall after so many steps; whether the ones so "
-        "far are odd in number; whether all brackets are closed.",
+        "Problem: adding (the sum of two marked numbers), copy (recall tokens after a delay), "
+        "parity (of the ones so far), or dyck (whether all brackets so far are closed).",
         choices=("adding", "copy", "parity", "dyck"),
     )
-    length: int = option(100, "Steps T of a sequence, or until copy's recall.", least=2)
-    validation_sequences: int = option(500, "Sequences of a validation.", least=1)
-    initial: str = _initial()
+    length: int = option(
+        100, "Steps of each sequence; for copy, of the delay before the recall.", minimum=2
+    )
+    validation_sequences: int = option(500, "Sequences in each validation.", minimum=1)
+    initial: str = _initial_state()
 
 
 CONFIGS: dict[str, type[Config]] = {
@@ -356,4 +346,4 @@ CONFIGS: dict[str, type[Config]] = {
     "seq2seq": TranslationConfig,
     "problem": ProblemConfig,
 }
-assert MISSING not in [one.default for kind in CONFIGS.values() for one in fields(kind)]
+assert MISSING not in [f.default for config in CONFIGS.values() for f in fields(config)]

@@ -1,107 +1,113 @@
-"""Weights from and to the layouts of Keras 3, as plain functions on arrays. Needs numpy alone.
+"""Weights from and to the layouts of Keras 3, as functions on arrays. Needs numpy alone.
 
-What Keras calls a layer's weights, in the order of ``get_weights()``:
+The weights of a layer in Keras, in the order of ``get_weights()``:
 
 - ``SimpleRNN``: kernel [I, H], recurrent kernel [H, H], bias [H];
 - ``LSTM``: kernel [I, 4·H], recurrent kernel [H, 4·H], bias [4·H]; gates i, f, c, o;
 - ``GRU``: kernel [I, 3·H], recurrent kernel [H, 3·H], bias [2, 3·H] of the input and of the
   recurrent product, or [3·H] with ``reset_after=False``; gates z, r, h;
-- ``Bidirectional``: those of the forward, then those of the backward layer;
-- ``TimeDistributed`` and ``RNN`` around one cell: those of what is inside;
-- ``StackedRNNCells``: those of each cell, in their order: give the arrays of one cell, ``layer=k``.
+- ``Bidirectional``: those of the forward layer, then those of the backward layer;
+- ``TimeDistributed`` and ``RNN`` around one cell: those of the wrapped layer or cell;
+- ``StackedRNNCells``: those of each cell in order; convert the arrays of one cell at a time, with
+  ``layer=k``.
 
-Arrays have no names: of two stacked cells whose input is as wide as their state, ``bidirectional``
-is taken at its word. Layers of Keras 2 named CuDNN have arrays of the same shapes in another order,
-and one bias of 8·H or 6·H; those are refused.
+Arrays have no names: two stacked cells whose input is as wide as their state cannot be
+distinguished from two directions, and ``bidirectional`` decides. Layers of Keras 2 named CuDNN have
+arrays of the same shapes in another order, and one bias of 8·H or 6·H; those are refused.
 
-Ours are the parameters of one layer of ``unrolled.nn``, by their names. Each gate of ours has two
-biases, of the input and of the recurrent product, where most of Keras' have one: on the way to
-Keras they are added, in their own dtype; on the way here the one of the recurrent product is zero.
-So what comes from Keras goes back to the same bits. What comes from here comes back with the same
-weights and, but for GRU with ``reset_after``, with the sum of the biases in the place of the first.
+Our parameters are those of one layer of ``unrolled.nn``, by name. Each of our gates has two biases,
+of the input and of the recurrent product, where most layers of Keras have one: towards Keras they
+are added, in their own dtype; from Keras the bias of the recurrent product is zero. So weights from
+Keras go back to the same bits. Our weights come back unchanged, but the sum of the biases replaces
+the first (except in GRU with ``reset_after``, which has both).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["from_keras", "to_keras"]
 
 _GATES = {"SimpleRNN": ("n", "n"), "LSTM": ("ifgo", "ifgo"), "GRU": ("rzn", "zrn")}
-"""Of each layer: our order of the gates, and Keras'; Keras says c for g of the LSTM and h for n."""
+"""For each layer our order of the gates, and that of Keras, which calls the LSTM's g c, and n h."""
 
 
 def from_keras(
     kind: str,
-    weights: Sequence[Any],
+    weights: Sequence[ArrayLike],
     *,
     reset_after: bool | None = None,
     bidirectional: bool = False,
     layer: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Our parameters, from the weights of a layer of Keras.
+    """Our parameters, from the weights of a Keras layer.
 
-    ``module.load_state_dict({name: torch.from_numpy(a) for name, a in found.items()})`` takes them,
-    where module is an ``unrolled.nn.RNN``, ``LSTM`` or ``GRU``, or, without ``reset_after``,
-    ``Recurrent(ResetBeforeGRU, …)``; with ``bias=False`` where there are no biases.
+    ``module.load_state_dict({name: torch.from_numpy(a) for name, a in parameters.items()})`` loads
+    them into an ``unrolled.nn.RNN``, ``LSTM`` or ``GRU``, or, without ``reset_after``, into a
+    ``Recurrent(ResetBeforeGRU, …)``; with ``bias=False`` if there are no biases.
 
     Args:
         kind: "SimpleRNN", "LSTM" or "GRU".
-        weights: what ``get_weights()`` gives; two arrays a direction where ``use_bias=False``.
-        reset_after: that of the GRU; the shape of its bias says it, too, without a bias it is
-            needed.
-        bidirectional: whether it is such a layer in ``Bidirectional``.
-        layer: the number of ours in its stack, for the names.
+        weights: the result of ``get_weights()``; two arrays a direction with ``use_bias=False``.
+        reset_after: that of the GRU; by default inferred from the shape of its bias, so required if
+            it has none.
+        bidirectional: whether the layer is wrapped in ``Bidirectional``.
+        layer: the number of our layer in its stack, for the names.
 
     Raises:
-        ValueError: there are too many or too few arrays, a shape does not fit or does not say what
-            it is, or two directions differ in theirs.
-        TypeError: an array is not of floating-point numbers.
+        ValueError: the number of arrays is wrong, a shape does not fit or is ambiguous, or the
+            shapes of two directions differ.
+        TypeError: an array does not hold floating-point numbers.
     """
-    _check_kind(kind)
-    arrays = [np.asarray(one) for one in weights]
+    gates = _gates(kind)
+    arrays = [np.asarray(array) for array in weights]
     directions = 2 if bidirectional else 1
     count = len(arrays) // directions
     if count not in (2, 3) or count * directions != len(arrays):
         raise ValueError(
-            f"{kind}: weights must be kernel, recurrent kernel and (or not) bias for each of "
-            f"{directions} directions, got {len(arrays)} arrays; of stacked cells give those of "
+            f"{kind}: weights must be kernel, recurrent kernel and optionally bias for each of "
+            f"{directions} directions, got {len(arrays)} arrays; of stacked cells pass those of "
             "one cell"
         )
-    _check_types(kind, arrays)
-    _check_directions(kind, arrays, count)
+    _check_dtypes(kind, arrays)
+    _check_directions(kind, arrays[:count], arrays[count:])
     if kind == "GRU":
         reset_after = _is_reset_after(arrays[:count], reset_after)
-    found: dict[str, np.ndarray] = {}
+    has_two_biases = kind == "GRU" and bool(reset_after)
+    parameters: dict[str, np.ndarray] = {}
     for d in range(directions):
-        one = _from_one(kind, arrays[d * count : (d + 1) * count], bool(reset_after))
-        found |= {name + _suffix(layer, d): array for name, array in one.items()}
-    return found
+        direction = _from_direction(
+            kind, gates, arrays[d * count : (d + 1) * count], has_two_biases
+        )
+        if kind == "GRU" and not reset_after:
+            direction = _with_candidate(direction)
+        parameters |= {name + _suffix(layer, d): array for name, array in direction.items()}
+    return parameters
 
 
 def to_keras(
     kind: str,
-    parameters: Mapping[str, Any],
+    parameters: Mapping[str, ArrayLike],
     *,
     reset_after: bool | None = None,
     bidirectional: bool = False,
     layer: int = 0,
 ) -> list[np.ndarray]:
-    """Weights for ``set_weights()`` of a layer of Keras, from our parameters.
+    """Weights for ``set_weights()`` of a Keras layer, from our parameters.
 
     Args:
-        kind, bidirectional, layer: as of ``from_keras``.
-        reset_after: that of the GRU; by default what the parameters are of, ``GRU`` or
-            ``ResetBeforeGRU``.
-        parameters: arrays by name, as ``from_keras`` gives them; more of them may be there, of
-            other layers. Tensors of torch are taken, too, if numpy can read them.
+        kind, bidirectional, layer: as in ``from_keras``.
+        reset_after: that of the GRU; by default inferred from the parameters, which are those of
+            ``GRU`` or of ``ResetBeforeGRU``.
+        parameters: arrays by name, as ``from_keras`` returns them; parameters of other layers are
+            ignored. Tensors of torch are accepted if numpy can read them.
 
     Raises:
         ValueError: a parameter is missing, or a shape does not fit.
     """
-    _check_kind(kind)
-    found: list[np.ndarray] = []
+    gates = _gates(kind)
+    weights: list[np.ndarray] = []
     if reset_after is None:
         reset_after = f"weight_candidate{_suffix(layer, 0)}" not in parameters
     for d in range(2 if bidirectional else 1):
@@ -109,142 +115,167 @@ def to_keras(
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
         if kind == "GRU" and not reset_after:
             names += ["weight_candidate", "bias_candidate"]
-        one = {name: np.asarray(parameters[name + suffix])
-               for name in names if name + suffix in parameters}  # fmt: skip
-        found += _to_one(kind, one, reset_after, suffix)
-    return found
+        direction = {
+            name: np.asarray(parameters[name + suffix])
+            for name in names
+            if name + suffix in parameters
+        }
+        if kind == "GRU" and not reset_after:
+            direction = _without_candidate(direction, suffix)
+        weights += _to_direction(gates, direction, kind == "GRU" and reset_after, suffix)
+    return weights
 
 
 def _suffix(layer: int, d: int) -> str:
     return f"_l{layer}" + "_reverse" * d
 
 
-def _check_kind(kind: str) -> None:
+def _gates(kind: str) -> tuple[str, str]:
     if kind not in _GATES:
-        raise ValueError(f"kind: wanted one of {', '.join(_GATES)}, got {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(_GATES)}, got {kind!r}")
+    return _GATES[kind]
 
 
-def _check_types(kind: str, arrays: Sequence[np.ndarray]) -> None:
-    wrong = [one.dtype for one in arrays if one.dtype.kind != "f"]
+def _check_dtypes(kind: str, arrays: Sequence[np.ndarray]) -> None:
+    wrong = [array.dtype for array in arrays if array.dtype.kind != "f"]
     if wrong:
         raise TypeError(f"{kind}: weights must be floating-point numbers, got {wrong[0]}")
 
 
-def _check_directions(kind: str, arrays: Sequence[np.ndarray], count: int) -> None:
+def _check_directions(
+    kind: str, forward: Sequence[np.ndarray], backward: Sequence[np.ndarray]
+) -> None:
     """Both directions read the same input; of stacked cells the second reads the first's state."""
-    for one, other in zip(arrays[:count], arrays[count:], strict=False):
-        if one.shape != other.shape:
+    for array, reverse_array in zip(forward, backward, strict=False):
+        if array.shape != reverse_array.shape:
             raise ValueError(
                 f"{kind}: weights of two directions must have the same shapes, got "
-                f"{list(one.shape)} and {list(other.shape)}; of stacked cells give those of one "
-                "cell"
+                f"{list(array.shape)} and {list(reverse_array.shape)}; of stacked cells pass those "
+                "of one cell"
             )
 
 
 def _is_reset_after(weights: Sequence[np.ndarray], reset_after: bool | None) -> bool:
-    """Whether a GRU resets behind its recurrent product: the bias is [2, 3·H] then."""
+    """Whether a GRU resets after its recurrent product: then the bias is [2, 3·H]."""
     if reset_after is not None:
         return reset_after
     if len(weights) == 2:
         raise ValueError(
-            "GRU: reset_after must be given where there is no bias, whose shape would say it, got "
-            "None; Keras' default is True"
+            "GRU: reset_after must be given if there is no bias to infer it from, got None; the "
+            "default of Keras is True"
         )
     return weights[2].ndim == 2
 
 
-def _check_bias(kind: str, bias: np.ndarray, M: int, both: bool) -> None:
-    if bias.shape == (2 * M,) and kind != "SimpleRNN":
+def _check_bias(kind: str, bias: np.ndarray, rows: int, has_two_biases: bool) -> None:
+    shape = (2, rows) if has_two_biases else (rows,)
+    if bias.shape == (2 * rows,) and kind != "SimpleRNN":
         raise ValueError(
-            f"{kind}: bias must have shape {[2, M] if both else [M]}, got [{2 * M}], the layout of "
+            f"{kind}: bias must have shape {list(shape)}, got [{2 * rows}], the layout of "
             f"CuDNN{kind}, whose kernels are in another order, too; load them into "
             f"keras.layers.{kind} by Keras 2 first"
         )
-    _check("bias", bias, (2, M) if both else (M,))
+    _check_shape("bias", bias, shape)
 
 
-def _moved(rows: np.ndarray, before: str, after: str) -> np.ndarray:
-    """Blocks of rows, a block a gate, in another order."""
-    parts = dict(zip(before, np.split(rows, len(before)), strict=True))
-    return np.concatenate([parts[gate] for gate in after])
+def _reordered(rows: np.ndarray, old_order: str, new_order: str) -> np.ndarray:
+    """Blocks of rows, one for each gate, in another order."""
+    blocks = dict(zip(old_order, np.split(rows, len(old_order)), strict=True))
+    return np.concatenate([blocks[gate] for gate in new_order])
 
 
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{name}: wanted shape {list(shape)}, got {list(array.shape)}")
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(array.shape)}")
 
 
-def _from_one(kind: str, weights: list[np.ndarray], reset_after: bool) -> dict[str, np.ndarray]:
-    """One direction."""
-    ours, theirs = _GATES[kind]
+def _from_direction(
+    kind: str, gates: tuple[str, str], weights: list[np.ndarray], has_two_biases: bool
+) -> dict[str, np.ndarray]:
+    """The parameters of one direction by their names without suffix."""
+    our_order, keras_order = gates
     kernel, recurrent = weights[:2]
+    shapes = f"{list(kernel.shape)} and {list(recurrent.shape)}"
     if kernel.ndim != 2 or recurrent.ndim != 2:
-        raise ValueError(
-            f"kernel and recurrent kernel: wanted two dimensions each, got shapes "
-            f"{list(kernel.shape)} and {list(recurrent.shape)}"
-        )
+        raise ValueError(f"{kind}: kernel and recurrent kernel must be 2D, got shapes {shapes}")
     if 0 in kernel.shape or 0 in recurrent.shape:
         raise ValueError(
-            f"{kind}: kernel and recurrent kernel must not be empty, got shapes "
-            f"{list(kernel.shape)} and {list(recurrent.shape)}"
+            f"{kind}: kernel and recurrent kernel must not be empty, got shapes {shapes}"
         )
-    H, M = len(recurrent), len(recurrent) * len(ours)
-    _check("recurrent kernel", recurrent, (H, M))
-    _check("kernel", kernel, (len(kernel), M))
-    found = {
-        "weight_ih": _moved(kernel.T, theirs, ours), "weight_hh": _moved(recurrent.T, theirs, ours),
-    }  # fmt: skip
+    H = len(recurrent)
+    rows = H * len(our_order)
+    _check_shape("recurrent kernel", recurrent, (H, rows))
+    _check_shape("kernel", kernel, (len(kernel), rows))
+    parameters = {
+        "weight_ih": _reordered(kernel.T, keras_order, our_order),
+        "weight_hh": _reordered(recurrent.T, keras_order, our_order),
+    }
     if len(weights) == 3:
         bias = weights[2]
-        both = kind == "GRU" and reset_after
-        _check_bias(kind, bias, M, both)
-        first, second = bias if both else (bias, np.zeros_like(bias))
-        found["bias_ih"] = _moved(first, theirs, ours)
-        found["bias_hh"] = _moved(second, theirs, ours)
-    return _parted(found, H) if kind == "GRU" and not reset_after else found
+        _check_bias(kind, bias, rows, has_two_biases)
+        input_bias, recurrent_bias = bias if has_two_biases else (bias, np.zeros_like(bias))
+        parameters["bias_ih"] = _reordered(input_bias, keras_order, our_order)
+        parameters["bias_hh"] = _reordered(recurrent_bias, keras_order, our_order)
+    return parameters
 
 
-def _parted(found: dict[str, np.ndarray], H: int) -> dict[str, np.ndarray]:
-    """The recurrent product as ResetBeforeGRU has it: r and z, and the candidate's own."""
-    parted = dict(found)
+def _with_candidate(parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters of ResetBeforeGRU: its candidate has a recurrent product of its own."""
+    divided = dict(parameters)
+    H = parameters["weight_hh"].shape[-1]
     for name in ("weight", "bias"):
-        if f"{name}_hh" in found:
-            whole = found[f"{name}_hh"]
-            parted[f"{name}_hh"], parted[f"{name}_candidate"] = whole[: 2 * H], whole[2 * H :]
-    return parted
+        if f"{name}_hh" in parameters:
+            rows = parameters[f"{name}_hh"]
+            divided[f"{name}_hh"], divided[f"{name}_candidate"] = rows[: 2 * H], rows[2 * H :]
+    return divided
 
 
-def _to_one(
-    kind: str, parameters: dict[str, np.ndarray], reset_after: bool, suffix: str
+def _without_candidate(parameters: dict[str, np.ndarray], suffix: str) -> dict[str, np.ndarray]:
+    """The parameters of ResetBeforeGRU with one recurrent product, as in Keras."""
+    joined = dict(parameters)
+    for name in ("weight", "bias"):
+        names = (f"{name}_hh", f"{name}_candidate")
+        blocks = [parameters[block] for block in names if block in parameters]
+        if len(blocks) == 1:
+            raise ValueError(
+                f"GRU: parameters must have both {names[0]}{suffix} and {names[1]}{suffix} or "
+                "neither, got one"
+            )
+        if blocks:
+            joined[f"{name}_hh"] = np.concatenate(blocks)
+    return joined
+
+
+def _to_direction(
+    gates: tuple[str, str],
+    parameters: dict[str, np.ndarray],
+    has_two_biases: bool,
+    suffix: str,
 ) -> list[np.ndarray]:
-    """One direction."""
-    ours, theirs = _GATES[kind]
-    whole = dict(parameters)
-    if kind == "GRU" and not reset_after:
-        for name in ("weight", "bias"):
-            parts = [whole.get(f"{name}_{part}") for part in ("hh", "candidate")]
-            known = [part for part in parts if part is not None]
-            if len(known) == 1:
-                raise ValueError(
-                    f"parameters: wanted both of {name}_hh{suffix} and {name}_candidate{suffix}"
-                )
-            if known:
-                whole[f"{name}_hh"] = np.concatenate(known)
+    """The weights of one direction."""
+    our_order, keras_order = gates
     for name in ("weight_ih", "weight_hh"):
-        if name not in whole:
-            raise ValueError(f"parameters: {name}{suffix} is missing")
-    W, R = whole["weight_ih"], whole["weight_hh"]
-    H, M = R.shape[-1], R.shape[-1] * len(ours)
-    _check(f"weight_hh{suffix}", R, (M, H))
-    _check(f"weight_ih{suffix}", W, (M, W.shape[-1]))
-    found = [_moved(one, ours, theirs).T.copy() for one in (W, R)]
-    biases = [whole[name] for name in ("bias_ih", "bias_hh") if name in whole]
+        if name not in parameters:
+            raise ValueError(f"parameters must include {name}{suffix}, got none of that name")
+    W, R = parameters["weight_ih"], parameters["weight_hh"]
+    rows = R.shape[-1] * len(our_order)
+    _check_shape(f"weight_hh{suffix}", R, (rows, R.shape[-1]))
+    _check_shape(f"weight_ih{suffix}", W, (rows, W.shape[-1]))
+    weights = [_reordered(matrix, our_order, keras_order).T.copy() for matrix in (W, R)]
+    biases = {name: parameters[name] for name in ("bias_ih", "bias_hh") if name in parameters}
     if len(biases) == 1:
-        raise ValueError(f"parameters: wanted both of bias_ih{suffix} and bias_hh{suffix}, or none")
+        raise ValueError(
+            f"parameters must have both bias_ih{suffix} and bias_hh{suffix} or neither, got one"
+        )
     if biases:
-        for name, bias in zip(("bias_ih", "bias_hh"), biases, strict=True):
-            _check(f"{name}{suffix}", bias, (M,))
-        first, second = (_moved(bias, ours, theirs) for bias in biases)
-        both = kind == "GRU" and reset_after
-        found.append(np.stack([first, second]) if both else first + second)
-    return found
+        for name, bias in biases.items():
+            _check_shape(f"{name}{suffix}", bias, (rows,))
+        input_bias, recurrent_bias = (
+            _reordered(bias, our_order, keras_order) for bias in biases.values()
+        )
+        weights.append(
+            np.stack([input_bias, recurrent_bias])
+            if has_two_biases
+            else input_bias + recurrent_bias
+        )
+    return weights

@@ -40,8 +40,10 @@ def test_a_peer_with_other_numbers_is_not_timed(monkeypatch: pytest.MonkeyPatch)
             output, state = super().forward(*args)
             return output * 1.01, state
 
-    monkeypatch.setitem(speed._CLASSIC, "GRU", Other)
-    with pytest.raises(speed.WrongError, match=r"GRU: results differ by 0\.0"):
+    monkeypatch.setitem(speed._TORCH_CLASSES, "GRU", Other)
+    with pytest.raises(
+        speed.WrongError, match=r"GRU: results must agree with the peer's, but differ by 0\.0"
+    ):
         speed.compare("GRU", (5, 2, 3, 4), False, PLAN)
 
 
@@ -62,17 +64,23 @@ def test_the_command_prints_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--shape", "1,2,3"], "--shape: wanted four numbers T,N,I,H of at least 1, got '1,2,3'"),
-        (["--shape", "1,0,3,4"], "--shape: wanted four numbers"),
+        (["--shape", "1,2,3"], "--shape must be four numbers T,N,I,H of at least 1, got '1,2,3'"),
+        (["--shape", "1,0,3,4"], "--shape must be four numbers"),
         (["--cell", "GUR"], "did you mean"),
-        (["--rounds", "0"], "--rounds: wanted at least 1, got 0"),
-        (["--threads", "0"], "--threads: wanted at least 1, got 0"),
-        (["--tasks", "--only", "("], "--only: wanted a regular expression, got '('"),
-        (["--tasks", "--only", "chess"], "--only: no trial has 'chess' in its name: adding GRU"),
-        (["--tasks", "--results", "bad.json"], "--results: bad.json: no results of this command"),
-        (["--only", "adding"], "--only: wanted --tasks with it"),
-        (["--page", "a.md"], "--page: wanted --tasks with it"),
-        (["--tasks", "--cell", "GRU"], "--cell: wanted no --tasks with it"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--tasks", "--only", "("], "--only must be a regular expression, got '('"),
+        (
+            ["--tasks", "--only", "chess"],
+            "--only must match the name of a trial, got 'chess'; trials are adding GRU",
+        ),
+        (
+            ["--tasks", "--results", "bad.json"],
+            "--results must be a file that this command wrote, got bad.json",
+        ),
+        (["--only", "adding"], "--only requires --tasks"),
+        (["--page", "a.md"], "--page requires --tasks"),
+        (["--tasks", "--cell", "GRU"], "--cell cannot be combined with --tasks"),
     ],
 )
 def test_faults_are_told(
@@ -146,7 +154,7 @@ def test_the_bytes_are_held_against_xz_on_the_very_same(
     # Two streams of 194: the first byte of the last quarter is only read, the last has no room.
     alone, given = xz_bits(text[:1171], text[1171 : 1171 + 2 * 194])
     assert found["xz -9, the held-out text alone"] == {"": alone}
-    assert found["xz -9, the text learned from first"] == {"": given}
+    assert found["xz -9, after the training text"] == {"": given}
 
 
 def test_the_page_holds_every_row_with_its_figures() -> None:
@@ -173,7 +181,7 @@ def test_the_page_holds_every_row_with_its_figures() -> None:
     assert "| always 1 | 0.1667 |" in text
     assert f"| published: GRU | 5.3e-5 | {comparisons._BAI} |" in text
     assert "P (2 cores, avx2), Python 3, torch 2, commit abcdef0; 2 threads" in text
-    assert "2026-01-02. One run each." in text
+    assert "2026-01-02. One run for each row." in text
     assert "Copy memory" not in text
 
 

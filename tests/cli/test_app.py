@@ -98,24 +98,33 @@ FAULTS: list[tuple[list[str], str]] = [
     (["train", "lm", "--hiden", "3"], "No such option: --hiden"),
     (["train", "lm", "--steps", "many"], "'--steps': .* valid integer.*, got 'many'"),
     (["train", "lm", "--clip=big"], "'--clip': .* valid number.*, got 'big'"),
-    (["train", "lm", "--steps", "0"], "--steps: wanted at least 1, got 0"),
+    (["train", "lm", "--steps", "0"], "--steps must be at least 1, got 0"),
     (["train", "lm", "--cell", "grru"], "--cell: wanted one of .* got 'grru'; did you mean GRU?"),
     (["train", "lm", "--cell", "no.py:Mine"], r"--cell: wanted a Python file .*no\.py"),
-    (["train", "lm", "--input", "bag"], "--input: wanted one of embedding, one-hot, got 'bag'"),
-    (["train", "lm", "--validation-fraction", "1"], "--validation-fraction: wanted .* got 1.0"),
+    (["train", "lm", "--input", "bag"], "--input must be one of embedding, one-hot, got 'bag'"),
+    (
+        ["train", "lm", "--validation-fraction", "1"],
+        "--validation-fraction must be above 0 and below 1, got 1.0",
+    ),
     (["train", "lm", "absent"], "absent: wanted a file or a folder"),
     (["train", "lm", "empty"], "empty: wanted some text, found none"),
     (["train", "lm", "short"], "short: wanted at least 4097 tokens .* got"),
-    (["train", "lm", "short", "--run", "."], "--run: wanted a new or an empty folder, got ."),
-    (["train", "lm", "short", "--run", "short"], "--run: wanted a new or an empty folder"),
+    (["train", "lm", "short", "--run", "."], "--run must be a new or an empty folder, got ."),
+    (["train", "lm", "short", "--run", "short"], "--run must be a new or an empty folder"),
     (["train", "lm", "short", "--run", "short/in"], "Not a directory"),
     (["train", "lm", "--resume", "absent"], r"absent/config\.json: No such file"),
-    (["train", "lm", "short", "--resume", "absent"], "--resume: wanted only .* got also paths"),
-    (["train", "lm", "--cell", "LSTM", "--resume", "x"], "--resume: wanted only .* got also cell"),
-    (["train", "lm", "--resume", "absent", "--steps", "0"], "--steps: wanted at least 1, got 0"),
-    (["sample"], "Missing argument 'run'"),
-    (["sample", "absent"], "RUN: wanted a run's folder or a checkpoint file, there is no absent"),
-    (["sample", "folder"], "RUN: wanted a run's folder, but folder holds no checkpoint"),
+    (
+        ["train", "lm", "short", "--resume", "absent"],
+        "--resume can be combined with --steps only, got paths",
+    ),
+    (
+        ["train", "lm", "--cell", "LSTM", "--resume", "x"],
+        "--resume can be combined with --steps only, got cell",
+    ),
+    (["train", "lm", "--resume", "absent", "--steps", "0"], "--steps must be at least 1, got 0"),
+    (["sample"], "Missing argument 'RUN'"),
+    (["sample", "absent"], "RUN must be a run folder or a checkpoint file; absent does not exist"),
+    (["sample", "folder"], "RUN must be a run folder, but folder has no checkpoint"),
     (["sample", "short"], "short: not a whole safetensors file"),
     (["sample", "run/cut.safetensors"], r"cut\.safetensors: not a whole safetensors file"),
     (
@@ -128,8 +137,8 @@ FAULTS: list[tuple[list[str], str]] = [
         "--temperature: wanted 0 or more, got -1",
     ),
     ([*SAMPLE, "--length", "-1"], "--length: wanted 0 or more, got -1"),
-    ([*SAMPLE, "--seed", "-1"], "--seed: wanted at least 0"),
-    (["sample", "run", "--prime", ""], "--prime: wanted one character or more"),
+    ([*SAMPLE, "--seed", "-1"], "--seed must be at least 0"),
+    (["sample", "run", "--prime", ""], "--prime must have at least one character"),
     (["sample", "run", "--prime", "§"], "--prime: wanted characters of the vocabulary, got '§'"),
 ]
 
@@ -174,7 +183,9 @@ def test_a_missing_gpu_is_told(place: Path, tmp_path: Path, capsys: Any) -> None
     folder = tmp_path / "run"
     arguments = ["train", "lm", str(place / "short"), "--run", str(folder), "--accelerator", "gpu"]
     assert run(arguments) == 2
-    assert "--accelerator: wanted a GPU, but torch sees none" in capsys.readouterr().err
+    assert (
+        "--accelerator must be cpu or auto, because torch finds no GPU" in capsys.readouterr().err
+    )
     assert not folder.exists()
 
 
@@ -220,7 +231,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_samples_and_resumes(tmp_path: Path) -> 
     assert training.returncode == 130, error
     interrupted = re.fullmatch(
         r"unrolled: interrupted after step (\d+), the checkpoint is runs/lm/last\.safetensors; "
-        r"go on with: unrolled train lm --resume runs/lm",
+        r"continue with: unrolled train lm --resume runs/lm",
         error.splitlines()[-1],
     )
     assert interrupted, error
@@ -269,10 +280,10 @@ def test_the_demo_prints_the_same_twice(
     assert demo.main() == 0
     assert capsys.readouterr() == first
     for said in (
-        "47,500 to learn from, 2,496 held out",
+        "47,500 for training, 2,496 held out",
         "before training",
         "after training",
-        "xz -9, the text learned from first",
+        "xz -9, after the training text",
         "curve       runs/demo/curve.png",
         "checkpoint  runs/demo/best.safetensors",
     ):

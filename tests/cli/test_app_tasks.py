@@ -139,7 +139,7 @@ def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any)
     chances = prefix_probabilities(model, codec, text).max(-1).values.tolist()
     assert [float(line.split("\t")[2]) for line in lines] == chances
     refused = fault(capsys, "predict", place / "numbers", place / "numbers.csv", "--each")
-    assert "--each: wanted a model that reads in one direction" in refused
+    assert "--each requires a model that reads in one direction" in refused
 
 
 def test_predict_tags_tokens(place: Path, tmp_path: Path, capsys: Any) -> None:
@@ -202,16 +202,16 @@ def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("hiden: 3", "unknown option hiden; wanted one of cell, "),
+        ("hiden: 3", "has the unknown option hiden; options are cell, "),
         ("one_direction: x", "unknown option one_direction"),
-        ("steps: many", "steps: wanted a whole number, got 'many'"),
-        ("steps: true", "steps: wanted a whole number, got True"),
-        ("patience: 1.5", "patience: wanted a whole number or nothing, got 1.5"),
-        ("target: [1]", "target: wanted a list of texts, got [1]"),
-        ("- steps", "wanted options by name, got a sequence"),
-        ("steps: [", "not YAML of options ("),
-        ("steps: 0", "--steps: wanted at least 1, got 0"),
-        ("precision: 8", "--precision: wanted one of 32, bf16, 16, got '8'"),
+        ("steps: many", "steps must be an integer, got 'many'"),
+        ("steps: true", "steps must be an integer, got True"),
+        ("patience: 1.5", "patience must be an integer or null, got 1.5"),
+        ("target: [1]", "target must be a list of strings, got [1]"),
+        ("- steps", "must have options by name, got a sequence"),
+        ("steps: [", "must be a YAML file of options ("),
+        ("steps: 0", "--steps must be at least 1, got 0"),
+        ("precision: 8", "--precision must be one of 32, bf16, 16, got '8'"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_told(
@@ -225,16 +225,18 @@ def test_a_file_that_is_no_configuration_is_told(
 def test_two_directions_are_refused_with_the_reason(capsys: Any) -> None:
     for name in ("lm", "forecast"):
         line = fault(capsys, "train", name, "--bidirectional")
-        assert f"--bidirectional: wanted one direction: {CONFIGS[name].one_direction}" in line
+        assert f"--bidirectional must be False, got True: {CONFIGS[name].one_direction}" in line
 
 
 def test_data_of_the_task_beside_data_of_the_user_are_refused(tmp_path: Path, capsys: Any) -> None:
     for name in ("co2", "sunspots"):
         line = fault(capsys, "train", "forecast", tmp_path / "a.csv", "--data", name)
-        assert f"--data: wanted DATA or the task's own data, got both: {name}" in line
+        assert f"--data must be omitted if DATA is given, got {name}" in line
     (tmp_path / "file.yaml").write_text("data: co2")
     given = [tmp_path / "a.csv", "--config", tmp_path / "file.yaml"]
-    assert "got both: co2" in fault(capsys, "train", "forecast", *given)
+    assert "--data must be omitted if DATA is given, got co2" in fault(
+        capsys, "train", "forecast", *given
+    )
 
 
 # A cell of the user's own

@@ -91,7 +91,7 @@ def test_a_class_is_called(file: Path, capsys: Any) -> None:
     assert load(out).run(np.ones((2, 6, 3), np.float32)).shape == (2, 2)
     for command in ("evaluate", "predict", "export"):
         assert run([command, str(out), *["x"] * (command == "export")]) == 2
-        assert f"{out} is an exported model, which unrolled.runtime.load reads" in (
+        assert f"{out} is an exported model; load it with unrolled.runtime.load" in (
             capsys.readouterr().err
         )
 
@@ -100,23 +100,23 @@ FAULTS = [
     (
         "{file}:absent",
         [],
-        "RUN_OR_MODULE: wanted a module called 'absent' in {file}, there is none",
+        "RUN_OR_MODULE: {file} must have a module 'absent', but has none",
     ),
-    ("{file}:answer", [], "wanted a torch.nn.Module called 'answer', got int"),
+    ("{file}:answer", [], "'answer' must be a torch.nn.Module, got int"),
     ("{file}:Strange", [], "Strange: must be a layer of unrolled.nn, an embedding"),
-    ("{file}:broken", [], "models.py: broken() cannot be called (ValueError: weights are missing)"),
-    ("{file}:needs", [], "needs() cannot be called (TypeError: needs() missing 1 required"),
+    ("{file}:broken", [], "models.py: broken() raised ValueError: weights are missing"),
+    ("{file}:needs", [], "needs() raised TypeError: needs() missing 1 required"),
     (
         "{file}.no:make",
         [],
-        "the part before the colon must be a Python file, there is no {file}.no",
+        "must be a Python file, there is no {file}.no",
     ),
     ("{file}:make", ["--weights", "int3"], "weights must be one of float32, bfloat16, int8"),
-    ("{file}:make", ["--cell", "a.py:b"], "--cell: wanted it with a run alone, got a.py:b"),
-    ("{file}", [], "RUN_OR_MODULE: wanted {file}:NAME, the name of a module in that file"),
+    ("{file}:make", ["--cell", "a.py:b"], "--cell requires a run or a checkpoint, got {file}:make"),
+    ("{file}", [], "RUN_OR_MODULE must be {file}:NAME, where NAME is a module in that file"),
     ("{text}", [], "not a whole safetensors file"),
-    ("{folder}", [], "RUN: wanted a run's folder, but {folder} holds no checkpoint"),
-    ("{folder}/absent", [], "wanted a run's folder or a checkpoint file, there is no"),
+    ("{folder}", [], "RUN must be a run folder, but {folder} has no checkpoint"),
+    ("{folder}/absent", [], "checkpoint file; {folder}/absent does not exist"),
 ]
 
 

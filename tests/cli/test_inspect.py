@@ -55,7 +55,7 @@ def test_a_page_stands_alone(trained: Any, capsys: pytest.CaptureFixture[str]) -
     assert re.findall(r"(?:src|href)=\"(?!data:)", html) == []
     shown = json.loads((folder / "config.json").read_text())
     assert f"<h1>{name}: {shown['cell']}, {shown['num_layers']} × 4 units</h1>" in html
-    for title in ("Training", "Gradient by lag", "Saturation of gates", "Recurrent matrices"):
+    for title in ("Training", "Gradient by lag", "Gate saturation", "Recurrent matrices"):
         assert title in html
     assert ("Unit " in html) == (name != "forecast")
     pictures = [file.name for file in page.parent.glob("*.png")]
@@ -82,8 +82,8 @@ def test_a_text_of_ones_own(trained: Any, tmp_path: Path, capsys: Any) -> None:
 
 def test_what_cannot_be_inspected_is_told(tmp_path: Path, capsys: Any) -> None:
     for arguments, said in (
-        (["inspect", str(tmp_path / "absent")], "there is no"),
-        (["inspect", str(tmp_path)], "holds no checkpoint"),
+        (["inspect", str(tmp_path / "absent")], "does not exist"),
+        (["inspect", str(tmp_path)], "has no checkpoint"),
     ):
         assert run(arguments) == 2
         assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Gate values and saturation against equations and numbers by hand."""
+"""Recorded gates of every cell, against the cells' equations."""
 
 import math
 import sys
@@ -54,27 +54,27 @@ GATES = {
 @pytest.mark.parametrize("cell", PUBLISHED)
 def test_gates_of_published_cells_have_their_names(cell: type[Cell]) -> None:
     layer = Recurrent(cell, 3, 4)
-    found = gate_values(layer, torch.randn(5, 2, 3))
-    assert [gate.gate for gate in found] == GATES[cell.__name__]
-    assert all(gate.values.shape == (5, 2, 4) for gate in found)
+    gates = gate_values(layer, torch.randn(5, 2, 3))
+    assert [gate.gate for gate in gates] == GATES[cell.__name__]
+    assert all(gate.values.shape == (5, 2, 4) for gate in gates)
 
 
-def test_gates_of_an_lstm_are_its_equations() -> None:
+def test_gate_values_of_an_lstm_satisfy_its_equations() -> None:
     layer, x = LSTM(3, 4, dtype=torch.float64), double(6, 2, 3)
-    found = {gate.gate: gate.values for gate in gate_values(layer, x)}
+    gates = {gate.gate: gate.values for gate in gate_values(layer, x)}
     output, _ = layer(x)
-    before = torch.cat([torch.zeros_like(output[:1]), output[:-1]])
-    summed = x @ layer.weight_ih_l0.T + before @ layer.weight_hh_l0.T
+    previous = torch.cat([torch.zeros_like(output[:1]), output[:-1]])
+    summed = x @ layer.weight_ih_l0.T + previous @ layer.weight_hh_l0.T
     i, f, g, o = (summed + layer.bias_ih_l0 + layer.bias_hh_l0).detach().chunk(4, -1)
-    close(found["i"], i.sigmoid(), "output")
-    close(found["f"], f.sigmoid(), "output")
-    close(found["g"], g.tanh(), "output")
-    close(found["o"], o.sigmoid(), "output")
-    close(found["o"] * found["tanh(c)"], output.detach(), "output")
+    close(gates["i"], i.sigmoid(), "output")
+    close(gates["f"], f.sigmoid(), "output")
+    close(gates["g"], g.tanh(), "output")
+    close(gates["o"], o.sigmoid(), "output")
+    close(gates["o"] * gates["tanh(c)"], output.detach(), "output")
 
 
-class Own(Cell):
-    """Functions of torch, called in three ways; a gate under another name; a step that writes."""
+class UserCell(Cell):
+    """Calls torch functions in three ways, renames a gate, and changes a result in place."""
 
     gates = ("keep", "new")
     scale = cells.vector(1)
@@ -82,34 +82,34 @@ class Own(Cell):
     def step(self, x: Any, h: Any, state: Any) -> Any:
         forget = torch.sigmoid(input=x.keep + h.keep)
         fresh = (x.new + h.new).tanh() * cells.sigmoid(self.scale)
-        kept = forget * state.h
+        retained = forget * state.h
         forget.zero_()
-        both = nn.functional.hardsigmoid(kept + fresh + x.keep + x.new)
-        return kept + (1 - forget) * fresh * both
+        mixed = nn.functional.hardsigmoid(retained + fresh + x.keep + x.new)
+        return retained + (1 - forget) * fresh * mixed
 
 
-class Inherited(Own):
+class DerivedCell(UserCell):
     def step(self, x: Any, h: Any, state: Any) -> Any:
         return super().step(x, h, state) + 0 * mean(state.h)
 
 
-@pytest.mark.parametrize("cell", [Own, Inherited])
-def test_gates_of_a_cell_of_ones_own(cell: type[Cell]) -> None:
+@pytest.mark.parametrize("cell", [UserCell, DerivedCell])
+def test_gates_of_a_user_cell(cell: type[Cell]) -> None:
     layer = Recurrent(cell, 3, 4, dtype=torch.float64)
     x = double(1, 2, 3)
-    found = gate_values(layer, x)
-    assert [(g.gate, g.function) for g in found] == [
-        ("keep", "sigmoid"), ("new", "tanh"), ("both", "hard_sigmoid"),
+    gates = gate_values(layer, x)
+    assert [(g.gate, g.function) for g in gates] == [
+        ("keep", "sigmoid"), ("new", "tanh"), ("mixed", "hard_sigmoid"),
     ]  # fmt: skip
     bias = (layer.bias_ih_l0 + layer.bias_hh_l0).detach()
     keep, new = (x @ layer.weight_ih_l0.detach().T + bias).chunk(2, -1)
-    close(found[0].values, keep.sigmoid(), "output")
-    close(found[1].values, new.tanh(), "output")
+    close(gates[0].values, keep.sigmoid(), "output")
+    close(gates[1].values, new.tanh(), "output")
 
 
-def test_hard_functions_count_with_their_usual_bounds() -> None:
+def test_hard_functions_are_gates_only_with_their_default_bounds() -> None:
     x = torch.randn(5, 2, 3)
-    for activation, wanted in (
+    for activation, functions in (
         (nn.Hardtanh(), ["hard_tanh"]),
         (cells.hard_tanh, ["hard_tanh"]),
         (nn.Hardtanh(-2.0, 2.0), []),
@@ -117,27 +117,27 @@ def test_hard_functions_count_with_their_usual_bounds() -> None:
         (nn.Softsign(), ["softsign"]),
         (nn.Sigmoid(), ["sigmoid"]),
     ):
-        found = gate_values(Recurrent(cells.RNN(activation), 3, 4), x)
-        assert [gate.function for gate in found] == wanted
+        gates = gate_values(Recurrent(cells.RNN(activation), 3, 4), x)
+        assert [gate.function for gate in gates] == functions
 
 
-def test_watching_gates_leaves_no_trace() -> None:
-    class Wrong(Cell):
+def test_the_recorder_is_removed_after_an_error() -> None:
+    class FailingCell(Cell):
         def step(self, x: Any, h: Any, state: Any) -> Any:
             if x.shape[0] == 1:
                 raise RuntimeError("no")
             return tanh(x + h)
 
-    before = sys.getprofile()
+    profile = sys.getprofile()
     with pytest.raises(RuntimeError, match="no"):
-        gate_values(Recurrent(Wrong, 2, 2), torch.zeros(3, 1, 2))
-    assert sys.getprofile() is before
+        gate_values(Recurrent(FailingCell, 2, 2), torch.zeros(3, 1, 2))
+    assert sys.getprofile() is profile
     assert torch.overrides._get_current_function_mode() is None
 
 
-def test_saturation_by_hand() -> None:
+def test_saturation_of_known_gate_values() -> None:
     class Fixed(Cell):
-        """Two gates that are functions of the input alone."""
+        """Two gates that depend on the input only."""
 
         gates = ("s", "t")
         recurrent = None
@@ -150,23 +150,23 @@ def test_saturation_by_hand() -> None:
         layer.weight_ih_l0.copy_(torch.eye(2).repeat(2, 1))
         layer.bias_ih_l0.zero_()
     logit = math.log(0.9 / 0.1)
-    # One unit a column; σ(±logit) is 0.9 or 0.1, tanh(±logit / 2) is ±0.8.
+    # One column per unit; σ(±logit) is 0.9 or 0.1, tanh(±logit / 2) is ±0.8.
     a, b, inside = logit + 0.01, logit / 2 + 0.01, 0.5
     x = torch.tensor([[a, -a], [b, -a], [-a, inside], [-b, inside], [b, b]]).double().unsqueeze(1)
     s, t = gate_saturation(layer, x)
     assert (s.left.tolist(), s.right.tolist()) == ([0.2, 0.4], [0.2, 0.0])
     assert (t.left.tolist(), t.right.tolist()) == ([0.4, 0.4], [0.6, 0.2])
-    assert (s.left_share, s.right_share) == (pytest.approx(0.3), pytest.approx(0.1))
-    (wide, _) = gate_saturation(layer, x, low=0.3, high=0.7)
-    assert (wide.left.tolist(), wide.right.tolist()) == ([0.4, 0.4], [0.6, 0.2])
-    with pytest.raises(ValueError, match=r"low < high < 1, got 0\.9, 0\.1"):
+    assert (s.left_fraction, s.right_fraction) == (pytest.approx(0.3), pytest.approx(0.1))
+    (wider, _) = gate_saturation(layer, x, low=0.3, high=0.7)
+    assert (wider.left.tolist(), wider.right.tolist()) == ([0.4, 0.4], [0.6, 0.2])
+    with pytest.raises(ValueError, match=r"low < high < 1, got 0\.9 and 0\.1"):
         gate_saturation(layer, x, low=0.9, high=0.1)
 
 
-def test_saturation_is_told_by_layer_and_direction() -> None:
+def test_saturation_is_reported_by_layer_and_direction() -> None:
     layer = LSTM(3, 4, num_layers=2, bidirectional=True)
     with torch.no_grad():
         layer.bias_ih_l1_reverse[4:8] = 100.0
-    found = gate_saturation(layer, torch.randn(6, 2, 3))
-    open_gates = [(s.layer, s.reverse, s.gate) for s in found if s.right_share == 1.0]
+    saturations = gate_saturation(layer, torch.randn(6, 2, 3))
+    open_gates = [(s.layer, s.reverse, s.gate) for s in saturations if s.right_fraction == 1.0]
     assert open_gates == [(1, True, "f")]

@@ -1,4 +1,4 @@
-"""Recurrent matrices and parameters against NumPy."""
+"""Eigenvalues, singular values and the table of parameters, against NumPy."""
 
 import math
 from typing import Any
@@ -18,36 +18,36 @@ from unrolled.models import LanguageModel
 from unrolled.nn import LSTM, Recurrent
 
 
-def test_recurrent_matrices_are_those_of_numpy() -> None:
+def test_eigenvalues_and_singular_values_agree_with_numpy() -> None:
     layer = LSTM(3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
-    found = recurrent_matrices(layer)
-    assert [(m.layer, m.reverse, m.gate) for m in found[12:]] == [
+    matrices = recurrent_matrices(layer)
+    assert [(m.layer, m.reverse, m.gate) for m in matrices[12:]] == [
         (1, True, gate) for gate in ("i", "f", "g", "o")
     ]
     W = layer.weight_hh_l1_reverse.detach().numpy()
-    for k, matrix in enumerate(found[12:]):
+    for k, matrix in enumerate(matrices[12:]):
         block = W[4 * k : 4 * k + 4]
         assert matrix.radius == pytest.approx(max(abs(np.linalg.eigvals(block))), rel=1e-12)
-        wanted = np.linalg.svd(block, compute_uv=False)
-        assert matrix.singular.tolist() == pytest.approx(wanted.tolist(), rel=1e-12)
+        expected = np.linalg.svd(block, compute_uv=False)
+        assert matrix.singular.tolist() == pytest.approx(expected.tolist(), rel=1e-12)
 
 
-def test_a_prepared_matrix_is_measured_as_it_is_used() -> None:
+def test_a_prepared_matrix_is_measured_as_the_step_uses_it() -> None:
     layer = Recurrent(cells.AntisymmetricRNN, 3, 4, dtype=torch.float64)
-    (found,) = recurrent_matrices(layer)
-    assert found.eigenvalues is not None
-    assert found.eigenvalues.real.abs().max() < 1e-14
+    (matrix,) = recurrent_matrices(layer)
+    assert matrix.eigenvalues is not None
+    assert matrix.eigenvalues.real.abs().max() < 1e-14
     W = layer.weight_hh_l0.detach()
-    assert found.singular[0].item() == pytest.approx(torch.linalg.matrix_norm(W - W.T, 2).item())
+    assert matrix.singular[0].item() == pytest.approx(torch.linalg.matrix_norm(W - W.T, 2).item())
 
 
-def test_blocks_and_products_of_a_cells_own() -> None:
+def test_block_diagonal_and_additional_products() -> None:
     layer = Recurrent(cells.SLSTM(heads=2), 3, 4, dtype=torch.float64)
-    first = recurrent_matrices(layer)[0]
+    matrix = recurrent_matrices(layer)[0]
     rows = layer.weight_hh_l0.detach()[:4]
-    whole = torch.zeros(4, 4, dtype=torch.float64)
-    whole[:2, :2], whole[2:, 2:] = rows[:2], rows[2:]
-    close(first.singular, torch.linalg.svdvals(whole), "output")
+    dense = torch.zeros(4, 4, dtype=torch.float64)
+    dense[:2, :2], dense[2:, 2:] = rows[:2], rows[2:]
+    close(matrix.singular, torch.linalg.svdvals(dense), "output")
     names = [(m.product, m.gate) for m in recurrent_matrices(Recurrent(cells.MGU, 3, 4))]
     assert names == [("recurrent", "f"), ("candidate", "")]
     projected = recurrent_matrices(LSTM(3, 4, proj_size=2))
@@ -66,9 +66,7 @@ def test_parameter_table() -> None:
     assert sum(row.count for row in rows.values()) == sum(p.numel() for p in model.parameters())
 
 
-def test_an_unused_product_is_declared() -> None:
-    """A cell's own product that is not square has no radius, and its gate is told."""
-
+def test_products_that_are_not_square_have_no_radius() -> None:
     class Narrow(Cell):
         inner = product("a", "b", width=2)
         outer = product(source=2)
@@ -77,7 +75,7 @@ def test_an_unused_product_is_declared() -> None:
             v = self.inner(state.h)
             return tanh(x + h + self.outer(v.a * v.b))
 
-    found = recurrent_matrices(Recurrent(Narrow, 3, 4))
-    assert [(m.product, m.gate, m.radius is None) for m in found] == [
+    matrices = recurrent_matrices(Recurrent(Narrow, 3, 4))
+    assert [(m.product, m.gate, m.radius is None) for m in matrices] == [
         ("recurrent", "", False), ("inner", "a", True), ("inner", "b", True), ("outer", "", True),
     ]  # fmt: skip

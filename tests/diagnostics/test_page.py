@@ -92,7 +92,9 @@ def test_a_page_stands_alone(tmp_path: Path) -> None:
 def test_pictures_need_names_of_their_own(tmp_path: Path) -> None:
     for names in (["a", "a"], ["../a"]):
         section = Section("s", [Picture(name, PNG, "c") for name in names])
-        with pytest.raises(ValueError, match="sections: wanted pictures with names of their own"):
+        with pytest.raises(
+            ValueError, match="write_page: sections must have pictures with unique names"
+        ):
             write_page(tmp_path / "p.html", "t", [section])
     assert not list(tmp_path.iterdir())
 
@@ -118,12 +120,12 @@ def test_a_language_model_is_inspected(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert titles(sections) == [
-        "Parameters", "Gradient by lag", "Saturation of gates", "Recurrent matrices", "Activity",
+        "Parameters", "Gradient by lag", "Gate saturation", "Recurrent matrices", "Activations",
         "All parameters of the model",
     ]  # fmt: skip
     assert pictures(sections) == ["gradients", "saturation", "eigenvalues", "trajectory"]
     found = tables(sections)
-    assert [row[1] for row in found["Saturation of gates"].rows] == [
+    assert [row[1] for row in found["Gate saturation"].rows] == [
         "i",
         "f",
         "g",
@@ -149,18 +151,18 @@ def test_a_language_model_is_inspected(tmp_path: Path) -> None:
 def test_layers_of_every_kind_are_inspected(tmp_path: Path) -> None:
     x = torch.randn(7, 3, 4)
     plain = inspect_layer(RNN(4, 5, nonlinearity="relu"), x)
-    assert "Saturation of gates" not in titles(plain)
+    assert "Gate saturation" not in titles(plain)
     assert pictures(plain) == ["gradients", "eigenvalues", "units", "trajectory"]
     single = inspect_layer(LSTM(4, 1, proj_size=0, dtype=torch.float64), x.double()[:, 0])
     assert "trajectory" not in pictures(single)
     projected = LSTM(4, 5, proj_size=2, bidirectional=True, batch_first=True)
     assert "eigenvalues" not in pictures(inspect_layer(projected, x.transpose(0, 1), units=2))
     assert write_page(tmp_path / "p.html", "p", plain)[0].exists()
-    with pytest.raises(ValueError, match="x: wanted 2 steps or more, got 1"):
+    with pytest.raises(ValueError, match="inspect_layer: x must have at least 2 steps, got 1"):
         inspect_layer(RNN(4, 5), x[:1])
-    with pytest.raises(ValueError, match="text: wanted 7 pieces, one for each step, got 2"):
+    with pytest.raises(ValueError, match="text must have one token for each of the 7 steps, got 2"):
         inspect_layer(RNN(4, 5), x, text="ab")
-    with pytest.raises(ValueError, match="units: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="units must be at least 1, got 0"):
         inspect_layer(RNN(4, 5), x, units=0)
 
 
@@ -183,7 +185,7 @@ def test_a_model_with_two_layers_names_them(tmp_path: Path) -> None:
     assert "above-0-units" in names
     assert "below-units" not in names
     write_page(tmp_path / "two.html", "two", sections)
-    with pytest.raises(ValueError, match="one that calls its recurrent layers"):
+    with pytest.raises(ValueError, match="model must call its recurrent layers"):
         inspect_model(nn.Sequential(nn.Identity(), _Deaf()), torch.randn(3, 4))
 
 

@@ -66,6 +66,7 @@ def test_hello_is_the_program_of_torch(program: str, monkeypatch: pytest.MonkeyP
         assert [loss for _, loss in mine] == pytest.approx([loss for _, loss in wanted], rel=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_hello_counts_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     hello = example("hello")
@@ -125,6 +126,7 @@ def test_gradients_vanish_explode_and_stay(seed: int) -> None:
     assert 0.01 < ratio["gate open"] < 100
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_clipping_cures_divergence() -> None:
     module = example("gradient_flow")
@@ -202,7 +204,7 @@ def test_simulated_trajectories_obey_their_equations() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["van der Pol", "pendulum"])
+@pytest.mark.parametrize("name", [pytest.param("van der Pol", marks=pytest.mark.long), "pendulum"])
 def test_dynamical_system_runs_free(name: str) -> None:
     module = example("dynamical_systems")
     result = module.learn(name)

@@ -132,15 +132,21 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     assert found["model"]["solved"] > 0.95
     assert not math.isnan(found["model"]["loss"])
     faults = [
-        (["evaluate", "mine", "data.csv"], "DATA: wanted none, the task problem draws its own"),
-        (["predict", "mine"], "the answers of a problem are measured: unrolled evaluate"),
-        (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
-        (["train", "problem", "--bidirectional"], "each answer follows from what came before it"),
         (
-            ["train", "problem", "--cell", "RNN", "--remember", "9"],
-            "--remember: wanted a cell whose gates keep or write, got RNN",
+            ["evaluate", "mine", "data.csv"],
+            "DATA must be omitted, because the task problem generates its data",
         ),
-        (["train", "problem", "--length", "1"], "--length: wanted at least 2, got 1"),
+        (
+            ["predict", "mine"],
+            "must not be of the task problem; measure it with: unrolled evaluate",
+        ),
+        (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
+        (["train", "problem", "--bidirectional"], "each answer depends on earlier steps only"),
+        (
+            ["train", "problem", "--cell", "RNN", "--chrono-steps", "9"],
+            "--chrono-steps must be None for a cell without forget or input gates, got 9 with RNN",
+        ),
+        (["train", "problem", "--length", "1"], "--length must be at least 2, got 1"),
         (["train", "problem", "data.csv"], "unexpected extra argument"),
     ]
     for arguments, said in faults:
@@ -149,9 +155,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     assert find_task("problem") is SyntheticProblems
 
 
-def test_remember_starts_the_gates_of_every_layer() -> None:
+def test_chrono_steps_initialize_the_gates_of_every_layer() -> None:
     options: dict[str, Any] = {"num_layers": 2, "hidden_size": 5}
-    model = new_model(task_of("adding", remember=9, **options))
+    model = new_model(task_of("adding", chrono_steps=9, **options))
     for layer in range(2):
         gate = slice(5, 10)  # z of r, z, n
         biases = model.get_parameter(f"recurrent.bias_ih_l{layer}").detach()[gate]
@@ -164,7 +170,7 @@ def test_remember_starts_the_gates_of_every_layer() -> None:
 
 def test_recurrent_matrices_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
     """Adam's first step moves each number by the learning rate."""
-    rates = {"learning_rate": 0.01, "recurrent_rate": 0.25, "schedule": "constant"}
+    rates = {"learning_rate": 0.01, "recurrent_lr_scale": 0.25, "schedule": "constant"}
     options: dict[str, Any] = {"steps": 1, "weight_decay": 0.0, "hidden_size": 5, **rates}
     config = ProblemConfig(data="parity", length=7, accelerator="cpu", **options)
     before = new_model(SyntheticProblems(config)).state_dict()

@@ -143,7 +143,9 @@ def test_one_at_a_time(place: Path) -> None:
         before = sorted((place / "busy").iterdir())
         error = finish(start(place, "--resume", "busy"), 2)
         assert (
-            error == "unrolled: busy: wanted a folder for one run, another process trains in it\n"
+            error
+            == "unrolled: busy: the folder must have one run at a time, but another process is "
+            "training in it\n"
         )
         assert sorted((place / "busy").iterdir()) == before
     assert (place / "busy" / ".lock").exists()

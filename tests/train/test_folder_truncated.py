@@ -15,7 +15,7 @@ from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.train import fit, resume
 from unrolled.train.callbacks import read_rows
-from unrolled.train.folder import BusyError, held, read_config
+from unrolled.train.folder import BusyError, locked, read_config
 from unrolled.train.rows import append_rows, complete_rows
 from unrolled.train.watching import WATCH_COLUMNS
 
@@ -97,7 +97,7 @@ def test_a_cut_configuration_or_checkpoint_is_named(torn: Path) -> None:
 @pytest.mark.parametrize("text", ["{}", "[1]", "3", '{"task": "mine"}', '{"task": null}'])
 def test_a_configuration_without_a_task_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(FileError, match=r"config\.json: .*wanted a task, one of lm, classify"):
+    with pytest.raises(FileError, match=r"config\.json: .*task must be one of lm, classify"):
         read_config(tmp_path / "config.json")
 
 
@@ -123,7 +123,7 @@ def test_other_files_do_not_matter(torn: Path) -> None:
 def test_measurements_that_cannot_be_written_do_not_stop_a_run(torn: Path, name: str) -> None:
     (torn / name).unlink()
     (torn / name).mkdir()
-    with pytest.warns(UserWarning, match=rf"run/{name}: Is a directory; the run goes on"):
+    with pytest.warns(UserWarning, match=rf"run/{name}: Is a directory; the run continues"):
         result = resume(torn, steps=7, progress=False)
     assert load_tree(result.last)["global_step"] == 7
 
@@ -205,7 +205,10 @@ def test_a_lock_that_the_file_system_refuses_is_not_another_process(
         raise OSError(code, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(OSError, match=r"file system with locks.*/\.lock") as raised, held(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"file system with locks.*/\.lock") as raised,
+        locked(tmp_path),
+    ):
         pass
     assert not isinstance(raised.value, BusyError)
     assert raised.value.errno == code

@@ -31,7 +31,7 @@ from unrolled.tasks import (
 from unrolled.tasks.language_modeling import LanguageModeling, make_windows
 from unrolled.train import Result, fit, resume
 from unrolled.train.callbacks import Metrics, columns, read_rows
-from unrolled.train.module import Training, rate_factor
+from unrolled.train.module import Training, learning_rate_factor
 from unrolled.train.progress import bar, clock
 from unrolled.train.run import new_model
 
@@ -320,13 +320,13 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelCon
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"steps": 0}, "steps: wanted at least 1, got 0"),
-        ({"clip": -1.0}, "clip: wanted at least 0, got -1.0"),
-        ({"schedule": "cos"}, "schedule: wanted one of cosine, constant, got 'cos'"),
-        ({"seed": 2**32}, "seed: wanted at least 0 and below 4.29497e"),
-        ({"validation_fraction": 1.0}, "validation_fraction: wanted above 0 and below 1, got 1.0"),
-        ({"dropout": 1.0}, "dropout: wanted at least 0 and below 1, got 1.0"),
-        ({"learning_rate": math.nan}, "learning_rate: wanted above 0 and below inf, got nan"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"clip": -1.0}, "clip must be at least 0, got -1.0"),
+        ({"schedule": "cos"}, "schedule must be one of cosine, constant, got 'cos'"),
+        ({"seed": 2**32}, "seed must be at least 0 and below 4.29497e"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be above 0 and below 1, got 1.0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, got nan"),
     ],
 )
 def test_a_configuration_names_a_wrong_value(arguments: dict, said: str) -> None:
@@ -336,14 +336,14 @@ def test_a_configuration_names_a_wrong_value(arguments: dict, said: str) -> None
 
 def test_the_learning_rate_rises_and_falls() -> None:
     config = LanguageModelConfig(steps=1050)
-    factors = [rate_factor(step, config) for step in range(1050)]
+    factors = [learning_rate_factor(step, config) for step in range(1050)]
     assert factors[0] == 1 / 50
     assert factors[49] == factors[50] == 1.0
     assert factors[550] == pytest.approx((1.0 + 0.05) / 2)
     assert factors[-1] == pytest.approx(0.05, abs=1e-5)
     constant = LanguageModelConfig(steps=1050, schedule="constant")
-    assert {rate_factor(step, constant) for step in range(49, 1050)} == {1.0}
-    assert rate_factor(0, LanguageModelConfig(steps=1)) == 1.0
+    assert {learning_rate_factor(step, constant) for step in range(49, 1050)} == {1.0}
+    assert learning_rate_factor(0, LanguageModelConfig(steps=1)) == 1.0
 
 
 def test_the_curve_is_a_picture(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_two_processes_learn_as_one_and_go_on(place: Path, task: str) -> None:
     done = call(place, task, "--resume", part, "--steps", 6)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "unrolled: --devices: wanted as many processes as the run began with, 2, got 1"
+        "unrolled: --devices must give the number of processes that the run was started with, 2, "
+        "got 1"
     ]
     config.write_text(kept)
     trained(place, task, "--resume", part, "--steps", 6)
@@ -107,7 +108,7 @@ def test_processes_that_torchrun_starts(place: Path) -> None:
     arguments = [*TASKS["lm"], "--steps", 6, "--run", "torchrun"]
     done = call(place, "lm", *arguments, before=before)
     assert done.returncode != 0
-    assert "unrolled: --devices: wanted (times --nodes) the 2 processes that" in done.stderr
+    assert "unrolled: --devices must give (times --nodes) the 2 processes that" in done.stderr
     shutil.rmtree(place / "torchrun", ignore_errors=True)
     out = trained(place, "lm", *arguments, "--devices", 2, before=before)
     assert out.count("run  ") == out.count("checkpoint  ") == 1

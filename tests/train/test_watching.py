@@ -85,8 +85,8 @@ def test_rows_are_the_measurements(tmp_path: Path) -> None:
         (norms,) = gradient_by_lag(layer, given)
         wanted |= {(module, "gradient_norm", str(k)): norms.norms[k].item() for k in (1, 3)}
         for gate in gate_saturation(layer, given):
-            wanted[module, "left_saturated", gate.gate] = gate.left_share
-            wanted[module, "right_saturated", gate.gate] = gate.right_share
+            wanted[module, "left_saturated", gate.gate] = gate.left_fraction
+            wanted[module, "right_saturated", gate.gate] = gate.right_fraction
         for matrix in recurrent_matrices(layer):
             wanted[module, "spectral_radius", f"recurrent.{matrix.gate}"] = matrix.radius
     found = {(r["module"], r["measure"], r["name"]): float(r["value"]) for r in rows}
@@ -131,10 +131,10 @@ def test_accumulated_gradients_are_one_step(tmp_path: Path) -> None:
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for arguments, said in (
-        ({"every": 0}, "every: wanted at least 1, got 0"),
-        ({"every": 1, "lags": (3, 0)}, "lags: wanted at least 1, got 0"),
-        ({"every": 1, "rows": 0}, "rows: wanted at least 1, got 0"),
-        ({"every": 1, "directions": 0}, "directions: wanted at least 1, got 0"),
+        ({"every": 0}, "Watch: every must be at least 1, got 0"),
+        ({"every": 1, "lags": (3, 0)}, "Watch: lags must be at least 1, got 0"),
+        ({"every": 1, "rows": 0}, "Watch: rows must be at least 1, got 0"),
+        ({"every": 1, "directions": 0}, "Watch: directions must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=said):
             Watch(**arguments)

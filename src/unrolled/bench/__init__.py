@@ -1,3 +1,6 @@
-"""What there is to compare: the speed of layers on this machine, and results on problems that
-others published. The commands are ``unrolled bench`` and ``unrolled bench --tasks``.
+"""Benchmarks: the speed of layers on this machine, and results on problems with published results.
+
+The commands are `unrolled bench` and `unrolled bench --tasks`; nothing here needs to be imported.
 """
+
+__all__: list[str] = []

@@ -1,10 +1,11 @@
-"""Problems on which others published results, with the settings that we try on each.
+"""Problems with published results, and the configurations that are trained on each.
 
-All of them run without a download. What a trial does not reach stays in the table.
+All of them run without a download. Trials that fall short of the published results stay in the
+table.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from unrolled.config import (
     ClassificationConfig,
@@ -14,28 +15,30 @@ from unrolled.config import (
     ProblemConfig,
 )
 
-__all__ = ["COMPARISONS", "Comparison", "Published"]
-
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that others gave."""
+    """A published result: of which model, its value, and where it was published."""
 
-    what: str
+    model: str
     value: str
     source: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One problem: the trials, and what they are held against.
+    """One problem, with its trials and published results.
 
     Args:
-        about: what is measured, on what, in a sentence or two.
-        measure: its name among the task's.
-        unit: as the table heads the column.
-        trials: configurations, each a row.
-        lengths: for problems that are drawn, the lengths measured, if more than the learned one.
+        title: the heading.
+        about: what is measured, and on which data, in a sentence or two.
+        task: the task's name.
+        measure: the name of the score among the task's.
+        unit: the heading of the score's column.
+        trials: configurations, one for each row.
+        lengths: for generated problems, the sequence lengths to evaluate on, if not only the one
+            of the training.
+        published: results to compare with.
     """
 
     title: str
@@ -48,7 +51,10 @@ class Comparison:
     published: tuple[Published, ...] = ()
 
 
-def _each(config: Any, *changes: dict[str, Any]) -> tuple[Config, ...]:
+C = TypeVar("C", bound=Config)
+
+
+def _variants(config: C, *changes: dict[str, Any]) -> tuple[C, ...]:
     return tuple(replace(config, **change) for change in changes)
 
 
@@ -57,8 +63,8 @@ _BAI = (
     "networks for sequence modeling"
 )
 _DELETANG = (
-    "Delétang et al. 2023, Neural networks and the Chomsky hierarchy: one answer a string, lengths "
-    "up to 500 after learning up to 40"
+    "Delétang et al. 2023, Neural networks and the Chomsky hierarchy: one answer per string, "
+    "evaluated up to length 500, trained up to 40"
 )
 _SUZGUN = "Suzgun et al. 2019, LSTM networks can perform dynamic counting"
 
@@ -97,10 +103,10 @@ COMPARISONS = {
         "problem",
         "loss",
         "MSE",
-        _each(
+        _variants(
             _ADDING,
-            {"cell": "GRU", "remember": 600, "steps": 4000},
-            {"cell": "LSTM", "remember": 600},
+            {"cell": "GRU", "chrono_steps": 600, "steps": 4000},
+            {"cell": "LSTM", "chrono_steps": 600},
             {"cell": "GRU"},
             {"cell": "LSTM"},
         ),
@@ -108,38 +114,38 @@ COMPARISONS = {
     ),
     "copy": Comparison(
         "Copy memory, T = 1000",
-        "Cross-entropy in nats a step: ten tokens are to be recalled after 1000 steps; on 1000 new "
+        "Cross-entropy in nats per step. Ten tokens must be recalled after 1000 steps; on 1000 new "
         "sequences.",
         "problem",
         "loss",
-        "nats a step",
-        _each(
+        "nats per step",
+        _variants(
             _COPY,
-            {"cell": "ExpRNN", "hidden_size": 190, "recurrent_rate": 0.1},
-            {"cell": "LSTM", "remember": 1000},
+            {"cell": "ExpRNN", "hidden_size": 190, "recurrent_lr_scale": 0.1},
+            {"cell": "LSTM", "chrono_steps": 1000},
             {"cell": "GRU"},
         ),
         published=(Published("GRU, LSTM", "0.0204, the memoryless baseline", _BAI),),
     ),
     "parity": Comparison(
-        "Parity, learned at T = 40",
-        "Part of the sequences at whose every step it is said rightly whether the ones so far are "
-        "odd in number; on 1000 new sequences of each length.",
+        "Parity, trained at T = 40",
+        "Fraction of the sequences with a correct answer at every step. The answer is whether the "
+        "number of ones so far is odd; on 1000 new sequences of each length.",
         "problem",
         "solved",
         "solved",
-        _each(_PARITY, {"cell": "RNN"}, {"cell": "GRU"}, {"cell": "LSTM"}),
+        _variants(_PARITY, {"cell": "RNN"}, {"cell": "GRU"}, {"cell": "LSTM"}),
         lengths=(40, 100, 500),
         published=(Published("RNN and LSTM", "1.000", _DELETANG),),
     ),
     "dyck": Comparison(
-        "Dyck-1, learned at T = 50",
-        "Part of the sequences at whose every step it is said rightly whether all brackets are "
-        "closed; on 1000 new sequences of each length.",
+        "Dyck-1, trained at T = 50",
+        "Fraction of the sequences with a correct answer at every step. The answer is whether all "
+        "brackets so far are closed; on 1000 new sequences of each length.",
         "problem",
         "solved",
         "solved",
-        _each(
+        _variants(
             replace(_PARITY, data="dyck", length=50),
             {"cell": "RNN"},
             {"cell": "GRU"},
@@ -147,38 +153,39 @@ COMPARISONS = {
             {"cell": "LSTM", "hidden_size": 4},
         ),
         lengths=(50, 100, 500),
-        published=(Published("LSTM", "learned, one unit is enough", _SUZGUN),),
+        published=(Published("LSTM", "solved, with a single unit", _SUZGUN),),
     ),
     "digits": Comparison(
         "Handwritten digits, row by row",
-        "Accuracy on a tenth of scikit-learn's 1797 digits, read in 8 steps of 8 numbers.",
+        "Accuracy on a held-out tenth of scikit-learn's 1797 digits, read in 8 steps of 8 pixels.",
         "classify",
         "accuracy",
         "accuracy",
-        _each(_DIGITS, {"cell": "RNN"}, {"cell": "GRU"}, {"cell": "LSTM"}),
+        _variants(_DIGITS, {"cell": "RNN"}, {"cell": "GRU"}, {"cell": "LSTM"}),
         published=(
             Published(
-                "support vector machine, the whole picture",
+                "support vector machine on the complete image",
                 "0.97",
-                "scikit-learn's example on recognizing hand-written digits, on half of them",
+                "scikit-learn's example of recognizing hand-written digits, evaluated on half of "
+                "them",
             ),
         ),
     ),
     "sunspots": Comparison(
         "Sunspots, 12 years ahead",
-        "Mean absolute error over the backtest on the last fifth of statsmodels' series.",
+        "Mean absolute error of a backtest on the last fifth of statsmodels' series.",
         "forecast",
         "mae",
         "MAE",
-        _each(_SUNSPOTS, {"cell": "RNN"}, {"cell": "GRU"}, {"cell": "LSTM"}),
+        _variants(_SUNSPOTS, {"cell": "RNN"}, {"cell": "GRU"}, {"cell": "LSTM"}),
     ),
     "bytes": Comparison(
         "Bytes of Python's standard library",
-        "Bits a byte of the last twentieth of the first 4 MB of its sources.",
+        "Bits per byte on the last 5 % of the first 4 MB of its source code.",
         "lm",
         "bits_per_character",
-        "bits a byte",
-        _each(_BYTES, {"cell": "GRU"}, {"cell": "LSTM"}),
+        "bits per byte",
+        _variants(_BYTES, {"cell": "GRU"}, {"cell": "LSTM"}),
     ),
 }
-"""By the name that ``--only`` goes by; all seeds are 0."""
+"""By the name that `--only` matches; all seeds are 0."""

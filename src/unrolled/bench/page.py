@@ -1,36 +1,32 @@
-"""The results of comparisons as a page: ours, then simple methods, then what others published."""
-
-from typing import Any
+"""The results of the trials as a Markdown page, with baselines and published results."""
 
 from unrolled.bench.comparisons import COMPARISONS, Comparison
 from unrolled.bench.machine import describe
+from unrolled.bench.trial import Results, Row, Scores
 
-__all__ = ["page"]
+_HEAD = """# Comparison with published results
 
-_HEAD = """# Comparisons that others published
+`unrolled bench --tasks` writes this page from its results. Trials that fall short of the published
+results are in the tables like all others.
 
-Written by `unrolled bench --tasks` from its results. What a trial does not reach is in the tables
-like the rest.
+    unrolled bench --tasks                      # all trials, about an hour
+    unrolled bench --tasks --only 'adding GRU'  # the trials whose name matches
 
-    unrolled bench --tasks                      # all of it, about an hour
-    unrolled bench --tasks --only 'adding GRU'  # trials by their names
-
-Each trial is a run of `unrolled train`: AdamW, the gradient clipped at norm 1, a learning rate that
-falls as half a cosine unless it is said to be constant. The weights of the last step are measured;
-none are chosen by their result. Settings were chosen by hand, in a few trials on the same problems.
-Problems are drawn anew for each batch. Times are those of the runs as a whole, on two cores that
-may have had other work beside. "Chrono" starts the gates for as many steps as it says
-(`--remember`, Tallec & Ollivier 2018); "recurrent rate" is the learning rate of the recurrent
-matrices, as a part of the others'.
+Each trial is a run of `unrolled train` with AdamW, gradients clipped to norm 1, and a learning rate
+with cosine decay unless the table says that it is constant. The weights of the last step are
+evaluated, not those of the best validation. Settings were chosen by hand in a few trials on the
+same problems. Training sequences of the synthetic problems are newly generated for each batch.
+Times are of complete runs, on two cores that may have had other work at the same time. "Chrono"
+is the number of steps of the chrono initialization (`--chrono-steps`, Tallec & Ollivier 2018);
+"recurrent lr" is the factor on the learning rate of the recurrent matrices
+(`--recurrent-lr-scale`).
 """
 
-_COLUMNS = ("settings", "units", "parameters", "seed", "steps × batch", "rate", "time")
-
-Results = dict[str, Any]
+_COLUMNS = ("settings", "units", "parameters", "seed", "steps × batch", "learning rate", "time")
 
 
 def page(results: Results) -> str:
-    """Markdown of what ``unrolled bench --tasks`` wrote: ``rows`` and ``baselines``."""
+    """The Markdown page of the results of `unrolled bench --tasks`."""
     parts = [_HEAD.rstrip()]
     for name, comparison in COMPARISONS.items():
         rows = [row for row in results["rows"] if row["comparison"] == name]
@@ -40,11 +36,15 @@ def page(results: Results) -> str:
     machines = {describe(row["environment"]): None for row in results["rows"]}
     dates = sorted(row["environment"]["date"][:10] for row in results["rows"])
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    parts += ["## Measured on", *(f"- {machine}" for machine in machines), f"{span}. One run each."]
+    parts += [
+        "## Machines",
+        *(f"- {machine}" for machine in machines),
+        f"{span}. One run for each row.",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(comparison: Comparison, rows: list[Any], baselines: dict[str, Any]) -> str:
+def _table(comparison: Comparison, rows: list[Row], baselines: dict[str, Scores]) -> str:
     keys = list(rows[0]["results"])
     heads = [f"{comparison.unit}, T = {key}" if len(keys) > 1 else comparison.unit for key in keys]
     columns = ["", *heads, *_COLUMNS]
@@ -66,12 +66,12 @@ def _table(comparison: Comparison, rows: list[Any], baselines: dict[str, Any]) -
             )
         )
     blank = [""] * (len(columns) - 1 - len(keys))
-    for name, found in baselines.items():
-        numbers = [_number(found[key]) if key in found else "" for key in keys]
+    for name, scores in baselines.items():
+        numbers = [_number(scores[key]) if key in scores else "" for key in keys]
         lines.append(_line([name, *numbers, *blank]))
-    for told in comparison.published:
-        values = [told.value, *[""] * (len(keys) - 1)]
-        lines.append(_line([f"published: {told.what}", *values, told.source, *blank[1:]]))
+    for result in comparison.published:
+        values = [result.value, *[""] * (len(keys) - 1)]
+        lines.append(_line([f"published: {result.model}", *values, result.source, *blank[1:]]))
     return "\n".join(lines)
 
 

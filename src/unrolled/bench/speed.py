@@ -1,4 +1,4 @@
-"""Layers against what they stand in for, in turns: torch's own, or the cell's step in a loop."""
+"""Time layers against their alternatives: torch.nn's layers, or a Python loop over the steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +10,21 @@ from unrolled import engines
 from unrolled.bench.timing import Plan, Timing, interleave
 from unrolled.models.cell_lookup import make_stack
 
-__all__ = ["LOOP", "TORCH", "WrongError", "compare", "table"]
-
 TORCH, LOOP = "torch.nn", "a Python loop"
-_CLASSIC = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
-_NEAR = 1e-3
-"""Of the largest number: float32 sums in another order, in sweeps over many steps."""
+_TORCH_CLASSES = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
+_TOLERANCE = 1e-3
+"""Relative to the largest number: float32 sums in another order differ, over many steps."""
 
 Call = Callable[[], list[Tensor]]
 
 
 class WrongError(Exception):
-    """The two that are to be compared do not give the same numbers."""
+    """The two layers to compare give different results."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One row: our layer and its peer, in ms a call."""
+    """One row: the times of our layer and its peer, in ms per call."""
 
     cell: str
     shape: tuple[int, int, int, int]
@@ -42,69 +40,72 @@ class Compared:
 
 
 def compare(cell: str, shape: tuple[int, int, int, int], training: bool, plan: Plan) -> Compared:
-    """Time one layer of that cell, (T, N, I, H), against its peer on the same work.
+    """Time one layer of a cell, with sizes (T, N, I, H), against its peer on the same work.
 
-    In training a call is forward, then backward from a fixed slope to parameters and input; else it
-    is forward in inference mode. Both get the same weights, inputs and threads.
+    In training a call is a forward pass, and a backward pass from a fixed output gradient to
+    parameters and input; otherwise it is a forward pass in inference mode. Both have the same
+    weights, inputs and threads.
 
     Raises:
-        WrongError: their results differ.
-        unrolled.models.CellNameError: there is no such cell.
+        WrongError: the results differ.
+        unrolled.models.CellNameError: the cell does not exist.
     """
     T, N, I, H = shape  # noqa: E741
     torch.manual_seed(0)
     layer = make_stack(cell, I, H)
     x = torch.randn(T, N, I, requires_grad=training)
-    slope = torch.randn(T, N, layer.spec.output_size)
-    known = _CLASSIC.get(type(layer).__name__)
-    peer, theirs = LOOP, _call(layer, x, slope, training)
-    if known is not None:
-        twin = known(I, H)
-        twin.load_state_dict(layer.state_dict())
-        peer, theirs = TORCH, _call(twin, x, slope, training)
+    output_gradient = torch.randn(T, N, layer.spec.output_size)
+    torch_class = _TORCH_CLASSES.get(type(layer).__name__)
+    if torch_class is not None:
+        torch_layer = torch_class(I, H)
+        torch_layer.load_state_dict(layer.state_dict())
+        peer, theirs = TORCH, _call(torch_layer, x, output_gradient, training)
     else:
-        theirs = _looped(theirs)
-    calls = {"ours": _call(layer, x, slope, training), "theirs": theirs}
+        peer, theirs = LOOP, _with_reference_engine(_call(layer, x, output_gradient, training))
+    calls = {"ours": _call(layer, x, output_gradient, training), "theirs": theirs}
     with torch.inference_mode(not training):
         _check(cell, calls["ours"](), theirs())
-        found = interleave(calls, plan)
-    return Compared(cell, shape, training, found["ours"], peer, found["theirs"])
+        timings = interleave(calls, plan)
+    return Compared(cell, shape, training, timings["ours"], peer, timings["theirs"])
 
 
-def _call(layer: nn.Module, x: Tensor, slope: Tensor, training: bool) -> Call:
-    wanted = [x, *layer.parameters()]
+def _call(layer: nn.Module, x: Tensor, output_gradient: Tensor, training: bool) -> Call:
+    leaves = [x, *layer.parameters()]
 
     def call() -> list[Tensor]:
         output = layer(x)[0]
         if not training:
             return [output]
-        return [output, *torch.autograd.grad(output, wanted, slope)]
+        return [output, *torch.autograd.grad(output, leaves, output_gradient)]
 
     return call
 
 
-def _looped(call: Call) -> Call:
-    def looped() -> list[Tensor]:
+def _with_reference_engine(call: Call) -> Call:
+    def loop() -> list[Tensor]:
         with engines.use("reference"):
             return call()
 
-    return looped
+    return loop
 
 
 def _check(cell: str, ours: list[Tensor], theirs: list[Tensor]) -> None:
-    for found, wanted in zip(ours, theirs, strict=True):
-        error = (found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30)
-        if not error < _NEAR:
-            raise WrongError(f"{cell}: results differ by {error:.2g} of the largest")
+    for actual, expected in zip(ours, theirs, strict=True):
+        error = (actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
+        if not error < _TOLERANCE:
+            raise WrongError(
+                f"{cell}: results must agree with the peer's, but differ by {error:.2g} of the "
+                "largest number"
+            )
 
 
 def table(rows: list[Compared]) -> str:
-    """The rows as text, one line each; a ratio below 1 is a row that we lose."""
+    """The rows as text, one line each; the peer is faster where the ratio is below 1."""
     lines = [("cell", "T,N,I,H", "", "ours, ms", "peer", "peer, ms", "peer / ours")]
     for row in rows:
         ours, theirs = (f"{t.median_ms:.3g} ± {t.spread_ms:.1g}" for t in (row.ours, row.theirs))
-        shape, kind = ",".join(map(str, row.shape)), "training" if row.training else "inference"
-        lines.append((row.cell, shape, kind, ours, row.peer, theirs, f"{row.ratio:.2f}"))
+        shape, mode = ",".join(map(str, row.shape)), "training" if row.training else "inference"
+        lines.append((row.cell, shape, mode, ours, row.peer, theirs, f"{row.ratio:.2f}"))
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     return "\n".join(
         "  ".join(f"{field:<{w}}" for field, w in zip(line, widths, strict=True)).rstrip()

@@ -1,9 +1,8 @@
 """Interleaved timing: all calls in one process, in rounds whose order rotates.
 
-Before each sample the process comes to rest, for the threads of one peer spin on the cores of the
-next (ONNX Runtime's for some 40 ms, OpenMP's for 10); then a sample is run untimed, which wakes
-its own threads and warms its caches. What is timed, and whether its results are right, is the
-business of others.
+Before each sample, the process waits until no thread is busy, because the threads of one library
+spin on the cores that the next one needs (ONNX Runtime's for some 40 ms, OpenMP's for 10). Then
+an untimed sample wakes the threads and warms the caches.
 """
 
 import gc
@@ -16,26 +15,26 @@ from dataclasses import dataclass
 
 Call = Callable[[], object]
 
-LONG_MS = 30.0  # a call that takes longer needs no warming before each sample
+LONG_MS = 30.0  # a longer call needs no warm-up before each sample
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long to measure.
 
-    A sample repeats a call until it lasts ``sample_ms``; when all samples together have taken
-    ``budget_s``, the rounds end, though not before ``least`` of them.
+    A sample repeats a call until it lasts `sample_ms`. The rounds end after `budget_s` seconds in
+    total, but not before `min_rounds` of them.
     """
 
     rounds: int = 15
     sample_ms: float = 2.0
     budget_s: float = 12.0
-    least: int = 5
+    min_rounds: int = 5
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median and spread (half the distance of the quartiles) of one call, in ms."""
+    """Median and spread (half the interquartile range) of one call, in ms."""
 
     median_ms: float
     spread_ms: float
@@ -44,42 +43,42 @@ class Timing:
 
 
 def interleave(calls: Mapping[str, Call], plan: Plan) -> dict[str, Timing]:
-    """Time all calls in turns; round k starts with the k-th."""
+    """Time all calls in rotating order; round k starts with call k."""
     names = list(calls)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, list[float]] = {name: [] for name in names}
     with _no_collection():
         estimates = {name: _estimate(call, plan.sample_ms) for name, call in calls.items()}
         repeats = {name: _repeats(estimates[name], plan.sample_ms) for name in names}
         start = time.perf_counter()
         for k in range(plan.rounds):
-            if k >= plan.least and time.perf_counter() - start > plan.budget_s:
+            if k >= plan.min_rounds and time.perf_counter() - start > plan.budget_s:
                 break
             for name in rotated(names, k):
                 settle()
                 if estimates[name] < LONG_MS:
                     _sample(calls[name], repeats[name])
-                taken[name].append(_sample(calls[name], repeats[name]))
-    return {name: _timing(taken[name], repeats[name]) for name in names}
+                samples[name].append(_sample(calls[name], repeats[name]))
+    return {name: _timing(samples[name], repeats[name]) for name in names}
 
 
 def rotated(names: list[str], k: int) -> list[str]:
-    """The names, starting with the k-th."""
-    first = k % len(names)
-    return names[first:] + names[:first]
+    """The names in cyclic order, starting with number k."""
+    start = k % len(names)
+    return names[start:] + names[:start]
 
 
-def settle(most_s: float = 0.2) -> None:
-    """Wait until no thread of this process computes."""
-    end = time.perf_counter() + most_s
-    while time.perf_counter() < end:
-        before = time.process_time()
+def settle(timeout_s: float = 0.2) -> None:
+    """Wait until no thread of this process is busy."""
+    deadline = time.perf_counter() + timeout_s
+    while time.perf_counter() < deadline:
+        busy_s = time.process_time()
         time.sleep(0.005)
-        if time.process_time() - before < 0.001:
+        if time.process_time() - busy_s < 0.001:
             return
 
 
 def median_and_spread(values: list[float]) -> tuple[float, float]:
-    """The median, and half the distance of the quartiles."""
+    """The median, and half the interquartile range."""
     if len(values) == 1:
         return values[0], 0.0
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -96,19 +95,19 @@ def _repeats(estimate_ms: float, sample_ms: float) -> int:
 
 
 def _estimate(call: Call, sample_ms: float) -> float:
-    """The shortest of some calls, in ms; the first is a warm-up."""
+    """The shortest of several calls, in ms, after a warm-up."""
     call()
     shortest, total = math.inf, 0.0
     for _ in range(20):
-        once = _sample(call, 1)
-        shortest, total = min(shortest, once), total + once
+        elapsed = _sample(call, 1)
+        shortest, total = min(shortest, elapsed), total + elapsed
         if total > 5 * sample_ms:
             break
     return shortest
 
 
 def _sample(call: Call, repeats: int) -> float:
-    """Milliseconds for each of so many calls."""
+    """Milliseconds per call, over so many repeats."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -117,7 +116,7 @@ def _sample(call: Call, repeats: int) -> float:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage collection inside; all that is due before."""
+    """Collect garbage first, and disable the collector within the block."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

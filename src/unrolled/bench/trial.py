@@ -1,41 +1,65 @@
-"""A trial of a comparison: train, then measure the last weights on what was not learned from."""
+"""A trial of a comparison: train, then evaluate the final weights on held-out data."""
 
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
 from unrolled.bench.comparisons import Comparison
-from unrolled.bench.machine import environment
-from unrolled.config import Config
+from unrolled.bench.machine import Environment, environment
+from unrolled.config import Config, LanguageModelConfig, ProblemConfig
 from unrolled.tasks import Task, find_task, load_trained, measure, read_text
 from unrolled.tasks.baselines import xz_bits
 from unrolled.tasks.language_modeling import split_bytes
 from unrolled.train import fit
 
-__all__ = ["StoppedError", "baselines_of", "name_of", "run_trial"]
-
 _SEQUENCES = 1000
-Row = dict[str, Any]
+Scores = dict[str, float]
+"""A comparison's score by the length that it was measured at; the key is empty without lengths."""
+
+
+class Row(TypedDict):
+    """The result of one trial."""
+
+    name: str
+    comparison: str
+    cell: str
+    hidden_size: int
+    parameters: int
+    settings: str
+    seed: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seconds: float
+    results: Scores
+    environment: Environment
+
+
+class Results(TypedDict):
+    """The contents of the results file: trials, and baselines by comparison and method."""
+
+    rows: list[Row]
+    baselines: dict[str, dict[str, Scores]]
 
 
 class StoppedError(Exception):
-    """A signal ended the trial."""
+    """A signal stopped the trial."""
 
 
-def name_of(comparison: str, config: Any) -> str:
-    """Of a trial: what tells it from the others of its comparison."""
+def name_of(comparison: str, config: Config) -> str:
+    """The name of a trial, which is unique within its comparison."""
     parts = [comparison, config.cell, str(config.hidden_size)]
-    return " ".join([*parts, "chrono"] if config.remember else parts)
+    return " ".join([*parts, "chrono"] if config.chrono_steps else parts)
 
 
-def run_trial(name: str, comparison: Comparison, config: Any, folder: Path) -> Row:
-    """Train in a folder and measure: a row of the table.
+def run_trial(name: str, comparison: Comparison, config: Config, folder: Path) -> Row:
+    """Train in a folder and evaluate; returns a row of the table.
 
     Raises:
-        StoppedError: a signal ended it.
+        StoppedError: a signal stopped the training.
     """
     start = time.perf_counter()
     result = fit(config, folder)
@@ -43,7 +67,7 @@ def run_trial(name: str, comparison: Comparison, config: Any, folder: Path) -> R
     if result.interrupted:
         raise StoppedError
     model, codec = load_trained(result.last, result.task.__class__)
-    tests = _tests(comparison, config)
+    tests = _test_configs(comparison, config)
     return {
         "name": name_of(name, config),
         "comparison": name,
@@ -57,57 +81,58 @@ def run_trial(name: str, comparison: Comparison, config: Any, folder: Path) -> R
         "learning_rate": config.learning_rate,
         "seconds": seconds,
         "results": {
-            key: measure(_read(result.task, test, codec), model)[comparison.measure]
+            key: measure(_test_task(result.task, test, codec), model)[comparison.measure]
             for key, test in tests.items()
         },
         "environment": environment(torch.get_num_threads()),
     }
 
 
-def _tests(comparison: Comparison, config: Any) -> dict[str, Config]:
-    """What a trial is measured on, by the length, or the one thing there is."""
-    if comparison.task != "problem":
+def _test_configs(comparison: Comparison, config: Config) -> dict[str, Config]:
+    """The configurations whose data a trial is evaluated on, by the sequence length if there are
+    several."""
+    if not isinstance(config, ProblemConfig):
         return {"": config}
     fresh = replace(config, seed=config.seed + 1, validation_sequences=_SEQUENCES)
     lengths = comparison.lengths or (config.length,)
     return {str(length): replace(fresh, length=length) for length in lengths}
 
 
-def _read(task: Task, config: Config, codec: Any) -> Task:
-    """The task of other sequences, or the very same."""
+def _test_task(task: Task, config: Config, codec: object) -> Task:
+    """The task with the data of another configuration, or the same task if they are equal."""
     return task if config == task.config else type(task).read(config, codec)
 
 
-def baselines_of(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """What simple methods reach: results as in a trial's row, by the method's name."""
-    found: dict[str, dict[str, float]] = {}
-    for key, config in _tests(comparison, comparison.trials[0]).items():
+def baselines_of(comparison: Comparison) -> dict[str, Scores]:
+    """The scores of simple methods, by the method's name."""
+    baselines: dict[str, Scores] = {}
+    for key, config in _test_configs(comparison, comparison.trials[0]).items():
         task = find_task(comparison.task).read(config)
-        for name, measures in (task.baselines() | _xz(comparison, config)).items():
-            if comparison.measure in measures:
-                found.setdefault(name, {})[key] = measures[comparison.measure]
-    return found
+        for name, scores in (task.baselines() | _xz_scores(comparison, config)).items():
+            if comparison.measure in scores:
+                baselines.setdefault(name, {})[key] = scores[comparison.measure]
+    return baselines
 
 
-def _xz(comparison: Comparison, config: Any) -> dict[str, dict[str, float]]:
-    """What a language model is held against."""
-    if comparison.task != "lm":
+def _xz_scores(comparison: Comparison, config: Config) -> dict[str, Scores]:
+    """The compression rates of xz, which a language model is compared with."""
+    if not isinstance(config, LanguageModelConfig):
         return {}
     text = read_text(config.paths, suffixes=config.suffixes, limit=config.limit)
-    alone, given = xz_bits(*split_bytes(config, text))
+    bits_alone, bits_after_training = xz_bits(*split_bytes(config, text))
     return {
-        "xz -9, the text learned from first": {comparison.measure: given},
-        "xz -9, the held-out text alone": {comparison.measure: alone},
+        "xz -9, after the training text": {comparison.measure: bits_after_training},
+        "xz -9, the held-out text alone": {comparison.measure: bits_alone},
     }
 
 
-def _settings(config: Any) -> str:
-    """What departs from the default way to start and to learn."""
-    said = []
-    if config.remember:
-        said.append(f"chrono {config.remember}")
-    if config.recurrent_rate != 1.0:
-        said.append(f"recurrent rate × {config.recurrent_rate:g}")
+def _settings(config: Config) -> str:
+    """The settings of initialization and optimization that differ from the defaults."""
+    settings = []
+    if config.chrono_steps:
+        settings.append(f"chrono {config.chrono_steps}")
+    if config.recurrent_lr_scale != 1.0:
+        settings.append(f"recurrent lr × {config.recurrent_lr_scale:g}")
     if config.schedule != "cosine":
-        said.append(f"{config.schedule} rate")
-    return ", ".join(said)
+        settings.append(f"{config.schedule} learning rate")
+    return ", ".join(settings)

@@ -8,7 +8,12 @@ from dataclasses import FrozenInstanceError
 from typing import Any, Generic, cast
 
 from unrolled.cells.cell import Cell
-from unrolled.cells.declaration import CellError, Product, Sizes, parameter_names
+from unrolled.cells.declaration import (
+    CellError,
+    ProductDeclaration,
+    Sizes,
+    parameter_names,
+)
 from unrolled.cells.frozen import copy_with
 from unrolled.cells.functions import linear, split, zeros
 from unrolled.cells.values import Array, Gates, State
@@ -23,7 +28,7 @@ class BoundCell(Generic[Array]):
 
     def __init__(self, cell: Cell, sizes: Sizes, parameters: Mapping[str, Array]) -> None:
         products = {
-            name: _BoundProduct(p, *map(parameters.get, parameter_names(name)))
+            name: _BoundProduct(p, parameters, *parameter_names(name))
             for name, p in cell.products(sizes).items()
         }
         weight = parameters[parameter_names("input")[0]]
@@ -50,35 +55,46 @@ class BoundCell(Generic[Array]):
                 f"({', '.join(self.states)}), got {len(new)}"
             )
         if self._project is not None:
-            new = (self._project(new[0]), *new[1:])
+            new = (self._project.stacked(new[0]), *new[1:])
         return new
 
 
-class _BoundProduct:
+class _BoundProduct(Generic[Array]):
     """One product with its weights."""
 
-    def __init__(self, declared: Product[Any], weight: Any, bias: Any) -> None:
+    def __init__(
+        self,
+        declared: ProductDeclaration,
+        parameters: Mapping[str, Array],
+        weight_name: str,
+        bias_name: str,
+    ) -> None:
         self.declared = declared
-        self.weight = weight
-        self.bias = bias
+        self.weight = parameters[weight_name]
+        self.bias = parameters.get(bias_name)
 
-    def stacked(self, v: Any) -> Any:
+    def stacked(self, v: Array) -> Array:
         """All targets side by side: [..., K] to [..., M]."""
-        blocks = self.declared.blocks
-        if blocks == 1:
+        if self.declared.blocks == 1:
             return linear(v, self.weight, self.bias)
-        K = self.weight.shape[1]
-        rows = self.weight.reshape(self.declared.parts, blocks, -1, K)
-        inner = v.reshape(*v.shape[:-1], 1, blocks, 1, K)
-        result = (inner * rows).sum(-1).reshape(*v.shape[:-1], self.weight.shape[0])
-        return result if self.bias is None else result + self.bias
+        result: Array = self._block_diagonal(v, self.weight)
+        return result
 
-    def by_target(self, stacked: Any) -> Any:
+    def _block_diagonal(self, v: Any, weight: Any) -> Any:
+        K, blocks = weight.shape[1], self.declared.blocks
+        rows = weight.reshape(self.declared.parts, blocks, -1, K)
+        inner = v.reshape(*v.shape[:-1], 1, blocks, 1, K)
+        result = (inner * rows).sum(-1).reshape(*v.shape[:-1], weight.shape[0])
+        if self.bias is not None:
+            result = result + self.bias
+        return result
+
+    def by_target(self, stacked: Array) -> Gates | Array:
         """The result as equations name it: by target, or the one vector."""
         names = self.declared.targets
         return Gates(names, split(stacked, len(names))) if names else stacked
 
-    def __call__(self, v: Any) -> Any:
+    def __call__(self, v: Array) -> Gates | Array:
         return self.by_target(self.stacked(v))
 
 

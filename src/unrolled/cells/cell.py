@@ -14,6 +14,7 @@ from unrolled.cells.declaration import (
     CellError,
     ParameterSpec,
     Product,
+    ProductDeclaration,
     Size,
     Sizes,
     Vector,
@@ -55,8 +56,8 @@ class Cell(FrozenAttributes):
     widths: ClassVar[Mapping[str, Size]] = {}
     forget_gates: ClassVar[tuple[str, ...]] = ()
     input_gates: ClassVar[tuple[str, ...]] = ()
-    input: Product[Any]
-    recurrent: Product[Any] | None
+    input: ProductDeclaration
+    recurrent: ProductDeclaration | None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -124,14 +125,14 @@ class Cell(FrozenAttributes):
             vars(self)["_vectors"] = cached
         return cached
 
-    def products(self, sizes: Sizes) -> dict[str, Product[Any]]:
+    def products(self, sizes: Sizes) -> dict[str, ProductDeclaration]:
         """All products by name, the usual two first; ``hr`` is the projection of the output."""
-        cached: dict[Sizes, dict[str, Product[Any]]] = vars(self).setdefault("_products", {})
+        cached: dict[Sizes, dict[str, ProductDeclaration]] = vars(self).setdefault("_products", {})
         if sizes not in cached:
             cached[sizes] = self._resolve_products(sizes)
         return cached[sizes]
 
-    def _resolve_products(self, sizes: Sizes) -> dict[str, Product[Any]]:
+    def _resolve_products(self, sizes: Sizes) -> dict[str, ProductDeclaration]:
         declared = {n: p for n, p in self._attributes().items() if isinstance(p, Product)}
         usual = {"input": replace(declared.pop("input"), source="I")}
         if "recurrent" in declared:

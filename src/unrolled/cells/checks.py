@@ -2,9 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
-from unrolled.cells.declaration import CellError, Product, Size, check_size, check_targets
+from unrolled.cells.declaration import (
+    CellError,
+    Product,
+    ProductDeclaration,
+    Size,
+    check_size,
+    check_targets,
+)
 
 
 def check_names(cls: type, attribute: str, names: object) -> None:
@@ -33,7 +39,9 @@ def check_product(cell: str, name: str, declared: object, gates: tuple[str, ...]
         )
 
 
-def check_blocks(cell: str, name: str, declared: Product[Any], width: int, source: int) -> None:
+def check_blocks(
+    cell: str, name: str, declared: ProductDeclaration, width: int, source: int
+) -> None:
     """Raise a CellError unless the blocks of a product divide its width and its source."""
     if width % declared.blocks or source % declared.blocks:
         raise CellError(

@@ -37,6 +37,10 @@ class Product(Generic[Result_co]):
         raise CellError("a product has no weights outside of step")
 
 
+ProductDeclaration = Product[Value] | Product[Gates]
+"""A product whose result is one vector, or one for each of its targets."""
+
+
 @dataclass(frozen=True)
 class Vector:
     """A parameter vector of the cell; see :func:`vector`."""

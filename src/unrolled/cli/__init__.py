@@ -1,10 +1,10 @@
-"""The command line. This module loads nothing but itself: each command loads what it needs."""
+"""The command line. Importing this package is cheap: each command imports what it needs."""
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command that the process was given, and end with its exit code."""
+    """Run the command line of this process and exit with its exit code."""
     from unrolled.cli.app import run
 
     raise SystemExit(run())

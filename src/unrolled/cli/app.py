@@ -1,11 +1,11 @@
-"""The commands put together, and how they end."""
+"""The commands together, and how errors become exit codes."""
 
 import contextlib
 import io
 import os
 import sys
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -19,17 +19,26 @@ from unrolled.cli.train import add_commands
 from unrolled.cli.use import evaluate, predict
 from unrolled.limits import brief, shorten
 
-__all__ = ["app", "run"]
 
-_PLAIN = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+class _Plain(TypedDict):
+    add_completion: bool
+    rich_markup_mode: None
+    pretty_exceptions_enable: bool
 
-# Typer keeps its copy of click under a private name; its own BadParameter leads there.
+
+_PLAIN: _Plain = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+
+# Typer has a private copy of click; this finds its base class of usage errors.
 _UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 
-app = typer.Typer(name="unrolled", **_PLAIN)  # type: ignore[arg-type]
-train = typer.Typer(help="Train a model on your own data.", **_PLAIN)  # type: ignore[arg-type]
+app = typer.Typer(name="unrolled", **_PLAIN)
+train = typer.Typer(help="Train a model on your data, or on a built-in data set.", **_PLAIN)
 app.add_typer(train, name="train")
 app.command()(evaluate)
 app.command()(predict)
@@ -43,9 +52,9 @@ add_commands(train)
 @app.callback(invoke_without_command=True)
 def unrolled(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Recurrent neural networks: train a model on your data, measure it, use it."""
+    """Recurrent neural networks: train a model on your data, evaluate it, use it, export it."""
     if version:
         print(f"unrolled {__version__}")
     elif context.invoked_subcommand is None:
@@ -54,42 +63,42 @@ def unrolled(
 
 @train.callback(invoke_without_command=True)
 def training(context: typer.Context) -> None:
-    """Train a model on your own data."""
+    """Train a model on your data, or on a built-in data set."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run a command line (the process's own by default) and return the exit code.
+    """Run a command line (by default this process's own) and return the exit code.
 
-    0: done. 2: the user's input was at fault, told in a line on stderr. 130: interrupted.
+    0: success. 2: an error in the user's input, with one line on stderr. 130: interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # In every locale: data files are UTF-8. Names of files that are not come out as they are.
+        # In every locale, because data files are UTF-8; other bytes in file names are kept.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="unrolled", standalone_mode=False)
         print(end="", flush=True)
     except UserError as error:
-        return _fault(str(error))
+        return _fail(str(error))
     except _UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]
-        return _fault(message + _got(error, arguments))
+        return _fail(message + _rejected_value(error, arguments))
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except OSError as error:
-        _give_up_output()
+        _discard_output()
         if isinstance(error, BrokenPipeError):
-            return 1  # As in typer: who reads the output has seen enough.
-        place = f"{error.filename}: " if error.filename else ""
-        return _fault(f"{place}{error.strerror or error}")
+            return 1  # As in Typer: the reader of the output has closed it.
+        file = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{file}{error.strerror or error}")
     return code if isinstance(code, int) else 0
 
 
-def _give_up_output() -> None:
-    """Drop what standard output cannot take (its disk is full), which would raise again at exit."""
+def _discard_output() -> None:
+    """Discard output that cannot be written (the disk is full), which would raise again at exit."""
     try:
         print(end="", flush=True)
     except OSError:
@@ -97,8 +106,8 @@ def _give_up_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _got(error: Exception, arguments: list[str]) -> str:
-    """The value that an option could not take: Typer's message lacks it."""
+def _rejected_value(error: Exception, arguments: list[str]) -> str:
+    """The invalid value of an option, which Typer's message lacks."""
     names = getattr(getattr(error, "param", None), "opts", [])
     for name, value in pairwise(arguments):
         if name in names:
@@ -107,7 +116,7 @@ def _got(error: Exception, arguments: list[str]) -> str:
     return f", got {brief(joined[-1])}" if joined else ""
 
 
-def _fault(message: str) -> int:
-    # The end goes beyond what is cut: it often says what to do.
+def _fail(message: str) -> int:
+    # `shorten` keeps the end of a long message, which often says what to do.
     print(f"unrolled: {' '.join(shorten(message, 2000).split())}", file=sys.stderr)
     return 2

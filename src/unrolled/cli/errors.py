@@ -1,34 +1,40 @@
-"""Faults of the user's input: one line on stderr, exit code 2, no traceback."""
+"""Errors in the user's input: one sentence on stderr and exit code 2, without a traceback."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["UserError", "told", "told_as_option"]
+_ARGUMENT = re.compile(
+    r"(?:(?P<owner>[\w.]+): )?(?P<argument>\w+)(?P<text>(?:: wanted| must) .*)", re.S
+)
 
 
 class UserError(Exception):
-    """Something that the user gave cannot be used; the message is the whole story."""
+    """The user's input is invalid; the message needs no further context."""
 
 
 @contextmanager
-def told(*kinds: type[Exception]) -> Iterator[None]:
-    """Tell the user about exceptions of these kinds; all others are faults of the library."""
+def as_user_errors(*types: type[Exception]) -> Iterator[None]:
+    """Raise exceptions of these types as `UserError`; any other exception is a bug."""
     try:
         yield
-    except kinds as error:
+    except types as error:
         raise UserError(str(error)) from error
 
 
 @contextmanager
-def told_as_option(*options: str) -> Iterator[None]:
-    """Tell the user about a ValueError of the form "name: wanted …"; the names of the command's
-    options are shown as such.
+def as_option_errors(*options: str) -> Iterator[None]:
+    """Raise a ValueError about an argument ("LanguageModelConfig: steps must …") as `UserError`.
+
+    If the argument is one of `options`, the message names the option instead: "--steps must …".
     """
     try:
         yield
     except ValueError as error:
-        name, wanted, rest = str(error).partition(": wanted ")
-        if not (name.isidentifier() and wanted):
+        match = _ARGUMENT.fullmatch(str(error))
+        if match is None or (match["owner"] is None and match["text"].startswith(" must")):
             raise
-        shown = f"--{name.replace('_', '-')}" if name in options else name
-        raise UserError(f"{shown}{wanted}{rest}") from error
+        if match["argument"] not in options:
+            raise UserError(str(error)) from error
+        name = match["argument"].replace("_", "-")
+        raise UserError(f"--{name}{match['text']}") from error

@@ -1,16 +1,16 @@
-"""`unrolled export`: a run's model, or a module of the user's, for the runtime without torch, or as
-ONNX.
-"""
+"""`unrolled export`: write a model for the runtime without torch, or as ONNX."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from unrolled.cli.errors import UserError, told
-from unrolled.cli.runs import Cell, checkpoint_of, trained
+from unrolled.cli.errors import UserError, as_user_errors
+from unrolled.cli.runs import CellOption, checkpoint_of, load_model
 
-__all__ = ["export"]
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def export(
@@ -18,99 +18,128 @@ def export(
         str,
         typer.Argument(
             metavar="RUN_OR_MODULE",
-            help="Folder of a run (its best checkpoint), a checkpoint file, or path/to/file.py:name"
-            " of a module, or of what makes one when it is called.",
+            help="Run folder, whose best checkpoint is exported; a checkpoint file; or "
+            "path/to/file.py:NAME, where NAME is a torch.nn.Module or a class or function that "
+            "returns one without arguments. That file is executed.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Argument(
             metavar="OUT",
-            help="File to write: .onnx for ONNX, else a safetensors file for unrolled.runtime.",
+            help="File to write: ONNX if it ends in .onnx, otherwise a safetensors file for "
+            "unrolled.runtime.",
         ),
     ],
     weights: Annotated[
-        str, typer.Option(help="How the file has weights: float32, bfloat16 or int8.")
+        str,
+        typer.Option(
+            metavar="float32|bfloat16|int8",
+            help="Format in which the file stores the weights; ONNX files have float32 only.",
+        ),
     ] = "float32",
     lengths: Annotated[
-        bool, typer.Option("--lengths", help="Of ONNX: an input for the lengths of sequences.")
+        bool,
+        typer.Option("--lengths", help="ONNX only: add an input for the lengths of the sequences."),
     ] = False,
     states: Annotated[
-        bool, typer.Option("--states", help="Of ONNX: inputs for the states before the first step.")
+        bool, typer.Option("--states", help="ONNX only: add inputs for the initial states.")
     ] = False,
     portable: Annotated[
         bool,
         typer.Option(
             "--portable",
-            help="Of ONNX: use only what ONNX Runtime, OpenVINO and tract compute alike.",
+            help="ONNX only: use only operators that ONNX Runtime, OpenVINO and tract all compute "
+            "correctly.",
         ),
     ] = False,
-    cell: Cell = None,
+    cell: CellOption = None,
 ) -> None:
-    """Write a trained model as one file, which unrolled.runtime reads without torch.
+    """Write a trained model as one file: for unrolled.runtime, which needs no torch, or as ONNX.
 
-    Weights, the cell's program, vocabulary, labels and scales; of runs of every task, and of
-    modules that are chains of parts that the runtime knows. As ONNX for other runtimes: all but
-    sequence to sequence.
+    The file has the weights, the cell's equations, and the vocabulary, labels and scales. Runs of
+    every task can be exported (as ONNX, all but seq2seq), and so can modules that apply supported
+    layers one after another.
     """
     as_onnx = output.suffix == ".onnx"
     if as_onnx and weights != "float32":
-        raise UserError(f"--weights: wanted float32 in an ONNX file, got {weights}")
+        raise UserError(f"--weights must be float32 for an ONNX file, got {weights}")
     flags = {"lengths": lengths, "states": states, "portable": portable}
     for option, value in flags.items():
         if value and not as_onnx:
-            raise UserError(f"--{option}: wanted it with a file .onnx, got {output}")
-    name, model, codec = _found(source, cell)
+            raise UserError(f"--{option} requires an output file that ends in .onnx, got {output}")
+    exported = _load(source, cell)
     from unrolled.nn.snapshot import ExportError
 
     if as_onnx:
-        with told(ModuleNotFoundError):
+        with as_user_errors(ModuleNotFoundError):
             from unrolled import onnx
-        with told(ExportError, OSError):
-            onnx.export(model, output, task=name, codec=codec, **flags)
+        with as_user_errors(ExportError, OSError):
+            onnx.export(
+                exported.model,
+                output,
+                task=exported.task,
+                codec=exported.codec_state,
+                **flags,
+            )
     else:
         from unrolled.export import export as write
 
-        with told(ExportError, ValueError, OSError):
-            write(model, output, task=name, codec=codec, weights=weights)
+        with as_user_errors(ExportError, ValueError, OSError):
+            write(
+                exported.model,
+                output,
+                task=exported.task,
+                codec=exported.codec_state,
+                weights=weights,
+            )
     print(f"model       {output} ({output.stat().st_size:,} bytes)")
 
 
-def _found(source: str, cell: str | None) -> tuple[str | None, Any, Any]:
-    """The task's name, the model and the codec's state; only the model of a module."""
-    path, colon, own = source.rpartition(":")
+class _Exported(NamedTuple):
+    """A model with its task and the state of its codec; both are None for a module of a file."""
+
+    model: "nn.Module"
+    task: str | None
+    codec_state: dict[str, object] | None
+
+
+def _load(source: str, cell: str | None) -> _Exported:
+    path, colon, name = source.rpartition(":")
     if colon and not Path(source).exists():
         if cell is not None:
-            raise UserError(f"--cell: wanted it with a run alone, got {cell}")
-        return None, _module(Path(path), own), None
+            raise UserError(f"--cell requires a run or a checkpoint, got {source}")
+        return _Exported(_load_module(Path(path), name), None, None)
     if source.endswith(".py") and Path(source).is_file():
-        raise UserError(f"RUN_OR_MODULE: wanted {source}:NAME, the name of a module in that file")
-    name, model, codec = trained(checkpoint_of(Path(source)), cell)
-    return name, model, codec.state()
+        raise UserError(
+            f"RUN_OR_MODULE must be {source}:NAME, where NAME is a module in that file, got "
+            f"{source}"
+        )
+    trained = load_model(checkpoint_of(Path(source)), cell)
+    return _Exported(trained.model, trained.task, trained.codec.state())
 
 
-def _module(path: Path, name: str) -> Any:
-    """A module in a file, as it is, or made by a class or function without arguments."""
+def _load_module(path: Path, name: str) -> "nn.Module":
+    """The module of this name in a file; a class or function is called without arguments."""
     from torch import nn
 
     from unrolled.models.user_code import CodeError, load_python_file
 
     try:
-        code = load_python_file(path)
+        code: ModuleType = load_python_file(path)
     except CodeError as error:
         raise UserError(f"RUN_OR_MODULE: {error}") from error
-    found = getattr(code, name, None)
-    if found is None:
-        raise UserError(f"RUN_OR_MODULE: wanted a module called {name!r} in {path}, there is none")
-    if not isinstance(found, nn.Module) and callable(found):
+    value: object = getattr(code, name, None)
+    if value is None:
+        raise UserError(f"RUN_OR_MODULE: {path} must have a module {name!r}, but has none")
+    if not isinstance(value, nn.Module) and callable(value):
         try:
-            found = found()
+            value = value()
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise UserError(
-                f"RUN_OR_MODULE: {path}: {name}() cannot be called "
-                f"({type(error).__name__}: {error})"
+                f"RUN_OR_MODULE: {path}: {name}() raised {type(error).__name__}: {error}"
             ) from error
-    if not isinstance(found, nn.Module):
-        got = type(found).__name__
-        raise UserError(f"RUN_OR_MODULE: wanted a torch.nn.Module called {name!r}, got {got}")
-    return found
+    if not isinstance(value, nn.Module):
+        type_name = type(value).__name__
+        raise UserError(f"RUN_OR_MODULE: {name!r} must be a torch.nn.Module, got {type_name}")
+    return value

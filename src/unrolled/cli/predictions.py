@@ -1,67 +1,95 @@
-"""What `unrolled predict` prints, for each task; its input is read by the tasks themselves."""
+"""The lines that `unrolled predict` prints, for each task; the tasks themselves read the input."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from unrolled.tasks import DataError
 from unrolled.tasks.number_format import format_full
 from unrolled.tasks.task import PredictionInput
 
-__all__ = ["classify", "forecast", "seq2seq", "tag"]
+if TYPE_CHECKING:
+    from unrolled.models import EncoderDecoder, SequenceModel, Tagger
+    from unrolled.tasks.classification import ClassificationCodec
+    from unrolled.tasks.forecasting import Forecaster, ForecastingCodec
+    from unrolled.tasks.tagging import TaggingCodec
+    from unrolled.tasks.translation import TranslationCodec
 
-_AT_ONCE = 64
+_BATCH_SIZE = 64
 
 
-def classify(
-    model: Any, codec: Any, inputs: Sequence[PredictionInput], *, each: bool, **_: Any
+def _classify(
+    model: "SequenceModel",
+    codec: "ClassificationCodec",
+    inputs: Sequence[PredictionInput],
+    *,
+    every_step: bool,
+    beam: int,
 ) -> Iterator[str]:
-    """Label, probability and name of each text or row."""
+    """Label, probability and name of each text or row; with `every_step` one line per step."""
     from unrolled.tasks.classification import class_probabilities, prefix_probabilities
 
-    for name, item, _keys in inputs:
-        if each:
+    for name, item, _ in inputs:
+        if every_step:
             if model.recurrent.bidirectional:
                 raise DataError(
-                    "--each: wanted a model that reads in one direction (train with "
-                    "--no-bidirectional): the second begins at the end, which is not there yet"
+                    "--each requires a model that reads in one direction (train with "
+                    "--no-bidirectional); this one also reads from the end, which is not there yet"
                 )
-            chances = prefix_probabilities(model, codec, item)
-            for step, row in enumerate(chances):
-                best = int(row.argmax())
-                shown = repr(item[step]) if isinstance(item, str) else str(step + 1)
-                yield f"{shown}\t{codec.labels.decode([best])[0]}\t{format_full(row[best].item())}"
+            for step, probabilities in enumerate(prefix_probabilities(model, codec, item)):
+                best = int(probabilities.argmax())
+                shown_step = repr(item[step]) if isinstance(item, str) else str(step + 1)
+                label = codec.labels.decode([best])[0]
+                yield f"{shown_step}\t{label}\t{format_full(probabilities[best].item())}"
             continue
-        (row,) = class_probabilities(model, codec, [item])
-        best = int(row.argmax())
-        yield f"{codec.labels.decode([best])[0]}\t{format_full(row[best].item())}\t{name}"
+        (probabilities,) = class_probabilities(model, codec, [item])
+        best = int(probabilities.argmax())
+        label = codec.labels.decode([best])[0]
+        yield f"{label}\t{format_full(probabilities[best].item())}\t{name}"
 
 
-def tag(model: Any, codec: Any, inputs: Sequence[PredictionInput], **_: Any) -> Iterator[str]:
-    """Token and label on each line, an empty line after each sentence; read again, they are the
-    same: a tab is between them where a blank would be part of one or begin a comment."""
+def _tag(
+    model: "Tagger",
+    codec: "TaggingCodec",
+    inputs: Sequence[PredictionInput],
+    *,
+    every_step: bool,
+    beam: int,
+) -> Iterator[str]:
+    """Token and label on each line, and an empty line after each sentence.
+
+    The lines can be read as input again: a tab separates the columns where a space would be part
+    of a column or start a comment.
+    """
     from unrolled.tasks.tagging import predict_tags
 
-    for begin in range(0, len(inputs), _AT_ONCE):
-        part = [item.value for item in inputs[begin : begin + _AT_ONCE]]
-        for tokens, labels in zip(part, predict_tags(model, codec, part), strict=True):
+    for begin in range(0, len(inputs), _BATCH_SIZE):
+        sentences = [item.value for item in inputs[begin : begin + _BATCH_SIZE]]
+        for tokens, labels in zip(sentences, predict_tags(model, codec, sentences), strict=True):
             for token, label in zip(tokens, labels, strict=True):
-                blank = " " not in token + label and token != "#"
-                yield (" " if blank else "\t").join((token, label))
+                space_is_safe = " " not in token + label and token != "#"
+                yield (" " if space_is_safe else "\t").join((token, label))
             yield ""
 
 
-def forecast(model: Any, codec: Any, inputs: Sequence[PredictionInput], **_: Any) -> Iterator[str]:
-    """The rows that follow on each series as one CSV: what names the series, the step, then the
-    columns that are forecast."""
-    from unrolled.tasks.forecasting import forecast as forecast_next
+def _forecast(
+    model: "Forecaster",
+    codec: "ForecastingCodec",
+    inputs: Sequence[PredictionInput],
+    *,
+    every_step: bool,
+    beam: int,
+) -> Iterator[str]:
+    """The rows that follow each series, as one CSV: the series' keys, the step, the targets."""
+    from unrolled.tasks.forecasting import forecast
 
     targets = codec.columns[: codec.targets]
-    names = [*inputs[0].keys, *targets]
-    yield _csv_line([*inputs[0].keys, "forecast_step" if "step" in names else "step", *targets])
+    keys = list(inputs[0].keys)
+    step_column = "forecast_step" if "step" in [*keys, *targets] else "step"
+    yield _csv_line([*keys, step_column, *targets])
     for item in inputs:
-        for step, row in enumerate(forecast_next(model, codec, item.value).tolist(), 1):
+        for step, row in enumerate(forecast(model, codec, item.value).tolist(), 1):
             yield _csv_line([*item.keys.values(), str(step), *map(format_full, row)])
 
 
@@ -71,14 +99,29 @@ def _csv_line(fields: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def seq2seq(
-    model: Any, codec: Any, inputs: Sequence[PredictionInput], *, beam: int, **_: Any
+def _seq2seq(
+    model: "EncoderDecoder",
+    codec: "TranslationCodec",
+    inputs: Sequence[PredictionInput],
+    *,
+    every_step: bool,
+    beam: int,
 ) -> Iterator[str]:
-    """The target of each source, a line each."""
+    """The target of each source, one per line."""
     from unrolled.tasks.translation import translate
 
-    for begin in range(0, len(inputs), _AT_ONCE):
-        part = [item.value for item in inputs[begin : begin + _AT_ONCE]]
-        found = iter(translate(model, codec, [s for s in part if s.strip()], width=beam))
-        # An empty line stays one, so that lines of both sides go together.
-        yield from (next(found) if source.strip() else "" for source in part)
+    for begin in range(0, len(inputs), _BATCH_SIZE):
+        sources = [item.value for item in inputs[begin : begin + _BATCH_SIZE]]
+        nonempty = [source for source in sources if source.strip()]
+        targets = iter(translate(model, codec, nonempty, width=beam))
+        # An empty source gives an empty line, so that line numbers match.
+        yield from (next(targets) if source.strip() else "" for source in sources)
+
+
+PREDICTIONS: Mapping[str, Callable[..., Iterator[str]]] = {
+    "classify": _classify,
+    "tag": _tag,
+    "forecast": _forecast,
+    "seq2seq": _seq2seq,
+}
+"""Functions by the name of the task; they yield the lines to print."""

@@ -1,63 +1,83 @@
-"""`unrolled sample`: let a trained language model write."""
+"""`unrolled sample`: generate text with a trained language model."""
 
 import os
 from typing import Annotated, Any
 
 import typer
 
-from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import Cell, Run, checkpoint_of, trained
-
-__all__ = ["sample"]
+from unrolled.cli.errors import UserError, as_option_errors, as_user_errors
+from unrolled.cli.runs import CellOption, RunArgument, checkpoint_of, load_model
 
 
 def sample(
-    run: Run,
+    run: RunArgument,
     prime: Annotated[
         str | None,
         typer.Option(
-            help="Text to continue.  [default: 'def ', or a line end or the first character that "
-            "the vocabulary has]",
+            help="Text to continue; it warms up the hidden state and is printed first.  "
+            "[default: 'def ' if the vocabulary has these characters, otherwise a newline or the "
+            "first printable character]",
             show_default=False,
         ),
     ] = None,
-    length: Annotated[int, typer.Option(help="Characters to write.")] = 400,
+    length: Annotated[
+        int, typer.Option(help="Number of tokens to generate after the prime.  [at least 0]")
+    ] = 400,
     temperature: Annotated[
         float,
-        typer.Option(help="Below 1 more conservative, above 1 more varied; 0 takes the likeliest."),
+        typer.Option(
+            help="Divide the logits by this number: below 1 the distribution is sharper and the "
+            "text more conservative, above 1 it is flatter and the text more varied. 0 always "
+            "takes the most probable token.  [at least 0]"
+        ),
     ] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(help="Draw from the k likeliest characters only.")
+        int | None,
+        typer.Option(
+            help="Sample from the k most probable tokens only; from all by default.  [at least 1]"
+        ),
     ] = None,
     top_p: Annotated[
-        float, typer.Option(help="Draw from the likeliest characters that make up this part only.")
+        float,
+        typer.Option(
+            help="Nucleus sampling: sample from the smallest set of most probable tokens whose "
+            "probabilities sum to this number.  [above 0 and at most 1]"
+        ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    cell: Cell = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same text.  [at least 0]")
+    ] = 0,
+    cell: CellOption = None,
 ) -> None:
-    """Write text with a trained language model, one character at a time."""
+    """Generate text with a trained language model, one token at a time.
+
+    A token is a byte, a character or a subword, depending on the --vocabulary of the run.
+    """
     if prime == "":
-        raise UserError("--prime: wanted one character or more, got none")
+        raise UserError("--prime must have at least one character, got an empty string")
     path = checkpoint_of(run)
     import torch
 
+    from unrolled.models import LanguageModel
     from unrolled.tasks import TextError, generate
 
-    name, model, vocabulary = trained(path, cell)
-    if name != "lm":
-        raise UserError(f"RUN: wanted a language model, got one of the task {name}")
+    trained = load_model(path, cell)
+    if not isinstance(trained.model, LanguageModel):
+        raise UserError(f"RUN must be a language model, got the task {trained.task}")
+    vocabulary = trained.codec
     try:
-        # Bytes of the command line that are no UTF-8 arrive as surrogates.
+        # Bytes on the command line that are not UTF-8 arrive as surrogates.
         prefix = vocabulary.encode(
             _default_prime(vocabulary) if prime is None else os.fsencode(prime)
         )
     except TextError as error:
         raise UserError(str(error).replace("text:", "--prime:", 1)) from None
-    with told(ValueError), told_as_option("length", "temperature", "top_k", "top_p", "seed"):
+    options = ("length", "temperature", "top_k", "top_p", "seed")
+    with as_user_errors(ValueError), as_option_errors(*options):
         if not 0 <= seed < 2**64:
-            raise ValueError(f"seed: wanted at least 0 and below 2**64, got {seed}")
-        written = generate(
-            model,
+            raise UserError(f"--seed must be at least 0 and below 2**64, got {seed}")
+        generated = generate(
+            trained.model,
             prefix,
             length,
             temperature=temperature,
@@ -65,13 +85,15 @@ def sample(
             top_p=top_p,
             generator=torch.Generator().manual_seed(seed),
         )
-    print(vocabulary.decode(torch.cat([prefix, written])))
+    print(vocabulary.decode(torch.cat([prefix, generated])))
 
 
 def _default_prime(vocabulary: Any) -> bytes:
-    """A beginning that the vocabulary knows: of a Python function, or else of a line."""
-    known = vocabulary.characters if vocabulary.unit == "character" else None
-    if known is None or set("def ") <= set(known):
+    """A prime that the vocabulary can encode: 'def ', or else the start of a line."""
+    characters = vocabulary.characters if vocabulary.unit == "character" else None
+    if characters is None or set("def ") <= set(characters):
         return b"def "
-    printable = (c for c in known if c.isprintable())
-    return ("\n" if "\n" in known else next(printable, known[0])).encode()
+    if "\n" in characters:
+        return b"\n"
+    printable = [character for character in characters if character.isprintable()]
+    return str([*printable, characters[0]][0]).encode()

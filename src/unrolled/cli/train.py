@@ -1,4 +1,4 @@
-"""`unrolled train TASK`: one command a task, whose options are its configuration's."""
+"""`unrolled train TASK`: one command for each task, with the options of its configuration."""
 
 import contextlib
 import os
@@ -10,75 +10,85 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.options import command_of, given, made, printed
+from unrolled.cli.errors import UserError, as_option_errors, as_user_errors
+from unrolled.cli.options import (
+    build_command,
+    build_config,
+    config_yaml,
+    options_on_command_line,
+)
 from unrolled.config import CONFIGS, Config
 
 if TYPE_CHECKING:
     from unrolled.train import Result
 
-__all__ = ["add_commands"]
-
 HELP = {
     "lm": """Train a language model on text.
 
-    DATA are text files and folders of them; without any, the standard library's Python sources.
-    Embedding or one-hot input, recurrent layers, a linear layer; truncated backpropagation, the
-    state carried from window to window.
+    DATA are text files, or folders of them; by default the Python sources of the standard library.
+    The model is an embedding (or one-hot encoding), recurrent layers and a linear layer, trained by
+    truncated backpropagation through time; the hidden state carries over from window to window.
     """,
-    "classify": """Train a classifier of texts or of numeric sequences.
+    "classify": """Train a classifier of texts or numeric sequences.
 
-    DATA is a table (CSV, TSV, Parquet) with a column of labels, or folders of text files, one for
-    each label; without any, snippets of source code, whose language is the label.
+    DATA is a table (CSV, TSV or Parquet) with a column of labels, or folders of text files, one
+    folder for each label; by default a built-in data set (--data).
     """,
-    "tag": """Train a tagger: a label for each token.
+    "tag": """Train a tagger, which predicts a label for each token.
 
-    DATA are files with a token and its label on a line and empty lines between sentences (CoNLL);
-    without any, Python's own labels of the standard library's sources.
+    DATA are files with one token and its label on each line, separated by tabs or spaces, and an
+    empty line after each sentence (CoNLL); by default Python's own token types on the sources of
+    the standard library.
     """,
-    "forecast": """Train a forecaster of one or several series.
+    "forecast": """Train a forecaster of one or several time series.
 
-    DATA is a table (CSV, TSV, Parquet) whose rows are in the order of time; without any, the
-    sunspots of 309 years. Measured on the end of the series, beside persistence and the season
-    before.
+    DATA is a table (CSV, TSV or Parquet) with its rows in the order of time; by default a built-in
+    series (--data). It is evaluated on the end of each series, and compared with a persistence and
+    a seasonal naive baseline.
     """,
-    "seq2seq": """Train a translator from text to text.
+    "seq2seq": """Train an encoder-decoder that translates text to text.
 
-    DATA are files with a source and its target on a line, separated by a tab; without any, dates
-    and numbers in words and in digits.
+    DATA are files with a source and its target on each line, separated by a tab; by default dates
+    and numbers in words, to be written in digits.
     """,
-    "problem": """Train on a problem on which recurrent networks are compared.
+    "problem": """Train on a synthetic problem on which recurrent networks are compared.
 
-    The adding problem, copy memory, parity or Dyck-1, of any length; every batch is drawn anew.
+    The adding problem, copy memory, parity or Dyck-1, at any length; every batch is newly
+    generated.
     """,
 }
 ENDING = """
-    Ctrl-C ends the run with a valid checkpoint, from which --resume goes on to the same bits.
+    Ctrl-C stops the run and writes a checkpoint. --resume continues from it, and gives exactly the
+    same numbers as a run that was not interrupted.
     """
+_RUN_VARIABLE = "UNROLLED_RUN"
+"""The environment variable in which the first process passes its run folder to the others."""
 
 
 def add_commands(app: typer.Typer) -> None:
-    """One command for each task."""
-    for name, kind in CONFIGS.items():
-        app.command(name)(command_of(name, kind, _train, HELP[name] + ENDING))
+    """Add one command for each task."""
+    for name, config_class in CONFIGS.items():
+        app.command(name)(build_command(name, config_class, _train, HELP[name] + ENDING))
 
 
-def _train(name: str, kind: type[Config], context: typer.Context, values: dict[str, Any]) -> None:
+def _train(
+    name: str, config_class: type[Config], context: typer.Context, values: dict[str, Any]
+) -> None:
     if values["resume"] is not None:
         _resume(name, context, values)
         return
-    config = made(kind, context, values)
+    config = build_config(config_class, context, values)
     if values["print_config"]:
-        print(printed(config))
+        print(config_yaml(config))
         return
     _fit(name, config, values["run"])
 
 
 def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
-    said = given(context)
-    refused = [option.replace("_", "-") for option in said if option not in ("resume", "steps")]
+    explicit = options_on_command_line(context)
+    refused = [name.replace("_", "-") for name in explicit if name not in ("resume", "steps")]
     if refused:
-        raise UserError(f"--resume: wanted only --steps beside it, got also {', '.join(refused)}")
+        raise UserError(f"--resume can be combined with --steps only, got {', '.join(refused)}")
     from unrolled.cells import CellError
     from unrolled.io import FileError
     from unrolled.tasks import DataError
@@ -87,13 +97,18 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
 
     run: Path = values["resume"]
     options = [field.name for field in fields(CONFIGS[name])]
-    with told_as_option(*options), told(FileError, DataError, CellError, Diverged, OSError):
-        steps = values["steps"] if "steps" in said else None
+    with (
+        as_option_errors(*options),
+        as_user_errors(FileError, DataError, CellError, Diverged, OSError),
+    ):
+        steps = values["steps"] if "steps" in explicit else None
         if steps is not None:
             CONFIGS[name](steps=steps)
         task, _ = read_config(run / CONFIG)
         if task != name:
-            raise UserError(f"--resume: {run} is of the task {task}: unrolled train {task}")
+            raise UserError(
+                f"--resume: {run} is a run of the task {task}; use unrolled train {task}"
+            )
         result = resume(run, steps=steps)
     _report(result)
 
@@ -104,41 +119,38 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
     from unrolled.train import Diverged, fit
     from unrolled.train.folder import is_first
 
-    with told(OSError):
-        made_here = run is None or not run.exists()
+    with as_user_errors(OSError):
+        creates_folder = run is None or not run.exists()
         folder = _folder(name, config, run)
     if is_first():
         print(f"run         {folder}", flush=True)
     try:
         options = [field.name for field in fields(config)]
-        with told_as_option(*options), told(DataError, CellError, Diverged, OSError):
+        with as_option_errors(*options), as_user_errors(DataError, CellError, Diverged, OSError):
             result = fit(config, folder)
     except BaseException:
-        # A run that never began leaves no folder of its own; one that did is not empty.
+        # A run that failed before it started leaves no folder; one that started has files in it.
         with contextlib.suppress(OSError):
-            if is_first() and made_here and not any(folder.iterdir()):
+            if is_first() and creates_folder and not any(folder.iterdir()):
                 folder.rmdir()
         raise
     _report(result)
 
 
 def _folder(name: str, config: Config, run: Path | None) -> Path:
-    """The run's folder, made if it is to be."""
+    """The run's folder, which is created if needed."""
     if "LOCAL_RANK" in os.environ:
-        # One of several processes: the first one, or who started it, has looked at the folder.
-        if run is None and _HANDED in os.environ:
-            return Path(os.environ[_HANDED])
+        # One of several processes: the first one, or whoever started it, has checked the folder.
+        if run is None and _RUN_VARIABLE in os.environ:
+            return Path(os.environ[_RUN_VARIABLE])
         if run is None:
-            raise UserError("--run: wanted a folder for all processes that torchrun starts")
+            raise UserError("--run is required with torchrun: all processes need the same folder")
         run.mkdir(parents=True, exist_ok=True)
         return run
-    found = _new_folder(name, run)
+    folder = _new_folder(name, run)
     if config.devices > 1:
-        os.environ[_HANDED] = str(found.absolute())
-    return found
-
-
-_HANDED = "UNROLLED_RUN"
+        os.environ[_RUN_VARIABLE] = str(folder.absolute())
+    return folder
 
 
 def _new_folder(name: str, run: Path | None) -> Path:
@@ -146,8 +158,8 @@ def _new_folder(name: str, run: Path | None) -> Path:
 
     if run is not None:
         if run.exists() and not (run.is_dir() and is_unused(run)):
-            cure = f"; --resume {run} goes on with it" if (run / CONFIG).is_file() else ""
-            raise UserError(f"--run: wanted a new or an empty folder, got {run}{cure}")
+            hint = f"; continue it with --resume {run}" if (run / CONFIG).is_file() else ""
+            raise UserError(f"--run must be a new or an empty folder, got {run}{hint}")
         run.mkdir(parents=True, exist_ok=True)
         return run
     number = 1
@@ -166,9 +178,9 @@ def _report(result: "Result") -> None:
 
     if not is_first():
         return
-    rows: dict[str, Any] = {}
+    rows: dict[str, object] = {}
     validations = {
-        # The one that evaluate and the others load.
+        # The checkpoint that evaluate, predict and sample load.
         "validation, best": (result.best_validation, result.best_step),
         "validation, last": (result.validation, result.validation_step),
     }
@@ -187,7 +199,7 @@ def _report(result: "Result") -> None:
     if result.interrupted:
         print(
             f"unrolled: interrupted after step {result.step}, the checkpoint is {result.last}; "
-            f"go on with: unrolled train {result.task.name} --resume {result.run}",
+            f"continue with: unrolled train {result.task.name} --resume {result.run}",
             file=sys.stderr,
         )
         raise typer.Exit(128 + result.signal if result.signal != signal.SIGINT else 130)

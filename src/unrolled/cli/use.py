@@ -1,4 +1,4 @@
-"""`unrolled evaluate` and `unrolled predict`: what a trained model is used for."""
+"""`unrolled evaluate` and `unrolled predict`: use a trained model."""
 
 import dataclasses
 import json
@@ -8,42 +8,45 @@ from typing import Annotated
 
 import typer
 
-from unrolled.cli.errors import UserError, told, told_as_option
-from unrolled.cli.runs import Cell, Run, checkpoint_of, config_of, trained
-
-__all__ = ["evaluate", "predict"]
+from unrolled.cli.errors import UserError, as_option_errors, as_user_errors
+from unrolled.cli.runs import CellOption, RunArgument, checkpoint_of, config_of, load_model
 
 
 def evaluate(
-    run: Run,
+    run: RunArgument,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="DATA",
-            help="Data to measure on, all of them; without any, the run's own validation.",
+            metavar="[DATA]...",
+            help="Files to evaluate on, in the format of the training data; by default the run's "
+            "own validation data.",
             show_default=False,
         ),
     ] = None,
-    cell: Cell = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    cell: CellOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the scores as one JSON object.")
+    ] = False,
 ) -> None:
-    """Measure a trained model, beside what simple methods reach on the same data."""
+    """Evaluate a trained model, and simple baselines on the same data."""
     from unrolled.config import DataConfig
     from unrolled.tasks import DataError, find_task, measure
 
     path = checkpoint_of(run)
-    name, model, codec = trained(path, cell)
+    name, model, codec = load_model(path, cell)
     config = config_of(path, name)
     if paths:
         if not isinstance(config, DataConfig):
-            raise UserError(f"DATA: wanted none, the task {name} draws its own; got {paths[0]}")
+            raise UserError(
+                f"DATA must be omitted, because the task {name} generates its data; got {paths[0]}"
+            )
         config = dataclasses.replace(config, paths=tuple(str(p.absolute()) for p in paths))
-    with told_as_option(), told(DataError):
+    with as_option_errors(), as_user_errors(DataError):
         task = find_task(name).read(config, codec, bool(paths))
-        beside = task.baselines()
+        baselines = task.baselines()
         if paths and task.baselines_use_training:
-            beside = {f"{row} of these data": scores for row, scores in beside.items()}
-        rows = {"model": measure(task, model), **beside}
+            baselines = {f"{row} of these data": scores for row, scores in baselines.items()}
+        rows = {"model": measure(task, model), **baselines}
     if as_json:
         print(json.dumps(rows))
         return
@@ -53,59 +56,76 @@ def evaluate(
 
 
 def predict(
-    run: Run,
+    run: RunArgument,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE",
-            help="Files to read; - or none is standard input.",
+            metavar="[FILE]...",
+            help="Files to read; '-' is standard input, which is also the default.",
             show_default=False,
         ),
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="A text to read in place of files. Repeatable.", show_default=False),
+        typer.Option(
+            help="Text to predict from, instead of files. Can be repeated.", show_default=False
+        ),
     ] = None,
-    each: Annotated[
-        bool, typer.Option("--each", help="Classify after every character, as it arrives.")
+    every_step: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="classify only: print a prediction after every step of the input, from the steps "
+            "so far. Requires a run with --no-bidirectional.",
+        ),
     ] = False,
     beam: Annotated[
         int | None,
-        typer.Option(help="Beam width of seq2seq; without it, the run's.", show_default=False),
+        typer.Option(
+            help="seq2seq only: beam width of decoding; 1 is greedy decoding. By default the "
+            "run's --beam.  [at least 1]",
+            show_default=False,
+        ),
     ] = None,
-    cell: Cell = None,
+    cell: CellOption = None,
 ) -> None:
-    """Use a trained model: labels of texts or table rows, tags, a forecast, translations.
+    """Predict with a trained model: labels, tags, a forecast, or target texts.
 
-    Data are read as the run read its own, from standard input as from a file. classify: texts or a
-    table; prints label, probability, and what it is of. tag: a sentence on each line, or columns as
-    in the run's files; prints each token and its label. forecast: a table; prints the next rows as
-    CSV. seq2seq: a source on each line; prints its target.
+    Input has the format of the training data.
+
+    classify: reads texts or a table; prints label, probability and input, separated by tabs.
+
+    tag: reads one sentence per line, or columns as in the training data; prints each token with
+    its label.
+
+    forecast: reads a table; prints the following rows as CSV.
+
+    seq2seq: reads one source per line; prints its target.
     """
     path = checkpoint_of(run)
-    name, model, codec = trained(path, cell)
-    from unrolled.cli import predictions
+    name, model, codec = load_model(path, cell)
+    from unrolled.cli.predictions import PREDICTIONS
     from unrolled.tasks import DataError, find_task
     from unrolled.tasks.data.source import Source, StandardInput
 
     if name == "lm":
-        raise UserError("RUN: a language model does not predict but write: unrolled sample")
+        raise UserError("RUN must not be a language model; generate text with: unrolled sample")
     if name == "problem":
-        raise UserError("RUN: the answers of a problem are measured: unrolled evaluate")
-    if each and name != "classify":
-        raise UserError(f"--each: wanted a classifier, got the task {name}")
+        raise UserError("RUN must not be of the task problem; measure it with: unrolled evaluate")
+    if every_step and name != "classify":
+        raise UserError(f"--each requires a run of the task classify, got {name}")
     if beam is not None and name != "seq2seq":
-        raise UserError(f"--beam: wanted a run of seq2seq, got the task {name}")
+        raise UserError(f"--beam requires a run of the task seq2seq, got {name}")
     if beam is not None and beam < 1:
-        raise UserError(f"--beam: wanted at least 1, got {beam}")
+        raise UserError(f"--beam must be at least 1, got {beam}")
     config = config_of(path, name)
     sources: list[Source] = [StandardInput() if str(p) == "-" else p for p in paths or ()]
     if not paths and not text:
         sources = [StandardInput()]
     if beam is None:
         beam = getattr(config, "beam", 1)
-    with told(DataError, ValueError):
+    with as_user_errors(DataError, ValueError):
         inputs = find_task(name).read_inputs(config, codec, sources, text or ())
-        for line in getattr(predictions, name)(model, codec, inputs, each=each, beam=beam):
+        for line in PREDICTIONS[name](model, codec, inputs, every_step=every_step, beam=beam):
             print(line)
     sys.stdout.flush()

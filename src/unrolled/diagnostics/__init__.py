@@ -1,10 +1,10 @@
-"""Pictures and measures that explain a network and its training.
+"""Measurements and pictures that explain a network and its training.
 
-The measures load at once and need torch alone; what draws loads, with matplotlib, when it is first
-named.
+The measurements need torch only; the functions that draw import matplotlib when they are first
+used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unrolled.diagnostics.activity import (
     Components,
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "loss_curve":
         from unrolled.diagnostics.curves import loss_curve
 
@@ -63,5 +63,6 @@ def __getattr__(name: str) -> Any:
     if name in {"inspect_layer", "inspect_model"}:
         from unrolled.diagnostics import inspection
 
-        return getattr(inspection, name)
+        function: object = getattr(inspection, name)
+        return function
     raise AttributeError(f"module 'unrolled.diagnostics' has no attribute {name!r}")

@@ -1,17 +1,15 @@
-"""The curve of a training run."""
+"""The learning curve of a training run."""
 
 import math
 import os
 from collections.abc import Iterable, Mapping
 from io import BytesIO
-from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unrolled.io import write
-
-__all__ = ["loss_curve"]
 
 _TRAINING = "#7a9cc6"
 _VALIDATION = "#b5382a"
@@ -22,13 +20,14 @@ def loss_curve(
     path: str | os.PathLike[str],
     measure: str = "bits_per_character",
 ) -> None:
-    """Draw a measure over steps as a PNG; beside bits per character stands the perplexity.
+    """Plot a score over the training steps as a PNG file; bits per character also have an axis of
+    perplexity.
 
     Args:
-        rows: of a metrics file: columns `step`, `training_…` and `validation_…` of the measure,
-            empty where not measured.
-        path: the PNG, replaced as a whole.
-        measure: its name in the columns.
+        rows: the rows of a metrics file, with the columns `step`, `training_…` and `validation_…`
+            of the score; values may be empty.
+        path: the PNG file, which is replaced atomically.
+        measure: the score's name in the columns.
     """
     rows = list(rows)
     figure = Figure(figsize=(8.0, 4.5), dpi=120, layout="constrained")
@@ -55,7 +54,7 @@ def loss_curve(
     if measure == "bits_per_character":
         _add_perplexity(axes)
     picture = BytesIO()
-    canvas.print_png(picture)
+    canvas.print_png(picture)  # type: ignore[no-untyped-call]
     write(path, picture.getvalue())
 
 
@@ -65,7 +64,7 @@ def _series(rows: Iterable[Mapping[str, str]], column: str) -> tuple[list[int], 
     return [step for step, _ in finite], [value for _, value in finite]
 
 
-def _add_perplexity(axes: Any) -> None:
+def _add_perplexity(axes: Axes) -> None:
     right = axes.secondary_yaxis("right", functions=(lambda bits: bits, lambda bits: bits))
     right.set_yticks(axes.get_yticks())
     right.set_yticklabels([f"{2.0**bits:.3g}" for bits in axes.get_yticks()])

@@ -1,6 +1,6 @@
 """The matrices of a recurrent layer: eigenvalues, singular values, and a table of all parameters.
 
-Numbers only; they are drawn in `pictures`.
+Computes numbers only; `pictures` draws them.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,15 @@ from unrolled.cells.declaration import Product
 from unrolled.diagnostics.steps import check_layer
 from unrolled.nn import Recurrent
 
-__all__ = ["ParameterRow", "RecurrentMatrix", "parameter_table", "recurrent_matrices"]
-
 
 @dataclass(frozen=True)
 class RecurrentMatrix:
-    """One block of a product: the rows of one gate, of one layer and direction.
+    """The rows of one gate in a weight matrix, of one layer and direction.
 
-    `product` is its name in the cell (`recurrent` is W_hh), `gate` its target, empty where it has
-    none. `singular` [min(W, K)] in falling order; `eigenvalues` [W], complex, the largest first,
-    and None where the block is not square (W_hh of a projected layer). All in float64.
+    `product` is the name of the product in the cell (`recurrent` is W_hh), `gate` its target, empty
+    if it has none. `singular` [min(W, K)] are the singular values in falling order; `eigenvalues`
+    [W], complex, by falling absolute value, are None if the matrix is not square (W_hh of a
+    projected layer). All in float64.
     """
 
     layer: int
@@ -35,57 +34,56 @@ class RecurrentMatrix:
     @property
     def radius(self) -> float | None:
         """The spectral radius, the largest |eigenvalue|."""
-        return None if self.eigenvalues is None else self.eigenvalues.abs().max().item()
+        return None if self.eigenvalues is None else float(self.eigenvalues.abs().max())
 
 
 @torch.no_grad()
 def recurrent_matrices(layer: Recurrent) -> list[RecurrentMatrix]:
-    """Eigenvalues and singular values of the matrices within the recurrence, gate by gate.
+    """Eigenvalues and singular values of the recurrent matrices, separately for each gate.
 
-    Of the weights as the step uses them, after the cell's `prepare` (W - Wᵀ of an
-    AntisymmetricRNN). In a simple network with tanh a largest singular value below 1 is enough for
-    gradients to vanish, one above 1 is needed for them to explode; where it is nearly linear, the
-    radius says which in the long run (Pascanu, Mikolov & Bengio 2013). In a gated cell they say how
-    strongly the state drives that gate.
+    The weights are those that the step uses, after the cell's `prepare` (W - Wᵀ of an
+    AntisymmetricRNN). In a simple network with tanh, gradients vanish if the largest singular value
+    is below 1, and can explode only if it is above 1; if the network is nearly linear, the spectral
+    radius decides in the long run (Pascanu, Mikolov & Bengio 2013). In a gated cell they measure
+    how strongly the state drives that gate.
 
-    A product of the cell's own counts like the recurrent one, whatever it multiplies; the input's
-    product and the projection `hr` are left out. A vector that multiplies a state unit by unit is
-    not seen here.
+    Additional products of a cell are included; the input's product and the projection `hr` are not,
+    nor are vectors that multiply a state element by element.
     """
     check_layer(layer)
     spec = layer.spec
-    found = []
-    for place, weights in zip(spec.sweeps, layer.all_weights, strict=True):
-        own = dict(zip(spec.parameters(place.layer), weights, strict=True))
-        prepared = layer.cell.prepare(own)
-        for name, declared in layer.cell.products(place.sizes).items():
+    matrices = []
+    for sweep, weights in zip(spec.sweeps, layer.all_weights, strict=True):
+        prepared = layer.cell.prepare(dict(zip(spec.parameters(sweep.layer), weights, strict=True)))
+        for name, declared in layer.cell.products(sweep.sizes).items():
             if name in ("input", "hr"):
                 continue
             weight = prepared["weight_hh" if name == "recurrent" else f"weight_{name}"]
             for gate, block in _blocks(weight.double().cpu(), declared):
                 square = block.shape[0] == block.shape[1]
-                found.append(
+                matrices.append(
                     RecurrentMatrix(
-                        place.layer,
-                        place.reverse,
+                        sweep.layer,
+                        sweep.reverse,
                         name,
                         gate,
                         torch.linalg.svdvals(block),
                         _eigenvalues(block) if square else None,
                     )
                 )
-    return found
+    return matrices
 
 
 def _blocks(weight: Tensor, declared: Product) -> Iterator[tuple[str, Tensor]]:
-    """The matrix of each target; a block-diagonal one is written out."""
+    """The matrix of each target; a block-diagonal matrix is expanded."""
     targets = declared.targets or ("",)
     for gate, rows in zip(targets, weight.chunk(len(targets)), strict=True):
-        yield gate, torch.block_diag(*rows.chunk(declared.blocks))
+        block: Tensor = torch.block_diag(*rows.chunk(declared.blocks))  # type: ignore[no-untyped-call]
+        yield gate, block
 
 
 def _eigenvalues(matrix: Tensor) -> Tensor:
-    values = torch.linalg.eigvals(matrix)
+    values: Tensor = torch.linalg.eigvals(matrix)
     return values[values.abs().argsort(descending=True)]
 
 
@@ -101,7 +99,7 @@ class ParameterRow:
 
 @torch.no_grad()
 def parameter_table(module: nn.Module) -> list[ParameterRow]:
-    """All parameters of a module in their order; one that is shared comes once."""
+    """All parameters of a module in order; shared ones are listed once."""
     return [
         ParameterRow(name, tuple(p.shape), p.numel(), p.double().norm().item())
         for name, p in module.named_parameters()

@@ -1,6 +1,6 @@
-"""One page of HTML that stands alone: sections of text, tables and pictures, and how it is written.
+"""A self-contained HTML page: sections of text, tables and pictures.
 
-What goes on it is decided in `inspection`; nothing here knows a layer.
+`inspection` decides what is on it.
 """
 
 import os
@@ -14,15 +14,12 @@ from pathlib import Path
 from unrolled.diagnostics.activity import TEXT_STYLE
 from unrolled.io import write
 
-__all__ = ["ColouredTexts", "Part", "Picture", "Section", "Table", "write_page"]
-
-
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?%?|–")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, the file name (without .png) of its copy beside the page, and the line under it."""
+    """A PNG, the name (without .png) of its copy beside the page, and its caption."""
 
     name: str
     png: bytes
@@ -39,44 +36,48 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings, and the line under them; columns of numbers stand right."""
+    """Rows under headings, and a caption; columns of numbers are right-aligned."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str
 
     def html(self) -> str:
-        kinds = [
+        attributes = [
             ' class="number"' if all(map(_NUMBER.fullmatch, column)) else ""
             for column in zip(*self.rows, strict=True)
         ] or [""] * len(self.headings)
-        head = _cells("th", kinds, self.headings)
-        body = "\n".join(_cells("td", kinds, row) for row in self.rows)
+        head = _cells("th", attributes, self.headings)
+        body = "\n".join(_cells("td", attributes, row) for row in self.rows)
         return (
             f"<figure>\n<table>\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n"
             f"</table>\n<figcaption>{escape(self.caption)}</figcaption>\n</figure>"
         )
 
 
-def _cells(tag: str, kinds: Sequence[str], row: Sequence[str]) -> str:
-    cells = zip(kinds, row, strict=True)
-    return f"<tr>{''.join(f'<{tag}{kind}>{escape(text)}</{tag}>' for kind, text in cells)}</tr>"
+def _cells(tag: str, attributes: Sequence[str], row: Sequence[str]) -> str:
+    """A table row; `attributes` has the HTML attributes of each column's cells."""
+    cells = "".join(
+        f"<{tag}{attribute}>{escape(text)}</{tag}>"
+        for attribute, text in zip(attributes, row, strict=True)
+    )
+    return f"<tr>{cells}</tr>"
 
 
 @dataclass(frozen=True)
 class ColouredTexts:
-    """What `coloured_text` made, by heading: side by side where there is room."""
+    """Results of `coloured_text` by heading, side by side on wide screens, and a caption."""
 
     texts: Mapping[str, str]
     caption: str
 
     def html(self) -> str:
-        shown = "\n".join(
+        columns = "\n".join(
             f"<div><h3>{escape(heading)}</h3>\n{markup}</div>"
             for heading, markup in self.texts.items()
         )
         return (
-            f'<figure>\n<div class="texts">\n{shown}\n</div>\n'
+            f'<figure>\n<div class="texts">\n{columns}\n</div>\n'
             f"<figcaption>{escape(self.caption)}</figcaption>\n</figure>"
         )
 
@@ -86,7 +87,7 @@ Part = str | Picture | Table | ColouredTexts
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it; a string is a paragraph."""
+    """A heading and the parts under it; a string is a paragraph."""
 
     title: str
     parts: Sequence[Part]
@@ -118,16 +119,17 @@ th, td { padding: 0.25em 1.4em 0.25em 0; text-align: left; border-bottom: 1px so
 
 
 def write_page(path: str | os.PathLike[str], title: str, sections: Sequence[Section]) -> list[Path]:
-    """Write one page of HTML that needs no other file, and each of its pictures as a PNG beside it.
+    """Write a self-contained HTML page, and each of its pictures as a PNG file beside it.
 
-    Pictures are in the page as data URIs; it has no script, and no style or font from elsewhere.
-    The file of a picture is `<page>-<name>.png`. Each file is replaced as a whole.
+    The page embeds its pictures, and uses no scripts and no external styles or fonts. The file of a
+    picture is `<page>-<name>.png`. Each file is replaced atomically.
 
     Returns:
-        The files written, the page first.
+        The paths of the files: the page, then the pictures.
 
     Raises:
-        ValueError: two pictures have one name, or a name is not made of letters, digits, - and _.
+        ValueError: two pictures have the same name, or a name has characters other than letters,
+            digits, - and _.
     """
     path = Path(path)
     pictures = [part for s in sections for part in s.parts if isinstance(part, Picture)]
@@ -135,8 +137,8 @@ def write_page(path: str | os.PathLike[str], title: str, sections: Sequence[Sect
     for name in names:
         if not re.fullmatch(r"[\w-]+", name) or names.count(name) > 1:
             raise ValueError(
-                f"sections: wanted pictures with names of their own, of letters, digits, - and _, "
-                f"got {name!r} {names.count(name)} times"
+                "write_page: sections must have pictures with unique names of letters, digits, - "
+                f"and _, got {name!r} {names.count(name)} times"
             )
     page = "\n".join(
         [

@@ -1,12 +1,12 @@
-"""A layer step by step: what the measurements look at, found by the cell's own `step` in a loop.
+"""Run a layer step by step, by the cell's own `step` in a Python loop, for the measurements.
 
-Also where in a model the layers are and what they are given. What is measured is left to the files
-beside this one; speed is left to the engines.
+Also finds the layers of a model and records their inputs. The measurements themselves are in the
+other files of this package.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,70 +17,76 @@ from unrolled.cells.bound import BoundCell
 from unrolled.nn import Recurrent
 from unrolled.spec import LayerSweep
 
-__all__ = ["Call", "Steps", "layers_of", "listening", "unroll"]
-
 States = tuple[Tensor, ...]
-Around = Callable[[LayerSweep], AbstractContextManager[Any]]
+HiddenState = Tensor | States | None
+"""The initial states as a layer takes them; None for zeros."""
+SweepContext = Callable[[LayerSweep], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
 class Steps:
     """One layer in one direction over T steps, in the order in which it reads them.
 
-    `inputs` [T, N, I]; `states` holds T + 1 times the cell's states [N, width]: those before the
-    first step, then those after each.
+    `inputs` [T, N, I]; `states` has T + 1 entries, each with the cell's states [N, width]: the
+    initial ones, then those after each step.
     """
 
-    place: LayerSweep
+    sweep: LayerSweep
     bound: BoundCell
     inputs: Tensor
     states: list[States]
 
-    def advance(self, t: int, before: States) -> States:
+    def advance(self, t: int, states: States) -> States:
         """The states after step t (counted from 0) from those before it."""
         bound = self.bound
-        return bound.advance(bound.split_input(bound.project_input(self.inputs[t])), before)
+        return bound.advance(bound.split_input(bound.project_input(self.inputs[t])), states)
 
     def history(self, state: str | None = None) -> Tensor:
-        """One state after each step, [T, N, width], in the order of the input; None: the output.
+        """One state after each step, [T, N, width], in the order of the input; None for the output.
 
         Raises:
             ValueError: the cell has no state of that name.
         """
         names = self.bound.states
         if state is not None and state not in names:
-            raise ValueError(f"state: wanted one of {', '.join(names)}, got {state!r}")
+            raise ValueError(f"Steps: state must be one of {', '.join(names)}, got {state!r}")
         index = 0 if state is None else names.index(state)
         values = torch.stack([states[index] for states in self.states[1:]])
-        return values.flip(0) if self.place.reverse else values
+        return values.flip(0) if self.sweep.reverse else values
 
 
-def check_layer(layer: Any) -> None:
-    """A layer of ours is wanted.
+def check_layer(layer: object) -> None:
+    """Check that an argument is a layer of this library.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not.
     """
     if not isinstance(layer, Recurrent):
         raise TypeError(
-            f"layer must be an unrolled.nn.Recurrent, got {type(layer).__name__}; torch.nn's own "
-            "layers become ours by unrolled.nn.convert"
+            f"diagnostics: layer must be an unrolled.nn.Recurrent, got {type(layer).__name__}; "
+            "convert torch.nn's layers with unrolled.nn.convert"
         )
+
+
+def time_steps(layer: Recurrent, x: Tensor) -> int:
+    """The number T of steps of a layer's input."""
+    return x.shape[1] if layer.batch_first and x.dim() == 3 else x.shape[0]
 
 
 @torch.no_grad()
 def unroll(
-    layer: Recurrent, x: Tensor, hx: Any = None, around: Around | None = None
+    layer: Recurrent, x: Tensor, hx: HiddenState = None, context: SweepContext | None = None
 ) -> list[Steps]:
-    """Run a layer step by step and keep every state.
+    """Run a layer step by step and record every state.
 
-    The same numbers as `layer(x, hx)` in evaluation mode gives, to rounding: between the layers of
-    a stack nothing is dropped. Half precision is computed in the dtype of the weights.
+    The results equal those of `layer(x, hx)` in evaluation mode, up to rounding: there is no
+    dropout. Input in half precision is converted to the dtype of the weights.
 
     Args:
+        layer: the layers and directions to run.
         x: `[T, N, I]`, with `batch_first` `[N, T, I]`, unbatched `[T, I]`; of equal lengths.
-        hx: as the layer takes it; zeros if None.
-        around: a context for each layer and direction, within which its steps run.
+        hx: the initial states as the layer takes them; zeros if None.
+        context: makes a context manager for each layer and direction, within which its steps run.
 
     Returns:
         One `Steps` for each layer and direction, in the order of the layer's states.
@@ -90,118 +96,121 @@ def unroll(
     """
     check_layer(layer)
     spec = layer.spec
-    values, states = _enter(layer, x, hx)
-    found: list[Steps] = []
+    values, states = _normalize(layer, x, hx)
+    steps_of_sweeps: list[Steps] = []
     D = spec.num_directions
     for level in range(spec.num_layers):
         outputs = []
         for index in range(level * D, level * D + D):
-            place = spec.sweeps[index]
-            own = dict(zip(spec.parameters(level), layer.all_weights[index], strict=True))
-            bound = BoundCell(layer.cell, place.sizes, layer.cell.prepare(own))
-            inputs = values.flip(0) if place.reverse else values
-            steps = Steps(place, bound, inputs, [tuple(state[index] for state in states)])
-            with around(place) if around else nullcontext():
+            sweep = spec.sweeps[index]
+            weights = dict(zip(spec.parameters(level), layer.all_weights[index], strict=True))
+            bound = BoundCell(layer.cell, sweep.sizes, layer.cell.prepare(weights))
+            inputs = values.flip(0) if sweep.reverse else values
+            steps = Steps(sweep, bound, inputs, [tuple(state[index] for state in states)])
+            with context(sweep) if context else nullcontext():
                 for t in range(len(inputs)):
                     steps.states.append(steps.advance(t, steps.states[-1]))
             outputs.append(steps.history())
-            found.append(steps)
+            steps_of_sweeps.append(steps)
         values = sum(outputs[1:], outputs[0]) if spec.merge == "sum" else torch.cat(outputs, -1)
-    return found
+    return steps_of_sweeps
 
 
-def _enter(layer: Recurrent, x: Tensor, hx: Any) -> tuple[Tensor, States]:
+def _normalize(layer: Recurrent, x: Tensor, hx: HiddenState) -> tuple[Tensor, States]:
+    """The input as [T, N, I] and the initial states as a tuple, both in the weights' dtype."""
     spec = layer.spec
     if x.dim() not in (2, 3) or x.shape[-1] != spec.input_size or 0 in x.shape:
-        wanted = "[N, T, I]" if layer.batch_first else "[T, N, I]"
+        shape = "[N, T, I]" if layer.batch_first else "[T, N, I]"
         raise ValueError(
-            f"x: wanted {wanted} or [T, I] with T, N > 0 and I={spec.input_size}, got shape "
-            f"{list(x.shape)}"
+            f"diagnostics: x must have shape {shape} or [T, I] with T, N > 0 and "
+            f"I={spec.input_size}, got {list(x.shape)}"
         )
-    alone = x.dim() == 2
-    values = x.unsqueeze(1) if alone else x.transpose(0, 1) if layer.batch_first else x
+    unbatched = x.dim() == 2
+    values = x.unsqueeze(1) if unbatched else x.transpose(0, 1) if layer.batch_first else x
     values = values.detach().to(layer.weight_ih_l0)
     N, count = values.shape[1], len(spec.sweeps)
     if hx is None:
         return values, tuple(values.new_zeros(count, N, width) for width in spec.state_widths)
-    given = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-    states = tuple(state.detach().to(values) for state in given)
-    if alone:
+    hidden = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    states = tuple(state.detach().to(values) for state in hidden)
+    if unbatched:
         states = tuple(state.unsqueeze(1) for state in states)
-    wanted_shapes = [[count, N, width] for width in spec.state_widths]
-    if [list(state.shape) for state in states] != wanted_shapes:
+    shapes = [[count, N, width] for width in spec.state_widths]
+    if [list(state.shape) for state in states] != shapes:
         raise ValueError(
-            f"hx: wanted {len(wanted_shapes)} of shapes {wanted_shapes} for {N} sequences, got "
-            f"{[list(state.shape) for state in given]}"
+            f"diagnostics: hx must have the shapes {shapes} for {N} sequences, got "
+            f"{[list(state.shape) for state in hidden]}"
         )
     return values, states
 
 
 def layers_of(model: nn.Module) -> dict[str, Recurrent]:
-    """The recurrent layers in a module, itself included, by their names; each once.
+    """The recurrent layers of a model, itself included, by their names; each once.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the model has none.
     """
-    found = {name: part for name, part in model.named_modules() if isinstance(part, Recurrent)}
-    if not found:
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, Recurrent)}
+    if not layers:
         raise ValueError(
-            f"model: wanted a module that holds an unrolled.nn.Recurrent, {type(model).__name__} "
-            "has none; torch's own layers become ours by unrolled.nn.convert"
+            "diagnostics: model must contain an unrolled.nn.Recurrent, but "
+            f"{type(model).__name__} has none; convert torch.nn's layers with unrolled.nn.convert"
         )
-    return found
+    return layers
 
 
 @dataclass
 class Call:
-    """What a layer was first called with while it was listened to: some rows of equal length.
+    """The input and initial states of the first call of a layer: up to `rows` sequences, of equal
+    length.
 
-    Empty (`x` None) if it was not called, or with empty sequences alone. Resets are not kept: the
-    rows are read as uncut.
+    `x` is None if the layer was not called, or with empty sequences only. Resets are ignored.
     """
 
     rows: int
     x: Tensor | None = None
-    hx: Any = field(default=None)
+    hx: HiddenState = None
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """The forward pre-hook that records the call."""
         if self.x is not None:
             return
         assert isinstance(layer, Recurrent)
-        given = args[0] if args else options["input"]
-        hx = args[1] if len(args) > 1 else options.get("hx")
+        sequences = args[0] if args else options["input"]
+        hx: HiddenState = args[1] if len(args) > 1 else options.get("hx")
         lengths = options.get("lengths")
-        if isinstance(given, PackedSequence):
-            given, lengths = pad_packed_sequence(given, batch_first=layer.batch_first)
-        if given.dim() == 2:
-            self.x, self.hx = given.detach(), _detached(hx)
+        if isinstance(sequences, PackedSequence):
+            sequences, lengths = pad_packed_sequence(sequences, batch_first=layer.batch_first)
+        if sequences.dim() == 2:
+            self.x, self.hx = sequences.detach(), _detach(hx)
             return
-        rows = torch.arange(given.shape[0 if layer.batch_first else 1])
-        T = given.shape[1 if layer.batch_first else 0]
+        rows = torch.arange(sequences.shape[0 if layer.batch_first else 1])
+        T = sequences.shape[1 if layer.batch_first else 0]
         if lengths is not None:
             lengths = torch.as_tensor(lengths).cpu()
             T = int(lengths.max())
             rows = (lengths == T).nonzero().flatten()
         if T == 0:
             return
-        rows = rows[: self.rows].to(given.device)
-        picked = given.detach().index_select(0 if layer.batch_first else 1, rows)
-        self.x = picked[:, :T] if layer.batch_first else picked[:T]
-        self.hx = _detached(hx, rows)
+        rows = rows[: self.rows].to(sequences.device)
+        selected = sequences.detach().index_select(0 if layer.batch_first else 1, rows)
+        self.x = selected[:, :T] if layer.batch_first else selected[:T]
+        self.hx = _detach(hx, rows)
 
 
-def _detached(hx: Any, rows: Tensor | None = None) -> Any:
+def _detach(hx: HiddenState, rows: Tensor | None = None) -> HiddenState:
+    """The initial states without their history, for some of the rows or for all."""
     if hx is None:
         return None
-    if not isinstance(hx, Tensor):
-        return tuple(_detached(state, rows) for state in hx)
-    return hx.detach() if rows is None else hx.detach().index_select(1, rows)
+    if isinstance(hx, Tensor):
+        return hx.detach() if rows is None else hx.detach().index_select(1, rows)
+    return tuple(s.detach() if rows is None else s.detach().index_select(1, rows) for s in hx)
 
 
 @contextmanager
-def listening(layers: dict[str, Recurrent], rows: int) -> Iterator[dict[str, Call]]:
-    """Within the block, keep what each layer is first called with: at most so many rows, the first
-    of those that are longest."""
+def record_calls(layers: dict[str, Recurrent], rows: int) -> Iterator[dict[str, Call]]:
+    """Record the first call of each layer within the block: of the longest sequences, the first
+    `rows`."""
     calls = {name: Call(rows) for name in layers}
     handles = [
         layer.register_forward_pre_hook(calls[name], with_kwargs=True)

@@ -1,4 +1,4 @@
-"""ONNX both ways: modules as files of standard operators, and such files as modules.
+"""ONNX: modules exported as files of standard operators, and such files imported as modules.
 
 Needs the package ``onnx``.
 """
@@ -10,12 +10,15 @@ except ModuleNotFoundError as error:
         "unrolled.onnx needs the package onnx: pip install 'unrolled[onnx]'", name="onnx"
     ) from error
 
+from unrolled.onnx.directions import Directions
 from unrolled.onnx.exporter.export import export
 from unrolled.onnx.exporter.torch_translation import translation_table
-from unrolled.onnx.importer.load import ImportedLayer, RefusedError, layers_of, load
+from unrolled.onnx.importer.load import ImportedLayer, layers_of, load
 from unrolled.onnx.importer.recurrent_node import from_node
+from unrolled.onnx.importer.values import RefusedError
 
 __all__ = [
+    "Directions",
     "ImportedLayer",
     "RefusedError",
     "export",

@@ -1,7 +1,9 @@
-"""Our layers behind the interface of ``onnx.backend``: models and nodes run on arrays.
+"""The layers of this library behind the interface of ``onnx.backend``: models and nodes run on
+arrays.
 
-from unrolled.onnx.backend import Backend
-(y,) = Backend.run_model(model, [x])
+    from unrolled.onnx.backend import Backend
+
+    (y,) = Backend.run_model(model, [x])
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +14,10 @@ import onnx
 import onnx.backend.base
 import torch
 from onnx import helper
+from torch import Tensor
 
-from unrolled.onnx.importer.load import module_of
-from unrolled.onnx.importer.model_file import read
+from unrolled.onnx.importer.load import build_module
+from unrolled.onnx.importer.model_file import read_model
 from unrolled.onnx.importer.recurrent_node import INPUTS, is_recurrent
 
 __all__ = ["Backend", "Prepared"]
@@ -25,17 +28,17 @@ class Prepared(onnx.backend.base.BackendRep):
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        inside = {tensor.name for tensor in model.graph.initializer}
-        self.inputs = [one.name for one in model.graph.input if one.name not in inside]
-        read_as_weights = {
+        constants = {tensor.name for tensor in model.graph.initializer}
+        self.inputs = [info.name for info in model.graph.input if info.name not in constants]
+        weight_names = {
             name
             for node in model.graph.node
             if is_recurrent(node)
             for letter, name in zip(INPUTS[node.op_type], node.input, strict=False)
             if letter in ("W", "R", "B", "P")
         }
-        self.weights = [name for name in self.inputs if name in read_as_weights]
-        self.module = None if self.weights else module_of(model, {})
+        self.weights = [name for name in self.inputs if name in weight_names]
+        self.module = None if self.weights else build_module(model, {})
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[np.ndarray, ...]:
         """The graph's outputs, in their order.
@@ -46,26 +49,33 @@ class Prepared(onnx.backend.base.BackendRep):
         Raises:
             ValueError: there are more or fewer of them.
         """
-        given = inputs if isinstance(inputs, Mapping) else dict(self._named(inputs))
-        if missing := [name for name in self.inputs if name not in given]:
-            raise ValueError(f"inputs: wanted {', '.join(self.inputs)}, {missing[0]!r} is missing")
-        arrays = {name: np.asarray(given[name]) for name in self.inputs}
+        named = inputs if isinstance(inputs, Mapping) else self._by_name(inputs)
+        if missing := [name for name in self.inputs if name not in named]:
+            raise ValueError(
+                f"run: inputs must include {', '.join(self.inputs)}, got no {missing[0]!r}"
+            )
+        arrays = {name: np.asarray(named[name]) for name in self.inputs}
         module = self.module
         if module is None:
-            module = module_of(self.model, {name: arrays[name] for name in self.weights})
-        rest = [arrays[name] for name in self.inputs if name not in self.weights]
+            module = build_module(self.model, {name: arrays[name] for name in self.weights})
+        arguments = [arrays[name] for name in self.inputs if name not in self.weights]
         with torch.no_grad():
-            found = module(*(torch.from_numpy(np.array(array)) for array in rest))
-        return tuple(one.numpy() for one in (found if isinstance(found, tuple) else (found,)))
+            results = module(*(torch.from_numpy(np.array(array)) for array in arguments))
+        tensors: tuple[Tensor, ...] = results if isinstance(results, tuple) else (results,)
+        return tuple(tensor.numpy() for tensor in tensors)
 
-    def _named(self, inputs: Any) -> zip:
+    def _by_name(self, inputs: object) -> dict[str, object]:
         if not isinstance(inputs, Sequence) or len(inputs) != len(self.inputs):
-            raise ValueError(f"inputs: wanted {len(self.inputs)} arrays, {', '.join(self.inputs)}")
-        return zip(self.inputs, inputs, strict=True)
+            count = len(inputs) if isinstance(inputs, Sequence) else type(inputs).__name__
+            raise ValueError(
+                f"run: inputs must be {len(self.inputs)} arrays, {', '.join(self.inputs)}, got "
+                f"{count}"
+            )
+        return dict(zip(self.inputs, inputs, strict=True))
 
 
 class Backend(onnx.backend.base.Backend):
-    """Runs what ``unrolled.onnx.load`` reads, on the CPU."""
+    """Runs the models that ``unrolled.onnx.load`` reads, on the CPU."""
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Prepared:
@@ -75,12 +85,12 @@ class Backend(onnx.backend.base.Backend):
             as ``unrolled.onnx.load``.
         """
         if not cls.supports_device(device):
-            raise ValueError(f"device: wanted 'CPU', got {device!r}")
-        return Prepared(read(model))
+            raise ValueError(f"prepare: device must be 'CPU', got {device!r}")
+        return Prepared(read_model(model))
 
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
-        """Whether ``prepare`` takes it."""
+        """Whether ``prepare`` accepts a model."""
         try:
             cls.prepare(model, device)
         except ValueError:
@@ -97,26 +107,26 @@ class Backend(onnx.backend.base.Backend):
         **kwargs: Any,
     ) -> tuple[np.ndarray, ...]:
         """One operator on arrays, one for each input that it names."""
-        named = dict(zip([name for name in node.input if name], inputs, strict=True))
-        typed = {name: _type_of(np.asarray(array)) for name, array in named.items()}
+        arrays = dict(zip([name for name in node.input if name], inputs, strict=True))
+        types = {name: _type_of(np.asarray(array)) for name, array in arrays.items()}
         version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-        made = onnx.shape_inference.infer_node_outputs(schema, node, typed)
+        output_types = onnx.shape_inference.infer_node_outputs(schema, node, types)
         graph = helper.make_graph(
             [node],
             "node",
-            [helper.make_value_info(name, one) for name, one in typed.items()],
-            [helper.make_value_info(name, made[name]) for name in node.output if name],
+            [helper.make_value_info(name, type_proto) for name, type_proto in types.items()],
+            [helper.make_value_info(name, output_types[name]) for name in node.output if name],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
-        return cls.prepare(model, device).run(named)
+        return cls.prepare(model, device).run(arrays)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """The CPU alone."""
+        """The CPU only."""
         return device == "CPU"
 
 
 def _type_of(array: np.ndarray) -> onnx.TypeProto:
-    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return helper.make_tensor_type_proto(kind, array.shape)
+    element_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return helper.make_tensor_type_proto(element_type, array.shape)

@@ -1,6 +1,6 @@
-"""A layer that ``Recurrent`` is not: backward alone, or another cell in each direction."""
+"""Layers that ``Recurrent`` does not have: backward only, or with a cell for each direction."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,20 @@ from unrolled.nn import Recurrent
 
 __all__ = ["Directions"]
 
+State = Tensor | Sequence[Tensor]
+
 
 class Directions(nn.Module):
-    """One layer forward, one backward, or both side by side, each a ``Recurrent`` of one layer in
+    """A layer forward, a layer backward, or both side by side, each a one-layer ``Recurrent`` in
     one direction.
 
-    Call as a :class:`unrolled.nn.Recurrent`, with ``input`` [T, N, I] ([N, T, I] with
-    ``batch_first``) and optionally ``hx`` and ``lengths``; the same comes back. The backward layer
-    starts at each row's own end.
+    Call it like a :class:`unrolled.nn.Recurrent`, with ``input`` [T, N, I] ([N, T, I] with
+    ``batch_first``) and optionally ``hx`` and ``lengths``; it returns outputs and final states. The
+    backward layer starts at the end of each sequence.
 
     Raises:
-        ValueError: no layer is given, or the input is not 3D.
-        TypeError: the input is no tensor.
+        ValueError: both layers are None, or the input is not 3D.
+        TypeError: the input is not a tensor.
     """
 
     def __init__(self, forwards: Recurrent | None, backwards: Recurrent | None) -> None:
@@ -29,14 +31,17 @@ class Directions(nn.Module):
         self.backwards = backwards
         layers = [layer for layer in (forwards, backwards) if layer is not None]
         if not layers:
-            raise ValueError("Directions: wanted a layer, got None for both directions")
+            raise ValueError(
+                "Directions: forwards or backwards must be a Recurrent, got None for both"
+            )
         self.cells = tuple(layer.cell for layer in layers)
         self.hidden_size = layers[0].hidden_size
 
     @property
     def batch_first(self) -> bool:
-        """Whether it reads [N, T, I]; set, it is so in each direction."""
-        return (self.forwards or self.backwards).batch_first  # type: ignore[union-attr]
+        """Whether it reads [N, T, I]; setting it sets it in each direction."""
+        layer = self.backwards if self.forwards is None else self.forwards
+        return layer is not None and layer.batch_first
 
     @batch_first.setter
     def batch_first(self, value: bool) -> None:
@@ -49,40 +54,48 @@ class Directions(nn.Module):
         """D."""
         return len(self.cells)
 
-    def forward(self, input: Tensor, hx: Any = None, *, lengths: Any = None) -> tuple[Tensor, Any]:
+    def forward(
+        self,
+        input: Tensor,
+        hx: State | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         """Run over a batch; see the class."""
         if not isinstance(input, Tensor):
             raise TypeError(f"Directions: input must be a Tensor, got {type(input).__name__}")
         if input.dim() != 3:
             raise ValueError(f"Directions: input must be 3D, got {input.dim()}D")
         outputs: list[Tensor] = []
-        finals: list[tuple[Tensor, ...]] = []
-        for layer, turned in ((self.forwards, False), (self.backwards, True)):
+        final_states: list[tuple[Tensor, ...]] = []
+        for layer, is_reverse in ((self.forwards, False), (self.backwards, True)):
             if layer is None:
                 continue
-            state = _row(hx, len(outputs))
-            x = self._turn(input, lengths) if turned else input
-            y, final = layer(x, state, lengths=lengths)
-            outputs.append(self._turn(y, lengths) if turned else y)
-            finals.append(final if isinstance(final, tuple) else (final,))
-        states = tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+            state = _state_of_direction(hx, len(outputs))
+            x = self._reversed(input, lengths) if is_reverse else input
+            y, final_state = layer(x, state, lengths=lengths)
+            outputs.append(self._reversed(y, lengths) if is_reverse else y)
+            final_states.append(final_state if isinstance(final_state, tuple) else (final_state,))
+        states = tuple(torch.cat(rows) for rows in zip(*final_states, strict=True))
         return torch.cat(outputs, -1), states if len(states) > 1 else states[0]
 
-    def _turn(self, values: Tensor, lengths: Any) -> Tensor:
-        """Each row in reverse up to its length; what lies behind stays."""
-        time = 1 if self.batch_first else 0
+    def _reversed(self, values: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
+        """Each sequence reversed up to its length; the padding stays in place."""
+        time_axis = 1 if self.batch_first else 0
         if lengths is None:
-            return values.flip(time)
-        T = values.shape[time]
-        ends = torch.as_tensor(lengths, device=values.device).to(torch.int64)[None]
+            return values.flip(time_axis)
+        T = values.shape[time_axis]
+        sizes = torch.as_tensor(lengths, device=values.device).to(torch.int64)[None]
         steps = torch.arange(T, device=values.device)[:, None]
-        index = torch.where(steps < ends, ends - 1 - steps, steps)  # [T, N]
+        index = torch.where(steps < sizes, sizes - 1 - steps, steps)  # [T, N]
         index = index.t() if self.batch_first else index
-        return values.gather(time, index[..., None].expand_as(values))
+        return values.gather(time_axis, index[..., None].expand_as(values))
 
 
-def _row(hx: Any, k: int) -> Any:
+def _state_of_direction(hx: State | None, k: int) -> State | None:
     """The states of direction k, of states [D, N, width]."""
     if hx is None:
         return None
-    return tuple(s[k : k + 1] for s in hx) if isinstance(hx, tuple | list) else hx[k : k + 1]
+    if isinstance(hx, tuple | list):
+        return tuple(state[k : k + 1] for state in hx)
+    return hx[k : k + 1]

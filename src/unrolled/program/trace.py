@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from unrolled import cells
 from unrolled.cells import Cell, CellError, Sizes
-from unrolled.cells.declaration import Product
+from unrolled.cells.declaration import ProductDeclaration
 from unrolled.cells.frozen import copy_with
 from unrolled.cells.values import Gates, Operand, State
 from unrolled.program import graph
@@ -34,7 +33,7 @@ class Traced:
     graph: NodeGraph
     states: tuple[Node, ...]
     names: dict[int, str]
-    products: dict[str, Product[Any]]
+    products: dict[str, ProductDeclaration]
 
 
 def trace(cell: Cell, projected: bool = False) -> Traced:
@@ -143,7 +142,7 @@ class Tracer:
 class _TracedProduct:
     """A product of the cell while a step runs."""
 
-    def __init__(self, recorder: "_Recorder", name: str, declared: Product[Any]) -> None:
+    def __init__(self, recorder: "_Recorder", name: str, declared: ProductDeclaration) -> None:
         self.recorder = recorder
         self.name = name
         self.declared = declared

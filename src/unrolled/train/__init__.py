@@ -1,10 +1,10 @@
-"""Training through Lightning: progress, metrics, checkpoints, interrupt, resume.
+"""Training with Lightning: progress, metrics, checkpoints, interruption and resuming.
 
-Lightning loads when one of the names here is first used.
+Lightning is imported when one of these names is first used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unrolled.train.checkpoint import TreeCheckpointIO
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Diverged", "Result", "TreeCheckpointIO", "Watch", "fit", "resume"]
 
-_PLACES = {
+_MODULES = {
     "Diverged": "module",
     "Result": "run",
     "TreeCheckpointIO": "checkpoint",
@@ -24,7 +24,8 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(f"unrolled.train.{_PLACES[name]}"), name)
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        value: object = getattr(import_module(f"unrolled.train.{_MODULES[name]}"), name)
+        return value
     raise AttributeError(f"module 'unrolled.train' has no attribute {name!r}")

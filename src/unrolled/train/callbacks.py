@@ -1,4 +1,4 @@
-"""What happens beside the steps: the metrics file, the graceful interrupt, the last validation."""
+"""Callbacks of training: the metrics file, the graceful interrupt, and the final validation."""
 
 import math
 import signal
@@ -8,40 +8,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from typing_extensions import override
 
 from unrolled.io import write
 from unrolled.tasks import Batch, Task
 from unrolled.tasks.number_format import format_full
 from unrolled.train.checkpoint import Checkpoints
-from unrolled.train.module import Training
-from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_of
-
-__all__ = [
-    "Abort",
-    "FinalValidation",
-    "Interrupt",
-    "Interrupted",
-    "Metrics",
-    "columns",
-    "read_rows",
-]
+from unrolled.train.module import Training, loss_of
+from unrolled.train.rows import append_rows, complete_rows, csv_text, warn_on_error
 
 
-class Interrupted(Exception):  # noqa: N818  what happened is no error
-    """Training stopped at the user's request; the last checkpoint holds all that was learned."""
+class Interrupted(Exception):  # noqa: N818  it is a request of the user, not an error
+    """Training was stopped by the user; the last checkpoint has the state of the last step."""
 
 
 class Interrupt(Callback):
-    """Stop at Ctrl-C or SIGTERM without loss: finish the step, write the last checkpoint, leave.
+    """Stops training at Ctrl-C or SIGTERM: finishes the step and writes the last checkpoint.
 
-    Where a validation is due or under way it is finished first, so that the resumed run has the
-    rows and the best checkpoint that an undisturbed one has. A second Ctrl-C stops at once and
-    leaves the checkpoint before. Of several processes all leave when one was asked.
+    If a validation is due or running, it is finished first, so that the resumed run has the same
+    rows and the same best checkpoint as one that was not interrupted. A second Ctrl-C stops
+    immediately, and leaves the previous checkpoint. If one of several processes gets the signal,
+    all of them stop.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -51,24 +41,24 @@ class Interrupt(Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen for signals; where none reach (another thread), do nothing."""
+        """Handle signals within the block; outside the main thread, which gets none, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(kind, self._ask) for kind in kinds]
+        signals = (signal.SIGINT, signal.SIGTERM)
+        handlers = [signal.signal(number, self._request) for number in signals]
         try:
             yield
         finally:
-            for kind, handler in zip(kinds, before, strict=True):
-                signal.signal(kind, handler)
+            for number, handler in zip(signals, handlers, strict=True):
+                signal.signal(number, handler)
 
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
+    def _request(self, signum: int, frame: FrameType | None) -> None:
         if self.signal:
             raise Abort
         self.signal = signum
         if self._trainer is not None:
-            # Lightning hears SIGTERM too, and would leave before a validation that is due.
+            # Lightning also handles SIGTERM, and would stop before a validation that is due.
             self._trainer._signal_connector.received_sigterm = False
 
     @override
@@ -82,7 +72,12 @@ class Interrupt(Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         if self._requested(trainer) and not _validation_due(trainer):
             self.checkpoints.save_last(trainer)
@@ -95,27 +90,32 @@ class Interrupt(Callback):
 
 
 class Abort(BaseException):
-    """The second Ctrl-C. Not KeyboardInterrupt, with which Lightning ends the process."""
+    """The second Ctrl-C. Not KeyboardInterrupt, on which Lightning exits the process."""
 
 
 class FinalValidation(Callback):
-    """Validate after the last step also where it is no multiple of the interval."""
+    """Validates after the last step even if it is not a multiple of the interval."""
 
     @override
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
-        # Lightning validates when it is told to stop.
+        # Lightning validates when it stops.
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True
 
 
 class Metrics(Callback):
-    """Write the measures as CSV: a row every `every` steps, and one for each validation; to the
-    trainer's logger (TensorBoard) as well.
+    """Writes scores to a CSV file and to the trainer's logger (TensorBoard): a row every
+    `config.log_every` steps, and one for each validation.
 
-    The training loss of a row is the mean since the row before. `seconds` counts training and
-    validation, over all resumed parts of the run. One process of several writes.
+    The training loss of a row is the mean since the previous row. `seconds` is the time of training
+    and validation, over all resumed parts of the run. Of several processes one writes.
     """
 
     def __init__(self, path: Path, task: Task) -> None:
@@ -126,14 +126,14 @@ class Metrics(Callback):
         self.total = 0.0
         self.steps = 0
         self.items = 0
-        self._began = 0.0
+        self._start_time = 0.0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.perf_counter() - self.seconds
+        self._start_time = time.perf_counter() - self.seconds
         if not trainer.is_global_zero:
             return
-        with warn_of(self.path):
+        with warn_on_error(self.path):
             rows = [
                 tuple(row.values())
                 for row in read_rows(self.path, self.columns)
@@ -146,13 +146,13 @@ class Metrics(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: STEP_OUTPUT,
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        # Of the own share: the mean over processes is the loss of the whole batch.
-        loss: Tensor = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
-        self.total += loss.item()
+        # The mean over the processes is the loss of the batch.
+        loss = trainer.strategy.reduce(loss_of(outputs).detach(), reduce_op="mean")
+        self.total += float(loss)
         self.steps += 1
         self.items += batch.total
         if self.steps >= self.task.config.log_every:
@@ -165,35 +165,35 @@ class Metrics(Callback):
         self._row(trainer, "validation", pl_module.scores)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        self.seconds = time.perf_counter() - self._began
+    def state_dict(self) -> dict[str, object]:
+        self.seconds = time.perf_counter() - self._start_time
         return {name: getattr(self, name) for name in ("seconds", "total", "steps", "items")}
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         for name in ("seconds", "total", "steps", "items"):
             setattr(self, name, state_dict[name])
 
     def _row(self, trainer: Trainer, part: str, scores: dict[str, float]) -> None:
         if not trainer.is_global_zero:
             return
-        named = {f"{part}_{name}": value for name, value in scores.items()}
+        prefixed = {f"{part}_{name}": value for name, value in scores.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {
             "step": trainer.global_step,
             self.task.unit: self.items,
-            "seconds": f"{time.perf_counter() - self._began:.2f}",
+            "seconds": f"{time.perf_counter() - self._start_time:.2f}",
             "learning_rate": format_full(rate),
-            **{name: format_full(value) for name, value in named.items()},
+            **{name: format_full(value) for name, value in prefixed.items()},
         }
-        with warn_of(self.path):
+        with warn_on_error(self.path):
             append_rows(self.path, self.columns, [[str(row.get(c, "")) for c in self.columns]])
         if trainer.logger is not None:
-            trainer.logger.log_metrics(named | {"learning_rate": rate}, trainer.global_step)
+            trainer.logger.log_metrics(prefixed | {"learning_rate": rate}, trainer.global_step)
 
 
 def columns(task: Task) -> tuple[str, ...]:
-    """Of a task's metrics file."""
+    """The columns of a task's metrics file."""
     return (
         "step",
         task.unit,
@@ -204,18 +204,18 @@ def columns(task: Task) -> tuple[str, ...]:
     )
 
 
-def read_rows(path: Path, wanted: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """The rows of a metrics file, of the wanted columns if given; none if it does not exist, and
-    none that are incomplete or hold a value that is not a number.
+def read_rows(path: Path, names: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """The rows of a metrics file, without those that are incomplete or have a value that is not a
+    number; empty if the file does not exist, or has other columns than `names`.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return [row for row in complete_rows(path, wanted) if _of_numbers(row)]
+    return [row for row in complete_rows(path, names) if _is_numeric(row)]
 
 
-def _of_numbers(row: dict[str, str]) -> bool:
-    """Whether each value is a number or empty, and the step is there."""
+def _is_numeric(row: dict[str, str]) -> bool:
+    """Whether each value is a number or empty, and there is a step."""
     try:
         return int(row["step"]) >= 0 and all(not v or float(v) is not None for v in row.values())
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A run's folder: what is where, its configuration, and that one run at a time is in it."""
+"""The folder of a run: its file names, its configuration, and a lock against a second run in it."""
 
 import contextlib
 import dataclasses
@@ -11,23 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from unrolled.atomic import is_temporary, sweep
-from unrolled.config import CONFIGS, Config
+from unrolled.config import CONFIGS, RENAMED_OPTIONS, Config
 from unrolled.io import CORRUPT_FILE_ERRORS, FileError, write
 from unrolled.limits import brief
-
-__all__ = [
-    "BEST",
-    "CONFIG",
-    "CURVE",
-    "LAST",
-    "METRICS",
-    "BusyError",
-    "held",
-    "is_first",
-    "is_unused",
-    "read_config",
-    "write_config",
-]
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -38,31 +24,33 @@ _LOCK = ".lock"
 
 
 class BusyError(OSError):
-    """Another process trains in the folder."""
+    """Another process is training in the folder."""
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes, or the only one."""
+    """Whether this process is the only one, or of several the one that writes."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def is_unused(run: Path) -> bool:
-    """Whether a folder has nothing, or what a process left that was killed before a run began."""
+    """Whether a folder is empty but for files of a process that was killed before its run began."""
     return all(path.name == _LOCK or is_temporary(path.name) for path in run.iterdir())
 
 
 @contextmanager
-def held(run: Path, wanted: bool = True) -> Iterator[None]:
-    """Keep other processes from training in a folder; the lock ends with the process.
+def locked(run: Path, enabled: bool = True) -> Iterator[None]:
+    """Prevent other processes from training in a folder; the lock is released with the process.
+
+    Does nothing unless `enabled`.
 
     Raises:
-        BusyError: one does.
-        OSError: the lock file cannot be made, or its file system has no locks.
+        BusyError: another process is training there.
+        OSError: the lock file cannot be created, or its file system has no locks.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
-    with _locked(run):
+    with _lock_file(run):
         sweep(run)
         try:
             yield
@@ -70,7 +58,7 @@ def held(run: Path, wanted: bool = True) -> Iterator[None]:
             (run / _LOCK).unlink(missing_ok=True)
 
 
-def _locked(run: Path) -> IO[bytes]:
+def _lock_file(run: Path) -> IO[bytes]:
     path = run / _LOCK
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
@@ -80,56 +68,62 @@ def _locked(run: Path) -> IO[bytes]:
         except BlockingIOError:
             file.close()
             raise BusyError(
-                f"{run}: wanted a folder for one run, another process trains in it"
+                f"{run}: the folder must have one run at a time, but another process is training "
+                "in it"
             ) from None
         except OSError as error:
             file.close()
             raise OSError(
                 error.errno,
-                f"the folder of a run must be on a file system with locks, got {error.strerror}",
+                f"a run folder must be on a file system with locks, got {error.strerror}",
                 str(path),
             ) from None
-        # Who held the lock may have removed the file between the opening and the lock.
+        # The previous owner of the lock may have removed the file since it was opened.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
                 return file
         file.close()
 
 
-def read_config(path: str | os.PathLike[str]) -> tuple[str, Any]:
-    """A run's task and configuration, from its `config.json`.
+def read_config(path: str | os.PathLike[str]) -> tuple[str, Config]:
+    """The task and the configuration of a run, from its `config.json`.
 
     Raises:
-        unrolled.io.FileError: no such file, or not a configuration.
+        unrolled.io.FileError: the file does not exist, or is not a configuration.
     """
     try:
         return config_of_values(json.loads(Path(path).read_bytes()))
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
     except CORRUPT_FILE_ERRORS as error:
-        raise FileError(path, f"not the configuration of a run ({error})") from None
+        raise FileError(path, f"not a valid configuration of a run ({error})") from None
 
 
-def config_of_values(values: dict[str, Any]) -> tuple[str, Any]:
-    """A task and a configuration from what ``values_of_config`` gave, whatever the kind of its
-    lists.
+def config_of_values(values: object) -> tuple[str, Config]:
+    """A task and its configuration from the result of `values_of_config`.
+
+    Lists are accepted in place of tuples, and the option names of earlier versions.
 
     Raises:
-        ValueError: there is no such task, or a value is out of its range.
+        ValueError: the task is unknown, or a value is out of range.
         TypeError: an option is unknown.
     """
-    name = values["task"] if isinstance(values, dict) and "task" in values else None
-    if name not in CONFIGS:
-        raise ValueError(f"wanted a task, one of {', '.join(CONFIGS)}, got {brief(name)}")
-    fields = {key: value for key, value in values.items() if key != "task"}
-    listed = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-    return name, CONFIGS[name](**(fields | listed))
+    name = values.get("task") if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not isinstance(name, str) or name not in CONFIGS:
+        raise ValueError(f"task must be one of {', '.join(CONFIGS)}, got {brief(name)}")
+    options: dict[str, Any] = {
+        RENAMED_OPTIONS.get(str(key), str(key)): tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if key != "task"
+    }
+    return name, CONFIGS[name](**options)
 
 
-def values_of_config(name: str, config: Config) -> dict[str, Any]:
+def values_of_config(name: str, config: Config) -> dict[str, object]:
     """A task and its configuration as plain values."""
     return {"task": name} | dataclasses.asdict(config)
 
 
 def write_config(name: str, config: Config, path: Path) -> None:
+    """Write a task and its configuration as JSON."""
     write(path, (json.dumps(values_of_config(name, config), indent=2) + "\n").encode())

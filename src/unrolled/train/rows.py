@@ -1,4 +1,4 @@
-"""Rows that a run appends to a CSV file, where a crash or a full disk may cut them."""
+"""CSV files to which a run appends rows, and which stay readable after a crash or a full disk."""
 
 import contextlib
 import csv
@@ -8,21 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 
-__all__ = ["append_rows", "complete_rows", "csv_text", "warn_of"]
-
 
 def csv_text(rows: Iterable[Sequence[str]]) -> str:
-    """Lines of CSV."""
+    """Rows as lines of CSV."""
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Add rows at the end of a file, all of them or none; a file that is not there is begun.
+    """Append all of the rows to a file, or none; a new file gets a header line first.
 
     Raises:
-        OSError: they cannot be written; the file is as it was.
+        OSError: the rows cannot be written; the file is unchanged.
     """
     with open(path, "ab", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -37,20 +35,20 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def complete_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """The rows of a file that have each of its columns and their line end.
+    """The complete rows of a file: those with a value for each column and a line end.
 
     Args:
-        columns: that the file must have, in this order; by default what its first line says.
+        columns: the columns that the file must have, in this order; by default those of its header.
 
     Returns:
-        none if there is no such file, or it has other columns.
+        The rows; empty if the file does not exist or has other columns.
 
     Raises:
         OSError: the file cannot be read.
     """
     if not path.exists():
         return []
-    # What follows the last line end is a row that was cut, or nothing.
+    # Text after the final line end is an incomplete row.
     lines = path.read_bytes().decode("utf-8", "replace").split("\n")[:-1]
     names, *rows = [_values(line) for line in lines] or [[]]
     if columns is not None and names != list(columns):
@@ -59,16 +57,16 @@ def complete_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict
 
 
 @contextlib.contextmanager
-def warn_of(path: Path) -> Iterator[None]:
-    """Warn where a file of measurements cannot be read or written, which never stops a run."""
+def warn_on_error(path: Path) -> Iterator[None]:
+    """Warn if a file of measurements cannot be read or written, so that the run continues."""
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{path}: {error.strerror or error}; the run goes on", stacklevel=3)
+        warnings.warn(f"{path}: {error.strerror or error}; the run continues", stacklevel=3)
 
 
 def _values(line: str) -> list[str]:
-    """Of one line; none where it is not CSV."""
+    """The values of one line; empty if the line is not valid CSV."""
     try:
         return next(csv.reader([line], strict=True), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""A training run from its configuration to its folder, and its continuation."""
+"""Train a task from its configuration, or resume a run, in the folder of the run."""
 
 import dataclasses
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -42,28 +42,33 @@ from unrolled.train.folder import (
     CURVE,
     LAST,
     METRICS,
-    held,
     is_first,
+    locked,
     read_config,
     write_config,
 )
 from unrolled.train.module import Data, Diverged, ProcessesError, Training
 from unrolled.train.progress import Progress
-from unrolled.train.rows import warn_of
+from unrolled.train.rows import warn_on_error
 from unrolled.train.watching import WATCH, Watch
 
-__all__ = ["Result", "fit", "new_model", "resume"]
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
 
-_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+Tree = dict[str, Any]
+"""The contents of a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run that has ended, or was interrupted by a signal (0: it was not).
+    """The result of a run that has finished, or was interrupted by a signal (0: it was not).
 
-    `step` counts optimizer steps. `validation` has the measures, by name, of the last validation,
-    after `validation_step`; `best_validation` those of the checkpoint `best`, after `best_step`.
-    They are empty, `best` and the steps None, before a validation.
+    `step` is the number of optimizer steps. `validation` has the scores, by name, of the latest
+    validation, after `validation_step`; `best_validation` those of the checkpoint `best`, after
+    `best_step`. Without a validation they are empty, and `best` and the steps are None.
     """
 
     task: Task
@@ -81,33 +86,35 @@ class Result:
 
     @property
     def interrupted(self) -> bool:
+        """Whether a signal stopped the run."""
         return self.signal != 0
 
 
 def fit(config: Config, run: str | os.PathLike[str], *, progress: TextIO | bool = True) -> Result:
-    """Train on the task of a configuration; what an earlier run left in the folder `run` is
-    replaced.
+    """Train on the task of a configuration; replaces the files of an earlier run in the folder.
 
-    The folder gets `config.json`, `metrics.csv`, `last.safetensors`, `best.safetensors` (least
-    validation loss) and `curve.png`. Ctrl-C or SIGTERM ends the run after the current step with a
-    valid checkpoint (`Result.interrupted`). The seed fixes every number: torch's and Python's
-    global generators are set.
+    The folder gets `config.json`, `metrics.csv`, `last.safetensors`, `best.safetensors` (lowest
+    validation loss) and `curve.png`. Ctrl-C or SIGTERM stops the run after the current step, with a
+    valid checkpoint (`Result.interrupted`). Equal seeds give equal numbers: the global generators
+    of torch and Python are seeded.
 
     Args:
-        progress: where to show it; True for stderr, False for silence.
+        config: a configuration of `unrolled.config`.
+        run: the run folder, which is created if needed.
+        progress: a stream to show progress on; True for stderr, False for none.
 
     Raises:
         unrolled.tasks.DataError: data are missing, unreadable, empty or too short.
-        unrolled.train.Diverged: the loss is no number any more.
-        ValueError: the configuration wants what there is not: a GPU, a cell.
-        OSError: another process trains in the folder.
-        KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
+        unrolled.train.Diverged: the loss is not finite.
+        ValueError: the configuration asks for a GPU or a cell that does not exist.
+        OSError: another process is training in the folder.
+        KeyboardInterrupt: a second Ctrl-C; the previous checkpoint is complete.
     """
     run = Path(run)
-    task = _read(config)
+    task = _read_task(config)
     model = new_model(task)
     run.mkdir(parents=True, exist_ok=True)
-    with held(run, is_first()):
+    with locked(run, is_first()):
         if is_first():
             for name in (METRICS, LAST, BEST, CURVE, WATCH):
                 (run / name).unlink(missing_ok=True)
@@ -121,130 +128,150 @@ def resume(
     steps: int | None = None,
     progress: TextIO | bool = True,
 ) -> Result:
-    """Go on with a run from its last checkpoint, to the bit as if it had not stopped; from the
-    beginning if it stopped before the first one.
+    """Resume a run from its last checkpoint, with exactly the numbers of an uninterrupted run; a
+    run without a checkpoint starts from the beginning.
 
     Args:
-        run: the run's folder.
-        steps: a new number of steps in all; the learning rate's schedule stretches with it.
-        progress: where to show it; True for stderr, False for silence.
+        run: the run folder.
+        steps: a new total number of steps; the learning rate schedule is stretched to it.
+        progress: a stream to show progress on; True for stderr, False for none.
 
     Raises:
-        unrolled.io.FileError: the configuration is missing, or it or the checkpoint is damaged.
-        unrolled.tasks.DataError: the data are not those that the run began with.
-        unrolled.train.Diverged: the loss is no number any more.
-        ValueError: fewer steps than are done already.
-        OSError: another process trains in the folder.
-        KeyboardInterrupt: a second Ctrl-C; the checkpoint before it is whole.
+        unrolled.io.FileError: the configuration is missing, or it or the checkpoint is corrupt.
+        unrolled.tasks.DataError: the data differ from those that the run was started with.
+        unrolled.train.Diverged: the loss is not finite.
+        ValueError: `steps` is below the number of steps that the run already has.
+        OSError: another process is training in the folder.
+        KeyboardInterrupt: a second Ctrl-C; the previous checkpoint is complete.
     """
     run = Path(run)
-    name, before = read_config(run / CONFIG)
-    config = before if steps is None else dataclasses.replace(before, steps=steps)
+    name, stored_config = read_config(run / CONFIG)
+    config = stored_config if steps is None else dataclasses.replace(stored_config, steps=steps)
     if not any((run / checkpoint).exists() for checkpoint in (LAST, BEST)):
-        # Stopped before its first checkpoint: the seed makes the same run of it.
+        # Stopped before its first checkpoint: the same seed gives the same run.
         return fit(config, run, progress=progress)
-    # A fault of the checkpoint shows before the work of reading data.
-    tree = _checkpoint_of(run / LAST, name, config)
-    task = _read(config)
+    # The checkpoint is checked before the data are read, which takes longer.
+    tree = _load_checkpoint(run / LAST, name, config)
+    task = _read_task(config)
     _check_model(run / LAST, tree, task)
     module = Training(task, new_model(task))
-    with held(run, is_first()):
+    with locked(run, is_first()):
         if is_first():
             write_config(task.name, config, run / CONFIG)
         try:
             return _train(module, run, progress, run / LAST)
         except (DataError, FileError):
             if is_first():
-                write_config(task.name, before, run / CONFIG)
+                write_config(task.name, stored_config, run / CONFIG)
             raise
 
 
-def _checkpoint_of(path: Path, name: str, config: Config) -> Any:
-    """A run's checkpoint, refused if the configuration cannot go on from it."""
+def _load_checkpoint(path: Path, name: str, config: Config) -> Tree:
+    """The checkpoint of a run, checked against the configuration to resume with."""
     tree = TreeCheckpointIO().load_checkpoint(path)
-    _check_kind(path, tree, name)
-    done, processes = tree["global_step"], len(tree["processes"])
-    if config.steps < done:
-        raise ValueError(f"steps: wanted at least the {done} that are done, got {config.steps}")
+    _check_contents(path, tree, name)
+    step, processes = tree["global_step"], len(tree["processes"])
+    if config.steps < step:
+        raise ValueError(
+            f"resume: steps must be at least the {step} that the run already has, got "
+            f"{config.steps}"
+        )
     if processes != config.devices * config.nodes:
         raise ProcessesError(
-            f"devices: wanted as many processes as the run began with, {processes}, got "
-            f"{config.devices * config.nodes}"
+            "resume: devices must give the number of processes that the run was started with, "
+            f"{processes}, got {config.devices * config.nodes}"
         )
     return tree
 
 
-def _check_kind(path: Path, tree: Any, wanted: str) -> None:
-    """Refuse a checkpoint of another task, or of no run."""
-    name = task_name(path, tree)
-    if name != wanted:
-        raise FileError(path, f"wanted a checkpoint of the task {wanted}, got one of {name}")
+def _check_contents(path: Path, tree: Tree, task: str) -> None:
+    """Check that a checkpoint is of a run of this task.
+
+    Raises:
+        FileError: it is not.
+    """
+    checkpoint_task = task_name(path, tree)
+    if checkpoint_task != task:
+        raise FileError(path, f"must be a checkpoint of the task {task}, got {checkpoint_task}")
     step, processes = tree.get("global_step"), tree.get("processes")
     if type(step) is not int or step < 0 or not isinstance(processes, list):
-        raise FileError(path, "lacks the number of steps or the states of its processes")
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
-        if part not in tree:
-            raise FileError(path, f"lacks {part}, without which its run cannot go on")
+        raise FileError(path, "must have the number of steps and the states of the processes")
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
+        if key not in tree:
+            raise FileError(path, f"must have {key}, without which the run cannot be resumed")
 
 
-def _check_model(path: Path, tree: Any, task: Task) -> None:
-    """Refuse a checkpoint whose model is not the configuration's, before that one is made."""
+def _check_model(path: Path, tree: Tree, task: Task) -> None:
+    """Check a checkpoint against the model of the configuration, before that one is created.
+
+    Raises:
+        FileError: the checkpoint is of another model.
+    """
     try:
-        found, wanted = tree["model"], task.model_arguments()
-        for name in wanted.keys() | found.keys():
-            if wanted.get(name) != found.get(name):
+        stored, expected = tree["model"], task.model_arguments()
+        for name in expected.keys() | stored.keys():
+            if expected.get(name) != stored.get(name):
                 raise ValueError(
-                    f"{name}: config.json and the data say {wanted.get(name)!r}, the checkpoint "
-                    f"{found.get(name)!r}"
+                    f"{name} must be {expected.get(name)!r} as in config.json and the data, got "
+                    f"{stored.get(name)!r}"
                 )
         task.codec_from_state(tree["codec"])
-        check_weights(wanted, model_weights(tree), task.build_model)
+        check_weights(expected, model_weights(tree), task.build_model)
     except CORRUPT_FILE_ERRORS as error:
-        raise FileError(path, f"holds no model of this run ({error})") from None
+        raise FileError(path, f"its model is not that of the run ({error})") from None
 
 
 def new_model(task: Task) -> nn.Module:
-    """The untrained model of a task: seeds the global generators and draws its weights."""
+    """The untrained model of a task; seeds the global generators before it draws the weights."""
     random.seed(task.config.seed)
     torch.manual_seed(task.config.seed)
     model = task.build_model(task.model_arguments())
-    steps = task.config.remember
-    for layer in [one for one in model.modules() if isinstance(one, Recurrent) and steps]:
+    steps = task.config.chrono_steps
+    if steps is None:
+        return model
+    for layer in [module for module in model.modules() if isinstance(module, Recurrent)]:
         if not layer.cell.forget_gates + layer.cell.input_gates:
             raise ValueError(
-                f"remember: wanted a cell whose gates keep or write, got {task.config.cell}"
+                "new_model: chrono_steps must be None for a cell without forget or input gates, "
+                f"got {steps} with {task.config.cell}"
             )
         chrono_(layer, steps)
     return model
 
 
-def _read(config: Config) -> Task:
+def _read_task(config: Config) -> Task:
+    """The task of a configuration with its data; checks first that the run can start."""
+    processes = config.devices * config.nodes
     if config.accelerator == "gpu" and not torch.accelerator.is_available():
-        raise ValueError("accelerator: wanted a GPU, but torch sees none; use cpu or auto")
-    if config.batch_size < config.devices * config.nodes:
-        processes = config.devices * config.nodes
         raise ValueError(
-            f"batch_size: wanted one for each of {processes} processes, got {config.batch_size}"
+            "fit: accelerator must be cpu or auto, because torch finds no GPU, got gpu"
+        )
+    if config.batch_size < processes:
+        raise ValueError(
+            f"fit: batch_size must be at least the number of processes, {processes}, got "
+            f"{config.batch_size}"
         )
     _check_processes(config)
-    name = next(name for name, kind in CONFIGS.items() if kind is type(config))
+    name = next(name for name, config_class in CONFIGS.items() if config_class is type(config))
     return find_task(name).read(config)
 
 
 def _check_processes(config: Config) -> None:
-    """Hold the number of processes to what started this one.
+    """Check the number of processes against the launcher's environment variables.
 
     Raises:
-        ValueError: torchrun started another number, or several machines and no torchrun.
+        ValueError: torchrun started another number, or there are several machines but no launcher.
     """
-    wanted, by_torchrun = config.devices * config.nodes, "TORCHELASTIC_RUN_ID" in os.environ
-    if by_torchrun and os.environ["WORLD_SIZE"] != str(wanted):
+    processes, has_torchrun = config.devices * config.nodes, "TORCHELASTIC_RUN_ID" in os.environ
+    if has_torchrun and os.environ["WORLD_SIZE"] != str(processes):
         raise ValueError(
-            f"devices: wanted (times --nodes) the {os.environ['WORLD_SIZE']} processes that "
-            f"torchrun started, got {wanted}"
+            f"fit: devices must give (times --nodes) the {os.environ['WORLD_SIZE']} processes that "
+            f"torchrun started, got {processes}"
         )
-    if config.nodes > 1 and not by_torchrun and "SLURM_NTASKS" not in os.environ:
-        raise ValueError(f"nodes: wanted 1 without torchrun, which starts them, got {config.nodes}")
+    if config.nodes > 1 and not has_torchrun and "SLURM_NTASKS" not in os.environ:
+        raise ValueError(
+            f"fit: nodes must be 1 unless torchrun starts the processes, got {config.nodes}"
+        )
 
 
 def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Path | None) -> Result:
@@ -252,7 +279,7 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
     config = task.config
     checkpoints = Checkpoints(run)
     interrupt = Interrupt(checkpoints)
-    stopped = 0
+    received_signal = 0
     with _quiet(), interrupt.listening():
         trainer = Trainer(
             accelerator=config.accelerator,
@@ -260,7 +287,7 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
             num_nodes=config.nodes,
             strategy="ddp" if config.devices * config.nodes > 1 else "auto",
             use_distributed_sampler=False,
-            precision=_PRECISION[config.precision],  # type: ignore[arg-type]
+            precision=_PRECISION[config.precision],
             max_steps=config.steps,
             gradient_clip_val=config.clip or None,
             val_check_interval=config.validate_every,
@@ -277,7 +304,7 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
         try:
             trainer.fit(module, datamodule=Data(task), ckpt_path=checkpoint)
         except Interrupted:
-            stopped = interrupt.signal or signal.SIGINT
+            received_signal = interrupt.signal or signal.SIGINT
         except Abort:
             raise KeyboardInterrupt from None
         except (DataError, Diverged, FileError, ProcessesError, torch.OutOfMemoryError):
@@ -285,8 +312,8 @@ def _train(module: Training, run: Path, progress: TextIO | bool, checkpoint: Pat
         except CORRUPT_FILE_ERRORS as error:
             if checkpoint is None or module.stepped:
                 raise
-            raise FileError(checkpoint, f"its run cannot go on ({error})") from error
-    return _result(task, run, trainer.global_step, stopped, checkpoints)
+            raise FileError(checkpoint, f"its run cannot be resumed ({error})") from error
+    return _result(task, run, trainer.global_step, received_signal, checkpoints)
 
 
 def _callbacks(
@@ -296,50 +323,53 @@ def _callbacks(
     checkpoints: Checkpoints,
     interrupt: Interrupt,
 ) -> list[Callback]:
-    """The order matters: what is measured, then shown, then kept, then left."""
+    """The callbacks; they must measure, then show, then save, then stop."""
     stream = sys.stderr if progress is True else progress
-    found: list[Callback] = [Metrics(run / METRICS, task)]
+    callbacks: list[Callback] = [Metrics(run / METRICS, task)]
     if stream and is_first():
-        found.append(Progress(stream, task))
-    found.append(FinalValidation())
+        callbacks.append(Progress(stream, task))
+    callbacks.append(FinalValidation())
     if task.config.watch is not None:
-        found.append(Watch(task.config.watch, run))
+        callbacks.append(Watch(task.config.watch, run))
     if task.config.patience is not None:
         patience = task.config.patience
-        found.append(EarlyStopping("validation_loss", patience=patience, check_finite=False))
-    return [*found, checkpoints, interrupt]
+        callbacks.append(EarlyStopping("validation_loss", patience=patience, check_finite=False))
+    return [*callbacks, checkpoints, interrupt]
 
 
-def _logger(config: Config, run: Path) -> Any:
+def _logger(config: Config, run: Path) -> TensorBoardLogger | bool:
     if not config.tensorboard:
         return False
     return TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False)
 
 
-def _result(task: Task, run: Path, step: int, stopped: int, checkpoints: Checkpoints) -> Result:
+def _result(
+    task: Task, run: Path, step: int, received_signal: int, checkpoints: Checkpoints
+) -> Result:
     rows: list[dict[str, str]] = []
-    with warn_of(run / METRICS):
+    with warn_on_error(run / METRICS):
         rows = read_rows(run / METRICS, columns(task))
-    last = [row for row in rows if all(row[f"validation_{name}"] for name in task.metric_names)][
-        -1:
+    validations = [
+        row for row in rows if all(row[f"validation_{name}"] for name in task.metric_names)
     ]
+    latest = validations[-1] if validations else None
     if is_first():
-        with warn_of(run / CURVE):
+        with warn_on_error(run / CURVE):
             loss_curve(rows, run / CURVE, task.progress_metric)
     best = run / BEST if (run / BEST).exists() else None
     return Result(
         task=task,
         run=run,
         step=step,
-        signal=stopped,
+        signal=received_signal,
         last=run / LAST,
         best=best,
         metrics=run / METRICS,
         curve=run / CURVE,
-        validation={
-            name: float(row[f"validation_{name}"]) for row in last for name in task.metric_names
-        },
-        validation_step=int(last[0]["step"]) if last else None,
+        validation={name: float(latest[f"validation_{name}"]) for name in task.metric_names}
+        if latest
+        else {},
+        validation_step=int(latest["step"]) if latest else None,
         best_validation=checkpoints.scores if best else {},
         best_step=checkpoints.step if best and checkpoints.scores else None,
     )
@@ -347,7 +377,7 @@ def _result(task: Task, run: Path, step: int, stopped: int, checkpoints: Checkpo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning from telling what this module already knows (devices, loaders, tips)."""
+    """Silence Lightning's messages about devices, loaders and tips."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     try:

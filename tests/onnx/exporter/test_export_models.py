@@ -195,7 +195,7 @@ FAULTS: list[tuple[Any, str]] = [
         "parameters must be torch.float32, got torch.bfloat16",
     ),
     (lambda: Recurrent(Branching, 3, 5), "must have a program, got none: cell Branching"),
-    (lambda: EncoderDecoder(5, 5, hidden_size=4), "EncoderDecoder: wanted a chain"),
+    (lambda: EncoderDecoder(5, 5, hidden_size=4), "EncoderDecoder: module must be a chain"),
 ]
 
 
@@ -213,17 +213,17 @@ def test_a_file_is_written_whole_or_not_at_all(
     with pytest.raises(FileNotFoundError, match="missing"):
         export(GRU(3, 5), tmp_path / "missing" / "m.onnx")
     wrong: list[tuple[Any, dict[str, Any], str]] = [
-        ("net", {}, "module: wanted a torch.nn.Module, got str"),
-        (GRU(3, 5), {"task": 3}, "task: wanted a name or None, got 3"),
-        (GRU(3, 5), {"lengths": LENGTHS}, "lengths: wanted True or False.*, got Tensor"),
+        ("net", {}, "export: module must be a torch.nn.Module, got str"),
+        (GRU(3, 5), {"task": 3}, "export: task must be a str or None, got 3"),
+        (GRU(3, 5), {"lengths": LENGTHS}, "export: lengths must be True or False, got Tensor"),
     ]
     for module, options, said in wrong:
         with pytest.raises(TypeError, match=said):
             export(module, tmp_path / "m.onnx", **options)
-    with pytest.raises(TypeError, match="codec: wanted plain values and arrays, got object"):
+    with pytest.raises(TypeError, match="codec must have plain values and arrays only, got object"):
         export(GRU(3, 5), tmp_path / "m.onnx", codec={"a": object()})
-    monkeypatch.setattr("unrolled.onnx.exporter.export.MOST", 1000)
-    with pytest.raises(ExportError, match="GRU: wanted at most 1000 bytes"):
+    monkeypatch.setattr("unrolled.onnx.exporter.export.MAX_BYTES", 1000)
+    with pytest.raises(ExportError, match="GRU: the file must have at most 1000 bytes"):
         export(GRU(3, 50), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

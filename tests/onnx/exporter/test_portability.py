@@ -21,7 +21,8 @@ from unrolled.export import ExportError
 from unrolled.models import SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.onnx import export, load, translation_table
-from unrolled.onnx.operator_cells import Activation, OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
+from unrolled.onnx.activations import Activation
+from unrolled.onnx.operator_cells import OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
 from unrolled.tasks.forecasting import Forecaster
 
 LENGTHS = torch.tensor([2, 6, 0, 5])

@@ -119,4 +119,4 @@ def test_resets_are_refused() -> None:
     while error is not None:
         told.append(str(error))
         error = error.__cause__
-    assert any("resets have no operator" in line for line in told)
+    assert any("resets must be None" in line for line in told)

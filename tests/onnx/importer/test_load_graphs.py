@@ -13,7 +13,7 @@ from tests.support.onnx_graphs import by_onnxruntime, draw_graph
 from tests.support.onnx_nodes import H, I, N, T, model_of, one_node
 from tests.support.tolerances import close
 from unrolled.onnx import layers_of, load
-from unrolled.onnx.importer.load import builder_of
+from unrolled.onnx.importer.load import converted_graph
 
 GRAPHS, EACH = 40, 20
 
@@ -52,7 +52,7 @@ def test_shapes_that_are_followed_are_those_of_values() -> None:
     known = unknown = 0
     for seed in range(200):
         drawn = draw_graph(seed)
-        dims = builder_of(drawn.model).shapes.dims
+        dims = converted_graph(drawn.model).shapes.dims
         free = dict(zip(dims["x"] or (), drawn.example, strict=True))
         for name, shape in drawn.shapes.items():
             found = dims[name]
@@ -83,7 +83,7 @@ def test_rows_of_sizes_are_whole_numbers_along_one_axis() -> None:
     wanted = by_onnxruntime(model, np.zeros((5, 2, I), np.float32))
     assert wanted is not None
     assert [list(one.shape) for one in wanted] == [[5, 2, I], [5, 2 * I]]
-    dims = builder_of(model).shapes.dims
+    dims = converted_graph(model).shapes.dims
     for name, one in zip(("same", "flat"), wanted, strict=True):
         known = dims[name] or [""] * one.ndim
         assert len(known) == one.ndim
@@ -126,7 +126,7 @@ def test_a_reshape_that_may_mean_either_order_is_bound_to_its_sizes() -> None:
     """Where T and N are equal in the file, an exchange of the two reads the same."""
     model = outputs_reshaped([4, 4, D * H], [4, 4])
     assert agrees(model, (4, 4, I), "equal", may_refuse=False)
-    with pytest.raises(ValueError, match=r"x: wanted the shape \[4, 4, 4\]"):
+    with pytest.raises(ValueError, match=r"x must have the shape \[4, 4, 4\]"):
         load(model)(torch.zeros(8, 2, I))
 
 

@@ -1,8 +1,7 @@
-"""A module as an ONNX file: checked, and written whole or not at all."""
+"""Modules exported as ONNX files: checked, and written atomically."""
 
 import json
 import os
-from typing import Any
 
 import onnx
 from onnx import helper
@@ -10,17 +9,15 @@ from torch import nn
 
 from unrolled import __version__, io
 from unrolled.export import ExportError
-from unrolled.onnx.exporter.model_graph import make_graph
-
-__all__ = ["IR_VERSION", "OPSET", "export"]
+from unrolled.onnx.exporter.model_graph import model_graph
 
 OPSET = 18
-"""The oldest with reductions over axes that are inputs, and Split by number; every operator that is
-used has kept its meaning since."""
+"""The oldest opset whose reductions read axes from an input and whose Split takes a number of
+parts; no operator that is used has changed its meaning since."""
 IR_VERSION = 8
 """That of the ONNX release of OPSET."""
-MOST = 2**31 - 1
-"""Bytes of a file, by its format."""
+MAX_BYTES = 2**31 - 1
+"""The largest file, by its format."""
 
 
 def export(
@@ -28,7 +25,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     task: str | None = None,
-    codec: Any = None,
+    codec: object = None,
     lengths: bool = False,
     states: bool = False,
     portable: bool = False,
@@ -41,69 +38,73 @@ def export(
 
     ========== ========================================== ==========================================
     ``x``      numbers [T, N, I], or tokens [T, N]        input; [N, T, …] with batch_first
-    ``lengths`` int64 [N], 0 to T                         input, if asked for
-    ``h_0`` …  [L·D, N, width], by the cell's names       inputs that may be left out, if asked for
-    ``y``      [T, N, …], or [N, …] where sequences end   output
+    ``lengths`` int64 [N], 0 to T                         input, with ``lengths=True``
+    ``h_0`` …  [L·D, N, width], by the cell's names       optional inputs, with ``states=True``
+    ``y``      [T, N, …], or [N, …] after pooling         output
     ``h_n`` …  [L·D, N, width]                            outputs
     ========== ========================================== ==========================================
 
-    With several layers of their own in a chain the states of the k-th are ``h_0_k``, ``h_n_k``. A
-    tagger that reads characters has inputs ``characters`` and ``spellings``, as ``encode`` of its
-    runtime model gives them. Output past a sequence's length is zero before the head, as in our
-    layers. Numbers are float32; a module in float64 is written in float64, with all its layers as
-    Scan.
+    In a chain with several recurrent layers of the user the states of the k-th are ``h_0_k`` and
+    ``h_n_k``. A tagger that reads characters has inputs ``characters`` and ``spellings``, as
+    ``encode`` of its runtime model gives them. The output after the end of a sequence is zero
+    before the head, as in our layers. Numbers are float32; a module in float64 is written in
+    float64, with all its layers as Scan.
 
     Args:
         module: what ``unrolled.export.export`` takes: a layer of ``unrolled.nn``, a model of
             ``unrolled.models``, a chain of layers, embeddings, linear layers and activations.
-        task, codec: kept in the file's metadata as text (JSON). The scale of a codec of numbers is
-            applied before the module, and taken back from forecasts.
+        path: the file.
+        task, codec: written to the file's metadata as text (JSON). The scale of a codec of numbers
+            is applied before the module, and taken back from forecasts.
         lengths: give the file an input for lengths.
-        states: give it inputs for the states before the first step. Left out they are zero, or
-            what the model learned to begin with.
+        states: give the file inputs for the states before the first step. Without a value they are
+            zero, or the learned initial state of the model.
         portable: use only what ONNX Runtime, OpenVINO and tract compute alike; see
             docs/onnx-runtimes.md. An operator RNN, LSTM or GRU is then used for a layer without
             lengths whose activation functions are the default ones, a Scan for every other; inputs
-            for states may not be left out.
+            for states are then required.
 
     Raises:
-        ExportError: the module is no such chain, or too large for a file (2 GiB); or ``portable``
-            and ``states`` with a learned initial state, or ``portable`` in float64.
-        TypeError: an argument is of another kind, or the codec holds what JSON cannot.
+        ExportError: the module is not such a chain, or too large for a file (2 GiB); or
+            ``portable`` and ``states`` with a learned initial state, or ``portable`` in float64.
+        TypeError: an argument has another type, or the codec holds a value that JSON cannot.
         OSError: the file cannot be written.
     """
-    _check(module, task, lengths=lengths, states=states, portable=portable)
+    _check_arguments(module, task, lengths=lengths, states=states, portable=portable)
     model = helper.make_model(
-        make_graph(module, codec, lengths, states, portable),
+        model_graph(module, codec, lengths, states, portable),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="unrolled",
         producer_version=__version__,
     )
-    told = {"task": task, "codec": None if codec is None else json.dumps(codec, default=_plain)}
-    helper.set_model_props(model, {key: text for key, text in told.items() if text is not None})
-    if model.ByteSize() > MOST:
+    properties = {} if task is None else {"task": task}
+    if codec is not None:
+        properties["codec"] = json.dumps(codec, default=_as_list)
+    helper.set_model_props(model, properties)
+    if model.ByteSize() > MAX_BYTES:
         raise ExportError(
-            f"{type(module).__name__}: wanted at most {MOST} bytes, got {model.ByteSize()}"
+            f"{type(module).__name__}: the file must have at most {MAX_BYTES} bytes, got "
+            f"{model.ByteSize()}"
         )
     onnx.checker.check_model(model, full_check=True)
     io.write(path, model.SerializeToString())
 
 
-def _check(module: Any, task: Any, **flags: Any) -> None:
-    """Refuse arguments of another kind."""
+def _check_arguments(module: object, task: object, **flags: object) -> None:
     if not isinstance(module, nn.Module):
-        raise TypeError(f"module: wanted a torch.nn.Module, got {type(module).__name__}")
+        raise TypeError(f"export: module must be a torch.nn.Module, got {type(module).__name__}")
     if not isinstance(task, str | None):
-        raise TypeError(f"task: wanted a name or None, got {task!r}")
+        raise TypeError(f"export: task must be a str or None, got {task!r}")
     for name, flag in flags.items():
         if not isinstance(flag, bool):
-            kind = type(flag).__name__
-            raise TypeError(f"{name}: wanted True or False, whether there is an input, got {kind}")
+            raise TypeError(f"export: {name} must be True or False, got {type(flag).__name__}")
 
 
-def _plain(value: Any) -> Any:
+def _as_list(value: object) -> object:
     """Arrays and tensors as lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"codec: wanted plain values and arrays, got {type(value).__name__}")
+    raise TypeError(
+        f"export: codec must have plain values and arrays only, got {type(value).__name__}"
+    )

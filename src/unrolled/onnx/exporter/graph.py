@@ -1,168 +1,214 @@
-"""A graph of ONNX while it is made: nodes, and the arrays that they read.
+"""A graph of ONNX under construction: nodes, and the arrays that they read.
 
-What makes nodes (``operations``, ``scan``, ``standard``, ``parts``) asks for a ``Graph`` only. Here
-is the one that becomes a file; ``torch_table`` has the one that grows inside of torch's exporter.
-A value is a NumPy array, which is a constant, or whatever a graph names its results by.
+The functions that make nodes (``pointwise``, ``scan_nodes``, ``operator_nodes``, ``block_nodes``)
+depend on ``Graph`` only. ``FileGraph`` becomes a file; ``torch_graph`` has the graph inside torch's
+own exporter.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, Union
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-__all__ = ["FLOATS", "INTS", "FileGraph", "Graph", "Value", "join", "lifted", "split", "turned"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
-Value = Any
-INTS = np.dtype(np.int64)
-FLOATS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float64): TensorProto.DOUBLE}
-_KINDS = {**FLOATS, INTS: TensorProto.INT64, np.dtype(np.bool_): TensorProto.BOOL}
+Value = Union[np.ndarray, str, "ir.Value"]
+"""An array is a constant; a computed value is a name in a file, an ``ir.Value`` inside torch."""
+BodyGraph = Union[GraphProto, "ir.Graph"]
+AttributeValue = Union[
+    int, float, str, Sequence[int], Sequence[float], Sequence[str], "ir.TensorProtocol", BodyGraph
+]
+Dim = int | str | None
+"""A number, the name of a free size, or None."""
+INTEGERS = np.dtype(np.int64)
+FLOATS: dict[np.dtype[np.generic], int] = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float64): TensorProto.DOUBLE,
+}
+_ELEMENT_TYPES: dict[np.dtype[np.generic], int] = {
+    **FLOATS,
+    INTEGERS: TensorProto.INT64,
+    np.dtype(np.bool_): TensorProto.BOOL,
+}
 
 
 class Graph(Protocol):
-    """What a graph can be asked for. ``dtype`` is that of its numbers; ``portable`` allows only
-    nodes that ONNX Runtime, OpenVINO and tract compute alike."""
+    """A graph to which nodes are added.
 
-    dtype: np.dtype[Any]
+    ``dtype`` is that of its numbers; a ``portable`` graph has only nodes that ONNX Runtime,
+    OpenVINO and tract compute alike.
+    """
+
+    dtype: np.dtype[np.generic]
     portable: bool
 
-    def op(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
-        """The one result of an operator; None stands for an input that is left out."""
+    def op(self, op_type: str, *inputs: Value | None, **attributes: AttributeValue) -> Value:
+        """The result of an operator; None stands for an input that is left out."""
 
-    def several(self, kind: str, count: int, *inputs: Value | None, **attributes: Any) -> list[Any]:
-        """The results of an operator that has more than one."""
+    def multi_op(
+        self, op_type: str, count: int, *inputs: Value | None, **attributes: AttributeValue
+    ) -> list[Value]:
+        """The results of an operator that has several."""
 
     def named(self, value: Value, name: str) -> Value:
         """The same value; an array gets a name by which readers of the file find it."""
 
     def body(self) -> "Body":
-        """A graph inside of this one, which may read this one's values."""
+        """A graph inside this one, which may read the values of this one."""
 
 
 class Body(Graph, Protocol):
     """The graph of a loop's body."""
 
-    def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Any]) -> Value:
-        """What comes into the body; a dimension that is not a number is free."""
+    def input(self, name: str, dtype: np.dtype[np.generic], shape: Sequence[Dim]) -> Value:
+        """An input of the body."""
 
-    def close(self, results: Sequence[Value], shapes: Sequence[Sequence[Any]]) -> Any:
-        """The body as the attribute of a node; what it gives must be its own nodes' results."""
+    def close(self, results: Sequence[Value], shapes: Sequence[Sequence[Dim]]) -> BodyGraph:
+        """The body as the attribute of a node; its results must be results of its own nodes."""
 
 
 class FileGraph:
-    """A graph of names, for a file. All constants stand in the outermost graph."""
+    """A graph of names, for a file. All constants are in the outermost graph."""
 
     def __init__(
-        self, dtype: np.dtype[Any], outer: "FileGraph | None" = None, portable: bool = False
+        self,
+        dtype: np.dtype[np.generic],
+        outer: "FileGraph | None" = None,
+        portable: bool = False,
     ) -> None:
         self.dtype, self.portable = dtype, portable
         self.nodes: list[NodeProto] = []
         self.inputs: list[ValueInfoProto] = []
-        root = self if outer is None else outer
-        self._taken: set[str] = set() if outer is None else root._taken
-        self._arrays: dict[str, np.ndarray] = {} if outer is None else root._arrays
-        self._known: dict[Any, str] = {} if outer is None else root._known
+        self._names: set[str] = set() if outer is None else outer._names
+        self._arrays: dict[str, np.ndarray] = {} if outer is None else outer._arrays
+        self._constant_names: dict[tuple[str, tuple[int, ...], bytes], str] = (
+            {} if outer is None else outer._constant_names
+        )
 
-    def op(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
+    def op(self, op_type: str, *inputs: Value | None, **attributes: AttributeValue) -> Value:
         """See ``Graph``."""
-        return self.several(kind, 1, *inputs, **attributes)[0]
+        return self.multi_op(op_type, 1, *inputs, **attributes)[0]
 
-    def several(self, kind: str, count: int, *inputs: Value | None, **attributes: Any) -> list[Any]:
+    def multi_op(
+        self, op_type: str, count: int, *inputs: Value | None, **attributes: AttributeValue
+    ) -> list[Value]:
         """See ``Graph``."""
-        names = ["" if value is None else self._name(value) for value in inputs]
+        names = ["" if value is None else self._name_of(value) for value in inputs]
         while names and not names[-1]:
             names.pop()
-        made = [self.free(kind.lower()) for _ in range(count)]
-        self.nodes.append(helper.make_node(kind, names, made, name=self.free(kind), **attributes))
-        return made
+        results = [self.unique_name(op_type.lower()) for _ in range(count)]
+        node_name = self.unique_name(op_type)
+        node = helper.make_node(op_type, names, results, name=node_name)
+        node.attribute.extend(
+            helper.make_attribute(key, value) for key, value in sorted(attributes.items())
+        )
+        self.nodes.append(node)
+        return [*results]
 
     def named(self, value: Value, name: str) -> Value:
         """See ``Graph``."""
-        return self._place(value, name) if isinstance(value, np.ndarray) else value
+        return self._constant(value, name) if isinstance(value, np.ndarray) else value
 
     def body(self) -> "FileGraph":
         """See ``Graph``."""
         return FileGraph(self.dtype, self, self.portable)
 
-    def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Any]) -> Value:
+    def input(self, name: str, dtype: np.dtype[np.generic], shape: Sequence[Dim]) -> Value:
         """See ``Body``."""
-        name = self.free(name)
-        self.inputs.append(info(name, dtype, shape))
+        name = self.unique_name(name)
+        self.inputs.append(value_info(name, dtype, shape))
         return name
 
-    def close(self, results: Sequence[Value], shapes: Sequence[Sequence[Any]]) -> GraphProto:
+    def close(self, results: Sequence[Value], shapes: Sequence[Sequence[Dim]]) -> GraphProto:
         """See ``Body``."""
-        outputs = [info(n, self.dtype, shape) for n, shape in zip(results, shapes, strict=True)]
+        outputs = [
+            value_info(self._name_of(result), self.dtype, shape)
+            for result, shape in zip(results, shapes, strict=True)
+        ]
         return helper.make_graph(self.nodes, "step", self.inputs, outputs)
 
-    def free(self, name: str) -> str:
-        """A name that nothing has: this one, or with a number behind it."""
-        taken, number = name, 1
-        while taken in self._taken:
+    def unique_name(self, name: str) -> str:
+        """This name, or with a number after it if it is in use."""
+        unique, number = name, 1
+        while unique in self._names:
             number += 1
-            taken = f"{name}_{number}"
-        self._taken.add(taken)
-        return taken
+            unique = f"{name}_{number}"
+        self._names.add(unique)
+        return unique
 
-    def initial(self, name: str, array: np.ndarray) -> None:
-        """What an input of the graph is unless it is given."""
+    def add_output(self, name: str, value: Value) -> None:
+        """Give a value the name of an output."""
+        node_name = f"give_{name}"
+        self.nodes.append(
+            helper.make_node("Identity", [self._name_of(value)], [name], name=node_name)
+        )
+
+    def set_default(self, name: str, array: np.ndarray) -> None:
+        """Set the value of an input for calls that leave it out."""
         self._arrays[name] = array
 
     def initializers(self) -> list[TensorProto]:
         """All constants."""
         return [numpy_helper.from_array(array, name) for name, array in self._arrays.items()]
 
-    def _name(self, value: Value) -> str:
+    def _name_of(self, value: Value) -> str:
         if isinstance(value, np.ndarray):
-            return self._place(value, "const")
+            return self._constant(value, "const")
         assert isinstance(value, str)
         return value
 
-    def _place(self, array: np.ndarray, name: str) -> str:
-        """Equal constants are one."""
+    def _constant(self, array: np.ndarray, name: str) -> str:
+        """The name of a constant; equal constants have one."""
         array = np.asarray(array, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._known:
-            self._known[key] = self.free(name)
-            self._arrays[self._known[key]] = array
-        return self._known[key]
+        if key not in self._constant_names:
+            self._constant_names[key] = self.unique_name(name)
+            self._arrays[self._constant_names[key]] = array
+        return self._constant_names[key]
 
 
-def info(name: str, dtype: np.dtype[Any], shape: Sequence[Any]) -> ValueInfoProto:
-    """The type of a value; dimensions are numbers, names or None."""
-    return helper.make_tensor_value_info(name, _KINDS[np.dtype(dtype)], list(shape))
+def value_info(name: str, dtype: np.dtype[np.generic], shape: Sequence[Dim]) -> ValueInfoProto:
+    """The type and the shape of a value."""
+    return helper.make_tensor_value_info(name, _ELEMENT_TYPES[np.dtype(dtype)], list(shape))
 
 
-def split(g: Graph, value: Value, parts: int) -> list[Value]:
-    """Equal parts of a weight along its first axis; of a constant, constants."""
+def split_rows(g: Graph, value: Value, parts: int) -> list[Value]:
+    """Equal parts of a weight along its first axis; parts of a constant are constants."""
     if parts == 1:
         return [value]
     if isinstance(value, np.ndarray):
-        return list(np.split(value, parts))
-    rows = value.shape[0] // parts
-    bounds = [np.array([k * rows], INTS) for k in range(parts + 1)]
-    return [g.op("Slice", value, *pair) for pair in pairwise(bounds)]
+        return [*np.split(value, parts)]
+    assert not isinstance(value, str)  # a weight in torch's graph
+    assert value.shape is not None
+    total = value.shape[0]
+    assert isinstance(total, int)
+    rows = total // parts
+    bounds = [np.array([k * rows], INTEGERS) for k in range(parts + 1)]
+    return [g.op("Slice", value, start, end) for start, end in pairwise(bounds)]
 
 
-def join(g: Graph, values: Sequence[Value], axis: int = 0) -> Value:
-    """One after the other along an axis."""
+def concatenate(g: Graph, values: Sequence[Value], axis: int = 0) -> Value:
+    """Values one after the other along an axis."""
     if len(values) == 1:
         return values[0]
-    if all(isinstance(value, np.ndarray) for value in values):
-        return np.concatenate(list(values), axis)
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    if len(arrays) == len(values):
+        return np.concatenate(arrays, axis)
     return g.op("Concat", *values, axis=axis)
 
 
-def lifted(g: Graph, value: Value) -> Value:
-    """With a first dimension of one."""
+def unsqueezed(g: Graph, value: Value) -> Value:
+    """A value with a first axis of size one."""
     if isinstance(value, np.ndarray):
         return value[None]
-    return g.op("Unsqueeze", value, np.array([0], INTS))
+    return g.op("Unsqueeze", value, np.array([0], INTEGERS))
 
 
-def turned(g: Graph, matrix: Value) -> Value:
-    """A matrix with rows as columns."""
+def transposed(g: Graph, matrix: Value) -> Value:
+    """A matrix with rows and columns exchanged."""
     if isinstance(matrix, np.ndarray):
         return matrix.T
     return g.op("Transpose", matrix, perm=[1, 0])

@@ -1,121 +1,132 @@
-"""A layer as one of the standard operators, where its program is that of one."""
+"""A layer as one of the standard operators, where its program is the operator's."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from unrolled.onnx.exporter import portability
-from unrolled.onnx.exporter.graph import Graph, Value, join, lifted, split
-from unrolled.onnx.exporter.recognize import Standard, recognise
-from unrolled.onnx.exporter.sweep import Lengths, Sweep, zeros
+from unrolled.onnx.exporter.graph import Graph, Value, concatenate, split_rows, unsqueezed
+from unrolled.onnx.exporter.operator_matching import OperatorMatch, match_operator
+from unrolled.onnx.exporter.portability import PORTABLE_OPERATORS
+from unrolled.onnx.exporter.sequences import Lengths, zeros
+from unrolled.onnx.exporter.sweep import Sweep
 from unrolled.onnx.gate_orders import GATES, PEEPHOLES
 
-__all__ = ["run", "standard_of"]
+_Blocks = Sequence[Value | None]
 
 
-def standard_of(
-    g: Graph, sweeps: Sequence[Sweep], lengths: Lengths | None = None
-) -> Standard | None:
+def operator_of(g: Graph, sweeps: Sequence[Sweep], lengths: Lengths | None) -> OperatorMatch | None:
     """The operator that runs a layer in its directions, or None.
 
-    Numbers of float64 go another way: the operators' definition has them, ONNX Runtime has not. A
+    float64 has none: the operators are defined for it, but ONNX Runtime does not have them. A
     portable graph has no ``sequence_lens``: OpenVINO ignores them where T or N is free, tract
     refuses them.
     """
-    if g.dtype != np.float32:
+    if g.dtype != np.float32 or (g.portable and lengths is not None):
         return None
-    if g.portable and lengths is not None:
+    matches = [match_operator(sweep.forward) for sweep in sweeps]
+    match = matches[0]
+    if match is None or any(other_match != match for other_match in matches):
         return None
-    first, *others = (recognise(one.forward) for one in sweeps)
-    if first is None or any(other != first for other in others):
-        return None
-    return first if not g.portable or first.operator in portability.OPERATORS else None
+    return match if not g.portable or match.operator in PORTABLE_OPERATORS else None
 
 
-def run(
+def operator_node(
     g: Graph,
     x: Value,
     sweeps: Sequence[Sweep],
-    standard: Standard,
-    starts: Sequence[Value] | None,
+    match: OperatorMatch,
+    initial_states: Sequence[Value] | None,
     lengths: Lengths | None,
 ) -> tuple[Value, list[Value]]:
-    """Outputs [T, D, N, H] and final states [D, N, H] from x [T, N, I] and states (None: zeros)."""
-    kind, D = standard.operator.kind, len(sweeps)
-    if starts is None and g.portable:  # without them tract needs to know N as it loads the file
-        starts = [zeros(g, x, width, D) for width in sweeps[0].widths]
-    weights = [_weights(g, one, standard) for one in sweeps]
-    given: list[Value | None] = [x, *(_stacked(g, parts) for parts in zip(*weights, strict=True))]
-    peepholes = given.pop()
-    given.append(None if lengths is None else lengths.sequence_lens())
-    states = len(sweeps[0].widths)
-    given += [None] * states if starts is None else starts
-    given.append(peepholes)
-    made = g.several(
-        kind,
-        1 + states,
-        *given,
+    """Outputs [T, D, N, H] and final states [D, N, H] from x [T, N, I] and initial states (None:
+    zeros)."""
+    op_type, D = match.operator.name, len(sweeps)
+    widths = sweeps[0].state_widths
+    if initial_states is None and g.portable:  # without them tract must know N at loading
+        initial_states = [zeros(g, x, width, D) for width in widths]
+    W, R, B, P = _stacked_weights(g, sweeps, match)
+    output, *final_states = g.multi_op(
+        op_type,
+        1 + len(widths),
+        x,
+        W,
+        R,
+        B,
+        None if lengths is None else lengths.sequence_lens(),
+        *([None] * len(widths) if initial_states is None else initial_states),
+        P,
         hidden_size=sweeps[0].H,
         direction="bidirectional" if D == 2 else "reverse" if sweeps[0].reverse else "forward",
-        **standard.operator.attributes(D),
+        **match.operator.attributes(D),
     )
-    output, final = made[0], made[1:]
-    if lengths is not None and starts is not None:
-        # The definition leaves open what a sequence without a step ends in; here it is its start.
-        pairs = zip(starts, final, strict=True)
-        final = [g.op("Where", lengths.empty(), start, end) for start, end in pairs]
-    return output, final
+    if lengths is not None and initial_states is not None:
+        # The final state of a sequence without a step is undefined in ONNX; here it is its initial
+        # state.
+        pairs = zip(initial_states, final_states, strict=True)
+        final_states = [g.op("Where", lengths.empty(), start, final) for start, final in pairs]
+    return output, final_states
 
 
-def _stacked(g: Graph, parts: Sequence[tuple[Value | None, str]]) -> Value | None:
-    """One array of both directions."""
-    values = [value for value, _ in parts]
-    if any(value is None for value in values):
-        return None
-    whole = join(g, [lifted(g, value) for value in values])
-    return g.named(whole, parts[0][1])
+def _stacked_weights(g: Graph, sweeps: Sequence[Sweep], match: OperatorMatch) -> list[Value | None]:
+    """W, R, B and P with a first axis of directions; None where absent."""
+    directions = [_weights(g, sweep, match) for sweep in sweeps]
+    stacked: list[Value | None] = []
+    for letter, parts in zip("WRBP", zip(*directions, strict=True), strict=True):
+        values = [value for value in parts if value is not None]
+        if len(values) < len(parts):
+            stacked.append(None)
+            continue
+        weight = concatenate(g, [unsqueezed(g, value) for value in values])
+        stacked.append(g.named(weight, f"{sweeps[0].name}_{letter}"))
+    return stacked
 
 
-def _weights(g: Graph, sweep: Sweep, standard: Standard) -> list[tuple[Value | None, str]]:
-    """W, R, B and P of one direction in the operator's order, with names; None where absent."""
-    gates = GATES[standard.operator.kind][1]
-    H = sweep.H
-    blocks = [
-        [None] * matrix.parts if value is None else split(g, value, matrix.parts)
-        for matrix, pair in zip(
-            (sweep.forward.input, *sweep.forward.products), _pairs(sweep.matrices), strict=True
-        )
-        for value in pair
+def _weights(g: Graph, sweep: Sweep, match: OperatorMatch) -> list[Value | None]:
+    """W, R, B and P of one direction in the operator's order; None where absent."""
+    H, gates = sweep.H, GATES[match.operator.name][1]
+    weights, biases = _blocks(g, sweep)
+    input_blocks = [(0, match.input[gate]) if gate in match.input else None for gate in gates]
+    recurrent_blocks = [
+        (1 + match.recurrent[gate][0], match.recurrent[gate][1])
+        if gate in match.recurrent
+        else None
+        for gate in gates
     ]
-    found: dict[str, list[Value | None]] = {"W": [], "R": [], "Wb": [], "Rb": []}
-    for gate in gates:
-        at = standard.input.get(gate)
-        product, block = standard.recurrent.get(gate, (0, None))
-        found["W"].append(None if at is None else blocks[0][at])
-        found["Wb"].append(None if at is None else blocks[1][at])
-        found["R"].append(None if block is None else blocks[2 + 2 * product][block])
-        found["Rb"].append(None if block is None else blocks[3 + 2 * product][block])
-    bias = [*found["Wb"], *found["Rb"]]
     peepholes = [
-        None if gate not in standard.peepholes else sweep.vectors[standard.peepholes[gate]]
+        sweep.vectors[match.peepholes[gate]] if gate in match.peepholes else None
         for gate in PEEPHOLES
     ]
-    name = sweep.name
     return [
-        (_filled(g, found["W"], (H, sweep.I)), f"{name}_W"),
-        (_filled(g, found["R"], (H, H)), f"{name}_R"),
-        (_filled(g, bias, (H,)), f"{name}_B"),
-        (_filled(g, peepholes, (H,)), f"{name}_P"),
+        _with_zeros(g, _selected(weights, input_blocks), (H, sweep.I)),
+        _with_zeros(g, _selected(weights, recurrent_blocks), (H, H)),
+        _with_zeros(g, _selected(biases, [*input_blocks, *recurrent_blocks]), (H,)),
+        _with_zeros(g, peepholes, (H,)),
     ]
 
 
-def _pairs(matrices: Sequence[Value | None]) -> list[tuple[Value | None, Value | None]]:
-    return list(zip(matrices[::2], matrices[1::2], strict=True))
+def _blocks(g: Graph, sweep: Sweep) -> tuple[list[_Blocks], list[_Blocks]]:
+    """The blocks of the weight and of the bias of each product; None where there is no bias."""
+    weights: list[_Blocks] = []
+    biases: list[_Blocks] = []
+    for k, product in enumerate((sweep.forward.input, *sweep.forward.products)):
+        for blocks, matrix in zip(
+            (weights, biases), sweep.matrices[2 * k : 2 * k + 2], strict=True
+        ):
+            parts = product.parts
+            blocks.append([None] * parts if matrix is None else split_rows(g, matrix, parts))
+    return weights, biases
 
 
-def _filled(g: Graph, parts: Sequence[Value | None], shape: tuple[int, ...]) -> Value | None:
-    """The parts in a row, zeros for those that are not there; None if none is."""
+def _selected(
+    blocks: Sequence[_Blocks], keys: Sequence[tuple[int, int] | None]
+) -> list[Value | None]:
+    """The blocks with these numbers of product and block."""
+    return [None if key is None else blocks[key[0]][key[1]] for key in keys]
+
+
+def _with_zeros(g: Graph, parts: Sequence[Value | None], shape: tuple[int, ...]) -> Value | None:
+    """The parts in a row, zeros for those that are absent; None if all are."""
     if all(part is None for part in parts):
         return None
-    zeros = np.zeros(shape, g.dtype)
-    return join(g, [zeros if part is None else part for part in parts])
+    absent = np.zeros(shape, g.dtype)
+    return concatenate(g, [absent if part is None else part for part in parts])

@@ -1,19 +1,17 @@
-"""What ONNX Runtime, OpenVINO and tract compute alike, and what of a model they do not.
+"""What ONNX Runtime, OpenVINO and tract compute alike.
 
-How the rest is written for all three is said where nodes are made (``stack``, ``scan``); versions
-are in docs/onnx-runtimes.md.
+How nodes are written for all three is said where they are made (``recurrent_layers``,
+``scan_nodes``); the versions are in docs/onnx-runtimes.md.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from unrolled.onnx.operator_cells import Operator
+from unrolled.runtime.schema import Block, RecurrentBlock, WordsBlock
 
-__all__ = ["NO_FLOAT64", "OPERATORS", "refusal"]
-
-OPERATORS = frozenset(
+PORTABLE_OPERATORS = frozenset(
     {
         Operator("RNN"),
         Operator("LSTM"),
@@ -30,16 +28,17 @@ NO_FLOAT64 = (
 )
 
 
-def refusal(blocks: Sequence[dict[str, Any]], states: bool) -> str | None:
-    """Why a chain cannot be written for all three, or None if it can."""
-    layers = [block for block in blocks if block["block"] == "recurrent"]
-    if states and any(layer["start"] is not None for layer in layers):
+def refusal(blocks: Sequence[Block], states: bool) -> str | None:
+    """Why a chain cannot be written for all three runtimes, or None if it can."""
+    recurrent = [block for block in blocks if isinstance(block, RecurrentBlock)]
+    if states and any(block.start is not None for block in recurrent):
         return (
-            "the learned initial state would be lost, as OpenVINO and tract know no inputs that "
-            "may be left out; export with states=False"
+            "the learned initial state would be lost, as OpenVINO and tract do not support "
+            "optional inputs; export with states=False"
         )
-    if any(block["block"] == "words" for block in blocks):
-        return "tract cannot arrange words that are read by their characters as [T, N]"
-    if any(layer["layers"][0][0]["arrays"][0].dtype == np.float64 for layer in layers):
+    if any(isinstance(block, WordsBlock) for block in blocks):
+        return "tract cannot reshape words that are read by their characters to [T, N]"
+    weights = [block.layers[0][0].arrays[0] for block in recurrent]
+    if any(weight is not None and weight.dtype == np.float64 for weight in weights):
         return NO_FLOAT64
     return None

@@ -1,4 +1,4 @@
-"""Files of ONNX as modules: whole models that are chains of known parts, or their layers alone."""
+"""ONNX models as modules: whole models whose operators are supported, or their layers alone."""
 
 import keyword
 from collections.abc import Iterator, Mapping
@@ -12,28 +12,23 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from unrolled.io import CORRUPT_FILE_ERRORS
-from unrolled.onnx.importer.fixed_sizes import guard
-from unrolled.onnx.importer.graph_builder import Builder, RefusedError, Value
-from unrolled.onnx.importer.model_file import Source, read
-from unrolled.onnx.importer.node_rules import follow
-from unrolled.onnx.importer.recurrent_node import (
-    INPUTS,
-    check_state,
-    from_node,
-    is_recurrent,
-    read_attributes,
-)
-
-__all__ = ["ImportedLayer", "RefusedError", "builder_of", "layers_of", "load", "module_of"]
+from unrolled.onnx.importer.attributes import Attributes
+from unrolled.onnx.importer.fixed_sizes import Sizes, guard_inputs
+from unrolled.onnx.importer.graph_builder import GraphBuilder
+from unrolled.onnx.importer.model_file import Source, read_model
+from unrolled.onnx.importer.node_rules import convert_node
+from unrolled.onnx.importer.recurrent_node import INPUTS, check_state, from_node, is_recurrent
+from unrolled.onnx.importer.values import Value
 
 
 @dataclass(frozen=True)
 class ImportedLayer:
     """One node RNN, LSTM or GRU of a model.
 
-    ``name`` is the node's, or its first output's; ``module`` as ``from_node`` makes it; ``hx`` the
-    initial states where the file has them as constants, else None: [D, N, H] as the module takes
-    them, but [D, 1, H] where all sequences begin alike, to be expanded to the batch.
+    ``name`` is the node's, or that of its first output; ``module`` is the result of ``from_node``;
+    ``hx`` holds the initial states where the file has them as constants, else None: [D, N, H] as
+    the module takes them, but [D, 1, H] where all sequences start with the same state, to be
+    expanded to the batch.
     """
 
     name: str
@@ -42,137 +37,141 @@ class ImportedLayer:
 
 
 def load(source: Source, *, optional: bool = False) -> fx.GraphModule:
-    """A model of ONNX as a module of ours and torch's.
+    """An ONNX model as a module of layers of this library and of torch.
 
-    It takes the graph's inputs and gives its outputs, each in their order; a graph with several
-    outputs gives a tuple. Nodes RNN, LSTM and GRU are layers as ``from_node`` makes them
-    (``batch_first`` where the graph transposes before and behind them), looked-up tables
-    ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states
-    ``LearnedInitialState``; the rest are functions of torch. It can be trained, printed
-    (``.code``), and, if it is a chain, exported for the runtime.
+    The module takes the graph's inputs and returns its outputs, each in their order; a graph with
+    several outputs returns a tuple. Nodes RNN, LSTM and GRU become layers as by ``from_node``
+    (``batch_first`` where the graph transposes before and after them), lookups in a table
+    ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states a
+    ``LearnedInitialState``; all else becomes functions of torch. The module can be trained, printed
+    (``.code``) and, if it is a chain, exported for the runtime.
 
-    Where the graph is bound to sizes that the file fixes (it reads single steps, as torch's newer
-    exporter writes ``nn.RNN``), the module raises ValueError for inputs of another shape.
+    Where the graph depends on sizes that the file fixes (torch's newer exporter writes ``nn.RNN``
+    as single steps), the module raises ValueError for inputs of another shape.
 
     Args:
-        source: a file, or what ``onnx.load`` gave. Weights beside the file are read from its
-            folder, and from nowhere else.
-        optional: whether inputs that may be left out, as they have a default in the file, are
-            inputs of the module, too. Else they keep their default.
+        source: a file, or the result of ``onnx.load``. Weights beside the file are read from its
+            folder only.
+        optional: whether inputs with a default value in the file are inputs of the module. By
+            default they are constants.
 
     Raises:
-        unrolled.io.FileError: no such file, or it is damaged.
-        RefusedError: a node is none that can be followed; the message names it.
+        unrolled.io.FileError: the file is missing or damaged.
+        RefusedError: a node is not supported; the message names it.
         ValueError: the model is damaged, or a node has attributes or weights that do not fit.
     """
-    return module_of(read(source), {}, optional)
+    return build_module(read_model(source), {}, optional)
 
 
-def module_of(
+def build_module(
     model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool = False
 ) -> fx.GraphModule:
-    """As ``load``, with some of the graph's inputs given as constants.
+    """As ``load``, with some of the graph's inputs as constants.
 
     Raises:
         as ``load``.
     """
-    with _damage_told():
-        b = builder_of(model, weights, optional)
-        module = b.finish([one.name for one in model.graph.output])
-        guard(module, _sizes(b, model))
+    with _contradictions_as_value_errors():
+        b = converted_graph(model, weights, optional)
+        module = b.finish([output.name for output in model.graph.output])
+        guard_inputs(module, _input_sizes(b, model))
         return module
 
 
 def layers_of(source: Source) -> list[ImportedLayer]:
-    """The nodes RNN, LSTM and GRU of a model of any kind, in their order; not those inside of
-    other nodes' graphs.
+    """The nodes RNN, LSTM and GRU of any model, in their order, without those in the graphs of
+    other nodes' attributes.
 
     Raises:
-        unrolled.io.FileError: no such file, or it is damaged.
+        unrolled.io.FileError: the file is missing or damaged.
         ValueError: the model is damaged, a node has attributes or weights that do not fit, or its
             weights are not constant.
     """
-    model = read(source)
-    with _damage_told():
-        b = builder_of(model)
-        return [_alone(b, node) for node in model.graph.node if is_recurrent(node)]
+    model = read_model(source)
+    with _contradictions_as_value_errors():
+        b = converted_graph(model)
+        return [_imported_layer(b, node) for node in model.graph.node if is_recurrent(node)]
 
 
-def _alone(b: Builder, node: onnx.NodeProto) -> ImportedLayer:
-    given = dict(zip(INPUTS[node.op_type], node.input, strict=False))
-    known = {name: b.values[name].array for name in given.values() if name}
-    arrays = {name: array for name, array in known.items() if array is not None}
+def _imported_layer(b: GraphBuilder, node: onnx.NodeProto) -> ImportedLayer:
+    names = dict(zip(INPUTS[node.op_type], node.input, strict=False))
+    arrays: dict[str, np.ndarray] = {}
+    for name in names.values():
+        array = b.values[name].array if name else None
+        if array is not None:
+            arrays[name] = array
     module = from_node(node, arrays)
-    D, _, H = known[given["R"]].shape  # type: ignore[union-attr]
-    states = [_state(b, node, given.get(f"initial_{letter}", ""), letter, D, H) for letter in "hc"]
-    found = [torch.from_numpy(np.array(one)) for one in states if one is not None]
-    if read_attributes(node).get("layout", 0) == 1:
-        found = [one.transpose(0, 1) for one in found]
-    if node.op_type == "LSTM" and len(found) == 1:
-        empty = torch.zeros_like(found[0])
-        found = [empty, found[0]] if states[0] is None else [found[0], empty]
-    hx = tuple(found) if len(found) > 1 else found[0] if found else None
+    D, _, H = arrays[names["R"]].shape
+    h = _initial_state(b, node, names.get("initial_h", ""), "initial_h", D, H)
+    c = _initial_state(b, node, names.get("initial_c", ""), "initial_c", D, H)
+    hx: Tensor | tuple[Tensor, ...] | None = h
+    if node.op_type == "LSTM" and h is not None:
+        hx = (h, torch.zeros_like(h) if c is None else c)
+    elif node.op_type == "LSTM" and c is not None:
+        hx = (torch.zeros_like(c), c)
     return ImportedLayer(node.name or node.output[0], module, hx)
 
 
-def _state(
-    b: Builder, node: onnx.NodeProto, name: str, letter: str, D: int, H: int
-) -> np.ndarray | None:
-    """An initial state, if it is constant."""
+def _initial_state(
+    b: GraphBuilder, node: onnx.NodeProto, name: str, input_name: str, D: int, H: int
+) -> Tensor | None:
+    """An initial state [D, N, H], if it is constant."""
     value = b.values[name] if name else Value()
-    array = value.array if value.narrow is None else value.narrow.array
-    if array is not None:
-        check_state(node, f"initial_{letter}", array.shape, D, H)
-    return array
+    array = value.array if value.unexpanded is None else value.unexpanded.array
+    if array is None:
+        return None
+    check_state(node, input_name, array.shape, D, H)
+    state = torch.from_numpy(np.array(array))
+    return state.transpose(0, 1) if Attributes(node).get("layout", 0) == 1 else state
 
 
-def builder_of(
+def converted_graph(
     model: onnx.ModelProto,
     weights: Mapping[str, np.ndarray] | None = None,
     optional: bool = False,
-) -> Builder:
+) -> GraphBuilder:
     """All values of a graph, of which some inputs are given as constants."""
-    b = Builder(model)
+    b = GraphBuilder(model)
     graph = model.graph
-    open_ = {one.name for one in graph.input} if optional and model.ir_version >= 4 else set()
+    with_default = optional and model.ir_version >= 4
+    optional_inputs = {info.name for info in graph.input} if with_default else set()
     for tensor in graph.initializer:
-        if tensor.name in open_:
-            continue
-        b.note({tensor.name: Value(array=numpy_helper.to_array(tensor))})
-    b.note({name: Value(array=array) for name, array in (weights or {}).items()})
-    for one in graph.input:
-        if one.name not in b.values:
-            b.shapes.of_input(one)
-            b.values[one.name] = Value(b.graph.placeholder(_plain_name(one.name, b)))
+        if tensor.name not in optional_inputs:
+            b.define({tensor.name: Value(array=numpy_helper.to_array(tensor))})
+    b.define({name: Value(array=array) for name, array in (weights or {}).items()})
+    for info in graph.input:
+        if info.name not in b.values:
+            b.shapes.add_input(info)
+            b.values[info.name] = Value(b.graph.placeholder(_argument_name(info.name, b)))
     for node in graph.node:
-        follow(b, node)
+        convert_node(b, node)
     return b
 
 
-def _sizes(b: Builder, model: onnx.ModelProto) -> dict[str, tuple[str, list[int | None]]]:
+def _input_sizes(b: GraphBuilder, model: onnx.ModelProto) -> dict[str, tuple[str, Sizes]]:
     """Name and sizes of each input of the module, by its placeholder; None where one is free."""
-    found = {}
-    for one in model.graph.input:
-        node, kind = b.values[one.name].node, one.type.tensor_type
+    inputs: dict[str, tuple[str, Sizes]] = {}
+    for info in model.graph.input:
+        node, tensor_type = b.values[info.name].node, info.type.tensor_type
         if node is not None:
-            sizes = [d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim]
-            found[str(node.target)] = (one.name, sizes if kind.HasField("shape") else [])
-    return found
+            sizes = [d.dim_value if d.dim_value > 0 else None for d in tensor_type.shape.dim]
+            inputs[str(node.target)] = (info.name, sizes if tensor_type.HasField("shape") else [])
+    return inputs
 
 
-def _plain_name(name: str, b: Builder) -> str:
-    """A name that can be an argument's."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
-    plain = kept[:1].isalpha() and kept != "self" and not keyword.iskeyword(kept)
-    return b.fresh(kept if plain else f"input_{kept}")
+def _argument_name(name: str, b: GraphBuilder) -> str:
+    """A valid name of an argument."""
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    is_valid = cleaned[:1].isalpha() and cleaned != "self" and not keyword.iskeyword(cleaned)
+    return b.unique_name(cleaned if is_valid else f"input_{cleaned}")
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
-    """What contradictions in a model bring about, as a ValueError."""
+def _contradictions_as_value_errors() -> Iterator[None]:
+    """Raise errors that contradictions in a model cause as ValueError."""
     try:
         yield
     except ValueError:
         raise
     except CORRUPT_FILE_ERRORS as error:
-        raise ValueError(f"the model contradicts itself ({error})") from error
+        raise ValueError(f"model must not contradict itself, got {error}") from error

@@ -1,236 +1,251 @@
-"""What operators on numbers become in torch: functions, products with weights, constants."""
+"""Rules for operators on numbers: functions, products with weights, constants, reductions."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from unrolled.onnx.importer import torch_functions
-from unrolled.onnx.importer.graph_builder import Builder, Node, RefusedError, Rules, Value, axes_of
+from unrolled.onnx.importer.graph_builder import GraphBuilder, ImportedNode, RuleTable, axes_of
+from unrolled.onnx.importer.values import RefusedError, Value
 
-__all__ = ["RULES"]
-
-RULES = Rules()
-_EACH: dict[str, Callable[..., Any]] = {
+RULES = RuleTable()
+_UNARY: dict[str, Callable[..., Tensor]] = {
     "Relu": torch.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid, "Exp": torch.exp,
     "Log": torch.log, "Sqrt": torch.sqrt, "Neg": torch.neg, "Abs": torch.abs,
     "Not": torch.logical_not, "Softplus": F.softplus, "Softsign": F.softsign, "Sign": torch.sign,
 }  # fmt: skip
-_JOINED: dict[str, Callable[..., Any]] = {
+_BROADCAST: dict[str, Callable[..., Tensor]] = {
     "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch_functions.divide,
     "Pow": torch.pow, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt,
     "GreaterOrEqual": torch.ge, "Equal": torch.eq, "And": torch.logical_and, "Or": torch.logical_or,
     "Where": torch.where, "Max": torch.maximum, "Min": torch.minimum,
 }  # fmt: skip
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
+}  # fmt: skip
+_CONSTANT_TYPES: dict[str, type[np.generic]] = {
+    "value_float": np.float32, "value_floats": np.float32,
+    "value_int": np.int64, "value_ints": np.int64,
+}  # fmt: skip
 
 
-@RULES.of("Identity", "Dropout")
-def _same(b: Builder, n: Node) -> list[Value]:
-    training = n.inputs[2] if len(n.inputs) > 2 else None
+@RULES.register("Identity", "Dropout")
+def _identity(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    training = n.optional_input(2)
     if training is not None and (training.array is None or training.array.any()):
-        raise RefusedError(f"{n.where}: wanted no training_mode")
-    return [n.inputs[0]]
+        raise RefusedError(f"{n.label}: training_mode must be false, got true or a computed value")
+    return [n.input(0)]
 
 
-@RULES.of("Constant")
-def _constant(b: Builder, n: Node) -> list[Value]:
-    ((name, value),) = n.told.items()
-    if name == "value":
-        return [Value(array=onnx.numpy_helper.to_array(value))]
-    kinds: dict[str, Any] = {"value_float": np.float32, "value_floats": np.float32}
-    kinds |= {"value_int": np.int64, "value_ints": np.int64}
-    if name not in kinds:
-        raise RefusedError(f"{n.where}: wanted numbers, got {name}")
-    return [Value(array=np.array(value, kinds[name]))]
+@RULES.register("Constant")
+def _constant(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    (name,) = n.attributes
+    tensor = n.attributes.tensor(name) if name == "value" else None
+    if tensor is not None:
+        return [Value(array=onnx.numpy_helper.to_array(tensor))]
+    if name not in _CONSTANT_TYPES:
+        raise RefusedError(f"{n.label}: the attribute must be value or numbers, got {name}")
+    return [Value(array=np.array(n.attributes.get(name), _CONSTANT_TYPES[name]))]
 
 
-@RULES.of(*_EACH)
-def _each(b: Builder, n: Node) -> list[Value]:
-    function = _EACH[n.proto.op_type]
+@RULES.register(*_UNARY)
+def _unary(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    function, x = _UNARY[n.proto.op_type], n.input(0)
     folded = b.fold(n, function)
     if folded is not None:
         return [folded]
-    return [Value(b.call(function, b.raw(n.inputs[0])), turned=n.inputs[0].turned)]
+    return [Value(b.call(function, b.stored_node(x)), swapped=x.swapped)]
 
 
-@RULES.of(*_JOINED)
-def _joined(b: Builder, n: Node) -> list[Value]:
-    function = _JOINED[n.proto.op_type]
-    if n.proto.op_type in ("Max", "Min") and len(n.inputs) != 2:
-        raise RefusedError(f"{n.where}: wanted two n.inputs, got {len(n.inputs)}")
-    folded = b.fold(n, function, _broadcast)
+@RULES.register(*_BROADCAST)
+def _broadcast(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    op, inputs = n.proto.op_type, n.required_inputs()
+    if op in ("Max", "Min") and len(inputs) != 2:
+        raise RefusedError(f"{n.label}: inputs must be two, got {len(inputs)}")
+    function = _BROADCAST[op]
+    folded = b.fold(n, function, _broadcast_size)
     if folded is not None:
         return [folded]
-    if n.proto.op_type == "Add":
-        biased = _biased(b, n)
-        if biased is not None:
-            return [biased]
-    # One number, or one row behind two axes, is the same for all of the first two axes.
-    names = list(zip(n.proto.input, n.inputs, strict=True))
-    ranks = {len(b.dims(name) or ()) for name, one in names if one.turned}
-    if len(ranks) == 1 and all(
-        b.is_rows(name, one) if one.turned else one.array is not None and one.array.ndim <= 1
-        for name, one in names
-    ):
-        return [Value(b.call(function, *(b.raw(one) for one in n.inputs)), turned=True)]
-    nodes = [b.node(one) for one in n.inputs]
-    ends = b.dims(n.proto.input[1]) if n.proto.op_type == "Less" else None
-    below = n.inputs[0].counts and ends is not None and len(ends) == 1
-    return [Value(b.call(function, *nodes), until=nodes[1] if below else None)]
+    if op == "Add":
+        with_bias = _with_bias(b, n)
+        if with_bias is not None:
+            return [with_bias]
+    if _can_stay_swapped(b, n):
+        return [Value(b.call(function, *(b.stored_node(x) for x in inputs)), swapped=True)]
+    nodes = [b.node(x) for x in inputs]
+    dims = b.dims(n.proto.input[1]) if op == "Less" else None
+    is_mask = inputs[0].is_range and dims is not None and len(dims) == 1
+    return [Value(b.call(function, *nodes), lengths=nodes[1] if is_mask else None)]
 
 
-def _broadcast(*arrays: np.ndarray) -> int:
-    """How many numbers arrays are together."""
-    return math.prod(np.broadcast_shapes(*(one.shape for one in arrays)))
+def _can_stay_swapped(b: GraphBuilder, n: ImportedNode) -> bool:
+    """Whether a function may be applied with the first two axes exchanged: one number, or one row
+    along the last of three axes, is the same for all of the first two."""
+    named_values = list(zip(n.proto.input, n.required_inputs(), strict=True))
+    ranks = {len(b.dims(name) or ()) for name, x in named_values if x.swapped}
+    return len(ranks) == 1 and all(
+        b.is_rowwise(name, x) if x.swapped else x.array is not None and x.array.ndim <= 1
+        for name, x in named_values
+    )
 
 
-def _multiplied(x: np.ndarray, y: np.ndarray) -> int:
-    """How many numbers a product of matrices has, and what its sums cost."""
+def _broadcast_size(*arrays: np.ndarray) -> int:
+    """The number of elements of arrays that are broadcast to one another."""
+    return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+
+
+def _matmul_cost(x: np.ndarray, y: np.ndarray) -> int:
+    """The number of elements of a product of matrices, and the cost of its sums."""
     if x.ndim < 2 or y.ndim < 2:
         return x.size + y.size
     rows = math.prod(np.broadcast_shapes(x.shape[:-2], y.shape[:-2]))
-    return rows * x.shape[-2] * y.shape[-1] * (1 + x.shape[-1] // 64)
+    return rows * int(x.shape[-2]) * int(y.shape[-1]) * (1 + int(x.shape[-1]) // 64)
 
 
-def _biased(b: Builder, n: Node) -> Value | None:
+def _with_bias(b: GraphBuilder, n: ImportedNode) -> Value | None:
     """A product with weights to which a row is added: the bias of a linear layer."""
-    for one, other in (n.inputs, n.inputs[::-1]):
-        if one.product is None or other.array is None:
+    x, y = n.required_inputs()
+    for product, bias in ((x, y), (y, x)):
+        layer = product.open_linear
+        if layer is None or bias.array is None or bias.array.shape != (layer.out_features,):
             continue
-        if other.array.shape != (one.product.out_features,):
-            continue
-        one.product.bias = b.parameter(other.array, n.where)
-        return replace(one, product=None)
+        layer.bias = b.parameter(bias.array, n.label)
+        return replace(product, open_linear=None)
     return None
 
 
-@RULES.of("MatMul")
-def _matmul(b: Builder, n: Node) -> list[Value]:
-    x, W = n.inputs
-    folded = b.fold(n, torch.matmul, _multiplied)
+@RULES.register("MatMul")
+def _matmul(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    x, W = n.required_inputs()
+    folded = b.fold(n, torch.matmul, _matmul_cost)
     if folded is not None:
         return [folded]
     if W.array is not None and W.array.ndim == 2 and W.array.dtype.kind == "f":
-        alone = b.reads[n.proto.output[0]] == 1
-        return [_linear(b, n, x, W.array.T, None, open_=alone)]
+        may_get_bias = b.uses[n.proto.output[0]] == 1
+        return [_linear(b, n, W.array.T, None, may_get_bias)]
     return [Value(b.call(torch.matmul, b.node(x), b.node(W)))]
 
 
-@RULES.of("Gemm")
-def _gemm(b: Builder, n: Node) -> list[Value]:
-    x, W = n.inputs[:2]
-    C = n.inputs[2] if len(n.inputs) > 2 else None
-    scaled = (
-        n.told.get("alpha", 1.0) != 1 or n.told.get("beta", 1.0) != 1 or n.told.get("transA", 0)
-    )
-    known = W.array is not None and (C is None or C.array is not None)
-    if scaled or not known or W.array.ndim != 2:
-        raise RefusedError(f"{n.where}: wanted x W + b with constant W and b, without factors")
-    weight = W.array if n.told.get("transB", 0) else W.array.T
+@RULES.register("Gemm")
+def _gemm(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    x, W, C = n.input(0), n.input(1).array, n.optional_input(2)
+    factors = (n.attributes.get("alpha", 1.0), n.attributes.get("beta", 1.0))
+    is_plain = factors == (1, 1) and not n.attributes.flag("transA")
+    bias = None if C is None else C.array
+    if not is_plain or W is None or W.ndim != 2 or (C is not None and bias is None):
+        raise RefusedError(
+            f"{n.label}: W and b must be constant, alpha and beta 1 and transA 0, got alpha and "
+            f"beta {factors} and transA {n.attributes.get('transA', 0)}"
+        )
+    weight = W if n.attributes.flag("transB") else W.T
     if x.array is not None:
-        b.take(_multiplied(x.array, weight.T), n.where)
+        b.charge(_matmul_cost(x.array, weight.T), n.label)
         product = x.array @ weight.T
-        return [Value(array=product if C is None else product + C.array)]
-    bias = None if C is None else np.broadcast_to(C.array, (1, len(weight)))[0]
-    return [_linear(b, n, x, weight, bias, open_=False)]
+        return [Value(array=product if bias is None else product + bias)]
+    row = None if bias is None else np.broadcast_to(bias, (1, len(weight)))[0]
+    return [_linear(b, n, weight, row, may_get_bias=False)]
 
 
 def _linear(
-    b: Builder, n: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, open_: bool
+    b: GraphBuilder,
+    n: ImportedNode,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    may_get_bias: bool,
 ) -> Value:
+    x = n.input(0)
     M, K = weight.shape
     layer = nn.Linear(K, M, bias=bias is not None, device="meta")
-    layer.weight = b.parameter(weight, n.where)
+    layer.weight = b.parameter(weight, n.label)
     if bias is not None:
-        layer.bias = b.parameter(bias, n.where)
-    rows = b.is_rows(n.proto.input[0], x)
-    made = b.module("linear", layer, b.raw(x) if rows else b.node(x))
-    return Value(made, turned=x.turned and rows, product=layer if open_ else None)
+        layer.bias = b.parameter(bias, n.label)
+    rowwise = b.is_rowwise(n.proto.input[0], x)
+    node = b.call_module("linear", layer, b.stored_node(x) if rowwise else b.node(x))
+    return Value(node, swapped=x.swapped and rowwise, open_linear=layer if may_get_bias else None)
 
 
-@RULES.of("Softmax", "LogSoftmax")
-def _softmax(b: Builder, n: Node) -> list[Value]:
-    axis = n.told.get("axis", -1 if b.opset >= 13 else 1)
+@RULES.register("Softmax", "LogSoftmax")
+def _softmax(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    x, axis = n.input(0), n.attributes.integer("axis", -1 if b.opset >= 13 else 1)
     dims = b.dims(n.proto.input[0])
-    last = axis == -1 or (dims is not None and axis == len(dims) - 1)
-    if b.opset < 13 and not last:
-        raise RefusedError(f"{n.where}: wanted the last axis, got {axis}")
+    is_final_axis = axis == -1 or (dims is not None and axis == len(dims) - 1)
+    if b.opset < 13 and not is_final_axis:
+        raise RefusedError(f"{n.label}: axis must be the final one before opset 13, got {axis}")
     function = torch.softmax if n.proto.op_type == "Softmax" else torch.log_softmax
-    x = n.inputs[0]
-    folded = b.fold(n, lambda one: function(one, dim=axis))
+    folded = b.fold(n, lambda array: function(array, dim=axis))
     if folded is not None:
         return [folded]
-    if last and b.is_rows(n.proto.input[0], x):
-        return [Value(b.call(function, b.raw(x), dim=-1), turned=x.turned)]
-    return [Value(b.call(function, b.node(x), dim=-1 if last else axis))]
+    if is_final_axis and b.is_rowwise(n.proto.input[0], x):
+        return [Value(b.call(function, b.stored_node(x), dim=-1), swapped=x.swapped)]
+    return [Value(b.call(function, b.node(x), dim=-1 if is_final_axis else axis))]
 
 
-@RULES.of("Cast")
-def _cast(b: Builder, n: Node) -> list[Value]:
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(n.told["to"])
-    wanted = torch.from_numpy(np.empty(0, dtype)).dtype
-    folded = b.fold(n, lambda one: one.to(wanted))
+@RULES.register("Cast")
+def _cast(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    x = n.input(0)
+    numpy_dtype = onnx.helper.tensor_dtype_to_np_dtype(n.attributes.integer("to"))
+    dtype = torch.from_numpy(np.empty(0, numpy_dtype)).dtype
+    folded = b.fold(n, lambda array: array.to(dtype))
     if folded is not None:
         return [folded]
-    x = n.inputs[0]
-    if wanted in (torch.int32, torch.int64) and b.is_whole(n.proto.input[0]):
-        return [x]  # to torch they are the same wherever lengths, indices and shapes are read
-    made = b.call(torch_functions.cast, b.raw(x), wanted)
-    return [Value(made, fill=x.fill, turned=x.turned)]
+    if dtype in (torch.int32, torch.int64) and b.is_integer(n.proto.input[0]):
+        return [x]  # torch reads lengths, indices and shapes of either type
+    node = b.call(torch_functions.cast_to, b.stored_node(x), dtype)
+    return [Value(node, fill=x.fill, swapped=x.swapped)]
 
 
-@RULES.of("CastLike")
-def _cast_like(b: Builder, n: Node) -> list[Value]:
-    x, other = n.inputs
+@RULES.register("CastLike")
+def _cast_like(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    x, like = n.required_inputs()
     folded = b.fold(n, torch_functions.cast_like)
     if folded is not None:
         return [folded]
-    return [Value(b.call(torch_functions.cast_like, b.raw(x), b.node(other)), turned=x.turned)]
+    node = b.call(torch_functions.cast_like, b.stored_node(x), b.node(like))
+    return [Value(node, swapped=x.swapped)]
 
 
-@RULES.of("Range")
-def _range(b: Builder, n: Node) -> list[Value]:
-    start, _, delta = (one.array for one in n.inputs)
-    counts = start is not None and delta is not None and (start, delta) == (0, 1)
-    folded = b.fold(n, torch_functions.steps, _count_of)
+@RULES.register("Range")
+def _range(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    start, _, delta = (x.array for x in n.required_inputs())
+    is_range = bool(start is not None and delta is not None and start == 0 and delta == 1)
+    folded = b.fold(n, torch_functions.arange, _range_size)
     if folded is not None:
-        return [replace(folded, counts=counts)]
-    return [Value(b.call(torch_functions.steps, *(b.node(one) for one in n.inputs)), counts=counts)]
+        return [replace(folded, is_range=is_range)]
+    nodes = [b.node(x) for x in n.required_inputs()]
+    return [Value(b.call(torch_functions.arange, *nodes), is_range=is_range)]
 
 
-def _count_of(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
-    """How many numbers a Range has."""
-    return max(0, math.ceil((limit.item() - start.item()) / delta.item()))
+def _range_size(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
+    """The number of elements of a Range."""
+    count: int = math.ceil((limit.item() - start.item()) / delta.item())
+    return max(0, count)
 
 
-@RULES.of("HardSigmoid", "LeakyRelu", "ThresholdedRelu", "Elu")
-def _activate(b: Builder, n: Node) -> list[Value]:
-    x, name = n.inputs[0], n.proto.op_type
-    parameters = (n.told.get("alpha"), n.told.get("beta"))
-    folded = b.fold(n, lambda one: torch_functions.activate(one, name, *parameters))
+@RULES.register("HardSigmoid", "LeakyRelu", "ThresholdedRelu", "Elu")
+def _activation(b: GraphBuilder, n: ImportedNode) -> list[Value]:
+    x, name = n.input(0), n.proto.op_type
+    alpha, beta = n.attributes.number("alpha"), n.attributes.number("beta")
+    folded = b.fold(n, lambda array: torch_functions.activate(array, name, alpha, beta))
     if folded is not None:
         return [folded]
-    made = b.call(torch_functions.activate, b.raw(x), name, *parameters)
-    return [Value(made, turned=x.turned)]
+    node = b.call(torch_functions.activate, b.stored_node(x), name, alpha, beta)
+    return [Value(node, swapped=x.swapped)]
 
 
-@RULES.of("ReduceMean", "ReduceSum", "ReduceMax")
-def _reduced(b: Builder, n: Node) -> list[Value]:
+@RULES.register(*_REDUCTIONS)
+def _reduce(b: GraphBuilder, n: ImportedNode) -> list[Value]:
     axes = axes_of(n)
     if not axes:
-        raise RefusedError(f"{n.where}: axes must be given as constants, got none")
-    function: dict[str, Callable[..., Any]] = {
-        "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
-    }  # fmt: skip
-    kept = bool(n.told.get("keepdims", 1))
-    reduce = function[n.proto.op_type]
-    folded = b.fold(n, lambda one: reduce(one, axes, keepdim=kept), inputs=n.inputs[:1])
+        raise RefusedError(f"{n.label}: axes must be constant and at least one, got none")
+    keepdim = n.attributes.flag("keepdims", True)
+    function = _REDUCTIONS[n.proto.op_type]
+    folded = b.fold(n, lambda array: function(array, axes, keepdim=keepdim), inputs=n.inputs[:1])
     if folded is not None:
         return [folded]
-    return [Value(b.call(reduce, b.node(n.inputs[0]), axes, keepdim=kept))]
+    return [Value(b.call(function, b.node(n.input(0)), axes, keepdim=keepdim))]

@@ -1,0 +1,90 @@
+"""Lines of Python with the labels of their tokens."""
+
+import io
+import tokenize
+
+import pytest
+
+from unrolled.tasks import standard_library
+from unrolled.tasks.data.source import DataError
+from unrolled.tasks.datasets import (
+    python_tags,
+    python_tokens,
+)
+from unrolled.tasks.datasets.python_tokens import tag_lines
+from unrolled.tasks.entities import find_spans, has_entities
+
+
+def pieces_of(source: str) -> list[list[tuple[str, str]]]:
+    """Text and type of each entity, line by line."""
+    return [
+        [(s.kind, "".join(line.tokens[s.start : s.end])) for s in find_spans(line.labels)]
+        for line in tag_lines(source.encode())
+    ]
+
+
+def test_lines_are_labelled_by_hand() -> None:
+    source = "if inner == 'a b':  # no\n\treturn 0x1F+_x\n"
+    kinds = ["KEYWORD", "NAME", "OP", "STRING", "OP", "COMMENT"]
+    texts = ["if", "inner", "==", "'a b'", ":", "# no"]
+    second = [("KEYWORD", "return"), ("NUMBER", "0x1F"), ("OP", "+"), ("NAME", "_x")]
+    assert pieces_of(source) == [list(zip(kinds, texts, strict=True)), second]
+    line = tag_lines(b"a = 12\n")[0]
+    assert line.tokens == tuple("a = 12")
+    assert line.labels == ("B-NAME", "O", "B-OP", "O", "B-NUMBER", "I-NUMBER")
+
+
+def test_lines_that_do_not_tell_are_left_out() -> None:
+    assert pieces_of('x = """a\nb = 1\n""" + y\n\n   \nz\n') == [[("NAME", "z")]]
+    assert pieces_of("a = 1\n" + "b" * 121 + "\n") == [
+        [("NAME", "a"), ("OP", "="), ("NUMBER", "1")]
+    ]
+    assert pieces_of("é = 'ü'\r\nx\r\n") == [
+        [("NAME", "é"), ("OP", "="), ("STRING", "'ü'")],
+        [("NAME", "x")],
+    ]
+    assert pieces_of("f(\n") == []
+    assert tag_lines(b"# coding: utf-8\nx = '\xff'\n") == []
+
+
+def test_a_formatted_string_is_one_string() -> None:
+    assert pieces_of("f'{a:{b}} {c!r}' + f\"x\"\n") == [
+        [("STRING", "f'{a:{b}} {c!r}'"), ("OP", "+"), ("STRING", 'f"x"')]
+    ]
+
+
+def test_the_standard_library_is_labelled() -> None:
+    training, validation = python_tags(900, 300)
+    assert (len(training), len(validation)) == (900, 300)
+    assert python_tags(900, 300) == (training, validation)
+    lines = [{"".join(s.tokens).strip() for s in part} for part in (training, validation)]
+    assert [len(part) for part in lines] == [900, 300]
+    assert not lines[0] & lines[1]
+    assert all(has_entities(s.labels) for s in training)
+    kinds = {span.kind for s in validation for span in find_spans(s.labels)}
+    assert kinds == {"COMMENT", "KEYWORD", "NAME", "NUMBER", "OP", "STRING"}
+
+
+def test_too_few_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [file for file in standard_library() if file.name in ("heapq.py", "bisect.py")]
+    monkeypatch.setattr(python_tokens, "standard_library", lambda: few)
+    with pytest.raises(DataError, match=r"training: wanted 9999 lines .* it has \d+; ask for few"):
+        python_tags(9999, 5)
+    with pytest.raises(DataError, match="validation: wanted 9999 lines"):
+        python_tags(5, 9999)
+
+
+def test_the_labels_are_those_of_the_tokenizer() -> None:
+    file = next(file for file in standard_library() if file.name == "heapq.py")
+    wanted = set()
+    for token in tokenize.tokenize(io.BytesIO(file.read_bytes()).readline):
+        if token.type in (tokenize.NAME, tokenize.COMMENT, tokenize.NUMBER):
+            wanted.add((token.line.rstrip("\n"), token.start[1], token.string))
+    found = 0
+    for sentence in tag_lines(file.read_bytes()):
+        line = "".join(sentence.tokens)
+        for span in find_spans(sentence.labels):
+            if span.kind not in ("OP", "STRING"):
+                found += 1
+                assert (line, span.start, line[span.start : span.end]) in wanted
+    assert found > 500

@@ -1,0 +1,27 @@
+"""The names that packages offer to users: a change here is a change of the interface."""
+
+from importlib import import_module
+
+import pytest
+
+PUBLIC = {
+    "cells": (
+        "ATR AntisymmetricRNN BRC Cell CellError CoRNN CoupledLSTM ExpRNN FastGRNN FastRNN GRU "
+        "GatedAntisymmetricRNN Gates IndRNN JANET LEM LSTM LayerNormGRU LayerNormLSTM LiGRU MGU "
+        "MinimalRNN MultiplicativeLSTM NBRC ParameterSpec PeepholeLSTM RAN RNN ResetBeforeGRU "
+        "SLSTM STAR Sizes State UGRNN Value clip exp hard_sigmoid hard_tanh linear log matrix_exp "
+        "maximum mean minimum product relu sigmoid softplus softsign sqrt tanh vector where"
+    ),
+    "nn": (
+        "ArgumentTypeError Conversion GRU GRUCell LSTM LSTMCell RNN RNNCell Recurrent "
+        "RecurrentCell TypeCheck as_cell convert init"
+    ),
+    "program": "Node Program ProgramError TraceError interpret make_program",
+}
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names(package: str) -> None:
+    module = import_module(f"unrolled.{package}")
+    assert sorted(module.__all__) == sorted(PUBLIC[package].split())
+    assert all(hasattr(module, name) for name in module.__all__)
