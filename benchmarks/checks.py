@@ -1,7 +1,7 @@
-"""What must be green before a figure is reported: the results of every peer, and the tests.
+"""The checks that must pass before a result is reported: the results of all peers, and the tests.
 
-Results are compared with torch's layer in float64. A check that fails raises ``RedError``; then
-nothing is timed or written.
+Results are compared with torch's layer in float64. A failed check raises `CheckError`; then nothing
+is timed or written.
 """
 
 import subprocess
@@ -16,55 +16,57 @@ Results = dict[str, Tensor]
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("tests/nn/test_parity.py",)
-OUTPUT = 1e-5  # of the largest wanted value, or of 1: some ten times what float32 loses here
-GRADIENT = 5e-5  # sums over up to 12800 tokens in another order
-# bfloat16's output: two roundings of 2^-9 of its size; gradients: those of torch's layers, which
-# round at each step, too.
+OUTPUT = 1e-5  # of the largest expected value, or of 1: about ten times the rounding of float32
+GRADIENT = 5e-5  # for sums over up to 12800 tokens in another order
+# Outputs in bfloat16 have two roundings of 2^-9 of their size; the gradients of torch's layers
+# are rounded at each step.
 HALF_OUTPUT, HALF_GRADIENT = 2**-6, 2**-2
 
 
-class RedError(Exception):
-    """A check failed: there is nothing to report."""
+class CheckError(Exception):
+    """A check failed, so that nothing may be reported."""
 
 
-def check(who: str, actual: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
-    """The largest error, as part of the largest wanted value of its tensor.
+def check(who: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """The largest error, relative to the largest expected value of its tensor.
 
     Raises:
-        RedError: a result is missing, has another shape, or is too far from what was wanted.
+        CheckError: a result is missing, has another shape, or differs too much from the expected
+            one.
     """
-    if actual.keys() != wanted.keys():
-        raise RedError(f"{who}: gave {sorted(actual)}, wanted {sorted(wanted)}")
+    if actual.keys() != expected.keys():
+        raise CheckError(f"{who}: results must be {sorted(expected)}, got {sorted(actual)}")
     worst = 0.0
-    for name, tensor in wanted.items():
-        got = actual[name]
-        limits = (HALF_OUTPUT, HALF_GRADIENT) if got.dtype == torch.bfloat16 else (OUTPUT, GRADIENT)
+    for name, tensor in expected.items():
+        result = actual[name]
+        limits = (
+            (HALF_OUTPUT, HALF_GRADIENT) if result.dtype == torch.bfloat16 else (OUTPUT, GRADIENT)
+        )
         allowed = limits[name != "output"]
-        if got.shape != tensor.shape:
-            raise RedError(
-                f"{who}: {name} has shape {list(got.shape)}, wanted {list(tensor.shape)}"
+        if result.shape != tensor.shape:
+            raise CheckError(
+                f"{who}: {name} must have shape {list(tensor.shape)}, got {list(result.shape)}"
             )
         scale = max(tensor.abs().max().item(), 1.0 if name == "output" else 1e-30)
-        error = (got.double() - tensor.double()).abs().max().item() / scale
+        error = (result.double() - tensor.double()).abs().max().item() / scale
         if not error <= allowed:
-            raise RedError(
-                f"{who}: {name} is wrong by {error:.1e} of its size, allowed {allowed:.0e}"
+            raise CheckError(
+                f"{who}: {name} must be within {allowed:.0e} of its size, got an error of "
+                f"{error:.1e}"
             )
         worst = max(worst, error)
     return worst
 
 
 def run_tests(tests: tuple[str, ...] = TESTS) -> None:
-    """Run the project's own quick tests.
+    """Run the quick tests of this project.
 
     Raises:
-        RedError: one of them failed, or none could run.
+        CheckError: one of them failed, or none could run.
     """
     command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
-    print(f"first {' '.join(command[2:])}", flush=True)
+    print(f"running {' '.join(command[2:])}", flush=True)
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if ran.returncode:
-        raise RedError(
-            f"the project's own tests are red:\n{ran.stdout[-3000:]}{ran.stderr[-1000:]}"
-        )
+        raise CheckError(f"tests of this project fail:\n{ran.stdout[-3000:]}{ran.stderr[-1000:]}")
     print(ran.stdout.strip().splitlines()[-1], flush=True)

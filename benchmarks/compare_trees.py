@@ -40,18 +40,18 @@ SAMPLE_MS = 4.0
 
 
 def names() -> list[str]:
-    """All rows: a kind of call, a cell, and T,N,I,H."""
+    """All rows: a mode of the call, a cell, and T,N,I,H."""
     grid = [
-        f"{cell} {','.join(map(str, shape))} {kind}"
+        f"{cell} {','.join(map(str, shape))} {mode}"
         for shape in SHAPES
         for cell in CELLS
-        for kind in ("infer", "train")
+        for mode in ("infer", "train")
     ]
     small = [
-        f"{cell} {','.join(map(str, shape))} {kind}"
+        f"{cell} {','.join(map(str, shape))} {mode}"
         for shape in SMALL_SHAPES
         for cell in ("GRU", "LSTM")
-        for kind in SMALL
+        for mode in SMALL
     ]
     return grid + small
 
@@ -63,21 +63,21 @@ def prepare(name: str) -> Callable[[], Any]:
 
     from unrolled import nn
 
-    cell, sizes, kind = name.split(" ", 2)
+    cell, sizes, mode = name.split(" ", 2)
     T, N, I, H = map(int, sizes.split(","))  # noqa: E741
     torch.manual_seed(0)
-    single = kind.startswith("cell")
+    single = mode.startswith("cell")
     layer = getattr(nn, cell + "Cell" * single)(I, H)
     x = torch.randn(*([] if single else [T]), N, I)
-    if kind == "stream":
+    if mode == "stream":
         stream, row = layer.stream(N), np.ascontiguousarray(x[0].numpy())
         return lambda: stream.step(row)
     options: dict[str, Any] = {}
-    if kind.startswith("lengths"):
+    if mode.startswith("lengths"):
         options["lengths"] = torch.tensor([T, *[1] * (N - 1)])
-    if kind.startswith("resets"):
+    if mode.startswith("resets"):
         options["resets"] = torch.arange(T * N).reshape(T, N) % 3 == 0
-    if kind.endswith("infer"):
+    if mode.endswith("infer"):
 
         def infer() -> Any:
             with torch.inference_mode():
@@ -139,18 +139,18 @@ def compare(name: str, versions: tuple[Version, Version], rounds: int) -> float:
     repeats = max(1, round(SAMPLE_MS / 1e3 / estimate))
     samples: tuple[list[float], list[float]] = ([], [])
     for k in range(rounds):
-        for which in (0, 1) if k % 2 else (1, 0):
-            versions[which].seconds(max(1, repeats // 4))
-            samples[which].append(versions[which].seconds(repeats) / repeats * 1e3)
-    before, after = map(statistics.median, samples)
+        for version in (0, 1) if k % 2 else (1, 0):
+            versions[version].seconds(max(1, repeats // 4))
+            samples[version].append(versions[version].seconds(repeats) / repeats * 1e3)
+    old_ms, new_ms = map(statistics.median, samples)
     quartiles = [statistics.quantiles(values, n=4) for values in samples]
     spreads = [(high - low) / 2 for low, _, high in quartiles]
     print(
-        f"{name:34} before {before:9.4f} ± {spreads[0]:.4f} ms, after {after:9.4f} ± "
-        f"{spreads[1]:.4f} ms, before / after {before / after:.3f}",
+        f"{name:34} before {old_ms:9.4f} ± {spreads[0]:.4f} ms, after {new_ms:9.4f} ± "
+        f"{spreads[1]:.4f} ms, before / after {old_ms / new_ms:.3f}",
         flush=True,
     )
-    return before / after
+    return old_ms / new_ms
 
 
 def main() -> None:
@@ -166,9 +166,9 @@ def main() -> None:
         return
     if len(options.interpreters) != 2:
         parser.error("two interpreters must be given, that of before and that of after")
-    before, after = (Version(python, options.threads) for python in options.interpreters)
+    old, new = (Version(python, options.threads) for python in options.interpreters)
     selected = [name for name in names() if re.search(options.only, name)]
-    ratios = [compare(name, (before, after), options.rounds) for name in selected]
+    ratios = [compare(name, (old, new), options.rounds) for name in selected]
     mean = statistics.geometric_mean(ratios)
     print(f"{len(ratios)} rows: geometric mean {mean:.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
 

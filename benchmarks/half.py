@@ -1,4 +1,4 @@
-"""bfloat16 beside float32: layers of ours in both, and torch's in bfloat16.
+"""bfloat16 and float32: our layers in both, and torch's in bfloat16.
 
     python benchmarks/half.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 
@@ -41,35 +41,37 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def row(problem: Problem, settings: Settings) -> Row:
-    """Ours in both precisions; torch's where this processor runs it."""
+    """Ours in both precisions; torch's if this processor supports it."""
     case = make_case(problem)
-    short = copy.deepcopy(case.layer).bfloat16()
+    half_layer = copy.deepcopy(case.layer).bfloat16()
     x = case.x.detach().bfloat16().requires_grad_(problem.training)
-    slope = case.slope.bfloat16()
-    wanted = truth(copy.deepcopy(short).double(), x, slope, problem.training)
+    output_gradient = case.output_gradient.bfloat16()
+    expected = truth(copy.deepcopy(half_layer).double(), x, output_gradient, problem.training)
     ours = getattr(unrolled_nn, problem.cell)(problem.I, problem.H)
     ours.load_state_dict(case.layer.state_dict())
     peers = {
-        "unrolled": layer_peer(ours, case.x, case.slope, problem.training),
-        "unrolled bfloat16": layer_peer(copy.deepcopy(ours).bfloat16(), x, slope, problem.training),
+        "unrolled": layer_peer(ours, case.x, case.output_gradient, problem.training),
+        "unrolled bfloat16": layer_peer(
+            copy.deepcopy(ours).bfloat16(), x, output_gradient, problem.training
+        ),
     }
-    truths: dict[str, Results] = {"unrolled": case.truth(), "unrolled bfloat16": wanted}
-    theirs = layer_peer(short, x, slope, problem.training)
+    truths: dict[str, Results] = {"unrolled": case.truth(), "unrolled bfloat16": expected}
+    theirs = layer_peer(half_layer, x, output_gradient, problem.training)
     if _runs(theirs, problem.training):
-        peers["torch bfloat16"], truths["torch bfloat16"] = theirs, wanted
-    found = harness.measure(problem.name, peers, truths, problem.training, settings.plan)
-    return {**found, **harness.describe_problem(case)}
+        peers["torch bfloat16"], truths["torch bfloat16"] = theirs, expected
+    measured = harness.measure(problem.name, peers, truths, problem.training, settings.plan)
+    return {**measured, **harness.describe_problem(case)}
 
 
 def _runs(peer: Peer, training: bool) -> bool:
-    """Whether torch has it: without the processor's instructions some of it raises."""
+    """Whether torch supports it; on some processors it raises."""
     try:
         with torch.inference_mode(not training):
-            found: Tensor | None = peer.call()
+            output: Tensor | None = peer.call()
     except RuntimeError as error:
         print(f"skipped torch in bfloat16: {str(error).splitlines()[0]}", flush=True)
         return False
-    return found is None or bool(found.isfinite().all())
+    return output is None or bool(output.isfinite().all())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark shares: options, green checks first, timing, JSON.
+"""Shared by all benchmarks: options, checks before timing, timing, JSON.
 
 A script gives names of sections and functions that make their rows, and calls ``main``.
 """
@@ -16,7 +16,7 @@ import torch
 
 import checks
 import results
-from checks import RedError, Results
+from checks import CheckError, Results
 from peers import Peer, available
 from problems import Case, Problem, make_case
 from unrolled import engines
@@ -50,7 +50,7 @@ def main(about: str, sections: Mapping[str, Rows], arguments: Sequence[str] | No
     """Run the tests, then each section, and write it; returns the file of results.
 
     Raises:
-        SystemExit: something is red; its section and those after it are not written.
+        SystemExit: a check failed; its section and the following ones are not written.
     """
     options = _parse(about, arguments)
     settings = _settings(options)
@@ -59,74 +59,74 @@ def main(about: str, sections: Mapping[str, Rows], arguments: Sequence[str] | No
         if not options.skip_tests:
             checks.run_tests()
         written = [name for name, rows in sections.items() if _section(name, rows, settings)]
-    except RedError as red:
-        sys.exit(f"a check is red, so this is not reported: {red}")
+    except CheckError as error:
+        sys.exit(f"a check failed, so this is not reported: {error}")
     if not written:
-        sys.exit(f"--only {settings.only!r}: no row has it in its name")
+        sys.exit(f"--only must match the name of a row, got {settings.only!r}")
     print(f"\nwrote {', '.join(written)} to {settings.output}")
     return settings.output
 
 
 def limit(threads: int) -> None:
-    """Give all peers the same number of threads, and the process no more cores than that.
+    """Limit all peers to this number of threads, and the process to as many cores.
 
     Raises:
         SystemExit: there are fewer cores.
     """
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= threads <= len(cores):
-        sys.exit(f"--threads {threads}: this process may use {len(cores)} cores")
+        sys.exit(f"--threads must be at least 1 and at most {len(cores)} cores, got {threads}")
     os.sched_setaffinity(0, cores[:threads])
     os.environ["NPROC"] = str(threads)  # XLA's number of threads
     torch.set_num_threads(threads)
 
 
 def _section(name: str, rows: Rows, settings: Settings) -> bool:
-    """Measure one section and write it, unless no row of it is wanted.
+    """Measure one section and write it, unless --only excludes all of its rows.
 
-    Torch's rate of products is taken before and after: it tells whether the machine was steady.
+    Torch's speed of matmul is measured before and after, to show whether the machine was steady.
     """
     print(f"\n{name}", flush=True)
-    found = environment(settings.threads)
-    before = sgemm_gflops(settings.plan)
-    print(f"{describe(found)}; sgemm {before['median']:.0f} GFLOP/s", flush=True)
-    made = rows(settings)
-    if not made:
+    machine = environment(settings.threads)
+    initial_gflops = sgemm_gflops(settings.plan)
+    print(f"{describe(machine)}; sgemm {initial_gflops['median']:.0f} GFLOP/s", flush=True)
+    measured = rows(settings)
+    if not measured:
         return False
     content = {
-        "environment": found,
-        "sgemm_gflops": {"before": before, "after": sgemm_gflops(settings.plan)},
+        "environment": machine,
+        "sgemm_gflops": {"before": initial_gflops, "after": sgemm_gflops(settings.plan)},
         "plan": asdict(settings.plan),
         "only": settings.only,
         "quick": settings.quick,
         "skipped": available()[1],
-        "rows": made,
+        "rows": measured,
     }
     results.write(settings.output, name, content)
     return True
 
 
-def nothing_more(case: Case) -> dict[str, tuple[Peer, Results]]:
+def no_more_peers(case: Case) -> dict[str, tuple[Peer, Results]]:
     return {}
 
 
 def measure_problems(
     problems: Sequence[Problem],
     settings: Settings,
-    more: Callable[[Case], Mapping[str, tuple[Peer, Results]]] = nothing_more,
+    more: Callable[[Case], Mapping[str, tuple[Peer, Results]]] = no_more_peers,
 ) -> list[Row]:
-    """Each problem with every peer that is installed, and ``more``, each with its own truth."""
+    """Measure each problem with all installed peers and those of `more`, which have their own
+    expected results."""
     makers, skipped = available()
-    for name, why in skipped.items():
-        print(f"skipped {name}: {why}", flush=True)
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", flush=True)
     rows = []
     for problem in problems:
         if settings.wants(problem.name):
             case = make_case(problem)
-            made = {name: maker(case, settings.threads) for name, maker in makers.items()}
-            peers = {name: peer for name, peer in made.items() if peer is not None}
-            wanted = case.truth()
-            truths = dict.fromkeys(peers, wanted)
+            candidates = {name: make(case, settings.threads) for name, make in makers.items()}
+            peers = {name: peer for name, peer in candidates.items() if peer is not None}
+            truths = dict.fromkeys(peers, case.truth())
             for name, (peer, truth) in more(case).items():
                 peers[name], truths[name] = peer, truth
             row = measure(problem.name, peers, truths, problem.training, settings.plan)
@@ -136,7 +136,7 @@ def measure_problems(
 
 def describe_problem(case: Case) -> Row:
     """A problem as data."""
-    return {**asdict(case.problem), "kind": case.problem.kind}
+    return {**asdict(case.problem), "kind": case.problem.mode}
 
 
 def measure(
@@ -146,28 +146,28 @@ def measure(
     training: bool,
     plan: Plan,
 ) -> Row:
-    """Check every peer against its truth, then time all of them; a row by peers.
+    """Check all peers against their expected results, then time them; returns a row.
 
     Raises:
-        RedError: a peer's results are wrong, or it fails.
+        CheckError: a peer's results are wrong, or it fails.
     """
     with torch.inference_mode(not training):
-        found = {who: checked(f"{name}, {who}", peers[who], truths[who]) for who in peers}
+        errors = {who: checked(f"{name}, {who}", peers[who], truths[who]) for who in peers}
         timings = interleave({who: peer.call for who, peer in peers.items()}, plan)
-    row = {who: {**asdict(timings[who]), **found[who]} for who in peers}
-    shown = ", ".join(f"{who} {timings[who].median_ms:.3g}" for who in peers)
-    print(f"{name}: {shown} ms", flush=True)
+    row = {who: {**asdict(timings[who]), **errors[who]} for who in peers}
+    medians = ", ".join(f"{who} {timings[who].median_ms:.3g}" for who in peers)
+    print(f"{name}: {medians} ms", flush=True)
     return {"name": name, "peers": row}
 
 
 def checked(who: str, peer: Peer, truth: Results) -> dict[str, Any]:
-    """How far off a peer is, and which of our engines ran for it."""
+    """The error of a peer's results, and the names of our engines that it used."""
     with engines.record() as ran:
         try:
-            found = peer.results(peer.call())
+            results = peer.results(peer.call())
         except Exception as error:
-            raise RedError(f"{who}: failed, {type(error).__name__}: {error}") from error
-    worst = checks.check(who, found, truth)
+            raise CheckError(f"{who}: failed, {type(error).__name__}: {error}") from error
+    worst = checks.check(who, results, truth)
     return {"error": worst, **({"engines": sorted(set(ran))} if ran else {})}
 
 
@@ -175,8 +175,8 @@ def _parse(about: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (15)")
     parser.add_argument("--threads", type=int, default=2, help="threads of every peer (2)")
-    parser.add_argument("--only", default="", help="regular expression: rows whose name has it")
-    parser.add_argument("--quick", action="store_true", help="small shapes, 3 rounds: a trial")
+    parser.add_argument("--only", default="", help="regular expression for the names of rows")
+    parser.add_argument("--quick", action="store_true", help="small shapes, 3 rounds")
     parser.add_argument("--skip-tests", action="store_true", help="do not run the tests first")
     parser.add_argument("--output", type=Path, help="JSON (results/PROCESSOR.json)")
     return parser.parse_args(arguments)

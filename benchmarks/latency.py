@@ -1,4 +1,4 @@
-"""One call of one step without gradient, ours and torch's: the price of the way in and out.
+"""Latency of a single step without gradient, ours and torch's: the overhead of a call.
 
 python benchmarks/latency.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 """
@@ -10,13 +10,13 @@ from harness import Row, Settings
 from peers.layers import make_torch, make_unrolled
 from problems import CELLS, Problem, make_case
 
-MORE = 4  # samples are short, so there are so many times the rounds
+MORE = 4  # times as many rounds, because samples are short
 
 
 def rows(settings: Settings) -> list[Row]:
     """T = N = 1, I = H = 64."""
     plan = replace(settings.plan, rounds=MORE * settings.plan.rounds)
-    made = []
+    table = []
     for cell in CELLS:
         problem = Problem(cell, 1, 1, 64, 64, training=False)
         if settings.wants(problem.name):
@@ -27,8 +27,8 @@ def rows(settings: Settings) -> list[Row]:
             }
             truths = dict.fromkeys(peers, case.truth())
             row = harness.measure(problem.name, peers, truths, False, plan)
-            made.append({**row, **harness.describe_problem(case)})
-    return made
+            table.append({**row, **harness.describe_problem(case)})
+    return table
 
 
 if __name__ == "__main__":

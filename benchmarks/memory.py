@@ -1,9 +1,9 @@
-"""Memory of one training step over a long sequence: the peak over what was there before it.
+"""Memory of one training step over a long sequence: the peak above the baseline.
 
     python benchmarks/memory.py [--threads 2] [--only REGEX] [--quick]
 
-Each run is a process of its own. Baseline: input, slope and module are there, and a step over two
-tokens has run. Peak and baseline are the resident set as Linux counts it (VmHWM, VmRSS).
+Each run is a separate process. The baseline is measured with input, output gradient and module in
+memory, after a step over two tokens. Peak and baseline are resident set sizes (VmHWM, VmRSS).
 """
 
 import gc
@@ -50,14 +50,14 @@ def _name(problem: Problem) -> str:
 
 
 def row(problem: Problem, settings: Settings) -> Row:
-    """The medians of a few runs, in MiB."""
+    """The medians of several runs, in MiB."""
     case = make_case(problem)
-    wanted = case.truth()
+    truth = case.truth()
     peers = {}
     for who in LAYERS:
-        found = harness.checked(f"{problem.name}, {who}", _peer(who, case), wanted)
+        check = harness.checked(f"{problem.name}, {who}", _peer(who, case), truth)
         runs = [_peak(who, problem, settings.threads) for _ in range(RUNS)]
-        peers[who] = {"mib": statistics.median(runs), "runs": runs, **found}
+        peers[who] = {"mib": statistics.median(runs), "runs": runs, **check}
         print(f"{_name(problem)}, {who}: {peers[who]['mib']:.0f} MiB", flush=True)
     return {"name": _name(problem), "peers": peers, **harness.describe_problem(case)}
 
@@ -65,43 +65,45 @@ def row(problem: Problem, settings: Settings) -> Row:
 def _peer(who: str, case: Case) -> Peer:
     layer = _layer(who, case.problem.cell, case.problem.I, case.problem.H)
     layer.load_state_dict(case.layer.state_dict())
-    return layer_peer(layer, case.x, case.slope, training=True)
+    return layer_peer(layer, case.x, case.output_gradient, training=True)
 
 
 def _layer(who: str, cell: str, I: int, H: int) -> nn.Module:  # noqa: E741
     library, options = LAYERS[who]
-    made: nn.Module = getattr(library, cell)(I, H, **options)
-    return made
+    layer: nn.Module = getattr(library, cell)(I, H, **options)
+    return layer
 
 
 def _peak(who: str, problem: Problem, threads: int) -> float:
-    """What a fresh process measures."""
+    """The peak in a new process."""
     sizes = (problem.T, problem.N, problem.I, problem.H)
     command = [sys.executable, __file__, CHILD, who, problem.cell, *map(str, (*sizes, threads))]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    if ran.returncode:
-        raise harness.RedError(f"{problem.name}, {who}: its process failed\n{ran.stderr[-2000:]}")
-    return float(ran.stdout)
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise harness.CheckError(
+            f"{problem.name}, {who}: its process failed\n{process.stderr[-2000:]}"
+        )
+    return float(process.stdout)
 
 
 def one_step(who: str, cell: str, T: int, N: int, I: int, H: int, threads: int) -> float:  # noqa: E741
-    """Peak of one training step over the baseline, in MiB."""
+    """The peak of one training step above the baseline, in MiB."""
     harness.limit(threads)
     torch.manual_seed(0)
     layer = _layer(who, cell, I, H)
-    x, slope = torch.randn(T, N, I).requires_grad_(), torch.randn(T, N, H)
+    x, output_gradient = torch.randn(T, N, I).requires_grad_(), torch.randn(T, N, H)
     short = torch.randn(2, N, I).requires_grad_()
     layer_peer(layer, short, torch.randn(2, N, H), training=True).call()
     layer.zero_grad()
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _kib("VmRSS")
-    layer_peer(layer, x, slope, training=True).call()
-    return (_kib("VmHWM") - before) / 1024
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    baseline = _kib("VmRSS")
+    layer_peer(layer, x, output_gradient, training=True).call()
+    return (_kib("VmHWM") - baseline) / 1024
 
 
 def _kib(field: str) -> int:
-    """A line of what Linux knows about this process."""
+    """A field of this process's status in Linux."""
     status = Path("/proc/self/status").read_text()
     return int(re.findall(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[0])
 

@@ -1,4 +1,4 @@
-"""The grid as a picture: for each row a dot over the fastest peer and one over torch."""
+"""The grid as a picture: for each row, the speed-up over the fastest peer and over torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from problems import CELLS
-from tables import KINDS, Row, against_fastest, against_torch, shape
+from tables import MODES, Row, against_fastest, against_torch, shape
 
 COLOURS = {"RNN": "#1b7837", "GRU": "#2166ac", "LSTM": "#b2182b"}
 TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32)
-STYLE: dict[str, Any] = {"svg.hashsalt": "unrolled", "font.size": 9}  # equal results, equal files
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "unrolled",
+    "font.size": 9,
+}  # equal results give equal files
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -25,9 +28,9 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     shapes = list(dict.fromkeys(map(shape, rows)))
     with plt.rc_context(STYLE):
         height = 1.8 + 0.5 * len(shapes)
-        figure, panels = plt.subplots(1, len(KINDS), figsize=(10, height), sharey=True, sharex=True)
-        for panel, kind in zip(panels, KINDS, strict=True):
-            _panel(panel, [r for r in rows if r["kind"] == kind], shapes, KINDS[kind])
+        figure, panels = plt.subplots(1, len(MODES), figsize=(10, height), sharey=True, sharex=True)
+        for panel, mode in zip(panels, MODES, strict=True):
+            _panel(panel, [r for r in rows if r["kind"] == mode], shapes, MODES[mode])
         panels[0].set_ylabel("T,N,I,H")
         figure.suptitle(title, fontsize=10)
         handles = panels[0].get_legend_handles_labels()
@@ -50,7 +53,7 @@ def _panel(panel: Axes, rows: Sequence[Row], shapes: list[str], title: str) -> N
         look["facecolors"] = "none"
         panel.scatter(list(torch), heights, label=f"{cell}, over torch", **look)
     panel.set_title(title)
-    panel.set_xlabel("speed-up (peer's time / ours); left of 1 we lose")
+    panel.set_xlabel("speed-up (peer's time / ours); left of 1 the peer is faster")
     panel.set_yticks(range(len(shapes)), shapes)
     panel.set_ylim(len(shapes) - 0.5, -0.5)
     panel.set_xscale("log", base=2)

@@ -1,9 +1,10 @@
-"""What a portable ONNX file costs beside the default one, in ONNX Runtime and OpenVINO.
+"""The speed of portable ONNX files compared with default ones, in ONNX Runtime and OpenVINO.
 
     python benchmarks/portable.py [--threads 2] [--rounds 9]
 
 Prints a line for each layer: milliseconds of a call with the default and with the portable file,
-median and spread of interleaved rounds. OpenVINO gets lengths in no default file: it ignores them.
+median and spread of interleaved rounds. OpenVINO ignores lengths in default files, and is not timed
+with them.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def openvino_call(path: Path, feed: dict[str, np.ndarray], threads: int) -> Call
 
 
 def measure(layer: torch.nn.Module, T: int, N: int, lengths: bool, options: Any) -> None:
-    """One line."""
+    """Print one line."""
     rng = np.random.default_rng(0)
     feed = {"x": rng.standard_normal((T, N, layer.input_size), np.float32)}
     if lengths:
@@ -50,17 +51,17 @@ def measure(layer: torch.nn.Module, T: int, N: int, lengths: bool, options: Any)
         for portable in (False, True):
             path = Path(folder) / f"{portable}.onnx"
             export(layer, path, lengths=lengths, portable=portable)
-            kind = "portable" if portable else "default"
-            calls[f"ONNX Runtime {kind}"] = onnxruntime_call(path, feed, options.threads)
+            file_format = "portable" if portable else "default"
+            calls[f"ONNX Runtime {file_format}"] = onnxruntime_call(path, feed, options.threads)
             if portable or not lengths:
-                calls[f"OpenVINO {kind}"] = openvino_call(path, feed, options.threads)
+                calls[f"OpenVINO {file_format}"] = openvino_call(path, feed, options.threads)
         times = interleave(calls, Plan(rounds=options.rounds))
-    shown = ", ".join(f"{name} {_shown(time)}" for name, time in times.items())
+    texts = ", ".join(f"{name} {_format(time)}" for name, time in times.items())
     name = f"{type(layer).__name__} T={T} N={N} H={layer.hidden_size}"
-    print(f"{name}{' lengths' * lengths}: {shown} ms", flush=True)
+    print(f"{name}{' lengths' * lengths}: {texts} ms", flush=True)
 
 
-def _shown(time: Timing) -> str:
+def _format(time: Timing) -> str:
     return f"{time.median_ms:.3g} ± {time.spread_ms:.1g}"
 
 

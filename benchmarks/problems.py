@@ -1,4 +1,4 @@
-"""What is measured: cell, shape, direction of work; its data and its right results."""
+"""The problems to measure: cell, shape, inference or training; their data and expected results."""
 
 import copy
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Problem:
     bidirectional: bool = False
 
     @property
-    def kind(self) -> str:
+    def mode(self) -> str:
         return "train" if self.training else "infer"
 
     @property
@@ -48,23 +48,26 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """As ``--only`` sees it."""
+        """The name that `--only` matches."""
         stacked = f" {self.layers}x{self.directions}" if self.layers * self.directions > 1 else ""
-        return f"{self.cell} {self.T},{self.N},{self.I},{self.H}{stacked} {self.kind}"
+        return f"{self.cell} {self.T},{self.N},{self.I},{self.H}{stacked} {self.mode}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A problem with numbers: torch's layer in float32, input [T, N, I], slope [T, N, D·H]."""
+    """A problem with its data: torch's layer in float32, input [T, N, I], and output gradient
+    [T, N, D·H]."""
 
     problem: Problem
     layer: nn.RNNBase
     x: Tensor
-    slope: Tensor
+    output_gradient: Tensor
 
     def truth(self) -> Results:
         """The results of torch's layer in float64: output, or gradients by name."""
-        return truth(copy.deepcopy(self.layer).double(), self.x, self.slope, self.problem.training)
+        return truth(
+            copy.deepcopy(self.layer).double(), self.x, self.output_gradient, self.problem.training
+        )
 
 
 def grid(shapes: tuple[tuple[int, int, int, int], ...] = SHAPES) -> list[Problem]:
@@ -78,28 +81,28 @@ def grid(shapes: tuple[tuple[int, int, int, int], ...] = SHAPES) -> list[Problem
 
 
 def make_case(problem: Problem) -> Case:
-    """The same numbers each time."""
+    """The case of a problem, with the same numbers each time."""
     torch.manual_seed(0)
     layer = getattr(nn, problem.cell)(
         problem.I, problem.H, problem.layers, bidirectional=problem.bidirectional
     )
     x = torch.randn(problem.T, problem.N, problem.I).requires_grad_(problem.training)
-    slope = torch.randn(problem.T, problem.N, problem.H * problem.directions)
-    return Case(problem, layer, x, slope)
+    output_gradient = torch.randn(problem.T, problem.N, problem.H * problem.directions)
+    return Case(problem, layer, x, output_gradient)
 
 
-def truth(layer: nn.Module, x: Tensor, slope: Tensor, training: bool) -> Results:
-    """What a layer in float64 gives for data in float32."""
+def truth(layer: nn.Module, x: Tensor, output_gradient: Tensor, training: bool) -> Results:
+    """The results of a layer in float64 on data in float32."""
     x = x.detach().double().requires_grad_(training)
     with torch.set_grad_enabled(training):
         output = layer(x)[0]
     if not training:
         return {"output": output}
-    output.backward(slope.double())
+    output.backward(output_gradient.double())
     return gradients(layer, x)
 
 
 def gradients(layer: nn.Module, x: Tensor) -> Results:
-    """Gradients that backward left, those of parameters by their names."""
+    """The gradients after a backward pass, by the names of input and parameters."""
     leaves = {"input": x, **dict(layer.named_parameters())}
     return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

@@ -1,9 +1,9 @@
-"""Published cells: what do they cost beside our LSTM, and beside another library of cells?
+"""Published cells, compared with our LSTM and with another library of cells.
 
     python benchmarks/published.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 
-The peephole LSTM has one stage and as many products as the LSTM, the minimal gated unit has two
-stages. Both also run against the layers of torchrecurrent, where that is installed.
+The peephole LSTM has one stage and as many products as the LSTM; the minimal gated unit has two
+stages. Both are also compared with the layers of torchrecurrent, if that is installed.
 """
 
 import copy
@@ -24,7 +24,7 @@ from unrolled.cells import MGU, Cell, PeepholeLSTM
 
 T, N, H = 100, 32, 128
 CELLS: dict[str, type[Cell]] = {"PeepholeLSTM": PeepholeLSTM, "MGU": MGU}
-# torchrecurrent's parameters (of cells.0), and ours whose rows they stack.
+# For each parameter of torchrecurrent (of cells.0), our parameters that it concatenates.
 THEIRS = {
     "PeepholeLSTM": {
         "weight_ih": ["weight_ih"],
@@ -61,49 +61,53 @@ def row(cell: str, T: int, N: int, H: int, training: bool, settings: Settings) -
     """Our layer of the cell, our LSTM, and torchrecurrent's layer of the cell."""
     torch.manual_seed(0)
     x = torch.randn(T, N, H).requires_grad_(training)
-    slope = torch.randn(T, N, H)
+    output_gradient = torch.randn(T, N, H)
     ours, lstm = unrolled_nn.Recurrent(CELLS[cell], H, H), unrolled_nn.LSTM(H, H)
     names = {f"unrolled {cell}": ours, "unrolled LSTM": lstm}
-    peers = {who: layer_peer(layer, x, slope, training) for who, layer in names.items()}
+    peers = {who: layer_peer(layer, x, output_gradient, training) for who, layer in names.items()}
     with engines.use("reference"):
         truths = {
-            who: truth(copy.deepcopy(layer).double(), x, slope, training)
+            who: truth(copy.deepcopy(layer).double(), x, output_gradient, training)
             for who, layer in names.items()
         }
-    theirs = torchrecurrent_peer(cell, ours, x, slope, training)
+    theirs = torchrecurrent_peer(cell, ours, x, output_gradient, training)
     if theirs is not None:
         peers["torchrecurrent"] = theirs
         truths["torchrecurrent"] = truths[f"unrolled {cell}"]
-    found = harness.measure(row_name(cell, training), peers, truths, training, settings.plan)
-    return {**found, "cell": cell, "training": training, "T": T, "N": N, "H": H}
+    measured = harness.measure(row_name(cell, training), peers, truths, training, settings.plan)
+    return {**measured, "cell": cell, "training": training, "T": T, "N": N, "H": H}
 
 
 def torchrecurrent_peer(
-    cell: str, ours: nn.Module, x: Tensor, slope: Tensor, training: bool
+    cell: str, ours: nn.Module, x: Tensor, output_gradient: Tensor, training: bool
 ) -> Peer | None:
-    """Their layer with our weights; None where it is not installed."""
+    """Their layer with our weights; None if it is not installed."""
     try:
-        made = getattr(importlib.import_module("torchrecurrent"), cell)(x.shape[2], slope.shape[2])
+        layer = getattr(importlib.import_module("torchrecurrent"), cell)(
+            x.shape[2], output_gradient.shape[2]
+        )
     except ImportError as error:
         print(f"skipped torchrecurrent: {error}", flush=True)
         return None
-    own = dict(ours.named_parameters())
+    parameters = dict(ours.named_parameters())
     with torch.no_grad():
         for name, parts in THEIRS[cell].items():
-            stacked = torch.cat([own[f"{part}_l0"] for part in parts])
-            getattr(made.cells[0], name).copy_(stacked)
-    peer = layer_peer(made, x, slope, training)
-    return Peer(peer.call, lambda found: _named(cell, ours, peer.results(found)))
+            stacked = torch.cat([parameters[f"{part}_l0"] for part in parts])
+            getattr(layer.cells[0], name).copy_(stacked)
+    peer = layer_peer(layer, x, output_gradient, training)
+    return Peer(peer.call, lambda output: _with_our_names(cell, ours, peer.results(output)))
 
 
-def _named(cell: str, ours: nn.Module, found: Results) -> Results:
-    """Their results by our names."""
-    named: Results = {name: found[name] for name in ("output", "input") if name in found}
+def _with_our_names(cell: str, ours: nn.Module, results: Results) -> Results:
+    """Their results under our names."""
+    named: Results = {name: results[name] for name in ("output", "input") if name in results}
     for name, parts in THEIRS[cell].items():
-        if f"cells.0.{name}" in found:
+        if f"cells.0.{name}" in results:
             sizes = [len(getattr(ours, f"{part}_l0")) for part in parts]
-            slopes = found[f"cells.0.{name}"].split(sizes)
-            named.update({f"{p}_l0": slope for p, slope in zip(parts, slopes, strict=True)})
+            gradients = results[f"cells.0.{name}"].split(sizes)
+            named.update(
+                {f"{p}_l0": gradient for p, gradient in zip(parts, gradients, strict=True)}
+            )
     return named
 
 

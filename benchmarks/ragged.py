@@ -1,9 +1,9 @@
-"""A ragged batch, lengths uniform in 1..200: does the cost follow the tokens, not the padding?
+"""Sequences of different lengths, uniform in 1 to 200: is the cost that of the tokens only?
 
     python benchmarks/ragged.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 
-Ours with ``lengths=``, ours over the padding, torch packed (packing and unpacking included, for the
-output is wanted padded) and torch over the padding.
+Our layer with `lengths=`, our layer on padded data, torch with packed sequences (including packing
+and unpacking, since the output must be padded), and torch on padded data.
 """
 
 import copy
@@ -40,7 +40,7 @@ def row_name(cell: str, training: bool) -> str:
 
 
 def row(cell: str, longest: int, N: int, H: int, training: bool, settings: Settings) -> Row:
-    """One cell's four ways through one batch."""
+    """One cell on one batch: ours and torch's, with and without lengths."""
     torch.manual_seed(0)
     lengths = torch.randint(1, longest + 1, (N,))
     T = int(lengths.max())
@@ -48,10 +48,10 @@ def row(cell: str, longest: int, N: int, H: int, training: bool, settings: Setti
     ours = getattr(unrolled_nn, cell)(H, H)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(T, N, H).requires_grad_(training)
-    slope = torch.randn(T, N, H)
+    output_gradient = torch.randn(T, N, H)
 
     def peer(layer: nn.Module, run: Callable[[], Tensor] | None = None) -> Peer:
-        return layer_peer(layer, x, slope, training, run)
+        return layer_peer(layer, x, output_gradient, training, run)
 
     peers = {
         "unrolled lengths": peer(ours, lambda: ours(x, lengths=lengths)[0]),
@@ -59,21 +59,29 @@ def row(cell: str, longest: int, N: int, H: int, training: bool, settings: Setti
         "torch packed": peer(theirs, lambda: packed(theirs, x, lengths)[0]),
         "torch padded": peer(theirs),
     }
-    truths = _truths(theirs, x, slope, lengths, training)
-    wanted = {who: truths[who.split()[1] == "padded"] for who in peers}
-    found = harness.measure(row_name(cell, training), peers, wanted, training, settings.plan)
-    share = lengths.sum().item() / (T * N)
-    return {**found, "cell": cell, "training": training, "T": T, "N": N, "H": H, "share": share}
+    truths = _truths(theirs, x, output_gradient, lengths, training)
+    expected = {who: truths[who.split()[1] == "padded"] for who in peers}
+    measured = harness.measure(row_name(cell, training), peers, expected, training, settings.plan)
+    fraction = lengths.sum().item() / (T * N)
+    return {
+        **measured,
+        "cell": cell,
+        "training": training,
+        "T": T,
+        "N": N,
+        "H": H,
+        "share": fraction,
+    }
 
 
 def packed(layer: nn.Module, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Torch's way: pack, run, unpack."""
+    """Torch's layer on a packed sequence, with a padded output."""
     sequence = pack_padded_sequence(x, lengths, enforce_sorted=False)
     return pad_packed_sequence(layer(sequence)[0], total_length=x.shape[0])
 
 
 class Packed(nn.Module):
-    """Torch's way as a module, for the truth."""
+    """`packed` as a module, for the expected results."""
 
     def __init__(self, layer: nn.Module, lengths: Tensor) -> None:
         super().__init__()
@@ -84,13 +92,13 @@ class Packed(nn.Module):
 
 
 def _truths(
-    layer: nn.Module, x: Tensor, slope: Tensor, lengths: Tensor, training: bool
+    layer: nn.Module, x: Tensor, output_gradient: Tensor, lengths: Tensor, training: bool
 ) -> tuple[Results, Results]:
-    """Of the ragged batch, and of the padded one."""
-    wide = Packed(copy.deepcopy(layer).double(), lengths)
-    ragged = truth(wide, x, slope, training)
+    """The expected results with lengths, and those on padded data."""
+    reference = Packed(copy.deepcopy(layer).double(), lengths)
+    ragged = truth(reference, x, output_gradient, training)
     ragged = {name.removeprefix("layer."): tensor for name, tensor in ragged.items()}
-    return ragged, truth(copy.deepcopy(layer).double(), x, slope, training)
+    return ragged, truth(copy.deepcopy(layer).double(), x, output_gradient, training)
 
 
 if __name__ == "__main__":

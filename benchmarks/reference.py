@@ -1,7 +1,7 @@
-"""The reference engine against torch's own unfused loop, the yardstick that it is held to (2x).
+"""The reference engine against torch's own unfused loop; it should take at most twice as long.
 
-Both run in one process, interleaved, after their results have been compared. Prints a table
-in Markdown with machine, versions, commit, medians and spread (half the distance of the quartiles).
+Both run in one process, interleaved, after their results have been compared. Prints a table in
+Markdown with machine, versions, commit, medians and spread (half the interquartile range).
 
     python benchmarks/reference.py [--rounds 21] [--threads 2]
 """
@@ -26,27 +26,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21, help="timed rounds of each (21)")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (2)")
     options = parser.parse_args()
-    # Switching oneDNN off and on makes torch speak of Intel GPUs.
+    # Disabling oneDNN makes torch warn about Intel GPUs.
     warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
     torch.set_num_threads(options.threads)
     plan = Plan(options.rounds, budget_s=math.inf)
     print(f"{machine()}; T={T}, N={N}, I={I}, H={H}, float32;")
     print(
-        f"medians of {options.rounds} interleaved rounds in ms, ± half the quartiles' distance.\n"
+        f"medians of {options.rounds} interleaved rounds in ms, ± half the interquartile range.\n"
     )
     print("| | torch, unfused | reference engine | ratio |")
     print("|---|---|---|---|")
     for name in ("RNN", "GRU", "LSTM"):
         for training in (False, True):
             theirs, ours = interleave(peers(name, training), plan).values()
-            kind = "forward and backward" if training else "forward"
+            mode = "forward and backward" if training else "forward"
             cells = [f"{t.median_ms:.1f} ± {t.spread_ms:.1f}" for t in (theirs, ours)]
             ratio = ours.median_ms / theirs.median_ms
-            print(f"| {name}, {kind} | {' | '.join(cells)} | {ratio:.2f} |")
+            print(f"| {name}, {mode} | {' | '.join(cells)} | {ratio:.2f} |")
 
 
 def peers(name: str, training: bool) -> dict[str, Call]:
-    """Torch's layer with oneDNN off, ours on the reference engine; equal results are checked."""
+    """Torch's layer without oneDNN and ours on the reference engine; results are compared first."""
     torch.manual_seed(0)
     theirs = getattr(nn, name)(I, H)
     ours = getattr(unrolled_nn, name)(I, H)
@@ -71,8 +71,8 @@ def peers(name: str, training: bool) -> dict[str, Call]:
 
     torch.testing.assert_close(run_ours(), run_theirs(), rtol=1e-4, atol=1e-5)
     if training:
-        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-6)
+        for mine, theirs_parameter in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, theirs_parameter.grad, rtol=1e-3, atol=1e-6)
     return {"torch": run_theirs, "reference": run_ours}
 
 

@@ -1,10 +1,10 @@
-"""Results as tables, a picture, and the figures of README.md and docs/benchmarks.md.
+"""Write results as tables and a picture, and into README.md and docs/benchmarks.md.
 
     python benchmarks/report.py benchmarks/results/PROCESSOR.json [MORE.json ...]
 
-Writes PROCESSOR.md and PROCESSOR.svg beside each file, prints the means, and puts the figures of
-all files between the markers of both documents. Only a whole grid is put there: a quick run, or a
-part of the grid, might leave out rows that we lose.
+Writes PROCESSOR.md and PROCESSOR.svg beside each file, prints the means, and inserts the results of
+all files between the markers in both documents. Only complete grids are inserted: a quick run, or a
+part of the grid, might omit rows where we are slower.
 """
 
 import argparse
@@ -25,18 +25,21 @@ BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 DOCUMENTS = ("README.md", "docs/benchmarks.md")
 FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "stacks": ("Two layers, two directions", tables.timings),
-    "ragged": ("A ragged batch, lengths 1..200", tables.ragged),
+    "ragged": ("Sequences of different lengths, 1 to 200", tables.ragged),
     "published": ("Published cells", tables.published),
-    "latency": ("One call of one step without gradient", tables.latency),
-    "streams": ("A step at a time, by the runtime's streams", tables.streams),
-    "starting": ("From the start of a process to a step", tables.starting),
-    "short": ("What short weights cost a trained model", tables.short),
-    "floor": ("Training of one step, and a node of autograd that only clones", tables.floor),
+    "latency": ("Latency of a single step without gradient", tables.latency),
+    "streams": ("Streaming in the runtime, one step at a time", tables.streams),
+    "startup": ("Startup time until the first step", tables.startup),
+    "quantized": ("Accuracy of a trained model with low-precision weights", tables.quantized),
+    "arithmetic_bound": (
+        "Training on a single step, and an autograd function that only clones",
+        tables.arithmetic_bound,
+    ),
     "half": ("bfloat16", tables.half),
-    "several": ("Many networks at once, and gradients of each sample", tables.several),
+    "functorch": ("Ensembles and per-sample gradients with torch.func", tables.functorch),
     "memory": ("Memory of a training step", tables.memory),
 }
-RATIOS = "Fastest peer's time / ours, in brackets torch's time / ours; ▼: we lose."
+RATIOS = "Time of the fastest peer / ours, and in brackets torch / ours; ▼ where a peer is faster."
 
 Sections = dict[str, Any]
 
@@ -49,30 +52,32 @@ def main() -> None:
         render(path)
     loaded = {path: results.read(path) for path in files}
     for path, sections in loaded.items():
-        why = incomplete(sections)
-        if why:
-            sys.exit(f"the documents are left as they are: {path} {why}")
+        problem = incomplete(sections)
+        if problem:
+            sys.exit(f"the documents are unchanged: {path} {problem}")
     readme, page = (ROOT / name for name in DOCUMENTS)
-    bodies = [whole(path, sections, page.parent) for path, sections in loaded.items()]
+    bodies = [full_report(path, sections, page.parent) for path, sections in loaded.items()]
     for document, body in ((readme, brief(loaded)), (page, "\n\n".join(bodies))):
         document.write_text(insert(document.read_text(), body))
         print(f"wrote {document.relative_to(ROOT)}")
 
 
 def render(path: Path) -> None:
-    """Table and picture beside a file of results; prints the means of the grid."""
+    """Write the table and the picture beside a file of results; print the means of the grid."""
     sections = results.read(path)
     if "grid" in sections:
-        found = sections["grid"]["environment"]
-        title = f"{found['processor']} ({found['isa']}), {found['threads']} threads, float32"
+        machine = sections["grid"]["environment"]
+        title = f"{machine['processor']} ({machine['isa']}), {machine['threads']} threads, float32"
         picture.draw(sections["grid"]["rows"], title, path.with_suffix(".svg"))
         print(f"\n{tables.summary(sections['grid']['rows'])}\n")
-    path.with_suffix(".md").write_text(f"# {path.stem}\n\n{whole(path, sections, path.parent)}\n")
+    path.with_suffix(".md").write_text(
+        f"# {path.stem}\n\n{full_report(path, sections, path.parent)}\n"
+    )
     print(f"wrote {path.with_suffix('.md')}")
 
 
 def incomplete(sections: Sections) -> str | None:
-    """None, or why results are no figures for the documents."""
+    """Why results cannot be inserted into the documents; None if they can."""
     quick = [name for name, section in sections.items() if section["quick"]]
     if quick:
         return f"was measured with --quick: {', '.join(quick)}"
@@ -82,7 +87,7 @@ def incomplete(sections: Sections) -> str | None:
 
 
 def brief(loaded: dict[Path, Sections]) -> str:
-    """The means of all processors as one table, and what each was measured on."""
+    """The means of all processors as one table, and their environments."""
     grids = {path: sections["grid"] for path, sections in loaded.items()}
     names = {path: grid["environment"]["isa"].upper() for path, grid in grids.items()}
     table = tables.means({names[path]: grid["rows"] for path, grid in grids.items()})
@@ -90,20 +95,20 @@ def brief(loaded: dict[Path, Sections]) -> str:
     return "\n\n".join([table, *machines])
 
 
-def short(path: Path, sections: Sections, folder: Path) -> str:
-    """The picture, the means and all ratios of the grid, with links as seen from a folder."""
+def grid_summary(path: Path, sections: Sections, folder: Path) -> str:
+    """The picture, the means and all ratios of the grid; links are relative to the folder."""
     section = sections["grid"]
     parts = [tables.heading(section), _image(path, folder)]
     parts += [tables.summary(section["rows"]), RATIOS, tables.ratios(section["rows"])]
     return "\n\n".join(parts)
 
 
-def whole(path: Path, sections: Sections, folder: Path) -> str:
-    """Every median and spread of every section."""
+def full_report(path: Path, sections: Sections, folder: Path) -> str:
+    """The medians and spreads of all sections."""
     parts = []
     if "grid" in sections:
-        parts.append(short(path, sections, folder))
-        parts.append("All times in ms, with ± half the distance of the quartiles.")
+        parts.append(grid_summary(path, sections, folder))
+        parts.append("All times in ms, ± half the interquartile range.")
         parts.append(tables.timings(sections["grid"]["rows"]))
     for name, (title, render_rows) in FIGURES.items():
         if name in sections:
@@ -113,14 +118,14 @@ def whole(path: Path, sections: Sections, folder: Path) -> str:
 
 
 def insert(text: str, block: str) -> str:
-    """The text with a block between its markers, instead of what was there.
+    """The text with a block in place of the text between its markers.
 
     Raises:
-        ValueError: there is not one pair of markers.
+        ValueError: the text does not have exactly one pair of markers.
     """
     between = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if len(between.findall(text)) != 1:
-        raise ValueError(f"wanted one pair of markers {BEGIN} … {END}")
+        raise ValueError(f"insert: text must have exactly one pair of markers {BEGIN} … {END}")
     return between.sub(lambda _: f"{BEGIN}\n{block}\n{END}", text)
 
 

@@ -1,6 +1,6 @@
-"""Results as Markdown. A ratio is a peer's time over ours; those below 1 are rows that we lose.
+"""Results as Markdown tables. A ratio is a peer's time over ours; below 1 the peer is faster.
 
-Ratios are cut, not rounded: what reads 1.00 is no less. No row is left out.
+Ratios are truncated, not rounded, so that 1.00 is never less than 1. All rows are included.
 """
 
 import math
@@ -13,7 +13,7 @@ from problems import CELLS
 from unrolled.bench.machine import describe
 
 Row = dict[str, Any]
-KINDS = {"infer": "inference", "train": "training"}
+MODES = {"infer": "inference", "train": "training"}
 LEVELS = (1.0, 0.97)
 
 
@@ -37,15 +37,17 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def cut(ratio: float) -> str:
-    """Two decimals, never upward, and a mark where we lose."""
+    """Two decimals, truncated, and a mark if the peer is faster."""
     return f"{math.floor(ratio * 100 + 1e-9) / 100:.2f}" + (" ▼" if ratio < 1 else "")
 
 
 def heading(section: dict[str, Any]) -> str:
-    """What a section was measured on, in a sentence or two."""
+    """The environment of a section's measurements."""
     rates = [section["sgemm_gflops"][when]["median"] for when in ("before", "after")]
-    skipped = "".join(f" Skipped: {name} ({why})." for name, why in section["skipped"].items())
-    trial = " A quick trial, no figure to quote." if section["quick"] else ""
+    skipped = "".join(
+        f" Skipped: {name} ({reason})." for name, reason in section["skipped"].items()
+    )
+    trial = " From a quick run, not for publication." if section["quick"] else ""
     return (
         f"{describe(section['environment'])}; {section['environment']['date'][:10]}. torch's own "
         f"sgemm: {rates[0]:.0f} GFLOP/s before, {rates[1]:.0f} after. float32; "
@@ -54,13 +56,13 @@ def heading(section: dict[str, Any]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Geometric means and how many rows reach a level, by kind and cell."""
+    """Geometric means and the number of rows that reach a level, by mode and cell."""
     lines = [
         ["", "rows", "fastest peer / ours", "torch / ours", *(f"≥ {level:.2f}" for level in LEVELS)]
     ]
-    for kind, title in KINDS.items():
+    for mode, title in MODES.items():
         for cell in (*CELLS, ""):
-            chosen = [r for r in rows if r["kind"] == kind and r["cell"] in (cell or CELLS)]
+            chosen = [r for r in rows if r["kind"] == mode and r["cell"] in (cell or CELLS)]
             if chosen:
                 ratios = [against_fastest(r) for r in chosen]
                 reached = [str(sum(ratio >= level for ratio in ratios)) for level in LEVELS]
@@ -71,16 +73,16 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def means(grids: dict[str, Sequence[Row]]) -> str:
-    """One line a kind and cell: for each processor the geometric means over the grid, and in how
-    many rows no peer is faster."""
+    """One line for each mode and cell: for each processor the geometric means over the grid, and
+    the number of rows in which no peer is faster."""
     lines = [[""]]
     for processor in grids:
         lines[0] += [f"{processor}: fastest peer / ours", "torch / ours", "rows won"]
-    for kind, title in KINDS.items():
+    for mode, title in MODES.items():
         for cell in CELLS:
             line = [f"{title}, {cell}"]
             for rows in grids.values():
-                chosen = [row for row in rows if row["kind"] == kind and row["cell"] == cell]
+                chosen = [row for row in rows if row["kind"] == mode and row["cell"] == cell]
                 ratios = [against_fastest(row) for row in chosen]
                 won = f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}"
                 torch_ratio = geometric_mean(map(against_torch, chosen))
@@ -90,18 +92,18 @@ def means(grids: dict[str, Sequence[Row]]) -> str:
 
 
 def ratios(rows: Sequence[Row]) -> str:
-    """One line a shape: fastest peer / ours, and in brackets torch / ours."""
-    found = {(shape(r), r["kind"], r["cell"]): r for r in rows}
-    columns = [(kind, cell) for kind in KINDS for cell in CELLS]
-    lines = [["T,N,I,H", *(f"{kind} {cell}" for kind, cell in columns)]]
+    """One line for each shape: fastest peer / ours, and in brackets torch / ours."""
+    rows_by_case = {(shape(r), r["kind"], r["cell"]): r for r in rows}
+    columns = [(mode, cell) for mode in MODES for cell in CELLS]
+    lines = [["T,N,I,H", *(f"{mode} {cell}" for mode, cell in columns)]]
     for name in dict.fromkeys(map(shape, rows)):
-        picked = [found.get((name, *column)) for column in columns]
+        picked = [rows_by_case.get((name, *column)) for column in columns]
         lines.append([name, *("" if r is None else _pair(r) for r in picked)])
     return table(lines)
 
 
 def timings(rows: Sequence[Row]) -> str:
-    """One line a row: every peer's median and spread in ms, our engine, both ratios."""
+    """One line for each row: medians and spreads of all peers in ms, our engine, both ratios."""
     peers = [name for name in MAKERS if name != OURS and any(name in r["peers"] for r in rows)]
     lines = [["", *peers, "ours", "engine", "fastest peer / ours", "torch / ours"]]
     for r in rows:
@@ -118,7 +120,7 @@ def timings(rows: Sequence[Row]) -> str:
 
 
 def ragged(rows: Sequence[Row]) -> str:
-    """Does the cost follow the tokens?"""
+    """Whether the cost is proportional to the number of tokens."""
     peers = ["unrolled lengths", "unrolled padded", "torch packed", "torch padded"]
     titles = ["ours, lengths", "ours, padded", *peers[2:]]
     lines = [["ms", "tokens", *titles, "ours / (tokens · padded)", "torch packed / ours"]]
@@ -133,7 +135,7 @@ def ragged(rows: Sequence[Row]) -> str:
 
 
 def published(rows: Sequence[Row]) -> str:
-    """Cells of papers beside our LSTM and beside torchrecurrent."""
+    """Published cells, compared with our LSTM and with torchrecurrent."""
     titles = ["ours", "our LSTM", "torchrecurrent"]
     lines = [["ms", *titles, "ours / our LSTM", "torchrecurrent / ours"]]
     for r in rows:
@@ -146,53 +148,55 @@ def published(rows: Sequence[Row]) -> str:
 
 
 def latency(rows: Sequence[Row]) -> str:
-    """Microseconds of a call."""
+    """Microseconds per call."""
     lines = [["µs", "torch", "ours", "torch / ours"]]
     for r in rows:
-        both = [_time(r, who, 1e3) for who in ("torch", OURS)]
-        lines.append([r["name"], *both, cut(against_torch(r))])
+        times = [_time(r, peer, 1e3) for peer in ("torch", OURS)]
+        lines.append([r["name"], *times, cut(against_torch(r))])
     return table(lines)
 
 
 def streams(rows: Sequence[Row]) -> str:
-    """Steps beside what others have for them, then single ones."""
+    """The mean time of a step, compared with other libraries, then percentiles of single steps."""
     return f"{_steps(rows)}\n\n{_tails(rows)}"
 
 
 def _steps(rows: Sequence[Row]) -> str:
-    """Microseconds of a step; ratios are of the faster of our two, on one thread and on several."""
-    ways = [f"unrolled {weights}" for weights in ("float32", "bfloat16", "int8")]
+    """Microseconds per step; ratios use the faster of our times on one thread and on several."""
+    names = [f"unrolled {weights}" for weights in ("float32", "bfloat16", "int8")]
     times = ["float32", "threads", "bfloat16", "threads", "int8", "threads"]
     times += ["ONNX Runtime", "torch", "torch int8"]
     ratios = ["ONNX Runtime / float32", "torch / float32", "float32 / bfloat16", "float32 / int8"]
     lines = [["µs", *times, *ratios, "torch int8 / int8"]]
     for r in rows:
-        more = {w: next((p for p in r["peers"] if p.startswith(f"{w} ")), "") for w in ways}
-        best = {w: min(ms(r, p) for p in (w, more[w]) if p) for w in ways}
-        own = [_time(r, p, 1e3) for w in ways for p in (w, more[w])]
+        threaded = {w: next((p for p in r["peers"] if p.startswith(f"{w} ")), "") for w in names}
+        best = {w: min(ms(r, p) for p in (w, threaded[w]) if p) for w in names}
+        ours = [_time(r, p, 1e3) for w in names for p in (w, threaded[w])]
         theirs = [_time(r, who, 1e3) for who in ("onnxruntime", "torch", "torch int8")]
-        over = [("onnxruntime", 0), ("torch", 0), ("torch int8", 2)]
-        shown = [cut(ms(r, who) / best[ways[k]]) if who in r["peers"] else "" for who, k in over]
-        short = [cut(ms(r, ways[0]) / ms(r, way)) for way in ways[1:]]
-        lines.append([r["name"], *own, *theirs, *shown[:2], *short, shown[2]])
+        compared = [("onnxruntime", 0), ("torch", 0), ("torch int8", 2)]
+        speedups = [
+            cut(ms(r, peer) / best[names[k]]) if peer in r["peers"] else "" for peer, k in compared
+        ]
+        quantized_speedups = [cut(ms(r, names[0]) / ms(r, name)) for name in names[1:]]
+        lines.append([r["name"], *ours, *theirs, *speedups[:2], *quantized_speedups, speedups[2]])
     return table(lines)
 
 
 def _tails(rows: Sequence[Row]) -> str:
-    """What single steps took at most, by the clock around each; and the error of short weights."""
+    """Percentiles of the times of single steps, and the errors of low-precision weights."""
     lines = [
         ["µs", "steps", "median", "99 % below", "99.9 % below", "error, bfloat16", "error, int8"]
     ]
     for r in rows:
         tail = r["tail_us"]
-        shown = [_plain(tail[key]) for key in ("p50", "p99", "p99.9")]
+        percentiles = [_plain(tail[key]) for key in ("p50", "p99", "p99.9")]
         errors = [f"{r['errors'][name]:.1e}" for name in ("bfloat16", "int8")]
-        lines.append([r["name"], f"{tail['steps']:,}", *shown, *errors])
+        lines.append([r["name"], f"{tail['steps']:,}", *percentiles, *errors])
     return table(lines)
 
 
-def starting(rows: Sequence[Row]) -> str:
-    """Milliseconds of a process, from its start on."""
+def startup(rows: Sequence[Row]) -> str:
+    """Milliseconds from the start of a process."""
     lines = [["ms from the start of a process to", "median", "fastest", "slowest"]]
     for r in rows:
         runs = r["peers"][OURS]["runs"]
@@ -200,19 +204,19 @@ def starting(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
-def short(rows: Sequence[Row]) -> str:
-    """Bits per character of a trained model by how its weights are kept."""
-    lines = [["weights", "bits per character", "change", "bytes of the file"]]
-    whole = rows[0]["bits"]
+def quantized(rows: Sequence[Row]) -> str:
+    """Bits per character of a trained model, by the format of its weights."""
+    lines = [["weights", "bits per character", "change", "file size in bytes"]]
+    float32_bits = rows[0]["bits"]
     for r in rows:
-        change = f"{r['bits'] - whole:+.5f}"
+        change = f"{r['bits'] - float32_bits:+.5f}"
         lines.append([r["name"], f"{r['bits']:.5f}", change, f"{r['bytes']:,}"])
     return table(lines)
 
 
-def floor(rows: Sequence[Row]) -> str:
-    """Microseconds of a training step, and ours as a multiple of the floor."""
-    lines = [["µs", "torch", "jax", "floor", "ours", "ours / floor"]]
+def arithmetic_bound(rows: Sequence[Row]) -> str:
+    """Microseconds per training step, and ours as a multiple of the lower bound."""
+    lines = [["µs", "torch", "jax", "lower bound", "ours", "ours / lower bound"]]
     for r in rows:
         times = [_time(r, who, 1e3) for who in ("torch", "jax", "floor", OURS)]
         lines.append([r["name"], *times, f"{ms(r, OURS) / ms(r, 'floor'):.2f}"])
@@ -232,8 +236,8 @@ def half(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
-def several(rows: Sequence[Row]) -> str:
-    """torch.func's way beside loops in Python."""
+def functorch(rows: Sequence[Row]) -> str:
+    """torch.func, compared with loops in Python."""
     peers = ["unrolled vmap", "unrolled loop", "torch loop"]
     lines = [["ms", "ours", "our loop", "torch loop", "our loop / ours", "torch loop / ours"]]
     for r in rows:
@@ -249,10 +253,10 @@ def memory(rows: Sequence[Row]) -> str:
     peers = ["torch", OURS, "unrolled checkpoint"]
     lines = [["MiB over the baseline", "torch", "ours", "ours, checkpoint", "torch / ours"]]
     for r in rows:
-        found = [r["peers"][who]["mib"] if who in r["peers"] else None for who in peers]
+        sizes = [r["peers"][peer]["mib"] if peer in r["peers"] else None for peer in peers]
         name = f"{r['cell']} {shape(r)}"
-        shown = ("" if mib is None else f"{mib:.0f}" for mib in found)
-        lines.append([name, *shown, cut(found[0] / found[1])])
+        texts = ("" if mib is None else f"{mib:.0f}" for mib in sizes)
+        lines.append([name, *texts, cut(sizes[0] / sizes[1])])
     return table(lines)
 
 
@@ -261,7 +265,7 @@ def shape(row: Row) -> str:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown of a head and its lines."""
+    """A Markdown table; the head is the first of the lines."""
     rule = ["---"] * len(lines[0])
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
@@ -271,24 +275,24 @@ def _pair(row: Row) -> str:
 
 
 def _rounds(rows: Sequence[Row]) -> str:
-    """How many measurements each median is of."""
-    found = [peer for row in rows for peer in row.get("peers", {}).values()]
-    if not found:
+    """The number of measurements behind each median."""
+    timings = [peer for row in rows for peer in row.get("peers", {}).values()]
+    if not timings:
         return "one trained model"
-    if "runs" in found[0]:
-        return f"medians of {len(found[0]['runs'])} processes"
-    counts = sorted({peer["rounds"] for peer in found})
+    if "runs" in timings[0]:
+        return f"medians of {len(timings[0]['runs'])} processes"
+    counts = sorted({peer["rounds"] for peer in timings})
     return f"medians of {' to '.join(str(n) for n in counts[:: len(counts) - 1 or 1])} rounds"
 
 
 def _time(row: Row, who: str, scale: float = 1.0) -> str:
     if who not in row["peers"]:
         return ""
-    found = row["peers"][who]
-    spread = float(f"{found['spread_ms'] * scale:.1g}")
-    return f"{_plain(found['median_ms'] * scale)} ± {spread:g}"
+    timing = row["peers"][who]
+    spread = float(f"{timing['spread_ms'] * scale:.1g}")
+    return f"{_plain(timing['median_ms'] * scale)} ± {spread:g}"
 
 
 def _plain(value: float) -> str:
-    """Three digits, and all that stand before the point."""
+    """Three significant digits, and all digits before the decimal point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

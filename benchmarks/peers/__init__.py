@@ -1,4 +1,5 @@
-"""Peers: who solves a problem. A maker gives a peer for a case, or None where it does not."""
+"""Peers: libraries that solve a problem. A maker returns a peer for a case, or None if the library
+does not support it."""
 
 import importlib
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from problems import Case
 
 @dataclass(frozen=True)
 class Peer:
-    """``call`` is what is timed; ``results`` reads what it returned, by the names of the truth."""
+    """`call` is timed; `results` converts its return value to tensors by name."""
 
     call: Callable[[], Any]
     results: Callable[[Any], Results]
@@ -30,7 +31,7 @@ OURS = "unrolled"
 
 
 def available() -> tuple[dict[str, Maker], dict[str, str]]:
-    """Makers of the peers that are installed, and why the others are skipped."""
+    """The makers of the installed peers, and the reasons why the others are skipped."""
     makers: dict[str, Maker] = {}
     skipped: dict[str, str] = {}
     for name, (module, function) in MAKERS.items():

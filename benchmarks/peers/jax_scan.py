@@ -1,8 +1,8 @@
 """JAX: a jitted ``lax.scan`` with the input projection hoisted out as one product.
 
-Parameters keep torch's names and layout. Training is ``value_and_grad`` of the output's product
-with the slope. Calls are dispatched synchronously: for calls that wait for their result anyway
-this was the faster way.
+Parameters keep torch's names and layout. Training is `value_and_grad` of the sum of output times
+output gradient. Calls are dispatched synchronously, which is faster for calls that wait for their
+result.
 """
 
 import os
@@ -28,42 +28,44 @@ Parameters = dict[str, Array]
 def make(case: Case, threads: int) -> Peer:
     """The compiled function; XLA reads its number of threads when it starts (``NPROC``)."""
     problem = case.problem
-    own = {name: jnp.asarray(p.detach().numpy()) for name, p in case.layer.named_parameters()}
+    weights = {name: jnp.asarray(p.detach().numpy()) for name, p in case.layer.named_parameters()}
     x = jnp.asarray(case.x.detach().numpy())
-    slope = jnp.asarray(case.slope.numpy())
+    output_gradient = jnp.asarray(case.output_gradient.numpy())
 
-    def loss(own: Parameters, x: Array, slope: Array) -> Array:
-        return (forward(problem, own, x) * slope).sum()
+    def loss(weights: Parameters, x: Array, output_gradient: Array) -> Array:
+        return (forward(problem, weights, x) * output_gradient).sum()
 
     if problem.training:
-        slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-        return Peer(lambda: jax.block_until_ready(slopes(own, x, slope)), _read_gradients)
-    infer = jax.jit(lambda own, x: forward(problem, own, x))
+        gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+        return Peer(
+            lambda: jax.block_until_ready(gradients(weights, x, output_gradient)), _read_gradients
+        )
+    infer = jax.jit(lambda weights, x: forward(problem, weights, x))
     return Peer(
-        lambda: jax.block_until_ready(infer(own, x)), lambda found: {"output": _tensor(found)}
+        lambda: jax.block_until_ready(infer(weights, x)), lambda output: {"output": _tensor(output)}
     )
 
 
-def forward(problem: Problem, own: Parameters, x: Array) -> Array:
+def forward(problem: Problem, weights: Parameters, x: Array) -> Array:
     """All layers and directions: [T, N, I] → [T, N, D·H]."""
     for layer in range(problem.layers):
         outputs = [
-            sweep(problem.cell, own, f"_l{layer}{suffix}", x, bool(suffix))
+            sweep(problem.cell, weights, f"_l{layer}{suffix}", x, bool(suffix))
             for suffix in ("", "_reverse")[: problem.directions]
         ]
         x = jnp.concatenate(outputs, -1) if len(outputs) > 1 else outputs[0]
     return x
 
 
-def sweep(cell: str, own: Parameters, suffix: str, x: Array, reverse: bool) -> Array:
+def sweep(cell: str, weights: Parameters, suffix: str, x: Array, reverse: bool) -> Array:
     """One layer in one direction."""
-    w_ih, w_hh = own["weight_ih" + suffix], own["weight_hh" + suffix]
-    b_ih, b_hh = own["bias_ih" + suffix], own["bias_hh" + suffix]
+    w_ih, w_hh = weights["weight_ih" + suffix], weights["weight_hh" + suffix]
+    b_ih, b_hh = weights["bias_ih" + suffix], weights["bias_hh" + suffix]
     T, N, _ = x.shape
     H = w_hh.shape[1]
-    # Biases of the state's product join the projection, but for the GRU's n, which r scales.
-    joined = b_hh if cell != "GRU" else jnp.concatenate([b_hh[: 2 * H], jnp.zeros(H)])
-    projected = (x.reshape(T * N, -1) @ w_ih.T + (b_ih + joined)).reshape(T, N, -1)
+    # The recurrent biases are added to the projection, except that of the GRU's n, which r scales.
+    hoisted_bias = b_hh if cell != "GRU" else jnp.concatenate([b_hh[: 2 * H], jnp.zeros(H)])
+    projected = (x.reshape(T * N, -1) @ w_ih.T + (b_ih + hoisted_bias)).reshape(T, N, -1)
 
     def step(states: tuple[Array, ...], px: Array) -> tuple[tuple[Array, ...], Array]:
         states = STEPS[cell](px, states[0] @ w_hh.T, states, b_hh[-H:])
@@ -93,9 +95,9 @@ def _lstm(px: Array, ph: Array, states: tuple[Array, ...], bias: Array) -> tuple
 STEPS = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
 
 
-def _read_gradients(found: Any) -> dict[str, torch.Tensor]:
-    _, (own, x) = found
-    return {"input": _tensor(x), **{name: _tensor(slope) for name, slope in own.items()}}
+def _read_gradients(outputs: Any) -> dict[str, torch.Tensor]:
+    _, (weights, x) = outputs
+    return {"input": _tensor(x), **{name: _tensor(gradient) for name, gradient in weights.items()}}
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -11,29 +11,29 @@ from unrolled import nn as unrolled_nn
 
 def make_torch(case: Case, threads: int) -> Peer:
     """The layer of torch.nn."""
-    return layer_peer(case.layer, case.x, case.slope, case.problem.training)
+    return layer_peer(case.layer, case.x, case.output_gradient, case.problem.training)
 
 
 def make_unrolled(case: Case, threads: int) -> Peer:
-    """Our layer with torch's weights, on the engine that it chooses by itself."""
+    """Our layer with torch's weights, on the engine that it selects."""
     problem = case.problem
     layer = getattr(unrolled_nn, problem.cell)(
         problem.I, problem.H, problem.layers, bidirectional=problem.bidirectional
     )
     layer.load_state_dict(case.layer.state_dict())
-    return layer_peer(layer, case.x, case.slope, problem.training)
+    return layer_peer(layer, case.x, case.output_gradient, problem.training)
 
 
 def layer_peer(
     layer: nn.Module,
     x: Tensor,
-    slope: Tensor,
+    output_gradient: Tensor,
     training: bool,
     run: Callable[[], Tensor] | None = None,
 ) -> Peer:
-    """A module as a peer: its output or, in training, backward from the slope as well.
+    """A module as a peer: a forward pass, and in training a backward pass from the output gradient.
 
-    ``run`` gives the output where that is not ``layer(x)[0]``.
+    `run` computes the output if that is not `layer(x)[0]`.
     """
     leaves = [x, *layer.parameters()]
 
@@ -45,8 +45,8 @@ def layer_peer(
     def step() -> None:
         for leaf in leaves:
             leaf.grad = None
-        forward().backward(slope)
+        forward().backward(output_gradient)
 
     if training:
         return Peer(step, lambda _: gradients(layer, x))
-    return Peer(forward, lambda found: {"output": found})
+    return Peer(forward, lambda output: {"output": output})

@@ -1,4 +1,4 @@
-"""An ONNX model of a case: one RNN, GRU or LSTM node a layer, weights inside, outputs alone out.
+"""An ONNX model of a case: one RNN, GRU or LSTM node per layer, weights as constants, one output.
 
 Gate orders are ONNX's: z, r, h of the GRU and i, o, f, c of the LSTM, where torch has r, z, n and
 i, f, g, o. The last node's output stays [T, D, N, H].
@@ -25,12 +25,12 @@ def make_model(case: Case) -> ModelProto:
     constants: list[TensorProto] = []
     below = "x"
     for layer in range(problem.layers):
-        last = layer == problem.layers - 1
-        above = "y" if last else f"y{layer}"
+        is_top = layer == problem.layers - 1
+        above = "y" if is_top else f"y{layer}"
         nodes.append(_recurrent(case, layer, below, above, constants))
-        if not last:
+        if not is_top:
             below = f"x{layer + 1}"
-            nodes += _joined(case, layer, above, below, constants)
+            nodes += _merge_directions(case, layer, above, below, constants)
     shape = [problem.T, problem.directions, problem.N, problem.H]
     wide = [problem.T, problem.N, problem.I]
     graph = helper.make_graph(
@@ -53,7 +53,7 @@ def read_output(y: np.ndarray) -> Tensor:
 def _recurrent(
     case: Case, layer: int, below: str, above: str, constants: list[TensorProto]
 ) -> NodeProto:
-    """The node of one layer, both directions; its weights become constants."""
+    """The node of one layer in all directions; its weights become constants."""
     problem, names = case.problem, []
     for letter, parts in (
         ("W", ["weight_ih"]),
@@ -62,7 +62,7 @@ def _recurrent(
     ):
         names.append(f"{letter}{layer}")
         rows = [
-            torch.cat([_ordered(case, f"{part}_l{layer}{suffix}") for part in parts])
+            torch.cat([_in_onnx_order(case, f"{part}_l{layer}{suffix}") for part in parts])
             for suffix in ("", "_reverse")[: problem.directions]
         ]
         constants.append(numpy_helper.from_array(torch.stack(rows).numpy(), names[-1]))
@@ -78,22 +78,22 @@ def _recurrent(
     )
 
 
-def _ordered(case: Case, name: str) -> Tensor:
+def _in_onnx_order(case: Case, name: str) -> Tensor:
     """A parameter with its gates in ONNX's order."""
     order = ORDER[case.problem.cell]
     gates = getattr(case.layer, name).detach().chunk(len(order))
     return torch.cat([gates[k] for k in order])
 
 
-def _joined(
+def _merge_directions(
     case: Case, layer: int, above: str, below: str, constants: list[TensorProto]
 ) -> list[NodeProto]:
     """[T, D, N, H] → [T, N, D·H], the input of the next layer."""
-    shape, turned = f"shape{layer}", f"turned{layer}"
+    shape, transposed = f"shape{layer}", f"transposed{layer}"
     width = case.problem.directions * case.problem.H
     wide = np.array([case.problem.T, case.problem.N, width])
     constants.append(numpy_helper.from_array(wide, shape))
     return [
-        helper.make_node("Transpose", [above], [turned], perm=[0, 2, 1, 3]),
-        helper.make_node("Reshape", [turned, shape], [below]),
+        helper.make_node("Transpose", [above], [transposed], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", [transposed, shape], [below]),
     ]

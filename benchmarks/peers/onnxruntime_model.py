@@ -1,4 +1,4 @@
-"""ONNX Runtime on its CPU provider, with its own settings but for the number of threads."""
+"""ONNX Runtime on its CPU provider, with default settings except for the number of threads."""
 
 import onnxruntime
 
@@ -8,7 +8,7 @@ from problems import Case
 
 
 def make(case: Case, threads: int) -> Peer | None:
-    """A session of the case's model; there is no training."""
+    """A session of the case's model; it cannot train."""
     if case.problem.training:
         return None
     options = onnxruntime.SessionOptions()
@@ -19,4 +19,6 @@ def make(case: Case, threads: int) -> Peer | None:
         make_model(case).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     feed = {"x": case.x.numpy()}
-    return Peer(lambda: session.run(["y"], feed), lambda found: {"output": read_output(found[0])})
+    return Peer(
+        lambda: session.run(["y"], feed), lambda outputs: {"output": read_output(outputs[0])}
+    )

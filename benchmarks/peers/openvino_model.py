@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, reading the same ONNX model; float32 throughout, as everyone here."""
+"""OpenVINO on the CPU, with the same ONNX model in float32."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from peers import Peer
 from peers.onnx_model import make_model, read_output
 from problems import Case
 
-# Several, one for each model, leave a freed signal stack behind
+# One for all models, because several leave a freed signal stack behind
 # (findings/openvino_leaves_a_signal_stack_behind.sh).
 _CORE = openvino.Core()
 
 
 def make(case: Case, threads: int) -> Peer | None:
-    """A request with its input in place; there is no training."""
+    """A request with its input in place; it cannot train."""
     if case.problem.training:
         return None
     settings = {
@@ -28,7 +28,7 @@ def make(case: Case, threads: int) -> Peer | None:
     request = _CORE.compile_model(model, "CPU", settings).create_infer_request()
     request.set_input_tensor(openvino.Tensor(case.x.numpy(), shared_memory=True))
 
-    def read(found: Any) -> Results:
-        return {"output": read_output(np.asarray(found[0]))}
+    def read(outputs: Any) -> Results:
+        return {"output": read_output(np.asarray(outputs[0]))}
 
     return Peer(lambda: request.infer(share_outputs=True), read)

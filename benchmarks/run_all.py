@@ -1,21 +1,21 @@
-"""The grid and every further figure, one after the other, into one file of results.
+"""Run the grid and all other benchmarks, and write one file of results.
 
-python benchmarks/everything.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
+python benchmarks/run_all.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 """
 
-import floor
+import arithmetic_bound
+import functorch
 import grid
 import half
 import harness
 import latency
 import memory
 import published
+import quantized
 import ragged
 import report
-import several
-import short
 import stacks
-import starting
+import startup
 import streams
 
 SECTIONS = {
@@ -25,11 +25,11 @@ SECTIONS = {
     "published": published.rows,
     "latency": latency.rows,
     "streams": streams.rows,
-    "starting": starting.rows,
-    "short": short.rows,
-    "floor": floor.rows,
+    "startup": startup.rows,
+    "quantized": quantized.rows,
+    "arithmetic_bound": arithmetic_bound.rows,
     "half": half.rows,
-    "several": several.rows,
+    "functorch": functorch.rows,
     "memory": memory.rows,
 }
 
