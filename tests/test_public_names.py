@@ -14,8 +14,9 @@ PUBLIC = {
     ),
     "nn": (
         "ArgumentTypeError Conversion GRU GRUCell LSTM LSTMCell RNN RNNCell Recurrent "
-        "RecurrentCell TypeCheck as_cell convert init"
+        "RecurrentCell TypeCheck convert init"
     ),
+    "nn.init": "chrono_ rotations_",
     "program": "Node Program ProgramError TraceError interpret make_program",
 }
 

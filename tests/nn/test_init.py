@@ -88,14 +88,14 @@ def test_gates_that_work_together_get_one_draw() -> None:
 
 def test_what_cannot_keep_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="layer: wanted a cell that says which gates keep or write, RNN"
+        ValueError, match="layer must have a cell with forget_gates or input_gates, got RNN"
     ):
         init.chrono_(Recurrent(cells.RNN, 3, 4), 20)
-    with pytest.raises(ValueError, match="layer: wanted one with biases, got none in the gate z"):
+    with pytest.raises(ValueError, match="layer must have biases, got none in the gate z"):
         init.chrono_(GRU(3, 4, bias=False), 20)
-    with pytest.raises(ValueError, match="steps: wanted at least 3, got 2"):
+    with pytest.raises(ValueError, match="steps must be at least 3, got 2"):
         init.chrono_(GRU(3, 4), 2)
-    with pytest.raises(TypeError, match=r"layer: wanted a layer of unrolled.nn, got GRU"):
+    with pytest.raises(TypeError, match=r"layer must be a layer of unrolled.nn, got GRU"):
         init.chrono_(torch.nn.GRU(3, 4), 20)  # type: ignore[arg-type]
 
 
@@ -137,5 +137,5 @@ def test_rotations_turn_pairs(K: int) -> None:
         expected[k : k + 2, k : k + 2] = torch.tensor(turn, dtype=torch.float64)
     assert torch.allclose(Q, expected, atol=1e-14)
     assert K < 2 or 0 < weight.abs().max().item() <= math.pi
-    with pytest.raises(ValueError, match=r"weight: wanted a square matrix, got shape \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"weight must be square, got shape \[2, 3\]"):
         init.rotations_(torch.zeros(2, 3))

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from unrolled import cells, nn
 from unrolled.cells import Cell
 from unrolled.models.user_code import CodeError, import_by_name, load_python_file
+from unrolled.nn.arguments import as_cell
 from unrolled.nn.types import Device
 
 CellLike = str | Cell | type[Cell]
@@ -54,7 +55,7 @@ def find_cell(name: CellLike) -> Cell | type[Cell]:
         TypeError: the argument is neither a name nor a cell.
     """
     if not isinstance(name, str):
-        return name if isinstance(name, type) and issubclass(name, Cell) else nn.as_cell(name)
+        return name if isinstance(name, type) and issubclass(name, Cell) else as_cell(name)
     module, colon, attribute = name.rpartition(":")
     if colon:
         return _cell_from_module(module, attribute)

@@ -1,11 +1,11 @@
 """Recurrent layers for PyTorch: drop-in for ``torch.nn``'s, and for any cell.
 
-``RNN``, ``LSTM``, ``GRU`` and their cells take torch's arguments and give torch's numbers;
-``Recurrent`` and ``RecurrentCell`` take a cell of your own. ``convert`` changes a whole model.
+``RNN``, ``LSTM``, ``GRU`` and their cells take torch's arguments and compute torch's numbers;
+``Recurrent`` and ``RecurrentCell`` take any cell. ``convert`` replaces the layers of a model.
 """
 
 from unrolled.nn import init
-from unrolled.nn.arguments import ArgumentTypeError, as_cell
+from unrolled.nn.arguments import ArgumentTypeError
 from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from unrolled.nn.classic import GRU, LSTM, RNN
 from unrolled.nn.convert import Conversion, convert
@@ -24,7 +24,6 @@ __all__ = [
     "Recurrent",
     "RecurrentCell",
     "TypeCheck",
-    "as_cell",
     "convert",
     "init",
 ]

@@ -15,7 +15,7 @@ from unrolled.nn.base import (
     register_modules,
 )
 from unrolled.nn.elman import Elman
-from unrolled.nn.init import draw
+from unrolled.nn.init import init_parameters
 from unrolled.nn.types import Device, HiddenState, Lengths, Resets, StepCall
 from unrolled.spec import Spec
 
@@ -95,8 +95,8 @@ class RecurrentCell(RecurrentBase):
         self._names = list(self.spec.parameters(0))
 
     def reset_parameters(self) -> None:
-        """Draw all weights and biases anew, in the order of the parameters."""
-        draw(self, self.spec, 0, "")
+        """Initialise all weights and biases again, in the order of the parameters."""
+        init_parameters(self, self.spec, 0, "")
 
     def forward(
         self,
@@ -174,7 +174,7 @@ class RNNCell(Elman, RecurrentCell):
     ) -> None:
         cell = self._cell_of(nonlinearity)
         super().__init__(cell, input_size, hidden_size, bias, device, dtype)
-        self._named = nonlinearity if isinstance(nonlinearity, str) else None
+        self._nonlinearity_name = nonlinearity if isinstance(nonlinearity, str) else None
 
     def extra_repr(self) -> str:
         arguments = super().extra_repr()

@@ -52,13 +52,14 @@ class RNN(Elman, Recurrent):
             merge=merge,
             checkpoint=checkpoint,
         )
-        self._named = nonlinearity if isinstance(nonlinearity, str) else None
+        self._nonlinearity_name = nonlinearity if isinstance(nonlinearity, str) else None
 
     @property
     def mode(self) -> str:
-        """``"RNN_TANH"``, ``"RNN_RELU"``, or ``"RNN"`` where a function is the nonlinearity; to set
-        it sets that."""
-        return "RNN" if self._named is None else f"RNN_{self._named.upper()}"
+        """``"RNN_TANH"``, ``"RNN_RELU"``, or ``"RNN"`` where a function is the nonlinearity;
+        setting it sets the nonlinearity."""
+        name = self._nonlinearity_name
+        return "RNN" if name is None else f"RNN_{name.upper()}"
 
     @mode.setter
     def mode(self, mode: str) -> None:

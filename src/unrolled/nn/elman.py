@@ -1,48 +1,48 @@
 """The nonlinearity of RNN and RNNCell: a name as in torch.nn, a function or a module."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from unrolled import cells
+from unrolled.cells.values import Activation
 from unrolled.nn import phrases
 from unrolled.nn.base import RecurrentBase, register_modules
 
-NONLINEARITIES: dict[str, Callable[[Any], Any]] = {"tanh": cells.tanh, "relu": cells.relu}
+NONLINEARITIES: dict[str, Activation] = {"tanh": cells.tanh, "relu": cells.relu}
 
 
 class Elman(RecurrentBase):
     """A layer or a cell whose nonlinearity can be read and set."""
 
-    _named: str | None
+    _nonlinearity_name: str | None
     _unknown_nonlinearity: type[Exception] = ValueError
 
     @property
-    def nonlinearity(self) -> str | Callable[[Any], Any]:
+    def nonlinearity(self) -> str | Activation:
         """The name or the function; a module is a submodule of the layer, ``activation``.
 
-        To set it takes effect from the next call on.
+        A new value takes effect from the next call on.
         """
-        return self._named or vars(self.cell)["activation"]
+        return self._nonlinearity_name or cast(cells.RNN, self.cell).activation
 
     @nonlinearity.setter
-    def nonlinearity(self, nonlinearity: str | Callable[[Any], Any]) -> None:
+    def nonlinearity(self, nonlinearity: str | Activation) -> None:
         cell = self._cell_of(nonlinearity)
         self._modules.pop("activation", None)
         register_modules(self, cell)
-        self._named = nonlinearity if isinstance(nonlinearity, str) else None
+        self._nonlinearity_name = nonlinearity if isinstance(nonlinearity, str) else None
         self.cell = cell
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name == "nonlinearity":  # nn.Module would register a module under this name
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
-    def _cell_of(self, nonlinearity: Any) -> cells.RNN:
-        """A cell with the function that a ``nonlinearity`` names or is."""
+    def _cell_of(self, nonlinearity: str | Activation) -> cells.RNN:
+        """A cell with a nonlinearity, or with the one of that name."""
         if callable(nonlinearity):
             return cells.RNN(nonlinearity)
-        if not isinstance(nonlinearity, str) or nonlinearity not in NONLINEARITIES:
+        if nonlinearity not in NONLINEARITIES:
             error = self._unknown_nonlinearity
             phrase = phrases.unknown_nonlinearity(nonlinearity, step=error is RuntimeError)
             raise error(

@@ -1,7 +1,8 @@
-"""Ways to start the parameters of recurrent layers, beside the default; as in ``torch.nn.init``,
-the functions change what they are given in place."""
+"""Initialisations of recurrent layers; as in ``torch.nn.init``, functions whose names end in ``_``
+change their argument in place."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,13 @@ from unrolled.cells.declaration import ROTATIONS, parameter_names
 from unrolled.nn.base import RecurrentBase
 from unrolled.spec import LayerSweep, Spec
 
-__all__ = ["chrono_", "draw", "rotations_"]
+__all__ = ["chrono_", "rotations_"]
+
+Layer = TypeVar("Layer", bound=RecurrentBase)
 
 
-def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
-    """Start one layer's parameters: U(-1/√H, 1/√H), or the range or value that the cell gives."""
+def init_parameters(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
+    """Initialise one layer: U(-1/√H, 1/√H), or the range or value that the cell declares."""
     bound = 1.0 / math.sqrt(spec.hidden_size) if spec.hidden_size else 0.0
     for name, parameter in spec.parameters(layer).items():
         tensor = getattr(module, name + suffix)
@@ -26,12 +29,12 @@ def draw(module: nn.Module, spec: Spec, layer: int, suffix: str) -> None:
             nn.init.uniform_(tensor, *(parameter.init or (-bound, bound)))
 
 
-def chrono_(layer: RecurrentBase, steps: int) -> RecurrentBase:
-    """Start the gates so that the state is kept for up to so many steps: chrono initialisation
-    ("Can recurrent neural networks warp time?", Tallec & Ollivier 2018).
+def chrono_(layer: Layer, steps: int) -> Layer:
+    """Initialise the gates so that the state is remembered for up to ``steps`` steps: chrono
+    initialisation ("Can recurrent neural networks warp time?", Tallec & Ollivier 2018).
 
-    b = log u with u from U(1, steps - 1), for each gate that ``keeps`` the cell's state, -b for
-    each that ``writes`` it. A unit with that bias forgets within about u steps. A gate with several
+    b = log u with u from U(1, steps - 1), for each of the cell's ``forget_gates``, -b for each of
+    its ``input_gates``. A unit with that bias forgets within about u steps. A gate with several
     biases gets b in the first, zeros in the others.
 
     Args:
@@ -42,68 +45,70 @@ def chrono_(layer: RecurrentBase, steps: int) -> RecurrentBase:
         The layer.
 
     Raises:
-        TypeError: layer is none of ``unrolled.nn``.
-        ValueError: steps is below 3, the layer has no biases, or its cell has no gate that
-            keeps or writes the state.
+        TypeError: layer is not from ``unrolled.nn``.
+        ValueError: steps is below 3, the layer has no biases, or its cell declares neither
+            ``forget_gates`` nor ``input_gates``.
     """
     if not isinstance(layer, RecurrentBase):
-        raise TypeError(f"layer: wanted a layer of unrolled.nn, got {type(layer).__name__}")
+        raise TypeError(
+            f"chrono_: layer must be a layer of unrolled.nn, got {type(layer).__name__}"
+        )
     cell = layer.cell
     if steps < 3:
-        raise ValueError(f"steps: wanted at least 3, got {steps}")
+        raise ValueError(f"chrono_: steps must be at least 3, got {steps}")
     signs = dict.fromkeys(cell.forget_gates, 1) | dict.fromkeys(cell.input_gates, -1)
     if not signs:
         raise ValueError(
-            f"layer: wanted a cell that says which gates keep or write, {type(cell).__name__} "
-            "does not"
+            "chrono_: layer must have a cell with forget_gates or input_gates, got "
+            f"{type(cell).__name__}"
         )
     with torch.no_grad():
         for sweep in layer.spec.sweeps:
-            # One draw: gates that work together are opened and shut alike.
-            drawn = torch.empty(layer.spec.hidden_size).uniform_(1, steps - 1).log_()
+            # Drawn once: gates that work together open and close together.
+            log_u = torch.empty(layer.spec.hidden_size).uniform_(1, steps - 1).log_()
             for name, sign in signs.items():
-                first, *others = _biases(layer, sweep, name)
-                first.copy_(sign * drawn)
-                for other in others:
-                    other.zero_()
+                bias, *further_biases = _biases(layer, sweep, name)
+                bias.copy_(sign * log_u)
+                for further_bias in further_biases:
+                    further_bias.zero_()
     return layer
 
 
-def _biases(layer: RecurrentBase, sweep: LayerSweep, name: str) -> list[Tensor]:
-    """What is added in a gate: the blocks of its products' biases, or a vector of the cell's."""
-    if name in layer.cell.vectors:
-        found = [(name, 0)]
+def _biases(layer: RecurrentBase, sweep: LayerSweep, gate: str) -> list[Tensor]:
+    """The biases of a gate: blocks of its products' biases, or a vector of the cell."""
+    if gate in layer.cell.vectors:
+        blocks = [(gate, 0)]
     else:
-        found = [
-            (parameter_names(product)[1], told.targets.index(name))
-            for product, told in layer.cell.products(sweep.sizes).items()
-            if told.bias and name in told.targets
+        blocks = [
+            (parameter_names(name)[1], product.targets.index(gate))
+            for name, product in layer.cell.products(sweep.sizes).items()
+            if product.bias and gate in product.targets
         ]
     # The parameters of a single step's module have no suffix.
     H, suffix = sweep.sizes.H, sweep.suffix if hasattr(layer, f"weight_ih{sweep.suffix}") else ""
     biases = [
-        getattr(layer, own + suffix)[block * H : (block + 1) * H]
-        for own, block in found
-        if hasattr(layer, own + suffix)
+        getattr(layer, name + suffix)[block * H : (block + 1) * H]
+        for name, block in blocks
+        if hasattr(layer, name + suffix)
     ]
     if not biases:
-        raise ValueError(f"layer: wanted one with biases, got none in the gate {name}")
+        raise ValueError(f"chrono_: layer must have biases, got none in the gate {gate}")
     return biases
 
 
 def rotations_(weight: Tensor) -> Tensor:
-    """Start a square matrix W so that exp(W - Wᵀ) turns pairs of units by angles from U(-π, π), as
-    Henaff, Szlam & LeCun (2016) start orthogonal networks: for ``weight_hh`` of
-    :class:`unrolled.cells.ExpRNN`. A last unit without a pair stays where it is.
+    """Initialise a square matrix W so that exp(W - Wᵀ) rotates pairs of units by angles from
+    U(-π, π), as Henaff, Szlam & LeCun (2016) initialise orthogonal networks: for ``weight_hh`` of
+    :class:`unrolled.cells.ExpRNN`. A unit without a pair is not rotated.
 
     Returns:
         The matrix.
 
     Raises:
-        ValueError: it is not square.
+        ValueError: the matrix is not square.
     """
     if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
-        raise ValueError(f"weight: wanted a square matrix, got shape {list(weight.shape)}")
+        raise ValueError(f"rotations_: weight must be square, got shape {list(weight.shape)}")
     nn.init.zeros_(weight)
     with torch.no_grad():
         weight[::2, 1::2].diagonal().uniform_(-math.pi, math.pi)  # elements (2k, 2k + 1)

@@ -25,7 +25,7 @@ from unrolled.nn.base import (
     make_parameter,
     register_modules,
 )
-from unrolled.nn.init import draw
+from unrolled.nn.init import init_parameters
 from unrolled.nn.torch_members import TorchMembers
 from unrolled.nn.types import Device, HiddenState, Lengths, Resets
 from unrolled.spec import Spec
@@ -171,9 +171,9 @@ class Recurrent(TorchMembers, RecurrentBase):
         ]
 
     def reset_parameters(self) -> None:
-        """Draw all weights and biases anew, in the order of the parameters."""
+        """Initialise all weights and biases again, in the order of the parameters."""
         for sweep in self.spec.sweeps:
-            draw(self, self.spec, sweep.layer, sweep.suffix)
+            init_parameters(self, self.spec, sweep.layer, sweep.suffix)
 
     def forward(
         self,
