@@ -1,5 +1,6 @@
 """Fixtures of all tests: seeds, one thread, forced engines, poisoned memory."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,22 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("steady"), derandomize=False)
 settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a function with the marker ``sampled``, every fifth case stays, and each that has a value
+    of a parameter first; the other combinations become long tests."""
+    counts: Counter[str] = Counter()
+    values: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("sampled"):
+            function = item.nodeid.partition("[")[0]
+            case = {(name, id(value)) for name, value in item.callspec.params.items()}
+            if counts[function] % 5 and case <= values[function]:
+                item.add_marker(pytest.mark.long)
+            counts[function] += 1
+            values[function] |= case
 
 
 @pytest.fixture(autouse=True)

@@ -47,6 +47,7 @@ def _train(layer: nn.Recurrent, form: str, checkpoint: int | bool) -> list[Tenso
     return [*parts, *gradients(parts, leaves, random_like(parts))]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("layer_name", "engine"), RUNS)
 def test_the_same_numbers(layer_name: str, engine: str, form: str) -> None:

@@ -94,6 +94,7 @@ def by_episodes(
     return tuple(torch.cat(parts, 1) for parts in zip(*rows, strict=True))
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize("lengths", [None, [5, 0, 6, 3]])
@@ -119,6 +120,7 @@ def test_resets_are_separate_sequences(
         assert (grads[1][:, 2] == 0).all()  # row 2 is cut at 0: nothing depends on its hx
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize("enforce_sorted", [True, False])
 def test_resets_of_a_packed_sequence(
@@ -136,6 +138,7 @@ def test_resets_of_a_packed_sequence(
     close_all(gradients(actual, leaves), gradients(expected, leaves), "gradient")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("options", STACKS)
 def test_resets_batch_first_and_unbatched(subject: Subject, options: dict[str, Any]) -> None:
     layer = subject.layer(**options)
@@ -190,6 +193,7 @@ def test_resets_may_be_any_array_of_bool() -> None:
     close(single[0], run(layer, x[:, 0], resets=CUTS[:, 1])[0][:, None].expand(T, N, 4), "output")
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize(("position", "lengths", "loss", "twice"), LOST)

@@ -66,18 +66,21 @@ def as_function(
     return function, [tokens(*shape), *hx, *reset_state, *weights]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_are_those_of_finite_differences(subject: Subject, form: str) -> None:
     function, inputs = as_function(subject, form)
     assert torch.autograd.gradcheck(function, inputs, fast_mode=form in LARGE)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_of_gradients(subject: Subject, form: str) -> None:
     function, inputs = as_function(subject, form)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", [{}, {"lengths": []}, {"resets": CUTS[:, :0]}], ids=list)
 def test_second_derivatives_of_an_empty_batch_are_zeros(
     subject: Subject, call: dict[str, Any]
@@ -92,6 +95,7 @@ def test_second_derivatives_of_an_empty_batch_are_zeros(
     assert not output_grads[1].any()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", FORMS)
 def test_backward_twice_gives_equal_gradients(subject: Subject, form: str) -> None:
     function, inputs = as_function(subject, form)

@@ -88,6 +88,7 @@ def agree(
         close(mine.to(dtype), reference, label)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("layer_name", LAYERS)
@@ -167,6 +168,7 @@ def test_another_dtype_and_back(layer_name: str, dtype: torch.dtype) -> None:
     check(layer_name, module)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("form", ["dense", "resets"])
 @pytest.mark.parametrize("engine", ENGINES)
@@ -350,6 +352,7 @@ def error_of(
     return None
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", [None, *ENGINES])
 @pytest.mark.parametrize("mix", MIXES, ids=str)
 @pytest.mark.parametrize("layer_name", MIXED_LAYERS)

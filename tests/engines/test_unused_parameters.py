@@ -161,6 +161,7 @@ def _gradients(
     }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "compiled"])

@@ -85,6 +85,7 @@ def agree(mine: Any, theirs: Any, x: Tensor) -> None:
         close(a, b, "gradient")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 @pytest.mark.parametrize("class_name", CLASSES)
 @pytest.mark.parametrize("to", ["unrolled", "torch"])

@@ -76,6 +76,7 @@ def assert_close(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> No
         close(ours, theirs, "gradient")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("form", ["dense", "packed"])
 @pytest.mark.parametrize("options", OPTIONS)

@@ -48,6 +48,7 @@ def reverse(x: Tensor, lengths: list[int]) -> Tensor:
     return torch.stack(rows, 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("cut", [1, 3, 4])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("resets", [False, True])
@@ -68,6 +69,7 @@ def test_splitting_a_sequence_changes_nothing(
     close_all(gradients(parts, leaves), gradients(unsplit, leaves), "gradient")
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize("poison", [float("nan"), 1e30, float("inf")])
@@ -199,6 +201,7 @@ def test_permuting_the_batch_permutes_the_output(subject: Subject, options: dict
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("lengths", [None, [5, 2, 0, 3]])
 @pytest.mark.parametrize("merge", ["concat", "sum"])
 def test_the_reverse_direction_is_the_reversed_sequence(
@@ -242,6 +245,7 @@ def test_two_summed_layers_are_layers_by_hand(subject: Subject) -> None:
     close_all(final, [torch.cat(pair) for pair in zip(low, high, strict=True)], "output")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize("enforce_sorted", [True, False])
 def test_a_packed_sequence_is_lengths(
@@ -263,6 +267,7 @@ def test_a_packed_sequence_is_lengths(
     close_all(gradients(actual, leaves), gradients(expected, leaves), "gradient")
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("form", ["batched", "unbatched", "packed", "lengths", "resets"])
 @pytest.mark.parametrize("layers", [1, 2])
@@ -317,6 +322,7 @@ def _by_swap(weight: Tensor) -> None:
     weight.data = weight.data * 0.5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("write", [_by_data, _by_numpy, _by_optimizer, _by_swap])
 def test_the_next_call_sees_changed_weights(
     subject: Subject, write: Callable[[Tensor], None]

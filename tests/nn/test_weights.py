@@ -133,6 +133,7 @@ WRITES: dict[str, Callable[[Module], None]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("layer_name", [*SOME_MODULES, "reset_before", "rnn step"])
 def test_the_next_call_computes_with_what_was_written(

@@ -72,6 +72,7 @@ def input_of(layer: nn.Recurrent, T: int = T, N: int = N) -> Tensor:
     return tokens(*shape, seed=1).detach()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("layer_name", LAYERS)
 def test_a_compiled_layer_is_the_layer(layer_name: str, form: str) -> None:

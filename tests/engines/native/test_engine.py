@@ -38,6 +38,7 @@ def _gradients(layer: nn.Recurrent, x: Tensor, lengths: list[int] | None = None)
     return [output, *states, *grads]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 @pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.parametrize("build", _core.builds())

@@ -93,6 +93,7 @@ def _run(layer: nn.Recurrent, weights: Weights, x: Tensor, *arguments: Any) -> t
     return output, *unpack(final)
 
 
+@pytest.mark.sampled
 @calls
 @cases
 @pytest.mark.parametrize("own_input", [False, True])
@@ -177,6 +178,7 @@ def test_gradients_of_each_sample(
             close(actual[name][k], parameter.grad, "gradient", name)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("build", _core.builds())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

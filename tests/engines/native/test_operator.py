@@ -61,6 +61,7 @@ def doubled(states: list[Tensor]) -> Any:
     return pairs if len(pairs) > 1 else pairs[0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.parametrize("form", FORMS)
 def test_torch_approves_of_the_operator(layer_name: str, form: str) -> None:

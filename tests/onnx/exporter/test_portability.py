@@ -76,6 +76,7 @@ FORMS: list[tuple[dict[str, Any], dict[str, bool]]] = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("load_file", RUNTIMES)
 @pytest.mark.parametrize("form", range(len(FORMS)))
 @pytest.mark.parametrize("name", LAYERS)

@@ -101,6 +101,7 @@ def agrees(found: Any, wanted: Any, name: str) -> None:
         close(torch.from_numpy(np.array(one)), torch.from_numpy(other), "random", name)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(90))
 def test_onnxruntime_over_the_space_of_attributes(seed: int) -> None:
     kind = KINDS[seed % 3]
