@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tests.runtime.test_files import DAMAGES, FILES, QUANTIZED
+from tests.runtime.test_files import FILES
+from tests.support.damaged_models import DAMAGES, QUANTIZED
 from tests.support.paths import EFFECT, EXAMPLES, STEPS
 from tests.support.runtime_models import PUBLISHED, random
 from unrolled import cells, io
