@@ -22,7 +22,7 @@ class Drawn:
 
     model: onnx.ModelProto
     example: tuple[int, int, int]
-    other: tuple[int, int, int] | None
+    other_sizes: tuple[int, int, int] | None
     shapes: dict[str, tuple[int, ...]]
 
 

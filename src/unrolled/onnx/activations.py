@@ -8,6 +8,8 @@ from unrolled import cells
 from unrolled.cells import settings
 
 REQUIRED = "required"
+ValueFunction = Callable[..., Any]
+"""A function of an array of any library that keeps its shape."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class ActivationFormula:
     """f(x, α, β), and the defaults of α and β: None for a function without that parameter,
     ``REQUIRED`` for a parameter without a default."""
 
-    function: Callable[[Any, Any, Any], Any]
+    function: Callable[..., Any]
     alpha: float | str | None = None
     beta: float | str | None = None
 

@@ -5,13 +5,11 @@ An ``Operator`` holds what a node says about its equations, without sizes, direc
 of the general cells of this file.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from unrolled import cells
-from unrolled.cells import Cell, product, settings, vector
-from unrolled.onnx.activations import RELU, SIGMOID, TANH, Activation
+from unrolled.cells import Cell, Gates, State, Value, product, settings, vector
+from unrolled.onnx.activations import RELU, SIGMOID, TANH, Activation, ValueFunction
 
 DEFAULTS = {"RNN": (TANH,), "LSTM": (SIGMOID, TANH, TANH), "GRU": (SIGMOID, TANH)}
 """The default activation functions of each operator, in its order."""
@@ -20,7 +18,7 @@ DEFAULTS = {"RNN": (TANH,), "LSTM": (SIGMOID, TANH, TANH), "GRU": (SIGMOID, TANH
 class OperatorLSTM(Cell):
     """The operator LSTM of ONNX, for equations that no cell of ``unrolled.cells`` has.
 
-    i = f(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi + p_i ⊙ c_{t-1})    forget gate with p_f alike
+    i = f(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi + p_i ⊙ c_{t-1})    f likewise, with p_f
     g = g(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)                     called c in ONNX
     c_t = forget gate ⊙ c_{t-1} + i ⊙ g
     o = f(W_io x_t + b_io + W_ho h_{t-1} + b_ho + p_o ⊙ c_t)
@@ -35,9 +33,9 @@ class OperatorLSTM(Cell):
 
     def __init__(
         self,
-        f: Callable[[Any], Any] = SIGMOID,
-        g: Callable[[Any], Any] = TANH,
-        h: Callable[[Any], Any] = TANH,
+        f: ValueFunction = SIGMOID,
+        g: ValueFunction = TANH,
+        h: ValueFunction = TANH,
         peepholes: bool = False,
     ) -> None:
         self.f = settings.function("f", f)
@@ -48,7 +46,7 @@ class OperatorLSTM(Cell):
             if gate != "g":
                 setattr(self, f"p_{gate}", vector())
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> tuple[Value, Value]:
         i = self.f(self._with_peephole("p_i", x.i + h.i, state.c))
         f = self._forget(x, h, state, i)
         g = self.g(x.g + h.g)
@@ -56,11 +54,14 @@ class OperatorLSTM(Cell):
         o = self.f(self._with_peephole("p_o", x.o + h.o, c))
         return o * self.h(c), c
 
-    def _forget(self, x: Any, h: Any, state: Any, i: Any) -> Any:
+    def _forget(self, x: Gates, h: Gates, state: State, i: Value) -> Value:
         return self.f(self._with_peephole("p_f", x.f + h.f, state.c))
 
-    def _with_peephole(self, peephole: str, gate: Any, c: Any) -> Any:
-        return gate + getattr(self, peephole) * c if self.peepholes else gate
+    def _with_peephole(self, name: str, gate: Value, c: Value) -> Value:
+        if not self.peepholes:
+            return gate
+        peephole: Value = getattr(self, name)
+        return gate + peephole * c
 
 
 class OperatorCoupledLSTM(OperatorLSTM):
@@ -69,7 +70,7 @@ class OperatorCoupledLSTM(OperatorLSTM):
     gates = ("i", "g", "o")  # type: ignore[assignment]
     input_gates = ("i",)
 
-    def _forget(self, x: Any, h: Any, state: Any, i: Any) -> Any:
+    def _forget(self, x: Gates, h: Gates, state: State, i: Value) -> Value:
         return 1 - i
 
 
@@ -77,7 +78,7 @@ class OperatorGRU(Cell):
     """The operator GRU of ONNX, for equations that neither :class:`unrolled.cells.GRU` nor
     :class:`unrolled.cells.ResetBeforeGRU` has.
 
-    r = f(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                     z alike
+    r = f(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                     z likewise
     n = g(W_in x_t + b_in + W_candidate (r ⊙ h_{t-1}) + b_candidate)
     h_t = (1 - z) ⊙ n + z ⊙ h_{t-1}
 
@@ -90,8 +91,8 @@ class OperatorGRU(Cell):
 
     def __init__(
         self,
-        f: Callable[[Any], Any] = SIGMOID,
-        g: Callable[[Any], Any] = TANH,
+        f: ValueFunction = SIGMOID,
+        g: ValueFunction = TANH,
         linear_before_reset: bool = False,
     ) -> None:
         self.f, self.g = settings.function("f", f), settings.function("g", g)
@@ -100,7 +101,7 @@ class OperatorGRU(Cell):
             self.recurrent = product("r", "z")
             self.candidate = product()
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         r = self.f(x.r + h.r)
         z = self.f(x.z + h.z)
         recurrent = r * h.n if self.linear_before_reset else self.candidate(r * state.h)
@@ -168,7 +169,7 @@ _CELLS: dict[Operator, type[Cell]] = {
     Operator("GRU", linear_before_reset=True): cells.GRU,
     Operator("GRU"): cells.ResetBeforeGRU,
 }
-_FUNCTIONS: dict[Activation, Callable[[Any], Any]] = {
+_FUNCTIONS: dict[Activation, ValueFunction] = {
     TANH: cells.tanh,
     RELU: cells.relu,
     SIGMOID: cells.sigmoid,

@@ -1,4 +1,4 @@
-"""Layers as ONNX files: what ONNX Runtime makes of them is what our reference makes of them."""
+"""Layers as ONNX files: ONNX Runtime computes what our reference computes."""
 
 from functools import partial
 from pathlib import Path
@@ -39,16 +39,16 @@ FORMS: list[tuple[dict[str, Any], dict[str, bool]]] = [
 @pytest.mark.parametrize("form", range(len(FORMS)))
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_in_every_form(name: str, form: int, tmp_path: Path) -> None:
-    """With T and N other than any at export; what lies in the padding reaches nothing."""
-    make, kind = LAYERS[name]
+    """With several T and N; values in the padding have no effect."""
+    make, op_type = LAYERS[name]
     options, inputs = FORMS[form]
     layer = random(make(3, 5, **options))
     run = written(layer, tmp_path, **inputs)
-    several = layer.spec.num_directions if kind == "Scan" else 1
-    assert kinds(tmp_path / "model.onnx")[kind] == layer.num_layers * several
+    nodes_per_layer = layer.spec.num_directions if op_type == "Scan" else 1
+    assert kinds(tmp_path / "model.onnx")[op_type] == layer.num_layers * nodes_per_layer
     for T, N in ((6, 4), (1, 1)):
-        given = {"lengths": False, "states": False, **inputs}
-        agrees(layer, run, Batch.of(layer, T, N, **given))
+        flags = {"lengths": False, "states": False, **inputs}
+        agrees(layer, run, Batch.of(layer, T, N, **flags))
 
 
 PUBLISHED = [
@@ -78,7 +78,7 @@ ACTIVATIONS = [
 
 
 @pytest.mark.parametrize("clip", [None, 0.4])
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda activation: activation.name)
 def test_activations_of_the_operators(
     activation: Activation, clip: float | None, tmp_path: Path
 ) -> None:
@@ -108,8 +108,8 @@ def test_general_cells_of_the_operators(cell: Cell, tmp_path: Path) -> None:
     agrees(layer, run, Batch.of(layer, 5, 3, lengths=True, states=False))
 
 
-def test_a_bound_that_the_operator_has_not_is_a_scan(tmp_path: Path) -> None:
-    """ONNX Runtime bounds what goes into f and g of an LSTM, not into h."""
+def test_a_clip_that_the_operator_lacks_becomes_a_scan(tmp_path: Path) -> None:
+    """ONNX Runtime clips the arguments of f and g of an LSTM, not of h."""
     functions = [Activation(name, clip=0.2) for name in ("Sigmoid", "Tanh", "Tanh")]
     layer = random(Recurrent(OperatorLSTM(*functions), 3, 5))
     run = written(layer, tmp_path)
@@ -118,12 +118,12 @@ def test_a_bound_that_the_operator_has_not_is_a_scan(tmp_path: Path) -> None:
 
 
 class Everything(Cell):
-    """Every operation of programs, states of other widths; and one whose program, not its step, has
-    the same for all sequences."""
+    """Every operation of programs, states of several widths, and a state that is computed once for
+    all sequences."""
 
     gates = ("a", "b")
-    states = ("h", "s", "one", "same")
-    widths = {"s": 3, "one": 1}  # noqa: RUF012
+    states = ("h", "s", "unit", "constant")
+    widths = {"s": 3, "unit": 1}  # noqa: RUF012
     down, up = product(width=3), product("u", "v", source=3, bias=False)
     fixed, twice = product(source=3, width=3), product("p", "q", blocks=5)
     w, k, v = vector(), vector(1), vector(3)
@@ -140,9 +140,9 @@ class Everything(Cell):
         masks = (a < b) * 0.5 + (a <= b) * 1.0 + (a == b) * 1.0 + (a != b) * 0.25
         chosen = c.where(state.s == 0, 0.1, c.where(s > 0, s, -s))
         new = c.sigmoid(hard + root * 0.1 + least + masks) - c.mean(soft) * 0.1
-        one = c.mean(state.h) + state.one * self.k
-        same = c.tanh(self.w)
-        return new, chosen + s, one, c.where(a < b, same, same)
+        unit_state = c.mean(state.h) + state.unit * self.k
+        constant_state = c.tanh(self.w)
+        return new, chosen + s, unit_state, c.where(a < b, constant_state, constant_state)
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
@@ -155,7 +155,7 @@ def test_every_operation_of_a_program(options: dict[str, Any], tmp_path: Path) -
 
 
 def test_float64_stays_float64(tmp_path: Path) -> None:
-    """ONNX Runtime has no LSTM in float64, but a Scan of one."""
+    """ONNX Runtime runs an LSTM in float64 as Scan only."""
     for make in (LSTM, partial(Recurrent, cells.SLSTM), partial(Recurrent, Everything)):
         layer = random(make(3, 5, num_layers=2, bidirectional=True)).double()
         run = written(layer, tmp_path, lengths=True)
@@ -171,22 +171,22 @@ def test_another_reader_agrees(make: Any, tmp_path: Path) -> None:
     layer = random(make(3, 5, num_layers=2))
     export(layer, tmp_path / "model.onnx")
     x = torch.rand(5, 2, 3)
-    found = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(["y"], {"x": x.numpy()})[0]
+    y = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(["y"], {"x": x.numpy()})[0]
     with torch.no_grad(), engines.use("reference"):
-        close(torch.from_numpy(found), layer(x)[0], "output")
+        close(torch.from_numpy(y), layer(x)[0], "output")
 
 
-def test_states_may_be_left_out(tmp_path: Path) -> None:
-    """They are inputs that have a value of their own, and h_0 of one step is h_n of the last."""
+def test_states_are_optional(tmp_path: Path) -> None:
+    """They are inputs with a default; h_0 of one step is h_n of the step before."""
     layer = random(LSTM(3, 5, num_layers=2))
     run = written(layer, tmp_path, states=True)
-    assert [one.name for one in run.get_inputs()] == ["x"]
-    assert {one.name for one in run.get_overridable_initializers()} == {"h_0", "c_0"}
+    assert [info.name for info in run.get_inputs()] == ["x"]
+    assert {info.name for info in run.get_overridable_initializers()} == {"h_0", "c_0"}
     batch = Batch.of(layer, 6, 2, lengths=False, states=False)
     agrees(layer, run, batch)
-    whole = run.run(["y"], {"x": batch.x.numpy()})[0]
+    y_of_all = run.run(["y"], {"x": batch.x.numpy()})[0]
     state: dict[str, Any] = {}
     for t in range(6):
         y, h, c = run.run(["y", "h_n", "c_n"], {"x": batch.x[t : t + 1].numpy(), **state})
         state = {"h_0": h, "c_0": c}
-        close(torch.from_numpy(y[0]), torch.from_numpy(whole[t]), "output")
+        close(torch.from_numpy(y[0]), torch.from_numpy(y_of_all[t]), "output")

@@ -1,4 +1,4 @@
-"""Models and chains as ONNX files: parts around layers, ends of sequences, what is refused."""
+"""Models and chains as ONNX files: blocks around layers, pooling, refusals."""
 
 import json
 import sys
@@ -23,65 +23,67 @@ from unrolled.tasks.forecasting import Forecaster
 LENGTHS = torch.tensor([2, 6, 0, 5])
 
 
-def told(module: nn.Module, *args: Any, **options: Any) -> Any:
+def run_reference(module: nn.Module, *args: Any, **options: Any) -> Any:
     with torch.no_grad(), engines.use("reference"):
         return module(*args, **options)
 
 
-def same(found: np.ndarray, wanted: Tensor) -> None:
-    close(torch.from_numpy(found), wanted, "output")
+def assert_close(results: np.ndarray, expected: Tensor) -> None:
+    close(torch.from_numpy(results), expected, "output")
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "JANET"])
 @pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
 def test_a_model(pooling: str | None, cell: str, tmp_path: Path) -> None:
-    """Embedding, two layers in two directions, the end of sequences, head."""
+    """Embedding, two layers in two directions, pooling, head."""
     options: dict[str, Any] = {"cell": cell, "pooling": pooling, "bidirectional": True}
     model = SequenceModel(11, 4, hidden_size=5, num_layers=2, dropout=0.4, **options)
     random(model.eval())
     tokens = torch.from_numpy(np.random.default_rng(1).integers(0, 11, (6, 4)))
     run = written(model, tmp_path)
-    same(run.run(["y"], {"x": tokens.numpy()})[0], told(model, tokens)[0])
+    assert_close(run.run(["y"], {"x": tokens.numpy()})[0], run_reference(model, tokens)[0])
     run = written(model, tmp_path, lengths=True)
     feed = {"x": tokens.numpy(), "lengths": LENGTHS.numpy()}
-    y, state = told(model, tokens, lengths=LENGTHS)
-    same(run.run(["y"], feed)[0], y)
-    same(run.run(["h_n"], feed)[0], state[0] if cell == "LSTM" else state)
+    y, state = run_reference(model, tokens, lengths=LENGTHS)
+    assert_close(run.run(["y"], feed)[0], y)
+    assert_close(run.run(["h_n"], feed)[0], state[0] if cell == "LSTM" else state)
 
 
 def test_a_model_begins_with_what_it_learned(tmp_path: Path) -> None:
-    """Unless it is told another state."""
+    """Unless another state is given."""
     model = random(SequenceModel(3, 2, hidden_size=5, input="one-hot", initial="learned").eval())
     tokens = torch.from_numpy(np.random.default_rng(2).integers(0, 3, (4, 3)))
     feed = {"x": tokens.numpy()}
-    begun = told(model, tokens)[0]
-    same(written(model, tmp_path).run(["y"], feed)[0], begun)
+    y = run_reference(model, tokens)[0]
+    assert_close(written(model, tmp_path).run(["y"], feed)[0], y)
     run = written(model, tmp_path, states=True)
-    same(run.run(["y"], feed)[0], begun)
+    assert_close(run.run(["y"], feed)[0], y)
     state = torch.rand(1, 3, 5)
-    same(run.run(["y"], {**feed, "h_0": state.numpy()})[0], told(model, tokens, state)[0])
+    assert_close(
+        run.run(["y"], {**feed, "h_0": state.numpy()})[0], run_reference(model, tokens, state)[0]
+    )
 
 
 def test_a_chain_of_parts(tmp_path: Path) -> None:
     """Two layers of their own have states of their own; linear layers keep all dimensions."""
-    for last in (nn.ReLU(), nn.Sigmoid(), nn.Softmax(-1), nn.LogSoftmax(-1)):
-        first, second = LSTM(4, 5), Recurrent(cells.MGU, 5, 6)
+    for activation in (nn.ReLU(), nn.Sigmoid(), nn.Softmax(-1), nn.LogSoftmax(-1)):
+        lstm, second = LSTM(4, 5), Recurrent(cells.MGU, 5, 6)
         enter, head = nn.Linear(3, 4), nn.Linear(6, 2, bias=False)
-        chain = nn.Sequential(enter, first, nn.Tanh(), nn.Dropout(0.5), second, head, last)
+        chain = nn.Sequential(enter, lstm, nn.Tanh(), nn.Dropout(0.5), second, head, activation)
         random(chain)
         x = torch.rand(5, 2, 3)
         run = written(chain, tmp_path, states=True)
-        found = run.run(["y", "h_n_1", "c_n_1", "h_n_2"], {"x": x.numpy()})
+        results = run.run(["y", "h_n_1", "c_n_1", "h_n_2"], {"x": x.numpy()})
         with torch.no_grad(), engines.use("reference"):
-            y, (h, c) = first(enter(x))
+            y, (h, c) = lstm(enter(x))
             y, n = second(torch.tanh(y))
-            wanted = (last(head(y)), h, c, n)
-        for got, value in zip(found, wanted, strict=True):
-            same(got, value)
+            expected = (activation(head(y)), h, c, n)
+        for got, value in zip(results, expected, strict=True):
+            assert_close(got, value)
 
 
-class Own(nn.Module):
-    """As users write it: the last state of a layer that takes sequences first."""
+class UserModel(nn.Module):
+    """A module as users write it: the final state of a batch_first layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,11 +95,11 @@ class Own(nn.Module):
         return self.head(self.rnn(self.table(x))[1][-1])
 
 
-def test_a_module_of_ones_own(tmp_path: Path) -> None:
-    model = random(Own())
+def test_a_module_of_the_user(tmp_path: Path) -> None:
+    model = random(UserModel())
     tokens = torch.from_numpy(np.random.default_rng(3).integers(0, 7, (2, 5)))
-    found = written(model, tmp_path).run(["y"], {"x": tokens.numpy()})[0]
-    same(found, told(model, tokens))
+    results = written(model, tmp_path).run(["y"], {"x": tokens.numpy()})[0]
+    assert_close(results, run_reference(model, tokens))
 
 
 def test_a_tagger_reads_characters(tmp_path: Path) -> None:
@@ -109,11 +111,11 @@ def test_a_tagger_reads_characters(tmp_path: Path) -> None:
     spellings = np.where(inside, rng.integers(1, C + 1, (T, N)), 0).reshape(-1)
     characters = rng.integers(0, 6, (C, T * N))
     feed = {"x": words, "characters": characters, "spellings": spellings}
-    found = written(model, tmp_path, lengths=True).run(["y"], {**feed, "lengths": LENGTHS.numpy()})[
-        0
-    ]
-    given = [torch.from_numpy(one) for one in (words, characters, spellings)]
-    same(found, told(model, given[0], LENGTHS, *given[1:]))
+    results = written(model, tmp_path, lengths=True).run(
+        ["y"], {**feed, "lengths": LENGTHS.numpy()}
+    )[0]
+    inputs = [torch.from_numpy(array) for array in (words, characters, spellings)]
+    assert_close(results, run_reference(model, inputs[0], LENGTHS, *inputs[1:]))
 
 
 def test_forecasts_are_in_the_units_of_the_data(tmp_path: Path) -> None:
@@ -122,36 +124,36 @@ def test_forecasts_are_in_the_units_of_the_data(tmp_path: Path) -> None:
     codec = {"mean": rng.random(3) * 9, "deviation": rng.random(3) + 1.0}
     x = rng.random((6, 2, 3), np.float32) * 10
     scaled = (x.astype(np.float64) - codec["mean"]) / codec["deviation"]
-    steps = told(model, torch.from_numpy(scaled.astype(np.float32)))
-    wanted = steps.double().numpy() * codec["deviation"][:2] + codec["mean"][:2]
+    steps = run_reference(model, torch.from_numpy(scaled.astype(np.float32)))
+    expected = steps.double().numpy() * codec["deviation"][:2] + codec["mean"][:2]
     run = written(model, tmp_path, codec=codec)
-    found = run.run(["y"], {"x": x})[0]
-    assert found.dtype == np.float64
-    same(found.astype(np.float32).swapaxes(0, 1), torch.from_numpy(wanted))
-    ended = np.concatenate([x, np.full((2, 2, 3), np.nan, np.float32)])
+    results = run.run(["y"], {"x": x})[0]
+    assert results.dtype == np.float64
+    assert_close(results.astype(np.float32).swapaxes(0, 1), torch.from_numpy(expected))
+    padded = np.concatenate([x, np.full((2, 2, 3), np.nan, np.float32)])
     run = written(model, tmp_path, codec=codec, lengths=True)
-    again = run.run(["y"], {"x": ended, "lengths": np.array([6, 6])})[0]
-    same(again.astype(np.float32), torch.from_numpy(found))
+    y_padded = run.run(["y"], {"x": padded, "lengths": np.array([6, 6])})[0]
+    assert_close(y_padded.astype(np.float32), torch.from_numpy(results))
 
 
-def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
+def test_metadata_and_signature_of_a_file(tmp_path: Path) -> None:
     codec = {"words": ["a", "b"], "mean": None, "steps": torch.tensor([1, 2])}
     export(random(GRU(3, 5)), tmp_path / "m.onnx", task="classify", codec=codec, lengths=True)
     model = onnx.load(tmp_path / "m.onnx")
-    told = {one.key: one.value for one in model.metadata_props}
-    assert told["task"] == "classify"
-    assert json.loads(told["codec"]) == {"words": ["a", "b"], "mean": None, "steps": [1, 2]}
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["task"] == "classify"
+    assert json.loads(properties["codec"]) == {"words": ["a", "b"], "mean": None, "steps": [1, 2]}
     assert (model.producer_name, model.opset_import[0].version, model.ir_version) == (
         "unrolled", 18, 8,
     )  # fmt: skip
     run = session(tmp_path / "m.onnx")
-    shapes = {one.name: one.shape for one in (*run.get_inputs(), *run.get_outputs())}
+    shapes = {info.name: info.shape for info in (*run.get_inputs(), *run.get_outputs())}
     assert shapes == {
         "x": ["T", "N", 3], "lengths": ["N"], "y": ["T", "N", 5], "h_n": [1, "N", 5],
     }  # fmt: skip
 
 
-def test_equal_weights_stand_once(tmp_path: Path) -> None:
+def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
     layer = random(Recurrent(cells.JANET, 40, 40, num_layers=2))
     export(layer, tmp_path / "m.onnx")
     for name in ("weight_ih", "weight_hh"):
@@ -162,7 +164,7 @@ def test_equal_weights_stand_once(tmp_path: Path) -> None:
 
 
 def hooked(module: nn.Module) -> nn.Module:
-    module.register_forward_hook(lambda module, given, made: 2 * made)
+    module.register_forward_hook(lambda module, inputs, output: 2 * output)
     return module
 
 
@@ -201,8 +203,8 @@ FAULTS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))
 def test_what_cannot_be_exported_is_named(number: int, tmp_path: Path) -> None:
-    make, said = FAULTS[number]
-    with pytest.raises(ExportError, match=said):
+    make, message = FAULTS[number]
+    with pytest.raises(ExportError, match=message):
         export(make(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -217,8 +219,8 @@ def test_a_file_is_written_whole_or_not_at_all(
         (GRU(3, 5), {"task": 3}, "export: task must be a str or None, got 3"),
         (GRU(3, 5), {"lengths": LENGTHS}, "export: lengths must be True or False, got Tensor"),
     ]
-    for module, options, said in wrong:
-        with pytest.raises(TypeError, match=said):
+    for module, options, message in wrong:
+        with pytest.raises(TypeError, match=message):
             export(module, tmp_path / "m.onnx", **options)
     with pytest.raises(TypeError, match="codec must have plain values and arrays only, got object"):
         export(GRU(3, 5), tmp_path / "m.onnx", codec={"a": object()})
@@ -228,7 +230,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "unrolled.onnx")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'unrolled\[onnx\]'$"):
@@ -247,17 +249,17 @@ class Mine(cells.Cell):
 
 
 class Inverted(cells.LSTM):
-    """No LSTM, whatever its class says."""
+    """Not an LSTM, although a subclass of it."""
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
         h_t, c = super().step(x, h, state)
         return h_t, c + h_t
 
 
-def test_operators_are_known_by_their_equations(tmp_path: Path) -> None:
-    for cell, kind in ((Mine, "LSTM"), (Inverted, "Scan")):
+def test_operators_are_recognized_by_their_equations(tmp_path: Path) -> None:
+    for cell, op_type in ((Mine, "LSTM"), (Inverted, "Scan")):
         layer = random(Recurrent(cell, 3, 5))
         run = written(layer, tmp_path)
-        assert kinds(tmp_path / "model.onnx")[kind] == 1
+        assert kinds(tmp_path / "model.onnx")[op_type] == 1
         x = torch.rand(4, 2, 3)
-        same(run.run(["y"], {"x": x.numpy()})[0], told(layer, x)[0])
+        assert_close(run.run(["y"], {"x": x.numpy()})[0], run_reference(layer, x)[0])

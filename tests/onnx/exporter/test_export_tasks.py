@@ -24,7 +24,7 @@ from unrolled.nn import LSTM
 torch.manual_seed(3)
 
 
-class Last(nn.Module):
+class FinalStep(nn.Module):
     def __init__(self):
         super().__init__()
         self.rnn = LSTM(3, 5, batch_first=True)
@@ -35,7 +35,7 @@ class Last(nn.Module):
         return self.head(y[:, -1])
 
 
-ready = Last()
+ready = FinalStep()
 """
 
 
@@ -53,32 +53,34 @@ def test_a_module_in_a_file(file: Path, capsys: Any) -> None:
     assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
     x = torch.rand(4, 6, 3)
     with torch.no_grad():
-        wanted = load_python_file(file).ready(x)
+        expected = load_python_file(file).ready(x)
     loaded = session(out)
-    close(torch.from_numpy(loaded.run(["y"], {"x": x.numpy()})[0]), wanted, "output")
-    assert {one.name for one in loaded.get_overridable_initializers()} == {"h_0", "c_0"}
+    close(torch.from_numpy(loaded.run(["y"], {"x": x.numpy()})[0]), expected, "output")
+    assert {info.name for info in loaded.get_overridable_initializers()} == {"h_0", "c_0"}
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
-        ("m.onnx", ["--weights", "int8"], "--weights: wanted float32 in an ONNX file, got int8"),
-        ("m", ["--lengths"], "--lengths: wanted it with a file .onnx, got"),
-        ("m.safetensors", ["--states"], "--states: wanted it with a file .onnx, got"),
+        ("m.onnx", ["--weights", "int8"], "--weights must be float32 for an ONNX file, got int8"),
+        ("m", ["--lengths"], "--lengths requires an output file that ends in .onnx, got"),
+        ("m.safetensors", ["--states"], "--states requires an output file that ends in .onnx, got"),
         ("no/m.onnx", [], "No such file or directory"),
     ],
 )
-def test_faults_are_told_in_a_line(
-    name: str, options: list[str], said: str, file: Path, capsys: Any
+def test_errors_are_one_line(
+    name: str, options: list[str], message: str, file: Path, capsys: Any
 ) -> None:
     out = file.with_name(name) if "/" not in name else file.parent / name
-    code, shown, line = told(capsys, f"{file}:ready", out, *options)
-    assert (code, shown, line.count("\n")) == (2, "", 1)
-    assert said in line
+    code, output, line = told(capsys, f"{file}:ready", out, *options)
+    assert (code, output, line.count("\n")) == (2, "", 1)
+    assert message in line
     assert not out.exists()
 
 
-def test_what_to_install_is_told(file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "unrolled.onnx", raising=False)
     monkeypatch.delattr("unrolled.onnx", raising=False)
@@ -87,13 +89,13 @@ def test_what_to_install_is_told(file: Path, capsys: Any, monkeypatch: pytest.Mo
     assert "pip install 'unrolled[onnx]'" in line
 
 
-@pytest.mark.parametrize("kind", ["lm", "classify", "numbers", "tag", "forecast", "adding"])
-def test_the_model_of_every_task(kind: str, tmp_path: Path) -> None:
-    """With its codec in the file; what it says is what the runtime's file says."""
-    found = find_task(NAMES[kind])
-    task = found.read(config_of(kind, tmp_path))
-    model = random(found.build_model(task.model_arguments())).eval()
-    options = {"task": found.name, "codec": task.codec.state()}
+@pytest.mark.parametrize("task_name", ["lm", "classify", "numbers", "tag", "forecast", "adding"])
+def test_the_model_of_every_task(task_name: str, tmp_path: Path) -> None:
+    """With its codec in the file; the results are those of the runtime."""
+    task_class = find_task(NAMES[task_name])
+    task = task_class.read(config_of(task_name, tmp_path))
+    model = random(task_class.build_model(task.model_arguments())).eval()
+    options = {"task": task_class.name, "codec": task.codec.state()}
     ours = exported(model, tmp_path, **options)
     rng = np.random.default_rng(8)
     T, N, lengths = 6, 3, np.array([2, 6, 4])
@@ -101,10 +103,10 @@ def test_the_model_of_every_task(kind: str, tmp_path: Path) -> None:
     if ours.inputs is not None:
         x = rng.random((T, N, ours.inputs), np.float32)
     feed = {"x": x, "lengths": lengths}
-    if kind == "tag":
+    if task_name == "tag":
         feed["characters"] = rng.integers(0, 4, (5, T * N))
         feed["spellings"] = rng.integers(0, 6, T * N)
         x = tuple(feed[name] for name in ("x", "characters", "spellings"))
     theirs = written(model, tmp_path, lengths=True, **options).run(["y"], feed)[0]
-    wanted = ours.run(x, lengths=lengths)
-    close(torch.from_numpy(np.asarray(theirs, np.float32)), torch.from_numpy(wanted), "output")
+    expected = ours.run(x, lengths=lengths)
+    close(torch.from_numpy(np.asarray(theirs, np.float32)), torch.from_numpy(expected), "output")

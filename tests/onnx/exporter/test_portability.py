@@ -1,4 +1,4 @@
-"""Portable ONNX files: ONNX Runtime, OpenVINO and tract give what our reference gives."""
+"""Portable ONNX files: ONNX Runtime, OpenVINO and tract compute what our reference computes."""
 
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ LENGTHS = torch.tensor([2, 6, 0, 5])
 
 
 class Memoryless(Cell):
-    """Reads no old state, and ends in one that is not its output."""
+    """Reads no state, and has one that is not its output."""
 
     gates = ("a", "b")
     states = ("h", "s")
@@ -81,7 +81,7 @@ FORMS: list[tuple[dict[str, Any], dict[str, bool]]] = [
 @pytest.mark.parametrize("form", range(len(FORMS)))
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str, form: int, load_file: Load, tmp_path: Path) -> None:
-    """Outputs and final states, T and N free; what lies in the padding reaches nothing."""
+    """Outputs and final states with free T and N; values in the padding have no effect."""
     options, inputs = FORMS[form]
     layer = random(LAYERS[name](3, 5, **options))
     export(layer, tmp_path / "model.onnx", portable=True, **inputs)
@@ -97,10 +97,15 @@ def test_nodes(name: str, tmp_path: Path) -> None:
     for lengths in (False, True):
         export(layer, tmp_path / "model.onnx", portable=True, lengths=lengths)
         graph = onnx.load(tmp_path / "model.onnx").graph
-        nodes = [one for one in graph.node if one.op_type in ("RNN", "LSTM", "GRU", "Scan")]
-        kind = "Scan" if lengths else OPERATORS.get(name, "Scan")
-        assert [node.op_type for node in nodes] == [kind, kind]
-        directions = {one.s for node in nodes for one in node.attribute if one.name == "direction"}
+        nodes = [node for node in graph.node if node.op_type in ("RNN", "LSTM", "GRU", "Scan")]
+        op_type = "Scan" if lengths else OPERATORS.get(name, "Scan")
+        assert [node.op_type for node in nodes] == [op_type, op_type]
+        directions = {
+            attribute.s
+            for node in nodes
+            for attribute in node.attribute
+            if attribute.name == "direction"
+        }
         assert directions <= {b"forward"}
 
 
@@ -121,14 +126,14 @@ def reference(module: nn.Module, *args: Any, **options: Any) -> Any:
         return module(*args, **options)
 
 
-def same(found: np.ndarray, wanted: Tensor) -> None:
-    close(torch.from_numpy(found), wanted, "output")
+def assert_close(results: np.ndarray, expected: Tensor) -> None:
+    close(torch.from_numpy(results), expected, "output")
 
 
 @pytest.mark.parametrize("load_file", RUNTIMES)
 @pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
 def test_models(pooling: str | None, load_file: Load, tmp_path: Path) -> None:
-    """Embedding, two layers in two directions, the end of sequences, head."""
+    """Embedding, two layers in two directions, pooling, head."""
     model = SequenceModel(
         11, 4, cell="LSTM", pooling=pooling, bidirectional=True, hidden_size=5, num_layers=2
     )
@@ -136,12 +141,12 @@ def test_models(pooling: str | None, load_file: Load, tmp_path: Path) -> None:
     tokens = torch.from_numpy(np.random.default_rng(1).integers(0, 11, (6, 4)))
     path = tmp_path / "model.onnx"
     export(model, path, portable=True)
-    same(load_file(path).run(["y"], {"x": tokens.numpy()})[0], reference(model, tokens)[0])
+    assert_close(load_file(path).run(["y"], {"x": tokens.numpy()})[0], reference(model, tokens)[0])
     export(model, path, portable=True, lengths=True)
     feed = {"x": tokens.numpy(), "lengths": LENGTHS.numpy()}
     y, (h, _) = reference(model, tokens, lengths=LENGTHS)
-    for found, wanted in zip(load_file(path).run(["y", "h_n"], feed), (y, h), strict=True):
-        same(found, wanted)
+    for results, expected in zip(load_file(path).run(["y", "h_n"], feed), (y, h), strict=True):
+        assert_close(results, expected)
 
 
 @pytest.mark.parametrize("load_file", RUNTIMES)
@@ -150,8 +155,8 @@ def test_learned_initial_states(load_file: Load, tmp_path: Path) -> None:
     random(model.eval())
     tokens = torch.from_numpy(np.random.default_rng(2).integers(0, 3, (4, 3)))
     export(model, tmp_path / "model.onnx", portable=True)
-    found = load_file(tmp_path / "model.onnx").run(["y"], {"x": tokens.numpy()})[0]
-    same(found, reference(model, tokens)[0])
+    results = load_file(tmp_path / "model.onnx").run(["y"], {"x": tokens.numpy()})[0]
+    assert_close(results, reference(model, tokens)[0])
 
 
 @pytest.mark.parametrize("load_file", RUNTIMES)
@@ -164,33 +169,33 @@ def test_forecasters(lengths: bool, load_file: Load, tmp_path: Path) -> None:
     x = rng.random((6, 2, 3), np.float32) * 10
     scaled = (x.astype(np.float64) - codec["mean"]) / codec["deviation"]
     steps = reference(model, torch.from_numpy(scaled.astype(np.float32))).double().numpy()
-    wanted = (steps * codec["deviation"][:2] + codec["mean"][:2]).swapaxes(0, 1)
+    expected = (steps * codec["deviation"][:2] + codec["mean"][:2]).swapaxes(0, 1)
     export(model, tmp_path / "model.onnx", portable=True, lengths=lengths, codec=codec)
     feed = {"x": x}
     if lengths:
         padded = np.concatenate([x, np.full((2, 2, 3), np.nan, np.float32)])
         feed = {"x": padded, "lengths": np.array([6, 6])}
-    found = load_file(tmp_path / "model.onnx").run(["y"], feed)[0]
-    same(found.astype(np.float32), torch.from_numpy(wanted))
+    results = load_file(tmp_path / "model.onnx").run(["y"], feed)[0]
+    assert_close(results.astype(np.float32), torch.from_numpy(expected))
 
 
 def test_states_must_be_handed_in(tmp_path: Path) -> None:
-    """An input with a value of its own is a constant to OpenVINO and tract."""
+    """OpenVINO and tract take an input with a default for a constant."""
     export(LSTM(3, 5), tmp_path / "model.onnx", portable=True, states=True)
     graph = onnx.load(tmp_path / "model.onnx").graph
     assert [value.name for value in graph.input] == ["x", "h_0", "c_0"]
-    assert not {value.name for value in graph.input} & {one.name for one in graph.initializer}
+    assert not {value.name for value in graph.input} & {tensor.name for tensor in graph.initializer}
 
 
 @pytest.mark.parametrize("lengths", [False, True])
-def test_load_reads_them(lengths: bool, tmp_path: Path) -> None:
+def test_load_reads_portable_files(lengths: bool, tmp_path: Path) -> None:
     layer = random(LSTM(3, 5, num_layers=2, bidirectional=True))
     export(layer, tmp_path / "model.onnx", portable=True, lengths=lengths)
     x = torch.rand(6, 4, 3)
     y, (h, c) = reference(layer, x, lengths=LENGTHS if lengths else None)
-    found = reference(load(tmp_path / "model.onnx"), x, *([LENGTHS] if lengths else []))
-    for got, wanted in zip(found, (y, h, c), strict=True):
-        close(got, wanted, "output")
+    results = reference(load(tmp_path / "model.onnx"), x, *([LENGTHS] if lengths else []))
+    for got, expected in zip(results, (y, h, c), strict=True):
+        close(got, expected, "output")
 
 
 REFUSED: list[tuple[Any, dict[str, bool], str]] = [
@@ -220,26 +225,26 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "layers.py").write_text(code)
     out = tmp_path / "model.onnx"
     assert command(capsys, f"{tmp_path / 'layers.py'}:layer", out, "--portable")[0] == 0
-    kinds = [node.op_type for node in onnx.load(out).graph.node]
-    assert kinds.count("GRU") == 2
+    op_types = [node.op_type for node in onnx.load(out).graph.node]
+    assert op_types.count("GRU") == 2
     exit_code, _, message = command(
         capsys, f"{tmp_path / 'layers.py'}:layer", tmp_path / "m.safetensors", "--portable"
     )
     assert exit_code == 2
-    assert "--portable: wanted it with a file .onnx" in message
+    assert "--portable requires an output file that ends in .onnx" in message
 
 
 class Model(nn.Module):
-    """A model that is no chain."""
+    """A model that is not a chain."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = LSTM(3, 5, bidirectional=True)
-        self.second = Recurrent(cells.MGU, 10, 4)
+        self.lstm = LSTM(3, 5, bidirectional=True)
+        self.mgu = Recurrent(cells.MGU, 10, 4)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        y, (h, _) = self.first(x, lengths=lengths)
-        z, _ = self.second(y + 1, lengths=lengths)
+        y, (h, _) = self.lstm(x, lengths=lengths)
+        z, _ = self.mgu(y + 1, lengths=lengths)
         return z * 2, h
 
 
@@ -259,8 +264,8 @@ def test_models_through_torchs_exporter(lengths: bool, tmp_path: Path) -> None:
     assert program is not None
     program.save(tmp_path / "model.onnx")
     feed = {"x": x[:5].numpy(), **({"lengths": LENGTHS.clamp(max=5).numpy()} if lengths else {})}
-    wanted = reference(model, *(torch.from_numpy(value) for value in feed.values()))
+    expected = reference(model, *(torch.from_numpy(value) for value in feed.values()))
     for load_file in RUNTIMES:
-        found = load_file.values[0](tmp_path / "model.onnx").run(["y", "h_n"], feed)
-        for got, value in zip(found, wanted, strict=True):
-            same(got, value)
+        results = load_file.values[0](tmp_path / "model.onnx").run(["y", "h_n"], feed)
+        for got, value in zip(results, expected, strict=True):
+            assert_close(got, value)

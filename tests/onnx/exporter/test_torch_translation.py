@@ -21,41 +21,41 @@ FREE = torch.export.Dim.DYNAMIC
 
 
 class Model(nn.Module):
-    """Layers between other parts, in ways that no chain allows: sums, states that cross over."""
+    """Layers in a graph that is not a chain: sums, and states of one layer that start another."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.table = nn.Embedding(9, 3)
-        self.first = LSTM(3, 5, num_layers=2, bidirectional=True, **options)
-        self.second = Recurrent(cells.SLSTM(heads=2), 10, 4, bidirectional=True, **options)
-        self.third = GRU(8, 4, **options)
+        self.lstm = LSTM(3, 5, num_layers=2, bidirectional=True, **options)
+        self.slstm = Recurrent(cells.SLSTM(heads=2), 10, 4, bidirectional=True, **options)
+        self.gru = GRU(8, 4, **options)
         self.head = nn.Linear(4, 2)
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
-        y, (h, _) = self.first(self.table(tokens), lengths=lengths)
-        z, (s, *_) = self.second(y, lengths=lengths)
-        w, n = self.third(z + 1, s[:1] + h[:1, :, :4], lengths=lengths)
+        y, (h, _) = self.lstm(self.table(tokens), lengths=lengths)
+        z, (s, *_) = self.slstm(y, lengths=lengths)
+        w, n = self.gru(z + 1, s[:1] + h[:1, :, :4], lengths=lengths)
         return self.head(w) + w.sum(-1, keepdim=True), h, s, n
 
 
-def exported(model: nn.Module, given: tuple[Any, ...], shapes: Any, **options: Any) -> Any:
+def exported(model: nn.Module, inputs: tuple[Any, ...], shapes: Any, **options: Any) -> Any:
     model.eval()
-    found = torch.onnx.export(
-        model, given, dynamo=True, dynamic_shapes=shapes, verbose=False,
+    program = torch.onnx.export(
+        model, inputs, dynamo=True, dynamic_shapes=shapes, verbose=False,
         custom_translation_table=translation_table(), **options,
     )  # fmt: skip
-    assert found is not None
-    proto = found.model_proto
+    assert program is not None
+    proto = program.model_proto
     return session(proto.SerializeToString()), Counter(node.op_type for node in proto.graph.node)
 
 
-def check(model: nn.Module, run: Any, given: tuple[Tensor, ...], fed: tuple[Tensor, ...]) -> None:
+def check(model: nn.Module, run: Any, inputs: tuple[Tensor, ...], fed: tuple[Tensor, ...]) -> None:
     with torch.no_grad(), engines.use("reference"):
-        wanted = model(*given)
-    names = [one.name for one in run.get_inputs()]
-    found = run.run(None, {k: v.numpy() for k, v in zip(names, fed, strict=True)})
-    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    for got, value in zip(found, wanted, strict=True):
+        expected = model(*inputs)
+    names = [info.name for info in run.get_inputs()]
+    results = run.run(None, {k: v.numpy() for k, v in zip(names, fed, strict=True)})
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for got, value in zip(results, expected, strict=True):
         close(torch.from_numpy(got), value, "output")
 
 
@@ -64,8 +64,8 @@ def test_a_model_with_lengths() -> None:
     lengths = torch.tensor([4, 2, 3])
     tokens = torch.randint(0, 9, (3, 4))
     shapes = {"tokens": {0: FREE, 1: FREE}, "lengths": {0: FREE}}
-    run, kinds = exported(model, (tokens, lengths), shapes)
-    assert (kinds["LSTM"], kinds["Scan"], kinds["GRU"]) == (4, 2, 1)
+    run, node_counts = exported(model, (tokens, lengths), shapes)
+    assert (node_counts["LSTM"], node_counts["Scan"], node_counts["GRU"]) == (4, 2, 1)
     for N, T in ((5, 7), (1, 1)):
         tokens = torch.randint(0, 9, (N, T))
         lengths = torch.tensor([T, 0, 3, 2, 7])[:N]
@@ -73,7 +73,7 @@ def test_a_model_with_lengths() -> None:
 
 
 class Inner(nn.Module):
-    """A layer alone, on numbers."""
+    """One layer on numbers."""
 
     def __init__(self, layer: Recurrent) -> None:
         super().__init__()
@@ -84,25 +84,27 @@ class Inner(nn.Module):
         return y
 
 
-def test_numbers_behind_the_end_reach_nothing() -> None:
-    """Of a projected layer, which is a Scan; in float64, as the file then is."""
+def test_padding_has_no_effect() -> None:
+    """Of a projected layer, which becomes a Scan, in float64."""
     model = random(Inner(LSTM(3, 5, bidirectional=True, proj_size=2))).double()
     x, lengths = torch.rand(4, 3, 3).double(), torch.tensor([4, 2, 3])
-    run, kinds = exported(model, (x, lengths), {"x": {0: FREE, 1: FREE}, "lengths": {0: FREE}})
-    assert kinds["Scan"] == 2
+    run, node_counts = exported(
+        model, (x, lengths), {"x": {0: FREE, 1: FREE}, "lengths": {0: FREE}}
+    )
+    assert node_counts["Scan"] == 2
     x, lengths = torch.rand(6, 4, 3).double(), torch.tensor([1, 6, 0, 5])
     check(model, run, (x, lengths), (ended(x, lengths, False), lengths))
 
 
-def test_no_optimiser_is_needed() -> None:
-    """Nor biases, nor free dimensions."""
+def test_a_graph_that_is_not_optimized() -> None:
+    """Without biases and free sizes."""
     model = random(Inner(Recurrent(cells.CoRNN, 3, 5, num_layers=2, bias=False)))
     x = torch.rand(4, 3, 3)
     run, _ = exported(model, (x,), None, optimize=False)
     check(model, run, (x,), (x,))
 
 
-class Cut(nn.Module):
+class WithResets(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = GRU(3, 5)
@@ -114,9 +116,9 @@ class Cut(nn.Module):
 
 def test_resets_are_refused() -> None:
     with pytest.raises(Exception, match="Failed to convert") as caught:
-        exported(Cut(), (torch.rand(4, 3, 3), torch.zeros(4, 3, dtype=torch.bool)), None)
-    told, error = [], caught.value
+        exported(WithResets(), (torch.rand(4, 3, 3), torch.zeros(4, 3, dtype=torch.bool)), None)
+    messages, error = [], caught.value
     while error is not None:
-        told.append(str(error))
+        messages.append(str(error))
         error = error.__cause__
-    assert any("resets must be None" in line for line in told)
+    assert any("resets must be None" in line for line in messages)

@@ -1,7 +1,7 @@
-"""Small valid ONNX files that ask for much: memory and work are counted while a file is read.
+"""Small valid ONNX files that need much memory or work are refused while they are read.
 
-They are loaded in a process of their own whose address space and processor time are limited, so
-that a guard that does not hold ends that process and not the tests.
+They are loaded in a separate process with limited address space and processor time, so that a
+missing guard ends that process and not the tests.
 """
 
 import json
@@ -41,7 +41,9 @@ def ones(*shape: int) -> np.ndarray:
 
 def doubled(levels: int) -> onnx.ModelProto:
     names = ["c", *(f"h{k}" for k in range(1, levels)), "h"]
-    nodes = [make("Concat", [one, one], [two], axis=0) for one, two in pairwise(names)]
+    nodes = [
+        make("Concat", [source, source], [target], axis=0) for source, target in pairwise(names)
+    ]
     return added(nodes, {"c": ones(4)})
 
 
@@ -55,8 +57,8 @@ def counted() -> onnx.ModelProto:
                  arrays)  # fmt: skip
 
 
-def pairs(kind: str) -> onnx.ModelProto:
-    return added([make(kind, ["a", "b"], ["h"])], {"a": ones(2**16, 1), "b": ones(1, 2**16)})
+def pairs(op_type: str) -> onnx.ModelProto:
+    return added([make(op_type, ["a", "b"], ["h"])], {"a": ones(2**16, 1), "b": ones(1, 2**16)})
 
 
 def expanded() -> onnx.ModelProto:
@@ -65,7 +67,7 @@ def expanded() -> onnx.ModelProto:
 
 
 def expanded_twice() -> onnx.ModelProto:
-    """Each is small by itself."""
+    """Each constant is small, their product is not."""
     nodes = [make("Expand", ["a", "s"], ["b"]), make("Transpose", ["b"], ["c"], perm=[1, 0]),
              make("Softmax", ["b"], ["d"]), make("Softmax", ["c"], ["e"], axis=0),
              make("MatMul", ["d", "e"], ["h"])]  # fmt: skip
@@ -109,7 +111,7 @@ def functions(levels: int) -> onnx.ModelProto:
 
 
 def state_levels(levels: int) -> onnx.ModelProto:
-    """Rows of a state, cut and joined again and again."""
+    """Rows of a state, sliced and concatenated repeatedly."""
     case = one_node("GRU", np.random.default_rng(0))
     case.node.input[0] = "x"
     nodes, name = [case.node], "Y_h"
@@ -122,12 +124,14 @@ def state_levels(levels: int) -> onnx.ModelProto:
 
 
 def size_levels(levels: int) -> onnx.ModelProto:
-    """A size, squared again and again, and a shape that doubles."""
+    """A size that is squared repeatedly, and a shape that doubles."""
     names = ["n", *(f"n{k}" for k in range(levels))]
     nodes = [make("Shape", ["x"], ["n"], start=2)]
-    nodes += [make("Mul", [one, one], [two]) for one, two in pairwise(names)]
+    nodes += [make("Mul", [source, source], [target]) for source, target in pairwise(names)]
     rows = ["n", *(f"r{k}" for k in range(levels))]
-    nodes += [make("Concat", [one, one], [two], axis=0) for one, two in pairwise(rows)]
+    nodes += [
+        make("Concat", [source, source], [target], axis=0) for source, target in pairwise(rows)
+    ]
     nodes.append(make("Reshape", ["x", rows[-1]], ["y"]))
     return model_of(nodes, {}, ["y"])
 
@@ -146,7 +150,7 @@ LOADED: dict[str, Callable[[], onnx.ModelProto]] = {
 
 
 def main(folder: str) -> None:
-    """Load the files of a folder and print what came of each."""
+    """Load the files of a folder and print the result of each."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
@@ -161,25 +165,25 @@ def main(folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_files_that_ask_for_much(tmp_path: Path) -> None:
+def test_files_that_need_too_much_memory_or_work(tmp_path: Path) -> None:
     for name, model in (REFUSED | LOADED).items():
         (tmp_path / f"{name}.onnx").write_bytes(model().SerializeToString())
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", __name__, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads(done.stdout)
+    assert process.returncode == 0, process.stderr[-2000:]
+    results = json.loads(process.stdout)
     for name in REFUSED:
         assert re.search(r"memory and work .*\d+ bytes", results[name]), name
     assert {name: results[name] for name in LOADED} == dict.fromkeys(LOADED, "loaded")
 
 
 def test_what_is_folded_is_computed() -> None:
-    """Constants that operators make of constants are those of ONNX Runtime."""
+    """Operators of constants give the constants of ONNX Runtime."""
     rng = np.random.default_rng(0)
     arrays: Arrays = {
         "a": rng.standard_normal((3, 4)).astype(np.float32), "s": np.array([2, 3, 4]),
@@ -202,14 +206,16 @@ def test_what_is_folded_is_computed() -> None:
     names = [f"v{k}" for k in range(14)]
     model = model_of([*nodes, make("Relu", ["x"], ["y"])], arrays, ["y", *names])
     x = rng.standard_normal((2, 2, I)).astype(np.float32)
-    wanted = by_onnxruntime(model, x)
-    assert wanted is not None
+    expected = by_onnxruntime(model, x)
+    assert expected is not None
     module = load(model)
     assert {node.op for node in module.graph.nodes if node.target is not torch.relu} == {
         "placeholder", "get_attr", "output",
     }  # fmt: skip
-    for name, one, other in zip(["y", *names], module(torch.from_numpy(x)), wanted, strict=True):
-        np.testing.assert_allclose(one.numpy(), other, rtol=1e-6, err_msg=name)
+    for name, result, expected_result in zip(
+        ["y", *names], module(torch.from_numpy(x)), expected, strict=True
+    ):
+        np.testing.assert_allclose(result.numpy(), expected_result, rtol=1e-6, err_msg=name)
 
 
 if __name__ == "__main__":

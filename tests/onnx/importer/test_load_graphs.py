@@ -1,5 +1,5 @@
-"""Operators around recurrent nodes mean on import what they compute, not what they look like: ONNX
-Runtime is the oracle of graphs drawn at random and of those that once gave other numbers."""
+"""Operators around recurrent nodes compute after import what ONNX Runtime computes: random graphs,
+and graphs whose results were wrong once."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.support.tolerances import close
 from unrolled.onnx import layers_of, load
 from unrolled.onnx.importer.load import converted_graph
 
-GRAPHS, EACH = 40, 20
+GRAPHS, BATCH = 40, 20
 
 
 def agrees(model: onnx.ModelProto, shape: tuple[int, ...], name: str, may_refuse: bool) -> bool:
@@ -29,43 +29,45 @@ def agrees(model: onnx.ModelProto, shape: tuple[int, ...], name: str, may_refuse
         if not may_refuse:
             raise
         return False
-    wanted = by_onnxruntime(model, x)
-    if wanted is None:
+    expected = by_onnxruntime(model, x)
+    if expected is None:
         return False
     results = results if isinstance(results, tuple) else (results,)
-    for one, other in zip(results, wanted, strict=True):
-        close(one, torch.from_numpy(other), "random", name)
+    for result, expected_result in zip(results, expected, strict=True):
+        close(result, torch.from_numpy(expected_result), "random", name)
     return True
 
 
-@pytest.mark.parametrize("begin", range(0, GRAPHS, EACH))
+@pytest.mark.parametrize("begin", range(0, GRAPHS, BATCH))
 def test_random_graphs(begin: int) -> None:
-    for seed in range(begin, begin + EACH):
+    for seed in range(begin, begin + BATCH):
         drawn = draw_graph(seed)
         assert agrees(drawn.model, drawn.example, f"seed {seed}", may_refuse=False)
-        if drawn.other is not None:
-            agrees(drawn.model, drawn.other, f"seed {seed}, other sizes", may_refuse=True)
+        if drawn.other_sizes is not None:
+            agrees(drawn.model, drawn.other_sizes, f"seed {seed}, other sizes", may_refuse=True)
 
 
 def test_shapes_that_are_followed_are_those_of_values() -> None:
-    """A free size is the same wherever its name stands; at least three in four are known."""
-    known = unknown = 0
+    """A free size has one value wherever its name occurs; at least three in four are known."""
+    known_count = unknown_count = 0
     for seed in range(200):
         drawn = draw_graph(seed)
         dims = converted_graph(drawn.model).shapes.dims
         free = dict(zip(dims["x"] or (), drawn.example, strict=True))
         for name, shape in drawn.shapes.items():
-            found = dims[name]
-            assert found is None or len(found) == len(shape), f"seed {seed}: {name}"
-            for size, actual in zip(found or [""] * len(shape), shape, strict=True):
-                unknown += size == ""
-                known += size != ""
-                assert size == "" or free.get(size, size) == actual, f"seed {seed}: {name} {found}"
-    assert known > 3 * unknown
+            inferred = dims[name]
+            assert inferred is None or len(inferred) == len(shape), f"seed {seed}: {name}"
+            for size, actual in zip(inferred or [""] * len(shape), shape, strict=True):
+                unknown_count += size == ""
+                known_count += size != ""
+                assert size == "" or free.get(size, size) == actual, (
+                    f"seed {seed}: {name} {inferred}"
+                )
+    assert known_count > 3 * unknown_count
 
 
 def test_rows_of_sizes_are_whole_numbers_along_one_axis() -> None:
-    """Neither the only row of a matrix nor a quotient in float is taken for other sizes."""
+    """Neither the only row of a matrix nor a quotient in float counts as a row of sizes."""
     make = helper.make_node
     nodes = [
         make("Shape", ["x"], ["sizes"]), make("Unsqueeze", ["sizes", "axis"], ["matrix"]),
@@ -80,14 +82,14 @@ def test_rows_of_sizes_are_whole_numbers_along_one_axis() -> None:
     arrays = {"axis": np.array([0]), "first": np.array(0), "second": np.array([1]),
               "end": np.array([-1])}  # fmt: skip
     model = model_of(nodes, arrays, ["same", "flat"], {"x": [5, 2, I]})
-    wanted = by_onnxruntime(model, np.zeros((5, 2, I), np.float32))
-    assert wanted is not None
-    assert [list(one.shape) for one in wanted] == [[5, 2, I], [5, 2 * I]]
+    expected = by_onnxruntime(model, np.zeros((5, 2, I), np.float32))
+    assert expected is not None
+    assert [list(array.shape) for array in expected] == [[5, 2, I], [5, 2 * I]]
     dims = converted_graph(model).shapes.dims
-    for name, one in zip(("same", "flat"), wanted, strict=True):
-        known = dims[name] or [""] * one.ndim
-        assert len(known) == one.ndim
-        assert all(size in ("", actual) for size, actual in zip(known, one.shape, strict=True))
+    for name, array in zip(("same", "flat"), expected, strict=True):
+        inferred = dims[name] or [""] * array.ndim
+        assert len(inferred) == array.ndim
+        assert all(size in ("", actual) for size, actual in zip(inferred, array.shape, strict=True))
 
 
 def outputs_reshaped(shape: list[int], dims: list[Any], layout: str = "TNDH") -> onnx.ModelProto:
@@ -117,21 +119,21 @@ RESHAPES = [
 def test_a_reshape_behind_a_layer(shape: list[int], dims: list[Any], layout: str) -> None:
     model = outputs_reshaped(shape, dims, layout)
     assert agrees(model, (T, N, I), "example", may_refuse=False)
-    if not isinstance(dims[0], int):  # twice the steps, half of the sequences and the like
-        for other in ((N, T, I), (T * N, 1, I), (1, T * N, I)):
-            agrees(model, other, str(other), may_refuse=True)
+    if not isinstance(dims[0], int):  # for example twice the steps and half of the sequences
+        for sizes in ((N, T, I), (T * N, 1, I), (1, T * N, I)):
+            agrees(model, sizes, str(sizes), may_refuse=True)
 
 
 def test_a_reshape_that_may_mean_either_order_is_bound_to_its_sizes() -> None:
-    """Where T and N are equal in the file, an exchange of the two reads the same."""
+    """Where T and N are equal in the file, both orders have the same sizes."""
     model = outputs_reshaped([4, 4, D * H], [4, 4])
     assert agrees(model, (4, 4, I), "equal", may_refuse=False)
     with pytest.raises(ValueError, match=r"x must have the shape \[4, 4, 4\]"):
         load(model)(torch.zeros(8, 2, I))
 
 
-def test_a_computed_reshape_is_not_judged_by_what_outputs_claim() -> None:
-    """The declared shape of the graph's output is no proof that T and N keep their places."""
+def test_declared_output_shapes_are_not_trusted() -> None:
+    """The declared shape of the graph's output does not prove that T and N keep their order."""
     case = one_node("GRU", np.random.default_rng(1), direction="bidirectional")
     case.node.input[0] = "x"
     nodes = [
@@ -150,7 +152,7 @@ def test_a_computed_reshape_is_not_judged_by_what_outputs_claim() -> None:
 
 
 def with_state(array: np.ndarray | None, expanded: list[int] | None = None) -> onnx.ModelProto:
-    """An LSTM [T, N, I] whose initial_c is a constant, or what it is expanded to."""
+    """An LSTM [T, N, I] whose initial_c is a constant, or its expansion."""
     case = one_node("LSTM", np.random.default_rng(2))
     case.node.input[0] = "x"
     case.node.input.extend(["", "", "c"])
@@ -174,7 +176,7 @@ def with_state(array: np.ndarray | None, expanded: list[int] | None = None) -> o
 def test_an_initial_state_of_another_shape(
     shape: tuple[int, ...], expanded: list[int] | None, value: float
 ) -> None:
-    """Zeros are checked as other numbers are; torch 2.13 writes such files of projections."""
+    """Zeros are checked like other numbers; torch 2.13 writes such files for projections."""
     model = with_state(np.full(shape, value, np.float32), expanded)
     assert by_onnxruntime(model, np.zeros((T, N, I), np.float32)) is None
     with pytest.raises(ValueError, match=r"LSTM 'Y, Y_h, Y_c': initial_c must have"):
@@ -197,8 +199,8 @@ def test_a_state_of_one_row_for_both_directions(rows: int) -> None:
     assert sum(name.startswith("start") for name, _ in load(model).named_parameters()) == 1
 
 
-def test_squeeze_of_steps_wants_one_step() -> None:
-    """torch's squeeze leaves an axis that is longer; the operator is an error then."""
+def test_squeeze_of_steps_requires_one_step() -> None:
+    """torch's squeeze keeps a longer axis; the operator of ONNX requires size 1."""
     case = one_node("RNN", np.random.default_rng(5))
     case.node.input[0] = "x"
     arrays = {**case.tensors, "axis": np.array([0])}

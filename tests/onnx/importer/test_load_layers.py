@@ -15,28 +15,29 @@ from unrolled.onnx.backend import Backend
 from unrolled.onnx.directions import Directions
 
 
-@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+@pytest.mark.parametrize("op_type", ["GRU", "LSTM"])
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-@pytest.mark.parametrize("alike", [True, False])
-def test_transposes_around_a_layer(kind: str, direction: str, alike: bool) -> None:
-    """They make it batch first, in any direction; numbers are those of ONNX Runtime."""
+@pytest.mark.parametrize("default_functions", [True, False])
+def test_transposes_around_a_layer(op_type: str, direction: str, default_functions: bool) -> None:
+    """They become batch_first, in any direction; the results are those of ONNX Runtime."""
     import onnxruntime
 
     D = 2 if direction == "bidirectional" else 1
-    names = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}[kind] * D
-    told = {} if alike else {"activations": [*names[:-1], "Softsign"]}
+    names = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}[op_type] * D
+    attributes = {} if default_functions else {"activations": [*names[:-1], "Softsign"]}
     present = ("B", "sequence_lens", "initial_h")
-    case = one_node(kind, np.random.default_rng(0), present, direction=direction, **told)
+    case = one_node(op_type, np.random.default_rng(0), present, direction=direction, **attributes)
     case.node.input[0] = "major"
     make = helper.make_node
-    turned, apart = ({"perm": perm} for perm in ([1, 0, 2], [0, 2, 1, 3]))
-    back = [
-        make("Transpose", ["X"], ["major"], **turned), case.node,
-        make("Transpose", ["Y"], ["apart"], **apart), make("Reshape", ["apart", "shape"], ["all"]),
-        make("Transpose", ["all"], ["y"], **turned),
+    exchange_axes, merge_axes = ({"perm": perm} for perm in ([1, 0, 2], [0, 2, 1, 3]))
+    new_nodes = [
+        make("Transpose", ["X"], ["major"], **exchange_axes), case.node,
+        make("Transpose", ["Y"], ["apart"], **merge_axes),
+        make("Reshape", ["apart", "shape"], ["all"]),
+        make("Transpose", ["all"], ["y"], **exchange_axes),
     ]  # fmt: skip
     graph = case.model.graph
-    nodes = [onnx.NodeProto.FromString(one.SerializeToString()) for one in back]  # copies
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in new_nodes]  # copies
     del graph.node[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1]), "shape"))
@@ -45,16 +46,16 @@ def test_transposes_around_a_layer(kind: str, direction: str, alike: bool) -> No
     for k, dim in enumerate(x.shape):
         graph.input[0].type.tensor_type.shape.dim[k].dim_value = dim
     session = onnxruntime.InferenceSession(case.model.SerializeToString())
-    wanted = session.run(None, {**case.feeds, "X": x})
+    expected = session.run(None, {**case.feeds, "X": x})
     module = load(case.model)
-    assert not any(one.target is torch.permute for one in module.graph.nodes)
-    found = module(*(torch.from_numpy(one) for one in ({**case.feeds, "X": x}).values()))
-    for one, other in zip(found, wanted, strict=True):
-        close(one.detach(), torch.from_numpy(other), "output", "batch first")
+    assert not any(node.target is torch.permute for node in module.graph.nodes)
+    results = module(*(torch.from_numpy(array) for array in ({**case.feeds, "X": x}).values()))
+    for result, expected_result in zip(results, expected, strict=True):
+        close(result.detach(), torch.from_numpy(expected_result), "output", "batch first")
 
 
 def around(rng: np.random.Generator) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """A GRU between operators that are not all known."""
+    """A GRU between operators of which some are not supported."""
     case = one_node("GRU", rng, ("B", "initial_h"))
     arrays = case.tensors | {"initial_h": case.feeds["initial_h"]}
     case.node.input[0] = "strange"
@@ -69,15 +70,15 @@ def around(rng: np.random.Generator) -> tuple[list[onnx.NodeProto], dict[str, np
 def test_layers_alone() -> None:
     nodes, arrays = around(np.random.default_rng(0))
     model = model_of(nodes, arrays, ["y"], opset=20)
-    (found,) = layers_of(model)
-    assert found.name == "the_layer"
-    assert isinstance(found.module, nn.Recurrent)
-    assert isinstance(found.hx, Tensor)
+    (layer,) = layers_of(model)
+    assert layer.name == "the_layer"
+    assert isinstance(layer.module, nn.Recurrent)
+    assert isinstance(layer.hx, Tensor)
     x = np.random.default_rng(1).standard_normal((T, N, I)).astype(np.float32)
-    alone = one_node("GRU", np.random.default_rng(0), ("B", "initial_h"))
-    Y, Y_h = Backend.run_model(alone.model, {**alone.feeds, "X": x})
+    single = one_node("GRU", np.random.default_rng(0), ("B", "initial_h"))
+    Y, Y_h = Backend.run_model(single.model, {**single.feeds, "X": x})
     with torch.no_grad():
-        y, h = found.module(torch.from_numpy(x), found.hx)
+        y, h = layer.module(torch.from_numpy(x), layer.hx)
     same(y, torch.from_numpy(Y[:, 0]))
     same(h, torch.from_numpy(Y_h))
     with pytest.raises(RefusedError, match="Gelu 'y': the operator must be"):
@@ -89,12 +90,12 @@ def test_layers_alone_with_states_batch_first() -> None:
     arrays = case.tensors | {"initial_c": case.feeds["initial_c"]}
     Y, Y_h, Y_c = Backend.run_model(case.model, case.feeds)
     case.node.input[0] = "x"
-    (found,) = layers_of(model_of([case.node], arrays, ["Y"]))
-    assert isinstance(found.module, Directions)
-    assert isinstance(found.hx, tuple)
+    (layer,) = layers_of(model_of([case.node], arrays, ["Y"]))
+    assert isinstance(layer.module, Directions)
+    assert isinstance(layer.hx, tuple)
     x = torch.from_numpy(case.feeds["X"])
     with torch.no_grad():
-        y, (h, c) = found.module(x, found.hx)
+        y, (h, c) = layer.module(x, layer.hx)
     same(y, torch.from_numpy(Y[:, :, 0]))
     same(h[0], torch.from_numpy(Y_h[:, 0]))
     same(c[0], torch.from_numpy(Y_c[:, 0]))
@@ -105,7 +106,7 @@ def rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def test_operators_by_onnxruntime() -> None:
-    """All that is around layers, in one graph, with its older and its newer forms."""
+    """The operators around layers in one graph, in their older and newer forms."""
     import onnxruntime
 
     rng = np.random.default_rng(2)
@@ -138,16 +139,16 @@ def test_operators_by_onnxruntime() -> None:
     ]  # fmt: skip
     names = [f"y{k}" for k in range(1, 10)]
     model = model_of(nodes, arrays, names)
-    for one in model.graph.output:
-        one.type.tensor_type.ClearField("shape")
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
     x = rows(rng, 4, 3, I)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for one in model.graph.output:
-        one.type.tensor_type.shape.SetInParent()
-    found = load(model)(torch.from_numpy(x))
-    for name, one, wanted in zip(names, found, session.run(None, {"x": x}), strict=True):
-        close(one.detach(), torch.from_numpy(wanted), "output", name)
+    for output in model.graph.output:
+        output.type.tensor_type.shape.SetInParent()
+    results = load(model)(torch.from_numpy(x))
+    for name, result, expected in zip(names, results, session.run(None, {"x": x}), strict=True):
+        close(result.detach(), torch.from_numpy(expected), "output", name)

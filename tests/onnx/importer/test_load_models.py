@@ -1,5 +1,4 @@
-"""Whole models of ONNX as modules: what torch's exporters write, and ours; then on to the runtime.
-Layers alone, what is refused, and files that are damaged."""
+"""Models as torch's exporters and ours write them, as modules and in the runtime."""
 
 import io
 import warnings
@@ -24,32 +23,35 @@ from unrolled.onnx import export, layers_of, load
 
 
 class TorchModel(torch_nn.Module):
-    """An embedding, a stack of torch's, a linear layer and softmax, over all steps or the last."""
+    """An embedding, recurrent layers of torch, a linear layer and softmax, over all steps or the
+    final one."""
 
-    def __init__(self, kind: str, layers: int, **told: Any) -> None:
+    def __init__(self, class_name: str, layers: int, **options: Any) -> None:
         super().__init__()
-        self.last = told.pop("last")
+        self.final_step = options.pop("final_step")
         self.embedding = torch_nn.Embedding(11, 5)
-        self.stack = getattr(torch_nn, kind)(5, 6, layers, **told)
-        self.head = torch_nn.Linear(6 * (1 + told.get("bidirectional", False)), 3)
+        self.stack = getattr(torch_nn, class_name)(5, 6, layers, **options)
+        self.head = torch_nn.Linear(6 * (1 + options.get("bidirectional", False)), 3)
 
     def forward(self, x: Tensor) -> Any:
         y, state = self.stack(self.embedding(x))
-        if self.last:
+        if self.final_step:
             y = y[:, -1] if self.stack.batch_first else y[-1]
         out = torch.softmax(self.head(y), -1)
-        return out if self.last else (out, state)
+        return out if self.final_step else (out, state)
 
 
 def by_torch(model: torch_nn.Module, dynamo: bool) -> onnx.ModelProto:
-    """What torch's exporter makes of a model, with any T and N."""
+    """A model as torch's exporter writes it, with free T and N."""
     x = torch.zeros(4, 2, dtype=torch.long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the older exporter, and of random states
         if dynamo:
             sizes = {"x": {k: torch.export.Dim(f"d{k}", min=2) for k in (0, 1)}}
-            made = torch.onnx.export(model, (x,), dynamo=True, verbose=False, dynamic_shapes=sizes)
-            return made.model_proto
+            program = torch.onnx.export(
+                model, (x,), dynamo=True, verbose=False, dynamic_shapes=sizes
+            )
+            return program.model_proto
         file = io.BytesIO()
         torch.onnx.export(
             model, (x,), file, dynamo=False, input_names=["x"],
@@ -58,38 +60,41 @@ def by_torch(model: torch_nn.Module, dynamo: bool) -> onnx.ModelProto:
     return onnx.load_from_string(file.getvalue())
 
 
-EACH = [
-    ("LSTM", 2, {"last": False}),
-    ("LSTM", 1, {"last": True, "batch_first": True}),
-    ("GRU", 2, {"last": True}),
-    ("GRU", 2, {"last": False, "batch_first": True, "bidirectional": True}),
-    ("RNN", 1, {"last": True, "nonlinearity": "relu"}),
+MODELS = [
+    ("LSTM", 2, {"final_step": False}),
+    ("LSTM", 1, {"final_step": True, "batch_first": True}),
+    ("GRU", 2, {"final_step": True}),
+    ("GRU", 2, {"final_step": False, "batch_first": True, "bidirectional": True}),
+    ("RNN", 1, {"final_step": True, "nonlinearity": "relu"}),
 ]
-# The newer exporter takes seconds a model; of nn.RNN it writes single steps, which no layer is.
-CASES = [*((*one, False) for one in EACH), ("LSTM", 2, {"last": False, "batch_first": True}, True)]
+# The newer exporter takes seconds a model, and writes nn.RNN as single steps.
+CASES = [
+    *((*model, False) for model in MODELS),
+    ("LSTM", 2, {"final_step": False, "batch_first": True}, True),
+]
 
 
 class Bound(torch_nn.Module):
-    """A GRU, and in front of it or behind it what an exporter binds to the steps of its example."""
+    """A GRU with an operation that exporters bind to the sizes of their example."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, dependence: str) -> None:
         super().__init__()
-        self.kind = kind
+        self.dependence = dependence
         self.layer, self.inner = torch_nn.GRU(I, 4), torch_nn.Linear(I, I)
         self.places = torch_nn.Parameter(torch.randn(4, 1, I))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "steps":
-            x = torch.stack([torch.tanh(self.inner(one)) for one in x.unbind()])
-        if self.kind == "places":
+        if self.dependence == "steps":
+            x = torch.stack([torch.tanh(self.inner(step)) for step in x.unbind()])
+        if self.dependence == "places":
             x = x + self.places
         y = self.layer(x)[0]
-        return y.sum(0) / y.shape[0] if self.kind == "sum" else self.layer(x)[0]
+        return y.sum(0) / y.shape[0] if self.dependence == "sum" else self.layer(x)[0]
 
 
-@pytest.mark.parametrize("kind", ["steps", "places", "sum", "none"])
-def test_sizes_that_a_graph_is_bound_to(kind: str) -> None:
-    model, file = Bound(kind).eval(), io.BytesIO()
+@pytest.mark.parametrize("dependence", ["steps", "places", "sum", "none"])
+def test_sizes_on_which_a_graph_depends(dependence: str) -> None:
+    model, file = Bound(dependence).eval(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (torch.randn(4, 2, I),), file, dynamo=False, input_names=["x"])
@@ -98,7 +103,7 @@ def test_sizes_that_a_graph_is_bound_to(kind: str) -> None:
     agrees(module, model(x), x)
     for shape in ((6, 2, I), (1, 2, I), (4, 3, I)):
         x = torch.randn(shape)
-        if kind == "none":
+        if dependence == "none":
             agrees(module, model(x), x)
             continue
         with pytest.raises(
@@ -108,20 +113,20 @@ def test_sizes_that_a_graph_is_bound_to(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "layers", "told", "dynamo"), CASES)
+@pytest.mark.parametrize(("class_name", "layers", "options", "dynamo"), CASES)
 def test_what_torch_exports(
-    kind: str, layers: int, told: dict[str, Any], dynamo: bool, tmp_path: Path
+    class_name: str, layers: int, options: dict[str, Any], dynamo: bool, tmp_path: Path
 ) -> None:
-    model = TorchModel(kind, layers, **told).eval()
+    model = TorchModel(class_name, layers, **options).eval()
     module = load(by_torch(model, dynamo))
-    made = [one for one in module.children() if isinstance(one, nn.Recurrent)]
-    assert [type(one) for one in made] == [getattr(nn, kind)] * layers
-    assert all(one.batch_first == told.get("batch_first", False) for one in made)
+    layers_found = [layer for layer in module.children() if isinstance(layer, nn.Recurrent)]
+    assert [type(layer) for layer in layers_found] == [getattr(nn, class_name)] * layers
+    assert all(layer.batch_first == options.get("batch_first", False) for layer in layers_found)
     for shape in ((4, 2), (7, 3)):
         x = torch.randint(0, 11, shape)
         agrees(module, model(x), x)
-    if not told.get("bidirectional"):
-        runs(module, x, tmp_path, told.get("batch_first", False))
+    if not options.get("bidirectional"):
+        runs(module, x, tmp_path, options.get("batch_first", False))
 
 
 CHAINS = ["Embedding → Recurrent → Recurrent → Linear",
@@ -139,7 +144,7 @@ CHAINS = ["Embedding → Recurrent → Recurrent → Linear",
         ("GRU", "max", CHAINS[2]), ("GRU", "attention", None),
     ],
 )  # fmt: skip
-def test_there_and_back(
+def test_a_model_exported_and_loaded(
     cell: str, pooling: str | None, chain: str | None, lengths: bool, tmp_path: Path
 ) -> None:
     model = SequenceModel(
@@ -148,13 +153,15 @@ def test_there_and_back(
     x, ends = torch.randint(0, 7, (6, 3)), torch.tensor([4, 6, 1])
     export(model, tmp_path / "model.onnx", lengths=lengths)
     module = load(tmp_path / "model.onnx")
-    told = {"lengths": ends} if lengths else {}
-    agrees(module, model(x, **told), x, *told.values())
-    for one, other in zip(
-        (one for one in module.children() if isinstance(one, nn.Recurrent)), range(2), strict=True
+    options = {"lengths": ends} if lengths else {}
+    agrees(module, model(x, **options), x, *options.values())
+    for layer, k in zip(
+        (layer for layer in module.children() if isinstance(layer, nn.Recurrent)),
+        range(2),
+        strict=True,
     ):
-        assert repr(one.cell) == repr(model.recurrent.cell)
-        same(one.weight_ih_l0, getattr(model.recurrent, f"weight_ih_l{other}"))
+        assert repr(layer.cell) == repr(model.recurrent.cell)
+        same(layer.weight_ih_l0, getattr(model.recurrent, f"weight_ih_l{k}"))
     if chain is None or (lengths and pooling == "max"):
         with pytest.raises(ExportError, match="must be"):
             export_for_runtime(module, tmp_path / "chain")
@@ -163,27 +170,29 @@ def test_there_and_back(
     read = runtime.load(tmp_path / "chain")
     assert repr(read) == f"Model({chain})"
     y = read.run(x.numpy(), ends.numpy() if lengths else None)
-    close(torch.from_numpy(y), model(x, **told)[0], "output", "in the runtime")
+    close(torch.from_numpy(y), model(x, **options)[0], "output", "in the runtime")
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_states_that_may_be_left_out(batch_first: bool, tmp_path: Path) -> None:
+def test_optional_initial_states(batch_first: bool, tmp_path: Path) -> None:
     layer = nn.LSTM(3, 4, 2, batch_first=batch_first)
     export(layer, tmp_path / "layer.onnx", lengths=True, states=True)
     x = torch.randn(3, 6, 3) if batch_first else torch.randn(6, 3, 3)
     state = (torch.randn(2, 3, 4), torch.randn(2, 3, 4))
     ends = torch.tensor([4, 6, 1])
-    without, given = (load(tmp_path / "layer.onnx", optional=one) for one in (False, True))
-    agrees(without, layer(x, lengths=ends), x, ends)
-    agrees(given, layer(x, state, lengths=ends), x, ends, *state)
-    export_for_runtime(given, tmp_path / "chain")
+    with_defaults, with_states = (
+        load(tmp_path / "layer.onnx", optional=optional) for optional in (False, True)
+    )
+    agrees(with_defaults, layer(x, lengths=ends), x, ends)
+    agrees(with_states, layer(x, state, lengths=ends), x, ends, *state)
+    export_for_runtime(with_states, tmp_path / "chain")
     model = runtime.load(tmp_path / "chain")
-    wanted, _ = layer(x, lengths=ends)
+    expected, _ = layer(x, lengths=ends)
     y = model.run(x.numpy(), ends.numpy())
-    close(torch.from_numpy(y), wanted, "output", "in the runtime")
+    close(torch.from_numpy(y), expected, "output", "in the runtime")
 
 
-def test_a_start_that_was_learned_stays_one(tmp_path: Path) -> None:
+def test_a_learned_initial_state_stays_trainable(tmp_path: Path) -> None:
     model = SequenceModel(7, 5, hidden_size=4, cell="LSTM", initial="learned", num_layers=2).eval()
     assert model.start is not None
     for state in model.start.states:
@@ -194,22 +203,22 @@ def test_a_start_that_was_learned_stays_one(tmp_path: Path) -> None:
     agrees(module, model(x), x)
     runs(module, x, tmp_path)
     flat(module(x))[0].sum().backward()
-    alone = [one.hx for one in layers_of(tmp_path / "model.onnx")]
-    for hx, one in zip(zip(*alone, strict=True), model.start.states, strict=True):
-        same(torch.cat(hx), one.data)
+    constant_states = [layer.hx for layer in layers_of(tmp_path / "model.onnx")]
+    for hx, state in zip(zip(*constant_states, strict=True), model.start.states, strict=True):
+        same(torch.cat(hx), state.data)
     starts = [p for name, p in module.named_parameters() if name.startswith("start")]
     assert len(starts) == 4
     assert all(p.grad is not None and p.grad.any() for p in starts)
 
 
-def test_an_imported_module_learns() -> None:
+def test_an_imported_module_has_gradients() -> None:
     case = one_node("LSTM", np.random.default_rng(0), ("B", "P"), direction="reverse")
     module = load(case.model)
     x = torch.from_numpy(case.feeds["X"])
     flat(module(x))[0].sum().backward()
-    grads = [one.grad for one in module.parameters()]
+    grads = [parameter.grad for parameter in module.parameters()]
     assert len(grads) == 7
-    assert all(one is not None and one.any() for one in grads)
+    assert all(grad is not None and grad.any() for grad in grads)
 
 
 PUBLISHED = [
@@ -220,10 +229,10 @@ PUBLISHED = [
 
 @pytest.mark.parametrize("cell", PUBLISHED, ids=lambda cell: cell.__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_every_cell_there_and_back(
+def test_every_cell_exported_and_loaded(
     cell: type[cells.Cell], dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    """In float64 all of them go by Scan; what comes back is a cell of the same steps."""
+    """In float64 all of them become Scan, which becomes a cell with the same step again."""
     layer = nn.Recurrent(cell, 4, 5, bidirectional=True, dtype=dtype)
     export(layer, tmp_path / "layer.onnx", lengths=True)
     module = load(tmp_path / "layer.onnx")
@@ -235,19 +244,21 @@ def test_every_cell_there_and_back(
 
 
 @pytest.mark.parametrize("options", [{}, {"proj_size": 3}, {"bias": False}])
-def test_a_cell_of_a_file_learns_and_streams(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_cell_of_a_file_has_gradients_and_streams(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
     layer = nn.Recurrent(cells.LayerNormLSTM, 4, 5, 2, **options)
     with torch.no_grad():
-        for parameter in layer.parameters():  # equal ones would stand in the file but once
+        for parameter in layer.parameters():  # equal ones would be one constant of the file
             parameter.uniform_(0.1, 0.9)
     export(layer, tmp_path / "layer.onnx")
     module = load(tmp_path / "layer.onnx")
     x = torch.randn(6, 2, 4)
     runs(module, x, tmp_path)
     if "bias" in options:
-        return  # the file has zeros for what the layer has not, and those would learn
-    slopes = []
-    for one in (module, layer):
-        flat(one(x))[0].sin().sum().backward()
-        slopes.append(sum(p.grad.square().sum() for p in one.parameters()))
-    close(slopes[0], slopes[1], "gradient", "sum of squares of all slopes")
+        return  # the file has zeros for the biases, which would be trained
+    gradients = []
+    for model in (module, layer):
+        flat(model(x))[0].sin().sum().backward()
+        gradients.append(sum(p.grad.square().sum() for p in model.parameters()))
+    close(gradients[0], gradients[1], "gradient", "sum of squares of all gradients")

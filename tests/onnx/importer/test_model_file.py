@@ -1,4 +1,4 @@
-"""Files of ONNX that are damaged, hostile or beyond what is read: a ValueError that says so."""
+"""ONNX files that are damaged, hostile or not supported raise a ValueError with the reason."""
 
 import tempfile
 from collections.abc import Callable
@@ -35,9 +35,9 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"model\.onnx: "):
         load(tmp_path / "model.onnx")
     (tmp_path / "secret").write_bytes(bytes(10_000))
-    for where in ("../secret", str(tmp_path / "secret")):
+    for location in ("../secret", str(tmp_path / "secret")):
         for tensor in bare.graph.initializer:
-            tensor.external_data[0].value = where
+            tensor.external_data[0].value = location
         (tmp_path / "inside").mkdir(exist_ok=True)
         (tmp_path / "inside" / "model.onnx").write_bytes(bare.SerializeToString())
         with pytest.raises(FileError, match=r"model\.onnx: "):
@@ -45,7 +45,7 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
 
 
 def test_constants_beside_the_file(tmp_path: Path) -> None:
-    """Attributes of nodes may lie in other files, too: they are read and counted like weights."""
+    """Tensors in attributes may be in other files, too: they are read and counted like weights."""
     tensor = helper.make_tensor("c", onnx.TensorProto.FLOAT, [I], np.zeros(I, np.float32))
     case = model_of(
         [helper.make_node("Constant", [], ["c"], value=tensor),
@@ -62,19 +62,19 @@ def test_constants_beside_the_file(tmp_path: Path) -> None:
     same(load(tmp_path / "model.onnx")(x), x + torch.from_numpy(numbers))
     with pytest.raises(ValueError, match="model must contain its weights, got 'c'"):
         load(case)
-    often = onnx.ModelProto()
-    often.CopyFrom(case)
+    repeated = onnx.ModelProto()
+    repeated.CopyFrom(case)
     value.dims[0] = 2**14
     (tmp_path / "weights.bin").write_bytes(bytes(2**16))
     for k in range(1500):
-        often.graph.node.add().CopyFrom(case.graph.node[0])
-        often.graph.node[-1].output[0] = f"c{k}"
-    (tmp_path / "model.onnx").write_bytes(often.SerializeToString())
+        repeated.graph.node.add().CopyFrom(case.graph.node[0])
+        repeated.graph.node[-1].output[0] = f"c{k}"
+    (tmp_path / "model.onnx").write_bytes(repeated.SerializeToString())
     with pytest.raises(FileError, match="memory and work"):
         load(tmp_path / "model.onnx")
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_missing_or_not_onnx(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="No such file"):
         load(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("hello")
@@ -92,14 +92,14 @@ def test_damaged_files_are_refused_and_do_no_harm(cut: int, tmp_path: Path) -> N
     """Cut at random places, or with random bytes changed: a module, or a ValueError."""
     path, refused = tmp_path / "model.onnx", 0
     if cut < 3:
-        kind = ("RNN", "GRU", "LSTM")[cut]
-        case = one_node(kind, np.random.default_rng(0), ("B", "sequence_lens", "initial_h"))
+        op_type = ("RNN", "GRU", "LSTM")[cut]
+        case = one_node(op_type, np.random.default_rng(0), ("B", "sequence_lens", "initial_h"))
         path.write_bytes(case.model.SerializeToString())
     else:  # a Scan
         export(nn.Recurrent(cells.JANET, 2, 3), path, lengths=True)
-    whole, rng = path.read_bytes(), np.random.default_rng(cut)
+    original, rng = path.read_bytes(), np.random.default_rng(cut)
     for trial in range(150):
-        data = bytearray(whole)
+        data = bytearray(original)
         if trial % 3 == 0:
             data = data[: rng.integers(len(data))]
         else:
@@ -116,15 +116,15 @@ def test_damaged_files_are_refused_and_do_no_harm(cut: int, tmp_path: Path) -> N
 
 
 def test_a_constant_that_grows_is_not_made() -> None:
-    """Two small vectors are no reason for a matrix of 2^40 numbers."""
-    many = np.ones((2**20, 1), np.float32)
+    """Two small vectors must not become a matrix of 2^40 numbers."""
+    column = np.ones((2**20, 1), np.float32)
     case = one_node("RNN", np.random.default_rng(0))
     nodes = [
         helper.make_node("Add", ["many", "turned"], ["huge"]),
         helper.make_node("ReduceSum", ["huge"], ["W"]), case.node,
     ]  # fmt: skip
     arrays = {k: v for k, v in case.tensors.items() if k != "W"}
-    arrays |= {"many": many, "turned": many.T}
+    arrays |= {"many": column, "turned": column.T}
     model = model_of(nodes, arrays, ["Y"], {"X": [T, N, I]})
     with pytest.raises(ValueError, match=r"(W|axes) must be constant"):
         load(model)
@@ -137,7 +137,7 @@ def test_weights_that_the_graph_computes_are_refused() -> None:
         load(model_of([case.node], case.tensors, ["Y"], {"X": [T, N, I], "x": [1, H, I]}))
 
 
-def test_the_backend_wants_all_inputs() -> None:
+def test_the_backend_requires_all_inputs() -> None:
     case = one_node("RNN", np.random.default_rng(0))
     prepared = Backend.prepare(case.model)
     with pytest.raises(ValueError, match="run: inputs must be 1 arrays, X, got 0"):
@@ -154,15 +154,15 @@ def test_the_backend_wants_all_inputs() -> None:
 @pytest.mark.parametrize("name", ["lambda", "self", "None", "0", "x/y", "größe", "torch", "rnn"])
 def test_inputs_of_any_name(name: str) -> None:
     case = one_node("RNN", np.random.default_rng(0))
-    wanted = load(case.model)(torch.from_numpy(case.feeds["X"]))
+    expected = load(case.model)(torch.from_numpy(case.feeds["X"]))
     case.model.graph.input[0].name = case.node.input[0] = name
-    found = load(case.model)(torch.from_numpy(case.feeds["X"]))
-    for one, other in zip(found, wanted, strict=True):
-        same(one, other)
+    results = load(case.model)(torch.from_numpy(case.feeds["X"]))
+    for result, expected_result in zip(results, expected, strict=True):
+        same(result, expected_result)
 
 
 def scan() -> onnx.ModelProto:
-    """A Scan as we write it, to be spoilt."""
+    """A Scan as export writes it, to be damaged."""
     layer = nn.Recurrent(cells.JANET, 2, 3)
     with tempfile.TemporaryDirectory() as folder:
         export(layer, f"{folder}/scan.onnx")
@@ -170,12 +170,12 @@ def scan() -> onnx.ModelProto:
 
 
 def body(model: onnx.ModelProto) -> onnx.GraphProto:
-    node = next(one for one in model.graph.node if one.op_type == "Scan")
-    return next(one.g for one in node.attribute if one.name == "body")
+    node = next(node for node in model.graph.node if node.op_type == "Scan")
+    return next(attribute.g for attribute in node.attribute if attribute.name == "body")
 
 
 def unknown(model: onnx.ModelProto) -> None:
-    next(one for one in body(model).node if one.op_type == "Sigmoid").op_type = "Erf"
+    next(node for node in body(model).node if node.op_type == "Sigmoid").op_type = "Erf"
 
 
 def other_output(model: onnx.ModelProto) -> None:
@@ -183,13 +183,15 @@ def other_output(model: onnx.ModelProto) -> None:
 
 
 def backward_output(model: onnx.ModelProto) -> None:
-    node = next(one for one in model.graph.node if one.op_type == "Scan")
-    attribute = next(one for one in node.attribute if one.name == "scan_output_directions")
+    node = next(node for node in model.graph.node if node.op_type == "Scan")
+    attribute = next(
+        attribute for attribute in node.attribute if attribute.name == "scan_output_directions"
+    )
     attribute.ints[0] = 1
 
 
 def other_sequence(model: onnx.ModelProto) -> None:
-    next(one for one in model.graph.node if one.op_type == "Scan").input[-1] = "x"
+    next(node for node in model.graph.node if node.op_type == "Scan").input[-1] = "x"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from itertools import permutations, product
 from typing import Any
 
 from unrolled import cells
-from unrolled.cells import Cell, vector
+from unrolled.cells import Cell, State, Value, vector
 from unrolled.onnx.activations import ACTIVATIONS, Activation
 from unrolled.program.graph import Node
 from unrolled.program.trace import trace
@@ -70,10 +70,11 @@ class _FunctionCell(Cell):
         self.function = function
         self.alpha, self.beta = alpha, beta
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Value, h: Value, state: State) -> Value:
         a = self.a if self.alpha is None else self.alpha
         b = self.b if self.beta is None else self.beta
-        return self.function(x, a, b)
+        result: Value = self.function(x, a, b)
+        return result
 
 
 def _traced(function: Callable[..., Any], alpha: float | None, beta: float | None) -> Node:
@@ -89,26 +90,26 @@ class _Match:
     beta: float | None = None
 
 
-def _match(want: Node, node: Node, match: _Match) -> Iterator[_Match]:
-    if want.op == "x":
+def _match(expected: Node, node: Node, match: _Match) -> Iterator[_Match]:
+    if expected.op == "x":
         if match.x is None or match.x is node:
             yield replace(match, x=node)
-    elif want.op == "vector":
-        is_alpha = want.key[0] == "a"
+    elif expected.op == "vector":
+        is_alpha = expected.key[0] == "a"
         bound = match.alpha if is_alpha else match.beta
         if node.value is not None and bound in (None, node.value):
             yield replace(match, alpha=node.value) if is_alpha else replace(match, beta=node.value)
-    elif want.op == node.op and (want.op != "const" or want.value == node.value):
-        commutes = want.op in ("add", "mul")
+    elif expected.op == node.op and (expected.op != "const" or expected.value == node.value):
+        commutes = expected.op in ("add", "mul")
         for args in permutations(node.args) if commutes else [node.args]:
-            yield from _match_all(want.args, args, match)
+            yield from _match_all(expected.args, args, match)
 
 
 def _match_all(
-    wanted_nodes: tuple[Node, ...], nodes: tuple[Node, ...], match: _Match
+    expected_nodes: tuple[Node, ...], nodes: tuple[Node, ...], match: _Match
 ) -> Iterator[_Match]:
-    if not wanted_nodes:
+    if not expected_nodes:
         yield match
         return
-    for extended in _match(wanted_nodes[0], nodes[0], match):
-        yield from _match_all(wanted_nodes[1:], nodes[1:], extended)
+    for extended in _match(expected_nodes[0], nodes[0], match):
+        yield from _match_all(expected_nodes[1:], nodes[1:], extended)

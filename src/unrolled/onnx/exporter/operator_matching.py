@@ -119,40 +119,40 @@ class _Pattern:
     gates: dict[tuple[str, str | float], str]
 
     def match_all(
-        self, wanted_nodes: tuple[Node, ...], nodes: tuple[Node, ...], bindings: Bindings
+        self, expected_nodes: tuple[Node, ...], nodes: tuple[Node, ...], bindings: Bindings
     ) -> Iterator[Bindings]:
         """The bindings with which each node matches the node of the pattern in its place."""
-        if len(wanted_nodes) != len(nodes):
+        if len(expected_nodes) != len(nodes):
             return
-        if not wanted_nodes:
+        if not expected_nodes:
             yield bindings
             return
-        for extended in self._match(wanted_nodes[0], nodes[0], bindings):
-            yield from self.match_all(wanted_nodes[1:], nodes[1:], extended)
+        for extended in self._match(expected_nodes[0], nodes[0], bindings):
+            yield from self.match_all(expected_nodes[1:], nodes[1:], extended)
 
-    def _match(self, want: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
-        if want.op in _OPEN_FUNCTIONS:
-            yield from self._match_function(want, node, bindings)
-        elif want.op == "add":
-            yield from self._match_sum(want, node, bindings)
-        elif want.op == node.op == "const":
-            yield from [bindings] if want.value == node.value else []
-        elif want.op == node.op == "state":
-            is_same = self.states.index(str(want.key[0])) == node.key[0]
+    def _match(self, expected: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
+        if expected.op in _OPEN_FUNCTIONS:
+            yield from self._match_function(expected, node, bindings)
+        elif expected.op == "add":
+            yield from self._match_sum(expected, node, bindings)
+        elif expected.op == node.op == "const":
+            yield from [bindings] if expected.value == node.value else []
+        elif expected.op == node.op == "state":
+            is_same = self.states.index(str(expected.key[0])) == node.key[0]
             yield from [bindings] if is_same and node.width == "H" else []
-        elif want.op == node.op and want.op in ("x", "vector", "product"):
+        elif expected.op == node.op and expected.op in ("x", "vector", "product"):
             key = node.key if node.op == "product" else node.key[:1]
-            bound = _bind(bindings, (want.op, self._name(want)), key)
+            bound = _bind(bindings, (expected.op, self._name(expected)), key)
             if bound is not None and node.width == "H":
-                yield from self.match_all(want.args, node.args, bound)
-        elif want.op == node.op == "mul":
+                yield from self.match_all(expected.args, node.args, bound)
+        elif expected.op == node.op == "mul":
             for args in permutations(node.args):
-                yield from self.match_all(want.args, args, bindings)
-        elif want.op == node.op:
-            yield from self.match_all(want.args, node.args, bindings)
+                yield from self.match_all(expected.args, args, bindings)
+        elif expected.op == node.op:
+            yield from self.match_all(expected.args, node.args, bindings)
 
-    def _match_function(self, want: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
-        letter = _OPEN_FUNCTIONS[want.op]
+    def _match_function(self, expected: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
+        letter = _OPEN_FUNCTIONS[expected.op]
         for activation, clip, argument in match_activations(node):
             bound = _bind(bindings, ("activation", letter), activation)
             if letter == "h":  # the operators clip the arguments of the other functions only
@@ -160,21 +160,21 @@ class _Pattern:
             elif bound is not None:
                 bound = _bind(bound, ("clip", ""), clip)
             if bound is not None:
-                yield from self._match(want.args[0], argument, bound)
+                yield from self._match(expected.args[0], argument, bound)
 
-    def _match_sum(self, want: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
+    def _match_sum(self, expected: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
         """Sums are equal in any order of their terms."""
-        wanted_terms, terms = _terms(want), _terms(node)
-        if len(wanted_terms) == len(terms):
+        expected_terms, terms = _terms(expected), _terms(node)
+        if len(expected_terms) == len(terms):
             for ordered in permutations(terms):
-                yield from self.match_all(wanted_terms, ordered, bindings)
+                yield from self.match_all(expected_terms, ordered, bindings)
 
-    def _name(self, want: Node) -> str:
+    def _name(self, expected: Node) -> str:
         """The gate or the vector of an open part of the pattern."""
-        name = str(want.key[0])
-        if want.op == "x":
+        name = str(expected.key[0])
+        if expected.op == "x":
             return self.gates["x", name]
-        return self.gates[name, want.key[1]] if want.op == "product" else name
+        return self.gates[name, expected.key[1]] if expected.op == "product" else name
 
 
 def _bind(bindings: Bindings, key: tuple[str, str], value: BoundValue) -> Bindings | None:

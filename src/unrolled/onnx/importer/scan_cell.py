@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unrolled import cells
-from unrolled.cells import Cell, product, vector
+from unrolled.cells import Cell, Gates, State, Value, product, vector
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Add": lambda x, y: x + y, "Sub": lambda x, y: x - y, "Mul": lambda x, y: x * y,
@@ -94,9 +94,9 @@ class ScanCell(Cell):
         for k, size in enumerate(vector_sizes):
             setattr(self, f"v{k}", vector(size))
 
-    def step(self, x: Any, h: Any, state: Any) -> Any:
+    def step(self, x: Gates, h: Gates, state: State) -> Value | tuple[Value, ...]:
         record = self._record
-        values: dict[str, Any] = dict(record.numbers)
+        values: dict[str, Any] = dict(record.numbers)  # numbers and Values
         values |= {name: getattr(self, f"v{k}") for k, name in enumerate(record.vectors)}
         states = zip(record.old_states, self.states, strict=True)
         values |= {name: getattr(state, state_name) for name, state_name in states}
