@@ -37,7 +37,7 @@ class Budget:
         self.remaining -= numbers
         if self.remaining < 0:
             raise ValueError(
-                f"{name}: wanted no more memory and work than {self.size} bytes may ask for"
+                f"{name}: memory and work must be at most what {self.size} bytes may ask for"
             )
 
 

@@ -249,7 +249,7 @@ def test_a_budget_counts_all_that_one_file_asks_for() -> None:
     for _ in range(2):
         budget.take(BASE_NUMBERS // 2, "part")
     budget.take(100 * NUMBERS_PER_BYTE, "part")
-    with pytest.raises(ValueError, match=r"^part: wanted no more memory and work than 100 bytes"):
+    with pytest.raises(ValueError, match=r"^part: memory and work must be at most what 100 bytes"):
         budget.take(1, "part")
 
 

@@ -1,10 +1,12 @@
-"""Cells: the equations of recurrent networks, each a dozen lines.
+"""Cells: the equations of recurrent networks, a dozen lines each.
 
-Everything else in this library follows from these lines. Nothing here imports torch or numpy.
+Layers, gradients, native code and exported files are derived from these lines. Nothing here imports
+torch or numpy.
+
 In the docstrings of cells W_ik is the block of gate k in ``weight_ih``, b_ik that in ``bias_ih``;
-W_hk and b_hk are those of ``weight_hh`` and ``bias_hh``, W_name and b_name those of a product of
-the cell's own; σ is the logistic sigmoid and ⊙ multiplies unit by unit. A gate that both products
-feed has two biases, as in torch.nn; papers write their sum.
+W_hk and b_hk are those of ``weight_hh`` and ``bias_hh``, W_name and b_name those of a further
+product of the cell; σ is the logistic sigmoid and ⊙ multiplies unit by unit. A gate that both
+products feed has two biases, as in torch.nn; papers write their sum.
 """
 
 from unrolled.cells.cell import Cell

@@ -107,8 +107,8 @@ def check_step(
     """Run one step from zeros, with any array library, and compare its result with the declaration.
 
     Raises:
-        CellError: an unknown gate or state is read, the number of states is wrong, or a state comes
-            back in another shape.
+        CellError: an unknown gate or state is read, the number of states is wrong, or a new state
+            has a wrong shape.
     """
     name = type(cell).__name__
     try:

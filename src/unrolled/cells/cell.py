@@ -44,8 +44,8 @@ class Cell(FrozenAttributes):
 
     and define ``step(self, x, h, state)``, which returns the new states in their order (one state:
     just that). Attributes set in ``__init__`` are settings of the cell, not parameters. They are
-    fixed once it has returned: ``cell.replace(name=value)`` gives another cell. Cells of one class
-    with equal settings are equal.
+    fixed once it has returned: ``cell.replace(name=value)`` returns another cell. Cells of one
+    class with equal settings are equal.
 
     Raises:
         CellError: when a subclass is defined with names or a ``step`` that do not fit together.

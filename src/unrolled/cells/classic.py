@@ -11,8 +11,8 @@ class RNN(Cell):
 
         h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
 
-    ``activation`` f is any function of an array that keeps its shape: tanh, relu, your own, a
-    torch module. A function made of :mod:`unrolled.cells` runs on NumPy arrays as well.
+    ``activation`` f is any function of an array that keeps its shape: tanh, relu, one of your own,
+    a torch module. Functions written with :mod:`unrolled.cells` run on NumPy arrays as well.
     """
 
     def __init__(self, activation: Activation = tanh) -> None:
@@ -25,10 +25,10 @@ class RNN(Cell):
 class LSTM(Cell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gate (Gers et al. 2000).
 
-    i = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        input gate; f forget, o output alike
-    g = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     what may be written
+    i = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        input gate; f (forget), o (output) likewise
+    g = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     candidate
     c_t = f ⊙ c_{t-1} + i ⊙ g                           memory
-    h_t = o ⊙ tanh(c_t)                                 with proj_size W_hr of it (Sak et al. 2014)
+    h_t = o ⊙ tanh(c_t)                                 times W_hr with proj_size (Sak et al. 2014)
     """
 
     gates = ("i", "f", "g", "o")
@@ -52,7 +52,7 @@ class GRU(Cell):
     n = tanh(W_in x_t + b_in + r ⊙ (W_hn h_{t-1} + b_hn)) candidate
     h_t = (1 - z) ⊙ n + z ⊙ h_{t-1}
 
-    The paper applies the reset to h_{t-1} before its product; that is another cell.
+    The paper applies the reset to h_{t-1} before its product; see ``ResetBeforeGRU``.
     """
 
     gates = ("r", "z", "n")

@@ -1,6 +1,6 @@
 """Cells that are one step of a differential equation, solved with a step size that is a setting.
 
-Their published settings differ from task to task by orders of magnitude: tune them.
+Published settings differ between tasks by orders of magnitude: tune them.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ class AntisymmetricRNN(_Antisymmetric):
 
     ``epsilon`` ε > 0 is the step size; ``gamma`` γ ≥ 0 the diffusion that keeps the forward Euler
     method stable. The paper draws W_hh from a normal distribution; here it is drawn as all weights
-    are. There is no form of it with ``proj_size``.
+    are. ``proj_size`` is not supported.
     """
 
     def step(self, x: Value, h: Value, state: State) -> Value:
@@ -42,8 +42,8 @@ class AntisymmetricRNN(_Antisymmetric):
 
 
 class GatedAntisymmetricRNN(_Antisymmetric):
-    """Antisymmetric network with a gate, of the paper of :class:`AntisymmetricRNN`, whose settings
-    it has.
+    """Antisymmetric network with a gate, of the same paper and with the same
+    settings as :class:`AntisymmetricRNN`.
 
     a = (W_hh - W_hhᵀ - γ I) h_{t-1}                      one matrix for both
     z = σ(W_iz x_t + b_iz + a)
@@ -68,7 +68,7 @@ class CoRNN(Cell):
                         - γ y_{t-1} - ε z_{t-1})
     y_t = y_{t-1} + Δt z_t
 
-    y, the output, is where the oscillators are, z how fast they move. ``dt`` Δt > 0 is the step
+    y, the output, is the position of the oscillators, z their velocity. ``dt`` Δt > 0 is the step
     size, below 1 in the paper; ``gamma`` γ > 0 pulls back to rest, ``epsilon`` ε > 0 damps. The
     damping is the explicit one of the paper's two, as in the authors' code.
     """

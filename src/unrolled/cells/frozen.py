@@ -1,6 +1,6 @@
 """Cells are values: fixed once they are built, and equal where their settings are equal.
 
-So a program that was traced from a cell holds for good, and caches may be keyed by ``key_of``.
+A program that was traced from a cell therefore stays valid, and caches are keyed by ``key_of``.
 """
 
 import copy
@@ -140,8 +140,8 @@ def copy_with(cell: Frozen, attributes: Mapping[str, object]) -> Frozen:
 def key_of(cell: FrozenAttributes) -> tuple[object, ...]:
     """The class of a cell and its attributes, hashable: equal for cells with equal programs.
 
-    Numbers, texts and tuples of them are compared by value, all else by identity. It is what
-    ``==`` compares, unless the cell's class has an equality of its own.
+    Numbers, texts and tuples of them are compared by value, all else by identity. ``==`` compares
+    keys, unless the cell's class defines another equality.
     """
     cached: tuple[object, ...] | None = vars(cell).get("_key")
     if cached is not None:

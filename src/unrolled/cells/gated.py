@@ -1,7 +1,7 @@
-"""The family of the GRU: one state, and one or two gates that weigh the old against the new.
+"""The GRU family: one state, and one or two gates that weigh the old state against the candidate.
 
-Which side of a gate keeps and which one writes differs from paper to paper; each cell is as its
-paper has it.
+In some papers an open gate keeps the old state, in others it takes the candidate; each cell follows
+its paper.
 """
 
 from unrolled.cells import settings
@@ -12,7 +12,7 @@ from unrolled.cells.values import Activation, Gates, State, Value
 
 
 class ResetBeforeGRU(Cell):
-    """Gated recurrent unit as its paper has it: "Learning phrase representations using RNN
+    """Gated recurrent unit as in its paper: "Learning phrase representations using RNN
     encoder-decoder" (Cho et al. 2014).
 
     r = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
@@ -152,7 +152,7 @@ class ATR(Cell):
     """Addition-subtraction twin-gated recurrent unit: "Simplifying neural machine translation with
     addition-subtraction twin-gated recurrent networks" (Zhang et al. 2018).
 
-    p = W_ih x_t,  q = W_hh h_{t-1}                       nothing else is learnt, no biases either
+    p = W_ih x_t,  q = W_hh h_{t-1}                       no other parameters, no biases
     i = σ(p + q)
     f = σ(p - q)
     h_t = i ⊙ p + f ⊙ h_{t-1}

@@ -1,6 +1,6 @@
-"""Cells in which the state of a unit comes from its own past and the input alone.
+"""Cells in which the state of a unit depends on its own past and the input only.
 
-What other units did reaches a unit only through its gates (NBRC), or through the layer above.
+Other units influence it through its gates (NBRC) or through the next layer.
 """
 
 from unrolled.cells import settings
@@ -19,7 +19,7 @@ class IndRNN(Cell):
     ``activation`` a is relu, or any function that keeps the shape. ``start`` (low, high): u is
     drawn from U(low, high). In the paper that is U(0, 2^(1/T)) for T steps to be remembered, and
     near 1 in the last layer; the default is its limit for long sequences. The paper also clips
-    u to ±2^(1/T) after each update, which is left to who trains.
+    u to ±2^(1/T) after each update; the training loop has to do that.
     """
 
     recurrent = None

@@ -1,6 +1,6 @@
-"""The family of the LSTM: cells that keep a memory c beside their output h.
+"""The LSTM family: cells with a memory c beside their output h.
 
-Gates i (what is written), f (what is kept), o (what is shown) and the candidate g are those of
+The gates i (input), f (forget), o (output) and the candidate g are those of
 :class:`unrolled.cells.LSTM`.
 """
 
@@ -44,9 +44,9 @@ class CoupledLSTM(Cell):
     """LSTM with coupled input and forget gate, CIFG: "LSTM: a search space odyssey" (Greff et al.
     2017).
 
-    i = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        o alike
+    i = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        o likewise
     g = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
-    c_t = (1 - i) ⊙ c_{t-1} + i ⊙ g                     room is made for what is written
+    c_t = (1 - i) ⊙ c_{t-1} + i ⊙ g                     the forget gate is 1 - i
     h_t = o ⊙ tanh(c_t)
 
     The paper's LSTM has peepholes, this one has none.
@@ -69,7 +69,7 @@ class MultiplicativeLSTM(Cell):
     Renals 2016).
 
     m = (W_im x_t) ⊙ (W_hh h_{t-1})                       the input chooses the transition
-    i = σ(W_ii x_t + W_modulate,i m + b_modulate,i)       f, o alike
+    i = σ(W_ii x_t + W_modulate,i m + b_modulate,i)       f, o likewise
     g = tanh(W_ig x_t + W_modulate,g m + b_modulate,g)
     c_t = f ⊙ c_{t-1} + i ⊙ g
     h_t = o ⊙ tanh(c_t)
@@ -99,7 +99,7 @@ class RAN(Cell):
     """Recurrent additive network: "Recurrent additive networks" (Lee, Levy & Zettlemoyer 2017).
 
     g = W_ig x_t                                          no state and no bias in the candidate
-    i = σ(W_ii x_t + W_hi h_{t-1} + b_hi)                 f alike
+    i = σ(W_ii x_t + W_hi h_{t-1} + b_hi)                 f likewise
     c_t = i ⊙ g + f ⊙ c_{t-1}                             a weighted sum of past inputs
     h_t = a(c_t)
 
@@ -136,11 +136,11 @@ class SLSTM(Cell):
     n_t = exp(log f + m_{t-1} - m_t) ⊙ n_{t-1} + exp(log i - m_t)
     h_t = o ⊙ c_t / n_t
 
-    ``heads`` (1 or more, a divisor of H): the recurrent matrices are block-diagonal with so many
-    blocks; the paper's networks have 4. ``forget`` is ``"sigmoid"`` or ``"exp"``.
+    ``heads`` (1 or more, a divisor of H): the recurrent matrices are block-diagonal with one
+    block per head; the paper's networks have 4. ``forget`` is ``"sigmoid"`` or ``"exp"``.
 
-    Where nothing is remembered yet (n = 0) m_t is log i, as in the authors' code: by the equation
-    alone a very small i would vanish, and h be 0/0. States given by hand need n > 0, or c = n = 0.
+    Where the memory is empty (n = 0) m_t is log i, as in the authors' code: by the equation alone a
+    very small i would underflow, and h be 0/0. Initial states need n > 0, or c = n = 0.
     The paper's blocks around the cell (convolution, norms, projections) are not here.
     """
 

@@ -1,7 +1,7 @@
 """LSTM and GRU with layer normalisation: "Layer normalization" (Ba, Kiros & Hinton 2016).
 
-Products are normalised over all gates of a row together, those of the input and of the state apart,
-as in the paper's supplement. Where it adds several biases to one sum, here is one.
+Products are normalised over all gates of a row together, separately for the input and the state, as
+in the paper's supplement. Where the paper adds several biases, there is one here.
 """
 
 from unrolled.cells import settings
@@ -16,7 +16,7 @@ class LayerNormLSTM(Cell):
 
     (x_i, x_f, x_g, x_o) = N(W_ih x_t)                    N(v) = (v - mean v) / sqrt(var v + ε)
     (h_i, h_f, h_g, h_o) = N(W_hh h_{t-1})
-    i = σ(gain_ii ⊙ x_i + gain_hi ⊙ h_i + b_i)            f, o alike
+    i = σ(gain_ii ⊙ x_i + gain_hi ⊙ h_i + b_i)            f, o likewise
     g = tanh(gain_ig ⊙ x_g + gain_hg ⊙ h_g + b_g)
     c_t = f ⊙ c_{t-1} + i ⊙ g
     h_t = o ⊙ tanh(gain_c ⊙ N(c_t) + b_c)
@@ -55,11 +55,12 @@ class LayerNormGRU(Cell):
 
     (x_r, x_z) = N(W_ir x_t, W_iz x_t),  x_n = N(W_in x_t)             N as in LayerNormLSTM
     (h_r, h_z) = N(W_hr h_{t-1}, W_hz h_{t-1}),  h_n = N(W_hn h_{t-1})
-    r = σ(gain_ir ⊙ x_r + gain_hr ⊙ h_r + b_r)                         z alike
+    r = σ(gain_ir ⊙ x_r + gain_hr ⊙ h_r + b_r)                         z likewise
     n = tanh(gain_in ⊙ x_n + b_in + r ⊙ (gain_hn ⊙ h_n + b_hn))
     h_t = (1 - z) ⊙ h_{t-1} + z ⊙ n
 
-    z writes, as in that paper; in :class:`unrolled.cells.GRU` it keeps. Gains start at 1, biases
+    An open z takes the candidate, as in that paper; in :class:`unrolled.cells.GRU` it keeps the
+    state. Gains start at 1, biases
     at 0; ``epsilon`` ε > 0.
     """
 
@@ -86,7 +87,7 @@ class LayerNormGRU(Cell):
 
 
 def _normalised(epsilon: float, *parts: Value) -> list[Value]:
-    """Vectors, taken as one long vector, brought to mean 0 and variance 1."""
+    """The concatenation of vectors normalised to mean 0 and variance 1, as separate vectors."""
     shift = _average([mean(part) for part in parts])
     centred = [part - shift for part in parts]
     scale = sqrt(_average([mean(part * part) for part in centred]) + epsilon)

@@ -16,8 +16,8 @@ class ExpRNN(Cell):
     h_t = sign(a) ⊙ relu(|a| + shift)
 
     The exponential of a skew-symmetric matrix is orthogonal. W_hh starts at rotations of pairs of
-    units (Henaff, Szlam & LeCun 2016), one of the paper's two ways. The paper gives W_hh a smaller
-    learning rate than the rest, and has no b_ih. There is no form of it with ``proj_size``.
+    units (Henaff, Szlam & LeCun 2016), one of the paper's two initialisations. The paper uses a
+    smaller learning rate for W_hh, and has no b_ih. ``proj_size`` is not supported.
     """
 
     recurrent = product(bias=False, init="rotations")

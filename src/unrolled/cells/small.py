@@ -1,8 +1,8 @@
-"""Cells for small devices, whose one pair of matrices is all that they have but a few numbers.
+"""Cells for small devices: one pair of matrices, and a few vectors and numbers.
 
-Both are of one paper: "FastGRNN: a fast, accurate, stable and tiny kilobyte sized gated recurrent
-neural network" (Kusupati et al. 2018). Their numbers start as in its authors' code. Its low rank,
-sparsity and byte-sized weights are not here.
+Both are from one paper: "FastGRNN: a fast, accurate, stable and tiny kilobyte sized gated recurrent
+neural network" (Kusupati et al. 2018). Their numbers start as in its authors' code. Its low-rank,
+sparse and byte-sized weights are not implemented.
 """
 
 from unrolled.cells import settings
@@ -18,7 +18,7 @@ class FastRNN(Cell):
     n = a(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
     h_t = σ(alpha) n + σ(beta) h_{t-1}
 
-    alpha and beta are one number each; they start at -3 and 3, so that 5 % are new.
+    alpha and beta are one number each; they start at -3 and 3, so that 5 % of the state is new.
     ``activation`` a is tanh, or any function that keeps the shape.
     """
 

@@ -1,7 +1,7 @@
 """The types that a cell's equations are written with.
 
-The arithmetic is that of torch tensors, NumPy arrays and tracers alike. A type checker holds a step
-to it; at run time the arrays are what they are.
+``Value`` has the arithmetic that torch tensors, NumPy arrays and tracers have in common. It exists
+for type checkers: at run time a step gets one of those.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ Operand = Union["Value", float]
 """What a vector is combined with: another vector, or a number."""
 
 Array = TypeVar("Array")
-"""An array of some library, or a tracer: what goes in comes out."""
+"""An array of any library, or a tracer; functions return the type that they get."""
 
 
 class Value(Protocol):

@@ -132,7 +132,7 @@ class RecurrentCell(RecurrentBase):
         resets: Resets | None = None,
         reset_state: HiddenState | None = None,
     ) -> Sweep:
-        """What this call asks of an engine (for :func:`unrolled.engines.explain`)."""
+        """The request that this call makes to an engine (for :func:`unrolled.engines.explain`)."""
         parameters = [self._read_parameters()]
         _, call = self._normalize(parameters, input, hx, lengths, resets, reset_state)
         return self._first_sweep(call, parameters)

@@ -27,7 +27,7 @@ from unrolled.nn.base import (
 )
 from unrolled.nn.init import init_parameters
 from unrolled.nn.torch_members import TorchMembers
-from unrolled.nn.types import Device, HiddenState, Lengths, Resets
+from unrolled.nn.types import Device, HiddenState, LayerCall, Lengths, Resets
 from unrolled.spec import Spec
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Recurrent(TorchMembers, RecurrentBase):
         CellError: the cell contradicts itself.
     """
 
+    __call__: LayerCall[HiddenState]
     mode: str | None = None
     weight_ih_l0: Tensor
     _size_attributes = ("input_size", "hidden_size", "num_layers", "proj_size")

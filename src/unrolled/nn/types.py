@@ -1,5 +1,6 @@
 """The types of what layers take and return."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar, overload
 
 import torch
@@ -7,10 +8,21 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["Device", "HiddenState", "LayerCall", "Lengths", "Resets", "StepCall"]
+__all__ = [
+    "Device",
+    "HiddenState",
+    "InitialState",
+    "LayerCall",
+    "Lengths",
+    "Resets",
+    "StepCall",
+]
 
 HiddenState = Tensor | tuple[Tensor, ...]
 """States of a layer or a cell: one tensor, or a tuple where the cell has several states."""
+
+InitialState = Tensor | Sequence[Tensor]
+"""States as an argument; a list is as good as a tuple."""
 
 Lengths = Tensor | ArrayLike
 """Steps of each row, [N] integers: a tensor, an array or a list."""
@@ -32,22 +44,22 @@ class LayerCall(Protocol[State]):
     def __call__(
         self,
         input: Tensor,
-        hx: HiddenState | None = None,
+        hx: InitialState | None = None,
         *,
         lengths: Lengths | None = None,
         resets: Resets | None = None,
-        reset_state: HiddenState | None = None,
+        reset_state: InitialState | None = None,
     ) -> tuple[Tensor, State]: ...
 
     @overload
     def __call__(
         self,
         input: PackedSequence,
-        hx: HiddenState | None = None,
+        hx: InitialState | None = None,
         *,
         lengths: None = None,
         resets: Resets | None = None,
-        reset_state: HiddenState | None = None,
+        reset_state: InitialState | None = None,
     ) -> tuple[PackedSequence, State]: ...
 
 
@@ -57,9 +69,9 @@ class StepCall(Protocol[State]):
     def __call__(
         self,
         input: Tensor,
-        hx: HiddenState | None = None,
+        hx: InitialState | None = None,
         *,
         lengths: Lengths | None = None,
         resets: Resets | None = None,
-        reset_state: HiddenState | None = None,
+        reset_state: InitialState | None = None,
     ) -> State: ...

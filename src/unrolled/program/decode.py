@@ -16,7 +16,7 @@ _NAMES = {operation.code: name for name, operation in OPERATIONS.items()}
 
 @dataclass(frozen=True)
 class Matrix:
-    """A product: so many blocks of so many rows each, times a vector of ``source`` units."""
+    """A product: ``parts`` blocks of ``width`` rows, times a vector of ``source`` units."""
 
     parts: int
     width: Width

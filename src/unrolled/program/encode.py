@@ -16,8 +16,8 @@ def encode(program: Program) -> str:
 
     Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
     a line for each node; then the results: ``forward`` (new states), ``stored``, ``source`` (the
-    vector that each product multiplies) and the gradients, ``-`` where there is none. Products that
-    the step does not use are left out: their weights have no effect.
+    vector that each product multiplies) and the gradients, ``-`` for one that is zero. Products
+    that the step does not use are left out: their weights have no effect.
     """
     traced, derived = program.traced, program.derivative
     sources = program.sources

@@ -1,7 +1,7 @@
-"""Vectors and how they follow from one another: a graph that folds, shares and simplifies.
+"""A graph of vectors and operations, which folds constants, shares equal nodes and simplifies.
 
-Nodes are made by a :class:`NodeGraph` only, which returns the existing node where an equal one
-exists. Nothing here knows cells.
+A :class:`NodeGraph` creates all nodes, and returns the existing node where an equal one exists.
+Nothing here knows cells.
 """
 
 from collections.abc import Sequence

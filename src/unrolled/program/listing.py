@@ -51,7 +51,7 @@ class Listing:
         ]
 
     def expression(self, node: Node, rank: int = 0, as_definition: bool = False) -> str:
-        """The node as text, in brackets where it binds less tightly than ``rank`` asks."""
+        """The node as text, in brackets where it binds less tightly than ``rank``."""
         if not as_definition and node.number in self.names:
             return self.names[node.number]
         if node.op not in OPERATIONS:

@@ -49,9 +49,9 @@ def choose_saving(
     for number, node in nodes.items():
         if number in available:
             continue
-        stored, recomputed = ("available", number), ("recomputed", number)
+        at_hand, recomputed = ("available", number), ("recomputed", number)
         cost = STORE_COST * (_SHARED_VALUE if node.width == 1 else 1.0)
-        network.add_edge(stored, recomputed, cost)
+        network.add_edge(at_hand, recomputed, cost)
         network.add_edge(recomputed, _SINK, _recompute_cost(node))
         for arg in node.args:
             if arg.number not in available:
@@ -59,9 +59,9 @@ def choose_saving(
     for number in _reads(nodes, backward) - available:
         network.add_edge(_SOURCE, ("available", number), _NEVER)
     reached = network.minimum_cut()
-    kept = [n for n in nodes if ("available", n) in reached and ("recomputed", n) not in reached]
+    stored = [n for n in nodes if ("available", n) in reached and ("recomputed", n) not in reached]
     redone = [n for n in nodes if ("recomputed", n) in reached]
-    return Saving(tuple(nodes[n] for n in sorted(kept)), tuple(nodes[n] for n in sorted(redone)))
+    return Saving(tuple(nodes[n] for n in sorted(stored)), tuple(nodes[n] for n in sorted(redone)))
 
 
 def _reads(forward: Mapping[int, Node], backward: Sequence[Node]) -> set[int]:
