@@ -17,6 +17,9 @@ PUBLIC = {
         "RecurrentCell TypeCheck convert init"
     ),
     "nn.init": "chrono_ rotations_",
+    "export": "ExportError export",
+    "runtime": "Model Stream Translator load",
+    "runtime.frames": "Framer LogMel",
     "program": "Node Program ProgramError TraceError interpret make_program",
 }
 

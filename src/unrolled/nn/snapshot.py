@@ -1,15 +1,11 @@
 """A layer as the runtime has it: programs and arrays, without torch."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.nn.base import RecurrentBase
 from unrolled.runtime.schema import FloatArray, LayerDirection, RecurrentBlock
-
-if TYPE_CHECKING:
-    from unrolled.nn.recurrent import Recurrent
 
 
 class ExportError(ValueError):
@@ -18,7 +14,7 @@ class ExportError(ValueError):
 
 @torch.no_grad()
 def describe_layer(
-    module: "Recurrent", path: str, dtype: torch.dtype = torch.float32
+    module: RecurrentBase, path: str, dtype: torch.dtype = torch.float32
 ) -> RecurrentBlock:
     """A layer in the schema of exported files, with copies of the parameters.
 
@@ -39,12 +35,12 @@ def describe_layer(
         layers[sweep.layer].append(_direction(module, index, parameters, path, dtype))
     return RecurrentBlock(
         tuple(map(tuple, layers)),
-        states=tuple(module.cell.states),
+        states=tuple(spec.cell.states),
         merge="sum" if spec.merge == "sum" and spec.bidirectional else "concat",
     )
 
 
-def _parameter(module: "Recurrent", name: str, shape: tuple[int, ...], path: str) -> Tensor:
+def _parameter(module: RecurrentBase, name: str, shape: tuple[int, ...], path: str) -> Tensor:
     """A parameter of the right shape; users may have replaced it."""
     parameter: Tensor | None = getattr(module, name)
     if parameter is None or parameter.shape != shape:
@@ -54,13 +50,13 @@ def _parameter(module: "Recurrent", name: str, shape: tuple[int, ...], path: str
 
 
 def _direction(
-    module: "Recurrent",
+    module: RecurrentBase,
     index: int,
     parameters: dict[str, Tensor],
     path: str,
     dtype: torch.dtype,
 ) -> LayerDirection:
-    cell, sizes = module.cell, module.spec.sweeps[index].sizes
+    cell, sizes = module.spec.cell, module.spec.sweeps[index].sizes
     export = module._runner.export_sweep(index, parameters)
     if isinstance(export, str):
         raise ExportError(f"{path}: cell must have a program, got none: {export}")

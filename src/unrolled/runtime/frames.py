@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 
 from unrolled.runtime.blocks import Float32Array, Float64Array
 
+__all__ = ["Framer", "LogMel"]
+
 _FRAMES_PER_CHUNK = 1024
 
 

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,12 +22,16 @@ from unrolled.runtime.blocks import (
     Recurrent,
     Scale,
 )
-from unrolled.runtime.task_blocks import Forecast, WordArrays, Words
+from unrolled.runtime.task_blocks import Forecast, RunnableBlock, WordArrays, Words
 
-if TYPE_CHECKING:
-    from typing import Self
 
-    from unrolled.runtime.model import Model
+class StreamedModel(Protocol):
+    """What a stream reads of its ``Model``."""
+
+    blocks: list[RunnableBlock]
+
+    @property
+    def inputs(self) -> int | None: ...
 
 
 class Stream(_core.Stream):
@@ -41,7 +45,7 @@ class Stream(_core.Stream):
 
     _scales_in_core = True
 
-    def __init__(self, model: "Model", batch: int, threads: int = 1) -> None:
+    def __init__(self, model: StreamedModel, batch: int, threads: int = 1) -> None:
         batch, threads = _whole("batch", batch), _whole("threads", threads)
         stages = _stages_of(model)
         table, scale = stages.table, stages.scale if self._scales_in_core else None
@@ -127,7 +131,7 @@ class Stream(_core.Stream):
         numbers: IntArray = array.astype(np.int64)
         return numbers
 
-    def copy(self) -> "Self":
+    def copy(self) -> Self:
         """Another stream in the same state."""
         stream = type(self)(self._model, self.batch, self.threads)
         stream.state = self.state
@@ -218,7 +222,7 @@ class _Stages:
         self.starts += block.start or [None] * len(block.layers)
 
 
-def _stages_of(model: "Model") -> _Stages:
+def _stages_of(model: StreamedModel) -> _Stages:
     stages = _Stages(model.inputs)
     for block in model.blocks:
         if isinstance(block, Embedding):
