@@ -343,7 +343,7 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
     both = exported(GRU(3, 5, bidirectional=True), tmp_path)
     with pytest.raises(ValueError, match="Model: stream needs one direction, got two"):
         both.stream()
-    with pytest.raises(ValueError, match="batch: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         exported(GRU(3, 5), tmp_path).stream(0)
     path = tmp_path / "no"
     faults: list[tuple[nn.Module, str]] = [

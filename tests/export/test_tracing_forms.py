@@ -193,7 +193,7 @@ def test_states_of_a_model_in_float64(tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_the_module_within(tmp_path: Path) -> None:
-    said = r"^Nested\.encoder at .*test_forms\.py:\d+, `return out \* 2, h`: must be relu"
+    said = r"^Nested\.encoder at .*test_tracing_forms\.py:\d+, `return out \* 2, h`: must be relu"
     with pytest.raises(ExportError, match=said):
         export(Nested(0), tmp_path / "m")
 

@@ -45,11 +45,6 @@ def encode_file(file: ExportedFile) -> Tree:
     }
 
 
-def encode_model(model: ChainModel | TranslatorModel) -> Tree:
-    """The part of the tree that describes the model, with weights as they are."""
-    return _Encoder("float32").model(model)
-
-
 def _needs_version_2(model: ChainModel | TranslatorModel) -> bool:
     return (
         isinstance(model, TranslatorModel)
