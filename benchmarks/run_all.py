@@ -4,7 +4,6 @@ python benchmarks/run_all.py [--rounds 15] [--threads 2] [--only REGEX] [--quick
 """
 
 import arithmetic_bound
-import functorch
 import grid
 import half
 import harness
@@ -17,6 +16,7 @@ import report
 import stacks
 import startup
 import streams
+import transforms
 
 SECTIONS = {
     "grid": grid.rows,
@@ -29,7 +29,7 @@ SECTIONS = {
     "quantized": quantized.rows,
     "arithmetic_bound": arithmetic_bound.rows,
     "half": half.rows,
-    "functorch": functorch.rows,
+    "functorch": transforms.rows,
     "memory": memory.rows,
 }
 

@@ -218,7 +218,7 @@ def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
         "latency",
         "arithmetic_bound",
         "half",
-        "functorch",
+        "transforms",
         "memory",
         "quantized",
         "startup",

@@ -1,6 +1,6 @@
 """Ensembles and per-sample gradients: torch.func against a Python loop.
 
-    python benchmarks/functorch.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
+    python benchmarks/transforms.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 
 An ensemble is `vmap` of `functional_call` over stacked parameters, with separate data for each
 member; per-sample gradients are `vmap(grad(loss))` over samples of one sequence. The loops call our
