@@ -1,7 +1,7 @@
-"""Sequences of different lengths in one batch: each gets what it would get alone.
+"""Sequences of different lengths in one batch: each has the same result as by itself.
 
-With `lengths=` a row's final state is the one at its own end, the reverse direction starts there,
-the output behind it is zero, and what lies in the padding (here NaN) never matters.
+With `lengths=`, the final state of a sequence is the one at its end, the reverse direction starts
+there, the output after it is zero, and the padding (here NaN) has no influence.
 
     python examples/different_lengths.py
 """
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from unrolled.nn import LSTM
 
 
-def together(net: LSTM, sequences: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+def in_one_batch(net: LSTM, sequences: list[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Outputs [T_n, D·H] of all sequences [T_n, I] and final states [D, N, H], in one batch."""
     lengths = [len(sequence) for sequence in sequences]
     x = pad_sequence(sequences, padding_value=float("nan"))  # [T, N, I]
@@ -21,8 +21,8 @@ def together(net: LSTM, sequences: list[Tensor]) -> tuple[list[Tensor], Tensor]:
     return [y[:length, n] for n, length in enumerate(lengths)], h_n
 
 
-def alone(net: LSTM, sequences: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """The same, one sequence at a time."""
+def one_by_one(net: LSTM, sequences: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """The same for one sequence at a time."""
     outputs, states = [], []
     for sequence in sequences:
         y, (h_n, _) = net(sequence)
@@ -35,12 +35,12 @@ def main() -> None:
     torch.manual_seed(0)
     net = LSTM(5, 6, bidirectional=True)
     sequences = [torch.randn(T, 5) for T in (3, 9, 1, 6)]
-    outputs, h_n = together(net, sequences)
-    wanted, h_wanted = alone(net, sequences)
-    apart = max((a - b).abs().max().item() for a, b in zip(outputs, wanted, strict=True))
+    outputs, h_n = in_one_batch(net, sequences)
+    expected, expected_h_n = one_by_one(net, sequences)
+    error = max((a - b).abs().max().item() for a, b in zip(outputs, expected, strict=True))
     print(f"lengths {[len(y) for y in outputs]} in one batch padded with NaN")
-    print(f"outputs differ from each sequence alone by {apart:.1e}")
-    print(f"final states by {(h_n - h_wanted).abs().max().item():.1e}")
+    print(f"outputs differ from those of single sequences by {error:.1e}")
+    print(f"final states differ by {(h_n - expected_h_n).abs().max().item():.1e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""GRU and LSTM from their parameters: named matrices, a state passed in and out, a list of steps.
+"""GRU and LSTM from scratch: named matrices, an explicit state, a list of steps.
 
 GRU (Cho et al. 2014)                            LSTM (Hochreiter & Schmidhuber 1997, Gers 2000)
 
@@ -9,9 +9,9 @@ GRU (Cho et al. 2014)                            LSTM (Hochreiter & Schmidhuber 
                                                      h = o ⊙ tanh(c)
     y = h W_hq + b_q
 
-Rows are the batch, so input matrices are [I, H]. There is one bias a gate, where the layers have
-two: the layer's input bias takes it and the recurrent one is zero. For the GRU's candidate this
-matters, because r multiplies a recurrent bias and leaves this one alone.
+Rows are the batch, so input matrices are [I, H]. Each gate has one bias, and the layers have two:
+here the layer's input bias is used, and the recurrent bias is zero. For the GRU's candidate this
+matters, because r multiplies the recurrent bias, but not the input bias.
 
     python examples/from_scratch.py
 """
@@ -47,8 +47,8 @@ def draw(
 
 
 def gru(
-    inputs: list[Tensor], state: tuple[Tensor], p: Parameters
-) -> tuple[list[Tensor], tuple[Tensor]]:
+    inputs: list[Tensor], state: tuple[Tensor, ...], p: Parameters
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Outputs [N, Q] of each step of inputs [N, I]; the state (h,), [N, H], goes in and out."""
     (h,) = state
     outputs = []
@@ -62,8 +62,8 @@ def gru(
 
 
 def lstm(
-    inputs: list[Tensor], state: tuple[Tensor, Tensor], p: Parameters
-) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+    inputs: list[Tensor], state: tuple[Tensor, ...], p: Parameters
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """As `gru`; the state is (h, c)."""
     h, c = state
     outputs = []
@@ -80,7 +80,8 @@ def lstm(
 def to_layer(layer_class: type[GRU | LSTM], p: Parameters) -> GRU | LSTM:
     """A layer with these weights: gates stacked in the layer's order, transposed to [H, I]."""
     order = "rzh" if layer_class is GRU else "ifco"
-    layer = layer_class(*p[f"W_x{order[0]}"].shape, dtype=p["b_q"].dtype)
+    I, H = p[f"W_x{order[0]}"].shape  # noqa: E741
+    layer = layer_class(I, H, dtype=p["b_q"].dtype)
     bias = torch.cat([p[f"b_{k}"] for k in order])
     layer.load_state_dict(
         {
@@ -97,15 +98,15 @@ def main() -> None:
     torch.manual_seed(0)
     T, N, H = 6, 3, 8
     x, zero = torch.randn(T, N, 5), torch.zeros(N, H)
-    programs = ((GRU, GRU_GATES, gru, (zero,)), (LSTM, LSTM_GATES, lstm, (zero, zero)))
-    for layer_class, gates, program, state in programs:
+    implementations = ((GRU, GRU_GATES, gru, (zero,)), (LSTM, LSTM_GATES, lstm, (zero, zero)))
+    for layer_class, gates, forward, state in implementations:
         p = draw(gates, 5, H, 4)
-        outputs, _ = program(list(x), state, p)
+        outputs, _ = forward(list(x), state, p)
         layer = to_layer(layer_class, p)
-        wanted = layer(x)[0] @ p["W_hq"] + p["b_q"]
-        apart = (torch.stack(outputs) - wanted).abs().max().item()
+        expected = layer(x)[0] @ p["W_hq"] + p["b_q"]
+        error = (torch.stack(outputs) - expected).abs().max().item()
         print(f"{layer_class.__name__}: {len(p)} tensors, {', '.join(p)}")
-        print(f"  from scratch and the layer differ by {apart:.1e}")
+        print(f"  this implementation and the layer differ by {error:.1e}")
 
 
 if __name__ == "__main__":

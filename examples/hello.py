@@ -43,7 +43,8 @@ def train(
     forward: Callable[[], tuple[Tensor, Tensor]],
     letters: str,
 ) -> list[Epoch]:
-    """Fifteen updates; before each, the word written and its loss. `forward` gives logits, loss."""
+    """Fifteen updates; returns the predicted word and the loss before each. `forward` returns
+    logits and loss."""
     optimizer = torch.optim.Adam(parameters, lr=lr)
     history = []
     for _ in range(EPOCHS):

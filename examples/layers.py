@@ -1,30 +1,31 @@
-"""A first look: layers, their parameters and shapes, a stack, two directions, a cell of your own.
+"""Layers, their parameters and shapes: a stack, two directions, a custom cell.
 
 Shapes: T time, N batch, I input, H hidden, L layers, D directions. Input [T, N, I]; output
-[T, N, D·H]; states [L·D, N, H], which batch_first leaves as they are.
+[T, N, D·H]; states [L·D, N, H], also with batch_first.
 
     python examples/layers.py
 """
 
 import torch
 
-from unrolled.cells import Cell, sigmoid, tanh
+from unrolled.cells import Cell, Gates, State, Value, sigmoid, tanh
 from unrolled.nn import LSTM, RNN, Recurrent
 
 
 class MinimalGatedUnit(Cell):
-    """One gate that both forgets and writes (after Zhou et al. 2016, reset after the product)."""
+    """One gate that both forgets and updates (Zhou et al. 2016, with the gate applied after the
+    product)."""
 
     gates = ("f", "n")
 
-    def step(self, x, h, state):
+    def step(self, x: Gates, h: Gates, state: State) -> Value:
         f = sigmoid(x.f + h.f)
         n = tanh(x.n + f * h.n)
         return (1 - f) * state.h + f * n
 
 
 def describe(layer: torch.nn.Module) -> list[str]:
-    """Parameters by name and shape."""
+    """The names and shapes of the parameters."""
     return [f"{name:24} {list(p.shape)}" for name, p in layer.named_parameters()]
 
 
@@ -44,10 +45,10 @@ def main() -> None:
             f"\n{layer}: output {list(output.shape)}, h_n {list(h_n.shape)}, c_n {list(c_n.shape)}"
         )
 
-    own = Recurrent(MinimalGatedUnit, 10, 20, num_layers=2, bidirectional=True)
-    output, h_n = own(x, lengths=[5, 0, 2])
-    print(f"\n{own}: output {list(output.shape)}, h_n {list(h_n.shape)}")
-    print(*describe(own)[:4], "…", sep="\n")
+    custom = Recurrent(MinimalGatedUnit, 10, 20, num_layers=2, bidirectional=True)
+    output, h_n = custom(x, lengths=[5, 0, 2])
+    print(f"\n{custom}: output {list(output.shape)}, h_n {list(h_n.shape)}")
+    print(*describe(custom)[:4], "…", sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A dependency over up to 100 steps: the LSTM learns it, the simple network beside it does not.
+"""A dependency over up to 100 steps, which an LSTM learns and a simple RNN does not.
 
 The adding problem (Hochreiter & Schmidhuber 1997): at each of 100 steps the network reads a random
-number and a mark; two steps are marked, one in each half, and after the last step it must give the
-sum of the two marked numbers. Both networks get the same batches, updates and learning rate. Errors
-are relative to always answering the mean: 1 is nothing learned.
+number and a mark; two steps are marked, one in each half, and after the last step it must output
+the sum of the two marked numbers. Both networks have the same batches, updates and learning rate.
+Errors are relative to that of the mean: at 1 nothing has been learned.
 
-The LSTM's forget gate starts open, for as many steps as there are, by the "chrono" biases of
-Tallec & Ollivier (2018): b_f = log u, u uniform in (1, T - 1), and b_i = -b_f.
+The LSTM's gates are initialized for dependencies of T steps by the "chrono" biases of Tallec &
+Ollivier (2018): b_f = log u, u uniform in (1, T - 1), and b_i = -b_f.
 
     python examples/long_dependency.py
 """
@@ -29,16 +29,16 @@ def batch(rows: int) -> tuple[Tensor, Tensor]:
 
 
 def learn(net: RNN | LSTM, seed: int = 0, updates: int = 600) -> float:
-    """Train, then the squared error on 1000 new rows, relative to answering the mean."""
+    """Train; returns the squared error on 1000 new rows, relative to that of the mean."""
     torch.manual_seed(seed)
     head = nn.Linear(H, 1)
     parameters = [*net.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=0.01)
 
     def error(rows: int) -> tuple[Tensor, Tensor]:
-        x, wanted = batch(rows)
+        x, targets = batch(rows)
         y, _ = net(x)
-        return F.mse_loss(head(y[-1]).squeeze(-1), wanted), wanted.var()
+        return F.mse_loss(head(y[-1]).squeeze(-1), targets), targets.var()
 
     for _ in range(updates):
         optimizer.zero_grad()
@@ -60,9 +60,9 @@ def compare(seed: int = 0) -> dict[str, float]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # at these sizes a second thread costs more than it brings
+    torch.set_num_threads(1)  # more threads are slower at these sizes
     for name, error in compare().items():
-        print(f"{name:4} error {error:.3f} of that of answering the mean")
+        print(f"{name:4} error {error:.3f} relative to the mean")
 
 
 if __name__ == "__main__":

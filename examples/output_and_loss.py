@@ -2,8 +2,8 @@
 
     o_t = V h_t + c        ŷ_t = softmax(o_t)        L_t = -log ŷ_t[label]
 
-A tagger or a language model has a label for every step; a classifier has one for the sequence and
-reads the last state, or the mean of all states.
+A tagger or a language model has a label for every step; a classifier has one label for the
+sequence, which it predicts from the last state or from the mean of all states.
 
     python examples/output_and_loss.py
 """
@@ -41,11 +41,11 @@ def main() -> None:
     x, labels = torch.randn(T, N, 5), torch.randint(K, (T, N))
 
     y_hat = head(net(x)[0]).softmax(-1)
-    first = ", ".join(f"{p:.3f}" for p in y_hat[0, 0].tolist())
-    print(f"ŷ has shape {list(y_hat.shape)}; its first row is {first}")
+    probabilities = ", ".join(f"{p:.3f}" for p in y_hat[0, 0].tolist())
+    print(f"ŷ has shape {list(y_hat.shape)}; its first row is {probabilities}")
     print(f"loss at every step: {every_step(net, head, x, labels).item():.4f}")
-    print(f"loss at the last:   {last_step(net, head, x, labels[-1]).item():.4f}")
-    print(f"loss of the pooled: {pooled(net, head, x, labels[-1]).item():.4f}")
+    print(f"loss at the last step: {last_step(net, head, x, labels[-1]).item():.4f}")
+    print(f"loss of the mean state: {pooled(net, head, x, labels[-1]).item():.4f}")
 
 
 if __name__ == "__main__":

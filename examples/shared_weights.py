@@ -1,10 +1,10 @@
-"""One set of weights serves every step: the simple recurrent network (Elman 1990).
+"""Weight sharing over time in the simple recurrent network (Elman 1990).
 
     h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
 
 Unrolled over T steps it is a feed-forward network of depth T whose layers share their weights, so
-its size does not depend on T; with weights of its own for each step it would be T times as large.
-The two products of a step are one: W_hh h + W_ih x = [W_hh W_ih] [h; x].
+its size does not depend on T; with separate weights for each step it would be T times as large. The
+two products of a step can be computed as one: W_hh h + W_ih x = [W_hh W_ih] [h; x].
 
     python examples/shared_weights.py
 """
@@ -21,7 +21,7 @@ def count(net: nn.Module) -> int:
 
 
 def separate(T: int, input_size: int, hidden_size: int) -> nn.ModuleList:
-    """A cell with weights of its own for each of T steps."""
+    """Separate cells for each of T steps."""
     return nn.ModuleList(RNNCell(input_size, hidden_size) for _ in range(T))
 
 
@@ -36,9 +36,10 @@ def run(steps: nn.ModuleList, x: Tensor) -> Tensor:
 
 def one_product(cell: RNNCell, x: Tensor, h: Tensor) -> Tensor:
     """The step of `cell` with its two matrices side by side and its two inputs stacked."""
-    W = torch.cat([cell.weight_hh, cell.weight_ih], dim=1)  # [H, H + I]
+    p = dict(cell.named_parameters())
+    W = torch.cat([p["weight_hh"], p["weight_ih"]], dim=1)  # [H, H + I]
     hx = torch.cat([h, x], dim=1)  # [N, H + I]
-    return torch.tanh(hx @ W.T + cell.bias_hh + cell.bias_ih)
+    return torch.tanh(hx @ W.T + p["bias_hh"] + p["bias_ih"])
 
 
 def main() -> None:
@@ -49,14 +50,14 @@ def main() -> None:
     print(f"{T} steps, separate weights: {count(unshared):6} parameters")
 
     x = torch.randn(T, N, 10)
-    same = nn.ModuleList([cell := RNNCell(10, H)] * T)
+    tied = nn.ModuleList([cell := RNNCell(10, H)] * T)
     shared.load_state_dict({f"{name}_l0": p for name, p in cell.state_dict().items()})
-    apart = (run(same, x) - shared(x)[0]).abs().max().item()
-    print(f"given the same weights at every step they differ by {apart:.1e}")
+    error = (run(tied, x) - shared(x)[0]).abs().max().item()
+    print(f"with the same weights at every step they differ by {error:.1e}")
 
     h = torch.randn(N, H)
-    apart = (one_product(cell, x[0], h) - cell(x[0], h)).abs().max().item()
-    print(f"two products and one product differ by {apart:.1e}")
+    error = (one_product(cell, x[0], h) - cell(x[0], h)).abs().max().item()
+    print(f"two products and one product differ by {error:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Spoken words recognised while they are said: a decision every ten milliseconds.
+"""Online recognition of spoken words: a prediction every ten milliseconds.
 
     y_t = log-mel energies of the last 23 ms
     h_t = GRU(y_t, h_{t-1})        ŷ_t = softmax(V h_t + c)
 
-espeak-ng says twenty words in many voices, accents and speeds, into noise. The network learned
-which one was said last, or that there is silence, from the state after the last frame. As it reads
-in one direction, its head may be asked after any frame. It is tried on phrases of voices that it
-never heard: their samples arrive 10 ms at a time, and nobody tells the stream where a word begins.
-What runs then is numpy and the core, no torch.
+espeak-ng speaks twenty words in many voices, accents and speeds, with noise. The network is trained
+to predict the most recent word, or silence, from the state after the last frame. Because it reads
+in one direction, its head can be applied after any frame. It is tested on phrases of held-out
+voices: their samples arrive 10 ms at a time, without marks of where a word begins. The exported
+model runs on numpy and the native core, without torch.
 
     pip install 'unrolled[train,speech]'
     python examples/spoken_words.py
 
-The same network is learned on the command line, with the hidden size and the rate of CONFIG, by
+The same network is trained on the command line, with the hidden size and the learning rate of
+CONFIG, by
 
     unrolled train classify --data spoken-words --no-bidirectional --pooling last
 """
@@ -48,19 +49,19 @@ MOMENTS = ("start + 0.1", "start + 0.2", "start + 0.3", "end + 0.0", "end + 0.1"
 STEADY = 8
 
 
-class Heard(NamedTuple):
-    """What a stream said of a phrase: probabilities [T, labels] after each of T frames, and the
-    seconds that each piece of samples took, from its arrival to the decision."""
+class Predictions(NamedTuple):
+    """The predictions of a stream for a phrase: probabilities [T, labels] after each of T frames,
+    and the seconds from the arrival of each block of samples to its prediction."""
 
-    chances: np.ndarray
+    probabilities: np.ndarray
     seconds: np.ndarray
 
 
 def learn(config: ClassificationConfig, folder: Path) -> Path:
-    """A trained model as a file for the runtime; its last part gives probabilities.
+    """Train a model and export it for the runtime, with a softmax.
 
-    It is the last one, not that with the best validation: that would be chosen by the voices which
-    it is tried on.
+    It is the last checkpoint, not that of the best validation, because the validation uses the
+    voices that the model is tested on.
     """
     model, codec = load_trained(fit(config, folder / "run").last, find_task("classify"))
     path = folder / "words.safetensors"
@@ -69,50 +70,58 @@ def learn(config: ClassificationConfig, folder: Path) -> Path:
 
 
 def labels_of(model: Model) -> list[str]:
-    """The names of what the model tells apart."""
-    return list(model.codec["labels"]["entries"])
+    """The names of the model's labels."""
+    assert isinstance(model.codec, dict)
+    labels = model.codec["labels"]
+    return list(labels["entries"])
 
 
-def listen(model: Model, samples: np.ndarray) -> Heard:
-    """The samples in pieces of 10 ms, as a microphone gives them: one step a frame."""
+def predict_online(model: Model, samples: np.ndarray) -> Predictions:
+    """Process the samples in blocks of 10 ms, as from a microphone, one step for each frame."""
     framer, stream = FRAMES.framer(), model.stream()
-    chances, seconds = [], []
+    probabilities, seconds = [], []
     for at in range(0, len(samples), FRAMES.hop):
         start = time.perf_counter()
         for frame in framer.push(samples[at : at + FRAMES.hop]):
-            chances.append(stream.step(frame[None])[0])
+            probabilities.append(stream.step(frame[None])[0])
         seconds.append(time.perf_counter() - start)
-    return Heard(np.stack(chances), np.array(seconds))
+    return Predictions(np.stack(probabilities), np.array(seconds))
 
 
-def decision(heard: Heard, seconds: float) -> int:
-    """The label that the stream told last when so much had been said."""
+def label_at(predictions: Predictions, seconds: float) -> int:
+    """The predicted label after this much of the phrase."""
     t = max(0, (round(seconds * FRAMES.rate) - FRAMES.window) // FRAMES.hop)
-    return int(heard.chances[t].argmax())
+    return int(predictions.probabilities[t].argmax())
 
 
-def right(labels: list[str], said: list[Utterance], heard: list[Heard], after: str) -> float:
-    """The part of words that were told when "start + 0.2" or "end + 0.1" seconds had passed."""
-    edge, _, delay = after.partition(" + ")
-    found = [
-        labels[decision(one, getattr(span, edge) / FRAMES.rate + float(delay))] == span.word
-        for phrase, one in zip(said, heard, strict=True)
+def accuracy(
+    labels: list[str], spoken: list[Utterance], predictions: list[Predictions], moment: str
+) -> float:
+    """The fraction of words that are predicted correctly at a moment such as "start + 0.2", in
+    seconds."""
+    edge, _, delay = moment.partition(" + ")
+    correct = [
+        labels[label_at(prediction, getattr(span, edge) / FRAMES.rate + float(delay))] == span.word
+        for phrase, prediction in zip(spoken, predictions, strict=True)
         for span in phrase.spans
     ]
-    return sum(found) / len(found)
+    return sum(correct) / len(correct)
 
 
-def caption(labels: list[str], phrase: Utterance, heard: Heard) -> list[str]:
-    """Who says what when; then what the stream tells, once it has done so for STEADY frames."""
-    told = (f"{word} at {start / FRAMES.rate:.2f} s" for word, start, _ in phrase.spans)
-    lines, last, since = [f"{phrase.voice} says {', '.join(told)}"], -1, 0
-    best = heard.chances.argmax(-1)
+def transcript(labels: list[str], phrase: Utterance, predictions: Predictions) -> list[str]:
+    """The spoken words with their times, then the predictions that are stable for STEADY frames."""
+    words = (f"{word} at {start / FRAMES.rate:.2f} s" for word, start, _ in phrase.spans)
+    lines, shown_label, since = [f"{phrase.voice} says {', '.join(words)}"], -1, 0
+    best = predictions.probabilities.argmax(-1)
     for t in range(1, len(best)):
         since = t if best[t] != best[t - 1] else since
-        if best[t] != last and t - since == STEADY - 1:
-            last = best[t]
+        if best[t] != shown_label and t - since == STEADY - 1:
+            shown_label = best[t]
             seconds = (FRAMES.window + t * FRAMES.hop) / FRAMES.rate
-            lines.append(f"  {seconds:4.2f} s  {labels[last]} ({heard.chances[t, last]:.0%})")
+            lines.append(
+                f"  {seconds:4.2f} s  {labels[shown_label]} "
+                f"({predictions.probabilities[t, shown_label]:.0%})"
+            )
     return lines
 
 
@@ -120,26 +129,31 @@ def main(config: ClassificationConfig = CONFIG, count: int = 60) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = load(learn(config, Path(folder)))
     labels, seconds, length = labels_of(model), [], 0.0
-    print(f"{5 * count} words of voices that were never learned from: right so long after")
+    print(
+        f"{5 * count} words of held-out voices: accuracy by the seconds since a word's start or end"
+    )
     print(f"{'noise':>8}  {'  '.join(MOMENTS)}")
     for snr in NOISES:
-        said = phrases(count, snr=snr)
-        heard = [listen(model, phrase.samples) for phrase in said]
-        shares = [f"{right(labels, said, heard, after):.1%}" for after in MOMENTS]
+        spoken = phrases(count, snr=snr)
+        predictions = [predict_online(model, phrase.samples) for phrase in spoken]
+        accuracies = [f"{accuracy(labels, spoken, predictions, moment):.1%}" for moment in MOMENTS]
         name = "none" if snr == math.inf else f"{snr:.0f} dB"
         row = "  ".join(
-            f"{share:>{len(after)}}" for share, after in zip(shares, MOMENTS, strict=True)
+            f"{text:>{len(moment)}}" for text, moment in zip(accuracies, MOMENTS, strict=True)
         )
         print(f"{name:>8}  {row}")
-        seconds += [one.seconds for one in heard]
-        length += sum(len(phrase.samples) for phrase in said) / FRAMES.rate
+        seconds += [prediction.seconds for prediction in predictions]
+        length += sum(len(phrase.samples) for phrase in spoken) / FRAMES.rate
         if snr == 20.0:
-            live = [line for n in (0, 1) for line in caption(labels, said[n], heard[n])]
-    print("\nin noise of 20 dB", *live, sep="\n")
-    every = np.concatenate(seconds)
-    middle, most = np.quantile(every, (0.5, 0.99)) * 1e6
-    print(f"\na frame takes {middle:.0f} µs, features and step; 99 % at most {most:.0f} µs")
-    print(f"{length:.0f} s of sound in {every.sum():.1f} s: {every.sum() / length:.2%} of its time")
+            lines = [line for n in (0, 1) for line in transcript(labels, spoken[n], predictions[n])]
+    print("\nat a signal-to-noise ratio of 20 dB", *lines, sep="\n")
+    latencies = np.concatenate(seconds)
+    median, slow = np.quantile(latencies, (0.5, 0.99)) * 1e6
+    print(f"\na frame takes {median:.0f} µs (features and step); 99 % take at most {slow:.0f} µs")
+    print(
+        f"{length:.0f} s of sound take {latencies.sum():.1f} s, "
+        f"{latencies.sum() / length:.2%} of real time"
+    )
 
 
 if __name__ == "__main__":

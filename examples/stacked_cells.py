@@ -1,9 +1,9 @@
-"""Two different cells stacked by hand in a loop of your own, 40 → 30 → 20.
+"""Two different cells stacked in a custom loop, 40 → 30 → 20.
 
     h¹_t = RNNCell(x_t, h¹_{t-1})        h²_t = GRUCell(h¹_t, h²_{t-1})
 
-Cells are for loops that a layer does not have: different cells, early stops, inputs that depend on
-the last output. Where the loop is the usual one, layers give the same numbers faster.
+Cells are for loops that a layer cannot run: different cells, early stopping, inputs that depend on
+the previous output. For the usual loop, layers compute the same numbers faster.
 
     python examples/stacked_cells.py
 """
@@ -15,7 +15,7 @@ from unrolled.nn import GRU, RNN, GRUCell, RNNCell
 
 
 def loop(lower: RNNCell, upper: GRUCell, x: Tensor) -> Tensor:
-    """All states of the upper cell, [T, N, 20], for x [T, N, 40]; both start from zero."""
+    """All states of the upper cell, [T, N, 20], for x [T, N, 40]; both start from zeros."""
     N = x.shape[1]
     h1 = x.new_zeros(N, lower.hidden_size)
     h2 = x.new_zeros(N, upper.hidden_size)
@@ -28,11 +28,12 @@ def loop(lower: RNNCell, upper: GRUCell, x: Tensor) -> Tensor:
 
 
 def layers(lower: RNNCell, upper: GRUCell, x: Tensor) -> Tensor:
-    """The same by two layers with the cells' weights."""
+    """The same with two layers that have the cells' weights."""
     rnn, gru = RNN(40, 30, dtype=x.dtype), GRU(30, 20, dtype=x.dtype)
     for layer, cell in ((rnn, lower), (gru, upper)):
         layer.load_state_dict({f"{name}_l0": p for name, p in cell.state_dict().items()})
-    return gru(rnn(x)[0])[0]
+    output: Tensor = gru(rnn(x)[0])[0]
+    return output
 
 
 def main() -> None:
@@ -40,8 +41,8 @@ def main() -> None:
     lower, upper = RNNCell(40, 30), GRUCell(30, 20)
     x = torch.randn(6, 3, 40)
     states = loop(lower, upper, x)
-    apart = (states - layers(lower, upper, x)).abs().max().item()
-    print(f"{list(x.shape)} → {list(states.shape)}; cells and layers differ by {apart:.1e}")
+    error = (states - layers(lower, upper, x)).abs().max().item()
+    print(f"{list(x.shape)} → {list(states.shape)}; cells and layers differ by {error:.1e}")
 
 
 if __name__ == "__main__":

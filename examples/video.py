@@ -1,9 +1,9 @@
-"""A video told from its frames: a digit moves over a picture, and the label is where to.
+"""Video classification: a digit moves over the image, and the label is the direction.
 
     v_t = relu(W x_t + b)        h_t = GRU(v_t, h_{t-1})        ŷ = softmax(V h_T + c)
 
-No single frame tells the direction, only the change from one to the next: the same network on the
-first frame alone can but guess, one time in eight.
+The direction cannot be predicted from a single frame, only from the change between frames: on the
+first frame, the same network guesses, and is correct one time in eight.
 
     python examples/video.py
 """
@@ -27,12 +27,13 @@ class Video(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         features = torch.relu(self.features(frames.flatten(2)))
-        _, last = self.recurrent(features)
-        return self.head(last[0])
+        _, h_n = self.recurrent(features)
+        logits: Tensor = self.head(h_n[0])
+        return logits
 
 
 def learn(data: ClassifiedSequences, frames: int, epochs: int) -> Video:
-    """A network that has seen the first frames of the videos so many times."""
+    """Train a network on the first frames of the videos, for this number of epochs."""
     torch.manual_seed(0)
     model = Video(data.inputs[0, 0].numel(), len(data.classes))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -46,14 +47,14 @@ def learn(data: ClassifiedSequences, frames: int, epochs: int) -> Video:
 
 
 def accuracy(model: Video, data: ClassifiedSequences, frames: int) -> float:
-    """The part of videos that the network tells right from the first frames."""
+    """The fraction of videos that are classified correctly from their first frames."""
     with torch.no_grad():
         guesses = model(data.inputs[:frames]).argmax(-1)
-    return (guesses == data.labels).double().mean().item()
+    return float((guesses == data.labels).double().mean())
 
 
 def compare(epochs: int) -> dict[int, float]:
-    """Accuracy on unseen videos by the number of frames."""
+    """The accuracy on held-out videos, by the number of frames."""
     training, validation = moving_digits()
     return {
         frames: accuracy(learn(training, frames, epochs), validation, frames)
@@ -63,8 +64,11 @@ def compare(epochs: int) -> dict[int, float]:
 
 def main(epochs: int = 12) -> None:
     print(f"directions: {', '.join(DIRECTIONS)}")
-    for frames, right in compare(epochs).items():
-        print(f"{frames} frame{'s' if frames > 1 else ''}: {right:.1%} of 400 unseen videos right")
+    for frames, fraction in compare(epochs).items():
+        print(
+            f"{frames} frame{'s' if frames > 1 else ''}: {fraction:.1%} of 400 held-out videos are "
+            "correct"
+        )
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ def test_shared_weights() -> None:
     x, h = double(3, 4), double(3, 7)
     close(module.one_product(cell, x, h), cell(x, h), "output")
     steps = module.separate(3, 4, 7).double()
-    first, second, _ = module.run(steps, double(3, 2, 4))
-    assert not torch.equal(first, second)
+    states = module.run(steps, double(3, 2, 4))
+    assert not torch.equal(states[0], states[1])
     assert len({id(p) for p in steps.parameters()}) == 3 * 4
 
 
@@ -75,12 +75,19 @@ def test_output_and_loss() -> None:
         y_hat = e / e.sum(-1, keepdims=True)
         return [-math.log(row[label]) for row, label in zip(y_hat, labels.tolist(), strict=True)]
 
-    every = np.mean([entropies(h, y) for h, y in zip(states, labels, strict=True)])
-    last, pooled = entropies(states[-1], labels[-1]), entropies(np.mean(states, 0), labels[-1])
-    near = {"rel": 1e-12}
-    assert module.every_step(net, head, x, labels).item() == pytest.approx(every, **near)
-    assert module.last_step(net, head, x, labels[-1]).item() == pytest.approx(np.mean(last), **near)
-    assert module.pooled(net, head, x, labels[-1]).item() == pytest.approx(np.mean(pooled), **near)
+    step_loss = np.mean([entropies(h, y) for h, y in zip(states, labels, strict=True)])
+    last_losses, pooled_losses = (
+        entropies(states[-1], labels[-1]),
+        entropies(np.mean(states, 0), labels[-1]),
+    )
+    tolerance = {"rel": 1e-12}
+    assert module.every_step(net, head, x, labels).item() == pytest.approx(step_loss, **tolerance)
+    assert module.last_step(net, head, x, labels[-1]).item() == pytest.approx(
+        np.mean(last_losses), **tolerance
+    )
+    assert module.pooled(net, head, x, labels[-1]).item() == pytest.approx(
+        np.mean(pooled_losses), **tolerance
+    )
 
 
 def test_stacked_cells() -> None:
@@ -88,17 +95,17 @@ def test_stacked_cells() -> None:
     lower, upper = RNNCell(40, 30, dtype=torch.float64), GRUCell(30, 20, dtype=torch.float64)
     x = double(6, 3, 40)
     a, b = numbers(lower), numbers(upper)
-    h1, h2, wanted = np.zeros((3, 30)), np.zeros((3, 20)), []
+    h1, h2, expected = np.zeros((3, 30)), np.zeros((3, 20)), []
     for x_t in x.numpy():
         h1 = np.tanh(x_t @ a["weight_ih"].T + a["bias_ih"] + h1 @ a["weight_hh"].T + a["bias_hh"])
         x_r, x_z, x_n = np.split(h1 @ b["weight_ih"].T + b["bias_ih"], 3, axis=1)
         h_r, h_z, h_n = np.split(h2 @ b["weight_hh"].T + b["bias_hh"], 3, axis=1)
         z = sigmoid(x_z + h_z)
         h2 = (1 - z) * np.tanh(x_n + sigmoid(x_r + h_r) * h_n) + z * h2
-        wanted.append(h2)
-    wanted = torch.from_numpy(np.stack(wanted))
-    close(module.loop(lower, upper, x), wanted, "output")
-    close(module.layers(lower, upper, x), wanted, "output")
+        expected.append(h2)
+    expected = torch.from_numpy(np.stack(expected))
+    close(module.loop(lower, upper, x), expected, "output")
+    close(module.layers(lower, upper, x), expected, "output")
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
@@ -108,28 +115,28 @@ def test_two_directions(merge: str) -> None:
     theirs.load_state_dict(layer.state_dict())
     x = double(8, 3, 5)
     y = theirs(x)[0].detach()
-    wanted = y if merge == "concat" else y[..., :6] + y[..., 6:]
-    close(example("two_directions").by_hand(layer, x), wanted, "output")
-    close(layer(x)[0], wanted, "output")
+    expected = y if merge == "concat" else y[..., :6] + y[..., 6:]
+    close(example("two_directions").by_hand(layer, x), expected, "output")
+    close(layer(x)[0], expected, "output")
 
 
-@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
-def test_sum_feeds_the_next_layer(kind: type[RNN | LSTM | GRU]) -> None:
+@pytest.mark.parametrize("layer_class", [RNN, LSTM, GRU])
+def test_sum_feeds_the_next_layer(layer_class: type[RNN | LSTM | GRU]) -> None:
     options = {"bidirectional": True, "merge": "sum", "dtype": torch.float64}
-    deep = kind(5, 6, num_layers=2, **options)
+    deep = layer_class(5, 6, num_layers=2, **options)
     assert deep.weight_ih_l1.shape[1] == 6
     x, weights = double(8, 3, 5), deep.state_dict()
     y = x
     for layer in "01":
-        one = kind(y.shape[-1], 6, **options)
-        one.load_state_dict(
+        single = layer_class(y.shape[-1], 6, **options)
+        single.load_state_dict(
             {
                 name.replace(f"_l{layer}", "_l0"): w
                 for name, w in weights.items()
                 if f"_l{layer}" in name
             }
         )
-        y, _ = one(y)
+        y, _ = single(y)
     close(deep(x)[0], y.detach(), "output")
 
 
@@ -137,53 +144,52 @@ def test_different_lengths() -> None:
     module = example("different_lengths")
     net = LSTM(5, 6, bidirectional=True, dtype=torch.float64)
     sequences = [double(T, 5).requires_grad_() for T in (3, 9, 1, 6)]
-    slopes = [double(len(sequence), 12) for sequence in sequences]
-    gradients = []
-    for outputs, states in (module.together(net, sequences), module.alone(net, sequences)):
-        loss = sum((y * slope).sum() for y, slope in zip(outputs, slopes, strict=True))
-        wanted = [*sequences, *net.parameters()]
-        gradients.append(torch.autograd.grad(loss + states.square().sum(), wanted))
-        values = [*outputs, states]
-        if len(gradients) == 1:
-            together = values
-    for batched, alone in zip(together, values, strict=True):
-        close(batched, alone, "output")
-    for batched, alone in zip(*gradients, strict=True):
-        close(batched, alone, "gradient")
+    output_gradients = [double(len(sequence), 12) for sequence in sequences]
+    values, gradients = [], []
+    for outputs, states in (module.in_one_batch(net, sequences), module.one_by_one(net, sequences)):
+        loss = sum((y * g).sum() for y, g in zip(outputs, output_gradients, strict=True))
+        leaves = [*sequences, *net.parameters()]
+        gradients.append(torch.autograd.grad(loss + states.square().sum(), leaves))
+        values.append([*outputs, states])
+    for batched, single in zip(*values, strict=True):
+        close(batched, single, "output")
+    for batched, single in zip(*gradients, strict=True):
+        close(batched, single, "gradient")
 
 
-@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
-def test_from_scratch(kind: str, engine: str) -> None:
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_from_scratch(cell: str, engine: str) -> None:
     module = example("from_scratch")
-    gates = {"GRU": module.GRU_GATES, "LSTM": module.LSTM_GATES}[kind]
-    order = {"GRU": "rzh", "LSTM": "ifco"}[kind]
+    gates = {"GRU": module.GRU_GATES, "LSTM": module.LSTM_GATES}[cell]
+    order = {"GRU": "rzh", "LSTM": "ifco"}[cell]
     p = module.draw(gates, 5, 8, 4, dtype=torch.float64)
     with torch.no_grad():
         for name, tensor in p.items():
-            # At the starting size of the weights every gate is 1/2 and hides a wrong one.
+            # With the small initial weights all gates are near 1/2, which would hide an error.
             tensor.copy_(double(*tensor.shape) / (2 if name.startswith("W_h") else 1))
-    layer = module.to_layer({"GRU": GRU, "LSTM": LSTM}[kind], p)
+    layer = module.to_layer({"GRU": GRU, "LSTM": LSTM}[cell], p)
     x = double(6, 3, 5)
-    state = tuple(double(3, 8).requires_grad_() for _ in ("h", "c")[: 1 + (kind == "LSTM")])
-    outputs, final = getattr(module, kind.lower())(list(x), state, p)
+    state = tuple(double(3, 8).requires_grad_() for _ in ("h", "c")[: 1 + (cell == "LSTM")])
+    outputs, final = getattr(module, cell.lower())(list(x), state, p)
     hx = tuple(s.detach().unsqueeze(0).requires_grad_() for s in state)
-    y, h_n = layer(x, hx if kind == "LSTM" else hx[0])
-    h_n = h_n if kind == "LSTM" else (h_n,)
-    wanted = y @ p["W_hq"].detach() + p["b_q"].detach()
-    close(torch.stack(outputs), wanted, "output")
+    y, h_n = layer(x, hx if cell == "LSTM" else hx[0])
+    h_n = h_n if cell == "LSTM" else (h_n,)
+    expected = y @ p["W_hq"].detach() + p["b_q"].detach()
+    close(torch.stack(outputs), expected, "output")
     for mine, theirs in zip(final, h_n, strict=True):
         close(mine, theirs[0], "output")
 
-    slope, end = double(*wanted.shape), double(3, 8)
-    (torch.stack(outputs) * slope).sum().add((final[-1] * end).sum()).backward()
-    (wanted * slope).sum().add((h_n[-1][0] * end).sum()).backward()
+    output_gradient, state_gradient = double(*expected.shape), double(3, 8)
+    loss = (torch.stack(outputs) * output_gradient).sum() + (final[-1] * state_gradient).sum()
+    loss.backward()
+    ((expected * output_gradient).sum() + (h_n[-1][0] * state_gradient).sum()).backward()
     for mine, theirs in zip(state, hx, strict=True):
-        close(mine.grad, theirs.grad[0], "gradient", "the first state")
+        close(mine.grad, theirs.grad[0], "gradient", "the initial state")
     grad = {name: w.grad.chunk(len(order)) for name, w in layer.named_parameters()}
-    for place, k in enumerate(order):
-        close(p[f"W_x{k}"].grad.T, grad["weight_ih_l0"][place], "gradient", f"W_x{k}")
-        close(p[f"W_h{k}"].grad.T, grad["weight_hh_l0"][place], "gradient", f"W_h{k}")
-        close(p[f"b_{k}"].grad, grad["bias_ih_l0"][place], "gradient", f"b_{k}")
+    for index, k in enumerate(order):
+        close(p[f"W_x{k}"].grad.T, grad["weight_ih_l0"][index], "gradient", f"W_x{k}")
+        close(p[f"W_h{k}"].grad.T, grad["weight_hh_l0"][index], "gradient", f"W_h{k}")
+        close(p[f"b_{k}"].grad, grad["bias_ih_l0"][index], "gradient", f"b_{k}")
 
 
 @pytest.mark.parametrize(("gates", "tensors"), [("zrh", 11), ("ifoc", 14)])

@@ -179,7 +179,7 @@ def test_digits_to_words(
     assert {word for _, word in results} == set(module.WORDS)
     assert correct / 450 > 0.9
     monkeypatch.setattr(module, "captions", lambda: results)
-    assert f"{correct} of 450 words exactly right" in printed_by(module, capsys)
+    assert f"{correct} of 450 words are correct" in printed_by(module, capsys)
 
 
 def test_runge_kutta_on_an_oscillator() -> None:
@@ -208,14 +208,16 @@ def test_simulated_trajectories_obey_their_equations() -> None:
 def test_dynamical_system_runs_free(name: str) -> None:
     module = example("dynamical_systems")
     result = module.learn(name)
-    assert result.own.shape == result.truth.shape == (150, 100, 1)
+    assert result.free_run.shape == result.truth.shape == (150, 100, 1)
     errors = result.errors()
     truth = result.truth.numpy()
-    assert errors["network"] == pytest.approx(np.sqrt(np.mean((result.own.numpy() - truth) ** 2)))
+    assert errors["network"] == pytest.approx(
+        np.sqrt(np.mean((result.free_run.numpy() - truth) ** 2))
+    )
     assert errors["mean"] == pytest.approx(truth.std(), rel=1e-3)
     assert errors["persistence"] > errors["mean"] > 0.3
     assert errors["network"] < 0.2 * errors["mean"]
-    late = (result.own - result.truth)[-30:].square().mean().sqrt()
+    late = (result.free_run - result.truth)[-30:].square().mean().sqrt()
     assert late < 0.25 * errors["mean"], "it holds to the end of the run"
 
 
@@ -246,7 +248,7 @@ def test_video(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     module = example("video")
     results = module.compare(epochs=8)
     assert results[8] > 0.9
-    assert results[1] < 0.25, "one frame tells nothing"
+    assert results[1] < 0.25, "one frame has no information"
     monkeypatch.setattr(module, "compare", lambda epochs: results)
     assert f"8 frames: {results[8]:.1%} of 400" in printed_by(module, capsys)
 
@@ -256,21 +258,22 @@ def test_online(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     task = module.Classification.read(module.CONFIG)
     model = module.learn(task, 120)
     task.out = task.out[::10]
-    results = module.right_after(model, task)
+    results = module.accuracy_by_length(model, task)
     assert results[100] > results[1] + 0.1
     assert results[100] > 0.3
-    whole = class_probabilities(model, task.codec, [task.data.inputs[n] for n in task.out]).argmax(
-        -1
-    )
-    right = (whole == task.targets[task.out]).double().mean().item()
-    assert results[100] == pytest.approx(right, abs=0.01), "the last decision is on the whole text"
+    texts = [task.data.inputs[n] for n in task.out]
+    guesses = class_probabilities(model, task.codec, texts).argmax(-1)
+    accuracy = (guesses == task.targets[task.out]).double().mean().item()
+    assert results[100] == pytest.approx(accuracy, abs=0.01), "the last one uses the complete text"
     text = task.data.inputs[task.out[0]]
-    chances, _ = module.read_along(module.stream_of(model), task.codec.encode(text).tolist())
-    same = prefix_probabilities(model, task.codec, text)
-    close(torch.from_numpy(chances), same.float(), "output")
+    probabilities, _ = module.predict_online(
+        module.stream_of(model), task.codec.encode(text).tolist()
+    )
+    expected = prefix_probabilities(model, task.codec, text)
+    close(torch.from_numpy(probabilities), expected.float(), "output")
     monkeypatch.setattr(module, "learn", lambda task, steps: model)
-    monkeypatch.setattr(module, "right_after", lambda model, task: results)
-    assert f"after 100 characters {results[100]:.1%} are right" in printed_by(module, capsys)
+    monkeypatch.setattr(module, "accuracy_by_length", lambda model, task: results)
+    assert f"after 100 characters {results[100]:.1%} are correct" in printed_by(module, capsys)
 
 
 @pytest.mark.slow
@@ -286,53 +289,55 @@ def test_spoken_words(
     path = module.learn(config, tmp_path)
     exported = module.load(path)
     labels = module.labels_of(exported)
-    said = module.phrases(12, snr=20.0)
-    heard = [module.listen(exported, phrase.samples) for phrase in said]
-    early, late = (module.right(labels, said, heard, when) for when in ("start + 0.1", "end + 0.0"))
+    spoken = module.phrases(12, snr=20.0)
+    predictions = [module.predict_online(exported, phrase.samples) for phrase in spoken]
+    early, late = (
+        module.accuracy(labels, spoken, predictions, moment)
+        for moment in ("start + 0.1", "end + 0.0")
+    )
     assert late > 0.3, "of 21 labels"
     assert late > early + 0.1
 
     model, codec = load_trained(tmp_path / "run" / "last.safetensors", find_task("classify"))
     assert labels == codec.labels.decode(list(range(21)))
-    frames = torch.from_numpy(module.FRAMES(said[0].samples))
-    whole = prefix_probabilities(model, codec, frames)
-    close(torch.from_numpy(heard[0].chances), whole.float(), "output")
-    assert len(heard[0].seconds) == -(-len(said[0].samples) // module.FRAMES.hop)
+    frames = torch.from_numpy(module.FRAMES(spoken[0].samples))
+    expected = prefix_probabilities(model, codec, frames)
+    close(torch.from_numpy(predictions[0].probabilities), expected.float(), "output")
+    assert len(predictions[0].seconds) == -(-len(spoken[0].samples) // module.FRAMES.hop)
 
     monkeypatch.setattr(module, "learn", lambda config, folder: path)
     printed = printed_by(module, capsys, config, 2)
-    assert "10 words of voices that were never learned from" in printed
-    few = module.phrases(2, snr=20.0)
-    assert (
-        "\n".join(module.caption(labels, few[1], module.listen(exported, few[1].samples)))
-        in printed
-    )
+    assert "10 words of held-out voices" in printed
+    phrase = module.phrases(2, snr=20.0)[1]
+    prediction = module.predict_online(exported, phrase.samples)
+    assert "\n".join(module.transcript(labels, phrase, prediction)) in printed
 
 
-def test_a_decision_is_the_last_that_was_there() -> None:
+def test_the_label_is_that_of_the_last_complete_frame() -> None:
     module = example("spoken_words")
     rate, window, hop = module.FRAMES.rate, module.FRAMES.window, module.FRAMES.hop
-    chances = np.eye(40, dtype=np.float32)  # frame t tells label t
-    heard = module.Heard(chances, np.zeros(42))
+    probabilities = np.eye(40, dtype=np.float32)  # frame t predicts label t
+    predictions = module.Predictions(probabilities, np.zeros(42))
     for t in (0, 1, 7, 39):
         complete = window + t * hop
-        assert module.decision(heard, complete / rate) == t
-        assert module.decision(heard, (complete - 1) / rate) == max(0, t - 1)
+        assert module.label_at(predictions, complete / rate) == t
+        assert module.label_at(predictions, (complete - 1) / rate) == max(0, t - 1)
     span = WordSpan("word", window + 7 * hop, window + 30 * hop)
     phrase = module.Utterance(np.zeros(9), "word", "en+m1", (span,))
     labels = ["no"] * 40
-    for when, t in (("start + 0.05", 12), ("end + 0.0", 30)):
-        told = [*labels[:t], "word", *labels[t + 1 :]]
-        assert module.right(told, [phrase], [heard], when) == 1.0
-        assert module.right(labels, [phrase], [heard], when) == 0.0
+    for moment, t in (("start + 0.05", 12), ("end + 0.0", 30)):
+        with_word = [*labels[:t], "word", *labels[t + 1 :]]
+        assert module.accuracy(with_word, [phrase], [predictions], moment) == 1.0
+        assert module.accuracy(labels, [phrase], [predictions], moment) == 0.0
 
 
-def test_a_caption_waits_until_the_label_holds() -> None:
+def test_a_transcript_has_stable_labels_only() -> None:
     module = example("spoken_words")
     steady = module.STEADY
-    told = [0] * steady + [1] * (steady - 1) + [0] * 3 + [2] * steady + [0] * steady
-    heard = module.Heard(np.eye(3, dtype=np.float32)[told], np.zeros(len(told)))
+    frame_labels = [0] * steady + [1] * (steady - 1) + [0] * 3 + [2] * steady + [0] * steady
+    probabilities = np.eye(3, dtype=np.float32)[frame_labels]
+    predictions = module.Predictions(probabilities, np.zeros(len(frame_labels)))
     phrase = module.Utterance(np.zeros(9), "b", "en+m1", (WordSpan("b", 22050, 30000),))
-    lines = module.caption(["-", "a", "b"], phrase, heard)
+    lines = module.transcript(["-", "a", "b"], phrase, predictions)
     assert lines[0] == "en+m1 says b at 1.00 s"
     assert [line.split()[2] for line in lines[1:]] == ["-", "b", "-"]

@@ -54,7 +54,7 @@ def loss_curve(
     if measure == "bits_per_character":
         _add_perplexity(axes)
     picture = BytesIO()
-    canvas.print_png(picture)  # type: ignore[no-untyped-call]
+    canvas.print_png(picture)
     write(path, picture.getvalue())
 
 

@@ -5,6 +5,7 @@ Computes numbers only; `pictures` draws them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,11 @@ def recurrent_matrices(layer: Recurrent) -> list[RecurrentMatrix]:
     return matrices
 
 
-def _blocks(weight: Tensor, declared: Product) -> Iterator[tuple[str, Tensor]]:
+def _blocks(weight: Tensor, declared: Product[Any]) -> Iterator[tuple[str, Tensor]]:
     """The matrix of each target; a block-diagonal matrix is expanded."""
     targets = declared.targets or ("",)
     for gate, rows in zip(targets, weight.chunk(len(targets)), strict=True):
-        block: Tensor = torch.block_diag(*rows.chunk(declared.blocks))  # type: ignore[no-untyped-call]
+        block: Tensor = torch.block_diag(*rows.chunk(declared.blocks))
         yield gate, block
 
 

@@ -194,5 +194,5 @@ def _tidy(axes: Axes) -> None:
 
 def _png(figure: Figure, canvas: FigureCanvasAgg) -> bytes:
     picture = BytesIO()
-    canvas.print_png(picture)  # type: ignore[no-untyped-call]
+    canvas.print_png(picture)
     return picture.getvalue()

@@ -32,7 +32,7 @@ class Steps:
     """
 
     sweep: LayerSweep
-    bound: BoundCell
+    bound: BoundCell[Tensor]
     inputs: Tensor
     states: list[States]
 
