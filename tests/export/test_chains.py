@@ -26,7 +26,7 @@ def hooked(module: nn.Module) -> nn.Module:
     return module
 
 
-def test_a_part_may_stand_in_a_chain_twice(tmp_path: Path) -> None:
+def test_a_module_may_be_in_a_chain_twice(tmp_path: Path) -> None:
     """And before the first layer."""
     relu, same = nn.ReLU(), random(nn.Linear(5, 5))
     layer, first = random(GRU(4, 5)), random(nn.Linear(3, 4))
@@ -35,12 +35,12 @@ def test_a_part_may_stand_in_a_chain_twice(tmp_path: Path) -> None:
     with torch.no_grad():
         hidden = layer(torch.relu(first(torch.from_numpy(x))))[0]
         expected = torch.relu(same(torch.relu(same(hidden))))
-    found = model.run(x)
-    close(torch.from_numpy(found), expected, "output")
-    assert np.array_equal(steps(model, x, 2), found)
+    result = model.run(x)
+    close(torch.from_numpy(result), expected, "output")
+    assert np.array_equal(steps(model, x, 2), result)
 
 
-def test_a_chain_of_parts(tmp_path: Path) -> None:
+def test_a_chain_of_modules(tmp_path: Path) -> None:
     last = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
             "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1)}  # fmt: skip
     layer, head = random(GRU(3, 5)), random(nn.Linear(5, 70))
@@ -49,10 +49,10 @@ def test_a_chain_of_parts(tmp_path: Path) -> None:
     for module in last.values():
         chain = nn.Sequential(layer, nn.Tanh(), nn.Dropout(0.5), head, module)
         model = exported(chain, tmp_path)
-        found = model.run(x)
+        result = model.run(x)
         with torch.no_grad():
-            close(torch.from_numpy(found), module(head(torch.tanh(hidden))), "output")
-        assert np.array_equal(steps(model, x, 2), found)
+            close(torch.from_numpy(result), module(head(torch.tanh(hidden))), "output")
+        assert np.array_equal(steps(model, x, 2), result)
 
 
 class Own(nn.Module):
@@ -102,17 +102,17 @@ class Own(nn.Module):
 @pytest.mark.parametrize(
     "how", ["outputs", "state", "step", "both", "mean", "max", "whole", "method", "log"]
 )
-def test_a_module_of_ones_own_is_followed(kind: Any, how: str, tmp_path: Path) -> None:
+def test_a_module_of_the_user_is_traced(kind: Any, how: str, tmp_path: Path) -> None:
     module = random(Own(kind, how, num_layers=2).eval())
     model = exported(module, tmp_path)
     tokens = np.random.default_rng(14).integers(0, 7, (6, 3))
     expected = wanted(module, tokens)
     expected = expected[0] if how == "both" else expected
-    found = model.run(tokens)
-    close(torch.from_numpy(found), expected, "output")
+    result = model.run(tokens)
+    close(torch.from_numpy(result), expected, "output")
     stream = model.stream(3)
-    told = np.stack([stream.step(row) for row in tokens])
-    assert np.array_equal(told if found.ndim == 3 else told[-1], found)
+    stepped = np.stack([stream.step(row) for row in tokens])
+    assert np.array_equal(stepped if result.ndim == 3 else stepped[-1], result)
 
 
 class Dropping(nn.Module):
@@ -173,26 +173,26 @@ def test_batch_first(bidirectional: bool, lengths: Any, tmp_path: Path) -> None:
     layer = random(GRU(3, 5, batch_first=True, bidirectional=bidirectional))
     model = exported(layer, tmp_path)
     x = np.random.default_rng(18).standard_normal((2, 7, 3), np.float32)
-    found, state = model.run(x, lengths=lengths, return_state=True)
+    result, state = model.run(x, lengths=lengths, return_state=True)
     given = None if lengths is None else torch.tensor(lengths)
     output, final = wanted(layer, x, lengths=given)
-    close(torch.from_numpy(found), output, "output")
+    close(torch.from_numpy(result), output, "output")
     close(torch.from_numpy(np.stack([one[0] for one in state[0]])), final, "output")
     with pytest.raises(ValueError, match=r"Model: x must have shape \[N, T, 3\], got \[2, 7\]"):
         model.run(x[..., 0])
     if not bidirectional and lengths is None:
-        assert np.array_equal(steps(model, x.swapaxes(0, 1), 2).swapaxes(0, 1), found)
+        assert np.array_equal(steps(model, x.swapaxes(0, 1), 2).swapaxes(0, 1), result)
         halves = [model.run(x[:, :3], return_state=True)]
         halves.append(model.run(x[:, 3:], state=halves[0][1], return_state=True))
-        assert np.array_equal(np.concatenate([half for half, _ in halves], 1), found)
+        assert np.array_equal(np.concatenate([half for half, _ in halves], 1), result)
 
 
 @pytest.mark.parametrize("how", ["outputs", "whole", "state", "mean", "steps"])
-def test_one_thing_of_what_is_batch_first(how: str, tmp_path: Path) -> None:
+def test_one_output_of_a_sequence_with_batch_first(how: str, tmp_path: Path) -> None:
     module = random(LastOf(how))
     x = np.random.default_rng(19).standard_normal((2, 7, 3), np.float32)
-    found = exported(module, tmp_path).run(x)
-    close(torch.from_numpy(found), wanted(module, x), "output")
+    result = exported(module, tmp_path).run(x)
+    close(torch.from_numpy(result), wanted(module, x), "output")
 
 
 def test_tokens_that_are_batch_first(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_directions_that_are_added(cell: Any, lengths: Any, tmp_path: Path) -> N
     output, _ = wanted(layer, x, lengths=given)
     with torch.no_grad():
         expected = head(output)
-    found = exported(nn.Sequential(layer, head), tmp_path).run(x, lengths=lengths)
-    close(torch.from_numpy(found), expected, "output")
+    result = exported(nn.Sequential(layer, head), tmp_path).run(x, lengths=lengths)
+    close(torch.from_numpy(result), expected, "output")
 
 
 class Ragged(nn.Module):
@@ -247,13 +247,13 @@ def test_what_lengths_and_states_mean(tmp_path: Path) -> None:
     x = np.random.default_rng(22).standard_normal((6, 3, 3), np.float32)
     for of in (lambda y, h: y, lambda y, h: h[-1]):
         module = random(Ragged(of))
-        found = exported(module, tmp_path).run(x, lengths=lengths)
-        close(torch.from_numpy(found), wanted(module, x, torch.tensor(lengths)), "output")
-    for of, said in (
+        result = exported(module, tmp_path).run(x, lengths=lengths)
+        close(torch.from_numpy(result), wanted(module, x, torch.tensor(lengths)), "output")
+    for of, message in (
         (lambda y, h: y[-1], r"or \[-1\] of its state, where sequences have lengths"),
         (lambda y, h: y.mean(0), "without lengths, over dim=0"),
     ):
-        with pytest.raises(ExportError, match=said):
+        with pytest.raises(ExportError, match=message):
             export(Ragged(of), tmp_path / "m")
     with pytest.raises(ExportError, match=r"must be initial states of zeros, or .*, got tanh"):
         export(Started(None), tmp_path / "m")
@@ -291,19 +291,19 @@ class Stepping(nn.Module):
         return h
 
 
-def test_what_is_no_module_is_told(tmp_path: Path) -> None:
+def test_what_is_not_a_module_is_reported(tmp_path: Path) -> None:
     faults: list[tuple[Any, str]] = [
         (GRU(3, 5).state_dict(), "Module, got OrderedDict; load a state_dict into its module"),
         (GRU, "export: module must be a torch.nn.Module, got type GRU, not an instance of it"),
         (None, "export: module must be a torch.nn.Module, got NoneType"),
     ]
-    for module, said in faults:
-        with pytest.raises(TypeError, match=said):
+    for module, message in faults:
+        with pytest.raises(TypeError, match=message):
             export(module, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
-def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
+def test_what_is_not_a_chain_is_reported(tmp_path: Path) -> None:
     faults: list[tuple[nn.Module, str]] = [
         (Own(how="sum"), "relu, tanh, sigmoid, or softmax over the last dimension, got add"),
         (Own(how="units"), "must be a layer's outputs, without lengths, over dim=0, got mean"),
@@ -334,8 +334,8 @@ def test_what_is_no_chain_is_told(tmp_path: Path) -> None:
         ),
         (nn.Conv1d(1, 1, 1), "Conv1d: must be a layer of unrolled.nn"),
     ]
-    for module, said in faults:
-        with pytest.raises(ExportError, match=said):
+    for module, message in faults:
+        with pytest.raises(ExportError, match=message):
             export(module, tmp_path / "m")
 
 
@@ -368,8 +368,8 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
         (Recurrent(cells.RNN(nn.GELU()), 3, 4), "Recurrent: cell must have a program, got none"),
         (nn.Sequential(GRU(3, 5), nn.Softmax(0)), "1: dim of softmax must be -1"),
     ]
-    for module, said in faults:
-        with pytest.raises(ExportError, match=said):
+    for module, message in faults:
+        with pytest.raises(ExportError, match=message):
             export(module, path)
     assert not path.exists()
     with pytest.raises(ValueError, match=r"export: weights must be one of .* int8, got 'int4'"):

@@ -26,17 +26,17 @@ from unrolled.tasks.tagging import TaggingCodec, predict_tags
 from unrolled.tasks.translation import translate
 
 
-def made(kind: str, folder: Path, **options: Any) -> tuple[Any, Any, Any, Model]:
+def export_task(task_name: str, folder: Path, **options: Any) -> tuple[Any, Any, Any, Model]:
     """Task, model, codec and the exported model of small data; weights are random, and large, so
     that what it says depends on what it read."""
-    found = find_task(NAMES[kind])
-    task = found.read(config_of(kind, folder, **options))
-    model = random(found.build_model(task.model_arguments())).eval()
+    output = find_task(NAMES[task_name])
+    task = output.read(config_of(task_name, folder, **options))
+    model = random(output.build_model(task.model_arguments())).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter *= 0.3 if name.endswith("head.bias") else 4
-    runtime = exported(model, folder, task=found.name, codec=task.codec.state())
-    assert runtime.task == found.name
+    runtime = exported(model, folder, task=output.name, codec=task.codec.state())
+    assert runtime.task == output.name
     return task, model, task.codec, runtime
 
 
@@ -46,33 +46,33 @@ SENTENCES = [["Ada", "Lee", "saw", "Zoë"], ["met"], ["Bo", "left", ","]]
 @pytest.mark.parametrize("cell", ["GRU", "LSTM"])
 @pytest.mark.parametrize("options", [{}, {"bidirectional": False}, {"characters": False}])
 def test_a_tagger(options: dict[str, Any], cell: str, tmp_path: Path) -> None:
-    _, model, codec, runtime = made("tag", tmp_path, cell=cell, **options)
+    _, model, codec, runtime = export_task("tag", tmp_path, cell=cell, **options)
     x, lengths = runtime.encode(SENTENCES)
     wanted = codec.batch(SENTENCES)
-    given = x if isinstance(x, tuple) else (x,)
+    inputs = x if isinstance(x, tuple) else (x,)
     theirs = (wanted[0], *wanted[2:])
-    assert all(np.array_equal(a, b) for a, b in zip(given, theirs, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(inputs, theirs, strict=True))
     assert lengths.tolist() == wanted[1].tolist()
-    found = runtime.run(x, lengths=lengths)
+    output = runtime.run(x, lengths=lengths)
     with torch.no_grad():
-        close(torch.from_numpy(found), model(*wanted), "output")
-    told = runtime.decode(found, lengths)
-    assert told == predict_tags(model, codec, SENTENCES)
-    assert len({label for labels in told for label in labels}) > 1
+        close(torch.from_numpy(output), model(*wanted), "output")
+    decoded = runtime.decode(output, lengths)
+    assert decoded == predict_tags(model, codec, SENTENCES)
+    assert len({label for labels in decoded for label in labels}) > 1
 
 
 def test_a_tagger_of_one_direction_steps_word_by_word(tmp_path: Path) -> None:
-    _, _, _, runtime = made("tag", tmp_path, bidirectional=False)
-    found = runtime.run(runtime.encode(SENTENCES[:1])[0])
+    _, _, _, runtime = export_task("tag", tmp_path, bidirectional=False)
+    output = runtime.run(runtime.encode(SENTENCES[:1])[0])
     stream, both = runtime.stream(), runtime.stream(2)
     for t, word in enumerate(SENTENCES[0]):
         x, _ = runtime.encode([[word]])
         twin = stream.copy()
-        said = stream.step(x)
-        assert np.array_equal(said[0], found[t, 0])
-        assert np.array_equal(twin.step((x[0][0], *x[1:]), np.empty_like(said)), said)
-        assert np.array_equal(both.step(runtime.encode([["met"], [word]])[0])[1], found[t, 0])
-        assert runtime.decode(said) == runtime.decode(found)[0][t : t + 1]
+        message = stream.step(x)
+        assert np.array_equal(message[0], output[t, 0])
+        assert np.array_equal(twin.step((x[0][0], *x[1:]), np.empty_like(message)), message)
+        assert np.array_equal(both.step(runtime.encode([["met"], [word]])[0])[1], output[t, 0])
+        assert runtime.decode(message) == runtime.decode(output)[0][t : t + 1]
     with pytest.raises(ValueError, match=r"WordStream: x must have 1 words, got shape \[1, 2\]"):
         stream.step(runtime.encode([["met"], ["Bo"]])[0])
     with pytest.raises(TypeError, match=r"Words: x must be \(words, characters, spellings\)"):
@@ -80,7 +80,7 @@ def test_a_tagger_of_one_direction_steps_word_by_word(tmp_path: Path) -> None:
 
 
 def test_a_tagger_of_two_directions_does_not_step(tmp_path: Path) -> None:
-    _, _, _, runtime = made("tag", tmp_path)
+    _, _, _, runtime = export_task("tag", tmp_path)
     with pytest.raises(ValueError, match="Model: stream needs one direction, got two"):
         runtime.stream()
 
@@ -106,55 +106,55 @@ WORDS: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("x", "error", "said"), WORDS)
-def test_words_that_do_not_fit_are_told(
-    x: Any, error: type[Exception], said: str, tmp_path: Path
+@pytest.mark.parametrize(("x", "error", "message"), WORDS)
+def test_words_that_do_not_fit_are_reported(
+    x: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     runtime = exported(Tagger(6, 5, 3, hidden_size=4, embedding_size=2), tmp_path)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         runtime.run(x)
 
 
 def test_a_forecaster(tmp_path: Path) -> None:
     """With a column that is seen and not forecast; far more rows than the window has."""
     options = {"target": ("warm",), "covariate": ("wet",)}
-    task, model, codec, runtime = made("forecast", tmp_path, **options)
+    task, model, codec, runtime = export_task("forecast", tmp_path, **options)
     series = [task.series[0].values[:end] for end in (40, 6, 79)]
     x, lengths = runtime.encode([values.numpy() for values in series])
     assert lengths.tolist() == [codec.window] * 3
-    found = runtime.run(x)
+    output = runtime.run(x)
     for n, values in enumerate(series):
-        close(torch.from_numpy(found[n]).float(), forecast(model, codec, values).float(), "output")
-    told = runtime.decode(found)
-    assert list(told) == ["warm"]
-    assert np.array_equal(told["warm"], found[:, :, 0])
-    stream, shared = runtime.stream(3), np.empty_like(found)
+        close(torch.from_numpy(output[n]).float(), forecast(model, codec, values).float(), "output")
+    decoded = runtime.decode(output)
+    assert list(decoded) == ["warm"]
+    assert np.array_equal(decoded["warm"], output[:, :, 0])
+    stream, shared = runtime.stream(3), np.empty_like(output)
     for row in x:
         after = stream.step(row, shared)
     assert after is shared
-    assert np.array_equal(after, found)
+    assert np.array_equal(after, output)
     single = runtime.stream()
     assert np.array_equal(single.step(x[0, 0])[0], runtime.run(x[:1, :1])[0])
 
 
 def test_forecasts_of_large_numbers_are_as_fine_as_those_of_small_ones(tmp_path: Path) -> None:
     """A scale far from zero loses nothing to float32."""
-    task, model, codec, _ = made("forecast", tmp_path)
+    task, model, codec, _ = export_task("forecast", tmp_path)
     state = codec.state()
     state["mean"] = state["mean"] + 2.0**30
     runtime = exported(model, tmp_path, task="forecast", codec=state)
     values = task.series[0].values[:9].double() + 2.0**30
-    found = runtime.run(runtime.encode([values.numpy()])[0])[0] - 2.0**30
+    output = runtime.run(runtime.encode([values.numpy()])[0])[0] - 2.0**30
     wanted = forecast(model, codec, task.series[0].values[:9].double()).numpy()
-    assert np.abs(found - wanted).max() < 1e-5
+    assert np.abs(output - wanted).max() < 1e-5
     stream = runtime.stream()
     for row in values[-codec.window :].numpy():
-        told = stream.step(row)
-    assert np.array_equal(told[0] - 2.0**30, found)
+        decoded = stream.step(row)
+    assert np.array_equal(decoded[0] - 2.0**30, output)
 
 
 def test_what_a_forecaster_cannot_read(tmp_path: Path) -> None:
-    _, _, _, runtime = made("forecast", tmp_path)
+    _, _, _, runtime = export_task("forecast", tmp_path)
     with pytest.raises(ValueError, match="encode: item 1 must have at least 6 steps, got 5"):
         runtime.encode([np.ones((5, 2))])
     with pytest.raises(
@@ -184,29 +184,29 @@ def test_what_a_forecaster_cannot_read(tmp_path: Path) -> None:
     assert np.allclose(ends[1], runtime.run(x[:4])[1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["classify", "numbers"])
-def test_a_classifier(kind: str, tmp_path: Path) -> None:
-    task, model, codec, runtime = made(kind, tmp_path)
+@pytest.mark.parametrize("task_name", ["classify", "numbers"])
+def test_a_classifier(task_name: str, tmp_path: Path) -> None:
+    task, model, codec, runtime = export_task(task_name, tmp_path)
     items = list(task.data.inputs[:12])
-    if kind == "classify":
+    if task_name == "classify":
         items += ["?", "", "aeiou" * 100]
-    given = items if kind == "classify" else [item.numpy() for item in items]
-    x, lengths = runtime.encode(given)
-    found = runtime.run(x, lengths=lengths)
+    inputs = items if task_name == "classify" else [item.numpy() for item in items]
+    x, lengths = runtime.encode(inputs)
+    output = runtime.run(x, lengths=lengths)
     wanted = class_probabilities(model, codec, items)
-    close(torch.softmax(torch.from_numpy(found), -1), wanted.float(), "output")
-    assert runtime.decode(found) == codec.labels.decode(wanted.argmax(-1))
-    assert len(set(runtime.decode(found))) > 1
+    close(torch.softmax(torch.from_numpy(output), -1), wanted.float(), "output")
+    assert runtime.decode(output) == codec.labels.decode(wanted.argmax(-1))
+    assert len(set(runtime.decode(output))) > 1
     with pytest.raises(
-        ValueError, match=rf"decode: y must be outputs of shape \[N, {found.shape[1]}\], got shape"
+        ValueError, match=rf"decode: y must be outputs of shape \[N, {output.shape[1]}\], got shape"
     ):
-        runtime.decode(found[:, 1:])
+        runtime.decode(output[:, 1:])
 
 
 @pytest.mark.parametrize("attention", [True, False])
 @pytest.mark.parametrize("options", [{}, {"source_unit": "words"}, {"bidirectional": True}])
 def test_a_translator(options: dict[str, Any], attention: bool, tmp_path: Path) -> None:
-    task, model, codec, runtime = made("seq2seq", tmp_path, attention=attention, **options)
+    task, model, codec, runtime = export_task("seq2seq", tmp_path, attention=attention, **options)
     assert isinstance(runtime, Translator)
     texts = list(dict.fromkeys(pair.source for pair in task.held_out))[:8]
     wanted = translate(model, codec, texts, limit=12)
@@ -238,40 +238,40 @@ def test_hypotheses_are_those_of_the_model(options: dict[str, Any], tmp_path: Pa
     assert (runtime.begin, runtime.end) == (5, 6)
     tokens = np.random.default_rng(4).integers(0, 9, (6, 5))
     lengths = np.array([6, 2, 0, 3, 4])
-    given = torch.from_numpy(tokens), torch.from_numpy(lengths)
+    inputs = torch.from_numpy(tokens), torch.from_numpy(lengths)
     for ends in ({"begin": 5, "end": 6}, {"begin": 0, "end": 1}):
-        found = runtime.run(tokens, lengths, limit=9, **ends)
-        agree(found, greedy(model, *given, limit=9, **ends))
+        output = runtime.run(tokens, lengths, limit=9, **ends)
+        agree(output, greedy(model, *inputs, limit=9, **ends))
         best = runtime.run(tokens, lengths, limit=9, width=4, penalty=0.7, **ends)
-        columns = [given[0][:length, n] for n, length in enumerate(lengths) if length]
+        columns = [inputs[0][:length, n] for n, length in enumerate(lengths) if length]
         theirs = [beam(model, c, limit=9, width=4, penalty=0.7, **ends)[0] for c in columns]
         agree([one for one, length in zip(best, lengths, strict=True) if length], theirs)
-    for said, wrong in (
+    for message, wrong in (
         ("Translator: begin must be a token from 0 to 6, got 7", {"begin": 7}),
         ("Translator: width must be at least 1, got 0", {"width": 0}),
         ("greedy: limit must be at least 1, got 0", {"limit": 0}),
         ("Model: lengths must be from 0 to 6", {"lengths": [7] * 5}),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             runtime.run(tokens, **wrong)
 
 
 def agree(mine: Any, theirs: Any) -> None:
     assert [one.tokens for one in mine] == [one.tokens for one in theirs]
-    scores = [torch.tensor([one.score for one in found]) for found in (mine, theirs)]
+    scores = [torch.tensor([one.score for one in output]) for output in (mine, theirs)]
     close(*scores, "output")
 
 
 TEXT = "def f(x):\n\treturn 'ähm — 你好' + x\n\n" * 3
 
 
-@pytest.mark.parametrize("kind", ["bytes", "characters", "pieces"])
-def test_texts_of_language_models(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task_name", ["bytes", "characters", "pieces"])
+def test_texts_of_language_models(task_name: str, tmp_path: Path) -> None:
     data = TEXT.encode()
     codec: Any = {
         "bytes": Vocabulary, "characters": lambda: Vocabulary.of(data),
         "pieces": lambda: SubwordVocabulary.of(data, 290),
-    }[kind]()  # fmt: skip
+    }[task_name]()  # fmt: skip
     task = find_task("lm")
     model = random(task.build_model({"vocabulary_size": len(codec), "hidden_size": 5}))
     runtime = exported(model, tmp_path, task="lm", codec=codec.state())
@@ -295,7 +295,7 @@ def test_texts_of_language_models(kind: str, tmp_path: Path) -> None:
         runtime.decode([len(codec)])
     with pytest.raises(TypeError, match="encode: items must be a list, got 'a'"):
         runtime.encode("a")
-    if kind == "characters":
+    if task_name == "characters":
         with pytest.raises(
             ValueError, match="encode: text must have characters of the vocabulary, got '#'"
         ):
@@ -311,7 +311,7 @@ def test_texts_of_a_language_model_that_is_batch_first(tmp_path: Path) -> None:
     assert runtime.decode(x[0]) == "abc"
 
 
-def test_pieces_without_their_library_are_told(
+def test_pieces_without_their_library_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = SubwordVocabulary.of(TEXT.encode(), 290)
@@ -323,16 +323,16 @@ def test_pieces_without_their_library_are_told(
     assert runtime.run(np.zeros((1, 1), int)).shape == (1, 1, len(codec))
 
 
-def test_what_cannot_be_encoded_is_told(tmp_path: Path) -> None:
-    _, model, codec, runtime = made("tag", tmp_path)
-    for items, error, said in (
+def test_what_cannot_be_encoded_is_reported(tmp_path: Path) -> None:
+    _, model, codec, runtime = export_task("tag", tmp_path)
+    for items, error, message in (
         ([["Ada"], []], ValueError, "encode: sentence 2 must have at least one word, got none"),
         ([], ValueError, "encode: items must be one or more, got none"),
         (["Ada Lee"], TypeError, "a list of sentences, each a list of words, got .* 'Ada Lee'"),
         ([[1]], TypeError, r"a list of sentences, each a list of words, got .* \[1\]"),
         ("Ada Lee", TypeError, "encode: items must be a list, got 'Ada Lee'"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             runtime.encode(items)
     with pytest.raises(
         ValueError, match=r"decode: lengths must be 1 numbers from 0 to 2, got \[3\]"

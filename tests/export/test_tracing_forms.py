@@ -193,8 +193,10 @@ def test_states_of_a_model_in_float64(tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_the_module_within(tmp_path: Path) -> None:
-    said = r"^Nested\.encoder at .*test_tracing_forms\.py:\d+, `return out \* 2, h`: must be relu"
-    with pytest.raises(ExportError, match=said):
+    message = (
+        r"^Nested\.encoder at .*test_tracing_forms\.py:\d+, `return out \* 2, h`: must be relu"
+    )
+    with pytest.raises(ExportError, match=message):
         export(Nested(0), tmp_path / "m")
 
 
@@ -241,8 +243,8 @@ def test_packed_sequences(run: Forward, tmp_path: Path) -> None:
     x, lengths = torch.randint(0, 7, (N, T)), torch.tensor([2, T, 4])
     with torch.no_grad():
         wanted = net(x, lengths)
-    found = model.run(x.numpy(), lengths.numpy())
-    close(torch.from_numpy(found), wanted, "output")
+    output = model.run(x.numpy(), lengths.numpy())
+    close(torch.from_numpy(output), wanted, "output")
 
 
 def optional(net: Net, x: Tensor, h: Tensor | None = None) -> Tensor:
@@ -255,9 +257,9 @@ def test_states_that_are_made_unless_given(tmp_path: Path) -> None:
     """The file begins with what the module makes, not with zeros."""
     net = random(net_of(optional, kind=GRU)).eval()
     x = torch.randn(N, T, I)
-    found = exported(net, tmp_path).run(x.numpy())
+    output = exported(net, tmp_path).run(x.numpy())
     with torch.no_grad():
-        close(torch.from_numpy(found), net(x), "output")
+        close(torch.from_numpy(output), net(x), "output")
         assert not torch.allclose(net(x), net(x, torch.zeros(1, N, H)))
 
 

@@ -131,14 +131,14 @@ REFUSED: list[tuple[Forward, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("run", "options", "said"), REFUSED, ids=lambda one: str(one)[:20])
+@pytest.mark.parametrize(("run", "options", "message"), REFUSED, ids=lambda one: str(one)[:20])
 def test_what_is_refused_names_the_line(
-    run: Forward, options: dict[str, Any], said: str, tmp_path: Path
+    run: Forward, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     net = net_of(run, kind=GRU, **options)
     before = attributes(net)
     for write in (export, onnx.export):
-        with pytest.raises(ExportError, match=said) as caught:
+        with pytest.raises(ExportError, match=message) as caught:
             write(net, tmp_path / "m")
         assert f"{Path(__file__).name}:" in str(caught.value)
         assert "%" not in str(caught.value)

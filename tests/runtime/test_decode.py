@@ -1,4 +1,4 @@
-"""Damaged files are refused with a message that names the field; what is written is read back."""
+"""Damaged files are refused with a message that names the field; files are written as read."""
 
 import re
 from pathlib import Path
@@ -22,8 +22,10 @@ from unrolled.runtime.schema import ChainModel, LayerDirection, RecurrentBlock
 from unrolled.tasks.forecasting import Forecaster
 
 
-def refused(module: nn.Module, damage: Any, said: str, folder: Path, **options: Any) -> None:
-    """A damage is told, in one line that names file and fault."""
+def check_refusal(
+    module: nn.Module, damage: Any, message: str, folder: Path, **options: Any
+) -> None:
+    """A damage is reported in one line that names the file and the fault."""
     path = folder / "m.safetensors"
     export(module, path, **options)
     tree = io.load(path)
@@ -32,38 +34,38 @@ def refused(module: nn.Module, damage: Any, said: str, folder: Path, **options: 
     with pytest.raises(io.FileError) as raised:
         load(path)
     line = str(raised.value)
-    assert re.search(rf"m\.safetensors: holds no model that this version reads \(.*{said}", line), (
-        line
-    )
+    assert re.search(
+        rf"m\.safetensors: holds no model that this version reads \(.*{message}", line
+    ), line
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(("said", "damage"), DAMAGES)
-def test_a_damaged_file_is_told(said: str, damage: Any, tmp_path: Path) -> None:
-    refused(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), damage, said, tmp_path)
+@pytest.mark.parametrize(("message", "damage"), DAMAGES)
+def test_a_damaged_file_is_reported(message: str, damage: Any, tmp_path: Path) -> None:
+    check_refusal(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), damage, message, tmp_path)
 
 
-@pytest.mark.parametrize(("said", "damage"), WORDS)
-def test_a_damaged_tagger_is_told(said: str, damage: Any, tmp_path: Path) -> None:
-    refused(Tagger(5, 6, 3, hidden_size=4, embedding_size=4), damage, said, tmp_path)
+@pytest.mark.parametrize(("message", "damage"), WORDS)
+def test_a_damaged_tagger_is_reported(message: str, damage: Any, tmp_path: Path) -> None:
+    check_refusal(Tagger(5, 6, 3, hidden_size=4, embedding_size=4), damage, message, tmp_path)
 
 
-@pytest.mark.parametrize(("said", "damage"), FORECASTS)
-def test_a_damaged_forecaster_is_told(said: str, damage: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("message", "damage"), FORECASTS)
+def test_a_damaged_forecaster_is_reported(message: str, damage: Any, tmp_path: Path) -> None:
     scale = {"mean": torch.ones(2), "deviation": torch.ones(2)}
-    refused(Forecaster(2, 2, 3, hidden_size=4), damage, said, tmp_path, codec=scale)
+    check_refusal(Forecaster(2, 2, 3, hidden_size=4), damage, message, tmp_path, codec=scale)
 
 
-@pytest.mark.parametrize(("said", "damage"), TRANSLATORS)
-def test_a_damaged_translator_is_told(said: str, damage: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("message", "damage"), TRANSLATORS)
+def test_a_damaged_translator_is_reported(message: str, damage: Any, tmp_path: Path) -> None:
     model = EncoderDecoder(5, 7, hidden_size=4, num_layers=2, embedding_size=3)
-    refused(model, damage, said, tmp_path)
+    check_refusal(model, damage, message, tmp_path)
 
 
-@pytest.mark.parametrize(("said", "damage"), QUANTIZED)
-def test_a_damaged_quantized_weight_is_reported(said: str, damage: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("message", "damage"), QUANTIZED)
+def test_a_damaged_quantized_weight_is_reported(message: str, damage: Any, tmp_path: Path) -> None:
     chain = nn.Sequential(GRU(3, 5), nn.Linear(5, 2))
-    refused(chain, damage, said, tmp_path, weights="int8")
+    check_refusal(chain, damage, message, tmp_path, weights="int8")
 
 
 def test_a_few_lines_do_not_take_all_memory() -> None:
@@ -72,7 +74,7 @@ def test_a_few_lines_do_not_take_all_memory() -> None:
     wide += f"input 1 H\nnode x H 0\nnode state 8388608 1\nforward 0 {'1 ' * 64}\n"
     wide += f"stored\nsource\ndx -\ndstate {'- ' * 65}\ndvector\n"
     direction = LayerDirection("", wide, (2, 3, 3), (np.ones((3, 2), np.float32), None))
-    with pytest.raises(ValueError, match="program: wanted no more memory and work than 24 bytes"):
+    with pytest.raises(ValueError, match="program: memory and work must be at most what 24 bytes"):
         Model(ChainModel((RecurrentBlock(((direction,),)),)))
 
 

@@ -1,4 +1,4 @@
-"""Files of the runtime: old ones load; damaged and hostile ones are told; torch stays out."""
+"""Files of the runtime: old ones load, damaged ones are refused, torch is not imported."""
 
 import contextlib
 import json
@@ -37,8 +37,10 @@ print(models[0].stream().step(models[0].encode(["a"])[0][0]).shape)
 heavy = ["torch", "lightning", "typer", "matplotlib", "unrolled.nn", "unrolled.engines"]
 print([name for name in (*heavy, "unrolled.tasks", "unrolled.models") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    lines = completed.stdout.splitlines()
     assert lines[0].startswith(f"{len(FILES)} ")
     assert all(repr(task) in lines[0] for task in ("lm", "classify", "tag", "forecast", "seq2seq"))
     assert lines[1:] == ["(1, 4)", "[]"]
@@ -49,30 +51,32 @@ FILES = sorted(GOLDEN.glob("*.safetensors"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_old_files_keep_loading(path: Path) -> None:
-    """Written by the version of the description in their names; their numbers stand beside them."""
-    told = json.loads(path.with_suffix(".json").read_text())
+    """Their names begin with the version of the schema; the expected numbers are beside them."""
+    golden = json.loads(path.with_suffix(".json").read_text())
     assert path.stem.startswith(f"v{io.load(path)['version']}-")
-    if "items" in told:
-        assert said(load(path), told["items"]) == told["said"]
+    if "items" in golden:
+        assert decoded(load(path), golden["items"]) == golden["said"]
         return
-    x = [np.array(part, told["dtype"]) for part in told["x"]]
-    x = tuple(x) if told.get("parts") else np.stack(x)
-    found = load(path).run(x, **told.get("options", {}))
+    x = [np.array(part, golden["dtype"]) for part in golden["x"]]
+    x = tuple(x) if golden.get("parts") else np.stack(x)
+    output = load(path).run(x, **golden.get("options", {}))
     if "translator" in path.stem or "both-ways" in path.stem:
-        assert [one.tokens for one in found] == [tokens for tokens, _ in told["y"]]
-        found, told["y"] = ([score for _, score in both] for both in (found, told["y"]))
-    assert np.abs(np.array(found) - np.array(told["y"])).max() < 1e-6
+        assert [hypothesis.tokens for hypothesis in output] == [tokens for tokens, _ in golden["y"]]
+        output, golden["y"] = ([score for _, score in pairs] for pairs in (output, golden["y"]))
+    assert np.abs(np.array(output) - np.array(golden["y"])).max() < 1e-6
 
 
-def said(model: Any, items: Any) -> Any:
-    """What a model says of texts or numbers; of a language model the texts as they come back."""
+def decoded(model: Any, items: Any) -> Any:
+    """The labels or values that a model decodes for items; a language model returns the texts."""
     x, lengths = model.encode(items)
     if model.task == "lm":
         return model.decode(x, lengths)
-    found = model.decode(model.run(x, lengths=lengths), lengths)
-    if isinstance(found, dict):
-        return {name: [pytest.approx(row.tolist()) for row in rows] for name, rows in found.items()}
-    return found
+    output = model.decode(model.run(x, lengths=lengths), lengths)
+    if isinstance(output, dict):
+        return {
+            name: [pytest.approx(row.tolist()) for row in rows] for name, rows in output.items()
+        }
+    return output
 
 
 def test_there_are_old_files_of_each_kind() -> None:
@@ -82,10 +86,10 @@ def test_there_are_old_files_of_each_kind() -> None:
     assert sum(name.startswith("v2-") for name in names) >= 11
 
 
-def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
-    for data, said in ((b"", "not a whole"), (b"x" * 100, "not a whole")):
+def test_a_file_of_something_else_is_reported(tmp_path: Path) -> None:
+    for data, decoded in ((b"", "not a whole"), (b"x" * 100, "not a whole")):
         (tmp_path / "m").write_bytes(data)
-        with pytest.raises(io.FileError, match=said):
+        with pytest.raises(io.FileError, match=decoded):
             load(tmp_path / "m")
     with pytest.raises(io.FileError, match="No such file"):
         load(tmp_path / "absent")
@@ -113,15 +117,15 @@ MODULES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", MODULES)
 def test_bytes_changed_at_random_do_no_harm(name: str, tmp_path: Path) -> None:
-    """What loads runs; what does not says so."""
+    """A file that loads also runs; another one raises a FileError."""
     path = tmp_path / "m"
     module, options, x = MODULES[name]
     export(module, path, **options)
-    whole = path.read_bytes()
+    original = path.read_bytes()
     chance = np.random.default_rng(13)
     refused = 0
     for _ in range(200):
-        data = bytearray(whole)
+        data = bytearray(original)
         for at in chance.integers(0, len(data), chance.integers(1, 4)):
             data[at] = chance.integers(0, 256)
         path.write_bytes(data[: len(data) - int(chance.integers(0, 2)) * 7])

@@ -27,16 +27,16 @@ def test_any_cell_runs_and_steps(kind: type[Cell], tmp_path: Path) -> None:
     layer = random(Recurrent(kind, 3, H, num_layers=2))
     model = exported(layer, tmp_path)
     x = np.random.default_rng(0).standard_normal((9, 4, 3), np.float32)
-    found, (state,) = model.run(x, return_state=True)
+    y, (state,) = model.run(x, return_state=True)
     output, final = wanted(layer, x)
-    close(torch.from_numpy(found), output, "output")
+    close(torch.from_numpy(y), output, "output")
     parts = (final,) if isinstance(final, Tensor) else final
     for k, part in enumerate(parts):
         close(torch.from_numpy(np.stack([one[k] for one in state])), part, "output")
-    assert np.array_equal(steps(model, x, 4), found)
+    assert np.array_equal(steps(model, x, 4), y)
     one = model.stream()
     for t in range(9):
-        assert np.array_equal(one.step(x[t, 2])[0], found[t, 2])
+        assert np.array_equal(one.step(x[t, 2])[0], y[t, 2])
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
@@ -50,12 +50,12 @@ def test_steps_are_the_sequence_to_the_bit(
     model = load(tmp_path / "m", weights=weights)
     x = np.random.default_rng(1).standard_normal((40, 13, 6), np.float32)
     model.threads = 2
-    found = model.run(x)
+    y = model.run(x)
     for batch in (1, 2, 3, 5, 13):
-        assert np.array_equal(steps(model, x[:, :batch], batch), found[:, :batch])
-        assert np.array_equal(model.run(x[:, :batch]), found[:, :batch])
+        assert np.array_equal(steps(model, x[:, :batch], batch), y[:, :batch])
+        assert np.array_equal(model.run(x[:, :batch]), y[:, :batch])
     model.threads = 1
-    assert np.array_equal(model.run(x), found)
+    assert np.array_equal(model.run(x), y)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -69,12 +69,12 @@ def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path
     model = exported(layer, tmp_path)
     model.threads = threads
     x = np.random.default_rng(2).standard_normal((12, N, 96), np.float32)
-    found = model.run(x)
+    y = model.run(x)
     twin = wanted(layer, x)[0]
     truth = wanted(layer.double(), x.astype(np.float64))[0]
-    close(torch.from_numpy(found), truth, "output", twin=twin)
+    close(torch.from_numpy(y), truth, "output", twin=twin)
     stream = model.stream(N, threads)
-    assert np.array_equal(np.stack([stream.step(row) for row in x]), found)
+    assert np.array_equal(np.stack([stream.step(row) for row in x]), y)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -87,8 +87,8 @@ def test_a_step_may_write_where_it_reads(part: slice, threads: int, tmp_path: Pa
     x = room[:, :300]
     for _ in range(50):
         wanted = twin.step(x.copy())
-        found = stream.step(x, room[:, part])
-        assert np.array_equal(found, wanted)
+        y = stream.step(x, room[:, part])
+        assert np.array_equal(y, wanted)
 
 
 def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_forked_child_steps_alone(tmp_path: Path) -> None:
     wanted = np.stack([stream.step(row) for row in x])
     pid = os.fork()
     if pid == 0:
-        found = np.stack([other.step(row) for row in x])
-        os._exit(0 if np.array_equal(found, wanted) else 1)
+        y = np.stack([other.step(row) for row in x])
+        os._exit(0 if np.array_equal(y, wanted) else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
 
@@ -124,9 +124,9 @@ def test_lengths(options: Any, tmp_path: Path) -> None:
     lengths = [3, 8, 0, 1, 5]
     for n, length in enumerate(lengths):
         x[length:, n] = np.nan
-    found, (state,) = model.run(x, lengths=lengths, return_state=True)
+    y, (state,) = model.run(x, lengths=lengths, return_state=True)
     output, final = wanted(layer, x, lengths=torch.tensor(lengths))
-    close(torch.from_numpy(found), output, "output")
+    close(torch.from_numpy(y), output, "output")
     close(torch.from_numpy(np.stack([one[0] for one in state])), final, "output")
     with pytest.raises(ValueError, match=r"Model: lengths must be from 0 to 8, got \[9, "):
         model.run(x, lengths=[9, 1, 1, 1, 1])
@@ -140,14 +140,14 @@ def test_projection_and_state(tmp_path: Path) -> None:
     layer = random(LSTM(3, 8, num_layers=2, proj_size=5))
     model = exported(layer, tmp_path)
     x = np.random.default_rng(4).standard_normal((10, 2, 3), np.float32)
-    found = model.run(x)
-    close(torch.from_numpy(found), wanted(layer, x)[0], "output")
+    y = model.run(x)
+    close(torch.from_numpy(y), wanted(layer, x)[0], "output")
     first, state = model.run(x[:4], return_state=True)
     second = model.run(x[4:], state=state)
-    assert np.array_equal(np.concatenate([first, second]), found)
+    assert np.array_equal(np.concatenate([first, second]), y)
     stream = model.stream(2)
     stream.state = state[0]
-    assert np.array_equal(stream.step(np.ascontiguousarray(x[4])), found[4])
+    assert np.array_equal(stream.step(np.ascontiguousarray(x[4])), y[4])
 
 
 @pytest.mark.parametrize("pooling", [None, "last", "mean", "max", "attention"])
@@ -160,15 +160,15 @@ def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> N
     random(model)
     runtime = exported(model, tmp_path)
     tokens = np.random.default_rng(5).integers(0, 11, (7, 3))
-    found = runtime.run(tokens)
-    close(torch.from_numpy(found), wanted(model, tokens)[0], "output")
+    y = runtime.run(tokens)
+    close(torch.from_numpy(y), wanted(model, tokens)[0], "output")
     stream = runtime.stream(3)
-    told = [stream.step(row) for row in tokens]
-    assert np.array_equal(np.stack(told) if pooling is None else told[-1], found)
+    stepped = [stream.step(row) for row in tokens]
+    assert np.array_equal(np.stack(stepped) if pooling is None else stepped[-1], y)
     single = runtime.stream()
     for token in tokens[:, 1].tolist():
         last = single.step(token)
-    assert np.array_equal(last[0], found[-1, 1] if pooling is None else found[1])
+    assert np.array_equal(last[0], y[-1, 1] if pooling is None else y[1])
     lengths = np.array([7, 0 if pooling == "mean" else 2, 4])
     if pooling is not None:
         ends = wanted(model, tokens, lengths=torch.from_numpy(lengths))[0]
@@ -182,6 +182,6 @@ def test_numbers_are_scaled_as_they_were_learned(tmp_path: Path) -> None:
     model = Model(ChainModel((ScaleBlock(mean, deviation), layer)))
     x = (rng.standard_normal((6, 2, 3)) * 100).astype(np.float32)
     scaled = ((x.astype(np.float64) - mean) / deviation).astype(np.float32)
-    found = model.run(x)
-    assert np.array_equal(found, Model(ChainModel((layer,))).run(scaled))
-    assert np.array_equal(steps(model, x, 2), found)
+    y = model.run(x)
+    assert np.array_equal(y, Model(ChainModel((layer,))).run(scaled))
+    assert np.array_equal(steps(model, x, 2), y)

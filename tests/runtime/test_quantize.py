@@ -1,4 +1,4 @@
-"""Short weights: a file that has them gives the bits of one in float32 that is loaded as short."""
+"""A quantized file gives the bits of a float32 file that is quantized when it is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ MODULES: dict[str, Any] = {
 }
 
 
-def drawn(module: nn.Module, seed: int) -> nn.Module:
+def with_rows_of_all_sizes(module: nn.Module, seed: int) -> nn.Module:
     """Rows of very different size."""
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -41,21 +41,26 @@ def drawn(module: nn.Module, seed: int) -> nn.Module:
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 @pytest.mark.parametrize("name", MODULES)
-def test_a_short_file_has_the_bits_of_a_long_one(name: str, weights: str, tmp_path: Path) -> None:
+def test_a_quantized_file_has_the_bits_of_a_dense_one(
+    name: str, weights: str, tmp_path: Path
+) -> None:
     for seed in range(4):
-        module = drawn(MODULES[name](), seed).eval()
-        export(module, tmp_path / "long")
-        export(module, tmp_path / "short", weights=weights)
-        long, short = load(tmp_path / "long", weights=weights), load(tmp_path / "short")
-        x = np.random.default_rng(seed).standard_normal((9, 3, long.inputs or 1), np.float32)
-        found = short.run(x)
-        assert np.array_equal(long.run(x), found)
-        full = load(tmp_path / "long").run(x)
-        assert not np.array_equal(full, found)
+        module = with_rows_of_all_sizes(MODULES[name](), seed).eval()
+        export(module, tmp_path / "dense_file")
+        export(module, tmp_path / "quantized", weights=weights)
+        dense_file, quantized = (
+            load(tmp_path / "dense_file", weights=weights),
+            load(tmp_path / "quantized"),
+        )
+        x = np.random.default_rng(seed).standard_normal((9, 3, dense_file.inputs or 1), np.float32)
+        output = quantized.run(x)
+        assert np.array_equal(dense_file.run(x), output)
+        full = load(tmp_path / "dense_file").run(x)
+        assert not np.array_equal(full, output)
         # And in float32 it is what was rounded; beside int8, inputs are rounded to 16 bits.
-        widest = load(tmp_path / "short", weights="float32").run(x)
+        in_float32 = load(tmp_path / "quantized", weights="float32").run(x)
         most = 1e-5 if weights == "bfloat16" else 1e-3
-        assert np.abs(widest - found).max() <= most * max(1, np.abs(found).max())
+        assert np.abs(in_float32 - output).max() <= most * max(1, np.abs(output).max())
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
@@ -67,14 +72,14 @@ def test_what_lies_halfway_is_rounded_as_the_core_does(weights: str, tmp_path: P
         layer.weight_ih_l0.copy_(1 + steps / 128 if weights == "bfloat16" else steps)
         layer.weight_ih_l0[:, 0] = 127 if weights == "int8" else 1
         layer.weight_ih_l0[1] *= -1
-    export(layer, tmp_path / "long")
-    export(layer, tmp_path / "short", weights=weights)
+    export(layer, tmp_path / "dense_file")
+    export(layer, tmp_path / "quantized", weights=weights)
     x = np.eye(64, dtype=np.float32)[:, None] / 1024  # each column alone
-    found = load(tmp_path / "short").run(x)
-    assert np.array_equal(load(tmp_path / "long", weights=weights).run(x), found)
+    output = load(tmp_path / "quantized").run(x)
+    assert np.array_equal(load(tmp_path / "dense_file", weights=weights).run(x), output)
 
 
-def test_files_are_as_short_as_they_say(tmp_path: Path) -> None:
+def test_quantized_files_are_smaller(tmp_path: Path) -> None:
     sizes = {}
     for weights in ("float32", "bfloat16", "int8"):
         export(random(LSTM(100, 200)), tmp_path / weights, weights=weights)
@@ -85,14 +90,17 @@ def test_files_are_as_short_as_they_say(tmp_path: Path) -> None:
     assert count < sizes["int8"] < 1.1 * count
 
 
-def test_a_translator_is_short_too(tmp_path: Path) -> None:
-    model = drawn(EncoderDecoder(9, 9, hidden_size=16), 1)
+def test_a_translator_is_quantized_too(tmp_path: Path) -> None:
+    model = with_rows_of_all_sizes(EncoderDecoder(9, 9, hidden_size=16), 1)
     for weights in ("bfloat16", "int8"):
-        export(model, tmp_path / "long")
-        export(model, tmp_path / "short", weights=weights)
+        export(model, tmp_path / "dense_file")
+        export(model, tmp_path / "quantized", weights=weights)
         tokens = np.random.default_rng(2).integers(0, 9, (6, 4))
-        long, short = load(tmp_path / "long", weights=weights), load(tmp_path / "short")
-        assert long.run(tokens, limit=9) == short.run(tokens, limit=9)
+        dense_file, quantized = (
+            load(tmp_path / "dense_file", weights=weights),
+            load(tmp_path / "quantized"),
+        )
+        assert dense_file.run(tokens, limit=9) == quantized.run(tokens, limit=9)
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
@@ -126,7 +134,7 @@ def test_a_weight_that_int8_cannot_express_stays_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.02), ("int8", 0.02)])
-def test_short_weights_are_near(weights: str, most: float, tmp_path: Path) -> None:
+def test_low_precision_weights_are_near(weights: str, most: float, tmp_path: Path) -> None:
     """bfloat16 rounds to 1 part in 256, int8 to half a 127th of a row's largest."""
     layer = LSTM(20, 64)
     x = np.random.default_rng(7).standard_normal((30, 2, 20), np.float32)
@@ -161,33 +169,33 @@ def test_int8_is_a_product_of_rounded_numbers(I: int, tmp_path: Path) -> None:  
     x = chance.standard_normal((1, 9, I)).astype(np.float32)
     h = chance.uniform(-1, 1, (9, 5)).astype(np.float32)
     x[0, 0, : I // 2], h[0] = 0, 0
-    found = torch.from_numpy(load(tmp_path / "m", weights="int8").run(x, state=[[(h,)]])[0])
-    given = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    output = torch.from_numpy(load(tmp_path / "m", weights="int8").run(x, state=[[(h,)]])[0])
+    parameters = {name: value.detach().numpy() for name, value in layer.named_parameters()}
     truths = []
     for fused in (True, False):
         blocks = [as_whole(x[0, :, k : k + 512], fused) for k in range(0, I, 512)]
-        sums = np.concatenate(blocks, -1) @ as_tiny(given["weight_ih_l0"]).T
-        sums += as_whole(h, fused) @ as_tiny(given["weight_hh_l0"]).T
-        sums += given["bias_ih_l0"].astype(float) + given["bias_hh_l0"]
+        sums = np.concatenate(blocks, -1) @ as_tiny(parameters["weight_ih_l0"]).T
+        sums += as_whole(h, fused) @ as_tiny(parameters["weight_hh_l0"]).T
+        sums += parameters["bias_ih_l0"].astype(float) + parameters["bias_hh_l0"]
         truths.append(torch.from_numpy(np.tanh(sums)))
-    close(found, min(truths, key=lambda truth: (found - truth).abs().max().item()), "output")
+    close(output, min(truths, key=lambda truth: (output - truth).abs().max().item()), "output")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_inputs_that_are_no_numbers_reach_their_own_row_alone(value: float, tmp_path: Path) -> None:
+def test_inputs_that_are_nan_reach_their_own_row_only(value: float, tmp_path: Path) -> None:
     layer = random(RNN(3, 4))
     export(layer, tmp_path / "m", weights="int8")
     x = np.ones((1, 3, 3), np.float32)
     x[0, 1, 2] = value
-    found = np.isnan(load(tmp_path / "m").run(x)[0])
-    assert found.tolist() == [[False] * 4, [True] * 4, [False] * 4]
+    output = np.isnan(load(tmp_path / "m").run(x)[0])
+    assert output.tolist() == [[False] * 4, [True] * 4, [False] * 4]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_int8_keeps_what_is_no_number(value: float, tmp_path: Path) -> None:
+def test_int8_keeps_weights_that_are_not_finite(value: float, tmp_path: Path) -> None:
     layer = RNN(3, 4)
     with torch.no_grad():
         layer.weight_ih_l0[1, 2] = value
     export(layer, tmp_path / "m", weights="int8")
-    found = load(tmp_path / "m").run(np.ones((1, 1, 3), np.float32))[0, 0]
-    assert np.isnan(found).tolist() == [False, True, False, False]
+    output = load(tmp_path / "m").run(np.ones((1, 1, 3), np.float32))[0, 0]
+    assert np.isnan(output).tolist() == [False, True, False, False]

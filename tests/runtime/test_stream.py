@@ -25,17 +25,17 @@ def test_streams_reset_and_copy(tmp_path: Path) -> None:
     after = stream.step(x[3])
     assert np.array_equal(twin.step(x[3]), after)
     stream.reset(rows=[0, 2])
-    found, begun = stream.step(x[4]), fresh.step(x[4])
+    outputs, started = stream.step(x[4]), fresh.step(x[4])
     went_on = twin.step(x[4])
-    assert np.array_equal(found[[0, 2]], begun[[0, 2]])
-    assert np.array_equal(found[[1, 3]], went_on[[1, 3]])
-    assert not np.array_equal(found[1], begun[1])
+    assert np.array_equal(outputs[[0, 2]], started[[0, 2]])
+    assert np.array_equal(outputs[[1, 3]], went_on[[1, 3]])
+    assert not np.array_equal(outputs[1], started[1])
     stream.reset()
     fresh.reset()
     assert np.array_equal(stream.step(x[5]), fresh.step(x[5]))
 
 
-def test_out_takes_what_is_made(tmp_path: Path) -> None:
+def test_out_receives_the_output(tmp_path: Path) -> None:
     model = exported(random(GRU(3, 5)), tmp_path)
     x, out = np.ones((1, 3), np.float32), np.full((1, 5), np.nan, np.float32)
     first, second = model.stream(), model.stream()
@@ -47,18 +47,18 @@ def test_threads_own_streams_of_one_model(tmp_path: Path) -> None:
     model = exported(random(LSTM(16, 128)), tmp_path)
     x = np.random.default_rng(10).standard_normal((50, 1, 16), np.float32)
     expected = model.run(x)
-    found: dict[int, np.ndarray] = {}
+    outputs: dict[int, np.ndarray] = {}
 
     def work(k: int) -> None:
-        found[k] = steps(model, x, 1)
+        outputs[k] = steps(model, x, 1)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 6
-    assert all(np.array_equal(one, expected) for one in found.values())
+    assert len(outputs) == 6
+    assert all(np.array_equal(arrays, expected) for arrays in outputs.values())
 
 
 def test_two_threads_in_one_stream_do_no_harm(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_step_refuses(
         stream.step(x, out)
 
 
-def test_tokens_that_are_not_there(tmp_path: Path) -> None:
+def test_tokens_outside_the_vocabulary(tmp_path: Path) -> None:
     model = exported(SequenceModel(4, 2, hidden_size=3, embedding_size=2), tmp_path)
     for stream, token in ((model.stream(), 4), (model.stream(), -1)):
         with pytest.raises(IndexError, match=f"Stream: x must be tokens from 0 to 3, got {token}"):
@@ -130,21 +130,21 @@ def test_states_of_other_shapes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"Model: state must have arrays of shapes"):
             model.run(x, state=wrong)
     stream = model.stream(2)
-    before = stream.state
+    initial = stream.state
     with pytest.raises(ValueError, match="Stream: state of a layer must have shapes"):
         stream.state = [state[0], (state[1][0], state[1][1][:1])]
-    for wrong in (None, 3, [None, None], [tuple(s * 1j for s in one) for one in state]):
+    for wrong in (None, 3, [None, None], [tuple(s * 1j for s in arrays) for arrays in state]):
         with pytest.raises(
             TypeError, match=r"Stream: state must be (a list of a tuple|real numbers)"
         ):
             stream.state = wrong
-    assert all(np.array_equal(a, b) for a, b in zip(before[0], stream.state[0], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(initial[0], stream.state[0], strict=True))
 
 
-def test_rows_that_are_not_there_are_not_reset(tmp_path: Path) -> None:
+def test_rows_out_of_range_are_not_reset(tmp_path: Path) -> None:
     stream = exported(random(GRU(3, 5)), tmp_path).stream(3)
     stream.step(np.ones((3, 3), np.float32))
-    ((before,),) = stream.state
+    ((initial,),) = stream.state
     for rows in (2, [0.5], "02", [[0]], [None], [True]):
         with pytest.raises(TypeError, match="Stream: rows must be a list of whole numbers, got"):
             stream.reset(rows=rows)
@@ -152,21 +152,21 @@ def test_rows_that_are_not_there_are_not_reset(tmp_path: Path) -> None:
         with pytest.raises(IndexError, match=r"Stream: rows must be from 0 to 2, got (-1|3|7)"):
             stream.reset(rows=rows)
     stream.reset(rows=[])
-    assert np.array_equal(stream.state[0][0], before)
+    assert np.array_equal(stream.state[0][0], initial)
     stream.reset(rows=np.array([True, False, True]))
-    assert np.array_equal(stream.state[0][0], before * [[0], [1], [0]])
+    assert np.array_equal(stream.state[0][0], initial * [[0], [1], [0]])
 
 
 def test_layers_have_streams_of_their_own() -> None:
     layer = random(Recurrent(cells.MGU, 3, 5, num_layers=2))
     x = np.random.default_rng(11).standard_normal((6, 2, 3), np.float32)
     stream = layer.stream(2)
-    before = wanted(layer, x)[0]
+    initial = wanted(layer, x)[0]
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
-    found = np.stack([stream.step(row) for row in x])
-    close(torch.from_numpy(found), before, "output")
+    outputs = np.stack([stream.step(row) for row in x])
+    close(torch.from_numpy(outputs), initial, "output")
     short = layer.stream(1, weights="int8")
     assert not short.step(x[0, 0]).any()
     with pytest.raises(
@@ -188,18 +188,18 @@ def test_pools_are_read_after_each_step(pooling: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.forward_prefixes(torch.from_numpy(tokens))  # type: ignore[operator]
     stream = runtime.stream(2)
-    found = []
+    outputs = []
     for row in tokens:
         twin = stream.copy()
-        found.append(stream.step(row))
-        assert np.array_equal(twin.step(row), found[-1])
-    close(torch.from_numpy(np.stack(found)), expected, "output")
-    assert np.array_equal(found[-1], runtime.run(tokens))
+        outputs.append(stream.step(row))
+        assert np.array_equal(twin.step(row), outputs[-1])
+    close(torch.from_numpy(np.stack(outputs)), expected, "output")
+    assert np.array_equal(outputs[-1], runtime.run(tokens))
     both = random(SequenceModel(5, 3, hidden_size=6, pooling=pooling, bidirectional=True).eval())
     lengths = [8, 3]
-    again = exported(both, tmp_path).run(tokens, lengths=lengths)
+    restarted = exported(both, tmp_path).run(tokens, lengths=lengths)
     ends = wanted(both, tokens, lengths=torch.tensor(lengths))[0]
-    close(torch.from_numpy(again), ends, "output")
+    close(torch.from_numpy(restarted), ends, "output")
     stream.reset(rows=[1])
     fresh = runtime.stream(2)
     assert np.array_equal(stream.step(tokens[0])[1], fresh.step(tokens[0])[1])

@@ -88,7 +88,7 @@ def many_gradients() -> dict[str, Any]:
     return tree(layer("\n".join([*lines, "dstate 2", "dvector", ""])))
 
 
-OVER_BUDGET = "no more memory and work"
+OVER_BUDGET = "memory and work must be at most"
 FILES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "wide layers": (wide_layers, OVER_BUDGET),
     "no inputs": (no_inputs, OVER_BUDGET),
@@ -122,12 +122,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [place / name for name in FILES]
 
 
-def save_shared(path: Path, made: dict[str, Any]) -> None:
+def save_shared(path: Path, model: dict[str, Any]) -> None:
     """A file in which an array that stands in several places is there once."""
-    io.save(path, made)
+    io.save(path, model)
     header, description, _ = split(path.read_bytes())
-    weights = {id(b["weight"]): b["weight"] for b in made["blocks"] if b["block"] == "linear"}
-    if len(weights) == 1 and sum(b["block"] == "linear" for b in made["blocks"]) > 1:
+    weights = {id(b["weight"]): b["weight"] for b in model["blocks"] if b["block"] == "linear"}
+    if len(weights) == 1 and sum(b["block"] == "linear" for b in model["blocks"]) > 1:
         names = [name for name in header if name.endswith(".weight")]
         text = json.dumps(description)
         for name in names[1:]:
@@ -257,22 +257,22 @@ def test_a_budget_counts_all_that_one_file_asks_for() -> None:
 def test_both_readers_have_one_budget(tmp_path: Path) -> None:
     """The first file in a row of growing ones that is refused is the same for both."""
 
-    def made(count: int) -> Path:
+    def model(count: int) -> Path:
         wide, relu = linear(np.zeros((1 << 16, 1), np.float32)), {"block": "relu"}
         io.save(tmp_path / "model", tree(layer(program()), wide, *[relu] * count))
         return tmp_path / "model"
 
     accepted, refused = 0, 400
-    assert not accepts(made(refused))
+    assert not accepts(model(refused))
     while refused - accepted > 1:
         middle = (accepted + refused) // 2
-        if accepts(made(middle)):
+        if accepts(model(middle)):
             accepted = middle
         else:
             refused = middle
     assert accepted > 0
-    assert accepted_in_c(made(accepted))
-    assert not accepted_in_c(made(refused))
+    assert accepted_in_c(model(accepted))
+    assert not accepted_in_c(model(refused))
 
 
 def test_messages_are_short() -> None:
