@@ -16,10 +16,23 @@ PUBLIC = {
         "ArgumentTypeError Conversion GRU GRUCell LSTM LSTMCell RNN RNNCell Recurrent "
         "RecurrentCell TypeCheck convert init"
     ),
+    "bench": "",
+    "cli": "main",
+    "config": (
+        "CONFIGS ClassificationConfig Config DataConfig ForecastConfig LanguageModelConfig "
+        "ProblemConfig TaggingConfig TranslationConfig"
+    ),
+    "diagnostics": (
+        "ColouredTexts Components GateValues GradientByLag ParameterRow Picture RecurrentMatrix "
+        "Saturation Section Table activity coloured_text gate_saturation gate_values "
+        "gradient_by_lag input_gradient_by_lag inspect_layer inspect_model loss_curve "
+        "most_variable parameter_table principal_components recurrent_matrices write_page"
+    ),
     "nn.init": "chrono_ rotations_",
     "export": "ExportError export",
     "runtime": "Model Stream Translator load",
     "runtime.frames": "Framer LogMel",
+    "train": "Diverged Result TreeCheckpointIO Watch fit resume",
     "program": "Node Program ProgramError TraceError interpret make_program",
 }
 

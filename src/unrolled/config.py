@@ -14,7 +14,6 @@ from unrolled.option import check, option
 
 __all__ = [
     "CONFIGS",
-    "RENAMED_OPTIONS",
     "ClassificationConfig",
     "Config",
     "DataConfig",

@@ -58,7 +58,11 @@ def range_text(option_field: Field[object]) -> str:
         ("above", metadata["above"]),
         ("below", metadata["below"]),
     )
-    words = [f"{word} {bound:g}" for word, bound in bounds if bound not in (None, inf)]
+    words = [
+        f"{word} {bound}" if isinstance(bound, int) else f"{word} {bound:g}"
+        for word, bound in bounds
+        if bound is not None and bound != inf
+    ]
     finite = ["finite"] if metadata["below"] == inf else []
     return " and ".join(words + finite)
 

@@ -54,9 +54,7 @@ def build_command(name: str, config_class: type[Config], run: Run, help: str) ->
 
 
 def _paths_argument(field: Field[Any]) -> tuple[object, object]:
-    argument = typer.Argument(
-        metavar="[DATA]...", help=metadata_of(field)["help"], show_default=False
-    )
+    argument = typer.Argument(metavar="DATA", help=metadata_of(field)["help"], show_default=False)
     return Annotated[list[Path] | None, argument], None
 
 

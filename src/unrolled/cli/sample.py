@@ -1,6 +1,7 @@
 """`unrolled sample`: generate text with a trained language model."""
 
 import os
+import re
 from typing import Annotated, Any
 
 import typer
@@ -71,7 +72,8 @@ def sample(
             _default_prime(vocabulary) if prime is None else os.fsencode(prime)
         )
     except TextError as error:
-        raise UserError(str(error).replace("text:", "--prime:", 1)) from None
+        message = re.sub(r"^(?:[\w.]+: )?text(?=:| must)", "--prime", str(error))
+        raise UserError(message) from None
     options = ("length", "temperature", "top_k", "top_p", "seed")
     with as_user_errors(ValueError), as_option_errors(*options):
         if not 0 <= seed < 2**64:

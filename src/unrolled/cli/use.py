@@ -17,7 +17,7 @@ def evaluate(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[DATA]...",
+            metavar="DATA",
             help="Files to evaluate on, in the format of the training data; by default the run's "
             "own validation data.",
             show_default=False,
@@ -60,7 +60,7 @@ def predict(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...",
+            metavar="FILE",
             help="Files to read; '-' is standard input, which is also the default.",
             show_default=False,
         ),
