@@ -74,11 +74,11 @@ def test_it_is_both_and_runs_as_ours(class_name: str, monkeypatch: pytest.Monkey
         agree(mine, theirs, x)
     assert set(ran) == {"native"}
 
-    def usual(*_: Any) -> None:
-        raise AssertionError("the usual way")
+    def general(*_: Any) -> None:
+        raise AssertionError("the general path")
 
-    # The direct path, which nobody can record.
-    monkeypatch.setattr(PAIRS[class_name][0], "_enter", usual)
+    # The fast path, which is not recorded.
+    monkeypatch.setattr(PAIRS[class_name][0], "_normalize", general)
     agree(mine, theirs, x)
 
 

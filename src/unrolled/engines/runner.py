@@ -40,6 +40,10 @@ class Runner:
         traced = (engine.traced_stack(spec) for engine in ENGINES.values())
         self._traced = next((stack for stack in traced if stack is not None), None)
 
+    def __reduce__(self) -> tuple[type["Runner"], tuple[Spec, str, bool]]:
+        """A copy is built from the arguments: programs of the core cannot be copied."""
+        return Runner, (self.spec, self.owner, self.step)
+
     def make_fast_path(self) -> FastPath:
         """The fast path, made at the first call that may take it."""
         paths = (engine.fast_path(self.spec, self.step) for engine in ENGINES.values())
