@@ -122,7 +122,7 @@ def to_keras(
         }
         if kind == "GRU" and not reset_after:
             direction = _without_candidate(direction, suffix)
-        weights += _to_direction(gates, direction, kind == "GRU" and reset_after, suffix)
+        weights += _to_direction(kind, gates, direction, kind == "GRU" and reset_after, suffix)
     return weights
 
 
@@ -132,7 +132,7 @@ def _suffix(layer: int, d: int) -> str:
 
 def _gates(kind: str) -> tuple[str, str]:
     if kind not in _GATES:
-        raise ValueError(f"kind must be one of {', '.join(_GATES)}, got {kind!r}")
+        raise ValueError(f"keras: kind must be one of {', '.join(_GATES)}, got {kind!r}")
     return _GATES[kind]
 
 
@@ -175,7 +175,7 @@ def _check_bias(kind: str, bias: np.ndarray, rows: int, has_two_biases: bool) ->
             f"CuDNN{kind}, whose kernels are in another order, too; load them into "
             f"keras.layers.{kind} by Keras 2 first"
         )
-    _check_shape("bias", bias, shape)
+    _check_shape(kind, "bias", bias, shape)
 
 
 def _reordered(rows: np.ndarray, old_order: str, new_order: str) -> np.ndarray:
@@ -184,9 +184,9 @@ def _reordered(rows: np.ndarray, old_order: str, new_order: str) -> np.ndarray:
     return np.concatenate([blocks[gate] for gate in new_order])
 
 
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_shape(kind: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{name} must have shape {list(shape)}, got {list(array.shape)}")
+        raise ValueError(f"{kind}: {name} must have shape {list(shape)}, got {list(array.shape)}")
 
 
 def _from_direction(
@@ -204,8 +204,8 @@ def _from_direction(
         )
     H = len(recurrent)
     rows = H * len(our_order)
-    _check_shape("recurrent kernel", recurrent, (H, rows))
-    _check_shape("kernel", kernel, (len(kernel), rows))
+    _check_shape(kind, "recurrent kernel", recurrent, (H, rows))
+    _check_shape(kind, "kernel", kernel, (len(kernel), rows))
     parameters = {
         "weight_ih": _reordered(kernel.T, keras_order, our_order),
         "weight_hh": _reordered(recurrent.T, keras_order, our_order),
@@ -247,6 +247,7 @@ def _without_candidate(parameters: dict[str, np.ndarray], suffix: str) -> dict[s
 
 
 def _to_direction(
+    kind: str,
     gates: tuple[str, str],
     parameters: dict[str, np.ndarray],
     has_two_biases: bool,
@@ -256,20 +257,23 @@ def _to_direction(
     our_order, keras_order = gates
     for name in ("weight_ih", "weight_hh"):
         if name not in parameters:
-            raise ValueError(f"parameters must include {name}{suffix}, got none of that name")
+            raise ValueError(
+                f"{kind}: parameters must include {name}{suffix}, got none of that name"
+            )
     W, R = parameters["weight_ih"], parameters["weight_hh"]
     rows = R.shape[-1] * len(our_order)
-    _check_shape(f"weight_hh{suffix}", R, (rows, R.shape[-1]))
-    _check_shape(f"weight_ih{suffix}", W, (rows, W.shape[-1]))
+    _check_shape(kind, f"weight_hh{suffix}", R, (rows, R.shape[-1]))
+    _check_shape(kind, f"weight_ih{suffix}", W, (rows, W.shape[-1]))
     weights = [_reordered(matrix, our_order, keras_order).T.copy() for matrix in (W, R)]
     biases = {name: parameters[name] for name in ("bias_ih", "bias_hh") if name in parameters}
     if len(biases) == 1:
         raise ValueError(
-            f"parameters must have both bias_ih{suffix} and bias_hh{suffix} or neither, got one"
+            f"{kind}: parameters must have both bias_ih{suffix} and bias_hh{suffix} or neither, got "
+            "one"
         )
     if biases:
         for name, bias in biases.items():
-            _check_shape(f"{name}{suffix}", bias, (rows,))
+            _check_shape(kind, f"{name}{suffix}", bias, (rows,))
         input_bias, recurrent_bias = (
             _reordered(bias, our_order, keras_order) for bias in biases.values()
         )

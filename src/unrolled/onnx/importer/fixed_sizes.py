@@ -33,7 +33,8 @@ def check_sizes(x: Tensor, name: str, sizes: Sizes) -> Tensor:
     ):
         fixed_shape = ", ".join("any" if size is None else str(size) for size in sizes)
         raise ValueError(
-            f"{name} must have the shape [{fixed_shape}] that the file fixes, got {list(shape)}"
+            f"Imported: {name} must have the shape [{fixed_shape}] that the file fixes, got "
+            f"{list(shape)}"
         )
     return x
 

@@ -155,7 +155,7 @@ class GraphBuilder:
             return value.node
         if value.array is None:
             raise RefusedError(
-                "the graph must give every value that it reads, got an undefined one"
+                "unrolled.onnx: the graph must define all values that it reads, got an undefined one"
             )
         return self.constant(value.array)
 

@@ -174,4 +174,4 @@ def _contradictions_as_value_errors() -> Iterator[None]:
     except ValueError:
         raise
     except CORRUPT_FILE_ERRORS as error:
-        raise ValueError(f"model must not contradict itself, got {error}") from error
+        raise ValueError(f"unrolled.onnx: model must not contradict itself, got {error}") from error

@@ -31,7 +31,10 @@ def read_model(source: Source) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         return _checked(source)
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"source must be a path or an onnx.ModelProto, got {type(source).__name__}")
+        raise TypeError(
+            "unrolled.onnx: source must be a path or an onnx.ModelProto, got "
+            f"{type(source).__name__}"
+        )
     try:
         data = Path(source).read_bytes()
     except OSError as error:
@@ -85,7 +88,9 @@ def _check_inlined_size(model: onnx.ModelProto) -> None:
             callers.add(key)
             callees = {call for call in _calls(functions[key].node) if call in functions}
             if callees & callers:
-                raise ValueError(f"function {key[1]!r} must not call itself")
+                raise ValueError(
+                    f"unrolled.onnx: function {key[1]!r} must not call itself, got a recursion"
+                )
             pending.append((key, True))
             pending += [(callee, False) for callee in callees if callee not in counts]
     total = sum(counts.get(call, 1) for call in _calls(model.graph.node))
@@ -124,12 +129,13 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
     external = next(_external_tensors(model), None)
     if external is not None:
         raise ValueError(
-            f"model must contain its weights, got {external.name!r} in another file; pass the "
-            "path of the model, or the result of onnx.load"
+            f"unrolled.onnx: model must contain its weights, got {external.name!r} in another file; "
+            "pass the path of the model, or the result of onnx.load"
         )
     if model.graph.sparse_initializer:
         raise ValueError(
-            f"model must have dense initializers, got {len(model.graph.sparse_initializer)} sparse"
+            "unrolled.onnx: model must have dense initializers, got "
+            f"{len(model.graph.sparse_initializer)} sparse ones"
         )
     try:
         onnx.checker.check_model(model)
@@ -138,4 +144,4 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
         _check_inlined_size(model)
         return onnx.inliner.inline_local_functions(model)
     except onnx.checker.ValidationError as error:
-        raise ValueError(f"model must be a valid ONNX model, got {error}") from error
+        raise ValueError(f"unrolled.onnx: model must be a valid ONNX model, got {error}") from error

@@ -10,9 +10,14 @@ import torch
 
 from unrolled.cells import Cell
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
-from unrolled.onnx import gate_orders
 from unrolled.onnx.activations import ACTIVATIONS, Activation
 from unrolled.onnx.directions import Directions
+from unrolled.onnx.gate_orders import (
+    GATES,
+    biases_from_onnx,
+    from_onnx,
+    peepholes_from_onnx,
+)
 from unrolled.onnx.importer.attributes import STANDARD_DOMAINS, Attributes, node_label
 from unrolled.onnx.operator_cells import DEFAULTS, Operator, cell_of
 
@@ -129,7 +134,7 @@ def _checked_sizes(op: str, weights: _Weights, D: int, hidden_size: object) -> t
     I, H = W.shape[2], R.shape[2]  # noqa: E741
     if hidden_size not in (None, H):
         raise ValueError(f"hidden_size must be {H}, as in R {list(R.shape)}, got {hidden_size!r}")
-    G = len(gate_orders.GATES[op][0])
+    G = len(GATES[op][0])
     _check_weight("W", W, (D, G * H, I), W.dtype)
     _check_weight("R", R, (D, G * H, H), W.dtype)
     _check_weight("B", weights.B, (D, 2 * G * H), W.dtype)
@@ -234,7 +239,7 @@ def _assigned(
 
 def _parameters(op: str, cell: Cell, weights: _Weights, d: int) -> dict[str, np.ndarray]:
     """The parameters of direction d by their names without suffix, in our order of gates."""
-    our_order = gate_orders.GATES[op][0]
+    our_order = GATES[op][0]
     gates = cell.gates or tuple(our_order)
 
     def select(rows: np.ndarray, selected: tuple[str, ...]) -> np.ndarray:
@@ -244,21 +249,21 @@ def _parameters(op: str, cell: Cell, weights: _Weights, d: int) -> dict[str, np.
     assert cell.recurrent is not None
     recurrent = cell.recurrent.targets or gates
     candidate = tuple(gate for gate in gates if gate not in recurrent)  # fed by its own product
-    R = gate_orders.from_onnx(op, weights.R[d])
+    R = from_onnx(op, weights.R[d])
     parameters = {
-        "weight_ih": select(gate_orders.from_onnx(op, weights.W[d]), gates),
+        "weight_ih": select(from_onnx(op, weights.W[d]), gates),
         "weight_hh": select(R, recurrent),
     }
     if candidate:
         parameters["weight_candidate"] = select(R, candidate)
     if weights.B is not None:
-        input_bias, recurrent_bias = gate_orders.biases_from_onnx(op, weights.B[d])
+        input_bias, recurrent_bias = biases_from_onnx(op, weights.B[d])
         parameters["bias_ih"] = select(input_bias, gates)
         parameters["bias_hh"] = select(recurrent_bias, recurrent)
         if candidate:
             parameters["bias_candidate"] = select(recurrent_bias, candidate)
     if weights.P is not None:
-        peepholes = gate_orders.peepholes_from_onnx(weights.P[d])
+        peepholes = peepholes_from_onnx(weights.P[d])
         parameters |= {name: peepholes[name] for name in cell.vectors}
     return parameters
 
