@@ -99,7 +99,7 @@ def _run_fused(
     weights = list(parameters.values())
     stacked = tuple(state[None] for state in states)
     hx = stacked if isinstance(cell, LSTM) else stacked[0]
-    # cuDNN keeps what its backward needs only when told that it trains; dropout is 0 anyway.
+    # cuDNN saves what its backward needs only in training mode; dropout is 0 anyway.
     options = ("bias_ih" in parameters, 1, 0.0, torch.is_grad_enabled(), False)
     if batch_sizes[-1] == N:
         outputs, *final = function(tokens.unflatten(0, (T, N)), hx, weights, *options, False)

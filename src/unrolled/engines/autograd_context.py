@@ -1,7 +1,8 @@
-"""The ``ctx`` of functions of autograd, typed."""
+"""Functions of autograd and their ``ctx``, typed."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,12 @@ class AutogradContext(Protocol):
     def set_materialize_grads(self, value: bool) -> None: ...
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+
+
+class AutogradFunction(torch.autograd.Function):
+    """A function of autograd whose ``apply`` has a type."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def apply(cls, *arguments: object) -> tuple[Tensor, ...]: ...

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from unrolled.cells import Cell
-from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
 from unrolled.engines.precision import HALF, States
 from unrolled.engines.request import Engine, Sweep
 from unrolled.engines.reset_guard import without_modules
@@ -31,7 +31,7 @@ RandomStates = tuple[Tensor, list[int], list[Tensor]]
 def run_in_segments(engine: Engine, sweep: Sweep, steps: int | bool) -> tuple[Tensor, States]:
     """The results of ``engine.run``, in segments of so many steps (True: √T, rounded up).
 
-    Nothing is kept where no gradient is asked; torch.func's transforms keep all.
+    Without a gradient, and under torch.func's transforms, the sweep runs in one piece.
     """
     if not sweep.is_differentiated or sweep.is_transformed:
         return engine.run(sweep)
@@ -107,7 +107,7 @@ class _SegmentContext(AutogradContext, Protocol):
     random_states: list[RandomStates]
 
 
-class _SegmentFunction(torch.autograd.Function):
+class _SegmentFunction(AutogradFunction):
     """All segments as one node, so that no part of input and output is kept twice."""
 
     @staticmethod

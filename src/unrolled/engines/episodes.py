@@ -1,7 +1,7 @@
 """The sequences of a batch, and the episodes that resets cut them into.
 
-An episode is a sequence of its own, from one cut to the next: what lies before a cut cannot touch
-what lies after it.
+An episode lasts from one cut to the next. It is run as a separate sequence, so nothing before a cut
+can affect what follows it.
 """
 
 from dataclasses import dataclass

@@ -53,7 +53,7 @@ class Sweep:
 
 
 class FastPath(Protocol):
-    """Runs the plainest form of a layer's call; answers None where a call has another form."""
+    """Runs the plainest form of a layer's call; returns None where a call has another form."""
 
     def __call__(
         self,
@@ -104,7 +104,7 @@ class ExportedSweep:
 
 
 class Engine(ABC):
-    """A way to run sweeps. What it does not offer is None."""
+    """A way to run sweeps. Optional methods return None where an engine does not offer them."""
 
     name: str
     """What users force and see."""

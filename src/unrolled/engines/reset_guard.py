@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import Cell
 from unrolled.cells.frozen import copy_with
-from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
 from unrolled.engines.precision import States
 from unrolled.engines.torch_modes import is_batched
 
@@ -102,7 +102,7 @@ class _GuardContext(AutogradContext, Protocol):
     guard: _ResetGuard
 
 
-class _GuardInputs(torch.autograd.Function):
+class _GuardInputs(AutogradFunction):
     """Identity whose backward tests the gradients of a whole run."""
 
     @staticmethod
@@ -130,7 +130,7 @@ class _GuardInputs(torch.autograd.Function):
         return None, *ctx.guard.gradients(ctx.saved_tensors, output_grads, needs_grad)
 
 
-class _GuardOutputs(torch.autograd.Function):
+class _GuardOutputs(AutogradFunction):
     """Identity whose backward keeps the gradients that come in."""
 
     @staticmethod

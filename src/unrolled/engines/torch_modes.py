@@ -1,11 +1,13 @@
 """What torch does around a call: tracing, transforms, dispatch modes; tensors without values."""
 
+from contextlib import nullcontext
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -35,7 +37,18 @@ def has_dispatch_mode() -> bool:
 
 
 def to_numpy(tensor: Tensor, dtype: type[Scalar]) -> NDArray[Scalar]:
-    """The values of a tensor; under torch.func new tensors come wrapped."""
+    """The values of an integer or bool tensor; under torch.func all results come wrapped."""
+    tensor = _unwrapped(tensor)
+    with temporarily_clear_interpreter_stack() if is_transformed() else nullcontext():
+        return tensor.cpu().numpy().astype(dtype, copy=False)
+
+
+def to_tensor(array: NDArray[np.int64]) -> Tensor:
+    """An array as a tensor that the core can read, whatever transforms are active."""
+    return _unwrapped(torch.from_numpy(array))
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
     while _functorch.is_functorch_wrapped_tensor(tensor):
         tensor = _functorch.get_unwrapped(tensor)
-    return tensor.detach().cpu().numpy().astype(dtype, copy=False)
+    return tensor

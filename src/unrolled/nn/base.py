@@ -19,6 +19,7 @@ from unrolled.engines.runner import Runner
 from unrolled.engines.torch_modes import is_tracing
 from unrolled.nn.arguments import as_cell
 from unrolled.nn.layout import InputLayout, NormalizedCall
+from unrolled.nn.types import Device
 from unrolled.spec import Spec
 
 MAX_ELEMENTS = 2**60
@@ -33,9 +34,9 @@ class RecurrentBase(nn.Module):
     _runner: Runner
     _shapes: list[dict[str, list[int]]]  # of the parameters, by sweep
     _spec_attributes: frozenset[str] = frozenset()
-    """Those that ``spec`` is made of: when one is set, the spec is made anew."""
+    """The attributes that ``spec`` depends on: setting one of them makes a new spec."""
 
-    def _checked(self, name: str, value: Any) -> Any:
+    def _checked(self, name: str, value: object) -> object:
         """The value of an attribute that is set on a layer, as its constructor takes it."""
         return as_cell(value) if name == "cell" else value
 
@@ -72,13 +73,13 @@ class RecurrentBase(nn.Module):
     _is_step = False
     """Whether the module is one step of a cell."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """What pickle and copy take: nothing that is derived from the spec."""
         derived = ("_runner", "_shapes")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+    def __setstate__(self, state: dict[str, object]) -> None:
+        nn.Module.__setstate__(self, state)
         self._make_runner()
 
     def _full_name(self, index: int, name: str) -> str:
@@ -89,7 +90,7 @@ class RecurrentBase(nn.Module):
         """Users may replace parameters: an engine would read an empty bias as none.
 
         Raises:
-            RuntimeError: one has another shape than it was made with.
+            RuntimeError: the shape of one differs from that in the spec.
         """
         for index, shapes in enumerate(self._shapes):
             for name, shape in shapes.items():
@@ -182,11 +183,13 @@ def leaf_of_trace(module: nn.Module, *args: object, **options: object) -> Any:
     return tracer.create_proxy("call_module", name, args, present)
 
 
-def make_parameter(name: str, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:
-    """A parameter without numbers yet.
+def make_parameter(
+    name: str, shape: tuple[int, ...], device: Device, dtype: torch.dtype | None
+) -> nn.Parameter:
+    """An uninitialized parameter.
 
     Raises:
-        RuntimeError: it would have more than can be addressed, or than there is memory for.
+        RuntimeError: it has more elements than can be addressed, or than there is memory for.
     """
     if math.prod(shape) > MAX_ELEMENTS:
         raise RuntimeError(

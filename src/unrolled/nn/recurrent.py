@@ -1,6 +1,6 @@
 """The layer: any cell, stacked, in one or two directions, over batches of any form."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ class Recurrent(TorchMembers, RecurrentBase):
             self.merge,
         )
 
-    def _checked(self, name: str, value: Any) -> Any:
+    def _checked(self, name: str, value: object) -> object:
         owner = type(self).__name__
         if name in ("bias", "batch_first"):
             check_flags(owner, **{name: value})

@@ -92,10 +92,10 @@ class Directions(nn.Module):
         return values.gather(time_axis, index[..., None].expand_as(values))
 
 
-def _state_of_direction(hx: State | None, k: int) -> State | None:
+def _state_of_direction(hx: State | None, k: int) -> Tensor | tuple[Tensor, ...] | None:
     """The states of direction k, of states [D, N, width]."""
     if hx is None:
         return None
-    if isinstance(hx, tuple | list):
-        return tuple(state[k : k + 1] for state in hx)
-    return hx[k : k + 1]
+    if isinstance(hx, Tensor):
+        return hx[k : k + 1]
+    return tuple(state[k : k + 1] for state in hx)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
-from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
 from unrolled.engines.loop import run_loop
 from unrolled.engines.native.call import StateShapes, compile_sweep, run_backward, run_forward
 from unrolled.engines.native.programs import load_program, traced_program
@@ -78,7 +78,7 @@ class _SweepContext(AutogradContext, Protocol):
     output_version: "_TensorVersion"
 
 
-class SweepFunction(torch.autograd.Function):
+class SweepFunction(AutogradFunction):
     """The sweep as one node of autograd.
 
     As with torch.nn, the output may be changed in place before backward: a relu, a mask. Backward
@@ -173,7 +173,7 @@ class _PairContext(AutogradContext, Protocol):
     unsaved_biases: _UnsavedBiases
 
 
-class BidirectionalSweepFunction(torch.autograd.Function):
+class BidirectionalSweepFunction(AutogradFunction):
     """Two sweeps over one input, one in each direction, as one node: the core may run them side by
     side."""
 
@@ -231,7 +231,7 @@ class BidirectionalSweepFunction(torch.autograd.Function):
 def _split_pair(
     calls: tuple[SweepCall, SweepCall], items: tuple[Item, ...]
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """The items of each of two sweeps, from those of tokens, then states and parameters of both."""
+    """The items of each sweep, from those of the tokens and of the states and parameters of two."""
     end = calls[0].tensor_count
     return items[:end], (items[0], *items[end:])
 

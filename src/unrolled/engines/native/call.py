@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unrolled import _core
+from unrolled.engines.torch_modes import to_tensor
 from unrolled.token_rows import TokenRows
 
 _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
@@ -37,8 +38,8 @@ def compile_sweep(
     [G, ...].
     """
     place = (rows.T, rows.N, rows.rows, rows.start, rows.stride_t, rows.stride_n)
-    counts = None if rows.counts is None else torch.from_numpy(rows.counts)
-    table = None if rows.table is None else torch.from_numpy(rows.table)
+    counts = None if rows.counts is None else to_tensor(rows.counts)
+    table = None if rows.table is None else to_tensor(rows.table)
     build = forced_build.get()
     return _core.Work(
         program, build, place, counts, table, state_count, parameter_indices, state_shapes, groups

@@ -1,12 +1,13 @@
 """The most direct way from a layer's tensors to the core, for the plainest form of a call.
 
-A step of a small network takes microseconds, and so does every object made around it. So here all
-checks stand in a row, and a call of any other form is left to the engines, which know all forms and
-have all the error messages.
+A step of a small network takes microseconds, and so does every Python object made around it. So all
+checks are made in one place here. Calls of any other form return None and go to the engines, which
+handle all forms and raise the errors.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -40,7 +41,8 @@ _WATCHERS = (
     _C._are_functorch_transforms_active,
     _C._is_any_autocast_enabled,
 )
-"""Each says whether something traces, records or transforms the call; all must deny it."""
+"""Functions that tell whether something traces, records or transforms the call; the result of each
+must be false."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class NativeFastPath:
             torch.get_num_threads(),
         )
         if type(result) is not list:
-            return result
+            return cast(tuple[Tensor, States] | None, result)
         assert isinstance(input, Tensor)
         T, N = (1, len(input)) if self.step else input.shape[:2]
         if batch_first:
@@ -179,7 +181,7 @@ class NativeFastPath:
 
 
 def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
-    """None at all where the core has no program, or parameters are prepared in torch."""
+    """Empty where the core has no program, or parameters are prepared in torch."""
     cell, sizes = spec.cell, spec.sizes(0)
     if program_refusal(cell, sizes) is not None or needs_preparation(cell, sizes):
         return ()

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unrolled.engines.autograd_context import AutogradContext
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
 from unrolled.engines.native.autograd import SweepCall, run_reference
 from unrolled.engines.native.batched import BatchedSweeps, backward_batched, forward_batched
 from unrolled.engines.native.call import run_backward, run_forward
@@ -38,7 +38,7 @@ class _ForwardContext(AutogradContext, Protocol):
     tensor_count: int
 
 
-class _Forward(torch.autograd.Function):
+class _Forward(AutogradFunction):
     """Output, what backward needs, final states; of one sweep, or of batched ones."""
 
     @staticmethod
@@ -116,7 +116,7 @@ class _BackwardContext(AutogradContext, Protocol):
     per_sweep: bool
 
 
-class _Backward(torch.autograd.Function):
+class _Backward(AutogradFunction):
     """Gradients of the tensors that need one; itself differentiable, through the reference loop.
 
     Of batched sweeps: see ``backward_batched``.

@@ -78,13 +78,13 @@ def _backward(
         [row_grads, *end_grads],
         needs_grad,
     )
-    # An operator gives tensors only; _differentiate tells autograd where no gradient arrives.
-    tokens_grad, *others = [
+    # An operator returns tensors only; _differentiate reports where no gradient arrives.
+    tokens_grad, *tensor_grads = [
         torch.zeros_like(tensor) if grad is None else grad
         for tensor, grad in zip(tensors, grads, strict=True)
     ]
-    start_grads = _grads_of_starts(arguments, episodes, others[:count], passed_grads)
-    return [tokens_grad.view(arguments.tokens.shape), *start_grads, *others[count:]]
+    start_grads = _grads_of_starts(arguments, episodes, tensor_grads[:count], passed_grads)
+    return [tokens_grad.view(arguments.tokens.shape), *start_grads, *tensor_grads[count:]]
 
 
 def _grads_of_ends(
@@ -97,11 +97,11 @@ def _grads_of_ends(
     end_grads: list[Tensor | None] = []
     passed_grads = []
     for grad, state in zip(grads, arguments.states, strict=True):
-        both = state.new_zeros((E + arguments.N, state.shape[1]))
+        joint = state.new_zeros((E + arguments.N, state.shape[1]))
         if grad is not None:
-            both.index_add_(0, final, grad)
-        end_grads.append(both[:E])
-        passed_grads.append(both[E:])
+            joint.index_add_(0, final, grad)
+        end_grads.append(joint[:E])
+        passed_grads.append(joint[E:])
     return end_grads, passed_grads
 
 
@@ -117,9 +117,9 @@ def _grads_of_starts(
     N, initial = arguments.N, torch.from_numpy(episodes.initial)
     state_grads, reset_grads = [], []
     for grad, passed in zip(grads, passed_grads, strict=True):
-        both = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, initial, grad)
-        state_grads.append(both[:N] + passed)
-        reset_grads.append(both[N:].clone())
+        joint = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, initial, grad)
+        state_grads.append(joint[:N] + passed)
+        reset_grads.append(joint[N:].clone())
     return state_grads + (reset_grads if arguments.reset_states else [])
 
 
@@ -196,13 +196,13 @@ def _differentiate(
     call = (tokens, *lists, *ctx.constants, lengths, resets)
     grads = torch.ops.unrolled.sweep_backward(*call, output, saved, output_grad, final_grads)
     reached = _reached(SweepArguments.of_call(call))
-    tokens_grad, *others = [
+    tokens_grad, *tensor_grads = [
         grad if arrives else None for grad, arrives in zip(grads, reached, strict=True)
     ]
     list_grads = [
         None if missing else list_of_grads
         for list_of_grads, missing in zip(
-            _split(others, ctx.counts), ctx.missing_lists, strict=True
+            _split(tensor_grads, ctx.counts), ctx.missing_lists, strict=True
         )
     ]
     return (tokens_grad, *list_grads, *(None,) * 7)
