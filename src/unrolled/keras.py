@@ -268,8 +268,8 @@ def _to_direction(
     biases = {name: parameters[name] for name in ("bias_ih", "bias_hh") if name in parameters}
     if len(biases) == 1:
         raise ValueError(
-            f"{kind}: parameters must have both bias_ih{suffix} and bias_hh{suffix} or neither, got "
-            "one"
+            f"{kind}: parameters must have both bias_ih{suffix} and bias_hh{suffix} or neither, "
+            "got one"
         )
     if biases:
         for name, bias in biases.items():

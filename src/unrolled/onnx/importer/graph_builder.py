@@ -155,7 +155,7 @@ class GraphBuilder:
             return value.node
         if value.array is None:
             raise RefusedError(
-                "unrolled.onnx: the graph must define all values that it reads, got an undefined one"
+                "unrolled.onnx: the graph must define all values that it reads, got one without"
             )
         return self.constant(value.array)
 

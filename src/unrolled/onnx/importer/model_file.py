@@ -129,8 +129,8 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
     external = next(_external_tensors(model), None)
     if external is not None:
         raise ValueError(
-            f"unrolled.onnx: model must contain its weights, got {external.name!r} in another file; "
-            "pass the path of the model, or the result of onnx.load"
+            f"unrolled.onnx: model must contain its weights, got {external.name!r} in another "
+            "file; pass the path of the model, or the result of onnx.load"
         )
     if model.graph.sparse_initializer:
         raise ValueError(
