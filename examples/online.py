@@ -48,11 +48,11 @@ def learn(task: Classification, steps: int) -> SequenceModel:
 def accuracy_by_length(model: SequenceModel, task: Classification) -> dict[int, float]:
     """The accuracy on held-out snippets, by the number of characters read."""
     correct = dict.fromkeys(PREFIX_LENGTHS, 0)
-    for n in task.out:
+    for n in task.validation_items:
         guesses = prefix_probabilities(model, task.codec, task.data.inputs[n]).argmax(-1)
         for count in PREFIX_LENGTHS:
             correct[count] += int(guesses[min(count, len(guesses)) - 1] == task.targets[n])
-    return {count: hits / len(task.out) for count, hits in correct.items()}
+    return {count: hits / len(task.validation_items) for count, hits in correct.items()}
 
 
 def stream_of(model: SequenceModel) -> Stream:
@@ -73,7 +73,9 @@ def predict_online(stream: Stream, tokens: list[int]) -> tuple[np.ndarray, float
 def main(steps: int = 500) -> None:
     task = Classification.read(CONFIG)
     model = learn(task, steps)
-    print(f"{len(task.codec.labels)} languages; {len(task.out)} snippets of held-out files")
+    print(
+        f"{len(task.codec.labels)} languages; {len(task.validation_items)} held-out snippets"
+    )
     for count, accuracy in accuracy_by_length(model, task).items():
         print(f"after {count:3} characters {accuracy:.1%} are correct")
     text = "import os\n\n\ndef show(names):\n    for name in names:\n        print(name)\n"

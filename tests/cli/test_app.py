@@ -106,9 +106,9 @@ FAULTS: list[tuple[list[str], str]] = [
         ["train", "lm", "--validation-fraction", "1"],
         "--validation-fraction must be above 0 and below 1, got 1.0",
     ),
-    (["train", "lm", "absent"], "absent: wanted a file or a folder"),
-    (["train", "lm", "empty"], "empty: wanted some text, found none"),
-    (["train", "lm", "short"], "short: wanted at least 4097 tokens .* got"),
+    (["train", "lm", "absent"], "absent: must be a file or a folder"),
+    (["train", "lm", "empty"], "empty: must have some text, got none"),
+    (["train", "lm", "short"], "short: must have at least 4097 tokens .* got"),
     (["train", "lm", "short", "--run", "."], "--run must be a new or an empty folder, got ."),
     (["train", "lm", "short", "--run", "short"], "--run must be a new or an empty folder"),
     (["train", "lm", "short", "--run", "short/in"], "Not a directory"),
@@ -129,7 +129,7 @@ FAULTS: list[tuple[list[str], str]] = [
     (["sample", "run/cut.safetensors"], r"cut\.safetensors: not a whole safetensors file"),
     (
         ["sample", "run", "--prime", "s", "--top-p", "1.5"],
-        "--top-p: wanted above 0 and at most 1, got 1.5",
+        "--top-p must be above 0 and at most 1, got 1.5",
     ),
     ([*SAMPLE, "--top-k", "0"], "--top-k: wanted 1 or more, got 0"),
     (
@@ -139,7 +139,7 @@ FAULTS: list[tuple[list[str], str]] = [
     ([*SAMPLE, "--length", "-1"], "--length: wanted 0 or more, got -1"),
     ([*SAMPLE, "--seed", "-1"], "--seed must be at least 0"),
     (["sample", "run", "--prime", ""], "--prime must have at least one character"),
-    (["sample", "run", "--prime", "§"], "--prime: wanted characters of the vocabulary, got '§'"),
+    (["sample", "run", "--prime", "§"], "--prime: characters must be in the vocabulary, got '§'"),
 ]
 
 

@@ -88,7 +88,7 @@ def test_a_tagger_gives_every_word_what_evaluate_counts(
     texts = ["--text", "Ada met Bo\u2028Lee", "--text", "Bo saw ."]
     assert said(capsys, "predict", place / "tag", *texts) == first_two
     line = fault(capsys, "predict", place / "tag", "--text", " ")
-    assert "--text: wanted one token or more, got ' '" in line
+    assert "--text must have at least one token, got ' '" in line
 
 
 def test_a_translator_reads_lines_as_in_training(
@@ -118,8 +118,8 @@ def test_a_translators_limits_are_the_runs(place: Path, tmp_path: Path, capsys: 
     (tmp_path / "pairs").write_text(f"one\t1\n{'x' * 21}\t1\n")
     for command, name in (("predict", "long"), ("evaluate", "pairs")):
         line = fault(capsys, command, place / "seq2seq", tmp_path / name)
-        assert f"{name}, line 2: wanted at most 20 characters a side, got 21" in line
-    assert "--text: wanted at most 20" in fault(
+        assert f"{name}, line 2: source and target must have at most 20 characters, got 21" in line
+    assert "--text: source and target must have at most 20" in fault(
         capsys, "predict", place / "seq2seq", "--text", "x" * 21
     )
     model, codec = load_trained(place / "seq2seq" / "best.safetensors", find_task("seq2seq"))
@@ -152,7 +152,7 @@ def test_lines_are_texts_where_the_runs_texts_were_cells(
     right = sum(Path(row.split("\t")[2]).parent.name == row.split("\t")[0] for row in files)
     assert right / len(files) == pytest.approx(accuracy)
     (tmp_path / "empty").mkdir()
-    assert "empty: wanted text files, found none" in fault(
+    assert "empty: must have text files, got none" in fault(
         capsys, "predict", place / "folder", tmp_path / "empty"
     )
 
@@ -200,7 +200,7 @@ def test_sample_begins_with_what_the_vocabulary_knows(
     assert shown.startswith("def " if prime is None else prime)
     assert len(shown) == (4 if prime is None else 1) + 5 + 1
     line = fault(capsys, "sample", tmp_path / "run", "--prime", "§")
-    assert "--prime: wanted characters of the vocabulary, got '§'" in line
+    assert "--prime: characters must be in the vocabulary, got '§'" in line
 
 
 def test_commands_write_utf_8_under_an_ascii_locale(place: Path) -> None:
@@ -237,10 +237,10 @@ def test_labels_are_checked_before_training(tmp_path: Path, place: Path, capsys:
         broken = [*sentences[:k], "Bo PER\nmet O\n", *sentences[k + 1 :]]
         (tmp_path / "data").write_text("\n".join(broken))
         line = fault(capsys, "train", "tag", tmp_path / "data", "--run", tmp_path / "run")
-        assert f"data, line {3 * k + 1}: wanted O, or one of B, I, L, U, E, S with" in line
+        assert f"data, line {3 * k + 1}: must be O, or one of B, I, L, U, E, S with" in line
         assert not (tmp_path / "run").exists()
         line = fault(capsys, "evaluate", place / "tag", tmp_path / "data")
-        assert f"data, line {3 * k + 1}: wanted a known label ('B-PER', 'O'), got 'PER'" in line
+        assert f"data, line {3 * k + 1}: label must be one of 'B-PER', 'O', got 'PER'" in line
     (tmp_path / "data").write_text("Ada O\nmet O\n")
     assert "entity_f1" in model_row(capsys, place / "tag", tmp_path / "data")
     assert "entity f1" in said(capsys, "evaluate", place / "tag", tmp_path / "data")

@@ -71,13 +71,13 @@ def test_a_text_of_ones_own(trained: Any, tmp_path: Path, capsys: Any) -> None:
     output = ["--output", str(tmp_path / "out")]
     if name == "forecast":
         assert run(["inspect", str(folder), "--text", "1 2", *output]) == 2
-        assert "--text: wanted none, a forecaster reads numbers" in capsys.readouterr().err
+        assert "text: must be omitted, a forecaster reads numbers" in capsys.readouterr().err
         return
     assert run(["inspect", str(folder), "--text", texts[name], *output]) == 0
     visible = re.sub(r"<[^>]+>", "", (tmp_path / "out" / "index.html").read_text())
     assert texts[name].split()[0] in visible.replace("\n", "")
     assert run(["inspect", str(folder), "--text", "", *output]) == 2
-    assert "--text: wanted two" in capsys.readouterr().err
+    assert "text: must" in capsys.readouterr().err
 
 
 def test_what_cannot_be_inspected_is_told(tmp_path: Path, capsys: Any) -> None:

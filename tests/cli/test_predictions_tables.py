@@ -130,7 +130,7 @@ def test_a_damaged_table_on_standard_input_is_not_read_as_lines(
     (tmp_path / "bad.csv").write_text("body,kind\ntext 1,up\ntext, 2,down\n")
     from_stdin(monkeypatch, tmp_path / "bad.csv")
     line = fault(capsys, "predict", place / "texts")
-    assert "standard input, line 3: wanted 2 fields as in the header, got 3" in line
+    assert "standard input, line 3: must have 2 fields as in the header, got 3" in line
 
 
 def test_times_out_of_order_are_refused_as_in_training(place: Path, capsys: Any) -> None:
@@ -138,7 +138,7 @@ def test_times_out_of_order_are_refused_as_in_training(place: Path, capsys: Any)
     path = place / "late.csv"
     path.write_text("\n".join([*lines[:30], lines[31], lines[30], *lines[32:]]))
     line = fault(capsys, "predict", place / "two", path)
-    assert "late.csv, line 32, column 'day': wanted times in rising order, got '29' after" in line
+    assert "late.csv, line 32, column 'day': times must be in rising order, got '29' after" in line
     assert line == fault(capsys, "evaluate", place / "two", path)
 
 
@@ -170,11 +170,13 @@ def test_steps_have_the_names_of_the_run(place: Path, capsys: Any) -> None:
         path.write_text(f"{header}\n{row}\n")
         assert len(said(capsys, "predict", place / "words", path).splitlines()) == 1
     path.write_text("id," + text.replace("\n", "\n1,").removesuffix("1,"))
-    said_of = r"other.csv: wanted the columns of the run in their order, 'a' for step 1, got 'id'"
+    said_of = (
+        r"other.csv: columns must be those of the run in their order, 'a' for step 1, got 'id'"
+    )
     for command in ("predict", "evaluate"):
         assert said_of in fault(capsys, command, place / "words", path)
     given = ["train", "classify", place / "words.csv", path, "--label", "kind"]
-    assert "words.csv: wanted the columns of the run in their order" in fault(capsys, *given)
+    assert "words.csv: columns must be those of the run in their order" in fault(capsys, *given)
 
 
 def test_texts_are_those_of_the_runs_column(place: Path, capsys: Any) -> None:

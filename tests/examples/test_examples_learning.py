@@ -257,15 +257,15 @@ def test_online(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     module = example("online")
     task = module.Classification.read(module.CONFIG)
     model = module.learn(task, 120)
-    task.out = task.out[::10]
+    task.validation_items = task.validation_items[::10]
     results = module.accuracy_by_length(model, task)
     assert results[100] > results[1] + 0.1
     assert results[100] > 0.3
-    texts = [task.data.inputs[n] for n in task.out]
+    texts = [task.data.inputs[n] for n in task.validation_items]
     guesses = class_probabilities(model, task.codec, texts).argmax(-1)
-    accuracy = (guesses == task.targets[task.out]).double().mean().item()
+    accuracy = (guesses == task.targets[task.validation_items]).double().mean().item()
     assert results[100] == pytest.approx(accuracy, abs=0.01), "the last one uses the complete text"
-    text = task.data.inputs[task.out[0]]
+    text = task.data.inputs[task.validation_items[0]]
     probabilities, _ = module.predict_online(
         module.stream_of(model), task.codec.encode(text).tolist()
     )

@@ -208,7 +208,7 @@ def test_a_classifier(task_name: str, tmp_path: Path) -> None:
 def test_a_translator(options: dict[str, Any], attention: bool, tmp_path: Path) -> None:
     task, model, codec, runtime = export_task("seq2seq", tmp_path, attention=attention, **options)
     assert isinstance(runtime, Translator)
-    texts = list(dict.fromkeys(pair.source for pair in task.held_out))[:8]
+    texts = list(dict.fromkeys(pair.source for pair in task.validation_examples))[:8]
     wanted = translate(model, codec, texts, limit=12)
     assert runtime.translate(texts, limit=12) == wanted
     assert len(set(wanted)) > 1
@@ -350,7 +350,7 @@ def test_what_cannot_be_encoded_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Model: codec must be that of the task tag"):
         exported(model, tmp_path, task="tag", codec={"words": 1}).encode(SENTENCES)
     strict = TaggingCodec(codec.words, None, TokenVocabulary(["a", "b"]))
-    strict.words = TokenVocabulary(["Ada"], what="word")
+    strict.words = TokenVocabulary(["Ada"], entry_type="word")
     known = exported(model, tmp_path, task="tag", codec=strict.state())
     with pytest.raises(ValueError, match="encode: word must be in the vocabulary, got 'Bo'"):
         known.encode([["Ada", "Bo"]])

@@ -17,13 +17,17 @@ from unrolled.export import export
 from unrolled.models import EncoderDecoder, LanguageModel, SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, Recurrent
 from unrolled.runtime import Model, Translator, load
-from unrolled.tasks.classification import ClassificationCodec
+from unrolled.tasks import Forecaster
+from unrolled.tasks.codecs import (
+    ClassificationCodec,
+    ForecastingCodec,
+    TaggingCodec,
+    TextCodec,
+    TranslationCodec,
+)
 from unrolled.tasks.codecs.subword import SubwordVocabulary
 from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.codecs.vocabulary import Vocabulary
-from unrolled.tasks.forecasting import Forecaster, ForecastingCodec
-from unrolled.tasks.tagging import TaggingCodec
-from unrolled.tasks.translation import TextCodec, TranslationCodec
 
 FOLDER = Path(__file__).parent
 SCALE = {"mean": torch.tensor([3.0, -70.0]), "deviation": torch.tensor([2.0, 9.0])}
@@ -59,8 +63,8 @@ def modules() -> dict[str, tuple[nn.Module, dict[str, Any]]]:
 
 def coded() -> dict[str, tuple[str, nn.Module, Any, Any]]:
     """Models with what turns texts and numbers into what they read: task, module, codec, items."""
-    letters = TokenVocabulary(list("abcé"), padding=True, unknown=True, what="character")
-    words = TokenVocabulary(["Ada", "saw"], padding=True, unknown=True, what="word")
+    letters = TokenVocabulary(list("abcé"), padding=True, unknown=True, entry_type="character")
+    words = TokenVocabulary(["Ada", "saw"], padding=True, unknown=True, entry_type="word")
     labels = TokenVocabulary(["B-PER", "O"])
     sides = TextCodec("characters", letters), TextCodec("words", words)
     size, ends = len(letters), len(words) + 2

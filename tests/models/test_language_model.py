@@ -128,7 +128,7 @@ def test_windows_cut_the_text_into_streams() -> None:
     assert first.inputs.t().tolist() == [[0, 1, 2], [7, 8, 9]]
     assert first.targets.t().tolist() == [[1, 2, 3], [8, 9, 10]]
     assert second.inputs.t().tolist() == [[3, 4, 5], [10, 11, 12]]
-    assert (first.first, second.first) == (True, False)
+    assert (first.at_start, second.at_start) == (True, False)
     assert first.inputs.dtype == torch.int64
 
 
@@ -146,8 +146,8 @@ def test_shares_of_a_window_are_its_streams() -> None:
     parts = [window.shard(Shard(rank, 2)) for rank in range(2)]
     assert torch.equal(parts[0].inputs, window.inputs[:, [0, 2, 4]])
     assert torch.equal(parts[1].targets, window.targets[:, [1, 3]])
-    assert [(part.count, part.total) for part in parts] == [(9, 15), (6, 15)]
-    assert (window.count, window.total) == (15, 15)
+    assert [(part.size, part.total) for part in parts] == [(9, 15), (6, 15)]
+    assert (window.size, window.total) == (15, 15)
 
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", "RNN"])
@@ -183,8 +183,8 @@ def test_the_end_of_the_text_is_for_validation() -> None:
     [
         (lambda: Windows(torch.arange(20), 4, 5), "at least 21 tokens for 4 streams .* got 20"),
         (lambda: Windows(torch.arange(0), 1, 1), "at least 2 tokens"),
-        (lambda: split_tokens(torch.arange(10), 0.01), "got 10 in all, 0 of them for validation"),
-        (lambda: split_tokens(torch.arange(3), 0.6), "got 3 in all, 2 of them for validation"),
+        (lambda: split_tokens(torch.arange(10), 0.01), "got 10 in total, 0 of them for validation"),
+        (lambda: split_tokens(torch.arange(3), 0.6), "got 3 in total, 2 of them for validation"),
     ],
 )
 def test_short_texts_are_told(does: Callable[[], object], said: str) -> None:
@@ -262,13 +262,13 @@ def test_draws_follow_the_distribution() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"temperature": -1.0}, "temperature: wanted 0 or more, got -1.0"),
+        ({"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
         ({"temperature": math.nan}, "temperature"),
-        ({"top_k": 0}, "top_k: wanted 1 or more, got 0"),
-        ({"top_p": 0.0}, "top_p: wanted above 0 and at most 1, got 0.0"),
-        ({"top_p": 1.5}, "top_p: wanted above 0 and at most 1, got 1.5"),
-        ({"length": -1}, "length: wanted 0 or more, got -1"),
-        ({"prefix": torch.tensor([], dtype=torch.int64)}, "prefix: wanted one token or more"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
+        ({"length": -1}, "length must be at least 0, got -1"),
+        ({"prefix": torch.tensor([], dtype=torch.int64)}, "prefix must have at least one token"),
     ],
 )
 def test_generation_names_a_wrong_argument(arguments: dict, said: str) -> None:
@@ -307,12 +307,12 @@ def test_without_paths_the_text_is_the_standard_library() -> None:
 
 
 def test_unusable_text_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TextError, match="absent: wanted a file or a folder"):
+    with pytest.raises(TextError, match="absent: must be a file or a folder"):
         read_text([tmp_path / "absent"])
-    with pytest.raises(TextError, match="wanted some text, found none"):
+    with pytest.raises(TextError, match="must have some text, got none"):
         read_text([tmp_path])
     (tmp_path / "empty").touch()
-    with pytest.raises(TextError, match=r"in files ending in \.md, found none"):
+    with pytest.raises(TextError, match=r"in files ending in \.md, got none"):
         read_text([tmp_path], suffixes=[".md"])
 
 
@@ -334,7 +334,7 @@ def test_characters_are_numbered_as_seen() -> None:
     assert Vocabulary.from_state(vocabulary.state()).characters == vocabulary.characters
     with pytest.raises(TextError, match="got 'x' 'é'"):
         vocabulary.encode("héx".encode())
-    with pytest.raises(ValueError, match="each character once"):
+    with pytest.raises(ValueError, match="characters must be distinct"):
         Vocabulary("aa")
 
 
@@ -389,7 +389,7 @@ def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
     task = LanguageModeling.read(config)
     learned = SubwordVocabulary.of(text[: len(text) - round(len(text) * 0.3)], 300)
     assert task.codec.state() == learned.state()
-    seen = [torch.cat([w.targets[:, n] for w in task.held_out]) for n in range(4)]
+    seen = [torch.cat([w.targets[:, n] for w in task.validation_windows]) for n in range(4)]
     size = sum(len(learned.decode_bytes(stream)) for stream in seen)
     count = sum(map(len, seen))
     sums = {"loss": torch.tensor(2.5 * count), "tokens": torch.tensor(float(count))}

@@ -90,16 +90,16 @@ def test_long_and_short_batches_come_in_a_random_order() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (([], 1), "lengths: wanted at least 1 items, got 0"),
-        (([1], 0), "batch_size: wanted at least 1, got 0"),
-        (([1], 1, -1), "seed: wanted at least 0, got -1"),
-        (([1], 1, 0, 0), "pool: wanted at least 1, got 0"),
+        (([], 1), "lengths must have at least one item, got none"),
+        (([1], 0), "batch_size must be at least 1, got 0"),
+        (([1], 1, -1), "seed must be at least 0, got -1"),
+        (([1], 1, 0, 0), "pool must be at least 1, got 0"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: tuple, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Buckets(*arguments)
-    with pytest.raises(ValueError, match="step: wanted at least 0, got -1"):
+    with pytest.raises(ValueError, match="step must be at least 0, got -1"):
         Buckets([1], 1).items(-1)
 
 
@@ -108,7 +108,7 @@ def test_every_item_once_for_measuring() -> None:
     assert batches_by_length(lengths, 2) == [[1, 3], [4, 2], [0]]
     assert sorted(chain(*batches_by_length(torch.tensor(lengths), 3))) == [0, 1, 2, 3, 4]
     assert batches_by_length([], 3) == []
-    with pytest.raises(ValueError, match="batch_size: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         batches_by_length(lengths, 0)
 
 
@@ -118,5 +118,5 @@ def test_padding_stands_behind_the_end() -> None:
     assert (lengths.tolist(), lengths.dtype, batch.dtype) == ([3, 0], torch.int64, torch.int64)
     vectors, _ = pad([torch.ones(1, 2), torch.zeros(2, 2)], 0.5)
     assert vectors.tolist() == [[[1.0, 1.0], [0.0, 0.0]], [[0.5, 0.5], [0.0, 0.0]]]
-    with pytest.raises(ValueError, match="sequences: wanted one or more, got none"):
+    with pytest.raises(ValueError, match="sequences must not be empty, got none"):
         pad([], 0)

@@ -66,11 +66,11 @@ def test_nothing_is_not_a_number() -> None:
 
 def test_wrong_classes_are_told() -> None:
     one, two = torch.tensor([1]), torch.tensor([2])
-    with pytest.raises(ValueError, match="predicted: wanted classes below 2, got 2"):
+    with pytest.raises(ValueError, match="predicted must be below 2, got 2"):
         class_counts(one, two, 2)
-    with pytest.raises(ValueError, match="wanted: wanted classes below 2, got -1"):
+    with pytest.raises(ValueError, match="expected must be below 2, got -1"):
         class_counts(-one, one, 2)
-    with pytest.raises(ValueError, match=r"shape of wanted \[1\], got \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"shape of expected, \[1\], got \[1, 1\]"):
         class_counts(one, one[None], 2)
 
 
@@ -113,15 +113,17 @@ def test_the_naive_forecast_has_scaled_error_one() -> None:
 
 def test_wrong_forecasts_are_told() -> None:
     y = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=r"predicted: wanted .* \[2, 3\], got \[3\]"):
+    with pytest.raises(ValueError, match=r"predicted must have .* \[2, 3\], got \[3\]"):
         mean_absolute_error(y, y[0])
     with pytest.raises(ValueError, match=r"got \[3\]"):
         root_mean_squared_error(y[0], y[0])
-    with pytest.raises(ValueError, match="history: wanted a series that changes"):
+    with pytest.raises(ValueError, match="history must change"):
         mean_absolute_scaled_error(y, y, torch.ones(5))
-    with pytest.raises(ValueError, match="season: wanted 1 to 4 for the history, got 5"):
+    with pytest.raises(ValueError, match="season must be from 1 to 4, got 5"):
         mean_absolute_scaled_error(y, y, torch.arange(5.0), season=5)
-    with pytest.raises(ValueError, match=r"history: wanted the variables of wanted \[\], got \[2"):
+    with pytest.raises(
+        ValueError, match=r"history must have the variables of expected, \[\], got \[2"
+    ):
         mean_absolute_scaled_error(y, y, torch.zeros(5, 2))
 
 
@@ -173,7 +175,7 @@ def test_bits_per_character_count_the_text() -> None:
 def test_the_majority_class_is_the_commonest() -> None:
     assert majority_class(torch.tensor([[3, 1], [1, 0]])) == 1
     assert majority_class(torch.tensor([4, 2, 4, 2, 0])) == 2
-    with pytest.raises(ValueError, match="labels: wanted one or more, got none"):
+    with pytest.raises(ValueError, match="labels must not be empty, got none"):
         majority_class(torch.tensor([], dtype=torch.int64))
 
 
@@ -188,7 +190,7 @@ def test_each_token_gets_its_commonest_label() -> None:
     # "may" was N and V once each; O is the commonest of all.
     assert baseline(["can", "may", "the", "never"]) == ["V", "N", "O", "O"]
     assert baseline([]) == []
-    with pytest.raises(ValueError, match="sentences: wanted one token or more"):
+    with pytest.raises(ValueError, match="sentences must have at least one token"):
         FrequentLabels([Sentence((), ())])
 
 
@@ -198,7 +200,7 @@ def test_forecasts_without_learning() -> None:
     assert seasonal_naive(window, 5, 2)[:, 0].tolist() == [2.0, 3.0, 2.0, 3.0, 2.0]
     assert seasonal_naive(window, 2, 3)[:, 1].tolist() == [10.0, 20.0]
     assert seasonal_naive(torch.arange(24.0), 12, 12).tolist() == list(range(12, 24))
-    with pytest.raises(ValueError, match="season: wanted 1 to 3, the window's length, got 4"):
+    with pytest.raises(ValueError, match="season must be from 1 to 3, the window's length, got 4"):
         seasonal_naive(window, 1, 4)
-    with pytest.raises(ValueError, match="horizon: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
         persistence(window, 0)

@@ -253,8 +253,8 @@ def test_a_search_leaves_no_graph_behind() -> None:
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_wrong_argument_is_named(name: str, value: int) -> None:
     model, options = made({}), {name: value}
-    with pytest.raises(ValueError, match=f"{name}: wanted at least 1, got {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got {value}"):
         beam(model, torch.tensor([2]), begin=BEGIN, end=END, **options)
     if name == "limit":
-        with pytest.raises(ValueError, match=f"limit: wanted at least 1, got {value}"):
+        with pytest.raises(ValueError, match=f"limit must be at least 1, got {value}"):
             greedy(model, torch.tensor([[2]]), begin=BEGIN, end=END, limit=value)

@@ -34,7 +34,7 @@ class Oracle(torch.nn.Module):
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         batch = self.left.pop(0)
         assert torch.equal(batch.inputs, inputs)
-        wanted = batch.wanted.clone()
+        wanted = batch.targets.clone()
         wanted[..., : self.wrong] = 1 - wanted[..., : self.wrong]
         if wanted.is_floating_point():
             return wanted[:, None], None
@@ -94,7 +94,7 @@ def test_simple_methods() -> None:
     assert always["loss"] == pytest.approx(MEAN_ERROR, abs=0.01)
     # The density of the sum of two numbers of U(0, 1) is 1 at 1, so 2 x 0.04 of them are near.
     assert always["accuracy"] == pytest.approx(0.08 - 0.04**2, abs=0.02)
-    odd = torch.cat([b.wanted.flatten() for b in task_of("dyck").validation(Shard())])
+    odd = torch.cat([b.targets.flatten() for b in task_of("dyck").validation(Shard())])
     share = odd.double().mean().item()
     assert task_of("dyck").baselines() == {"majority": {"accuracy": pytest.approx(1 - share)}}
     assert 0 < share < 0.5
@@ -111,9 +111,9 @@ def test_training_and_validation_are_other_sequences_and_seeds_too() -> None:
 
 
 def test_a_model_of_another_problem_is_refused() -> None:
-    with pytest.raises(DataError, match="data: wanted parity, on which the model learned"):
+    with pytest.raises(DataError, match="data: must be parity, on which the model was trained"):
         SyntheticProblems.read(ProblemConfig(data="copy"), SyntheticCodec("parity"))
-    with pytest.raises(ValueError, match="name: wanted one of adding, copy, parity, dyck, got 'x'"):
+    with pytest.raises(ValueError, match="name must be one of adding, copy, parity, dyck, got 'x'"):
         SyntheticProblems.codec_from_state({"name": "x"})
 
 
@@ -140,7 +140,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
             ["predict", "mine"],
             "must not be of the task problem; measure it with: unrolled evaluate",
         ),
-        (["inspect", "mine", "--text", "012"], "--text: wanted two or more of the signs 01"),
+        (["inspect", "mine", "--text", "012"], "text: must be two or more of the symbols 01"),
         (["train", "problem", "--bidirectional"], "each answer depends on earlier steps only"),
         (
             ["train", "problem", "--cell", "RNN", "--chrono-steps", "9"],

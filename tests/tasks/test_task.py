@@ -34,7 +34,7 @@ def summed(task: Task, model: nn.Module, share: Shard) -> tuple[dict[str, Tensor
         for batch in task.validation(share):
             found, carried = task.tally(model, batch, carried)
             sums = {name: sums.get(name, 0) + value for name, value in found.items()}
-            count += batch.count
+            count += batch.size
     return sums, count
 
 
@@ -46,9 +46,9 @@ def test_shares_of_a_batch_add_to_the_whole(kind: str, tmp_path: Path) -> None:
         for step in (0, 5):
             whole = task.batch(step, WHOLE)
             parts = [task.batch(step, share) for share in THIRDS]
-            assert whole.count == whole.total == sum(part.count for part in parts)
+            assert whole.size == whole.total == sum(part.size for part in parts)
             assert {part.total for part in parts} == {whole.total}
-            assert all(0 < part.count < whole.total for part in parts)
+            assert all(0 < part.size < whole.total for part in parts)
             wanted, _ = task.loss(model, whole, None)
             found = [task.loss(model, part, None)[0] for part in parts]
             close(torch.stack(found).sum(), wanted, "gradient")
@@ -73,7 +73,7 @@ def test_shares_of_a_validation_add_to_the_whole(kind: str, tmp_path: Path) -> N
 def test_a_share_without_items_has_no_loss(kind: str, tmp_path: Path) -> None:
     task = read(kind, tmp_path, batch_size=2)
     batch = task.batch(0, Shard(2, 3))
-    assert batch.count == 0 < batch.total
+    assert batch.size == 0 < batch.total
     assert task.loss(model_of(task), batch, None)[0].item() == 0.0
 
 

@@ -15,46 +15,46 @@ from unrolled.tasks.tagging import predict_tags
 from unrolled.tasks.translation import translate
 
 FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
-    ("classify", {}, "label,body\nsoft,a\nhard\n", "data, line 3: wanted 2 fields .*, got 1"),
+    ("classify", {}, "label,body\nsoft,a\nhard\n", "data, line 3: must have 2 fields .*, got 1"),
     ("classify", {"text": "boby"}, "label,body\nsoft,a\nhard,b\n",
-     "data: wanted one of the columns 'label', 'body', got 'boby'; did you mean 'body'?"),
+     "data: column must be one of 'label', 'body', got 'boby'; did you mean 'body'?"),
     ("classify", {"text": None, "label": "kind"}, "label,a\nx,1\ny,2\n",
-     "data: wanted one of the columns 'label', 'a', got 'kind'"),
-    ("classify", {}, "label,body\nsoft,a\n", "data: wanted two examples or more, got 1"),
+     "data: column must be one of 'label', 'a', got 'kind'"),
+    ("classify", {}, "label,body\nsoft,a\n", "data: must have at least two examples, got 1"),
     ("numbers", {}, "label,a,b\nup,1,2\ndown,1,two\n",
-     "data, line 3, column 'b': wanted a number, got 'two'"),
+     "data, line 3, column 'b': must be a number, got 'two'"),
     ("numbers", {}, "label,a,b\nup,,2\ndown,1,2\n",
-     "data, line 2: wanted numbers, then empty cells only at the end"),
+     "data, line 2: must have numbers, then empty cells only at the end"),
     ("numbers", {}, "label,a\nup,1\n,2\ndown,3\n",
-     "data, line 3, column 'label': wanted a label, got ''; fill the cell or leave the row out"),
+     "data, line 3, column 'label': must be a label, got ''; fill the cell or remove the row"),
     ("classify", {}, "label,body\nsoft,a\nhard,b\n,c\n", "data, line 4, column 'label'"),
     ("classify", {}, "label,body\n1,a\n01,b\n", "data, line 3, .* in one spelling, got '01'"),
-    ("numbers", {}, "label,a\nup,1\nup,2\n", "data: wanted two labels or more, got 'up' alone"),
+    ("numbers", {}, "label,a\nup,1\nup,2\n", "data: must have at least two labels, got 'up' alone"),
     ("numbers", {"label": "id"}, "id,a\n1,1\n2,2\n3,3\n",
-     "data: wanted labels that come again, got 3 sequences with a label of their own each"),
+     "data: labels must occur more than once, got 3 sequences with 3 labels"),
     ("numbers", {}, "label,a,__index_level_0__\nup,1,2\n", "data: .* got pandas' index"),
-    ("numbers", {}, "label\nup\ndown\n", "data: wanted columns beside 'label', got none"),
-    ("tag", {}, "Ada B-PER\nmet\n\nBo B-PER\n", "data, line 2: wanted 2 columns"),
-    ("tag", {"column": 3}, "Ada B-PER\n", "data, line 1: wanted .*column"),
-    ("tag", {}, "\n\n", "data: wanted a token and its label on each line, found no sentence"),
+    ("numbers", {}, "label\nup\ndown\n", "data: must have columns besides 'label', got none"),
+    ("tag", {}, "Ada B-PER\nmet\n\nBo B-PER\n", "data, line 2: must have 2 columns"),
+    ("tag", {"column": 3}, "Ada B-PER\n", "data, line 1: must have .*column"),
+    ("tag", {}, "\n\n", "data: must have a token and its label on each line, got no sentence"),
     ("forecast", {}, "day,warm\n0,1\n1,2\n2,3\n",
-     "data: wanted a series with a window of 6 .*; the longest has 3 values: give more data"),
+     "data: must have a series with a window of 6 .* got at most 3 values; use more data"),
     ("forecast", {}, "day,warm\n0,1\n2,2\n1,3\n",
-     "data, line 4, column 'day': wanted times in rising order, got '1' after '2'; sort"),
+     "data, line 4, column 'day': times must be in rising order, got '1' after '2'; sort"),
     ("forecast", {"target": ("cold",)}, "day,warm\n0,1\n",
-     "data: wanted one of the columns 'day', 'warm', got 'cold'"),
+     "data: column must be one of 'day', 'warm', got 'cold'"),
     ("forecast", {"target": ("warm",)}, "day,warm\n0,1\n1,x\n",
-     "data, line 3, column 'warm': wanted a number, got 'x'"),
-    ("forecast", {}, "day,warm\n0,a\n1,b\n", "data: wanted a column of numbers to forecast"),
+     "data, line 3, column 'warm': must be a number, got 'x'"),
+    ("forecast", {}, "day,warm\n0,a\n1,b\n", "data: must have a column of numbers to forecast"),
     ("forecast", {"target": ("warm",), "covariate": ("warm",)}, "day,warm\n0,1\n",
-     "--covariate: wanted columns that are no targets, got 'warm'"),
+     "--covariate must not have target columns, got 'warm'"),
     ("forecast", {"season": 7}, "day,warm\n0,1\n",
-     "--season: wanted at most the window's 6 steps, got 7"),
-    ("seq2seq", {}, "one\t1\n\ntwo 2\n", "data, line 3: wanted a source, a tab and its target"),
-    ("seq2seq", {}, "one\t1\ntwo\t \n", "data, line 2: wanted a source, a tab and its target"),
-    ("seq2seq", {}, "one\t1\ntwo\t2\t3\n", "data, line 2: wanted a source, a tab and its target"),
+     "--season must be at most 6, the steps of the window, got 7"),
+    ("seq2seq", {}, "one\t1\n\ntwo 2\n", "data, line 3: must have a source, a tab and its target"),
+    ("seq2seq", {}, "one\t1\ntwo\t \n", "data, line 2: must have a source, a tab and its target"),
+    ("seq2seq", {}, "one\t1\ntwo\t2\t3\n", "data, line 2: must have a source, a tab and its t"),
     ("seq2seq", {"max_length": 3}, "one\t1\nthree\t3\n",
-     "data, line 2: wanted at most 3 characters a side, got 5; the limit is the run"),
+     "data, line 2: source and target must have at most 3 characters, got 5; the limit is the run"),
     ("seq2seq", {}, None, "data: cannot be read"),
 ]  # fmt: skip
 
@@ -81,13 +81,13 @@ def test_a_fault_is_told_in_a_line(
 
 def test_folders_of_texts_are_checked(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name, said in (("empty", "a folder of text files for each label, found none"),
-                       ("absent", r"wanted a table \(.*\) or a folder")):  # fmt: skip
+    for name, said in (("empty", "a folder of text files for each label, got none"),
+                       ("absent", r"must be a table \(.*\) or a folder")):  # fmt: skip
         with pytest.raises(DataError, match=f"{name}: .*{said}"):
             read("classify", tmp_path / name, tmp_path)
     (tmp_path / "texts" / "soft").mkdir(parents=True)
     (tmp_path / "texts" / "soft" / "a").write_bytes(b"fine\n\xff")
-    with pytest.raises(DataError, match="soft/a, line 2: wanted UTF-8, got the byte 0xff"):
+    with pytest.raises(DataError, match="soft/a, line 2: must be UTF-8, got the byte 0xff"):
         read("classify", tmp_path / "texts", tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_texts_and_numbers_are_not_mixed(tmp_path: Path) -> None:
     (tmp_path / "texts" / "up" / "a").write_text("a")
     config = config_of("numbers", tmp_path)
     paths = (*config.paths, str(tmp_path / "texts"))
-    with pytest.raises(DataError, match="data: wanted texts or numbers, got both"):
+    with pytest.raises(DataError, match="data: must be all texts or all numbers, got both"):
         find_task("classify").read(dataclasses.replace(config, paths=paths))
 
 
@@ -104,9 +104,9 @@ def test_texts_and_numbers_are_not_mixed(tmp_path: Path) -> None:
     ("kind", "text", "said"),
     [
         ("classify", "label,body\nsoft,a\nsoff,b\n",
-         "data, line 3: wanted a known label ('hard', 'soft'), got 'soff'; did you mean 'soft'?"),
-        ("tag", "Ada B-PER\n\nBo B-PRE\n", "data, line 3: wanted a known label ("),
-        ("numbers", "label,body\nup,hello\n", "data, line 2, column 'body': wanted a number"),
+         "data, line 3: label must be one of 'hard', 'soft', got 'soff'; did you mean 'soft'?"),
+        ("tag", "Ada B-PER\n\nBo B-PRE\n", "data, line 3: label must be one of "),
+        ("numbers", "label,body\nup,hello\n", "data, line 2, column 'body': must be a number"),
     ],
 )  # fmt: skip
 def test_what_a_trained_model_does_not_know_is_told(
@@ -117,7 +117,7 @@ def test_what_a_trained_model_does_not_know_is_told(
     path.write_text(text)
     config = dataclasses.replace(task.config, paths=(str(path),))
     with pytest.raises(DataError) as caught:
-        find_task(NAMES[kind]).read(config, task.codec, whole=True)
+        find_task(NAMES[kind]).read(config, task.codec, validate_on_all=True)
     assert str(caught.value).replace(str(path), "data").startswith(said)
 
 
@@ -128,13 +128,13 @@ def test_a_model_of_texts_is_given_numbers_and_the_other_way(tmp_path: Path) -> 
     # Labels that the other knows, so that only the kind of data is at fault.
     (tmp_path / "n.csv").write_text("label,a\nsoft,1\nhard,2\n")
     (tmp_path / "t.csv").write_text("label,body\nup,a\ndown,b\n")
-    for task, other, said in ((texts, "n", "reads characters; got numbers"),
-                              (numbers, "t", "wanted numbers, which the model reads")):  # fmt: skip
+    for task, other, said in ((texts, "n", "reads characters, got numbers"),
+                              (numbers, "t", "must be numbers, as the model reads")):  # fmt: skip
         column = None if other == "n" else "body"
         config = dataclasses.replace(task.config, paths=(str(tmp_path / f"{other}.csv"),),
                                      text=column)  # fmt: skip
         with pytest.raises(DataError, match=said):
-            find_task("classify").read(config, task.codec, whole=True)
+            find_task("classify").read(config, task.codec, validate_on_all=True)
 
 
 def test_what_predictions_cannot_be_made_of_is_told(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ def test_what_predictions_cannot_be_made_of_is_told(tmp_path: Path) -> None:
     for kind in ("tag", "forecast", "seq2seq"):
         task = find_task(kind).read(config_of(kind, tmp_path))
         made[kind] = (task.build_model(task.model_arguments()).eval(), task.codec)
-    with pytest.raises(DataError, match="sentence 2: wanted one token or more, got none"):
+    with pytest.raises(DataError, match="sentence 2: must have at least one token, got none"):
         predict_tags(*made["tag"], [["Ada"], []])
-    with pytest.raises(DataError, match="source 2: wanted one token or more, got ' '"):
+    with pytest.raises(DataError, match="source 2: must have at least one token, got ' '"):
         translate(*made["seq2seq"], ["one", " "])
     table = read_table(tmp_path / "forecast.csv")
     past = table.numbers("warm")[:, None].expand(-1, 2)

@@ -48,8 +48,10 @@ WHOLE = Shard()
 def test_classes_are_measured_as_scikit_learn_does(kind: str, tmp_path: Path) -> None:
     task = Classification.read(config_of(kind, tmp_path))
     model = task.build_model(task.model_arguments()).eval()
-    labels = [task.data.labels[n] for n in task.out]
-    chances = class_probabilities(model, task.codec, [task.data.inputs[n] for n in task.out])
+    labels = [task.data.labels[n] for n in task.validation_items]
+    chances = class_probabilities(
+        model, task.codec, [task.data.inputs[n] for n in task.validation_items]
+    )
     guesses = task.codec.labels.decode(chances.argmax(-1))
     names = task.codec.labels.decode(range(len(task.codec.labels)))
     wanted = {
@@ -226,21 +228,21 @@ def test_a_window_ends_where_its_forecast_begins(tmp_path: Path) -> None:
     task = Forecasting.read(config)
     (batch,) = task.validation(WHOLE)
     days = task.codec.decode(batch.windows)[..., 0].round().int().T
-    wanted = task.codec.decode(batch.wanted)[..., 0].round().int().T
+    wanted = task.codec.decode(batch.targets)[..., 0].round().int().T
     origins = [32, 33, 34, 35, 36, 37, 38] * 2
     assert wanted.tolist() == [[t, t + 1] for t in origins]
     assert days.tolist() == [list(range(t - 5, t)) for t in origins]
     for step in range(40):
-        last = task.codec.decode(task.batch(step, WHOLE).wanted).max().item()
+        last = task.codec.decode(task.batch(step, WHOLE).targets).max().item()
         assert last < 31.5
 
 
 @pytest.mark.parametrize("kind", ["classify", "tag", "forecast", "seq2seq", "lm"])
 def test_all_data_are_measured_through_a_codec(kind: str, tmp_path: Path) -> None:
     task = find_task(NAMES[kind]).read(config_of(kind, tmp_path))
-    whole = find_task(NAMES[kind]).read(task.config, task.codec, whole=True)
+    whole = find_task(NAMES[kind]).read(task.config, task.codec, validate_on_all=True)
     counts = {"classify": 45, "forecast": 80 - 6 - 3 + 1}
-    found, before = (sum(b.count for b in t.validation(WHOLE)) for t in (whole, task))
+    found, before = (sum(b.size for b in t.validation(WHOLE)) for t in (whole, task))
     assert found == counts.get(kind, found)
     assert found > 2 * before
 
@@ -249,7 +251,7 @@ def test_one_row_is_enough_to_measure(tmp_path: Path) -> None:
     task = Classification.read(config_of("classify", tmp_path))
     (tmp_path / "one.csv").write_text("label,body\nsoft,aei\n")
     config = dataclasses.replace(task.config, paths=(str(tmp_path / "one.csv"),))
-    one = Classification.read(config, task.codec, whole=True)
+    one = Classification.read(config, task.codec, validate_on_all=True)
     model = task.build_model(task.model_arguments()).eval()
     chance = class_probabilities(model, task.codec, ["aei"])[
         0, task.codec.labels.encode(["soft"])

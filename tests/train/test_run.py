@@ -374,7 +374,7 @@ def test_the_state_is_carried_from_window_to_window_and_starts_anew_at_the_begin
     task = LanguageModeling.read(config)
     module = Training(task, new_model(task)).eval()
     module._trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    first, second = task.training[0], task.training[1]
+    first, second = task.training_windows[0], task.training_windows[1]
     with torch.no_grad():
         found = [module.training_step(window, 0).item() for window in (first, second, first)]
         logits, state = module.model(first.inputs)

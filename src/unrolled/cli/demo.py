@@ -12,7 +12,7 @@ from unrolled.config import LanguageModelConfig
 
 if TYPE_CHECKING:
     from unrolled.models import LanguageModel
-    from unrolled.tasks import Vocabulary
+    from unrolled.tasks.language_modeling import AnyVocabulary
 
 # Two minutes on two cores, including reading the text and the final evaluation.
 CONFIG = LanguageModelConfig(
@@ -68,7 +68,7 @@ def main() -> int:
     return 0
 
 
-def _sample(model: "LanguageModel", vocabulary: "Vocabulary") -> str:
+def _sample(model: "LanguageModel", vocabulary: "AnyVocabulary") -> str:
     import torch
 
     from unrolled.tasks import generate

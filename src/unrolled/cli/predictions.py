@@ -11,10 +11,13 @@ from unrolled.tasks.task import PredictionInput
 
 if TYPE_CHECKING:
     from unrolled.models import EncoderDecoder, SequenceModel, Tagger
-    from unrolled.tasks.classification import ClassificationCodec
-    from unrolled.tasks.forecasting import Forecaster, ForecastingCodec
-    from unrolled.tasks.tagging import TaggingCodec
-    from unrolled.tasks.translation import TranslationCodec
+    from unrolled.tasks.codecs import (
+        ClassificationCodec,
+        ForecastingCodec,
+        TaggingCodec,
+        TranslationCodec,
+    )
+    from unrolled.tasks.forecasting import Forecaster
 
 _BATCH_SIZE = 64
 
@@ -85,12 +88,12 @@ def _forecast(
     from unrolled.tasks.forecasting import forecast
 
     targets = codec.columns[: codec.targets]
-    keys = list(inputs[0].keys)
+    keys = list(inputs[0].key_columns)
     step_column = "forecast_step" if "step" in [*keys, *targets] else "step"
     yield _csv_line([*keys, step_column, *targets])
     for item in inputs:
         for step, row in enumerate(forecast(model, codec, item.value).tolist(), 1):
-            yield _csv_line([*item.keys.values(), str(step), *map(format_full, row)])
+            yield _csv_line([*item.key_columns.values(), str(step), *map(format_full, row)])
 
 
 def _csv_line(fields: Sequence[str]) -> str:

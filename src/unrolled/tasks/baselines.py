@@ -1,6 +1,6 @@
-"""What a model must beat: predictions without learning, or almost.
+"""Baselines that a model must beat: predictions with little or no learning.
 
-Measured by `metrics` and `conll` as the models are.
+They are scored by `metrics` and `entities`, as models are.
 """
 
 import lzma
@@ -12,24 +12,22 @@ from torch import Tensor
 
 from unrolled.tasks.data.conll import Sentence
 
-__all__ = ["FrequentLabels", "majority_class", "persistence", "seasonal_naive", "xz_bits"]
-
 
 def majority_class(labels: Tensor) -> int:
-    """The most frequent of class numbers; of equally frequent ones the smallest.
+    """The most frequent class number; of equally frequent ones the smallest.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no labels.
     """
     if not labels.numel():
-        raise ValueError("labels: wanted one or more, got none")
+        raise ValueError("majority_class: labels must not be empty, got none")
     return int(torch.bincount(labels.flatten()).argmax())
 
 
 class FrequentLabels:
-    """Gives each token the label that it had most often, an unknown token the most frequent one.
+    """Gives each token its most frequent label, and unknown tokens the most frequent of all.
 
-    Of equally frequent labels the first in the alphabet is taken.
+    Of equally frequent labels the alphabetically smallest is taken.
 
     Args:
         sentences: tokens with their labels.
@@ -44,9 +42,9 @@ class FrequentLabels:
             for token, label in zip(sentence.tokens, sentence.labels, strict=True):
                 counts[token][label] += 1
         if not counts:
-            raise ValueError("sentences: wanted one token or more, got none")
-        self.labels = {token: _commonest(found) for token, found in counts.items()}
-        self.default = _commonest(sum(counts.values(), Counter()))
+            raise ValueError("FrequentLabels: sentences must have at least one token, got none")
+        self.labels = {token: _most_frequent(labels) for token, labels in counts.items()}
+        self.default = _most_frequent(sum(counts.values(), Counter()))
 
     def __call__(self, tokens: Iterable[str]) -> list[str]:
         """A label for each token."""
@@ -54,12 +52,12 @@ class FrequentLabels:
 
 
 def persistence(window: Tensor, horizon: int) -> Tensor:
-    """The last value, over and over: `[T, …]` to `[horizon, …]`."""
+    """Repeat the last value: `[T, …]` to `[horizon, …]`."""
     return seasonal_naive(window, horizon, 1)
 
 
 def seasonal_naive(window: Tensor, horizon: int, season: int) -> Tensor:
-    """The last season, over and over: ŷ_{T+k} = y_{T+k-season·m}, m the smallest that is known.
+    """Repeat the last season: ŷ_{T+k} = y_{T+k-season·m} with the smallest m that lies in the past.
 
     Args:
         window: `[T, …]`, T at least `season`.
@@ -71,21 +69,24 @@ def seasonal_naive(window: Tensor, horizon: int, season: int) -> Tensor:
         ValueError: the window is shorter than a season, or an argument is below 1.
     """
     if horizon < 1:
-        raise ValueError(f"horizon: wanted at least 1, got {horizon}")
+        raise ValueError(f"seasonal_naive: horizon must be at least 1, got {horizon}")
     if not 1 <= season <= len(window):
-        raise ValueError(f"season: wanted 1 to {len(window)}, the window's length, got {season}")
+        raise ValueError(
+            f"seasonal_naive: season must be from 1 to {len(window)}, the window's length, "
+            f"got {season}"
+        )
     return window[len(window) - season + torch.arange(horizon) % season]
 
 
-def xz_bits(before: bytes, text: bytes) -> tuple[float, float]:
-    """Bits a byte of `text` compressed alone, and as what it adds to `before` compressed.
+def xz_bits(history: bytes, text: bytes) -> tuple[float, float]:
+    """Bits per byte of `text`: compressed alone, and by the size that it adds to `history`.
 
-    The sizes are whole .xz files as `xz -9` writes them, headers included.
+    Sizes are those of whole .xz files as `xz -9` writes them, headers included.
     """
     alone = len(lzma.compress(text, preset=9))
-    added = len(lzma.compress(before + text, preset=9)) - len(lzma.compress(before, preset=9))
+    added = len(lzma.compress(history + text, preset=9)) - len(lzma.compress(history, preset=9))
     return alone * 8 / len(text), added * 8 / len(text)
 
 
-def _commonest(counts: Counter[str]) -> str:
+def _most_frequent(counts: Counter[str]) -> str:
     return min(counts, key=lambda label: (-counts[label], label))

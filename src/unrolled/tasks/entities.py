@@ -8,46 +8,36 @@ from typing import Literal, NamedTuple
 
 from unrolled.tasks.data.source import DataError
 
-__all__ = [
-    "EntityScore",
-    "EntityScores",
-    "EntitySpan",
-    "entity_scores",
-    "find_spans",
-    "has_entities",
-    "labels_from_spans",
-    "malformed_labels",
-]
-
 
 class EntitySpan(NamedTuple):
-    """An entity of type `kind` over the tokens from `start` up to, not including, `end`."""
+    """An entity of some type over the tokens from `start` up to, not including, `end`."""
 
-    kind: str
+    type: str
     start: int
     end: int
 
 
 Scheme = Literal["IOB1", "IOB2", "BILOU"]
 _LABEL = re.compile(r"O|[BILUES]-.+", re.DOTALL)
-# Equal in meaning: L(ast) is the E(nd), U(nit) the S(ingle) of other schemes.
-_ENDS = frozenset("LEUS")
-_BEGINS = frozenset("BUS")
+# L(ast) and E(nd), and U(nit) and S(ingle), have the same meaning in different schemes.
+_END_MARKS = frozenset("LEUS")
+_BEGIN_MARKS = frozenset("BUS")
 
 
 def has_entities(labels: Iterable[str]) -> bool:
-    """Whether labels mark entities: all are `O` or a B, I, L, U, E or S with `-` and a type, and
+    """Whether labels mark entities: all are `O` or one of B, I, L, U, E, S with `-` and a type, and
     some are not `O`."""
     distinct = set(labels)
     return bool(distinct - {"O"}) and all(_LABEL.fullmatch(label) for label in distinct)
 
 
 def malformed_labels(labels: Iterable[str]) -> set[str]:
-    """Those that mark no entity, where more than half of all do or are `O`, and some do."""
+    """The labels that mark no entity, provided that some do and more than half of all do or are
+    `O`; otherwise none."""
     counts = Counter(labels)
     well_formed = {label for label in counts if _LABEL.fullmatch(label)}
-    share = sum(counts[label] for label in well_formed)
-    if not well_formed - {"O"} or 2 * share <= counts.total():
+    count = sum(counts[label] for label in well_formed)
+    if not well_formed - {"O"} or 2 * count <= counts.total():
         return set()
     return counts.keys() - well_formed
 
@@ -55,89 +45,99 @@ def malformed_labels(labels: Iterable[str]) -> set[str]:
 def find_spans(labels: Sequence[str]) -> list[EntitySpan]:
     """The entities that labels mark, in IOB1, IOB2, BILOU or BIOES, in order.
 
-    As in the script conlleval (Tjong Kim Sang and De Meulder 2003) nothing is malformed: an entity
-    begins at B, U or S, wherever an entity's label follows O, L, E, U or S, and wherever the type
-    changes; it ends before the next beginning, before O, and after L, E, U or S. So one reading
-    serves all the schemes.
+    As in the script conlleval (Tjong Kim Sang and De Meulder 2003) no sequence is malformed: an
+    entity begins at B, U or S, wherever the label of an entity follows O, L, E, U or S, and
+    wherever the type changes; it ends before the next begin, before O, and after L, E, U or S. So
+    one function reads all the schemes.
 
     Raises:
-        DataError: a label is none of these schemes'.
+        DataError: a label belongs to none of these schemes.
     """
-    found: list[EntitySpan] = []
+    spans: list[EntitySpan] = []
     start = 0
-    before, kind = "O", ""  # of the last label
+    previous_mark, previous_type = "O", ""
     for position, label in enumerate((*labels, "O")):
         if not _LABEL.fullmatch(label):
             raise DataError(
-                f"label: wanted O, or one of B, I, L, U, E, S with - and a type, got {label!r}"
+                f"label: must be O, or one of B, I, L, U, E, S with - and a type, got {label!r}"
             )
-        mark, _, now = label.partition("-")
-        continues = mark != "O" and mark not in _BEGINS and before not in _ENDS and now == kind
-        if before != "O" and not continues:
-            found.append(EntitySpan(kind, start, position))
-        if mark != "O" and (before == "O" or not continues):
+        mark, _, entity_type = label.partition("-")
+        continues = (
+            mark != "O"
+            and mark not in _BEGIN_MARKS
+            and previous_mark not in _END_MARKS
+            and entity_type == previous_type
+        )
+        if previous_mark != "O" and not continues:
+            spans.append(EntitySpan(previous_type, start, position))
+        if mark != "O" and (previous_mark == "O" or not continues):
             start = position
-        before, kind = mark, now
-    return found
+        previous_mark, previous_type = mark, entity_type
+    return spans
 
 
 def labels_from_spans(
     entities: Iterable[EntitySpan], length: int, scheme: Scheme = "IOB2"
 ) -> list[str]:
-    """The labels of `length` tokens that mark these entities; the inverse of `spans`.
+    """The labels of `length` tokens that mark these entities; the inverse of `find_spans`.
 
     IOB2 begins every entity with B, IOB1 only those that touch one of the same type before them,
-    BILOU marks first, inner, last and single tokens.
+    BILOU marks begin, inner, last and single tokens.
 
     Raises:
         ValueError: the scheme is unknown, or entities overlap, are empty or outside the sentence.
     """
     if scheme not in ("IOB1", "IOB2", "BILOU"):
-        raise ValueError(f"scheme: wanted one of IOB1, IOB2, BILOU, got {scheme!r}")
+        raise ValueError(
+            f"labels_from_spans: scheme must be one of IOB1, IOB2, BILOU, got {scheme!r}"
+        )
     labels = ["O"] * length
-    last = EntitySpan("", 0, 0)
+    previous = EntitySpan("", 0, 0)
     for span in sorted(entities, key=lambda s: s.start):
-        kind, start, end = span
-        if not last.end <= start < end <= length:
-            raise ValueError(f"entities: wanted disjoint spans within {length} tokens, got {span}")
-        labels[start:end] = [f"I-{kind}"] * (end - start)
-        touches = last.kind == kind and last.end == start
+        name, start, end = span
+        if not previous.end <= start < end <= length:
+            raise ValueError(
+                f"labels_from_spans: entities must be disjoint spans within {length} tokens, "
+                f"got {span}"
+            )
+        labels[start:end] = [f"I-{name}"] * (end - start)
+        touches = previous.type == name and previous.end == start
         if scheme != "IOB1" or touches:
-            labels[start] = f"B-{kind}"
+            labels[start] = f"B-{name}"
         if scheme == "BILOU":
-            labels[end - 1] = f"L-{kind}" if end - start > 1 else f"U-{kind}"
-        last = span
+            labels[end - 1] = f"L-{name}" if end - start > 1 else f"U-{name}"
+        previous = span
     return labels
 
 
 @dataclass(frozen=True)
 class EntityScore:
-    """How many entities are in the data, were found, and are right (type and both ends)."""
+    """The numbers of entities expected, predicted, and correct (type and both ends)."""
 
-    wanted: int = 0
-    found: int = 0
-    right: int = 0
+    expected: int = 0
+    predicted: int = 0
+    correct: int = 0
 
     @property
     def precision(self) -> float:
-        """Right ones of those found, in [0, 1]; 0 where none was found."""
-        return self.right / self.found if self.found else 0.0
+        """Correct / predicted, in [0, 1]; 0 where none was predicted."""
+        return self.correct / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        """Right ones of those wanted, in [0, 1]; 0 where none was wanted."""
-        return self.right / self.wanted if self.wanted else 0.0
+        """Correct / expected, in [0, 1]; 0 where none was expected."""
+        return self.correct / self.expected if self.expected else 0.0
 
     @property
     def f1(self) -> float:
         """The harmonic mean of precision and recall, in [0, 1]."""
-        both = self.wanted + self.found
-        return 2 * self.right / both if both else 0.0
+        total = self.expected + self.predicted
+        return 2 * self.correct / total if total else 0.0
 
 
 @dataclass(frozen=True)
 class EntityScores:
-    """The score over all entities, and those of each type."""
+    """The score over all entities, and that of each type."""
 
     micro: EntityScore
     by_type: dict[str, EntityScore]
@@ -147,30 +147,35 @@ class EntityScores:
         width = max(len(name) for name, _ in rows)
         return "\n".join(
             f"{name:{width}}  precision {s.precision:7.2%}  recall {s.recall:7.2%}  "
-            f"F1 {s.f1:7.2%}  ({s.wanted} in the data, {s.found} found)"
+            f"F1 {s.f1:7.2%}  ({s.expected} in the data, {s.predicted} found)"
             for name, s in rows
         )
 
 
 def entity_scores(
-    wanted: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]
+    expected: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]
 ) -> EntityScores:
-    """Score predicted labels against the true ones, sentence by sentence, as conlleval counts.
+    """Score predicted labels against the expected ones, by sentence, as conlleval counts.
 
-    An entity is right where type, first and last token are (Tjong Kim Sang and De Meulder 2003,
+    An entity is correct if its type, begin and end are (Tjong Kim Sang and De Meulder 2003,
     "Introduction to the CoNLL-2003 shared task").
 
     Raises:
-        DataError: a label marks no entity (see `spans`).
+        DataError: a label marks no entity (see `find_spans`).
         ValueError: sentences differ in number or length.
     """
-    counts: dict[str, Counter[str]] = {"wanted": Counter(), "found": Counter(), "right": Counter()}
-    for true, guess in zip(wanted, predicted, strict=True):
-        if len(true) != len(guess):
-            raise ValueError(f"predicted: wanted {len(true)} labels as in wanted, got {len(guess)}")
-        here, there = set(find_spans(true)), set(find_spans(guess))
-        for name, entities in (("wanted", here), ("found", there), ("right", here & there)):
-            counts[name].update(span.kind for span in entities)
-    kinds = sorted(counts["wanted"].keys() | counts["found"].keys())
-    by_type = {k: EntityScore(**{name: count[k] for name, count in counts.items()}) for k in kinds}
-    return EntityScores(EntityScore(**{n: c.total() for n, c in counts.items()}), by_type)
+    counts: tuple[Counter[str], ...] = (Counter(), Counter(), Counter())
+    for reference, prediction in zip(expected, predicted, strict=True):
+        if len(reference) != len(prediction):
+            raise ValueError(
+                f"entity_scores: predicted must have {len(reference)} labels as in expected, "
+                f"got {len(prediction)}"
+            )
+        true_spans, predicted_spans = set(find_spans(reference)), set(find_spans(prediction))
+        for counter, spans in zip(
+            counts, (true_spans, predicted_spans, true_spans & predicted_spans), strict=True
+        ):
+            counter.update(span.type for span in spans)
+    types = sorted(counts[0].keys() | counts[1].keys())
+    by_type = {name: EntityScore(*(counter[name] for counter in counts)) for name in types}
+    return EntityScores(EntityScore(*(counter.total() for counter in counts)), by_type)

@@ -1,118 +1,74 @@
 """Forecasting: the next values of one or several series, from a window of the past."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
-from unrolled.models import SequenceModel
+from unrolled.config import ForecastConfig
+from unrolled.models import CellLike, SequenceModel
+from unrolled.nn.types import HiddenState
 from unrolled.tasks.baselines import seasonal_naive
 from unrolled.tasks.bucketing import Buckets
-from unrolled.tasks.codecs.standardization import check_standardization, mean_and_deviation
+from unrolled.tasks.codecs.forecasting import ForecastingCodec, ForecastingState
+from unrolled.tasks.codecs.standardization import mean_and_deviation
 from unrolled.tasks.data.source import DataError, Source
 from unrolled.tasks.data.tables import read_table
 from unrolled.tasks.data.time_series import Series, check_length, read_series, series_of
 from unrolled.tasks.task import PredictionInput, Shard, Task
 
-__all__ = [
-    "Forecaster",
-    "Forecasting",
-    "ForecastingBatch",
-    "ForecastingCodec",
-    "Series",
-    "forecast",
-]
+_VALIDATION_BATCH = 256
+
+Origin = tuple[int, int]
+"""Where a forecast begins: the number of a series, and a step of it."""
 
 
 class ForecastingBatch(NamedTuple):
-    """Windows `[T, N, F]` in standard units, and what came next, `[K, N, targets]`."""
+    """Windows `[T, N, F]` in standard units, and the values that follow, `[K, N, targets]`."""
 
     windows: Tensor
-    wanted: Tensor
+    targets: Tensor
     total: int
 
     @property
-    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+    def size(self) -> int:
         """Windows of this shard."""
         return self.windows.shape[1]
 
 
-class ForecastingCodec:
-    """Columns, the mean and deviation of each, what is forecast how far from how much of the past.
+class ForecasterOptions(TypedDict, total=False):
+    """Options of :class:`unrolled.models.SequenceModel` for a forecaster."""
 
-    Args:
-        columns: names, those to forecast first.
-        targets: how many of them are forecast.
-        mean, deviation: `[F]` of the training part.
-        window, horizon: T and K.
-
-    Raises:
-        ValueError: the parts contradict each other, or the scale is no scale.
-    """
-
-    def __init__(
-        self,
-        columns: Sequence[str],
-        targets: int,
-        mean: Tensor,
-        deviation: Tensor,
-        window: int,
-        horizon: int,
-    ) -> None:
-        check_standardization(mean, deviation)
-        fits = len(columns) == len(mean) and 1 <= targets <= len(columns)
-        if not fits or min(window, horizon) < 1:
-            raise ValueError(
-                f"columns: wanted {len(mean)}, targets at most as many, window and horizon at "
-                f"least 1, got {len(columns)}, {targets}, {window}, {horizon}"
-            )
-        self.columns = tuple(columns)
-        self.targets = targets
-        self.mean = mean
-        self.deviation = deviation
-        self.window = window
-        self.horizon = horizon
-
-    def encode(self, values: Tensor) -> Tensor:
-        """In standard units, float32."""
-        return ((values.double() - self.mean) / self.deviation).float()
-
-    def decode(self, forecasts: Tensor) -> Tensor:
-        """Forecasts `[…, targets]` in the data's own units, float64."""
-        targets = self.targets
-        return forecasts.double() * self.deviation[:targets] + self.mean[:targets]
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "columns": list(self.columns),
-            "targets": self.targets,
-            "mean": self.mean,
-            "deviation": self.deviation,
-            "window": self.window,
-            "horizon": self.horizon,
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "ForecastingCodec":
-        return cls(**state)
+    hidden_size: int
+    cell: CellLike
+    num_layers: int
+    dropout: float
+    initial: str
 
 
 class Forecaster(nn.Module):
-    """Recurrent layers over the window; a head on their last state tells all K steps at once, each
-    as the difference to the last value that is known.
+    """Recurrent layers over the window; a head on their final state predicts all K steps at once,
+    each as the difference to the last value of the window.
 
     Args:
-        inputs, targets: columns that are seen, and how many of them, the first, are forecast.
+        inputs, targets: columns of the input, and how many of them, the first, are forecast.
         horizon: K.
         options: those of :class:`unrolled.models.SequenceModel`.
     """
 
-    def __init__(self, inputs: int, targets: int, horizon: int, **options: Any) -> None:
+    def __init__(
+        self, inputs: int, targets: int, horizon: int, **options: Unpack[ForecasterOptions]
+    ) -> None:
         super().__init__()
-        self.arguments = {"inputs": inputs, "targets": targets, "horizon": horizon, **options}
+        self.arguments: dict[str, object] = {
+            "inputs": inputs,
+            "targets": targets,
+            "horizon": horizon,
+            **options,
+        }
         self.targets = targets
         self.horizon = horizon
         self.sequence = SequenceModel(
@@ -121,16 +77,16 @@ class Forecaster(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Windows `[T, N, F]` to forecasts `[K, N, targets]`, in standard units."""
-        changes, _ = self.sequence(windows)
-        last = windows[-1, :, : self.targets]
-        return changes.unflatten(-1, (self.horizon, self.targets)).transpose(0, 1) + last
+        changes: Tensor = self.sequence(windows)[0]
+        changes = changes.view(len(changes), self.horizon, self.targets).transpose(0, 1)
+        return changes + windows[-1, :, : self.targets]
 
 
-class Forecasting(Task):
+class Forecasting(Task[ForecastConfig, Forecaster, ForecastingCodec, ForecastingBatch]):
     """Mean squared error of all K steps, in standard units; backtested on the end of each series.
 
-    A window of the validation may reach back into the training part; what it forecasts never does.
-    Every step that has a whole horizon after it is an origin.
+    A validation window may reach back into the training part, its forecast does not. Every step
+    with a whole horizon after it is an origin.
     """
 
     name = "forecast"
@@ -138,150 +94,146 @@ class Forecasting(Task):
     metric_names = ("loss", "mae", "rmse")
 
     def __init__(
-        self, config: Any, series: Sequence[Series], codec: ForecastingCodec, whole: bool = False
+        self,
+        config: ForecastConfig,
+        series: Sequence[Series],
+        codec: ForecastingCodec,
+        validate_on_all: bool = False,
     ) -> None:
         if config.season is not None and config.season > codec.window:
             raise DataError(
-                f"--season: wanted at most the window's {codec.window} steps, got {config.season}"
+                f"--season must be at most {codec.window}, the steps of the window, got "
+                f"{config.season}"
             )
         self.config = config
         self.codec = codec
         self.series = series
-        self.season = config.season or _own_season(config)
-        self.values = [codec.encode(one.values) for one in series]
-        ends = [_first_held_out(len(v), config, codec.horizon) for v in self.values]
-        begins = [0] * len(ends) if whole else ends
-        ends = [len(v) for v in self.values] if whole else ends
-        T, K = codec.window, codec.horizon
-        self.kept = [(k, t) for k, end in enumerate(ends) for t in range(T, end - K + 1)]
-        self.out = [
-            (k, t)
-            for k, begin in enumerate(begins)
-            for t in range(max(T, begin), len(self.values[k]) - K + 1)
-        ]
-        _check_windows(series, self.kept, self.out, codec)
+        self.season = config.season or _built_in_season(config)
+        self._values = [codec.encode(one.values) for one in series]
+        training_ends = [_training_size(len(v), config, codec.horizon) for v in self._values]
+        sizes = [len(values) for values in self._values]
+        self.training_origins = _origins(codec, sizes if validate_on_all else training_ends)
+        starts = [0] * len(sizes) if validate_on_all else training_ends
+        self.validation_origins = _origins(codec, sizes, starts)
+        if not self.training_origins or not self.validation_origins:
+            raise _too_short(series, codec)
         self.digest = hashlib.sha256(
             b"".join(one.values.double().numpy().tobytes() for one in series)
         ).hexdigest()
-        self.buckets = Buckets([T] * len(self.kept), config.batch_size, config.seed)
+        lengths = [codec.window] * len(self.training_origins)
+        self.buckets = Buckets(lengths, config.batch_size, config.seed)
 
     @override
     @classmethod
     def read(
-        cls, config: Any, codec: ForecastingCodec | None = None, whole: bool = False
+        cls,
+        config: ForecastConfig,
+        codec: ForecastingCodec | None = None,
+        validate_on_all: bool = False,
     ) -> "Forecasting":
         columns, targets, series = read_series(config, codec)
         if codec is None:
-            ends = [_first_held_out(len(s.values), config, config.horizon) for s in series]
+            ends = [_training_size(len(s.values), config, config.horizon) for s in series]
             parts = [s.values[: max(1, end)] for s, end in zip(series, ends, strict=True)]
             mean, deviation = mean_and_deviation(torch.cat(parts))
             codec = ForecastingCodec(
                 columns, targets, mean, deviation, config.window, config.horizon
             )
-        return cls(config, series, codec, whole)
+        return cls(config, series, codec, validate_on_all)
 
     @override
     @classmethod
     def read_inputs(
         cls,
-        config: Any,
+        config: ForecastConfig,
         codec: ForecastingCodec,
         sources: Sequence[Source],
         texts: Sequence[str] = (),
-    ) -> list[PredictionInput]:
+    ) -> list[PredictionInput[Tensor]]:
         if texts:
-            raise DataError(
-                "--text: wanted a table (CSV, TSV or Parquet) with the past, got a text"
-            )
+            raise DataError("--text must be omitted: a forecast needs a table (CSV, TSV, Parquet)")
         inputs = []
-        # As with "step": a column of the table keeps its name.
+        # As for "step": a column of the table keeps its name.
         names = {config.series, *codec.columns[: codec.targets]}
-        file = "forecast_file" if "file" in names else "file"
+        file_column = "forecast_file" if "file" in names else "file"
         for source in sources:
             for series in series_of(read_table(source), codec.columns, config):
-                keys = {file: str(source)} if len(sources) > 1 else {}
+                key_columns = {file_column: str(source)} if len(sources) > 1 else {}
                 if config.series is not None:
-                    keys[config.series] = series.name
+                    key_columns[config.series] = series.name
                 check_length(series, str(source), codec.window)
-                inputs.append(PredictionInput(series.name, series.values, keys))
+                inputs.append(PredictionInput(series.name, series.values, key_columns))
         return inputs
 
     @override
     @classmethod
-    def codec_from_state(cls, state: dict[str, Any]) -> ForecastingCodec:
+    def codec_from_state(cls, state: ForecastingState) -> ForecastingCodec:
         return ForecastingCodec.from_state(state)
 
     @override
     @classmethod
-    def build_model(cls, arguments: dict[str, Any]) -> Forecaster:
+    def build_model(cls, arguments: Mapping[str, Any]) -> Forecaster:
         return Forecaster(**arguments)
 
     @override
     @classmethod
-    def codec_arguments(cls, codec: ForecastingCodec) -> dict[str, Any]:
+    def codec_arguments(cls, codec: ForecastingCodec) -> dict[str, object]:
         return {"inputs": len(codec.columns), "targets": codec.targets, "horizon": codec.horizon}
 
     @override
-    def model_arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, object]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
-        return self.codec_arguments(self.codec) | {
-            name: getattr(self.config, name) for name in names
-        }
+        options = {name: getattr(self.config, name) for name in names}
+        return self.codec_arguments(self.codec) | options
 
-    def _spans(self, origins: Sequence[tuple[int, int]], total: int) -> ForecastingBatch:
+    def _batch(self, origins: Sequence[Origin], total: int) -> ForecastingBatch:
         T, K, targets = self.codec.window, self.codec.horizon, self.codec.targets
-        windows = [self.values[k][t - T : t] for k, t in origins]
-        wanted = [self.values[k][t : t + K, :targets] for k, t in origins]
         if not origins:
-            empty = self.values[0][:0]
+            empty = self._values[0][:0]
             return ForecastingBatch(
                 empty.new_zeros(T, 0, empty.shape[1]), empty.new_zeros(K, 0, targets), total
             )
-        return ForecastingBatch(torch.stack(windows, 1), torch.stack(wanted, 1), total)
+        windows = [self._values[k][t - T : t] for k, t in origins]
+        future = [self._values[k][t : t + K, :targets] for k, t in origins]
+        return ForecastingBatch(torch.stack(windows, 1), torch.stack(future, 1), total)
 
     @override
     def batch(self, step: int, shard: Shard) -> ForecastingBatch:
-        items = [self.kept[k] for k in self.buckets.items(step)]
-        return self._spans(items[shard.slice], len(items))
+        origins = [self.training_origins[k] for k in self.buckets.items(step)]
+        return self._batch(origins[shard.slice], len(origins))
 
     @override
     def validation(self, shard: Shard) -> Iterator[ForecastingBatch]:
-        for begin in range(0, len(self.out), 256):
-            items = self.out[begin : begin + 256]
-            batch = self._spans(items[shard.slice], len(items))
-            if batch.count:
+        for start in range(0, len(self.validation_origins), _VALIDATION_BATCH):
+            origins = self.validation_origins[start : start + _VALIDATION_BATCH]
+            batch = self._batch(origins[shard.slice], len(origins))
+            if batch.size:
                 yield batch
 
     @override
-    def loss(self, model: Any, batch: ForecastingBatch, carried: Any) -> tuple[Tensor, None]:
-        errors = model(batch.windows).float() - batch.wanted
+    def loss(
+        self, model: Forecaster, batch: ForecastingBatch, carried: HiddenState | None
+    ) -> tuple[Tensor, None]:
+        errors: Tensor = model(batch.windows).float() - batch.targets
         return errors.square().mean((0, 2)).sum(), None
 
     @override
     def tally(
-        self, model: Any, batch: ForecastingBatch, carried: Any
+        self, model: Forecaster, batch: ForecastingBatch, carried: HiddenState | None
     ) -> tuple[dict[str, Tensor], None]:
-        return self._tally(model(batch.windows), batch.wanted), None
-
-    def _tally(self, forecasts: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        errors = forecasts.double().cpu() - wanted.double().cpu()
-        return {
-            "absolute": errors.abs().sum((0, 1)),
-            "squared": errors.square().sum((0, 1)),
-            "values": torch.tensor(errors.numel()),
-        }
+        return _error_sums(model(batch.windows), batch.targets), None
 
     @override
-    def example(self, text: str | None) -> tuple[tuple[Any, ...], None]:
+    def example(self, text: str | None) -> tuple[tuple[Tensor], None]:
         if text is not None:
-            raise DataError("text: wanted none, a forecaster reads numbers")
-        return (self._spans(self.out[-1:], 1).windows,), None
+            raise DataError("text: must be omitted, a forecaster reads numbers")
+        return (self._batch(self.validation_origins[-1:], 1).windows,), None
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         values = sums["values"].item()
         units = self.codec.deviation[: self.codec.targets].to(sums["squared"])
-        # Squares of the data's own units may leave the range of numbers, and their roots return.
+        # Squares in the units of the data may overflow where their roots do not.
         largest = units.max()
         squared = ((units / largest).square() * sums["squared"]).sum() / values
         return {
@@ -295,24 +247,24 @@ class Forecasting(Task):
         seasons = {"persistence": 1}
         if self.season is not None:
             seasons["season before"] = self.season
-        found = {}
+        scores = {}
         for name, season in seasons.items():
-            batch = self._spans(self.out, len(self.out))
+            batch = self._batch(self.validation_origins, len(self.validation_origins))
             past = batch.windows[..., : self.codec.targets]
             naive = seasonal_naive(past, self.codec.horizon, season)
-            found[name] = self.scores(self._tally(naive, batch.wanted))
-        return found
+            scores[name] = self.scores(_error_sums(naive, batch.targets))
+        return scores
 
 
 def forecast(model: Forecaster, codec: ForecastingCodec, past: Tensor) -> Tensor:
-    """The K values `[K, targets]` that follow on values `[T', F]`, of which the last T are seen.
+    """The K values `[K, targets]` that follow values `[T', F]`, of which the last T are used.
 
     Raises:
         DataError: there are fewer than T, or other columns than the model was trained on.
     """
     if len(past) < codec.window or past.shape[1] != len(codec.columns):
         raise DataError(
-            f"data: wanted at least {codec.window} rows of {len(codec.columns)} columns, got "
+            f"data: must have at least {codec.window} rows of {len(codec.columns)} columns, got "
             f"{len(past)} of {past.shape[1]}"
         )
     device = next(model.parameters()).device
@@ -321,29 +273,47 @@ def forecast(model: Forecaster, codec: ForecastingCodec, past: Tensor) -> Tensor
         return codec.decode(model(window)[:, 0].cpu())
 
 
-def _own_season(config: Any) -> int | None:
-    """The season of the task's own data, where a window has room for it."""
+def _error_sums(forecasts: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    errors = forecasts.double().cpu() - targets.double().cpu()
+    return {
+        "absolute": errors.abs().sum((0, 1)),
+        "squared": errors.square().sum((0, 1)),
+        "values": torch.tensor(errors.numel()),
+    }
+
+
+def _built_in_season(config: ForecastConfig) -> int | None:
+    """The season of the built-in data, if it fits into a window."""
     if config.paths:
         return None
-    from unrolled.tasks.datasets import series
+    from unrolled.tasks import datasets
 
-    season = series(config.data).season
+    season = datasets.series(config.data).season
     return season if 1 < season <= config.window else None
 
 
-def _first_held_out(count: int, config: Any, horizon: int) -> int:
-    """Steps of a series that are trained on: a whole horizon comes after them."""
+def _training_size(count: int, config: ForecastConfig, horizon: int) -> int:
+    """Steps of the training part of a series: at least a whole horizon comes after them."""
     return count - max(1, round(count * config.validation_fraction), horizon)
 
 
-def _check_windows(
-    series: Sequence[Series], kept: Sequence[Any], out: Sequence[Any], codec: ForecastingCodec
-) -> None:
-    if kept and out:
-        return
+def _origins(
+    codec: ForecastingCodec, ends: Sequence[int], starts: Sequence[int] = ()
+) -> list[Origin]:
+    """The origins whose forecasts lie between a start and an end of each series."""
+    T, K = codec.window, codec.horizon
+    starts = starts or [0] * len(ends)
+    return [
+        (k, t)
+        for k, (start, end) in enumerate(zip(starts, ends, strict=True))
+        for t in range(max(T, start), end - K + 1)
+    ]
+
+
+def _too_short(series: Sequence[Series], codec: ForecastingCodec) -> DataError:
     longest = max(len(one.values) for one in series)
-    raise DataError(
-        f"data: wanted a series with a window of {codec.window} and a horizon of {codec.horizon} "
-        f"in its training part, and a horizon after it; the longest has {longest} values: give "
-        "more data, or a smaller --window or --horizon"
+    return DataError(
+        f"data: must have a series with a window of {codec.window} and a horizon of "
+        f"{codec.horizon} in its training part, and a horizon after it, got at most {longest} "
+        "values; use more data, or a smaller --window or --horizon"
     )

@@ -1,7 +1,4 @@
-"""Measures of predictions: classes, forecasts, texts. Entities are measured in `conll`.
-
-What a prediction needs to be better than is in `baselines`.
-"""
+"""Metrics of predictions: classes, forecasts, texts. Those of entities are in `entities`."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,131 +6,114 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "accuracy",
-    "bits_per_character",
-    "class_counts",
-    "edit_distance",
-    "error_rate",
-    "exact_match",
-    "f1_scores",
-    "macro_f1",
-    "mean_absolute_error",
-    "mean_absolute_scaled_error",
-    "root_mean_squared_error",
-]
-
 IGNORED = -100
+"""The class number of padding, which is not scored."""
 
 
-# Classes
+def class_counts(expected: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """How often each class was expected, predicted, and both: `[3, classes]`, int64.
 
-
-def class_counts(wanted: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """How often each class was wanted, predicted, and both: `[3, classes]`, int64.
-
-    The counts of two batches add to those of both; the other measures of classes take them. They
-    need memory for the classes, where a confusion matrix needs it for their square.
+    The counts of two batches can be added; the other metrics of classes are computed from them.
+    Their memory grows with the classes, where that of a confusion matrix grows with their square.
 
     Args:
-        wanted: class numbers of any shape; -100 marks what is not measured, such as padding.
+        expected: class numbers of any shape; -100 marks what is not scored, such as padding.
         predicted: class numbers of the same shape.
 
     Raises:
         ValueError: the shapes differ, or a number is not below `classes`.
     """
-    if wanted.shape != predicted.shape:
+    if expected.shape != predicted.shape:
         raise ValueError(
-            f"predicted: wanted the shape of wanted {list(wanted.shape)}, "
+            f"class_counts: predicted must have the shape of expected, {list(expected.shape)}, "
             f"got {list(predicted.shape)}"
         )
-    measured = wanted != IGNORED
-    pairs = {"wanted": wanted[measured].long(), "predicted": predicted[measured].long()}
+    scored = expected != IGNORED
+    pairs = {"expected": expected[scored].long(), "predicted": predicted[scored].long()}
     for name, numbers in pairs.items():
-        outside = numbers[(numbers < 0) | (numbers >= classes)]
-        if len(outside):
-            raise ValueError(f"{name}: wanted classes below {classes}, got {int(outside[0])}")
-    right = pairs["wanted"][pairs["wanted"] == pairs["predicted"]]
-    return torch.stack([torch.bincount(of, minlength=classes) for of in (*pairs.values(), right)])
+        invalid = numbers[(numbers < 0) | (numbers >= classes)]
+        if len(invalid):
+            raise ValueError(f"class_counts: {name} must be below {classes}, got {int(invalid[0])}")
+    correct = pairs["expected"][pairs["expected"] == pairs["predicted"]]
+    return torch.stack(
+        [torch.bincount(numbers, minlength=classes) for numbers in (*pairs.values(), correct)]
+    )
 
 
 def accuracy(counts: Tensor) -> float:
-    """The part that was predicted right, in [0, 1]; NaN of nothing."""
+    """The fraction of correct predictions, in [0, 1]; NaN without any."""
     total = int(counts[0].sum())
     return int(counts[2].sum()) / total if total else math.nan
 
 
 def f1_scores(counts: Tensor) -> Tensor:
-    """2 right / (wanted + predicted) of each class, `[classes]`, float64, in [0, 1].
+    """2 correct / (expected + predicted) for each class, `[classes]`, float64, in [0, 1].
 
-    NaN for a class that was neither wanted nor predicted.
+    NaN for a class that was neither expected nor predicted.
     """
-    wanted, predicted, right = counts.double()
-    return 2 * right / (wanted + predicted)
+    expected, predicted, correct = counts.double()
+    f1: Tensor = 2 * correct / (expected + predicted)
+    return f1
 
 
 def macro_f1(counts: Tensor) -> float:
-    """The mean F1 of the classes that were wanted or predicted, in [0, 1]; NaN of nothing."""
+    """The mean F1 of the classes that were expected or predicted, in [0, 1]; NaN without any."""
     return f1_scores(counts).nanmean().item()
 
 
-# Forecasts: [K, N] or [K, N, I], K the horizon; a figure for each of its steps
+def mean_absolute_error(expected: Tensor, predicted: Tensor) -> Tensor:
+    """mean |y - ŷ| at each step of the horizon, in the unit of the data: `[K, N, …]` to `[K]`."""
+    return _errors("mean_absolute_error", expected, predicted).abs().flatten(1).mean(1)
 
 
-def mean_absolute_error(wanted: Tensor, predicted: Tensor) -> Tensor:
-    """mean |y - ŷ| at each step of the horizon, in the data's unit: `[K, N, …]` to `[K]`."""
-    return _errors(wanted, predicted).abs().flatten(1).mean(1)
-
-
-def root_mean_squared_error(wanted: Tensor, predicted: Tensor) -> Tensor:
+def root_mean_squared_error(expected: Tensor, predicted: Tensor) -> Tensor:
     """√ mean (y - ŷ)² at each step of the horizon, in the data's unit: `[K, N, …]` to `[K]`."""
-    return _errors(wanted, predicted).square().flatten(1).mean(1).sqrt()
+    errors = _errors("root_mean_squared_error", expected, predicted)
+    return errors.square().flatten(1).mean(1).sqrt()
 
 
 def mean_absolute_scaled_error(
-    wanted: Tensor, predicted: Tensor, history: Tensor, season: int = 1
+    expected: Tensor, predicted: Tensor, history: Tensor, season: int = 1
 ) -> Tensor:
-    """Absolute errors over those of the seasonal naive forecast, one step, within the history.
+    """Absolute errors relative to those of one-step seasonal naive forecasts within the history.
 
-    MASE_k = mean |y - ŷ| / mean_t |h_t - h_{t-season}| (Hyndman and Koehler 2006), each variable
-    by its own scale. Below 1 is better than repeating the last season was on the history.
+    MASE_k = mean |y - ŷ| / mean_t |h_t - h_{t-season}| (Hyndman and Koehler 2006), with a scale for
+    each variable. Below 1 is better than repeating the previous season was on the history.
 
     Args:
-        wanted: `[K, N]` or `[K, N, I]`.
-        predicted: as wanted.
-        history: the series trained on, `[T]` or `[T, I]`.
-        season: how many steps back the naive forecast looks; 1 repeats the last value.
+        expected: `[K, N]` or `[K, N, I]`.
+        predicted: of the same shape.
+        history: the training part of the series, `[T]` or `[T, I]`.
+        season: steps of a season; 1 repeats the last value.
 
     Returns:
         `[K]`, 0 or more.
 
     Raises:
-        ValueError: the shapes do not fit, or the history is too short or never changes.
+        ValueError: the shapes do not match, or the history is too short or never changes.
     """
-    errors = _errors(wanted, predicted).abs()
-    if history.shape[1:] != wanted.shape[2:]:
+    name = "mean_absolute_scaled_error"
+    errors = _errors(name, expected, predicted).abs()
+    if history.shape[1:] != expected.shape[2:]:
         raise ValueError(
-            f"history: wanted the variables of wanted {list(wanted.shape[2:])}, "
+            f"{name}: history must have the variables of expected, {list(expected.shape[2:])}, "
             f"got {list(history.shape[1:])}"
         )
     if not 1 <= season < len(history):
-        raise ValueError(f"season: wanted 1 to {len(history) - 1} for the history, got {season}")
+        raise ValueError(f"{name}: season must be from 1 to {len(history) - 1}, got {season}")
     scale = (history[season:] - history[:-season]).double().abs().mean(0)
     if not (scale > 0).all():
-        raise ValueError("history: wanted a series that changes from season to season")
+        raise ValueError(f"{name}: history must change from season to season, got a constant one")
     return (errors / scale).flatten(1).mean(1)
 
 
-def _errors(wanted: Tensor, predicted: Tensor) -> Tensor:
-    if wanted.shape != predicted.shape or wanted.dim() < 2:
+def _errors(function: str, expected: Tensor, predicted: Tensor) -> Tensor:
+    if expected.shape != predicted.shape or expected.dim() < 2:
         raise ValueError(
-            f"predicted: wanted [K, N, …] as wanted {list(wanted.shape)}, "
-            f"got {list(predicted.shape)}"
+            f"{function}: predicted must have the shape [K, N, …] of expected, "
+            f"{list(expected.shape)}, got {list(predicted.shape)}"
         )
-    return wanted.double() - predicted.double()
-
-
-# Texts
+    return expected.double() - predicted.double()
 
 
 def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
@@ -147,25 +127,27 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     return row[-1]
 
 
-def error_rate(wanted: Iterable[Sequence[object]], predicted: Iterable[Sequence[object]]) -> float:
-    """Edits per wanted symbol, 0 or more, over all pairs: of characters where the pairs are texts,
-    of words where they are lists of words. NaN of nothing."""
+def error_rate(
+    expected: Iterable[Sequence[object]], predicted: Iterable[Sequence[object]]
+) -> float:
+    """Edits per expected symbol over all pairs, 0 or more: the character error rate of texts, the
+    word error rate of lists of words. NaN without any symbol."""
     edits = symbols = 0
-    for true, guess in zip(wanted, predicted, strict=True):
-        edits += edit_distance(true, guess)
-        symbols += len(true)
+    for reference, prediction in zip(expected, predicted, strict=True):
+        edits += edit_distance(reference, prediction)
+        symbols += len(reference)
     return edits / symbols if symbols else math.nan
 
 
-def exact_match(wanted: Iterable[object], predicted: Iterable[object]) -> float:
-    """The part of the pairs that are equal, in [0, 1]; NaN of nothing."""
-    equal = [true == guess for true, guess in zip(wanted, predicted, strict=True)]
+def exact_match(expected: Iterable[object], predicted: Iterable[object]) -> float:
+    """The fraction of pairs that are equal, in [0, 1]; NaN without any."""
+    equal = [pair[0] == pair[1] for pair in zip(expected, predicted, strict=True)]
     return sum(equal) / len(equal) if equal else math.nan
 
 
 def bits_per_character(loss: float, characters_per_token: float = 1.0) -> float:
-    """A cross-entropy in nats a token as bits a character: loss / (ln 2 · characters a token).
+    """A cross-entropy in nats per token as bits per character: loss / (ln 2 · characters/token).
 
-    So models of different vocabularies are compared by the text that they predict.
+    It compares models with different vocabularies.
     """
     return loss / math.log(2) / characters_per_token

@@ -1,134 +1,152 @@
-"""Problems on which recurrent networks are compared, as a task: each batch is drawn anew."""
+"""Synthetic problems on which recurrent networks are compared, as a task: drawn for each batch."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from unrolled.config import ProblemConfig
 from unrolled.models import SequenceModel
+from unrolled.nn.types import HiddenState
 from unrolled.tasks.data.source import DataError
-from unrolled.tasks.datasets import synthetic as classics
+from unrolled.tasks.datasets import synthetic as problems
 from unrolled.tasks.task import Shard, Task
 
-__all__ = ["SyntheticBatch", "SyntheticCodec", "SyntheticProblems"]
-
-NEAR = 0.04
-"""A sum that is less far off is right, as Hochreiter & Schmidhuber (1997) count."""
-_VALIDATION = 2**32 - 1
+TOLERANCE = 0.04
+"""A sum with a smaller error is correct, as Hochreiter & Schmidhuber (1997) count."""
+_VALIDATION_SEED = 2**32 - 1
 
 
 class SyntheticBatch(NamedTuple):
-    """Inputs `[T, N]` (tokens) or `[T, N, F]` (numbers), what is wanted, `[N]` or `[T, N]`. Answers
-    are counted: one a sequence, or one a step."""
+    """Inputs `[T, N]` (tokens) or `[T, N, F]` (numbers), and targets `[N]` or `[T, N]`. The items
+    are the targets: one for each sequence, or one for each step."""
 
     inputs: Tensor
-    wanted: Tensor
+    targets: Tensor
     total: int
 
     @property
-    def count(self) -> int:  # type: ignore[override]  # a tuple's own counts what it holds
-        return self.wanted.numel()
+    def size(self) -> int:
+        """Targets of this shard."""
+        return self.targets.numel()
+
+
+class SyntheticState(TypedDict):
+    """What a checkpoint has of a :class:`SyntheticCodec`."""
+
+    name: str
 
 
 @dataclass(frozen=True)
 class SyntheticCodec:
-    """Which problem a model was trained on: all that its checkpoint needs."""
+    """The name of the problem that a model was trained on."""
 
     name: str
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SyntheticState:
         return {"name": self.name}
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """How a problem is drawn, and the model that it asks for."""
+class _ProblemType:
+    """How a problem is drawn, and the model that it needs. `symbols` are those of its tokens."""
 
-    draw: Callable[[int, int, torch.Generator], classics.SyntheticProblem]
-    sizes: dict[str, Any]
-    signs: str = ""
-
-
-def _tokens(signs: str, outputs: int) -> dict[str, Any]:
-    shape = {"input": "one-hot", "input_size": len(signs), "output_size": outputs}
-    return shape | {"pooling": None}
+    draw: Callable[[int, int, torch.Generator], problems.SyntheticProblem]
+    model_arguments: dict[str, object]
+    symbols: str = ""
 
 
-_KINDS = {
-    "adding": _Kind(
-        classics.adding, {"input": "numbers", "input_size": 2, "output_size": 1, "pooling": "last"}
+def _token_arguments(symbols: str, outputs: int) -> dict[str, object]:
+    return {
+        "input": "one-hot",
+        "input_size": len(symbols),
+        "output_size": outputs,
+        "pooling": None,
+    }
+
+
+_PROBLEM_TYPES = {
+    "adding": _ProblemType(
+        problems.adding,
+        {"input": "numbers", "input_size": 2, "output_size": 1, "pooling": "last"},
     ),
-    "copy": _Kind(classics.copy_memory, _tokens("_abcdefgh?", 9), "_abcdefgh?"),
-    "parity": _Kind(classics.parity, _tokens("01", 2), "01"),
-    "dyck": _Kind(classics.dyck, _tokens("()", 2), "()"),
+    "copy": _ProblemType(problems.copy_memory, _token_arguments("_abcdefgh?", 9), "_abcdefgh?"),
+    "parity": _ProblemType(problems.parity, _token_arguments("01", 2), "01"),
+    "dyck": _ProblemType(problems.dyck, _token_arguments("()", 2), "()"),
 }
 
 
-class SyntheticProblems(Task):
+class SyntheticProblems(Task[ProblemConfig, SequenceModel, SyntheticCodec, SyntheticBatch]):
     """The adding problem (squared error of the sum), copy memory, parity and Dyck-1 (cross-entropy
     of each step, in nats).
 
-    The accuracy is that of sums (less than 0.04 off), of the tokens that are recalled, or of all
-    steps; solved is the part of the sequences all of whose answers are right.
+    The accuracy is that of sums (error below 0.04), of the tokens that are recalled, or of all
+    steps; solved is the fraction of sequences without a wrong answer.
     """
 
     name = "problem"
     unit = "steps"
     metric_names = ("loss", "accuracy", "solved")
 
-    def __init__(self, config: Any, codec: SyntheticCodec | None = None) -> None:
+    def __init__(self, config: ProblemConfig, codec: SyntheticCodec | None = None) -> None:
         self.config = config
         self.codec = codec or SyntheticCodec(config.data)
-        self.kind = _KINDS[config.data]
-        told = f"{config.data} {config.length} {config.validation_sequences} {config.seed}"
-        self.digest = hashlib.sha256(told.encode()).hexdigest()
+        self.problem_type = _PROBLEM_TYPES[config.data]
+        problem = f"{config.data} {config.length} {config.validation_sequences} {config.seed}"
+        self.digest = hashlib.sha256(problem.encode()).hexdigest()
 
     @override
     @classmethod
     def read(
-        cls, config: Any, codec: SyntheticCodec | None = None, whole: bool = False
+        cls,
+        config: ProblemConfig,
+        codec: SyntheticCodec | None = None,
+        validate_on_all: bool = False,
     ) -> "SyntheticProblems":
         if codec is not None and codec.name != config.data:
-            raise DataError(f"data: wanted {codec.name}, on which the model learned, not another")
+            raise DataError(
+                f"data: must be {codec.name}, on which the model was trained, got {config.data}"
+            )
         return cls(config, codec)
 
     @override
     @classmethod
-    def codec_from_state(cls, state: dict[str, Any]) -> SyntheticCodec:
-        if state["name"] not in _KINDS:
-            raise ValueError(f"name: wanted one of {', '.join(_KINDS)}, got {state['name']!r}")
+    def codec_from_state(cls, state: SyntheticState) -> SyntheticCodec:
+        if state["name"] not in _PROBLEM_TYPES:
+            names = ", ".join(_PROBLEM_TYPES)
+            raise ValueError(f"SyntheticCodec: name must be one of {names}, got {state['name']!r}")
         return SyntheticCodec(state["name"])
 
     @override
     @classmethod
-    def build_model(cls, arguments: dict[str, Any]) -> SequenceModel:
+    def build_model(cls, arguments: Mapping[str, Any]) -> SequenceModel:
         return SequenceModel(**arguments)
 
     @override
     @classmethod
-    def codec_arguments(cls, codec: SyntheticCodec) -> dict[str, Any]:
-        return _KINDS[codec.name].sizes
+    def codec_arguments(cls, codec: SyntheticCodec) -> dict[str, object]:
+        return _PROBLEM_TYPES[codec.name].model_arguments
 
     @override
-    def model_arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, object]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "initial")
-        return self.codec_arguments(self.codec) | {
-            name: getattr(self.config, name) for name in names
-        }
+        options = {name: getattr(self.config, name) for name in names}
+        return self.codec_arguments(self.codec) | options
 
     def _draw(self, number: int, count: int, shard: Shard) -> SyntheticBatch:
-        """So many sequences, the same whenever the number is; a share of them."""
-        # A generator heeds 32 bits of its seed alone.
+        """A shard of `count` sequences, which depend on `number` and the seed alone."""
+        # A generator uses only 32 bits of its seed.
         digest = hashlib.sha256(f"{self.config.seed} {number}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
-        found = self.kind.draw(self.config.length, count, generator)
-        total = found.wanted.numel()
-        return SyntheticBatch(found.inputs[:, shard.slice], found.wanted[..., shard.slice], total)
+        inputs, targets = self.problem_type.draw(self.config.length, count, generator)
+        return SyntheticBatch(
+            inputs[:, shard.slice], targets[..., shard.slice], total=targets.numel()
+        )
 
     @override
     def batch(self, step: int, shard: Shard) -> SyntheticBatch:
@@ -136,75 +154,80 @@ class SyntheticProblems(Task):
 
     @override
     def validation(self, shard: Shard) -> Iterator[SyntheticBatch]:
-        left, size = self.config.validation_sequences, self.config.batch_size
-        for k in range(-(-left // size)):
-            batch = self._draw(_VALIDATION - k, min(size, left - k * size), shard)
-            if batch.count:
+        count, size = self.config.validation_sequences, self.config.batch_size
+        for k in range(-(-count // size)):
+            batch = self._draw(_VALIDATION_SEED - k, min(size, count - k * size), shard)
+            if batch.size:
                 yield batch
 
     @override
-    def loss(self, model: Any, batch: SyntheticBatch, carried: Any) -> tuple[Tensor, None]:
-        return _loss(model(batch.inputs)[0], batch.wanted), None
+    def loss(
+        self, model: SequenceModel, batch: SyntheticBatch, carried: HiddenState | None
+    ) -> tuple[Tensor, None]:
+        return _loss(model(batch.inputs)[0], batch.targets), None
 
     @override
     def tally(
-        self, model: Any, batch: SyntheticBatch, carried: Any
+        self, model: SequenceModel, batch: SyntheticBatch, carried: HiddenState | None
     ) -> tuple[dict[str, Tensor], None]:
-        found, _ = model(batch.inputs)
-        right, asked = self._right(found, batch.wanted)
+        outputs, _ = model(batch.inputs)
+        correct, scored = self._grade(outputs, batch.targets)
         return {
-            "loss": _loss(found, batch.wanted).double(),
-            "count": torch.tensor(batch.count),
-            "right": (right & asked).sum(),
-            "asked": asked.sum(),
-            "solved": (right | ~asked).view(-1, right.shape[-1]).all(0).sum(),
-            "sequences": torch.tensor(right.shape[-1]),
+            "loss": _loss(outputs, batch.targets).double(),
+            "count": torch.tensor(batch.size),
+            "correct": (correct & scored).sum(),
+            "scored": scored.sum(),
+            "solved": (correct | ~scored).view(-1, correct.shape[-1]).all(0).sum(),
+            "sequences": torch.tensor(correct.shape[-1]),
         }, None
 
-    def _right(self, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Which answers are right, and which are counted."""
-        if wanted.is_floating_point():
-            right = (found[:, 0] - wanted).abs() < NEAR
-            return right, torch.ones_like(right)
-        asked = wanted > 0 if self.config.data == "copy" else torch.ones_like(wanted).bool()
-        return found.argmax(-1) == wanted, asked
+    def _grade(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Which answers are correct, and which are scored."""
+        if targets.is_floating_point():
+            correct = (outputs[:, 0] - targets).abs() < TOLERANCE
+            return correct, torch.ones_like(correct)
+        if self.config.data == "copy":
+            return outputs.argmax(-1) == targets, targets > 0
+        return outputs.argmax(-1) == targets, torch.ones_like(targets).bool()
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         return {
             "loss": (sums["loss"] / sums["count"]).item(),
-            "accuracy": (sums["right"] / sums["asked"]).item(),
+            "accuracy": (sums["correct"] / sums["scored"]).item(),
             "solved": (sums["solved"] / sums["sequences"]).item(),
         }
 
     @override
-    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str] | None]:
-        signs = self.kind.signs
+    def example(self, text: str | None) -> tuple[tuple[Tensor], list[str] | None]:
+        symbols = self.problem_type.symbols
         inputs = next(self.validation(Shard())).inputs[:, :1]
         if text is not None:
-            if not signs:
-                raise DataError(f"text: wanted none, {self.codec.name} is of numbers")
-            if len(text) < 2 or not set(text) <= set(signs):
-                raise DataError(f"text: wanted two or more of the signs {signs}, got {text!r}")
-            inputs = torch.tensor([signs.index(sign) for sign in text])[:, None]
-        return (inputs,), [signs[token] for token in inputs[:, 0].tolist()] if signs else None
+            if not symbols:
+                raise DataError(f"text: must be omitted, {self.codec.name} consists of numbers")
+            if len(text) < 2 or not set(text) <= set(symbols):
+                raise DataError(f"text: must be two or more of the symbols {symbols}, got {text!r}")
+            inputs = torch.tensor([symbols.index(symbol) for symbol in text])[:, None]
+        if not symbols:
+            return (inputs,), None
+        return (inputs,), [symbols[token] for token in inputs[:, 0].tolist()]
 
     @override
     def baselines(self) -> dict[str, dict[str, float]]:
         if self.config.data == "copy":
-            loss = classics.memoryless_loss(self.config.length)
+            loss = problems.memoryless_loss(self.config.length)
             return {"without memory": {"loss": loss, "accuracy": 1 / 8}}
-        wanted = torch.cat([batch.wanted.flatten() for batch in self.validation(Shard())])
+        targets = torch.cat([batch.targets.flatten() for batch in self.validation(Shard())])
         if self.config.data == "adding":
-            error = wanted - 1
-            near = (error.abs() < NEAR).double().mean()
-            return {"always 1": {"loss": error.square().mean().item(), "accuracy": near.item()}}
-        positive = wanted.double().mean().item()
+            error = targets - 1
+            correct = (error.abs() < TOLERANCE).double().mean()
+            return {"always 1": {"loss": error.square().mean().item(), "accuracy": correct.item()}}
+        positive = targets.double().mean().item()
         return {"majority": {"accuracy": max(positive, 1 - positive)}}
 
 
-def _loss(found: Tensor, wanted: Tensor) -> Tensor:
-    if wanted.is_floating_point():
-        return F.mse_loss(found[:, 0].float(), wanted, reduction="sum")
-    logits = found.flatten(0, -2).float()
-    return F.cross_entropy(logits, wanted.flatten(), reduction="sum")
+def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    if targets.is_floating_point():
+        return F.mse_loss(outputs[:, 0].float(), targets, reduction="sum")
+    logits = outputs.flatten(0, -2).float()
+    return F.cross_entropy(logits, targets.flatten(), reduction="sum")

@@ -1,6 +1,6 @@
-"""Tagging: a label for each token of a sentence (entities, parts of speech, kinds of code)."""
+"""Tagging: a label for each token of a sentence (entities, parts of speech, tokens of code)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,26 +8,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from unrolled.config import TaggingConfig
 from unrolled.models import Tagger
+from unrolled.nn.types import HiddenState
 from unrolled.tasks.baselines import FrequentLabels
 from unrolled.tasks.bucketing import pad
-from unrolled.tasks.codecs.token_vocab import TokenVocabulary
-from unrolled.tasks.data.conll import Sentence, read_conll, split_on_blanks
+from unrolled.tasks.codecs.tagging import EncodedSentence, TaggingCodec, TaggingState
+from unrolled.tasks.data.conll import Sentence, read_conll
 from unrolled.tasks.data.source import DataError, Source
-from unrolled.tasks.data.unlabelled_sentences import read_unlabelled_sentences
+from unrolled.tasks.data.splitting import split_examples
+from unrolled.tasks.data.unlabelled_sentences import ColumnGuide, read_unlabelled_sentences
 from unrolled.tasks.entities import entity_scores, has_entities, malformed_labels
-from unrolled.tasks.example_task import ExampleTask, split_examples
+from unrolled.tasks.example_task import ExampleTask
+from unrolled.tasks.metrics import IGNORED
 from unrolled.tasks.number_format import format_full
 from unrolled.tasks.task import PredictionInput, Shard
 
-__all__ = ["Tagging", "TaggingBatch", "TaggingCodec", "predict_tags"]
-
-_NONE = -100
+EncodedExample = tuple[EncodedSentence, Tensor]
+"""A sentence as tensors, and its labels `[T]`."""
 
 
 class TaggingBatch(NamedTuple):
-    """Words `[T, N]`, lengths `[N]`, labels `[T, N]` (-100 where no word is), characters `[C, T·N]`
-    and how many each word has `[T·N]`."""
+    """Words `[T, N]`, lengths `[N]`, labels `[T, N]` (-100 for padding), characters `[C, T·N]` and
+    how many each word has `[T·N]`."""
 
     words: Tensor
     lengths: Tensor
@@ -38,86 +41,15 @@ class TaggingBatch(NamedTuple):
     total: int
 
     @property
-    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
+    def size(self) -> int:
         """Tokens of this shard."""
         return int(self.lengths.sum())
 
 
-class TaggingCodec:
-    """Words, characters and labels, as numbers."""
-
-    def __init__(
-        self, words: TokenVocabulary, characters: TokenVocabulary | None, labels: TokenVocabulary
-    ) -> None:
-        self.words = words
-        self.characters = characters
-        self.labels = labels
-
-    @classmethod
-    def of(
-        cls, sentences: Sequence[Sentence], config: Any, labelled: Sequence[Sentence] = ()
-    ) -> "TaggingCodec":
-        """Those of training sentences; labels also of those that are held out, ``labelled``."""
-        tokens = [token for s in sentences for token in s.tokens]
-        special = {"padding": True, "unknown": True}
-        words = TokenVocabulary.of(tokens, min_count=config.min_count, what="word", **special)
-        characters = None
-        if config.characters and any(len(token) > 1 for token in tokens):
-            spelt = (c for token in tokens for c in token)
-            characters = TokenVocabulary.of(spelt, what="character", **special)
-        labels = TokenVocabulary.of(label for s in (*sentences, *labelled) for label in s.labels)
-        return cls(words, characters, labels)
-
-    def split(self, line: str) -> list[str]:
-        """A plain sentence as tokens: what stands between its blanks; its characters where every
-        known word is one, blanks among them only where they are known."""
-        if any(len(word) > 1 for word in self.words.entries):
-            return split_on_blanks(line)
-        return [c for c in line if c not in " \t" or c in self.words] if line.strip(" \t") else []
-
-    def encode(self, tokens: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-        """Words `[T]`, and the characters of each, if they are read."""
-        words = self.words.encode(tokens)
-        if self.characters is None:
-            return words, []
-        return words, [self.characters.encode(token) for token in tokens]
-
-    def pad(self, encoded: Sequence[tuple[Tensor, list[Tensor]]]) -> tuple[Tensor, ...]:
-        """Words `[T, N]`, lengths `[N]`, and characters with their numbers, if they are read."""
-        words, lengths = pad([one for one, _ in encoded], 0)
-        if self.characters is None:
-            return words, lengths
-        T, N = words.shape
-        spelt = [torch.empty(0, dtype=torch.int64) for _ in range(T * N)]
-        for n, (_, spellings) in enumerate(encoded):
-            spelt[n : len(spellings) * N : N] = spellings
-        return words, lengths, *pad(spelt, 0)
-
-    def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Tensor, ...]:
-        """Sentences encoded and padded."""
-        return self.pad([self.encode(tokens) for tokens in sentences])
-
-    def state(self) -> dict[str, Any]:
-        characters = None if self.characters is None else self.characters.state()
-        return {
-            "words": self.words.state(),
-            "characters": characters,
-            "labels": self.labels.state(),
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "TaggingCodec":
-        found = state["characters"]
-        characters = None if found is None else TokenVocabulary.from_state(found)
-        return cls(
-            TokenVocabulary.from_state(state["words"]),
-            characters,
-            TokenVocabulary.from_state(state["labels"]),
-        )
-
-
-class Tagging(ExampleTask):
-    """Cross-entropy of each token's label; entities, where the labels mark some, by their F1."""
+class Tagging(
+    ExampleTask[TaggingConfig, Tagger, TaggingCodec, TaggingBatch, Sentence, EncodedExample]
+):
+    """Cross-entropy of each token's label; if the labels mark entities, their F1."""
 
     name = "tag"
     unit = "tokens"
@@ -126,23 +58,27 @@ class Tagging(ExampleTask):
 
     def __init__(
         self,
-        config: Any,
+        config: TaggingConfig,
         training: Sequence[Sentence],
         validation: Sequence[Sentence],
         codec: TaggingCodec | None = None,
     ) -> None:
-        self.codec = codec or TaggingCodec.of(training, config, validation)
-        self.entities = has_entities(self.codec.labels.entries)
-        super().__init__(config, training, validation)
+        codec = codec or TaggingCodec.of(training, config, validation)
+        self.marks_entities = has_entities(codec.labels.entries)
+        super().__init__(config, codec, training, validation)
 
     @override
     @classmethod
-    def read(cls, config: Any, codec: TaggingCodec | None = None, whole: bool = False) -> "Tagging":
+    def read(
+        cls,
+        config: TaggingConfig,
+        codec: TaggingCodec | None = None,
+        validate_on_all: bool = False,
+    ) -> "Tagging":
         if not config.paths:
-            from unrolled.tasks.datasets import python_tags
+            from unrolled.tasks import datasets
 
-            training, validation = python_tags()
-            return cls(config, training, validation, codec)
+            return cls(config, *datasets.python_tags(), codec)
         files = {
             path: read_conll(path, config.column, config.token_column) for path in config.paths
         }
@@ -151,40 +87,40 @@ class Tagging(ExampleTask):
         else:
             _check_labels(files, codec)
         sentences = [sentence for path in config.paths for sentence in files[path]]
-        return cls(config, *split_examples(sentences, config, whole), codec)
+        return cls(config, *split_examples(sentences, config, validate_on_all), codec)
 
     @override
     @classmethod
     def read_inputs(
-        cls, config: Any, codec: TaggingCodec, sources: Sequence[Source], texts: Sequence[str] = ()
-    ) -> list[PredictionInput]:
-        columns = {"label": config.column, "token": config.token_column, "split": codec.split}
-        found = [PredictionInput(repr(text), codec.split(text)) for text in texts]
-        empty = [item.name for item in found if not item.value]
+        cls,
+        config: TaggingConfig,
+        codec: TaggingCodec,
+        sources: Sequence[Source],
+        texts: Sequence[str] = (),
+    ) -> list[PredictionInput[list[str]]]:
+        inputs = [PredictionInput(repr(text), codec.split(text)) for text in texts]
+        empty = [item.name for item in inputs if not item.value]
         if empty:
-            raise DataError(f"--text: wanted one token or more, got {empty[0]}")
+            raise DataError(f"--text must have at least one token, got {empty[0]}")
+        guide = ColumnGuide(codec.words, codec.labels, config.column, config.token_column)
         for source in sources:
-            found += [
-                PredictionInput(*sentence)
-                for sentence in read_unlabelled_sentences(
-                    source, codec.words, codec.labels, **columns
-                )
-            ]
-        return found
+            for location, tokens in read_unlabelled_sentences(source, guide, codec.split):
+                inputs.append(PredictionInput(location, tokens))
+        return inputs
 
     @override
     @classmethod
-    def codec_from_state(cls, state: dict[str, Any]) -> TaggingCodec:
+    def codec_from_state(cls, state: TaggingState) -> TaggingCodec:
         return TaggingCodec.from_state(state)
 
     @override
     @classmethod
-    def build_model(cls, arguments: dict[str, Any]) -> Tagger:
+    def build_model(cls, arguments: Mapping[str, Any]) -> Tagger:
         return Tagger(**arguments)
 
     @override
     @classmethod
-    def codec_arguments(cls, codec: TaggingCodec) -> dict[str, Any]:
+    def codec_arguments(cls, codec: TaggingCodec) -> dict[str, object]:
         return {
             "words": len(codec.words),
             "characters": 0 if codec.characters is None else len(codec.characters),
@@ -192,106 +128,109 @@ class Tagging(ExampleTask):
         }
 
     @override
-    def model_arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, object]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "bidirectional")
-        return self.codec_arguments(self.codec) | {
-            name: getattr(self.config, name) for name in names
-        }
+        options = {name: getattr(self.config, name) for name in names}
+        return self.codec_arguments(self.codec) | options
 
     @override
     def length(self, example: Sentence) -> int:
         return len(example.tokens)
 
     @override
-    def encode(self, example: Sentence) -> Any:
+    def encode(self, example: Sentence) -> EncodedExample:
         return self.codec.encode(example.tokens), self.codec.labels.encode(example.labels)
 
     @override
-    def collate(self, encoded: Sequence[Any], numbers: list[int], shard: Shard) -> TaggingBatch:
-        own = encoded[shard.slice]
+    def collate(
+        self, encoded: Sequence[EncodedExample], numbers: list[int], shard: Shard
+    ) -> TaggingBatch:
+        examples = encoded[shard.slice]
         total = sum(len(labels) for _, labels in encoded)
-        if not own:
-            none = torch.zeros(1, 0).long()
-            return TaggingBatch(none, none[0], none, none, none[0], [], total)
-        words, lengths, *spelt = self.codec.pad([tokens for tokens, _ in own])
-        labels, _ = pad([labels for _, labels in own], _NONE)
-        characters, spellings = spelt or (None, None)
+        if not examples:
+            empty = torch.zeros(1, 0).long()
+            return TaggingBatch(empty, empty[0], empty, empty, empty[0], [], total)
+        words, lengths, characters, spellings = self.codec.pad([tokens for tokens, _ in examples])
+        labels, _ = pad([labels for _, labels in examples], IGNORED)
         return TaggingBatch(
             words, lengths, labels, characters, spellings, numbers[shard.slice], total
         )
 
     @override
-    def loss(self, model: Any, batch: TaggingBatch, carried: Any) -> tuple[Tensor, None]:
+    def loss(
+        self, model: Tagger, batch: TaggingBatch, carried: HiddenState | None
+    ) -> tuple[Tensor, None]:
         logits = model(batch.words, batch.lengths, batch.characters, batch.spellings)
         return _cross_entropy(logits.float(), batch.labels), None
 
     @override
     def tally(
-        self, model: Any, batch: TaggingBatch, carried: Any
+        self, model: Tagger, batch: TaggingBatch, carried: HiddenState | None
     ) -> tuple[dict[str, Tensor], None]:
         logits = model(batch.words, batch.lengths, batch.characters, batch.spellings)
-        guesses = logits.argmax(-1)
-        inside = batch.labels != _NONE
-        found = {
+        predicted = logits.argmax(-1)
+        mask = batch.labels != IGNORED
+        sums = {
             "loss": _cross_entropy(logits.double(), batch.labels),
-            "right": ((guesses == batch.labels) & inside).sum(),
-            "tokens": inside.sum(),
+            "correct": ((predicted == batch.labels) & mask).sum(),
+            "tokens": mask.sum(),
         }
-        if self.entities:
-            wanted = [self.held_out[k].labels for k in batch.numbers]
-            columns = [guesses[: len(w), n].tolist() for n, w in enumerate(wanted)]
-            guessed = [self.codec.labels.decode(column) for column in columns]
-            score = entity_scores(wanted, guessed).micro
-            found["entities"] = torch.tensor([score.right, score.found, score.wanted])
-        return found, None
+        if self.marks_entities:
+            expected = [self.validation_examples[k].labels for k in batch.numbers]
+            rows = [
+                self.codec.labels.decode(predicted[: len(labels), n].tolist())
+                for n, labels in enumerate(expected)
+            ]
+            score = entity_scores(expected, rows).micro
+            sums["entities"] = torch.tensor([score.correct, score.predicted, score.expected])
+        return sums, None
 
     @override
-    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str]]:
-        tokens = list(max(self.held_out, key=lambda s: len(s.tokens)).tokens)
+    def example(self, text: str | None) -> tuple[tuple[Tensor, ...], list[str]]:
+        tokens = list(max(self.validation_examples, key=lambda s: len(s.tokens)).tokens)
         if text is not None:
             tokens = self.codec.split(text)
         if len(tokens) < 2:
-            raise DataError(f"text: wanted two tokens or more, got {len(tokens)}")
-        pieces = tokens if all(len(t) == 1 for t in tokens) else [f"{token} " for token in tokens]
-        return tuple(self.codec.batch([tokens])), pieces
+            raise DataError(f"text: must have at least two tokens, got {len(tokens)}")
+        labels = tokens if all(len(t) == 1 for t in tokens) else [f"{token} " for token in tokens]
+        inputs = self.codec.batch([tokens])
+        return tuple(tensor for tensor in inputs if tensor is not None), labels
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
         tokens = sums["tokens"].item()
-        right, found, wanted = sums.get("entities", torch.zeros(3)).tolist()
+        correct, predicted, expected = sums.get("entities", torch.zeros(3)).tolist()
+        total = predicted + expected
         return {
             "loss": sums["loss"].item() / tokens,
-            "accuracy": sums["right"].item() / tokens,
-            "entity_precision": right / found if found else 0.0,
-            "entity_recall": right / wanted if wanted else 0.0,
-            "entity_f1": 2 * right / (found + wanted) if found + wanted else 0.0,
+            "accuracy": sums["correct"].item() / tokens,
+            "entity_precision": correct / predicted if predicted else 0.0,
+            "entity_recall": correct / expected if expected else 0.0,
+            "entity_f1": 2 * correct / total if total else 0.0,
         }
 
     @override
     def format_scores(
-        self, scores: dict[str, float], text: Callable[[float], str] = format_full
+        self, scores: dict[str, float], format_number: Callable[[float], str] = format_full
     ) -> str:
-        shown = {k: v for k, v in scores.items() if self.entities or not k.startswith("entity")}
-        return super().format_scores(shown, text)
+        if not self.marks_entities:
+            scores = {k: v for k, v in scores.items() if not k.startswith("entity")}
+        return super().format_scores(scores, format_number)
 
     @override
     def baselines(self) -> dict[str, dict[str, float]]:
-        wanted = [s.labels for s in self.held_out]
-        every = FrequentLabels(self.training)
-        guesses = {
-            "majority": [[every.default] * len(labels) for labels in wanted],
-            "unigram": [every(s.tokens) for s in self.held_out],
+        expected = [sentence.labels for sentence in self.validation_examples]
+        frequent = FrequentLabels(self.training_examples)
+        predictions = {
+            "majority": [[frequent.default] * len(labels) for labels in expected],
+            "unigram": [frequent(sentence.tokens) for sentence in self.validation_examples],
         }
-        found = {}
-        for name, guessed in guesses.items():
-            pairs = [
-                p for w, g in zip(wanted, guessed, strict=True) for p in zip(w, g, strict=True)
-            ]
-            right = sum(w == g for w, g in pairs)
-            found[name] = {"accuracy": right / len(pairs)}
-            if self.entities:
-                found[name]["entity_f1"] = entity_scores(wanted, guessed).micro.f1
-        return found
+        scores = {}
+        for name, predicted in predictions.items():
+            scores[name] = {"accuracy": _accuracy(expected, predicted)}
+            if self.marks_entities:
+                scores[name]["entity_f1"] = entity_scores(expected, predicted).micro.f1
+        return scores
 
 
 def predict_tags(
@@ -302,40 +241,54 @@ def predict_tags(
     Raises:
         DataError: a sentence has no tokens.
     """
-    for n, tokens in enumerate(sentences):
+    for n, tokens in enumerate(sentences, 1):
         if not tokens:
-            raise DataError(f"sentence {n + 1}: wanted one token or more, got none")
+            raise DataError(f"sentence {n}: must have at least one token, got none")
     device = next(model.parameters()).device
-    given = [tensor.to(device) for tensor in codec.batch(sentences)]
+    inputs = [None if x is None else x.to(device) for x in codec.batch(sentences)]
     with torch.no_grad():
-        guesses = model(*given).argmax(-1)
-    columns = [guesses[: len(tokens), n].tolist() for n, tokens in enumerate(sentences)]
+        predicted = model(*inputs).argmax(-1)
+    columns = [predicted[: len(tokens), n].tolist() for n, tokens in enumerate(sentences)]
     return [codec.labels.decode(column) for column in columns]
 
 
-def _check_labels(files: Mapping[str, Sequence[Sentence]], codec: TaggingCodec) -> None:
-    """Hold the labels of files to those that a model knows."""
+def _accuracy(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
+    correct = [
+        label == prediction
+        for labels, predictions in zip(expected, predicted, strict=True)
+        for label, prediction in zip(labels, predictions, strict=True)
+    ]
+    return sum(correct) / len(correct)
+
+
+def _labels_with_location(
+    files: Mapping[str, Sequence[Sentence]],
+) -> Iterator[tuple[str, str]]:
     for path, sentences in files.items():
         for sentence in sentences:
             for label, line in zip(sentence.labels, sentence.lines, strict=True):
-                codec.labels.encode([label], f"{path}, line {line}")
+                yield label, f"{path}, line {line}"
+
+
+def _check_labels(files: Mapping[str, Sequence[Sentence]], codec: TaggingCodec) -> None:
+    """Check that a model knows the labels of files."""
+    for label, location in _labels_with_location(files):
+        codec.labels.encode([label], location)
 
 
 def _check_entities(files: Mapping[str, Sequence[Sentence]]) -> None:
-    """Refuse a label that marks no entity among those that do: it would leave entities unscored."""
-    malformed = malformed_labels(
-        label for sentences in files.values() for s in sentences for label in s.labels
-    )
-    for path, sentences in files.items() if malformed else ():
-        for sentence in sentences:
-            for label, line in zip(sentence.labels, sentence.lines, strict=True):
-                if label in malformed:
-                    raise DataError(
-                        f"{path}, line {line}: wanted O, or one of B, I, L, U, E, S with - and a "
-                        f"type, as most labels of these data are, got {label!r}"
-                    )
+    """Refuse a label that marks no entity if most do: it would leave all entities unscored."""
+    malformed = malformed_labels(label for label, _ in _labels_with_location(files))
+    if not malformed:
+        return
+    for label, location in _labels_with_location(files):
+        if label in malformed:
+            raise DataError(
+                f"{location}: must be O, or one of B, I, L, U, E, S with - and a type, as most "
+                f"labels of these data are, got {label!r}"
+            )
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    flat = logits.flatten(0, 1)
-    return F.cross_entropy(flat, labels.flatten(), ignore_index=_NONE, reduction="sum")
+    logits = logits.flatten(0, 1)
+    return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum")

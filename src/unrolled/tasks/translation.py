@@ -1,6 +1,6 @@
 """Sequence to sequence: text to text, by characters or words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,156 +8,54 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from unrolled.config import TranslationConfig
 from unrolled.models import EncoderDecoder
-from unrolled.runtime.text import UNITS, join_tokens, split_tokens
+from unrolled.nn.types import HiddenState
 from unrolled.tasks.bucketing import pad
-from unrolled.tasks.codecs.token_vocab import TokenVocabulary
+from unrolled.tasks.codecs.translation import Pair, TranslationCodec, TranslationState
 from unrolled.tasks.data.source import DataError, Source, read_lines
-from unrolled.tasks.example_task import ExampleTask, split_examples
-from unrolled.tasks.metrics import edit_distance
+from unrolled.tasks.data.splitting import split_examples
+from unrolled.tasks.example_task import ExampleTask
+from unrolled.tasks.metrics import IGNORED, edit_distance
 from unrolled.tasks.search import beam, greedy
 from unrolled.tasks.task import PredictionInput, Shard
 
-__all__ = [
-    "Pair",
-    "TextCodec",
-    "Translation",
-    "TranslationBatch",
-    "TranslationCodec",
-    "read_pairs",
-    "translate",
-]
-
-_NONE = -100
+_MAX_SHOWN = 60
+"""Characters of a line that a message shows."""
 
 
-class Pair(NamedTuple):
-    """A source and its target."""
+class EncodedPair(NamedTuple):
+    """Source tokens `[T]`; the decoder's inputs, and the next token of each, both `[U]`."""
 
-    source: str
-    target: str
+    source: Tensor
+    inputs: Tensor
+    next_tokens: Tensor
 
 
 class TranslationBatch(NamedTuple):
-    """Sources `[T, N]` and their lengths; targets after the begin `[U, N]`, what follows each
-    `[U, N]` (-100 behind the end), and their lengths, the end's one included."""
+    """Sources `[T, N]` and their lengths; the decoder's inputs `[U, N]`, the next token of each
+    `[U, N]` (-100 for padding), and their lengths, which include the end token."""
 
     sources: Tensor
     source_lengths: Tensor
-    targets: Tensor
-    followers: Tensor
+    inputs: Tensor
+    next_tokens: Tensor
     target_lengths: Tensor
     numbers: list[int]  # of the pairs
     total: int
 
     @property
-    def count(self) -> int:  # type: ignore[override]  # a tuple's own is of no use here
-        """Target tokens of this shard, with one end each."""
+    def size(self) -> int:
+        """Target tokens of this shard, with an end token for each target."""
         return int(self.target_lengths.sum())
 
 
-class TextCodec:
-    """Texts of sources, or of targets, as tokens: characters, or words and single signs.
-
-    Blanks before a word are not kept; written, words are put one blank apart, signs close to what
-    comes before.
-    """
-
-    def __init__(self, unit: str, tokens: TokenVocabulary) -> None:
-        self.unit = unit
-        self.tokens = tokens
-
-    @classmethod
-    def of(cls, texts: Sequence[str], unit: str, min_count: int) -> "TextCodec":
-        """That of training texts."""
-        found = (token for text in texts for token in split_tokens(text, unit))
-        what = "character" if unit == "characters" else "word"
-        options: dict[str, Any] = {"padding": True, "unknown": True, "what": what}
-        return cls(unit, TokenVocabulary.of(found, min_count=min_count, **options))
-
-    def encode(self, text: str) -> Tensor:
-        return self.tokens.encode(split_tokens(text, self.unit))
-
-    def decode(self, numbers: Sequence[int]) -> str:
-        return join_tokens(self.tokens.decode(numbers), self.unit)
-
-    def normal(self, text: str) -> str:
-        """A text as it would be written."""
-        return join_tokens(split_tokens(text, self.unit), self.unit)
-
-    def state(self) -> dict[str, Any]:
-        return {"unit": self.unit, "tokens": self.tokens.state()}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "TextCodec":
-        if state["unit"] not in UNITS:
-            raise ValueError(f"unit: wanted characters or words, got {state['unit']!r}")
-        return cls(state["unit"], TokenVocabulary.from_state(state["tokens"]))
-
-
-class TranslationCodec:
-    """Tokens of sources and of targets, as numbers; targets have a begin and an end.
-
-    Args:
-        source, target: the two sides.
-        limit: tokens of a target that is written, its end among them, at most.
-
-    Raises:
-        ValueError: the limit is no whole number above 0.
-    """
-
-    def __init__(self, source: TextCodec, target: TextCodec, limit: int = 200) -> None:
-        if type(limit) is not int or limit < 1:
-            raise ValueError(f"limit: wanted at least 1, got {limit!r}")
-        self.source = source
-        self.target = target
-        self.limit = limit
-        # Beyond the tokens: none can be taken for them.
-        self.begin, self.end = len(target.tokens), len(target.tokens) + 1
-
-    @classmethod
-    def of(
-        cls, pairs: Sequence[Pair], config: Any, held_out: Sequence[Pair] = ()
-    ) -> "TranslationCodec":
-        """Those of training pairs. A target may become twice as long as the longest of them and of
-        those that are ``held_out``."""
-        units = (config.source_unit, config.target_unit)
-        sides = [[pair[side] for pair in pairs] for side in (0, 1)]
-        made = zip(sides, units, strict=True)
-        source, target = (TextCodec.of(texts, unit, config.min_count) for texts, unit in made)
-        every = (len(target.encode(pair.target)) for pair in (*pairs, *held_out))
-        return cls(source, target, 2 * (max(every, default=0) + 1))
-
-    @property
-    def target_size(self) -> int:
-        return len(self.target.tokens) + 2
-
-    def sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encoded and padded `[T, N]`, and the lengths."""
-        return pad([self.source.encode(text) for text in texts], 0)
-
-    def target_of(self, text: str) -> tuple[Tensor, Tensor]:
-        """A target after the begin, and what follows each of its tokens: both `[U]`."""
-        tokens = self.target.encode(text)
-        before = torch.cat([tokens.new_tensor([self.begin]), tokens])
-        return before, torch.cat([tokens, tokens.new_tensor([self.end])])
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a hypothesis."""
-        return self.target.decode([token for token in tokens if token < self.begin])
-
-    def state(self) -> dict[str, Any]:
-        sides = {"source": self.source.state(), "target": self.target.state()}
-        return sides | {"limit": self.limit}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "TranslationCodec":
-        source, target = (TextCodec.from_state(state[name]) for name in ("source", "target"))
-        return cls(source, target, state.get("limit", 200))  # earlier versions kept none
-
-
-class Translation(ExampleTask):
-    """Cross-entropy of each next token of the target, given the right ones before it."""
+class Translation(
+    ExampleTask[
+        TranslationConfig, EncoderDecoder, TranslationCodec, TranslationBatch, Pair, EncodedPair
+    ]
+):
+    """Cross-entropy of each next token of the target, given the true ones before it."""
 
     name = "seq2seq"
     unit = "tokens"
@@ -165,130 +63,138 @@ class Translation(ExampleTask):
 
     def __init__(
         self,
-        config: Any,
+        config: TranslationConfig,
         training: Sequence[Pair],
         validation: Sequence[Pair],
         codec: TranslationCodec | None = None,
     ) -> None:
-        self.codec = codec or TranslationCodec.of(training, config, validation)
-        super().__init__(config, training, validation)
+        codec = codec or TranslationCodec.of(training, config, validation)
+        super().__init__(config, codec, training, validation)
 
     @override
     @classmethod
     def read(
-        cls, config: Any, codec: TranslationCodec | None = None, whole: bool = False
+        cls,
+        config: TranslationConfig,
+        codec: TranslationCodec | None = None,
+        validate_on_all: bool = False,
     ) -> "Translation":
         if not config.paths:
-            from unrolled.tasks.datasets import dates, numbers
-
-            makers: dict[str, list[Any]] = {"dates": [dates], "numbers": [numbers]}
-            chosen = makers.get(config.data, [dates, numbers])
-            both = zip(*(one() for one in chosen), strict=True)
-            training, validation = ([Pair(*pair) for one in p for pair in one] for p in both)
-            return cls(config, training, validation, codec)
-        pairs = [p for path in config.paths for p in read_pairs(path, config.max_length)]
-        return cls(config, *split_examples(pairs, config, whole), codec)
+            return cls(config, *_built_in_pairs(config.data), codec)
+        pairs = [pair for path in config.paths for pair in read_pairs(path, config.max_length)]
+        return cls(config, *split_examples(pairs, config, validate_on_all), codec)
 
     @override
     @classmethod
     def read_inputs(
         cls,
-        config: Any,
+        config: TranslationConfig,
         codec: TranslationCodec,
         sources: Sequence[Source],
         texts: Sequence[str] = (),
-    ) -> list[PredictionInput]:
+    ) -> list[PredictionInput[str]]:
         """The source on each line, alone or before a tab and its target. A blank line is an item
-        too, the empty text, so that lines of both sides go together."""
-        found = []
+        too, the empty text, so that the lines of input and output correspond."""
+        inputs = []
         for text in texts:
             _check_length("--text", [text], config.max_length)
-            found.append(PredictionInput(repr(text), text))
+            inputs.append(PredictionInput(repr(text), text))
         for source in sources:
-            for where, sides in _sides(source, config.max_length):
+            for location, sides in _read_sides(source, config.max_length):
                 if len(sides) > 2 or (sides and not sides[0].strip()):
-                    got = "\t".join(sides)[:60]
-                    raise DataError(f"{where}: wanted a source, got {got!r}")
-                found.append(PredictionInput(where, sides[0] if sides else ""))
-        return found
+                    line = "\t".join(sides)[:_MAX_SHOWN]
+                    raise DataError(f"{location}: must have a source, got {line!r}")
+                inputs.append(PredictionInput(location, sides[0] if sides else ""))
+        return inputs
 
     @override
     @classmethod
-    def codec_from_state(cls, state: dict[str, Any]) -> TranslationCodec:
+    def codec_from_state(cls, state: TranslationState) -> TranslationCodec:
         return TranslationCodec.from_state(state)
 
     @override
     @classmethod
-    def build_model(cls, arguments: dict[str, Any]) -> EncoderDecoder:
+    def build_model(cls, arguments: Mapping[str, Any]) -> EncoderDecoder:
         return EncoderDecoder(**arguments)
 
     @override
     @classmethod
-    def codec_arguments(cls, codec: TranslationCodec) -> dict[str, Any]:
+    def codec_arguments(cls, codec: TranslationCodec) -> dict[str, object]:
         return {"source_size": len(codec.source.tokens), "target_size": codec.target_size}
 
     @override
-    def model_arguments(self) -> dict[str, Any]:
+    def model_arguments(self) -> dict[str, object]:
         names = ("hidden_size", "cell", "num_layers", "dropout", "embedding_size", "attention")
-        given = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
-        return self.codec_arguments(self.codec) | given
+        options = {name: getattr(self.config, name) for name in (*names, "bidirectional")}
+        return self.codec_arguments(self.codec) | options
 
     @override
     def length(self, example: Pair) -> int:
         return len(example.source) + len(example.target)
 
     @override
-    def encode(self, example: Pair) -> tuple[Tensor, Tensor, Tensor]:
-        return self.codec.source.encode(example.source), *self.codec.target_of(example.target)
+    def encode(self, example: Pair) -> EncodedPair:
+        inputs, next_tokens = self.codec.encode_target(example.target)
+        return EncodedPair(self.codec.source.encode(example.source), inputs, next_tokens)
 
     @override
     def collate(
-        self, encoded: Sequence[tuple[Tensor, ...]], numbers: list[int], shard: Shard
+        self, encoded: Sequence[EncodedPair], numbers: list[int], shard: Shard
     ) -> TranslationBatch:
-        own = encoded[shard.slice]
-        total = sum(len(target) for _, target, _ in encoded)
-        if not own:
-            none = torch.zeros(1, 0).long()
-            return TranslationBatch(none, none[0], none, none, none[0], [], total)
-        sources, targets, followers = zip(*own, strict=True)
-        before, ends = pad(targets, 0)
-        after, _ = pad(followers, _NONE)
-        return TranslationBatch(*pad(sources, 0), before, after, ends, numbers[shard.slice], total)
+        pairs = encoded[shard.slice]
+        total = sum(len(pair.inputs) for pair in encoded)
+        if not pairs:
+            empty = torch.zeros(1, 0).long()
+            return TranslationBatch(empty, empty[0], empty, empty, empty[0], [], total)
+        sources, source_lengths = pad([pair.source for pair in pairs], 0)
+        inputs, target_lengths = pad([pair.inputs for pair in pairs], 0)
+        next_tokens, _ = pad([pair.next_tokens for pair in pairs], IGNORED)
+        return TranslationBatch(
+            sources,
+            source_lengths,
+            inputs,
+            next_tokens,
+            target_lengths,
+            numbers[shard.slice],
+            total,
+        )
 
     @override
-    def loss(self, model: Any, batch: TranslationBatch, carried: Any) -> tuple[Tensor, None]:
-        logits = model(batch.sources, batch.targets, batch.source_lengths, batch.target_lengths)
-        return _cross_entropy(logits.float(), batch.followers), None
+    def loss(
+        self, model: EncoderDecoder, batch: TranslationBatch, carried: HiddenState | None
+    ) -> tuple[Tensor, None]:
+        logits = model(batch.sources, batch.inputs, batch.source_lengths, batch.target_lengths)
+        return _cross_entropy(logits.float(), batch.next_tokens), None
 
     @override
     def tally(
-        self, model: Any, batch: TranslationBatch, carried: Any
+        self, model: EncoderDecoder, batch: TranslationBatch, carried: HiddenState | None
     ) -> tuple[dict[str, Tensor], None]:
-        pairs = [self.held_out[k] for k in batch.numbers]
-        wanted = [self.codec.target.normal(pair.target) for pair in pairs]
-        texts = [pair.source for pair in pairs]
-        found = translate(model, self.codec, texts, width=self.config.beam)
-        both = list(zip(wanted, found, strict=True))
+        pairs = [self.validation_examples[k] for k in batch.numbers]
+        expected = [self.codec.target.normalize(pair.target) for pair in pairs]
+        sources = [pair.source for pair in pairs]
+        predicted = translate(model, self.codec, sources, width=self.config.beam)
+        edits = [edit_distance(a, b) for a, b in zip(expected, predicted, strict=True)]
         return {
             "loss": self.loss(model, batch, None)[0].double(),
-            "count": torch.tensor(batch.count),
-            "exact": torch.tensor(sum(a == b for a, b in both)),
-            "edits": torch.tensor(sum(edit_distance(a, b) for a, b in both)),
-            "characters": torch.tensor(sum(map(len, wanted))),
-            "pairs": torch.tensor(len(wanted)),
+            "count": torch.tensor(batch.size),
+            "exact": torch.tensor(edits.count(0)),
+            "edits": torch.tensor(sum(edits)),
+            "characters": torch.tensor(sum(map(len, expected))),
+            "pairs": torch.tensor(len(expected)),
         }, None
 
     @override
-    def example(self, text: str | None) -> tuple[tuple[Any, ...], list[str]]:
-        pair = max(self.held_out, key=lambda p: len(p.source))
-        source, lengths = self.codec.sources([pair.source if text is None else text])
+    def example(self, text: str | None) -> tuple[tuple[Tensor, ...], list[str]]:
+        pair = max(self.validation_examples, key=lambda p: len(p.source))
+        source, lengths = self.codec.encode_sources([pair.source if text is None else text])
         if len(source) < 2:
-            raise DataError(f"text: wanted two tokens or more, got {len(source)}")
-        target = self.codec.target_of(pair.target)[0][:, None]
-        pieces = self.codec.source.tokens.decode(source[:, 0])
+            raise DataError(f"text: must have at least two tokens, got {len(source)}")
+        inputs = self.codec.encode_target(pair.target)[0][:, None]
+        labels = self.codec.source.tokens.decode(source[:, 0])
         if self.codec.source.unit == "words":
-            pieces = [f"{piece} " for piece in pieces]
-        return (source, target, lengths), pieces
+            labels = [f"{label} " for label in labels]
+        return (source, inputs, lengths), labels
 
     @override
     def scores(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -307,64 +213,77 @@ def translate(
     width: int = 1,
     limit: int | None = None,
 ) -> list[str]:
-    """A target for each source: greedily, or the best of a beam of ``width`` hypotheses; of at most
-    ``limit`` tokens, the codec's by default.
+    """A target for each source, by greedy search or a beam of ``width`` hypotheses, of at most
+    ``limit`` tokens (the codec's limit by default).
 
     Raises:
         DataError: a source is empty.
     """
     if not sources:
         return []
-    for n, text in enumerate(sources):
+    for n, text in enumerate(sources, 1):
         if not len(codec.source.encode(text)):
-            raise DataError(f"source {n + 1}: wanted one token or more, got {text!r}")
+            raise DataError(f"source {n}: must have at least one token, got {text!r}")
     device = next(model.parameters()).device
-    encoded, lengths = codec.sources(sources)
-    ends = {"begin": codec.begin, "end": codec.end, "limit": limit or codec.limit}
+    encoded, lengths = codec.encode_sources(sources)
+    begin, end, limit = codec.begin, codec.end, limit or codec.limit
     if width == 1:
-        found = greedy(model, encoded.to(device), lengths, **ends)
-        return [codec.decode(hypothesis.tokens) for hypothesis in found]
+        hypotheses = greedy(model, encoded.to(device), lengths, begin=begin, end=end, limit=limit)
+        return [codec.decode(hypothesis.tokens) for hypothesis in hypotheses]
     rows = [encoded[:length, n].to(device) for n, length in enumerate(lengths.tolist())]
-    best = [beam(model, row, width=width, **ends)[0] for row in rows]
-    return [codec.decode(hypothesis.tokens) for hypothesis in best]
+    beams = [beam(model, row, width=width, begin=begin, end=end, limit=limit) for row in rows]
+    return [codec.decode(ranked[0].tokens) for ranked in beams]
 
 
-def read_pairs(path: Source, limit: int) -> list[Pair]:
-    """Pairs from a file with a source, a tab and its target on each line; blank lines are passed
-    over.
+def read_pairs(source: Source, limit: int) -> list[Pair]:
+    """Pairs from a file with a source, a tab and its target on each line; blank lines are skipped.
 
     Raises:
-        DataError: a line has no or more tabs, or an empty or too long side; the message names it.
+        DataError: a line has no tab or several, or an empty or too long side; the message names
+            the line.
     """
     pairs = []
-    for where, sides in _sides(path, limit):
+    for location, sides in _read_sides(source, limit):
         if not sides:
             continue
         if len(sides) != 2 or not all(side.strip() for side in sides):
-            got = "\t".join(sides)[:60]
-            raise DataError(f"{where}: wanted a source, a tab and its target, got {got!r}")
+            line = "\t".join(sides)[:_MAX_SHOWN]
+            raise DataError(f"{location}: must have a source, a tab and its target, got {line!r}")
         pairs.append(Pair(*sides))
     return pairs
 
 
-def _sides(path: Source, limit: int) -> Iterator[tuple[str, list[str]]]:
-    """The place of each line of a file, and what its tabs separate; nothing on a blank line."""
-    for number, line in enumerate(read_lines(path), 1):
-        where = f"{path}, line {number}"
+def _built_in_pairs(name: str) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs of dates, of numbers, or of both."""
+    from unrolled.tasks import datasets
+
+    parts = []
+    if name in ("dates", "both"):
+        parts.append(datasets.dates())
+    if name in ("numbers", "both"):
+        parts.append(datasets.numbers())
+    training = [Pair(*pair) for part in parts for pair in part[0]]
+    return training, [Pair(*pair) for part in parts for pair in part[1]]
+
+
+def _read_sides(source: Source, limit: int) -> Iterator[tuple[str, list[str]]]:
+    """The location of each line, and its fields between tabs; none for a blank line."""
+    for number, line in enumerate(read_lines(source), 1):
+        location = f"{source}, line {number}"
         sides = line.split("\t") if line.strip() else []
-        _check_length(where, sides, limit)
-        yield where, sides
+        _check_length(location, sides, limit)
+        yield location, sides
 
 
-def _check_length(where: str, sides: Sequence[str], limit: int) -> None:
+def _check_length(location: str, sides: Sequence[str], limit: int) -> None:
     longest = max(map(len, sides), default=0)
     if longest > limit:
         raise DataError(
-            f"{where}: wanted at most {limit} characters a side, got {longest}; the limit is the "
-            "run's --max-length"
+            f"{location}: source and target must have at most {limit} characters, got {longest}; "
+            "the limit is the run's --max-length"
         )
 
 
-def _cross_entropy(logits: Tensor, followers: Tensor) -> Tensor:
-    flat = logits.flatten(0, 1)
-    return F.cross_entropy(flat, followers.flatten(), ignore_index=_NONE, reduction="sum")
+def _cross_entropy(logits: Tensor, next_tokens: Tensor) -> Tensor:
+    logits = logits.flatten(0, 1)
+    return F.cross_entropy(logits, next_tokens.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from unrolled.config import Config
+from unrolled.nn.types import HiddenState
 from unrolled.tasks import Batch, DataError, Shard, Task
 from unrolled.train.folder import values_of_config
 from unrolled.train.random_state import random_states, set_random_states
@@ -42,10 +43,10 @@ class Training(LightningModule):
         super().__init__()
         self.model = model
         self.task = task
-        self.carried: object = None
+        self.carried: HiddenState | None = None
         self.scores: dict[str, float] = {}
         self.stepped = False
-        self._validation_state: object = None
+        self._validation_state: HiddenState | None = None
         self._sums: dict[str, Tensor] = {}
         self._restored: dict[str, Any] | None = None
 

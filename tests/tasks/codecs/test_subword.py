@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.runtime.text import text_chunks
+from unrolled.runtime.text import PADDING, UNKNOWN, text_chunks
 from unrolled.tasks.codecs.subword import SubwordVocabulary
-from unrolled.tasks.codecs.token_vocab import PADDING, UNKNOWN, TokenVocabulary
+from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.data.text_files import TextError, read_text
 
@@ -136,18 +136,18 @@ def _without_a_byte(text: str) -> str:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ({"tokenizer": "{}"}, "tokenizer: wanted the JSON of a tokenizer"),
-        ({"tokenizer": ""}, "tokenizer: wanted the JSON"),
-        ({"tokenizer": None}, "tokenizer: wanted the JSON"),
-        ({"characters_per_token": 0.0}, "characters_per_token: wanted above 0, got 0.0"),
-        ({"characters_per_token": float("nan")}, "wanted above 0, got nan"),
-        ({"characters_per_token": None}, "state: wanted that of a vocabulary of pieces"),
+        ({"tokenizer": "{}"}, "tokenizer must be the JSON of a tokenizer"),
+        ({"tokenizer": ""}, "tokenizer must be the JSON"),
+        ({"tokenizer": None}, "tokenizer must be the JSON"),
+        ({"characters_per_token": 0.0}, "characters_per_token must be above 0, got 0.0"),
+        ({"characters_per_token": float("nan")}, "must be above 0, got nan"),
+        ({"characters_per_token": None}, "state must be that of a subword vocabulary"),
     ],
 )
 def test_a_damaged_state_is_told(pieces: SubwordVocabulary, damage: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SubwordVocabulary.from_state(pieces.state() | damage)
-    with pytest.raises(ValueError, match="state: wanted that of a vocabulary of pieces"):
+    with pytest.raises(ValueError, match="state must be that of a subword vocabulary"):
         SubwordVocabulary.from_state({"unit": "byte", "characters": None})
     with pytest.raises(ValueError, match="all bytes among them"):
         SubwordVocabulary.from_state(
@@ -156,9 +156,9 @@ def test_a_damaged_state_is_told(pieces: SubwordVocabulary, damage: dict, said: 
 
 
 def test_pieces_name_a_wrong_argument() -> None:
-    with pytest.raises(ValueError, match="size: wanted at least 256, the single bytes, got 255"):
+    with pytest.raises(ValueError, match="size must be at least 256, the single bytes, got 255"):
         SubwordVocabulary.of(b"abc", 255)
-    with pytest.raises(TextError, match="text: wanted some text"):
+    with pytest.raises(TextError, match="text: must not be empty"):
         SubwordVocabulary.of(b"", 300)
 
 
@@ -194,35 +194,35 @@ def test_special_entries_come_first() -> None:
 @pytest.mark.parametrize("padding", [False, True])
 @pytest.mark.parametrize("unknown", [False, True])
 def test_words_come_back_from_their_state(padding: bool, unknown: bool) -> None:
-    words = TokenVocabulary(["x", "", "é"], padding=padding, unknown=unknown, what="word")
+    words = TokenVocabulary(["x", "", "é"], padding=padding, unknown=unknown, entry_type="word")
     state = json.loads(json.dumps(words.state()))
     again = TokenVocabulary.from_state(state)
     assert again.state() == words.state()
     assert again.encode(["", "é"]).tolist() == words.encode(["", "é"]).tolist()
     assert again.decode(again.encode(["é", "x"])) == ["é", "x"]
     for name in state:
-        with pytest.raises(ValueError, match="state: wanted that of a vocabulary of words"):
+        with pytest.raises(ValueError, match="state must be that of a token vocabulary"):
             TokenVocabulary.from_state({k: v for k, v in state.items() if k != name})
     for entries in (None, 3, ["a", "a"], ["a", 1], "ab"):
-        with pytest.raises(ValueError, match=r"state: wanted|entries: wanted"):
+        with pytest.raises(ValueError, match=r"(state|entries) must be"):
             TokenVocabulary.from_state(state | {"entries": entries})
 
 
 def test_an_unknown_label_is_told_with_its_place() -> None:
     labels = TokenVocabulary(["happy", "sad"])
-    said = r"^t\.csv, line 3: wanted a known label \('happy', 'sad'\), got 'hapy'; did you mean 'h"
+    said = r"^t\.csv, line 3: label must be one of 'happy', 'sad', got 'hapy'; did you mean 'h"
     with pytest.raises(DataError, match=said):
-        labels.encode(["sad", "hapy"], place="t.csv, line 3")
-    with pytest.raises(DataError, match=r"^wanted a known word .* and 5 more"):
-        TokenVocabulary([f"w{i}" for i in range(25)], what="word").encode(["x"])
+        labels.encode(["sad", "hapy"], location="t.csv, line 3")
+    with pytest.raises(DataError, match=r"^word must be one of .* and 5 more"):
+        TokenVocabulary([f"w{i}" for i in range(25)], entry_type="word").encode(["x"])
 
 
 def test_words_name_a_wrong_argument() -> None:
-    with pytest.raises(ValueError, match="min_count: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="min_count must be at least 1, got 0"):
         TokenVocabulary.of(["a"], min_count=0)
-    with pytest.raises(ValueError, match="min_count: wanted 1 where there is no unknown entry"):
+    with pytest.raises(ValueError, match="min_count must be 1 without unknown"):
         TokenVocabulary.of(["a", "a"], min_count=2)
-    with pytest.raises(DataError, match=r"word: .* that comes 2 times or more, .* --min-count"):
-        TokenVocabulary.of(["a"], min_count=2, unknown=True, what="word")
-    with pytest.raises(ValueError, match="entries: wanted a list of texts, each once, got 'a'"):
+    with pytest.raises(DataError, match=r"one word that occurs 2 times or more, .* --min-count"):
+        TokenVocabulary.of(["a"], min_count=2, unknown=True, entry_type="word")
+    with pytest.raises(ValueError, match="entries must be a list of distinct strings, got 'a'"):
         TokenVocabulary(["a", "b", "a"])

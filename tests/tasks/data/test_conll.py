@@ -81,15 +81,19 @@ def test_lines_as_they_come(tmp_path: Path, text: str, tokens: list[tuple[str, .
 @pytest.mark.parametrize(
     ("text", "arguments", "said"),
     [
-        ("", {}, r"x\.conll: wanted a token and its label on each line, found no sentence"),
-        ("# c\n\n-DOCSTART- O\n", {}, "found no sentence"),
-        ("\na\nb\n", {}, "line 2: wanted a token and its label, got 1 column and column 0 for"),
-        ("a O\nb\n", {}, "line 2: wanted 2 columns as on line 1, got 1; put a blank line"),
-        ("a b O\n\nb O\n", {}, "line 3: wanted 3 columns as on line 1, got 2"),
-        ("a O\n", {"label": 3}, r"line 1: wanted column 3 for the labels \(the first is 0\), got"),
-        ("a O\n", {"token": -3}, "line 1: wanted column -3 for the tokens"),
-        ("a\tO\nb\t\n", {}, "line 2: wanted a label in column -1, got nothing"),
-        ("a\tO\n \tO\n", {}, "line 2: wanted a token in column 0, got nothing"),
+        ("", {}, r"x\.conll: must have a token and its label on each line, got no sentence"),
+        ("# c\n\n-DOCSTART- O\n", {}, "got no sentence"),
+        ("\na\nb\n", {}, "line 2: must have a token and its label, got 1 column and column 0 for"),
+        ("a O\nb\n", {}, "line 2: must have 2 columns as on line 1, got 1; put a blank line"),
+        ("a b O\n\nb O\n", {}, "line 3: must have 3 columns as on line 1, got 2"),
+        (
+            "a O\n",
+            {"label": 3},
+            r"line 1: must have column 3 for the labels \(the first is 0\), got",
+        ),
+        ("a O\n", {"token": -3}, "line 1: must have column -3 for the tokens"),
+        ("a\tO\nb\t\n", {}, "line 2: must have a label in column -1, got nothing"),
+        ("a\tO\n \tO\n", {}, "line 2: must have a token in column 0, got nothing"),
     ],
 )
 def test_a_damaged_file_is_told(tmp_path: Path, text: str, arguments: dict, said: str) -> None:
@@ -120,7 +124,9 @@ def test_of_conll_u_the_words_are_read(tmp_path: Path) -> None:
         ("root", "obj", "obl"),
     )
     assert [s.tokens for s in read_conll(path, None)] == [("vamos", "nos", "mar"), ("sí",)]
-    with pytest.raises(DataError, match=r"labels in column -1, got '_' on every line; --column 3"):
+    with pytest.raises(
+        DataError, match=r"column -1 must have labels, got '_' on every line; --column 3"
+    ):
         read_conll(path)
 
 
@@ -150,7 +156,7 @@ def test_numbers_that_do_not_count_are_tokens(tmp_path: Path, text: str) -> None
 
 def test_bytes_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"a O\ncaf\xe9 O\n")
-    with pytest.raises(DataError, match="x, line 2: wanted UTF-8, got the byte 0xe9"):
+    with pytest.raises(DataError, match="x, line 2: must be UTF-8, got the byte 0xe9"):
         read_conll(tmp_path / "x")
     with pytest.raises(DataError, match="absent: cannot be read"):
         read_conll(tmp_path / "absent")
@@ -173,12 +179,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sentence", "predicted", "said"),
     [
-        (Sentence(("a",), ("O",)), [["O", "O"]], "wanted 1 labels for sentence 1, got 2"),
-        (Sentence(("a",), ("O",)), [[]], "wanted 1 labels for sentence 1, got 0"),
-        (Sentence(("a",), ("O",)), [], "wanted labels of 1 sentences, got 0"),
+        (
+            Sentence(("a",), ("O",)),
+            [["O", "O"]],
+            "predicted must have 1 labels for sentence 1, got 2",
+        ),
+        (Sentence(("a",), ("O",)), [[]], "predicted must have 1 labels for sentence 1, got 0"),
+        (Sentence(("a",), ("O",)), [], "predicted must have labels for 1 sentences, got 0"),
         (Sentence(("a\t",), ("O",)), [["O"]], r"got 'a\\t' in sentence 1"),
         (Sentence(("",), ("O",)), [["O"]], "got '' in sentence 1"),
-        (Sentence(("a",), ("O\n",)), [["O"]], "without tabs and line ends"),
+        (Sentence(("a",), ("O\n",)), [["O"]], "must not be empty or have tabs or line ends"),
     ],
 )
 def test_what_cannot_be_written_is_told(
@@ -283,11 +293,11 @@ def test_schemes_by_hand() -> None:
     assert iob1 == ["I-A", "I-A", "B-A", "I-B", "I-B", "I-B", "O"]
     assert iob2 == ["B-A", "I-A", "B-A", "B-B", "I-B", "I-B", "O"]
     assert bilou == ["B-A", "L-A", "U-A", "B-B", "I-B", "L-B", "O"]
-    with pytest.raises(ValueError, match="entities: wanted disjoint spans within 3 tokens"):
+    with pytest.raises(ValueError, match="entities must be disjoint spans within 3 tokens"):
         labels_from_spans([EntitySpan("A", 0, 2), EntitySpan("B", 1, 3)], 3)
     with pytest.raises(ValueError, match="within 2 tokens"):
         labels_from_spans([EntitySpan("A", 1, 3)], 2)
-    with pytest.raises(ValueError, match="scheme: wanted one of IOB1, IOB2, BILOU, got 'IO'"):
+    with pytest.raises(ValueError, match="scheme must be one of IOB1, IOB2, BILOU, got 'IO'"):
         labels_from_spans([], 2, "IO")  # type: ignore[arg-type]
 
 
@@ -297,7 +307,7 @@ def test_scores_by_hand() -> None:
     # In the data: PER 0-2, LOC 3-4; PER 0-1, PER 1-2; ORG 1-3.
     # Found: PER 0-2 (right), ORG 3-4; PER 0-2, LOC 3-4; ORG 1-2.
     scores = entity_scores([s.split() for s in wanted], [s.split() for s in predicted])
-    assert scores.micro == EntityScore(wanted=5, found=5, right=1)
+    assert scores.micro == EntityScore(expected=5, predicted=5, correct=1)
     assert scores.by_type == {
         "LOC": EntityScore(1, 1, 0),
         "ORG": EntityScore(1, 2, 0),
@@ -315,7 +325,7 @@ def test_no_entities_are_no_division_by_zero() -> None:
     assert (scores.micro.precision, scores.micro.recall, scores.micro.f1) == (0.0, 0.0, 0.0)
     assert scores.by_type == {}
     only = entity_scores([["B-X"]], [["O"]]).micro
-    assert (only.wanted, only.found, only.f1) == (1, 0, 0.0)
+    assert (only.expected, only.predicted, only.f1) == (1, 0, 0.0)
 
 
 def test_an_entity_does_not_cross_sentences() -> None:
@@ -324,7 +334,7 @@ def test_an_entity_does_not_cross_sentences() -> None:
 
 
 def test_unequal_sentences_are_told() -> None:
-    with pytest.raises(ValueError, match="predicted: wanted 2 labels as in wanted, got 1"):
+    with pytest.raises(ValueError, match="predicted must have 2 labels as in expected, got 1"):
         entity_scores([["O", "O"]], [["O"]])
     with pytest.raises(ValueError, match=r"shorter|longer"):
         entity_scores([["O"]], [])

@@ -57,10 +57,10 @@ def test_lines_end_at_line_ends_only(source_of: object, data: bytes, lines: list
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"a\r\nb\rc\xe9\n", "line 3: wanted UTF-8, got the byte 0xe9; save the file as UTF-8"),
-        (b"\xef\xbb\xbfa\n\xff", "line 2: wanted UTF-8, got the byte 0xff"),
-        ("a\nb".encode("utf-16-le"), "line 1: wanted UTF-8, got a zero byte, as in UTF-16"),
-        (b"a\n\n\0", "line 3: wanted UTF-8, got a zero byte"),
+        (b"a\r\nb\rc\xe9\n", "line 3: must be UTF-8, got the byte 0xe9; save the file as UTF-8"),
+        (b"\xef\xbb\xbfa\n\xff", "line 2: must be UTF-8, got the byte 0xff"),
+        ("a\nb".encode("utf-16-le"), "line 1: must be UTF-8, got a zero byte, as in UTF-16"),
+        (b"a\n\n\0", "line 3: must be UTF-8, got a zero byte"),
     ],
 )
 def test_what_is_no_text_is_refused_with_its_line(

@@ -97,7 +97,9 @@ def test_names_that_pandas_gives_are_names(tmp_path: Path) -> None:
 
 
 def test_two_delimiters_that_cut_alike_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"line 2: wanted one delimiter, got ',' and ';' that cut"):
+    with pytest.raises(
+        DataError, match=r"line 2: must have one delimiter, got ',' and ';', either"
+    ):
         table_of(tmp_path, "\nx, net;y, gross\n1,5;2,5\n")
 
 
@@ -119,9 +121,9 @@ def test_what_the_csv_module_writes_is_read(rows: list[tuple[str, str]]) -> None
 def test_a_place_is_the_line_on_which_the_row_begins(tmp_path: Path) -> None:
     table = table_of(tmp_path, 'a,b\n"two\nlines",1\n\nx,2\n')
     assert table.text("a") == ["two\nlines", "x"]
-    assert table.place(0) == f"{tmp_path}/t.csv, line 2"
-    assert table.place(1) == f"{tmp_path}/t.csv, line 5"
-    assert Table("made", {"a": [1]}).place(0) == "made, row 1"
+    assert table.location(0) == f"{tmp_path}/t.csv, line 2"
+    assert table.location(1) == f"{tmp_path}/t.csv, line 5"
+    assert Table("made", {"a": [1]}).location(0) == "made, row 1"
 
 
 def test_a_long_document_is_a_field(tmp_path: Path) -> None:
@@ -140,28 +142,31 @@ def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
     numbers = table.numbers("a", missing="nan").tolist()
     assert numbers[0] == 1.0
     assert math.isnan(numbers[1])
-    with pytest.raises(DataError, match=r"t\.csv, line 3, column 'a': wanted a number, got '"):
+    with pytest.raises(DataError, match=r"t\.csv, line 3, column 'a': must be a number, got '"):
         table.numbers("a")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "t.csv: wanted a line with the names of the columns, got an empty file"),
+        ("", "t.csv: must have a line of column names, got an empty file"),
         (" \n\n", "got an empty file"),
-        ("a,b\n", "t.csv: wanted rows below the names of the columns, got none"),
-        ("a,b\n1,2\n3\n", r"line 3: wanted 2 fields as in the header, got 1; quote a field"),
-        ('a,b\n"x\ny",2\n1,2,3\n', r"line 4: wanted 2 fields as in the header, got 3"),
-        ("a;b\n1;2;3\n", r"line 2: .* quote a field that holds ';'"),
-        ("\na,b,a\n1,2,3\n", "line 2: wanted each column name once, got 'a' more than once"),
-        ("a,,b\n1,2,3\n", "line 1: wanted a name for every column, got none for column 2"),
-        (b"a,b\n1,2\ncaf\xe9,3\n", "line 3: wanted UTF-8, got the byte 0xe9; save the file"),
-        (b"\xef\xbb\xbfa,b\n\xff,2\n", "line 2: wanted UTF-8, got the byte 0xff"),
-        ('a,b\n1,2\n"open,3\n', "line 3: wanted fields quoted"),
-        ("# made by hand\na,b\n1,2\n", "line 2: .* take the comments .* if line 1 is one"),
-        ("a,b\n1,2\n# none\n", "line 3: .* got 1; take the comment off"),
-        ("5.1,2\n5.2,3\n", "line 1: wanted the names of the columns, got numbers, '5.1, 2'; write"),
-        ("a\n1\n\n2\n", "line 3: wanted a field, got an empty line, which may be a missing"),
+        ("a,b\n", "t.csv: must have rows below the names of the columns, got none"),
+        ("a,b\n1,2\n3\n", r"line 3: must have 2 fields as in the header, got 1; quote fields"),
+        ('a,b\n"x\ny",2\n1,2,3\n', r"line 4: must have 2 fields as in the header, got 3"),
+        ("a;b\n1;2;3\n", r"line 2: .* quote fields with ';'"),
+        ("\na,b,a\n1,2,3\n", "line 2: column names must be distinct, got 'a' more than once"),
+        ("a,,b\n1,2,3\n", "line 1: must have a name for every column, got none for column 2"),
+        (b"a,b\n1,2\ncaf\xe9,3\n", "line 3: must be UTF-8, got the byte 0xe9; save the file"),
+        (b"\xef\xbb\xbfa,b\n\xff,2\n", "line 2: must be UTF-8, got the byte 0xff"),
+        ('a,b\n1,2\n"open,3\n', "line 3: fields must be quoted"),
+        ("# made by hand\na,b\n1,2\n", "line 2: .* remove the comments .* if line 1 is one"),
+        ("a,b\n1,2\n# none\n", "line 3: .* got 1; remove the comment"),
+        (
+            "5.1,2\n5.2,3\n",
+            "line 1: must have the names of the columns, got numbers, '5.1, 2'; write",
+        ),
+        ("a\n1\n\n2\n", "line 3: must have a field, got an empty line, which may be a"),
     ],
 )
 def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -174,15 +179,15 @@ def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes,
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("abc", "line 2, column 'x': wanted a number, got 'abc'$"),
-        ("1_000", "wanted a number, got '1_000'"),
+        ("abc", "line 2, column 'x': must be a number, got 'abc'$"),
+        ("1_000", "must be a number, got '1_000'"),
         ('"3,14"', "got '3,14'; write a point, not a comma, before decimals"),
         ('"1,234,567.5"', "got '1,234,567.5'; write nothing between thousands"),
         ("1.234.567", "got '1.234.567'; write nothing between thousands"),
         ("1 234", "got '1 234'; write nothing between thousands"),
-        ("5%", "wanted a number, got '5%'$"),
-        ("1e999", "wanted a finite number, got '1e999'"),
-        ("-inf", "wanted a finite number, got '-inf'"),
+        ("5%", "must be a number, got '5%'$"),
+        ("1e999", "must be a finite number, got '1e999'"),
+        ("-inf", "must be a finite number, got '-inf'"),
     ],
 )
 def test_a_cell_that_is_no_number_is_told(tmp_path: Path, cell: str, said: str) -> None:
@@ -198,10 +203,10 @@ def test_true_and_false_are_numbers(tmp_path: Path) -> None:
 
 def test_columns_of_numbers_are_those_that_hold_one(tmp_path: Path) -> None:
     table = table_of(tmp_path, "day,x,word,gap\n2024-01-01,1,a,\n2024-01-02,2,b,NA\n")
-    assert table.numeric() == ["x"]
-    assert table.numeric(beside={"x"}) == []
-    with pytest.raises(DataError, match="line 3, column 'x': wanted a number, got 'a'"):
-        table_of(tmp_path, "x,y\n1,2\na,3\n").numeric()
+    assert table.numeric_columns() == ["x"]
+    assert table.numeric_columns(excluded={"x"}) == []
+    with pytest.raises(DataError, match="line 3, column 'x': must be a number, got 'a'"):
+        table_of(tmp_path, "x,y\n1,2\na,3\n").numeric_columns()
 
 
 def test_names_that_are_written_otherwise_are_one_or_refused(tmp_path: Path) -> None:
@@ -219,9 +224,9 @@ def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        (["a", ""], "line 3, column 'x': wanted a label, got ''; fill the cell"),
-        (["a", " NA "], "line 3, column 'x': wanted a label, got 'NA'"),
-        (["nan", "b"], "line 2, column 'x': wanted a label, got 'nan'"),
+        (["a", ""], "line 3, column 'x': must be a label, got ''; fill the cell"),
+        (["a", " NA "], "line 3, column 'x': must be a label, got 'NA'"),
+        (["nan", "b"], "line 2, column 'x': must be a label, got 'nan'"),
         (["1", "01"], "line 3, .* in one spelling, got '01', and '1' in .*, line 2$"),
         (["0.5", "0.50"], "in one spelling, got '0.50', and '0.5' in"),
         (["caf\u00e9", "cafe\u0301"], "line 3, .* in one spelling"),
@@ -240,7 +245,7 @@ def test_names_that_are_missing_or_nearly_the_same_are_told(
 
 def test_an_unknown_column_is_told_with_the_known_ones(tmp_path: Path) -> None:
     table = table_of(tmp_path, "text,label\na,b\n")
-    known = r"wanted one of the columns 'text', 'label', got 'lable'; did you mean 'label'\?"
+    known = r"column must be one of 'text', 'label', got 'lable'; did you mean 'label'\?"
     with pytest.raises(DataError, match=known):
         table.text("lable")
     with pytest.raises(DataError, match=r"got 'zzz'$"):
@@ -252,7 +257,7 @@ def test_long_names_and_cells_leave_a_short_message(tmp_path: Path) -> None:
     table = table_of(tmp_path, f"{name},y\n{cell},1\n")
     for read in (table.numbers, table.times):
         with pytest.raises(
-            DataError, match=r"line 2, column 'x+\.\.\.x+': wanted a number"
+            DataError, match=r"line 2, column 'x+\.\.\.x+': must be a number"
         ) as caught:
             read(name)
         assert len(str(caught.value)) < 1000
@@ -270,9 +275,9 @@ def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(DataError, match="made: wanted columns of equal length"):
+    with pytest.raises(DataError, match="made: columns must have equal lengths"):
         Table("made", {"a": [1], "b": [1, 2]})
-    with pytest.raises(ValueError, match="missing: wanted 'refuse' or 'nan', got 'drop'"):
+    with pytest.raises(ValueError, match="missing must be 'refuse' or 'nan', got 'drop'"):
         Table("made", {"a": [1]}).numbers("a", missing="drop")  # type: ignore[arg-type]
     assert issubclass(TextError, DataError)
 
@@ -299,9 +304,9 @@ def test_parquet_holds_what_was_written(tmp_path: Path) -> None:
     assert table.numbers("x").tolist() == [0.5, -1.0]
     assert table.numbers("n", missing="nan")[0] == 3.0
     assert table.numbers("n", missing="nan")[1].isnan()
-    with pytest.raises(DataError, match=r"t\.parquet, row 2, column 'n': wanted a number"):
+    with pytest.raises(DataError, match=r"t\.parquet, row 2, column 'n': must be a number"):
         table.numbers("n")
-    with pytest.raises(DataError, match="row 1, column 'day': wanted a number, got '1984-03-03'"):
+    with pytest.raises(DataError, match="row 1, column 'day': must be a number, got '1984-03-03'"):
         table.numbers("day")
 
 
@@ -348,8 +353,8 @@ def test_several_values_in_a_cell_are_told(tmp_path: Path) -> None:
     table = read_table(
         write_parquet(tmp_path / "t.parquet", {"x": [[1.0, 2.0], [3.0]], "y": [1, 2]})
     )
-    several = r"row 1, column 'x': wanted a (number|text), got a list of values in one cell; give"
-    for read in (table.numbers, table.text, lambda _: table.numeric()):
+    several = r"row 1, column 'x': must be a (number|text), got a list of values in one cell; give"
+    for read in (table.numbers, table.text, lambda _: table.numeric_columns()):
         with pytest.raises(DataError, match=several):
             read("x")
 
@@ -357,8 +362,8 @@ def test_several_values_in_a_cell_are_told(tmp_path: Path) -> None:
 def test_bytes_harm_no_column_beside_them(tmp_path: Path) -> None:
     columns = {"picture": [b"\xff\xfe"], "x": [1.5]}
     table = read_table(write_parquet(tmp_path / "t.parquet", columns))
-    assert table.numeric() == ["x"]
-    with pytest.raises(DataError, match="row 1, column 'picture': wanted a text, got bytes that"):
+    assert table.numeric_columns() == ["x"]
+    with pytest.raises(DataError, match="row 1, column 'picture': must be a text, got bytes that"):
         table.text("picture")
 
 
@@ -376,10 +381,13 @@ def test_standard_input_is_a_table_of_the_same_bytes(
 
 
 def test_damaged_parquet_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"t\.parquet: wanted rows"):
+    with pytest.raises(DataError, match=r"t\.parquet: must have rows"):
         read_table(write_parquet(tmp_path / "t.parquet", {"a": []}))
     (tmp_path / "bad.pq").write_bytes(b"PAR1 and no more")
-    for name, said in (("bad.pq", "wanted a Parquet file"), ("absent.parquet", "cannot be read")):
+    for name, said in (
+        ("bad.pq", "must be a readable Parquet file"),
+        ("absent.parquet", "cannot be read"),
+    ):
         with pytest.raises(DataError, match=f"{name}: {said}") as caught:
             read_table(tmp_path / name)
         assert "\n" not in str(caught.value)

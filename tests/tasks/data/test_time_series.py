@@ -30,11 +30,11 @@ def test_without_targets_all_columns_of_numbers_are_forecast(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("", "line 3, column 'x': wanted a number, got ''; fill the cell"),
-        ("NA", "line 3, column 'x': wanted a number, got 'NA'"),
-        ("inf", "line 3, column 'x': wanted a finite number, got 'inf'"),
-        ("closed", "line 3, column 'x': wanted a number, got 'closed'"),
-        ('"1,5"', "line 3, column 'x': wanted a number, got '1,5'; write a point"),
+        ("", "line 3, column 'x': must be a number, got ''; fill the cell"),
+        ("NA", "line 3, column 'x': must be a number, got 'NA'"),
+        ("inf", "line 3, column 'x': must be a finite number, got 'inf'"),
+        ("closed", "line 3, column 'x': must be a number, got 'closed'"),
+        ('"1,5"', "line 3, column 'x': must be a number, got '1,5'; write a point"),
     ],
 )
 def test_a_column_with_one_bad_cell_is_not_left_out(tmp_path: Path, cell: str, said: str) -> None:
@@ -57,10 +57,12 @@ def test_a_column_that_counts_the_rows_is_not_forecast(tmp_path: Path) -> None:
 
 def test_columns_are_named_once_and_alike_in_each_table(tmp_path: Path) -> None:
     for name in ("target", "covariate"):
-        with pytest.raises(DataError, match=f"--{name}: wanted each column once, got 'x' twice"):
+        with pytest.raises(DataError, match=f"--{name} must have distinct columns, got 'x' twice"):
             read(tmp_path, "x,y\n1,2\n", **{"target": ("y",), name: ("x", "x")})
     first, second = write(tmp_path, "x,y\n1,2\n", "a.csv"), write(tmp_path, "y\n1\n", "b.csv")
-    with pytest.raises(DataError, match=r"b\.csv: wanted the columns of numbers of .*a\.csv, got"):
+    with pytest.raises(
+        DataError, match=r"b\.csv: must have the columns of numbers of .*a\.csv, got"
+    ):
         read_series(ForecastConfig(paths=(first, second)))
 
 
@@ -71,12 +73,14 @@ def test_rows_of_one_name_are_a_series_however_it_is_written(tmp_path: Path) -> 
         ("1", [1.0, 2.0]),
         ("2", [5.0, 6.0]),
     ]
-    with pytest.raises(DataError, match=r"line 3, column 'store': wanted the name of a series"):
+    with pytest.raises(DataError, match=r"line 3, column 'store': must be the name of a series"):
         read(tmp_path, "store,x\na,1\n,2\n", series="store")
 
 
 def test_a_series_that_is_too_short_is_not_left_out(tmp_path: Path) -> None:
-    said = r"t\.csv, series 'b': wanted at least 2 rows, the window of a forecast, got 1; leave it"
+    said = (
+        r"t\.csv, series 'b': must have at least 2 rows, the window of a forecast, got 1; remove it"
+    )
     with pytest.raises(DataError, match=said):
         read(tmp_path, "store,x\na,1\na,2\nb,3\n", series="store")
 
@@ -98,13 +102,16 @@ def test_other_notations_of_numbers_are_told(tmp_path: Path) -> None:
         (["2024-10-27 02:30+02:00", "2024-10-27 02:00+01:00"], ""),
         (["2024-9-30", "2024-10-1"], ""),
         (["9", "10"], ""),
-        (["9/2/2024", "10/1/2024"], "line 2, column 't': wanted a number, or a time as 2024-09-02"),
+        (
+            ["9/2/2024", "10/1/2024"],
+            "line 2, column 't': must be a number, or a time such as 2024-09-02",
+        ),
         (["2024-01-02", "2024-01-01"], "line 3, .* got '2024-01-01' after '2024-01-02'; sort the"),
-        (["2024-10-27 02:30", "2024-10-27 02:00"], "line 3, .* offset from UTC behind it"),
-        (["2024-01-01", "2024-01-01"], "line 3, column 't': wanted times in rising order"),
-        (["1", "2024-01-01"], "line 3, column 't': wanted a number as in the rows before"),
+        (["2024-10-27 02:30", "2024-10-27 02:00"], "line 3, .* append its offset"),
+        (["2024-01-01", "2024-01-01"], "line 3, column 't': times must be in rising order"),
+        (["1", "2024-01-01"], "line 3, column 't': must be a number as in the rows above"),
         (["2024-01-01 00:00", "2024-01-02 00:00Z"], "got '2024-01-02 00:00Z', a time with offset"),
-        (["1", ""], "line 3, column 't': wanted a number, or a time .*, got ''"),
+        (["1", ""], "line 3, column 't': must be a number, or a time .*, got ''"),
     ],
 )
 def test_times_are_in_order(tmp_path: Path, times: list[str], said: str) -> None:
@@ -125,13 +132,13 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
     config = ForecastConfig(paths=(both,), time="day", series="store", window=4, horizon=2)
     codec = Forecasting.read(config).codec
     inputs = Forecasting.read_inputs(config, codec, [both])
-    assert [dict(item.keys) for item in inputs] == [{"store": "north"}, {"store": "south"}]
+    assert [dict(item.key_columns) for item in inputs] == [{"store": "north"}, {"store": "south"}]
     assert [item.value.flatten().tolist() for item in inputs] == [
         [float(t) for t in days],
         [t - 500.0 for t in days],
     ]
     several = Forecasting.read_inputs(config, codec, [both, north])
-    assert [dict(item.keys) for item in several] == [
+    assert [dict(item.key_columns) for item in several] == [
         {"file": both, "store": "north"},
         {"file": both, "store": "south"},
         {"file": north, "store": "north"},
@@ -139,7 +146,7 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
     renamed = [write(tmp_path, "\n".join(["file,day,x", *rows]), f"{k}.csv") for k in (1, 2)]
     by_file = ForecastConfig(paths=(both,), time="day", series="file", window=4, horizon=2)
     assert [
-        tuple(item.keys.items()) for item in Forecasting.read_inputs(by_file, codec, renamed)
+        tuple(item.key_columns.items()) for item in Forecasting.read_inputs(by_file, codec, renamed)
     ] == [
         (("forecast_file", path), ("file", name)) for path in renamed for name in ("north", "south")
     ]
@@ -148,6 +155,6 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
         Forecasting.read_inputs(config, codec, [late])
     short = write(tmp_path, "\n".join(["store,day,x", *rows[:7]]), "short.csv")
     with pytest.raises(
-        DataError, match=r"short\.csv, series 'south': wanted at least 4 rows, .* got 3;"
+        DataError, match=r"short\.csv, series 'south': must have at least 4 rows, .* got 3;"
     ):
         Forecasting.read_inputs(config, codec, [short])

@@ -21,7 +21,7 @@ def test_times_with_offsets_compare_as_pythons_do(
     a, b = (parse_timestamp(time.isoformat(mark)) for time in (first, second))
     assert a is not None
     assert b is not None
-    assert a.kind == b.kind
+    assert a.type == b.type
     assert (a.value < b.value, a.value == b.value) == (first < second, first == second)
 
 
@@ -62,7 +62,7 @@ def test_numbers_are_exact(number: Decimal) -> None:
 def test_what_rises_compares_so(rising: list[Any]) -> None:
     moments = [parse_timestamp(cell) for cell in rising]
     assert all(moment is not None for moment in moments)
-    assert len({moment.kind for moment in moments if moment}) == 1
+    assert len({moment.type for moment in moments if moment}) == 1
     values = [moment.value for moment in moments if moment]
     assert values == sorted(values)
     assert len(set(values)) == len(values)
@@ -72,7 +72,7 @@ def test_an_offset_is_another_kind() -> None:
     with_offset, without = parse_timestamp("2024-01-01 00:00Z"), parse_timestamp("2024-01-01 00:00")
     assert with_offset is not None
     assert without is not None
-    assert with_offset.kind != without.kind
+    assert with_offset.type != without.type
     assert with_offset.value[0] == datetime(2024, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from unrolled.tasks.codecs import TaggingCodec
 from unrolled.tasks.codecs.token_vocab import TokenVocabulary
 from unrolled.tasks.data.source import DataError
-from unrolled.tasks.data.unlabelled_sentences import read_unlabelled_sentences
-from unrolled.tasks.tagging import TaggingCodec
+from unrolled.tasks.data.unlabelled_sentences import ColumnGuide, read_unlabelled_sentences
 
 WORDS = ["Ada", "Bo", ".", "met", "saw", "ada", "bo"]
 
@@ -23,10 +23,10 @@ def read(
 ) -> list:
     path = folder / "in"
     path.write_text(text)
-    columns = {"label": label, "token": token, "split": tags.split}
-    found = read_unlabelled_sentences(path, tags.words, tags.labels, **columns)  # type: ignore[arg-type]
-    assert all(place.startswith(f"{path}, line ") for place, _ in found)
-    return [" ".join(tokens) for _, tokens in found]
+    guide = ColumnGuide(tags.words, tags.labels, label, token)
+    sentences = read_unlabelled_sentences(path, guide, tags.split)
+    assert all(location.startswith(f"{path}, line ") for location, _ in sentences)
+    return [" ".join(tokens) for _, tokens in sentences]
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_where_tokens_are_characters_a_sentence_is_cut_into_them(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "wanted sentences, found no sentence"),
-        ("\n \n", "wanted sentences, found no sentence"),
-        ("Ada B-PER\nmet O\nBo\n", "line 3: wanted 2 columns as on line 1, got 1"),
-        ("1 Ada\n2 met\n", "line 1: wanted tokens in column 0, got numbers"),
+        ("", "must have sentences, got no sentence"),
+        ("\n \n", "must have sentences, got no sentence"),
+        ("Ada B-PER\nmet O\nBo\n", "line 3: must have 2 columns as on line 1, got 1"),
+        ("1 Ada\n2 met\n", "line 1: column 0 must have tokens, got numbers"),
     ],
 )
 def test_damaged_columns_are_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -60,17 +60,18 @@ def test_copies_tables_and_binaries_give_nothing(tmp_path: Path) -> None:
     # Of equal texts the first language keeps them, the other is left without.
     assert found.languages == ("C and C++", "CSS")
     with pytest.raises(
-        DataError, match=r"languages: wanted .*CMake \d \+ \d, .* JSON 0 \+ 0, JavaScript 0 \+ 0"
+        DataError,
+        match=r"languages: at least two .*CMake \d \+ \d, .* JSON 0 \+ 0, JavaScript 0 \+ 0",
     ):
         languages(4000, 5, folders=[tmp_path])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="got no files; ask for fewer"):
+    with pytest.raises(DataError, match="got no files; use fewer"):
         languages(1, 1, folders=[tmp_path / "empty"])
 
 
 def test_long_lines_are_cut() -> None:
-    assert list(code_snippets._cut("ab" * 25 + "\n", 20)) == ["ab" * 10, "ab" * 10]
-    assert list(code_snippets._cut("one two\nthree four\nfive six\n", 12)) == [
+    assert list(code_snippets._split("ab" * 25 + "\n", 20)) == ["ab" * 10, "ab" * 10]
+    assert list(code_snippets._split("one two\nthree four\nfive six\n", 12)) == [
         "one two\nthre",
         "five six",
     ]

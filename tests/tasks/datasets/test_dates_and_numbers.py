@@ -140,15 +140,15 @@ def test_pairs_of_validation_were_never_seen(make: type) -> None:
 
 
 def test_wrong_arguments_are_told() -> None:
-    with pytest.raises(ValueError, match="number: wanted 0 to 999999, got 1000000"):
+    with pytest.raises(ValueError, match="number must be from 0 to 999999, got 1000000"):
         number_in_words(10**6)
-    with pytest.raises(ValueError, match="number: wanted 1 to 99, got 0"):
+    with pytest.raises(ValueError, match="number must be from 1 to 99, got 0"):
         ordinal(0)
-    with pytest.raises(ValueError, match="year: wanted 1100 to 2099, got 1099"):
+    with pytest.raises(ValueError, match="year must be from 1100 to 2099, got 1099"):
         year_in_words(1099)
-    with pytest.raises(ValueError, match="training, validation: wanted at most 365243 pairs"):
+    with pytest.raises(ValueError, match="training and validation must be at most 365243 pairs"):
         dates(365_243, 1)
-    with pytest.raises(ValueError, match="wanted 1 or more, got 0, 1"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0 and 1"):
         numbers(0, 1)
-    with pytest.raises(ValueError, match="to: wanted 'figures' or 'words', got 'digits'"):
+    with pytest.raises(ValueError, match="to must be 'figures' or 'words', got 'digits'"):
         numbers(to="digits")  # type: ignore[arg-type]

@@ -84,5 +84,5 @@ def test_the_seed_decides_the_videos() -> None:
     assert torch.equal(first.inputs, again.inputs)
     assert not torch.equal(first.inputs, other.inputs)
     for name, least in (("training", 1), ("validation", 1), ("frames", 2), ("size", 8)):
-        with pytest.raises(ValueError, match=f"{name}: wanted at least {least}, got {least - 1}"):
+        with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - 1}"):
             moving_digits(**{name: least - 1})

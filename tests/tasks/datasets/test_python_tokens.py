@@ -18,7 +18,7 @@ from unrolled.tasks.entities import find_spans, has_entities
 def pieces_of(source: str) -> list[list[tuple[str, str]]]:
     """Text and type of each entity, line by line."""
     return [
-        [(s.kind, "".join(line.tokens[s.start : s.end])) for s in find_spans(line.labels)]
+        [(s.type, "".join(line.tokens[s.start : s.end])) for s in find_spans(line.labels)]
         for line in tag_lines(source.encode())
     ]
 
@@ -61,16 +61,16 @@ def test_the_standard_library_is_labelled() -> None:
     assert [len(part) for part in lines] == [900, 300]
     assert not lines[0] & lines[1]
     assert all(has_entities(s.labels) for s in training)
-    kinds = {span.kind for s in validation for span in find_spans(s.labels)}
+    kinds = {span.type for s in validation for span in find_spans(s.labels)}
     assert kinds == {"COMMENT", "KEYWORD", "NAME", "NUMBER", "OP", "STRING"}
 
 
 def test_too_few_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     few = [file for file in standard_library() if file.name in ("heapq.py", "bisect.py")]
     monkeypatch.setattr(python_tokens, "standard_library", lambda: few)
-    with pytest.raises(DataError, match=r"training: wanted 9999 lines .* it has \d+; ask for few"):
+    with pytest.raises(DataError, match=r"training must be at most \d+, .*got 9999"):
         python_tags(9999, 5)
-    with pytest.raises(DataError, match="validation: wanted 9999 lines"):
+    with pytest.raises(DataError, match="validation must be at most"):
         python_tags(5, 9999)
 
 
@@ -84,7 +84,7 @@ def test_the_labels_are_those_of_the_tokenizer() -> None:
     for sentence in tag_lines(file.read_bytes()):
         line = "".join(sentence.tokens)
         for span in find_spans(sentence.labels):
-            if span.kind not in ("OP", "STRING"):
+            if span.type not in ("OP", "STRING"):
                 found += 1
                 assert (line, span.start, line[span.start : span.end]) in wanted
     assert found > 500

@@ -181,7 +181,7 @@ def low_share(sound: np.ndarray) -> float:
 
 @pytest.mark.parametrize("at_once", [1, 1000])
 def test_words_are_said_as_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "_PROCESS", at_once)
+    monkeypatch.setattr(speech, "_WORDS_PER_PROCESS", at_once)
     sayings = [
         SpeechRequest("seven", "en+m1"),
         SpeechRequest("no", "en-us+f1"),
@@ -252,7 +252,7 @@ def test_phrases_are_words_with_pauses() -> None:
 
 
 def test_equal_arguments_give_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "_PROCESS", 7)
+    monkeypatch.setattr(speech, "_WORDS_PER_PROCESS", 7)
     first, again, other = (utterances(12, seed=seed) for seed in (7, 7, 8))
     assert all(np.array_equal(x.samples, y.samples) for x, y in zip(first, again, strict=True))
     assert [x.spans for x in first] != [x.spans for x in other]
@@ -279,7 +279,7 @@ def test_held_out_voices_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(unrolled.tasks.datasets, "spoken_words", small)
     task = Classification.read(ClassificationConfig(data="spoken-words", seed=3))
-    assert (task.kept, task.out) == (list(range(80)), list(range(80, 120)))
+    assert (task.training_items, task.validation_items) == (list(range(80)), list(range(80, 120)))
     assert (
         task.targets.tolist()
         == task.codec.labels.encode(training.labels + validation.labels).tolist()
@@ -293,17 +293,17 @@ def test_held_out_voices_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(utterances, 0), "count: wanted at least 1, got 0"),
+        (partial(utterances, 0), "count must be at least 1, got 0"),
         (
             partial(utterances, 1, snr=math.nan),
-            "snr: wanted decibels, or inf for no noise, got nan",
+            "snr must be in decibels, or inf for no noise, got nan",
         ),
-        (partial(utterances, 1, snr=-math.inf), "snr: "),
-        (partial(utterances, 1, seed=-1), "seed: wanted 0 or more, got -1"),
-        (partial(phrases, 0), "count: "),
-        (partial(phrases, 1, words=0), "words: wanted at least 1, got 0"),
-        (partial(spoken_words, 0, 1), "training: wanted at least 1, got 0"),
-        (partial(spoken_words, 1, 0), "validation: wanted at least 1, got 0"),
+        (partial(utterances, 1, snr=-math.inf), "snr must be"),
+        (partial(utterances, 1, seed=-1), "seed must be at least 0, got -1"),
+        (partial(phrases, 0), "count must be"),
+        (partial(phrases, 1, words=0), "words must be at least 1, got 0"),
+        (partial(spoken_words, 0, 1), "training must be at least 1, got 0"),
+        (partial(spoken_words, 1, 0), "validation must be at least 1, got 0"),
     ],
 )
 def test_wrong_arguments_are_told(make: partial, message: str) -> None:
@@ -323,7 +323,9 @@ def test_a_missing_library_is_told_with_both_cures(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "_libraries", lambda: [(file, None) for file in files])
-    with pytest.raises(DataError, match="speech: wanted the library espeak-ng, got none") as caught:
+    with pytest.raises(
+        DataError, match="speech: the library espeak-ng must be installed, got none"
+    ) as caught:
         synthesize([SpeechRequest("one", "en")])
     told = str(caught.value)
     assert told.endswith("; pip install 'unrolled[speech]', or apt-get install libespeak-ng1")

@@ -88,13 +88,13 @@ def test_the_generator_decides(name: str) -> None:
     make: Any = MAKERS[name]
     first, again, other = (make(8, 5, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.inputs, again.inputs)
-    assert torch.equal(first.wanted, again.wanted)
+    assert torch.equal(first.targets, again.targets)
     assert not torch.equal(first.inputs, other.inputs)
-    with pytest.raises(ValueError, match="N: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="N must be at least 1, got 0"):
         make(8, 0)
 
 
 def test_two_numbers_need_two_steps() -> None:
-    with pytest.raises(ValueError, match="T: wanted at least 2, got 1"):
+    with pytest.raises(ValueError, match="T must be at least 2, got 1"):
         adding(1, 3)
     assert math.isclose(float(adding(2, 1, generator()).inputs[..., 1].sum()), 2.0)

@@ -46,5 +46,7 @@ def test_gaps_are_filled_along_a_straight_line_and_marked() -> None:
 
 
 def test_an_unknown_series_is_told() -> None:
-    with pytest.raises(DataError, match=r"series: wanted one of sunspots, .*prices, got 'gold'"):
+    with pytest.raises(
+        DataError, match=r"series: name must be one of sunspots, .*prices, got 'gold'"
+    ):
         series("gold")

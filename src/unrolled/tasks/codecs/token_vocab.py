@@ -1,36 +1,45 @@
-"""A vocabulary over words, characters or labels: lists of texts to numbers and back.
+"""A vocabulary of words, characters or labels: lists of strings to numbers and back.
 
-`vocabulary.Vocabulary` and `pieces.Pieces` cut a text themselves; here the caller has cut it.
+`vocabulary.Vocabulary` and `subword.SubwordVocabulary` split a text themselves; here the caller
+has split it.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from unrolled.runtime.text import PADDING, UNKNOWN, number_entries
+from unrolled.runtime.text import number_entries
 from unrolled.tasks.data.source import DataError
 
-__all__ = ["PADDING", "UNKNOWN", "TokenVocabulary"]
+_MAX_LISTED = 20
+"""Entries that a message lists."""
 
-_SHOWN = 20
+
+class TokenVocabularyState(TypedDict):
+    """What a checkpoint has of a :class:`TokenVocabulary`."""
+
+    entries: list[str]
+    padding: bool
+    unknown: bool
+    what: str
 
 
 class TokenVocabulary:
-    """Numbers for entries: first padding, then unknown, if there are such, then the entries.
+    """Numbers for entries: optionally padding, then optionally unknown, then the entries.
 
     Args:
-        entries: the known ones, each once, in the order of their numbers.
-        padding: number 0 stands for padding; no entry has it.
-        unknown: the next number stands for every entry that is not known; without it an unknown
-            entry is refused.
-        what: what an entry is, for messages: "label", "word", …
+        entries: distinct strings, in the order of their numbers.
+        padding: number 0 is padding; no entry has it.
+        unknown: the next number is that of every string which is not an entry; without it such a
+            string is refused.
+        entry_type: what an entry is, for messages: "label", "word", …
 
     Raises:
-        ValueError: an entry comes twice or is no text.
+        ValueError: an entry occurs twice or is not a string.
     """
 
     def __init__(
@@ -39,17 +48,19 @@ class TokenVocabulary:
         *,
         padding: bool = False,
         unknown: bool = False,
-        what: str = "label",
+        entry_type: str = "label",
     ) -> None:
-        wrong = [entry for entry in entries if not isinstance(entry, str)]
-        twice = [entry for entry, times in Counter(entries).items() if times > 1]
-        if isinstance(entries, str) or wrong or twice:
-            got = (wrong or twice)[0] if wrong or twice else entries
-            raise ValueError(f"entries: wanted a list of texts, each once, got {got!r}")
+        invalid = [entry for entry in entries if not isinstance(entry, str)]
+        duplicates = [entry for entry, count in Counter(entries).items() if count > 1]
+        if isinstance(entries, str) or invalid or duplicates:
+            example: object = entries if isinstance(entries, str) else (invalid or duplicates)[0]
+            raise ValueError(
+                f"TokenVocabulary: entries must be a list of distinct strings, got {example!r}"
+            )
         self.entries = tuple(entries)
         self.padding = 0 if padding else None
         self.unknown = int(padding) if unknown else None
-        self.what = what
+        self.entry_type = entry_type
         self._names, self._numbers = number_entries(self.entries, padding, unknown)
 
     @classmethod
@@ -60,26 +71,25 @@ class TokenVocabulary:
         min_count: int = 1,
         padding: bool = False,
         unknown: bool = False,
-        what: str = "label",
+        entry_type: str = "label",
     ) -> "TokenVocabulary":
-        """The vocabulary of what comes `min_count` times or more in `items`, in sorted order.
+        """The vocabulary of the strings that occur `min_count` times or more, in sorted order.
 
         Raises:
-            ValueError: `min_count` is below 1, or above 1 with nothing to stand for the rest.
-            DataError: nothing comes as often.
+            ValueError: `min_count` is below 1, or above 1 without an unknown entry.
+            DataError: no string occurs as often.
         """
-        if min_count < 1 or (min_count > 1 and not unknown):
-            wanted = "at least 1" if min_count < 1 else "1 where there is no unknown entry"
-            raise ValueError(f"min_count: wanted {wanted}, got {min_count}")
+        if min_count < 1:
+            raise ValueError(f"TokenVocabulary.of: min_count must be at least 1, got {min_count}")
+        if min_count > 1 and not unknown:
+            raise ValueError(
+                f"TokenVocabulary.of: min_count must be 1 without unknown, got {min_count}"
+            )
         counts = Counter(items)
         entries = sorted(item for item, count in counts.items() if count >= min_count)
         if not entries:
-            got = "none: the data are empty"
-            if counts:
-                got = f"{len(counts)} that come more rarely; give a smaller --min-count"
-            often = f" that comes {min_count} times or more" if min_count > 1 else ""
-            raise DataError(f"{what}: wanted one or more{often}, got {got}")
-        return cls(entries, padding=padding, unknown=unknown, what=what)
+            raise DataError(_no_entries(entry_type, min_count, len(counts)))
+        return cls(entries, padding=padding, unknown=unknown, entry_type=entry_type)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -87,41 +97,41 @@ class TokenVocabulary:
     def __contains__(self, entry: str) -> bool:
         return entry in self._numbers
 
-    def encode(self, items: Iterable[str], place: str = "") -> Tensor:
+    def encode(self, items: Iterable[str], location: str = "") -> Tensor:
         """The number of each item, `[items]`, int64.
 
         Args:
-            place: where the items come from, for messages: "file.csv, line 3".
+            location: of the items, for messages: "file.csv, line 3".
 
         Raises:
-            DataError: an item is not known and there is no unknown entry; the message has the
-                place, the item and the known ones.
+            DataError: an item is not an entry and there is no unknown one; the message has the
+                location, the item and the entries.
         """
         numbers = []
         for item in items:
             number = self._numbers.get(item, self.unknown)
             if number is None:
-                raise DataError(self._refusal(item, place))
+                raise DataError(self._unknown_item(item, location))
             numbers.append(number)
         return torch.tensor(numbers, dtype=torch.int64)
 
     def decode(self, tokens: Tensor | Sequence[int]) -> list[str]:
         """The entry of each number; `PADDING` and `UNKNOWN` for those two."""
-        numbers = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        numbers: Sequence[int] = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         return [self._names[i] for i in numbers]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TokenVocabularyState:
         """Plain values from which `from_state` makes the same vocabulary."""
         return {
             "entries": list(self.entries),
             "padding": self.padding is not None,
             "unknown": self.unknown is not None,
-            "what": self.what,
+            "what": self.entry_type,
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "TokenVocabulary":
-        """The vocabulary that `state` came from.
+    def from_state(cls, state: TokenVocabularyState) -> "TokenVocabulary":
+        """The vocabulary whose `state` this is.
 
         Raises:
             ValueError: the state is damaged.
@@ -131,16 +141,28 @@ class TokenVocabulary:
                 state["entries"],
                 padding=bool(state["padding"]),
                 unknown=bool(state["unknown"]),
-                what=str(state["what"]),
+                entry_type=str(state["what"]),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"state: wanted that of a vocabulary of words ({error!r})") from None
+            raise ValueError(
+                f"TokenVocabulary: state must be that of a token vocabulary ({error!r})"
+            ) from None
 
-    def _refusal(self, item: str, place: str) -> str:
-        known = ", ".join(map(repr, self.entries[:_SHOWN]))
-        if len(self.entries) > _SHOWN:
-            known += f" and {len(self.entries) - _SHOWN} more"
-        near = get_close_matches(item, self.entries, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        where = f"{place}: " if place else ""
-        return f"{where}wanted a known {self.what} ({known}), got {item!r}{hint}"
+    def _unknown_item(self, item: str, location: str) -> str:
+        names = ", ".join(map(repr, self.entries[:_MAX_LISTED]))
+        if len(self.entries) > _MAX_LISTED:
+            names += f" and {len(self.entries) - _MAX_LISTED} more"
+        similar = get_close_matches(item, self.entries, 1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        prefix = f"{location}: " if location else ""
+        return f"{prefix}{self.entry_type} must be one of {names}, got {item!r}{hint}"
+
+
+def _no_entries(entry_type: str, min_count: int, distinct: int) -> str:
+    """The message for data without an entry that is frequent enough."""
+    if not distinct:
+        return f"data: must have at least one {entry_type}, got none; the data are empty"
+    return (
+        f"data: must have at least one {entry_type} that occurs {min_count} times or more, got "
+        f"{distinct} rarer ones; pass a smaller --min-count"
+    )

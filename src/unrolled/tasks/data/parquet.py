@@ -1,58 +1,68 @@
-"""Parquet files as names and cells, with pyarrow. What the cells mean is left to `tables`."""
+"""Parquet files as column names and cells, read with pyarrow. Their meaning is left to `tables`."""
 
 import io
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from unrolled.tasks.data.source import DataError, Source, read_bytes
 
-__all__ = ["MAGIC", "read_parquet"]
+if TYPE_CHECKING:
+    import pyarrow
 
-MAGIC = b"PAR1"
-"""What a Parquet file begins with."""
+PARQUET_MAGIC = b"PAR1"
+"""The first bytes of a Parquet file."""
 
 
-def read_parquet(source: Source) -> tuple[list[str], list[list[Any]]]:
-    """The names of the columns, and the cells of each as Python's values; None is a missing one.
+def read_parquet(source: Source) -> tuple[list[str], list[list[object]]]:
+    """The names of the columns, and the cells of each as Python values; None is a missing one.
 
-    Bytes that are UTF-8 are text. Times come as text in ISO 8601, to the nanosecond; those of a
-    time zone in UTC.
+    Bytes that are UTF-8 become text. Times become text in ISO 8601 with nanoseconds, in UTC if they
+    have a time zone.
 
     Raises:
         DataError: pyarrow is not installed, or it cannot read the file.
     """
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError:
-        cure = "pip install 'unrolled[train]'"
-        raise DataError(f"{source}: wanted pyarrow to read Parquet, got none; {cure}") from None
+        raise DataError(
+            f"{source}: pyarrow must be installed to read Parquet, got none; "
+            "pip install 'unrolled[train]'"
+        ) from None
     try:
-        table = parquet.ParquetFile(io.BytesIO(read_bytes(source))).read()
-        columns = [_cells(pa, column) for column in table.columns]
-    except (OSError, OverflowError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{source}: wanted a Parquet file that can be read ({said})") from None
+        table = ParquetFile(io.BytesIO(read_bytes(source))).read()
+        columns = [_cells(column) for column in table.columns]
+    except (OSError, OverflowError, pyarrow.ArrowException) as error:
+        message = " ".join(str(error).split())
+        raise DataError(f"{source}: must be a readable Parquet file ({message})") from None
     return list(table.column_names), columns
 
 
-def _cells(pa: Any, column: Any) -> list[Any]:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_timestamp(kind):
-        # Python's datetime has no nanoseconds, and pyarrow needs the zone's file to make one.
-        zone = "" if kind.tz is None else "Z"
-        cells = column.cast(pa.timestamp(kind.unit)).cast(pa.string()).to_pylist()
-        return [None if cell is None else cell + zone for cell in cells]
-    if pa.types.is_time(kind):
-        return list(column.cast(pa.string()).to_pylist())
-    if pa.types.is_duration(kind):
-        return list(column.cast(pa.int64()).to_pylist())
-    cells = column.to_pylist()
-    return [_text(cell) if isinstance(cell, bytes) else cell for cell in cells]
+def _cells(column: "pyarrow.ChunkedArray") -> list[object]:
+    import pyarrow
+
+    column_type = column.type
+    if pyarrow.types.is_dictionary(column_type):
+        column, column_type = column.cast(column_type.value_type), column_type.value_type
+    if pyarrow.types.is_timestamp(column_type):
+        # Python's datetime has no nanoseconds, and pyarrow needs time zone files to make one.
+        zone = "" if column_type.tz is None else "Z"
+        text = column.cast(pyarrow.timestamp(column_type.unit)).cast(pyarrow.string())
+        return [None if cell is None else f"{cell}{zone}" for cell in _values(text)]
+    if pyarrow.types.is_time(column_type):
+        return list(_values(column.cast(pyarrow.string())))
+    if pyarrow.types.is_duration(column_type):
+        return list(_values(column.cast(pyarrow.int64())))
+    return [_decode(cell) if isinstance(cell, bytes) else cell for cell in _values(column)]
 
 
-def _text(cell: bytes) -> str | bytes:
+def _values(column: "pyarrow.ChunkedArray") -> Sequence[object]:
+    values: Iterable[object] = column.to_pylist()
+    return list(values)
+
+
+def _decode(cell: bytes) -> str | bytes:
     try:
         return cell.decode()
     except UnicodeDecodeError:

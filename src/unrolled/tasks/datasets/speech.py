@@ -1,6 +1,6 @@
-"""Spoken words without a download: said by espeak-ng in many voices, with pauses and noise between.
+"""Spoken words without a download: synthesized by espeak-ng in many voices, with pauses and noise.
 
-Frames are `runtime.frames`', models and what they are asked are the task's and the user's.
+Frames are computed by `runtime.frames`.
 """
 
 import json
@@ -17,29 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unrolled.runtime.frames import LogMel
 from unrolled.tasks.data.source import DataError
 from unrolled.tasks.datasets import espeak
 
-__all__ = [
-    "HELD_OUT",
-    "SILENCE",
-    "SPEAKERS",
-    "WORDS",
-    "SpeechRequest",
-    "SpokenWords",
-    "Utterance",
-    "WordSpan",
-    "phrases",
-    "spoken_words",
-    "synthesize",
-    "utterances",
-]
+Samples = NDArray[np.floating]
 
 RATE = 22050
-"""Samples a second, espeak-ng's own."""
+"""Samples per second, as espeak-ng gives them."""
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
@@ -54,20 +42,20 @@ _VOICES = (
     *("robert", "sandro", "shelby", "steph", "travis", "victor", "zac"),
 )
 HELD_OUT = _VOICES[2::5]
-"""Voices of espeak-ng that are only for validation: every fifth, in the order of the alphabet."""
+"""Voices of espeak-ng for validation: every fifth, in alphabetical order."""
 SPEAKERS = tuple(voice for voice in _VOICES if voice not in HELD_OUT)
-"""Voices that are learned from."""
+"""Voices for training."""
 _ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-029")
 
-_LEVEL = 0.1  # of a word, root mean square, before its loudness is drawn
-_NOISES = 4  # kinds, from white to 1/f
-_NOISE = 2**18
-_PROCESS = 1000  # words that one process says
+_LEVEL = 0.1  # root mean square of a word, before its loudness is drawn
+_NOISE_COLORS = 4  # from white to 1/f
+_NOISE_LENGTH = 2**18
+_WORDS_PER_PROCESS = 1000
 _CURE = "pip install 'unrolled[speech]', or apt-get install libespeak-ng1"
 
 
 class SpeechRequest(NamedTuple):
-    """A text for espeak-ng; whole numbers: words a minute, pitch and its range from 0 to 99."""
+    """A text for espeak-ng; integers: words per minute, pitch and its range from 0 to 99."""
 
     text: str
     voice: str
@@ -77,7 +65,7 @@ class SpeechRequest(NamedTuple):
 
 
 class WordSpan(NamedTuple):
-    """A word, and the samples from start to end that it takes."""
+    """A word, and the samples from `start` up to, not including, `end` that have it."""
 
     word: str
     start: int
@@ -85,17 +73,17 @@ class WordSpan(NamedTuple):
 
 
 class Utterance(NamedTuple):
-    """Samples [n], float32, full scale ±1, 22050 a second; who said which words, when; and what
-    was said last, a word or "silence"."""
+    """Samples [n], float32, full scale ±1, at 22050 Hz; the label, its last word or "silence"; the
+    voice; and its words with their positions."""
 
-    samples: np.ndarray
+    samples: Samples
     label: str
     voice: str
     spans: tuple[WordSpan, ...]
 
 
 class SpokenWords(NamedTuple):
-    """Frames [T, 32] of each utterance, float32; what was said last in it; the voice."""
+    """Frames [T, 32] of each utterance, float32; its label; its voice."""
 
     inputs: list[Tensor]
     labels: list[str]
@@ -105,67 +93,67 @@ class SpokenWords(NamedTuple):
 def spoken_words(
     training: int = 6000, validation: int = 600, seed: int = 0
 ) -> tuple[SpokenWords, SpokenWords]:
-    """Utterances as log-mel frames, ten milliseconds each, with what was said last as the label.
+    """Utterances as log-mel frames of ten milliseconds, labelled with the last word.
 
-    Source: made by espeak-ng, see `utterances`; frames by `LogMel` with its defaults. Validation is
-    said by other voices than training.
+    Source: synthesized by espeak-ng, see `utterances`; frames by `LogMel` with its defaults.
+    Training and validation have different voices.
 
     Args:
-        training: utterances to train on.
-        validation: utterances to measure on.
-        seed: of what is drawn.
+        training: utterances for training.
+        validation: utterances for validation.
+        seed: of the random number generator.
 
     Raises:
         ValueError: a number is out of its range.
-        DataError: there is no espeak-ng, or it lacks a voice.
+        DataError: espeak-ng is not installed, or lacks a voice.
     """
     frames = LogMel(RATE)
 
     def part(count: int, held_out: bool) -> SpokenWords:
-        found = utterances(count, held_out=held_out, seed=seed)
-        inputs = [torch.from_numpy(frames(one.samples)) for one in found]
-        return SpokenWords(inputs, [one.label for one in found], [one.voice for one in found])
+        utterance_list = utterances(count, held_out=held_out, seed=seed)
+        inputs = [torch.from_numpy(frames(utterance.samples)) for utterance in utterance_list]
+        labels = [utterance.label for utterance in utterance_list]
+        return SpokenWords(inputs, labels, [utterance.voice for utterance in utterance_list])
 
-    for name, count in (("training", training), ("validation", validation)):
-        if count < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {count}")
+    _check("spoken_words", {"training": training, "validation": validation}, None, seed)
     return part(training, False), part(validation, True)
 
 
 def utterances(
     count: int, *, held_out: bool = False, snr: float | None = None, seed: int = 0
 ) -> list[Utterance]:
-    """Words, each as often as the others, as they come out of a microphone that is always on.
+    """Words with equal frequencies, as recorded by a microphone that is always on.
 
-    Said in one of the `SPEAKERS` (or of those `HELD_OUT`), in one of five accents of English, 120
-    to 230 words a minute, at a pitch of its own. Before the word there is up to 0.3 s without any,
-    or, in half of the utterances, another word, 0.05 to 0.6 s earlier; after it up to 0.2 s. One
-    utterance in 21 is silence: nothing is said at all, or nothing any more since 0.4 to 0.8 s. The
+    The voice is one of the `SPEAKERS` (or one of `HELD_OUT`), with one of five English accents, 120
+    to 230 words per minute, and a random pitch. Before the word there is a pause of up to 0.3 s,
+    or, in half of the utterances, another word, 0.05 to 0.6 s earlier; after it a pause of up to
+    0.2 s. One utterance in 21 is silence: it has no word, or ends with a pause of 0.4 to 0.8 s. The
     loudness varies by 18 dB.
 
     Args:
-        snr: of the words and the noise behind everything, in decibels; inf has no noise. By default
-            5 to 30, and no noise in a quarter of the utterances. Noise is white, or falls with the
-            frequency, up to 1/f.
-        seed: 0 or more. Equal arguments give equal bits.
+        snr: signal-to-noise ratio in decibels; inf is without noise. By default 5 to 30, and no
+            noise in a quarter of the utterances. The color of the noise is between white and 1/f.
+        seed: 0 or more. Equal arguments give the same samples.
 
     Raises:
         ValueError: count, snr or seed is out of its range.
-        DataError: there is no espeak-ng, or it lacks a voice.
+        DataError: espeak-ng is not installed, or lacks a voice.
     """
-    _check({"count": count}, snr, seed)
-    chance = np.random.default_rng([seed, held_out])
+    _check("utterances", {"count": count}, snr, seed)
+    generator = np.random.default_rng([seed, held_out])
     classes = (*WORDS, SILENCE)
     plans = []
-    for n in chance.permutation(count):
+    for n in generator.permutation(count):
         label = classes[n % len(classes)]
-        words = [str(chance.choice(WORDS))] if chance.random() < 0.5 else []
-        after = chance.uniform(0.4, 0.8) if label == SILENCE else chance.uniform(0, 0.2)
-        words += [label] if label != SILENCE else []
-        pauses = [chance.uniform(0, 0.3), chance.uniform(0.05, 0.6)][: len(words)]
-        squeeze = 1.0 if held_out else float(np.exp(chance.uniform(-0.2, 0.2)))
-        plans.append(_Plan(label, _voice(chance, held_out), words, [*pauses, after], squeeze))
-    return _Scene(chance, snr).play(plans)
+        words = [str(generator.choice(WORDS))] if generator.random() < 0.5 else []
+        is_silence = label == SILENCE
+        final_pause = generator.uniform(0.4, 0.8) if is_silence else generator.uniform(0, 0.2)
+        words += [] if is_silence else [label]
+        pauses = [generator.uniform(0, 0.3), generator.uniform(0.05, 0.6)][: len(words)]
+        speed = 1.0 if held_out else float(np.exp(generator.uniform(-0.2, 0.2)))
+        voice = _draw_voice(generator, held_out)
+        plans.append(_Plan(label, voice, words, [*pauses, final_pause], speed))
+    return _Mixer(generator, snr).mix(plans)
 
 
 def phrases(
@@ -176,153 +164,160 @@ def phrases(
     snr: float | None = None,
     seed: int = 0,
 ) -> list[Utterance]:
-    """So many words one after the other, in one voice each: 0.15 to 0.6 s between them, and 0.25 s
-    at the end. Else, and in their arguments and errors, they are as `utterances`.
+    """Sequences of words in one voice each, with pauses of 0.15 to 0.6 s between them, and 0.25 s
+    at the end. Otherwise, also in arguments and errors, they are like `utterances`.
     """
-    _check({"count": count, "words": words}, snr, seed)
-    chance = np.random.default_rng([seed, held_out, words])
+    _check("phrases", {"count": count, "words": words}, snr, seed)
+    generator = np.random.default_rng([seed, held_out, words])
     plans = []
     for _ in range(count):
-        said = [str(word) for word in chance.choice(WORDS, words)]
-        pauses = [*chance.uniform(0.15, 0.6, words), 0.25]
-        plans.append(_Plan(said[-1], _voice(chance, held_out), said, pauses))
-    return _Scene(chance, snr).play(plans)
+        chosen = [str(word) for word in generator.choice(WORDS, words)]
+        pauses = [*generator.uniform(0.15, 0.6, words), 0.25]
+        plans.append(_Plan(chosen[-1], _draw_voice(generator, held_out), chosen, pauses))
+    return _Mixer(generator, snr).mix(plans)
 
 
 class _Plan(NamedTuple):
-    """What is said how; the pauses, in seconds, before each word and after the last."""
+    """The content of an utterance; the pauses, in seconds, are before each word and at the end."""
 
     label: str
-    how: SpeechRequest
+    voice: SpeechRequest
     words: list[str]
     pauses: list[float]
-    squeeze: float = 1.0
+    speed: float = 1.0
 
 
-def _voice(chance: np.random.Generator, held_out: bool) -> SpeechRequest:
-    speaker = chance.choice(HELD_OUT if held_out else SPEAKERS)
-    rate, pitch, span = (int(chance.integers(*ends)) for ends in ((120, 231), (30, 71), (30, 71)))
-    return SpeechRequest("", f"{chance.choice(_ACCENTS)}+{speaker}", rate, pitch, span)
+def _draw_voice(generator: np.random.Generator, held_out: bool) -> SpeechRequest:
+    """A random voice, as a request without a text."""
+    speaker = generator.choice(HELD_OUT if held_out else SPEAKERS)
+    rate = int(generator.integers(120, 231))
+    pitch = int(generator.integers(30, 71))
+    pitch_range = int(generator.integers(30, 71))
+    return SpeechRequest("", f"{generator.choice(_ACCENTS)}+{speaker}", rate, pitch, pitch_range)
 
 
-class _Scene:
-    """Lays words into noise."""
+class _Mixer:
+    """Puts words, pauses and noise together."""
 
-    def __init__(self, chance: np.random.Generator, snr: float | None) -> None:
-        self._chance, self._snr = chance, snr
-        white = np.fft.rfft(chance.standard_normal(_NOISE))
-        falling = np.maximum(np.fft.rfftfreq(_NOISE, 1 / RATE), 50.0)
-        kinds = [np.fft.irfft(white / falling ** (k / 2)) for k in np.linspace(0, 1, _NOISES)]
-        self._noises = [kind / _strength(kind) for kind in kinds]
+    def __init__(self, generator: np.random.Generator, snr: float | None) -> None:
+        self._generator, self._snr = generator, snr
+        white = np.fft.rfft(generator.standard_normal(_NOISE_LENGTH))
+        frequency = np.maximum(np.fft.rfftfreq(_NOISE_LENGTH, 1 / RATE), 50.0)
+        exponents = np.linspace(0, 1, _NOISE_COLORS)
+        noises = [np.fft.irfft(white / frequency ** (exponent / 2)) for exponent in exponents]
+        self._noises = [noise / _root_mean_square(noise) for noise in noises]
 
-    def play(self, plans: list[_Plan]) -> list[Utterance]:
-        sounds = iter(
-            synthesize([plan.how._replace(text=word) for plan in plans for word in plan.words])
-        )
+    def mix(self, plans: list[_Plan]) -> list[Utterance]:
+        requests = [plan.voice._replace(text=word) for plan in plans for word in plan.words]
+        sounds = iter(synthesize(requests))
         return [
-            self._one(plan, [_squeezed(_trimmed(next(sounds)), plan.squeeze) for _ in plan.words])
+            self._utterance(plan, [_resample(_trim(next(sounds)), plan.speed) for _ in plan.words])
             for plan in plans
         ]
 
-    def _one(self, plan: _Plan, sounds: list[np.ndarray]) -> Utterance:
+    def _utterance(self, plan: _Plan, sounds: list[Samples]) -> Utterance:
         silences = [np.zeros(round(pause * RATE)) for pause in plan.pauses]
-        pieces, spans, at = [], [], 0
+        pieces, spans, end = [], [], 0
         for word, silence, sound in zip(plan.words, silences, sounds, strict=False):
-            pieces += [silence, sound * (_LEVEL / _strength(sound))]
-            start = at + len(silence)
-            at = start + len(sound)
-            spans.append(WordSpan(word, start, at))
+            pieces += [silence, sound * (_LEVEL / _root_mean_square(sound))]
+            start = end + len(silence)
+            end = start + len(sound)
+            spans.append(WordSpan(word, start, end))
         speech = np.concatenate([*pieces, silences[-1]])
-        loudness = 10 ** (-self._chance.uniform(0, 18) / 20)
+        loudness = 10 ** (-self._generator.uniform(0, 18) / 20)
         samples = loudness * (speech + self._noise(len(speech)))
-        return Utterance(samples.astype(np.float32), plan.label, plan.how.voice, tuple(spans))
+        return Utterance(samples.astype(np.float32), plan.label, plan.voice.voice, tuple(spans))
 
-    def _noise(self, count: int) -> np.ndarray:
-        # All is drawn in any case, so that the same seed says the same at each strength of noise.
-        kind, begin = self._chance.integers(_NOISES), self._chance.integers(_NOISE)
-        snr = self._chance.uniform(5, 30) if self._chance.random() < 0.75 else math.inf
-        snr = snr if self._snr is None else self._snr
-        strength = _LEVEL * 10 ** (-snr / 20)
-        return strength * np.take(self._noises[kind], begin + np.arange(count), mode="wrap")
+    def _noise(self, count: int) -> Samples:
+        # The same numbers are drawn for each snr, so that a seed gives the same words.
+        generator = self._generator
+        color, start = generator.integers(_NOISE_COLORS), generator.integers(_NOISE_LENGTH)
+        random_snr = generator.uniform(5, 30) if generator.random() < 0.75 else math.inf
+        snr = random_snr if self._snr is None else self._snr
+        level = _LEVEL * 10 ** (-snr / 20)
+        noise: Samples = level * np.take(self._noises[color], start + np.arange(count), mode="wrap")
+        return noise
 
 
-def _strength(sound: np.ndarray) -> float:
-    """Root mean square."""
+def _root_mean_square(sound: Samples) -> float:
     return float(np.sqrt(np.mean(np.square(sound))))
 
 
-def _trimmed(sound: np.ndarray) -> np.ndarray:
-    """Without what is hardly heard at both ends."""
-    heard = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
-    return sound[heard[0] : heard[-1] + 1]
+def _trim(sound: Samples) -> Samples:
+    """Without the parts at both ends that are hardly audible."""
+    audible = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
+    return sound[audible[0] : audible[-1] + 1]
 
 
-def _squeezed(sound: np.ndarray, factor: float) -> np.ndarray:
-    """So many times as fast, with pitch and formants so many times as high: another throat."""
-    places = np.arange(0, len(sound) - 1, factor)
-    return np.interp(places, np.arange(len(sound)), sound)
+def _resample(sound: Samples, speed: float) -> Samples:
+    """Faster by a factor, and with pitch and formants higher by it: another vocal tract."""
+    positions = np.arange(0, len(sound) - 1, speed)
+    resampled: Samples = np.interp(positions, np.arange(len(sound)), sound)
+    return resampled
 
 
-def synthesize(sayings: Sequence[SpeechRequest]) -> list[np.ndarray]:
-    """Each as samples [n], float32, full scale ±1, 22050 a second. The same list gives the same
-    bits.
+def synthesize(requests: Sequence[SpeechRequest]) -> list[Samples]:
+    """The samples [n] of each request, float32, full scale ±1, at 22050 Hz. The same list gives the
+    same samples.
 
     Raises:
-        DataError: there is no espeak-ng, or it lacks a voice.
+        DataError: espeak-ng is not installed, or lacks a voice.
     """
-    # To change the voice takes as long as to say a word.
-    order = sorted(range(len(sayings)), key=lambda n: sayings[n].voice)
-    # The cut is always the same, as a process goes on from what it said before.
-    parts = [order[k : k + _PROCESS] for k in range(0, len(order), _PROCESS)]
+    # Changing the voice takes as long as synthesizing a word.
+    order = sorted(range(len(requests)), key=lambda n: requests[n].voice)
+    # The parts are always the same, since a process keeps state from word to word.
+    parts = [order[k : k + _WORDS_PER_PROCESS] for k in range(0, len(order), _WORDS_PER_PROCESS)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        raw = b"".join(pool.map(_run, ([sayings[n] for n in part] for part in parts)))
-    found = dict(zip(order, _cut(raw), strict=True))
-    return [found[n] for n in range(len(sayings))]
+        raw = b"".join(pool.map(_run, ([requests[n] for n in part] for part in parts)))
+    samples = dict(zip(order, _split(raw), strict=True))
+    return [samples[n] for n in range(len(requests))]
 
 
-def _run(sayings: list[SpeechRequest]) -> bytes:
-    """What the program writes that says them."""
-    asked = json.dumps({"libraries": _libraries(), "requests": sayings}).encode()
+def _run(requests: list[SpeechRequest]) -> bytes:
+    """The output of a process that synthesizes requests."""
+    message = json.dumps({"libraries": _libraries(), "requests": requests}).encode()
     command = [sys.executable, "-I", "-S", espeak.__file__]
-    ran = subprocess.run(command, input=asked, capture_output=True)
-    told = " ".join(ran.stderr.decode(errors="replace").split())
-    if ran.returncode == espeak.NOT_FOUND:
-        raise DataError(f"speech: wanted the library espeak-ng, got none ({told}); {_CURE}")
-    if ran.returncode != 0:
+    process = subprocess.run(command, input=message, capture_output=True)
+    fault = " ".join(process.stderr.decode(errors="replace").split())
+    if process.returncode == espeak.NOT_FOUND:
         raise DataError(
-            f"speech: {told or 'espeak-ng failed'}, exit code {ran.returncode}; {_CURE}"
+            f"speech: the library espeak-ng must be installed, got none ({fault}); {_CURE}"
         )
-    return ran.stdout
+    if process.returncode != 0:
+        raise DataError(
+            f"speech: {fault or 'espeak-ng failed'}, exit code {process.returncode}; {_CURE}"
+        )
+    return process.stdout
 
 
 @cache
 def _libraries() -> list[tuple[str, str | None]]:
-    """Files that may be the library, with the folder of its data where it does not know it."""
-    found: list[tuple[str, str | None]] = []
+    """Candidate files of the library, with the folder of its data if it does not know it."""
+    libraries: list[tuple[str, str | None]] = []
     try:
         wheel = import_module("espeakng_loader")
     except ModuleNotFoundError:
         pass
     else:
-        found.append((wheel.get_library_path(), wheel.get_data_path()))
+        libraries.append((wheel.get_library_path(), wheel.get_data_path()))
     name = find_library("espeak-ng")
-    return found if name is None else [*found, (name, None)]
+    return libraries if name is None else [*libraries, (name, None)]
 
 
-def _cut(raw: bytes) -> Iterator[np.ndarray]:
-    """What the program wrote, taken apart."""
-    at = 0
-    while at < len(raw):
-        size = int.from_bytes(raw[at : at + 4], sys.byteorder)
-        yield np.frombuffer(raw, np.int16, size, at + 4).astype(np.float32) / 32768
-        at += 4 + 2 * size
+def _split(raw: bytes) -> Iterator[Samples]:
+    """The samples of each request in the output of a process."""
+    position = 0
+    while position < len(raw):
+        size = int.from_bytes(raw[position : position + 4], sys.byteorder)
+        yield np.frombuffer(raw, np.int16, size, position + 4).astype(np.float32) / 32768
+        position += 4 + 2 * size
 
 
-def _check(sizes: dict[str, int], snr: float | None, seed: int) -> None:
+def _check(function: str, sizes: dict[str, int], snr: float | None, seed: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {size}")
+            raise ValueError(f"{function}: {name} must be at least 1, got {size}")
     if snr is not None and not snr > -math.inf:
-        raise ValueError(f"snr: wanted decibels, or inf for no noise, got {snr}")
+        raise ValueError(f"{function}: snr must be in decibels, or inf for no noise, got {snr}")
     if seed < 0:
-        raise ValueError(f"seed: wanted 0 or more, got {seed}")
+        raise ValueError(f"{function}: seed must be at least 0, got {seed}")
