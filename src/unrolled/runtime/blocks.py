@@ -5,6 +5,7 @@ tokens, which are whole numbers.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ TokenArray = NDArray[np.integer]
 LayerStates = list[tuple[Float32Array, ...]]
 """For each layer and direction (a layer's directions one after the other) each of its states,
 [N, width]."""
+
+
+@lru_cache(maxsize=64)
+def dense_layout(T: int, N: int) -> BatchLayout:
+    """The layout of sequences of T steps each, shared by calls, since small ones repeat."""
+    return BatchLayout(T, N)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from unrolled.runtime.blocks import (
     Recurrent,
     Scale,
     TokenArray,
+    dense_layout,
 )
 from unrolled.runtime.build import build_block
 from unrolled.runtime.schema import ChainModel
@@ -188,7 +189,7 @@ class Model:
     ) -> tuple[Outputs, list[LayerStates | None]]:
         T, N = rows.shape[:2]
         checked = checked_lengths(lengths, T, N)
-        layout = layout_of_lengths(T, N, "time", checked)
+        layout = dense_layout(T, N) if checked is None else layout_of_lengths(T, N, "time", checked)
         if state is not None:
             self._check_state(state, N)
         y: Float32Array = rows

@@ -15,6 +15,7 @@ from unrolled.runtime.blocks import (
     LayerStates,
     Linear,
     TokenArray,
+    dense_layout,
 )
 from unrolled.runtime.build import build_embedding, build_linear, build_recurrent
 from unrolled.runtime.model import Model, checked_lengths, names_of
@@ -193,7 +194,6 @@ class _Writer:
         self, model: Translator, states: LayerStates, memories: Sequence[_AttentionMemory | None]
     ) -> None:
         self.model, self.states, self.memories = model, states, memories
-        self._layout = BatchLayout(1, len(memories))
 
     def likeliest(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
         log_probabilities = self._read(tokens)
@@ -214,10 +214,8 @@ class _Writer:
     def _read(self, tokens: Sequence[int]) -> Float64Array:
         """Log probabilities [N, V] of the next token."""
         model, N = self.model, len(tokens)
-        if self._layout.N != N:
-            self._layout = BatchLayout(1, N)
         x = model.target.run(np.array([tokens]))
-        outputs, self.states = model.decoder.run(x, self._layout, self.states, model.threads)
+        outputs, self.states = model.decoder.run(x, dense_layout(1, N), self.states, model.threads)
         logits = model.head.run(self._attend(outputs[0])).astype(np.float64)
         shifted = logits - logits.max(-1, keepdims=True)
         log_probabilities: Float64Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
