@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.onnx_files import Batch, agrees, written
+from tests.support.onnx_files import Batch, check_layer, exported_session
 from tests.support.runtime_models import exported, random, steps, wanted
 from tests.support.subjects import gradients, pack, random_like, run, states, tokens, unpack
 from tests.support.tolerances import close
@@ -158,8 +158,8 @@ def test_exported_run_and_stepped(cell: type[Cell], tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", [Wide, Beside, _cell("I", 3, "P"), _cell(3, "I", "I")])
 def test_exported_to_onnx(cell: type[Cell], tmp_path: Path) -> None:
     layer = random(Recurrent(cell, I, H, bidirectional=True))
-    run_file = written(layer, tmp_path, lengths=True, states=True)
-    agrees(layer, run_file, Batch.of(layer, 7, 3, lengths=True, states=True), exact=False)
+    run_file = exported_session(layer, tmp_path, lengths=True, states=True)
+    check_layer(layer, run_file, Batch.of(layer, 7, 3, lengths=True, states=True), exact=False)
 
 
 def test_states_of_several_widths_are_refused() -> None:

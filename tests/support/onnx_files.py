@@ -20,11 +20,19 @@ from unrolled import engines
 from unrolled.nn import Recurrent
 from unrolled.onnx import export
 
-__all__ = ["Batch", "agrees", "ended", "kinds", "random", "session", "written"]
+__all__ = [
+    "Batch",
+    "check_layer",
+    "exported_session",
+    "node_counts",
+    "randomize",
+    "session",
+    "with_nan_padding",
+]
 
 
-def random(module: nn.Module) -> nn.Module:
-    """Every parameter random, those that start at constants too."""
+def randomize(module: nn.Module) -> nn.Module:
+    """Draw every parameter at random, also those that are initialized with constants."""
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -34,19 +42,21 @@ def random(module: nn.Module) -> nn.Module:
 
 def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of inputs that may be left out
+    options.log_severity_level = 3  # it warns about optional inputs
     options.intra_op_num_threads = 1
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def written(module: nn.Module, folder: Path, **options: Any) -> onnxruntime.InferenceSession:
+def exported_session(
+    module: nn.Module, folder: Path, **options: Any
+) -> onnxruntime.InferenceSession:
     export(module, folder / "model.onnx", **options)
     return session(folder / "model.onnx")
 
 
-def kinds(path: Path) -> Counter[str]:
-    """How many nodes of each kind a file has."""
+def node_counts(path: Path) -> Counter[str]:
+    """The number of nodes of each operator in a file."""
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
@@ -74,7 +84,7 @@ class Batch:
         return cls(x, ends if lengths else None, starts if states else None)
 
 
-def ended(x: Tensor, lengths: Tensor, batch_first: bool) -> Tensor:
+def with_nan_padding(x: Tensor, lengths: Tensor, batch_first: bool) -> Tensor:
     """x with NaN behind each sequence's end."""
     rows = x.clone() if batch_first else x.transpose(0, 1).clone()
     for row, length in zip(rows, lengths.tolist(), strict=True):
@@ -82,7 +92,7 @@ def ended(x: Tensor, lengths: Tensor, batch_first: bool) -> Tensor:
     return rows if batch_first else rows.transpose(0, 1)
 
 
-def agrees(
+def check_layer(
     layer: Recurrent, run: onnxruntime.InferenceSession, batch: Batch, exact: bool = True
 ) -> None:
     """A file of a layer gives what the reference gives in float64: outputs and final states.
@@ -91,7 +101,11 @@ def agrees(
     """
     expected = _reference(copy.deepcopy(layer).double(), batch)
     twins = [None] * len(expected) if exact else _reference(layer, batch)
-    x = batch.x if batch.lengths is None else ended(batch.x, batch.lengths, layer.batch_first)
+    x = (
+        batch.x
+        if batch.lengths is None
+        else with_nan_padding(batch.x, batch.lengths, layer.batch_first)
+    )
     feed = {"x": x.numpy()}
     if batch.lengths is not None:
         feed["lengths"] = batch.lengths.numpy()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.support.onnx_files import Batch, agrees, written
+from tests.support.onnx_files import Batch, check_layer, exported_session
 from tests.support.paths import STEPS
 from tests.support.random_calls import fit_layers
 from tests.support.random_cells import RandomCell, draw_cell
@@ -149,9 +149,9 @@ def _steps_in_c(path: Path, x: np.ndarray, expected: np.ndarray) -> None:
 def _onnx(subject: Subject) -> None:
     layer = subject.layer.float()
     with TemporaryDirectory() as folder:
-        session = written(layer, Path(folder), lengths=True, states=True)
+        session = exported_session(layer, Path(folder), lengths=True, states=True)
         batch = Batch.of(layer, subject.T, subject.N, lengths=True, states=True)
-        agrees(layer, session, batch, exact=False)
+        check_layer(layer, session, batch, exact=False)
     layer.double()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from tests.support.onnx_files import Batch, agrees, kinds, random, written
+from tests.support.onnx_files import Batch, check_layer, exported_session, node_counts, randomize
 from tests.support.tolerances import close
 from unrolled import cells, engines
 from unrolled.cells import Cell, product, vector
@@ -42,13 +42,13 @@ def test_a_layer_in_every_form(name: str, form: int, tmp_path: Path) -> None:
     """With several T and N; values in the padding have no effect."""
     make, op_type = LAYERS[name]
     options, inputs = FORMS[form]
-    layer = random(make(3, 5, **options))
-    run = written(layer, tmp_path, **inputs)
+    layer = randomize(make(3, 5, **options))
+    run = exported_session(layer, tmp_path, **inputs)
     nodes_per_layer = layer.spec.num_directions if op_type == "Scan" else 1
-    assert kinds(tmp_path / "model.onnx")[op_type] == layer.num_layers * nodes_per_layer
+    assert node_counts(tmp_path / "model.onnx")[op_type] == layer.num_layers * nodes_per_layer
     for T, N in ((6, 4), (1, 1)):
         flags = {"lengths": False, "states": False, **inputs}
-        agrees(layer, run, Batch.of(layer, T, N, **flags))
+        check_layer(layer, run, Batch.of(layer, T, N, **flags))
 
 
 PUBLISHED = [
@@ -63,10 +63,10 @@ STANDARD = {
 
 @pytest.mark.parametrize("cell", PUBLISHED, ids=lambda cell: cell.__name__)
 def test_every_published_cell(cell: type[Cell], tmp_path: Path) -> None:
-    layer = random(Recurrent(cell, 3, 5, bidirectional=True))
-    run = written(layer, tmp_path, lengths=True, states=True)
-    assert ("Scan" in kinds(tmp_path / "model.onnx")) == (cell not in STANDARD)
-    agrees(layer, run, Batch.of(layer, 7, 3, lengths=True, states=True), exact=False)
+    layer = randomize(Recurrent(cell, 3, 5, bidirectional=True))
+    run = exported_session(layer, tmp_path, lengths=True, states=True)
+    assert ("Scan" in node_counts(tmp_path / "model.onnx")) == (cell not in STANDARD)
+    check_layer(layer, run, Batch.of(layer, 7, 3, lengths=True, states=True), exact=False)
 
 
 ACTIVATIONS = [
@@ -83,10 +83,10 @@ def test_activations_of_the_operators(
     activation: Activation, clip: float | None, tmp_path: Path
 ) -> None:
     function = Activation(activation.name, activation.alpha, activation.beta, clip)
-    layer = random(Recurrent(cells.RNN(function), 3, 5, bidirectional=True))
-    run = written(layer, tmp_path)
-    assert kinds(tmp_path / "model.onnx")["RNN"] == 1
-    agrees(layer, run, Batch.of(layer, 5, 2, lengths=False, states=False))
+    layer = randomize(Recurrent(cells.RNN(function), 3, 5, bidirectional=True))
+    run = exported_session(layer, tmp_path)
+    assert node_counts(tmp_path / "model.onnx")["RNN"] == 1
+    check_layer(layer, run, Batch.of(layer, 5, 2, lengths=False, states=False))
 
 
 GENERAL = [
@@ -102,19 +102,19 @@ GENERAL = [
 
 @pytest.mark.parametrize("cell", GENERAL, ids=repr)
 def test_general_cells_of_the_operators(cell: Cell, tmp_path: Path) -> None:
-    layer = random(Recurrent(cell, 3, 5, bidirectional=True))
-    run = written(layer, tmp_path, lengths=True)
-    assert "Scan" not in kinds(tmp_path / "model.onnx")
-    agrees(layer, run, Batch.of(layer, 5, 3, lengths=True, states=False))
+    layer = randomize(Recurrent(cell, 3, 5, bidirectional=True))
+    run = exported_session(layer, tmp_path, lengths=True)
+    assert "Scan" not in node_counts(tmp_path / "model.onnx")
+    check_layer(layer, run, Batch.of(layer, 5, 3, lengths=True, states=False))
 
 
 def test_a_clip_that_the_operator_lacks_becomes_a_scan(tmp_path: Path) -> None:
     """ONNX Runtime clips the arguments of f and g of an LSTM, not of h."""
     functions = [Activation(name, clip=0.2) for name in ("Sigmoid", "Tanh", "Tanh")]
-    layer = random(Recurrent(OperatorLSTM(*functions), 3, 5))
-    run = written(layer, tmp_path)
-    assert kinds(tmp_path / "model.onnx")["Scan"] == 1
-    agrees(layer, run, Batch.of(layer, 9, 3, lengths=False, states=False))
+    layer = randomize(Recurrent(OperatorLSTM(*functions), 3, 5))
+    run = exported_session(layer, tmp_path)
+    assert node_counts(tmp_path / "model.onnx")["Scan"] == 1
+    check_layer(layer, run, Batch.of(layer, 9, 3, lengths=False, states=False))
 
 
 class Everything(Cell):
@@ -147,28 +147,28 @@ class Everything(Cell):
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
 def test_every_operation_of_a_program(options: dict[str, Any], tmp_path: Path) -> None:
-    layer = random(Recurrent(Everything, 4, 5, **options))
-    run = written(layer, tmp_path, lengths=True, states=True)
-    agrees(layer, run, Batch.of(layer, 4, 3, lengths=True, states=True))
-    run = written(layer, tmp_path)
-    agrees(layer, run, Batch.of(layer, 4, 3, lengths=False, states=False))
+    layer = randomize(Recurrent(Everything, 4, 5, **options))
+    run = exported_session(layer, tmp_path, lengths=True, states=True)
+    check_layer(layer, run, Batch.of(layer, 4, 3, lengths=True, states=True))
+    run = exported_session(layer, tmp_path)
+    check_layer(layer, run, Batch.of(layer, 4, 3, lengths=False, states=False))
 
 
 def test_float64_stays_float64(tmp_path: Path) -> None:
     """ONNX Runtime runs an LSTM in float64 as Scan only."""
     for make in (LSTM, partial(Recurrent, cells.SLSTM), partial(Recurrent, Everything)):
-        layer = random(make(3, 5, num_layers=2, bidirectional=True)).double()
-        run = written(layer, tmp_path, lengths=True)
+        layer = randomize(make(3, 5, num_layers=2, bidirectional=True)).double()
+        run = exported_session(layer, tmp_path, lengths=True)
         batch = Batch.of(layer, 5, 3, lengths=True, states=False)
         batch.x = batch.x.double()
-        agrees(layer, run, batch)
+        check_layer(layer, run, batch)
         assert run.get_outputs()[0].type == "tensor(double)"
 
 
 @pytest.mark.parametrize("make", [RNN, GRU, LSTM, partial(Recurrent, cells.MGU)])
 def test_another_reader_agrees(make: Any, tmp_path: Path) -> None:
     """The reference implementation of the onnx package, which runs Scan forward only."""
-    layer = random(make(3, 5, num_layers=2))
+    layer = randomize(make(3, 5, num_layers=2))
     export(layer, tmp_path / "model.onnx")
     x = torch.rand(5, 2, 3)
     y = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(["y"], {"x": x.numpy()})[0]
@@ -178,12 +178,12 @@ def test_another_reader_agrees(make: Any, tmp_path: Path) -> None:
 
 def test_states_are_optional(tmp_path: Path) -> None:
     """They are inputs with a default; h_0 of one step is h_n of the step before."""
-    layer = random(LSTM(3, 5, num_layers=2))
-    run = written(layer, tmp_path, states=True)
+    layer = randomize(LSTM(3, 5, num_layers=2))
+    run = exported_session(layer, tmp_path, states=True)
     assert [info.name for info in run.get_inputs()] == ["x"]
     assert {info.name for info in run.get_overridable_initializers()} == {"h_0", "c_0"}
     batch = Batch.of(layer, 6, 2, lengths=False, states=False)
-    agrees(layer, run, batch)
+    check_layer(layer, run, batch)
     y_of_all = run.run(["y"], {"x": batch.x.numpy()})[0]
     state: dict[str, Any] = {}
     for t in range(6):

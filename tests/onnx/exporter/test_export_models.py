@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.onnx_files import kinds, random, session, written
+from tests.support.onnx_files import exported_session, node_counts, randomize, session
 from tests.support.tolerances import close
 from unrolled import cells, engines
 from unrolled.export import ExportError
@@ -38,11 +38,11 @@ def test_a_model(pooling: str | None, cell: str, tmp_path: Path) -> None:
     """Embedding, two layers in two directions, pooling, head."""
     options: dict[str, Any] = {"cell": cell, "pooling": pooling, "bidirectional": True}
     model = SequenceModel(11, 4, hidden_size=5, num_layers=2, dropout=0.4, **options)
-    random(model.eval())
+    randomize(model.eval())
     tokens = torch.from_numpy(np.random.default_rng(1).integers(0, 11, (6, 4)))
-    run = written(model, tmp_path)
+    run = exported_session(model, tmp_path)
     assert_close(run.run(["y"], {"x": tokens.numpy()})[0], run_reference(model, tokens)[0])
-    run = written(model, tmp_path, lengths=True)
+    run = exported_session(model, tmp_path, lengths=True)
     feed = {"x": tokens.numpy(), "lengths": LENGTHS.numpy()}
     y, state = run_reference(model, tokens, lengths=LENGTHS)
     assert_close(run.run(["y"], feed)[0], y)
@@ -51,12 +51,12 @@ def test_a_model(pooling: str | None, cell: str, tmp_path: Path) -> None:
 
 def test_a_model_begins_with_what_it_learned(tmp_path: Path) -> None:
     """Unless another state is given."""
-    model = random(SequenceModel(3, 2, hidden_size=5, input="one-hot", initial="learned").eval())
+    model = randomize(SequenceModel(3, 2, hidden_size=5, input="one-hot", initial="learned").eval())
     tokens = torch.from_numpy(np.random.default_rng(2).integers(0, 3, (4, 3)))
     feed = {"x": tokens.numpy()}
     y = run_reference(model, tokens)[0]
-    assert_close(written(model, tmp_path).run(["y"], feed)[0], y)
-    run = written(model, tmp_path, states=True)
+    assert_close(exported_session(model, tmp_path).run(["y"], feed)[0], y)
+    run = exported_session(model, tmp_path, states=True)
     assert_close(run.run(["y"], feed)[0], y)
     state = torch.rand(1, 3, 5)
     assert_close(
@@ -70,9 +70,9 @@ def test_a_chain_of_parts(tmp_path: Path) -> None:
         lstm, second = LSTM(4, 5), Recurrent(cells.MGU, 5, 6)
         enter, head = nn.Linear(3, 4), nn.Linear(6, 2, bias=False)
         chain = nn.Sequential(enter, lstm, nn.Tanh(), nn.Dropout(0.5), second, head, activation)
-        random(chain)
+        randomize(chain)
         x = torch.rand(5, 2, 3)
-        run = written(chain, tmp_path, states=True)
+        run = exported_session(chain, tmp_path, states=True)
         results = run.run(["y", "h_n_1", "c_n_1", "h_n_2"], {"x": x.numpy()})
         with torch.no_grad(), engines.use("reference"):
             y, (h, c) = lstm(enter(x))
@@ -96,14 +96,14 @@ class UserModel(nn.Module):
 
 
 def test_a_module_of_the_user(tmp_path: Path) -> None:
-    model = random(UserModel())
+    model = randomize(UserModel())
     tokens = torch.from_numpy(np.random.default_rng(3).integers(0, 7, (2, 5)))
-    results = written(model, tmp_path).run(["y"], {"x": tokens.numpy()})[0]
+    results = exported_session(model, tmp_path).run(["y"], {"x": tokens.numpy()})[0]
     assert_close(results, run_reference(model, tokens))
 
 
 def test_a_tagger_reads_characters(tmp_path: Path) -> None:
-    model = random(Tagger(9, 6, 4, hidden_size=5, embedding_size=6, cell="LSTM").eval())
+    model = randomize(Tagger(9, 6, 4, hidden_size=5, embedding_size=6, cell="LSTM").eval())
     rng = np.random.default_rng(4)
     T, N, C = 6, 4, 5
     words = rng.integers(0, 9, (T, N))
@@ -111,7 +111,7 @@ def test_a_tagger_reads_characters(tmp_path: Path) -> None:
     spellings = np.where(inside, rng.integers(1, C + 1, (T, N)), 0).reshape(-1)
     characters = rng.integers(0, 6, (C, T * N))
     feed = {"x": words, "characters": characters, "spellings": spellings}
-    results = written(model, tmp_path, lengths=True).run(
+    results = exported_session(model, tmp_path, lengths=True).run(
         ["y"], {**feed, "lengths": LENGTHS.numpy()}
     )[0]
     inputs = [torch.from_numpy(array) for array in (words, characters, spellings)]
@@ -119,26 +119,26 @@ def test_a_tagger_reads_characters(tmp_path: Path) -> None:
 
 
 def test_forecasts_are_in_the_units_of_the_data(tmp_path: Path) -> None:
-    model = random(Forecaster(3, 2, 4, hidden_size=5).eval())
+    model = randomize(Forecaster(3, 2, 4, hidden_size=5).eval())
     rng = np.random.default_rng(5)
     codec = {"mean": rng.random(3) * 9, "deviation": rng.random(3) + 1.0}
     x = rng.random((6, 2, 3), np.float32) * 10
     scaled = (x.astype(np.float64) - codec["mean"]) / codec["deviation"]
     steps = run_reference(model, torch.from_numpy(scaled.astype(np.float32)))
     expected = steps.double().numpy() * codec["deviation"][:2] + codec["mean"][:2]
-    run = written(model, tmp_path, codec=codec)
+    run = exported_session(model, tmp_path, codec=codec)
     results = run.run(["y"], {"x": x})[0]
     assert results.dtype == np.float64
     assert_close(results.astype(np.float32).swapaxes(0, 1), torch.from_numpy(expected))
     padded = np.concatenate([x, np.full((2, 2, 3), np.nan, np.float32)])
-    run = written(model, tmp_path, codec=codec, lengths=True)
+    run = exported_session(model, tmp_path, codec=codec, lengths=True)
     y_padded = run.run(["y"], {"x": padded, "lengths": np.array([6, 6])})[0]
     assert_close(y_padded.astype(np.float32), torch.from_numpy(results))
 
 
 def test_metadata_and_signature_of_a_file(tmp_path: Path) -> None:
     codec = {"words": ["a", "b"], "mean": None, "steps": torch.tensor([1, 2])}
-    export(random(GRU(3, 5)), tmp_path / "m.onnx", task="classify", codec=codec, lengths=True)
+    export(randomize(GRU(3, 5)), tmp_path / "m.onnx", task="classify", codec=codec, lengths=True)
     model = onnx.load(tmp_path / "m.onnx")
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert properties["task"] == "classify"
@@ -154,7 +154,7 @@ def test_metadata_and_signature_of_a_file(tmp_path: Path) -> None:
 
 
 def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
-    layer = random(Recurrent(cells.JANET, 40, 40, num_layers=2))
+    layer = randomize(Recurrent(cells.JANET, 40, 40, num_layers=2))
     export(layer, tmp_path / "m.onnx")
     for name in ("weight_ih", "weight_hh"):
         setattr(layer, f"{name}_l1", getattr(layer, f"{name}_l0"))
@@ -258,8 +258,8 @@ class Inverted(cells.LSTM):
 
 def test_operators_are_recognized_by_their_equations(tmp_path: Path) -> None:
     for cell, op_type in ((Mine, "LSTM"), (Inverted, "Scan")):
-        layer = random(Recurrent(cell, 3, 5))
-        run = written(layer, tmp_path)
-        assert kinds(tmp_path / "model.onnx")[op_type] == 1
+        layer = randomize(Recurrent(cell, 3, 5))
+        run = exported_session(layer, tmp_path)
+        assert node_counts(tmp_path / "model.onnx")[op_type] == 1
         x = torch.rand(4, 2, 3)
         assert_close(run.run(["y"], {"x": x.numpy()})[0], run_reference(layer, x)[0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.cli.test_export import told
-from tests.support.onnx_files import random, session, written
+from tests.support.onnx_files import exported_session, randomize, session
 from tests.support.runtime_models import exported
 from tests.support.small_tasks import NAMES, config_of
 from tests.support.tolerances import close
@@ -94,7 +94,7 @@ def test_the_model_of_every_task(task_name: str, tmp_path: Path) -> None:
     """With its codec in the file; the results are those of the runtime."""
     task_class = find_task(NAMES[task_name])
     task = task_class.read(config_of(task_name, tmp_path))
-    model = random(task_class.build_model(task.model_arguments())).eval()
+    model = randomize(task_class.build_model(task.model_arguments())).eval()
     options = {"task": task_class.name, "codec": task.codec.state()}
     ours = exported(model, tmp_path, **options)
     rng = np.random.default_rng(8)
@@ -107,6 +107,6 @@ def test_the_model_of_every_task(task_name: str, tmp_path: Path) -> None:
         feed["characters"] = rng.integers(0, 4, (5, T * N))
         feed["spellings"] = rng.integers(0, 6, T * N)
         x = tuple(feed[name] for name in ("x", "characters", "spellings"))
-    theirs = written(model, tmp_path, lengths=True, **options).run(["y"], feed)[0]
+    theirs = exported_session(model, tmp_path, lengths=True, **options).run(["y"], feed)[0]
     expected = ours.run(x, lengths=lengths)
     close(torch.from_numpy(np.asarray(theirs, np.float32)), torch.from_numpy(expected), "output")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.cli.test_export import told as command
 from tests.onnx.exporter.test_export import Everything
-from tests.support.onnx_files import Batch, agrees, random
+from tests.support.onnx_files import Batch, check_layer, randomize
 from tests.support.onnx_runtimes import RUNTIMES, Load, OpenVINO, Tract
 from tests.support.tolerances import close
 from unrolled import cells, engines
@@ -83,11 +83,13 @@ FORMS: list[tuple[dict[str, Any], dict[str, bool]]] = [
 def test_layers(name: str, form: int, load_file: Load, tmp_path: Path) -> None:
     """Outputs and final states with free T and N; values in the padding have no effect."""
     options, inputs = FORMS[form]
-    layer = random(LAYERS[name](3, 5, **options))
+    layer = randomize(LAYERS[name](3, 5, **options))
     export(layer, tmp_path / "model.onnx", portable=True, **inputs)
     run = load_file(tmp_path / "model.onnx")
     for T, N in ((6, 4), (1, 1)):
-        agrees(layer, run, Batch.of(layer, T, N, **{"lengths": False, "states": False, **inputs}))
+        check_layer(
+            layer, run, Batch.of(layer, T, N, **{"lengths": False, "states": False, **inputs})
+        )
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -114,11 +116,11 @@ def test_nodes(name: str, tmp_path: Path) -> None:
 def test_sizes_fixed_when_the_file_is_loaded(lengths: bool, load_file: Any, tmp_path: Path) -> None:
     T, N = 6, 4
     for make in (LSTM, partial(Recurrent, cells.CoRNN)):
-        layer = random(make(3, 5, bidirectional=True))
+        layer = randomize(make(3, 5, bidirectional=True))
         export(layer, tmp_path / "model.onnx", portable=True, lengths=lengths)
         shapes = {"x": (T, N, 3), **({"lengths": (N,)} if lengths else {})}
         run = load_file(tmp_path / "model.onnx", shapes)
-        agrees(layer, run, Batch.of(layer, T, N, lengths=lengths, states=False))
+        check_layer(layer, run, Batch.of(layer, T, N, lengths=lengths, states=False))
 
 
 def reference(module: nn.Module, *args: Any, **options: Any) -> Any:
@@ -137,7 +139,7 @@ def test_models(pooling: str | None, load_file: Load, tmp_path: Path) -> None:
     model = SequenceModel(
         11, 4, cell="LSTM", pooling=pooling, bidirectional=True, hidden_size=5, num_layers=2
     )
-    random(model.eval())
+    randomize(model.eval())
     tokens = torch.from_numpy(np.random.default_rng(1).integers(0, 11, (6, 4)))
     path = tmp_path / "model.onnx"
     export(model, path, portable=True)
@@ -152,7 +154,7 @@ def test_models(pooling: str | None, load_file: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize("load_file", RUNTIMES)
 def test_learned_initial_states(load_file: Load, tmp_path: Path) -> None:
     model = SequenceModel(3, 2, hidden_size=5, input="one-hot", initial="learned", cell="LSTM")
-    random(model.eval())
+    randomize(model.eval())
     tokens = torch.from_numpy(np.random.default_rng(2).integers(0, 3, (4, 3)))
     export(model, tmp_path / "model.onnx", portable=True)
     results = load_file(tmp_path / "model.onnx").run(["y"], {"x": tokens.numpy()})[0]
@@ -163,7 +165,7 @@ def test_learned_initial_states(load_file: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lengths", [False, True])
 def test_forecasters(lengths: bool, load_file: Load, tmp_path: Path) -> None:
     """In float64, in the units of the data."""
-    model = random(Forecaster(3, 2, 4, hidden_size=5).eval())
+    model = randomize(Forecaster(3, 2, 4, hidden_size=5).eval())
     rng = np.random.default_rng(5)
     codec = {"mean": rng.random(3) * 9, "deviation": rng.random(3) + 1.0}
     x = rng.random((6, 2, 3), np.float32) * 10
@@ -189,7 +191,7 @@ def test_states_must_be_handed_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lengths", [False, True])
 def test_load_reads_portable_files(lengths: bool, tmp_path: Path) -> None:
-    layer = random(LSTM(3, 5, num_layers=2, bidirectional=True))
+    layer = randomize(LSTM(3, 5, num_layers=2, bidirectional=True))
     export(layer, tmp_path / "model.onnx", portable=True, lengths=lengths)
     x = torch.rand(6, 4, 3)
     y, (h, c) = reference(layer, x, lengths=LENGTHS if lengths else None)
@@ -252,7 +254,7 @@ class Model(nn.Module):
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.parametrize("lengths", [False, True])
 def test_models_through_torchs_exporter(lengths: bool, tmp_path: Path) -> None:
-    model, free = random(Model().eval()), torch.export.Dim.DYNAMIC
+    model, free = randomize(Model().eval()), torch.export.Dim.DYNAMIC
     x = torch.rand(6, 4, 3)
     inputs = (x, LENGTHS) if lengths else (x,)
     shapes = ({0: free, 1: free}, {0: free})[: len(inputs)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.onnx_files import ended, random, session
+from tests.support.onnx_files import randomize, session, with_nan_padding
 from tests.support.tolerances import close
 from unrolled import cells, engines
 from unrolled.nn import GRU, LSTM, Recurrent
@@ -60,7 +60,7 @@ def check(model: nn.Module, run: Any, inputs: tuple[Tensor, ...], fed: tuple[Ten
 
 
 def test_a_model_with_lengths() -> None:
-    model = random(Model(batch_first=True))
+    model = randomize(Model(batch_first=True))
     lengths = torch.tensor([4, 2, 3])
     tokens = torch.randint(0, 9, (3, 4))
     shapes = {"tokens": {0: FREE, 1: FREE}, "lengths": {0: FREE}}
@@ -86,19 +86,19 @@ class Inner(nn.Module):
 
 def test_padding_has_no_effect() -> None:
     """Of a projected layer, which becomes a Scan, in float64."""
-    model = random(Inner(LSTM(3, 5, bidirectional=True, proj_size=2))).double()
+    model = randomize(Inner(LSTM(3, 5, bidirectional=True, proj_size=2))).double()
     x, lengths = torch.rand(4, 3, 3).double(), torch.tensor([4, 2, 3])
     run, node_counts = exported(
         model, (x, lengths), {"x": {0: FREE, 1: FREE}, "lengths": {0: FREE}}
     )
     assert node_counts["Scan"] == 2
     x, lengths = torch.rand(6, 4, 3).double(), torch.tensor([1, 6, 0, 5])
-    check(model, run, (x, lengths), (ended(x, lengths, False), lengths))
+    check(model, run, (x, lengths), (with_nan_padding(x, lengths, False), lengths))
 
 
 def test_a_graph_that_is_not_optimized() -> None:
     """Without biases and free sizes."""
-    model = random(Inner(Recurrent(cells.CoRNN, 3, 5, num_layers=2, bias=False)))
+    model = randomize(Inner(Recurrent(cells.CoRNN, 3, 5, num_layers=2, bias=False)))
     x = torch.rand(4, 3, 3)
     run, _ = exported(model, (x,), None, optimize=False)
     check(model, run, (x,), (x,))

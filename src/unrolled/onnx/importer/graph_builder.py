@@ -155,7 +155,7 @@ class GraphBuilder:
             return value.node
         if value.array is None:
             raise RefusedError(
-                "unrolled.onnx: the graph must define all values that it reads, got one without"
+                "unrolled.onnx: values that are read must be defined, got an undefined one"
             )
         return self.constant(value.array)
 
