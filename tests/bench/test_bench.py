@@ -49,9 +49,9 @@ def test_a_peer_with_other_numbers_is_not_timed(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_command_prints_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
-    given = ["--cell", "gru", "--cell", "JANET", "--shape", "4,1,3,5", "--rounds", "1"]
+    arguments = ["--cell", "gru", "--cell", "JANET", "--shape", "4,1,3,5", "--rounds", "1"]
     try:
-        assert run(["bench", *given, "--threads", "1"]) == 0
+        assert run(["bench", *arguments, "--threads", "1"]) == 0
         machine, spread, _, head, *lines = capsys.readouterr().out.splitlines()
     finally:
         torch.set_num_threads(threads)
@@ -62,7 +62,7 @@ def test_the_command_prints_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--shape", "1,2,3"], "--shape must be four numbers T,N,I,H of at least 1, got '1,2,3'"),
         (["--shape", "1,0,3,4"], "--shape must be four numbers"),
@@ -84,12 +84,12 @@ def test_the_command_prints_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_faults_are_told(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.json").write_text('{"rows": 3}')
     assert run(["bench", *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 # Comparisons
@@ -117,26 +117,26 @@ def test_a_trial_is_trained_measured_and_kept(
     parity = COMPARISONS["parity"]
     trials = tuple(replace(c, length=5, **small) for c in parity.trials)
     monkeypatch.setitem(COMPARISONS, "parity", replace(parity, trials=trials, lengths=(5, 8)))
-    given = ["bench", "--tasks", "--results", "out/found.json"]
-    assert run([*given, "--only", "parity (RNN|GRU)"]) == 0
+    arguments = ["bench", "--tasks", "--results", "out/found.json"]
+    assert run([*arguments, "--only", "parity (RNN|GRU)"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("parity RNN 8\n  solved 5 ")
-    found = json.loads(Path("out/found.json").read_text())
-    assert [row["name"] for row in found["rows"]] == ["parity RNN 8", "parity GRU 8"]
-    row = found["rows"][0]
+    results = json.loads(Path("out/found.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["parity RNN 8", "parity GRU 8"]
+    row = results["rows"][0]
     assert set(row["results"]) == {"5", "8"}
     assert 0 <= row["results"]["8"] <= row["results"]["5"] <= 1
     assert (row["steps"], row["seed"], row["parameters"]) == (120, 0, 8 * (2 + 8 + 2) + 2 * 9)
     assert row["seconds"] > 0
-    before = found["rows"]
+    previous = results["rows"]
     # Another run puts its row in the place of the one of its name, and leaves the others.
-    assert run([*given, "--only", "parity RNN", "--page", "docs/here.md"]) == 0
-    found = json.loads(Path("out/found.json").read_text())
-    assert [row["name"] for row in found["rows"]] == ["parity RNN 8", "parity GRU 8"]
-    assert found["rows"][1] == before[1]
-    assert found["rows"][0]["results"] == before[0]["results"]
-    assert Path("docs/here.md").read_text() == page(found)
-    assert Path("out/found.md").read_text() == page({**found, "rows": before})
+    assert run([*arguments, "--only", "parity RNN", "--page", "docs/here.md"]) == 0
+    results = json.loads(Path("out/found.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["parity RNN 8", "parity GRU 8"]
+    assert results["rows"][1] == previous[1]
+    assert results["rows"][0]["results"] == previous[0]["results"]
+    assert Path("docs/here.md").read_text() == page(results)
+    assert Path("out/found.md").read_text() == page({**results, "rows": previous})
     assert Path("out/bench/parity-RNN-8/last.safetensors").is_file()
 
 
@@ -150,11 +150,11 @@ def test_the_bytes_are_held_against_xz_on_the_very_same(
         comparison.trials[0], paths=(str(tmp_path / "text"),), window=8, batch_size=2,
         validation_fraction=0.25,
     )  # fmt: skip
-    found = baselines_of(replace(comparison, trials=(config,)))
+    actual = baselines_of(replace(comparison, trials=(config,)))
     # Two streams of 194: the first byte of the last quarter is only read, the last has no room.
-    alone, given = xz_bits(text[:1171], text[1171 : 1171 + 2 * 194])
-    assert found["xz -9, the held-out text alone"] == {"": alone}
-    assert found["xz -9, after the training text"] == {"": given}
+    single, conditional = xz_bits(text[:1171], text[1171 : 1171 + 2 * 194])
+    assert actual["xz -9, the held-out text alone"] == {"": single}
+    assert actual["xz -9, after the training text"] == {"": conditional}
 
 
 def test_the_page_holds_every_row_with_its_figures() -> None:
@@ -189,5 +189,5 @@ def test_the_page_of_the_docs_is_that_of_the_results() -> None:
     results = json.loads((ROOT / "benchmarks/results/comparisons.json").read_text())
     assert (ROOT / "docs/comparisons.md").read_text() == page(results)
     measured = {row["name"] for row in results["rows"]}
-    wanted = {name_of(name, config) for name, c in COMPARISONS.items() for config in c.trials}
-    assert measured == wanted
+    expected = {name_of(name, config) for name, c in COMPARISONS.items() for config in c.trials}
+    assert measured == expected

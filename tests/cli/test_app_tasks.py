@@ -31,13 +31,13 @@ KINDS = ["classify", "numbers", "tag", "forecast", "seq2seq"]
 STEPS = {"steps": 12, "validate_every": 4, "learning_rate": 0.02}
 
 
-def options_of(kind: str, folder: Path, **options: Any) -> list[str]:
+def options_of(example: str, folder: Path, **options: Any) -> list[str]:
     """The command line of a small configuration: what is not the default, and the data."""
-    config = config_of(kind, folder, **{**STEPS, **options})
+    config = config_of(example, folder, **{**STEPS, **options})
     found = [config.paths[0]]
-    for one in fields(config):
-        value, name = getattr(config, one.name), one.name.replace("_", "-")
-        if one.name == "paths" or value == one.default:
+    for field in fields(config):
+        value, name = getattr(config, field.name), field.name.replace("_", "-")
+        if field.name == "paths" or value == field.default:
             continue
         found += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else (
             [f"--{name}", str(value)]
@@ -50,16 +50,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained run of each kind; classifiers of texts read in one direction."""
     place = tmp_path_factory.mktemp("tasks")
     torch.set_num_threads(1)
-    for kind in KINDS:
-        options = {"bidirectional": False} if kind == "classify" else {}
-        given = options_of(kind, place, **options)
-        assert run(["train", NAMES[kind], *given, "--run", str(place / kind)]) == 0
+    for example in KINDS:
+        options = {"bidirectional": False} if example == "classify" else {}
+        arguments = options_of(example, place, **options)
+        assert run(["train", NAMES[example], *arguments, "--run", str(place / example)]) == 0
     return place
 
 
-def trained(place: Path, kind: str) -> tuple[Any, Any]:
-    task = find_task(NAMES[kind])
-    path = place / kind / "best.safetensors"
+def trained(place: Path, example: str) -> tuple[Any, Any]:
+    task = find_task(NAMES[example])
+    path = place / example / "best.safetensors"
     return load_trained(path, task)
 
 
@@ -74,23 +74,23 @@ def fault(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The line of a command that the user's input makes fail."""
     capsys.readouterr()
     assert run([*map(str, arguments)]) == 2
-    shown = capsys.readouterr()
-    assert re.fullmatch("unrolled: .*\n", shown.err), shown.err
-    return shown.err
+    printed = capsys.readouterr()
+    assert re.fullmatch("unrolled: .*\n", printed.err), printed.err
+    return printed.err
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_evaluate_says_what_training_said(place: Path, kind: str, capsys: Any) -> None:
-    found = json.loads(said(capsys, "evaluate", place / kind, "--json"))
-    rows = [row for row in read_rows(place / kind / "metrics.csv") if row["validation_loss"]]
+@pytest.mark.parametrize("example", KINDS)
+def test_evaluate_says_what_training_said(place: Path, example: str, capsys: Any) -> None:
+    actual = json.loads(said(capsys, "evaluate", place / example, "--json"))
+    rows = [row for row in read_rows(place / example / "metrics.csv") if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
-    wanted = {name: float(best[f"validation_{name}"]) for name in found["model"]}
-    assert found["model"] == pytest.approx(wanted, rel=1e-12)
-    task = find_task(NAMES[kind]).read(config_of(kind, place, **STEPS))
-    assert {name: found[name] for name in found if name != "model"} == task.baselines()
-    lines = said(capsys, "evaluate", place / kind).splitlines()
-    assert [line.split("  ")[0].strip() for line in lines] == list(found)
-    assert lines[0].endswith(task.format_scores(found["model"]))
+    expected = {name: float(best[f"validation_{name}"]) for name in actual["model"]}
+    assert actual["model"] == pytest.approx(expected, rel=1e-12)
+    task = find_task(NAMES[example]).read(config_of(example, place, **STEPS))
+    assert {name: actual[name] for name in actual if name != "model"} == task.baselines()
+    lines = said(capsys, "evaluate", place / example).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == list(actual)
+    assert lines[0].endswith(task.format_scores(actual["model"]))
 
 
 def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys: Any) -> None:
@@ -98,21 +98,23 @@ def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys
     rows = [("soft", "aei"), ("hard", "krt"), ("soft", "ou"), ("soft", "kkk")]
     path = tmp_path / "other.csv"
     path.write_text("\n".join(["label,body", *map(",".join, rows)]))
-    found = json.loads(said(capsys, "evaluate", place / "classify", path, "--json"))
+    actual = json.loads(said(capsys, "evaluate", place / "classify", path, "--json"))
     model, codec = trained(place, "classify")
     guesses = codec.labels.decode(
         class_probabilities(model, codec, [text for _, text in rows]).argmax(-1)
     )
     right = [guess == label for guess, (label, _) in zip(guesses, rows, strict=True)]
-    assert found["model"]["accuracy"] == sum(right) / 4
-    assert found["majority of these data"]["accuracy"] == 3 / 4
+    assert actual["model"]["accuracy"] == sum(right) / 4
+    assert actual["majority of these data"]["accuracy"] == 3 / 4
 
 
 def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> None:
     model, codec = trained(place, "classify")
     texts = ["aeiou", "krtpd", ""]
-    shown = said(capsys, "predict", place / "classify", *(x for t in texts for x in ("--text", t)))
-    for line, text in zip(shown.splitlines(), texts, strict=True):
+    printed = said(
+        capsys, "predict", place / "classify", *(x for t in texts for x in ("--text", t))
+    )
+    for line, text in zip(printed.splitlines(), texts, strict=True):
         (chances,) = class_probabilities(model, codec, [text])
         best = int(chances.argmax())
         assert line == f"{codec.labels.entries[best]}\t{chances[best].item()!r}\t{text!r}"
@@ -129,11 +131,11 @@ def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> 
 
 def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any) -> None:
     text = "aekrtiou"
-    whole = said(capsys, "predict", place / "classify", "--text", text).split("\t")
+    complete = said(capsys, "predict", place / "classify", "--text", text).split("\t")
     lines = said(capsys, "predict", place / "classify", "--text", text, "--each").splitlines()
     _, label, chance = lines[-1].split("\t")
-    assert label == whole[0]
-    assert float(chance) == pytest.approx(float(whole[1]), rel=1e-6)
+    assert label == complete[0]
+    assert float(chance) == pytest.approx(float(complete[1]), rel=1e-6)
     assert [line.split("\t")[0] for line in lines] == [repr(c) for c in text]
     model, codec = trained(place, "classify")
     chances = prefix_probabilities(model, codec, text).max(-1).values.tolist()
@@ -145,14 +147,14 @@ def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any)
 def test_predict_tags_tokens(place: Path, tmp_path: Path, capsys: Any) -> None:
     model, codec = trained(place, "tag")
     sentences = [["Ada", "Lee", "met"], ["Bo", "slept"]]
-    wanted = "".join(
+    expected = "".join(
         "".join(f"{token} {label}\n" for token, label in zip(tokens, labels, strict=True)) + "\n"
         for tokens, labels in zip(sentences, predict_tags(model, codec, sentences), strict=True)
     )
     texts = [x for tokens in sentences for x in ("--text", " ".join(tokens))]
-    assert said(capsys, "predict", place / "tag", *texts) == wanted
+    assert said(capsys, "predict", place / "tag", *texts) == expected
     (tmp_path / "tokens").write_text("\n\n".join("\n".join(tokens) for tokens in sentences))
-    assert said(capsys, "predict", place / "tag", tmp_path / "tokens") == wanted
+    assert said(capsys, "predict", place / "tag", tmp_path / "tokens") == expected
 
 
 def test_predict_forecasts_the_next_rows(place: Path, capsys: Any) -> None:
@@ -161,10 +163,10 @@ def test_predict_forecasts_the_next_rows(place: Path, capsys: Any) -> None:
     past = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
     head, *rows = said(capsys, "predict", place / "forecast", place / "forecast.csv").splitlines()
     assert head == "step,warm,wet"
-    found = [[float(cell) for cell in row.split(",")] for row in rows]
-    assert [row[0] for row in found] == [1, 2, 3]
-    wanted = forecast(model, codec, past).flatten().tolist()
-    assert [x for row in found for x in row[1:]] == wanted
+    actual = [[float(cell) for cell in row.split(",")] for row in rows]
+    assert [row[0] for row in actual] == [1, 2, 3]
+    expected = forecast(model, codec, past).flatten().tolist()
+    assert [x for row in actual for x in row[1:]] == expected
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -172,9 +174,9 @@ def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys
     model, codec = trained(place, "seq2seq")
     sources = ["one two", "six"]
     (tmp_path / "sources").write_text("\n".join(sources))
-    wanted = translate(model, codec, sources, width=beam)
-    given = ["predict", place / "seq2seq", tmp_path / "sources", "--beam", beam]
-    assert said(capsys, *given).splitlines() == wanted
+    expected = translate(model, codec, sources, width=beam)
+    arguments = ["predict", place / "seq2seq", tmp_path / "sources", "--beam", beam]
+    assert said(capsys, *arguments).splitlines() == expected
 
 
 # Configuration files
@@ -183,24 +185,24 @@ def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys: Any) -> None:
     data = [write_data(name, tmp_path)] if name in READ else []
-    given = ["--steps", 7, "--learning-rate", 1e-5, "--cell", "LSTM", "--precision", "bf16"]
-    shown = said(capsys, "train", name, *data, *given, "--print-config")
-    (tmp_path / "file.yaml").write_text(shown)
-    again = ["train", name, "--config", tmp_path / "file.yaml", "--print-config"]
-    assert said(capsys, *again) == shown
+    arguments = ["--steps", 7, "--learning-rate", 1e-5, "--cell", "LSTM", "--precision", "bf16"]
+    printed = said(capsys, "train", name, *data, *arguments, "--print-config")
+    (tmp_path / "file.yaml").write_text(printed)
+    arguments_again = ["train", name, "--config", tmp_path / "file.yaml", "--print-config"]
+    assert said(capsys, *arguments_again) == printed
     for line in (
         *(f"- {path}" for path in data),
         "steps: 7",
         "learning_rate: 1.0e-05",
         "cell: LSTM",
     ):
-        assert f"{line}\n" in shown
-    changed = said(capsys, *again, "--steps", 9, "--cell", "GRU")
-    assert changed == shown.replace("steps: 7", "steps: 9").replace("cell: LSTM", "cell: GRU")
+        assert f"{line}\n" in printed
+    changed = said(capsys, *arguments_again, "--steps", 9, "--cell", "GRU")
+    assert changed == printed.replace("steps: 7", "steps: 9").replace("cell: LSTM", "cell: GRU")
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("hiden: 3", "has the unknown option hiden; options are cell, "),
         ("one_direction: x", "unknown option one_direction"),
@@ -215,10 +217,10 @@ def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys:
     ],
 )
 def test_a_file_that_is_no_configuration_is_told(
-    text: str, wanted: str, tmp_path: Path, capsys: Any
+    text: str, expected: str, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "file.yaml").write_text(text)
-    assert wanted in fault(capsys, "train", "forecast", "--config", tmp_path / "file.yaml")
+    assert expected in fault(capsys, "train", "forecast", "--config", tmp_path / "file.yaml")
     assert "No such file" in fault(capsys, "train", "lm", "--config", tmp_path / "absent.yaml")
 
 
@@ -233,9 +235,9 @@ def test_data_of_the_task_beside_data_of_the_user_are_refused(tmp_path: Path, ca
         line = fault(capsys, "train", "forecast", tmp_path / "a.csv", "--data", name)
         assert f"--data must be omitted if DATA is given, got {name}" in line
     (tmp_path / "file.yaml").write_text("data: co2")
-    given = [tmp_path / "a.csv", "--config", tmp_path / "file.yaml"]
+    arguments = [tmp_path / "a.csv", "--config", tmp_path / "file.yaml"]
     assert "--data must be omitted if DATA is given, got co2" in fault(
-        capsys, "train", "forecast", *given
+        capsys, "train", "forecast", *arguments
     )
 
 
@@ -250,23 +252,30 @@ class MyCell(Cell):
 """
 
 
-@pytest.mark.parametrize("kind", ["classify", "forecast"])
+@pytest.mark.parametrize("example", ["classify", "forecast"])
 def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(OWN)
-    said(capsys, "train", kind, *options_of(kind, tmp_path, cell="own.py:MyCell"), "--run", "run")
-    own = f"{tmp_path / 'own.py'}:MyCell"
-    assert load_tree(tmp_path / "run" / "best.safetensors")["model"]["cell"] == own
+    said(
+        capsys,
+        "train",
+        example,
+        *options_of(example, tmp_path, cell="own.py:MyCell"),
+        "--run",
+        "run",
+    )
+    cell_path = f"{tmp_path / 'own.py'}:MyCell"
+    assert load_tree(tmp_path / "run" / "best.safetensors")["model"]["cell"] == cell_path
     Path("own.py").write_text("raise SystemExit('the code ran')")
-    for arguments in (["evaluate", "run"], ["predict", "run", f"{kind}.csv"]):
-        assert f"allow it: --cell {own}" in fault(capsys, *arguments)
+    for arguments in (["evaluate", "run"], ["predict", "run", f"{example}.csv"]):
+        assert f"allow it: --cell {cell_path}" in fault(capsys, *arguments)
     Path("own.py").write_text(OWN)
-    found = said(capsys, "evaluate", "run", "--json", "--cell", "own.py:MyCell")
+    actual = said(capsys, "evaluate", "run", "--json", "--cell", "own.py:MyCell")
     rows = [row for row in read_rows(Path("run/metrics.csv")) if row["validation_loss"]]
-    wanted = min(float(row["validation_loss"]) for row in rows)
-    assert json.loads(found)["model"]["loss"] == pytest.approx(wanted, rel=1e-12)
+    expected = min(float(row["validation_loss"]) for row in rows)
+    assert json.loads(actual)["model"]["loss"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_lines_of_both_sides_go_together(
@@ -280,46 +289,46 @@ def test_lines_of_both_sides_go_together(
     file.write_text("\n".join([*lines, ""]))
     model, codec = trained(place, "seq2seq")
     # Alone, each is what it is beside the others.
-    wanted = [translate(model, codec, [line])[0] if line else "" for line in lines]
-    shown = said(capsys, "predict", place / "seq2seq", file)
-    assert shown.split("\n") == [*wanted, ""]
+    expected = [translate(model, codec, [line])[0] if line else "" for line in lines]
+    printed = said(capsys, "predict", place / "seq2seq", file)
+    assert printed.split("\n") == [*expected, ""]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
-    assert said(capsys, "predict", place / "seq2seq") == shown
+    assert said(capsys, "predict", place / "seq2seq") == printed
 
 
 # Export
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("example", KINDS)
 def test_an_exported_run_says_what_the_run_says(
-    place: Path, kind: str, tmp_path: Path, capsys: Any
+    place: Path, example: str, tmp_path: Path, capsys: Any
 ) -> None:
     """Of the user's own texts and numbers, in a few lines without torch."""
-    line = said(capsys, "export", place / kind, tmp_path / "model.safetensors")
+    line = said(capsys, "export", place / example, tmp_path / "model.safetensors")
     assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
     with pytest.raises(FileError, match=r"best\.safetensors: is a checkpoint of a run, not"):
-        load(place / kind / "best.safetensors")
+        load(place / example / "best.safetensors")
     runtime = load(tmp_path / "model.safetensors")
-    assert runtime.task == NAMES[kind]
-    model, codec = trained(place, kind)
+    assert runtime.task == NAMES[example]
+    model, codec = trained(place, example)
     items: Any = {
         "classify": ["aeiou", "k", "tpuoi"],
         "numbers": [torch.arange(4.0)[:, None], torch.tensor([[5.0], [1.0], [-2.0]])],
         "tag": [["Ada", "Lee", "met", "Zoe"], ["left"]],
         "forecast": [torch.linspace(0, 60, 20).view(10, 2)],
         "seq2seq": ["one two", "six"],
-    }[kind]
+    }[example]
     x, lengths = runtime.encode(items)
-    told = runtime.decode(runtime.run(x, lengths=lengths), lengths)
-    if kind == "forecast":
-        wanted = forecast(model, codec, items[0])
+    decoded = runtime.decode(runtime.run(x, lengths=lengths), lengths)
+    if example == "forecast":
+        expected = forecast(model, codec, items[0])
         for k, name in enumerate(("warm", "wet")):
-            close(torch.from_numpy(told[name][0]).float(), wanted[:, k].float(), "output")
-    elif NAMES[kind] == "classify":
-        assert told == codec.labels.decode(class_probabilities(model, codec, items).argmax(-1))
+            close(torch.from_numpy(decoded[name][0]).float(), expected[:, k].float(), "output")
+    elif NAMES[example] == "classify":
+        assert decoded == codec.labels.decode(class_probabilities(model, codec, items).argmax(-1))
     else:
-        says: Any = {"tag": predict_tags, "seq2seq": translate}[kind]
-        assert told == says(model, codec, items)
+        says: Any = {"tag": predict_tags, "seq2seq": translate}[example]
+        assert decoded == says(model, codec, items)
 
 
 def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:

@@ -64,8 +64,8 @@ def file(tmp_path: Path) -> Path:
 def told(capsys: Any, *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
     code = run(["export", *map(str, arguments)])
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 @pytest.mark.parametrize("name", ["ready", "make"])
@@ -120,18 +120,18 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("source", "options", "said"), FAULTS)
+@pytest.mark.parametrize(("source", "options", "message"), FAULTS)
 def test_faults_are_told_in_a_line(
-    source: str, options: list[str], said: str, file: Path, capsys: Any
+    source: str, options: list[str], message: str, file: Path, capsys: Any
 ) -> None:
     names = {"file": file, "folder": file.parent, "text": file.with_suffix(".txt")}
     names["text"].write_text("no model")
     out = file.with_name("m")
-    code, shown, line = told(capsys, source.format(**names), out, *options)
-    assert (code, shown) == (2, "")
+    code, printed, line = told(capsys, source.format(**names), out, *options)
+    assert (code, printed) == (2, "")
     assert line.startswith("unrolled: ")
     assert line.count("\n") == 1
-    assert said.format(**names) in line
+    assert message.format(**names) in line
     assert not out.exists()
 
 

@@ -59,9 +59,9 @@ def test_what_yaml_says_of_options_arrives(
     text = "steps: 7\nlearning-rate: 1e-3\nclip: 2\nprecision: 16\ncell: LSTM\nsuffixes: [.a, .b]\n"
     (tmp_path / "options.yaml").write_text(text)
     assert run(["train", "lm", "--config", str(tmp_path / "options.yaml"), "--print-config"]) == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in ("steps: 7", "learning_rate: 0.001", "clip: 2.0", "precision: '16'", "- .b"):
-        assert f"{line}\n" in shown
+        assert f"{line}\n" in printed
 
 
 def test_a_long_value_on_the_command_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,10 +202,10 @@ OWN = [
 
 def texts() -> dict[str, str]:
     """The text of each program, by the name of its file."""
-    made = {name: encode(make_program(getattr(cells, name)())) for name in PUBLISHED}
-    made["LSTM-projected"] = encode(make_program(cells.LSTM(), projected=True))
-    made |= {cell.__name__: encode(make_program(cell())) for cell in OWN}
-    return made
+    programs = {name: encode(make_program(getattr(cells, name)())) for name in PUBLISHED}
+    programs["LSTM-projected"] = encode(make_program(cells.LSTM(), projected=True))
+    programs |= {cell.__name__: encode(make_program(cell())) for cell in OWN}
+    return programs
 
 
 def main() -> None:

@@ -35,20 +35,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(path: Path, N: int, told: bytes, weights: str | None = None) -> bytes:
+def run(path: Path, N: int, script: bytes, weights: str | None = None) -> bytes:
     """What the C side says to these letters; an error's text and status are raised."""
     command = [STEPS, path, str(WEIGHTS.index(weights)), str(N)]
-    return subprocess.run(command, input=told, capture_output=True, check=True).stdout
+    return subprocess.run(command, input=script, capture_output=True, check=True).stdout
 
 
-def refused(path: Path, told: bytes = b"", N: int = 1) -> tuple[int, str]:
+def refused(path: Path, script: bytes = b"", N: int = 1) -> tuple[int, str]:
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        run(path, N, told)
+        run(path, N, script)
     return caught.value.returncode, caught.value.stderr.decode()
 
 
-def floats(found: bytes, *shape: int) -> np.ndarray:
-    return np.frombuffer(found, np.float32).reshape(*shape)
+def floats(data: bytes, *shape: int) -> np.ndarray:
+    return np.frombuffer(data, np.float32).reshape(*shape)
 
 
 def inputs(model: Model, T: int, N: int) -> np.ndarray:
@@ -68,21 +68,21 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
     stream, x = model.stream(N), inputs(model, 9, N)
     row = np.array([1, N - 1], np.int64).tobytes()
     script = told(x[:4]) + b"r" + row + told(x[4:6]) + b"c" + told(x[6:7]) + b"a" + told(x[7:])
-    wanted = [stream.step(one) for one in x[:4]]
+    expected = [stream.step(one) for one in x[:4]]
     stream.reset([N - 1])
-    wanted += [stream.step(one) for one in x[4:]]
+    expected += [stream.step(one) for one in x[4:]]
     states = b"".join(np.array(s).tobytes() for layer in stream.state for s in layer)
-    found = run(path, N, script + b"g", weights)
-    assert found == np.stack(wanted).tobytes() + states
+    actual = run(path, N, script + b"g", weights)
+    assert actual == np.stack(expected).tobytes() + states
     # States that are written are gone on from; what begins anew begins where a stream does.
-    again = run(path, N, b"w" + states + told(x[:1]) + b"r" + b"\xff" * 8 + told(x[:4]), weights)
-    assert again == stream.step(x[0]).tobytes() + np.stack(wanted[:4]).tobytes()
+    repeated = run(path, N, b"w" + states + told(x[:1]) + b"r" + b"\xff" * 8 + told(x[:4]), weights)
+    assert repeated == stream.step(x[0]).tobytes() + np.stack(expected[:4]).tobytes()
 
 
-@pytest.mark.parametrize("kind", PUBLISHED)
-def test_any_cell(kind: type[Cell], tmp_path: Path) -> None:
-    H = 6 if kind is cells.SLSTM else 7
-    export(random(Layers(kind, 3, H, num_layers=2)), tmp_path / "m")
+@pytest.mark.parametrize("cell_class", PUBLISHED)
+def test_any_cell(cell_class: type[Cell], tmp_path: Path) -> None:
+    H = 6 if cell_class is cells.SLSTM else 7
+    export(random(Layers(cell_class, 3, H, num_layers=2)), tmp_path / "m")
     same_steps(tmp_path / "m")
 
 
@@ -133,14 +133,14 @@ def test_short_weights_and_batches(weights: str, N: int, tmp_path: Path) -> None
 def test_what_a_model_says_of_itself(tmp_path: Path) -> None:
     tokens = SequenceModel(11, 4, hidden_size=9, cell="LSTM", num_layers=2, pooling="max")
     export(tokens, tmp_path / "m", task="classify", codec={"characters": 'aé\n"😀'})
-    found = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
-    assert found.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 18, 2, 1]
+    actual = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
+    assert actual.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 18, 2, 1]
     described = json.loads(run(tmp_path / "m", 1, b"d"))["tree"]["dict"]
     assert described["task"] == "classify"
     assert described["codec"]["dict"]["characters"] == 'aé\n"😀'
     export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), tmp_path / "m")
-    found = np.frombuffer(run(tmp_path / "m", 1, b"i"), np.int64)
-    assert found.tolist() == [0, 3, 2, 1, 1, 5]
+    actual = np.frombuffer(run(tmp_path / "m", 1, b"i"), np.int64)
+    assert actual.tolist() == [0, 3, 2, 1, 1, 5]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -171,18 +171,18 @@ def test_what_is_no_token_or_row_is_told(tmp_path: Path) -> None:
         assert refused(tmp_path / "m", N=N)[0] == LOAD
 
 
-@pytest.mark.parametrize(("said", "damage"), DAMAGES + QUANTIZED)
-def test_what_the_runtime_refuses_is_refused(said: str, damage: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("message", "damage"), DAMAGES + QUANTIZED)
+def test_what_the_runtime_refuses_is_refused(message: str, damage: Any, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    weights = "int8" if (said, damage) in QUANTIZED else "float32"
+    weights = "int8" if (message, damage) in QUANTIZED else "float32"
     export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), path, weights=weights)
     assert run(path, 1, b"") == b""
     tree = io.load(path)
     damage(tree)
     io.save(path, tree)
-    status, told = refused(path)
+    status, stderr = refused(path)
     assert status == LOAD
-    assert told.startswith(f"{path}: holds no model that this version reads (")
+    assert stderr.startswith(f"{path}: holds no model that this version reads (")
 
 
 def test_no_file_and_no_model_are_told(tmp_path: Path) -> None:
@@ -200,9 +200,9 @@ def test_the_example(tmp_path: Path) -> None:
     """More frames than a block has."""
     export(random(nn.Sequential(GRU(2, 6), nn.Linear(6, 3))), tmp_path / "m")
     x = np.random.default_rng(4).standard_normal((150, 1, 2), np.float32)
-    done = subprocess.run(
+    process = subprocess.run(
         [EFFECT, tmp_path / "m"], input=x.tobytes(), capture_output=True, check=True
     )
-    assert done.stdout == load(tmp_path / "m").run(x).tobytes()
+    assert process.stdout == load(tmp_path / "m").run(x).tobytes()
     source = EXAMPLES / "c" / "effect.cpp"
     assert len(source.read_text().splitlines()) <= 60

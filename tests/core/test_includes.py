@@ -27,13 +27,13 @@ def _includes() -> dict[str, set[str]]:
         for path in SOURCES.rglob("*")
         if path.suffix in {".h", ".cpp"}
     }
-    found = {}
+    results = {}
     for name, path in files.items():
         headers = re.findall(r'^#include "(.+)"$', path.read_text(), re.MULTILINE)
-        found[name] = {f"include/{header}" if "/" not in header else header for header in headers}
-        missing = found[name] - files.keys()
+        results[name] = {f"include/{header}" if "/" not in header else header for header in headers}
+        missing = results[name] - files.keys()
         assert not missing, f"{name} includes {missing}, not a path below csrc"
-    return found
+    return results
 
 
 INCLUDES = _includes()
@@ -54,8 +54,8 @@ def test_packages_include_only_what_they_may() -> None:
 def test_kernels_include_only_interfaces_of_dispatch() -> None:
     for name, headers in INCLUDES.items():
         if name.startswith("kernels/"):
-            others = {header for header in headers if header.startswith("dispatch/")}
-            assert others <= INTERFACES_OF_KERNELS, name
+            interfaces = {header for header in headers if header.startswith("dispatch/")}
+            assert interfaces <= INTERFACES_OF_KERNELS, name
 
 
 def test_no_file_includes_itself() -> None:

@@ -78,8 +78,8 @@ def test_a_page_stands_alone(tmp_path: Path) -> None:
     assert page.texts["h3"] == ["Unit 1 & 2"]
     assert page.texts["span"] == ["<", ">"]
     (image,) = page.all("img")
-    kind, _, data = (image["src"] or "").partition(",")
-    assert kind == "data:image/png;base64"
+    media_type, _, data = (image["src"] or "").partition(",")
+    assert media_type == "data:image/png;base64"
     assert b64decode(data) == PNG + b"1"
     assert image["alt"] == "it's <this>"
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe"})
@@ -115,24 +115,24 @@ def test_a_language_model_is_inspected(tmp_path: Path) -> None:
     model = LanguageModel(128, 6, cell="LSTM", num_layers=2, embedding_size=5, dropout=0.5)
     text = 'def f(a):\n\treturn a<1 & b or "$x$" \x00é'
     tokens = torch.tensor([[ord(c) % 128, 3] for c in text])
-    before = torch.get_rng_state()
+    previous = torch.get_rng_state()
     sections = inspect_model(model.train(), tokens, text)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), previous)
     assert model.training
     assert titles(sections) == [
         "Parameters", "Gradient by lag", "Gate saturation", "Recurrent matrices", "Activations",
         "All parameters of the model",
     ]  # fmt: skip
     assert pictures(sections) == ["gradients", "saturation", "eigenvalues", "trajectory"]
-    found = tables(sections)
-    assert [row[1] for row in found["Gate saturation"].rows] == [
+    actual = tables(sections)
+    assert [row[1] for row in actual["Gate saturation"].rows] == [
         "i",
         "f",
         "g",
         "o",
         "tanh(c)",
     ] * 2
-    assert len(found["All parameters of the model"].rows) == 11
+    assert len(actual["All parameters of the model"].rows) == 11
     path, *copies = write_page(tmp_path / "m.html", "m", sections)
     page = Page(path.read_text("utf-8"))
     assert len(page.all("img")) == len(copies) == 4
@@ -143,9 +143,9 @@ def test_a_language_model_is_inspected(tmp_path: Path) -> None:
     assert len(start) == 7
     for part in start[1:]:
         once = Page("<!DOCTYPE html>\n<div>" + part.partition("</div>")[0] + "</div>")
-        shown = "".join(piece for pieces in once.texts.values() for piece in pieces)
-        shown = shown.replace("↵\n", "\n").replace("␀", "\0")
-        assert sorted(shown) == sorted(text)
+        printed = "".join(piece for pieces in once.texts.values() for piece in pieces)
+        printed = printed.replace("↵\n", "\n").replace("␀", "\0")
+        assert sorted(printed) == sorted(text)
 
 
 def test_layers_of_every_kind_are_inspected(tmp_path: Path) -> None:

@@ -33,16 +33,16 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_published_are_the_cells_that_the_package_exports() -> None:
-    found = published_cells()
-    assert {"GRU", "LSTM", "RNN", "CoRNN", "SLSTM"} < set(found)
-    assert not {"Cell", "BoundCell", "CellError", "Sizes"} & set(found)
+    actual = published_cells()
+    assert {"GRU", "LSTM", "RNN", "CoRNN", "SLSTM"} < set(actual)
+    assert not {"Cell", "BoundCell", "CellError", "Sizes"} & set(actual)
     declared = {
         name
         for name in dir(cells)
         if isinstance(getattr(cells, name), type) and issubclass(getattr(cells, name), Cell)
     }
-    assert set(found) == declared - {"Cell"}
-    assert all(getattr(cells, name) is found[name] for name in found)
+    assert set(actual) == declared - {"Cell"}
+    assert all(getattr(cells, name) is actual[name] for name in actual)
 
 
 @pytest.mark.parametrize("name", published_cells())
@@ -52,15 +52,15 @@ def test_every_published_cell_builds_and_runs(name: str) -> None:
     x = torch.randn(5, 3, 4, dtype=torch.float64)
     stack = make_stack(name.lower(), 4, 6, num_layers=2, bidirectional=True, dtype=x.dtype)
     torch.manual_seed(1)
-    wanted = nn.Recurrent(published_cells()[name], 4, 6, 2, bidirectional=True, dtype=x.dtype)
-    wanted.load_state_dict(stack.state_dict())
-    found, final = stack(x)
-    reference, ends = wanted(x)
-    assert found.shape == (5, 3, 12)
-    torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-13)
+    expected = nn.Recurrent(published_cells()[name], 4, 6, 2, bidirectional=True, dtype=x.dtype)
+    expected.load_state_dict(stack.state_dict())
+    actual, final = stack(x)
+    reference, ends = expected(x)
+    assert actual.shape == (5, 3, 12)
+    torch.testing.assert_close(actual, reference, rtol=1e-12, atol=1e-13)
     for a, b in zip(unpack(final), unpack(ends), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
-    assert found.std() > 1e-3
+    assert actual.std() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM", "RNN"])
@@ -96,10 +96,10 @@ def test_a_cell_of_a_file_is_its_equation(file: Path) -> None:
 def test_a_model_takes_a_cell_of_a_file(file: Path) -> None:
     model = SequenceModel(5, 2, cell=f"{file}:Leaky", hidden_size=3)
     assert type(model.recurrent.cell) is find_cell(f"{file}:Leaky")
-    again = SequenceModel(**model.arguments)
-    again.load_state_dict(model.state_dict())
+    rebuilt = SequenceModel(**model.arguments)
+    rebuilt.load_state_dict(model.state_dict())
     tokens = torch.randint(5, (4, 2))
-    assert torch.equal(again(tokens)[0], model(tokens)[0])
+    assert torch.equal(rebuilt(tokens)[0], model(tokens)[0])
 
 
 def test_what_a_file_imports_is_found_there_too(file: Path) -> None:
@@ -120,12 +120,12 @@ def test_a_file_runs_once(
 
 
 def test_files_of_one_name_are_apart(tmp_path: Path) -> None:
-    found = []
+    results = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "own.py").write_text(OWN)
-        found.append(find_cell(f"{tmp_path / folder}/own.py:Leaky"))
-    assert found[0] is not found[1]
+        results.append(find_cell(f"{tmp_path / folder}/own.py:Leaky"))
+    assert results[0] is not results[1]
     assert "own" not in sys.modules
 
 
@@ -139,11 +139,15 @@ def test_odd_paths(tmp_path: Path, name: str) -> None:
     assert find_cell(f"{path}:Leaky").__name__ == "Leaky"
 
 
-@pytest.mark.parametrize("own", ["Leeky", "leaky", "NoCell", "number", "Cell", "", "__name__"])
-def test_a_class_that_is_no_cell_is_told(file: Path, own: str) -> None:
-    said = rf"own.py must have a subclass of unrolled.cells.Cell called '{own}', got Leaky$"
-    with pytest.raises(CellNameError, match=said):
-        find_cell(f"{file}:{own}")
+@pytest.mark.parametrize(
+    "class_name", ["Leeky", "leaky", "NoCell", "number", "Cell", "", "__name__"]
+)
+def test_a_class_that_is_no_cell_is_told(file: Path, class_name: str) -> None:
+    message = (
+        rf"own.py must have a subclass of unrolled.cells.Cell called '{class_name}', got Leaky$"
+    )
+    with pytest.raises(CellNameError, match=message):
+        find_cell(f"{file}:{class_name}")
 
 
 def test_a_file_without_cells_has_none(tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("own.txt", OWN, "a Python file must end in .py, got .*own.txt"),
         ("own.py", "class (", r"own.py cannot be run \(SyntaxError: "),
@@ -177,12 +181,12 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_run_is_told(
-    tmp_path: Path, name: str, content: str, said: str
+    tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode(errors="surrogateescape"))
     for _ in range(2):  # nothing half run is kept for the second time
-        with pytest.raises(CellNameError, match=said):
+        with pytest.raises(CellNameError, match=message):
             find_cell(f"{path}:Leaky")
 
 

@@ -56,20 +56,20 @@ def test_it_is_torchs_modules_pair_by_pair(options: dict[str, Any]) -> None:
     for a, b in zip(*(gradients(side, leaves, start) for side in (mine, theirs)), strict=True):
         close(a, b, "gradient")
     # Without lengths all is of full length.
-    found = model(source, target)
+    actual = model(source, target)
     for n in range(N):
-        close(found[:, n], wiring.translation(model, source[:, n], target[:, n])[0], "output")
+        close(actual[:, n], wiring.translation(model, source[:, n], target[:, n])[0], "output")
 
 
 @pytest.mark.parametrize("options", [*CLASSIC, *SEVERAL], ids=str)
 def test_teacher_forcing_is_a_decode_step_by_step(options: dict[str, Any]) -> None:
     model, (source, target) = made(options), pairs()
-    whole = model(source, target, SOURCES)
+    complete = model(source, target, SOURCES)
     for n in range(N):
         memory, state = model.encode(source[: SOURCES[n], n : n + 1])
         for t in range(U):
             logits, state = model.decode(target[t : t + 1, n : n + 1], state, memory)
-            close(logits[0, 0], whole[t, n], "output")
+            close(logits[0, 0], complete[t, n], "output")
 
 
 @pytest.mark.parametrize("options", [*CLASSIC, *SEVERAL], ids=str)
@@ -124,8 +124,8 @@ def test_attention_by_hand() -> None:
     outputs = torch.tensor([[[1.0]], [[-1.0]]])
     log = torch.tensor([3.0]).log().item()
     memory = Memory(torch.tensor([[[log]], [[0.0]], [[9.0]]]), torch.tensor([[1], [1], [0]]) > 0)
-    wanted = torch.tensor([[[0.75, 0.25, 0.0], [0.25, 0.75, 0.0]]])
-    torch.testing.assert_close(attention.weights(outputs, memory), wanted)
+    expected = torch.tensor([[[0.75, 0.25, 0.0], [0.25, 0.75, 0.0]]])
+    torch.testing.assert_close(attention.weights(outputs, memory), expected)
     inner = torch.tensor([2 * 0.75 * log + 3 + 0.25, 2 * 0.25 * log - 3 + 0.25])
     torch.testing.assert_close(attention(outputs, memory).flatten(), torch.tanh(inner))
 
@@ -138,9 +138,9 @@ def test_nan_behind_a_source_reaches_nothing() -> None:
     sides = []
     for rubbish in (torch.nan, 2.0):
         behind = numbers.masked_fill(~inside[..., None], rubbish).requires_grad_()
-        found = attention(outputs, Memory(behind, inside))
+        actual = attention(outputs, Memory(behind, inside))
         leaves = [outputs, behind, *attention.parameters()]
-        sides.append([found, *gradients([found], leaves, random_like([found]))])
+        sides.append([actual, *gradients([actual], leaves, random_like([actual]))])
     for a, b in zip(*sides, strict=True):
         same(a, b)
 
@@ -191,11 +191,11 @@ def test_dropout_is_in_training_only() -> None:
 @pytest.mark.parametrize("options", [*CLASSIC, *SEVERAL], ids=str)
 def test_arguments_make_it_again(options: dict[str, Any]) -> None:
     model = made({"dropout": 0.1, **options})
-    again = EncoderDecoder(**model.arguments).double().eval()
-    again.load_state_dict(model.state_dict())
-    assert (again.arguments, str(again)) == (model.arguments, str(model))
+    rebuilt = EncoderDecoder(**model.arguments).double().eval()
+    rebuilt.load_state_dict(model.state_dict())
+    assert (rebuilt.arguments, str(rebuilt)) == (model.arguments, str(model))
     source, target = pairs()
-    same(again(source, target), model(source, target))
+    same(rebuilt(source, target), model(source, target))
 
 
 def test_states_of_both_directions_are_added() -> None:
@@ -207,7 +207,7 @@ def test_states_of_both_directions_are_added() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"source_size": 0}, "EncoderDecoder: source_size must be at least 1, got 0"),
         ({"target_size": -2}, "EncoderDecoder: target_size must be at least 1, got -2"),
@@ -215,8 +215,8 @@ def test_states_of_both_directions_are_added() -> None:
         ({"dropout": 1.5}, r"EncoderDecoder: dropout must be a probability in \[0, 1\), got 1.5"),
     ],
 )
-def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_argument_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         EncoderDecoder(**({"source_size": S, "target_size": V} | options))
     with pytest.raises(CellNameError):
         EncoderDecoder(S, V, cell="none")

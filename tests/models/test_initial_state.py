@@ -30,27 +30,27 @@ def rows(stack: Recurrent) -> int:
 def test_features_make_the_states_by_the_formula(stack: Recurrent) -> None:
     start = wiring.drawn(InitialStateFromFeatures(F, stack), seed=1)
     features = torch.randn(N, F, dtype=torch.float64)
-    made = unpack(start(features))
-    assert len(made) == len(stack.spec.state_widths)
-    for state, width, linear in zip(made, stack.spec.state_widths, start.states, strict=True):
+    result = unpack(start(features))
+    assert len(result) == len(stack.spec.state_widths)
+    for state, width, linear in zip(result, stack.spec.state_widths, start.states, strict=True):
         assert state.shape == (rows(stack), N, width)
         for k in range(rows(stack)):
             for n in range(N):
                 for u in range(width):
-                    own = linear.weight[k * width + u] @ features[n]
-                    wanted = math.tanh((own + linear.bias[k * width + u]).item())
-                    assert state[k, n, u].item() == pytest.approx(wanted, rel=1e-12, abs=1e-14)
+                    product = linear.weight[k * width + u] @ features[n]
+                    expected = math.tanh((product + linear.bias[k * width + u]).item())
+                    assert state[k, n, u].item() == pytest.approx(expected, rel=1e-12, abs=1e-14)
 
 
 def test_a_stack_goes_on_from_the_features_of_each_row(stack: Recurrent) -> None:
     start = wiring.drawn(InitialStateFromFeatures(F, stack), seed=1)
     features = torch.randn(N, F, dtype=torch.float64, requires_grad=True)
     x = torch.randn(T, N, 2, dtype=torch.float64)
-    found, _ = stack(x, start(features))
-    alone = [stack(x[:, n : n + 1], start(features[n : n + 1]))[0] for n in range(N)]
-    close(found, torch.cat(alone, 1), "output")
-    leaves, gradient = [features, *start.parameters()], random_like([found])
-    sides = (gradients([side], leaves, gradient) for side in (found, torch.cat(alone, 1)))
+    actual, _ = stack(x, start(features))
+    single = [stack(x[:, n : n + 1], start(features[n : n + 1]))[0] for n in range(N)]
+    close(actual, torch.cat(single, 1), "output")
+    leaves, gradient = [features, *start.parameters()], random_like([actual])
+    sides = (gradients([side], leaves, gradient) for side in (actual, torch.cat(single, 1)))
     for a, b in zip(*sides, strict=True):
         close(a, b, "gradient")
         assert a.abs().max() > 0
@@ -60,8 +60,8 @@ def test_a_learned_start_is_the_same_for_all(stack: Recurrent) -> None:
     start = LearnedInitialState(stack).double()
     assert all(not part.any() for part in unpack(start(N)))
     wiring.drawn(start, seed=2)
-    made = unpack(start(N))
-    for state, part, width in zip(made, start.states, stack.spec.state_widths, strict=True):
+    result = unpack(start(N))
+    for state, part, width in zip(result, start.states, stack.spec.state_widths, strict=True):
         assert state.shape == (rows(stack), N, width)
         for n in range(N):
             assert torch.equal(state[:, n], part[:, 0])

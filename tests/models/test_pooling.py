@@ -29,11 +29,11 @@ def outputs(directions: int = 1) -> Tensor:
 def test_it_is_a_plain_loop(name: str, directions: int) -> None:
     pooling, y = made(name, directions), outputs(directions)
     final = torch.randn(2 * directions, N, W, dtype=torch.float64)
-    whole, cut = pooling(y, final), pooling(y, final, LENGTHS)
+    unmasked, cut = pooling(y, final), pooling(y, final, LENGTHS)
     for n in range(N):
-        own = final[:, n : n + 1]
-        close(whole[n], wiring.pooled(pooling, y[:, n], own), "output")
-        close(cut[n], wiring.pooled(pooling, y[: LENGTHS[n], n], own), "output")
+        row_state = final[:, n : n + 1]
+        close(unmasked[n], wiring.pooled(pooling, y[:, n], row_state), "output")
+        close(cut[n], wiring.pooled(pooling, y[: LENGTHS[n], n], row_state), "output")
     # Of several states the first is what the layer puts out.
     close(pooling(y, (final, torch.zeros_like(final)), LENGTHS), cut, "output")
 
@@ -61,8 +61,10 @@ def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
     sides = []
     for y in (clean.masked_fill(behind, torch.nan), clean.masked_fill(behind, 9.0)):
         y.requires_grad_()
-        found = pooling(y, torch.zeros(1, N, W), LENGTHS)
-        sides.append([found, *gradients([found], [y, *pooling.parameters()], random_like([found]))])
+        actual = pooling(y, torch.zeros(1, N, W), LENGTHS)
+        sides.append(
+            [actual, *gradients([actual], [y, *pooling.parameters()], random_like([actual]))]
+        )
     for a, b in zip(*sides, strict=True):
         same(a, b)
     assert not sides[0][1].masked_select(behind).any()
@@ -74,10 +76,12 @@ def test_as_it_runs_it_is_that_of_each_prefix(name: str) -> None:
     pooling, y = made(name), outputs().requires_grad_()
     leaves = [y, *pooling.parameters()]
     running = pooling.forward_prefixes(y)
-    each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
-    close(running, each, "output")
+    prefixes = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
+    close(running, prefixes, "output")
     start = random_like([running])
-    for a, b in zip(*(gradients([side], leaves, start) for side in (running, each)), strict=True):
+    for a, b in zip(
+        *(gradients([side], leaves, start) for side in (running, prefixes)), strict=True
+    ):
         close(a, b, "gradient")
 
 
@@ -89,11 +93,13 @@ def test_scores_far_apart_as_it_runs(sign: float) -> None:
     pooling.query.weight.data.fill_(200.0 * sign)
     y = torch.linspace(-2.0, 2.0, T)[:, None, None].expand(T, 1, W).clone().requires_grad_()
     running = pooling.forward_prefixes(y)
-    each = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
-    close(running, each, "output")
-    found, wanted = (gradients([side], [y], random_like([each]))[0] for side in (running, each))
-    assert found.isfinite().all()
-    close(found, wanted, "gradient")
+    prefixes = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
+    close(running, prefixes, "output")
+    grads, expected = (
+        gradients([side], [y], random_like([prefixes]))[0] for side in (running, prefixes)
+    )
+    assert grads.isfinite().all()
+    close(grads, expected, "gradient")
 
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", "CoRNN", wiring.PEEPHOLE])
@@ -105,10 +111,10 @@ def test_after_each_step_the_model_says_what_it_says_of_the_prefix(
     model = wiring.drawn(SequenceModel(5, 2, cell=cell, hidden_size=4, **options))
     x = torch.randint(5, (T, N))
     for state in (None, pack(states(model.recurrent, N))):
-        found = model.forward_prefixes(x, state)
+        actual = model.forward_prefixes(x, state)
         for t in range(T):
-            said, _ = model(x[: t + 1], state)
-            close(found[t], said if name else said[-1], "output")
+            output, _ = model(x[: t + 1], state)
+            close(actual[t], output if name else output[-1], "output")
 
 
 @pytest.mark.parametrize("name", [None, *NAMES])

@@ -66,20 +66,20 @@ def model(request: pytest.FixtureRequest) -> SequenceModel:
 
 def test_it_is_torchs_modules_wired_alike(model: SequenceModel) -> None:
     x = inputs(model, T, N)
-    found, final = model(x)
+    actual, final = model(x)
     for n in range(N):
-        wanted, ends = wiring.sequence(model, x[:, n])
-        close(found[n] if model.pooling else found[:, n], wanted, "output")
+        expected, ends = wiring.sequence(model, x[:, n])
+        close(actual[n] if model.pooling else actual[:, n], expected, "output")
         for a, b in zip(unpack(final), ends, strict=True):
             close(a[:, n : n + 1], b, "output")
 
 
 def test_it_goes_on_from_a_given_state(model: SequenceModel) -> None:
     x, hx = inputs(model, T, N), states(model.recurrent, N)
-    found, final = model(x, pack(hx))
+    actual, final = model(x, pack(hx))
     for n in range(N):
-        wanted, ends = wiring.sequence(model, x[:, n], tuple(part[:, n : n + 1] for part in hx))
-        close(found[n] if model.pooling else found[:, n], wanted, "output")
+        expected, ends = wiring.sequence(model, x[:, n], tuple(part[:, n : n + 1] for part in hx))
+        close(actual[n] if model.pooling else actual[:, n], expected, "output")
         for a, b in zip(unpack(final), ends, strict=True):
             close(a[:, n : n + 1], b, "output")
 
@@ -92,15 +92,15 @@ def test_padding_never_matters(model: SequenceModel, training: bool) -> None:
     if x.is_floating_point():
         behind = torch.arange(T)[:, None] >= LENGTHS
         x = x.masked_fill(behind[..., None], torch.nan).requires_grad_()
-    found, final = model(x, lengths=LENGTHS)
-    alone = [wiring.sequence(model, x[:length, n]) for n, length in enumerate(LENGTHS)]
+    actual, final = model(x, lengths=LENGTHS)
+    single = [wiring.sequence(model, x[:length, n]) for n, length in enumerate(LENGTHS)]
     if model.pooling:
-        mine, theirs = [found], [torch.stack([wanted for wanted, _ in alone])]
+        mine, theirs = [actual], [torch.stack([expected for expected, _ in single])]
     else:
-        mine = [found[:length, n] for n, length in enumerate(LENGTHS)]
-        theirs = [wanted for wanted, _ in alone]
+        mine = [actual[:length, n] for n, length in enumerate(LENGTHS)]
+        theirs = [expected for expected, _ in single]
     mine += unpack(final)
-    theirs += [torch.cat(parts, 1) for parts in zip(*(ends for _, ends in alone), strict=True)]
+    theirs += [torch.cat(parts, 1) for parts in zip(*(ends for _, ends in single), strict=True)]
     for a, b in zip(mine, theirs, strict=True):
         close(a, b, "output")
     leaves = [*model.parameters(), *([x] if x.requires_grad else [])]
@@ -112,8 +112,10 @@ def test_padding_never_matters(model: SequenceModel, training: bool) -> None:
 
 def test_what_lies_behind_is_never_seen(model: SequenceModel) -> None:
     x = inputs(model, T, N)
-    other = torch.where((torch.arange(T)[:, None] < LENGTHS).view(T, N, *[1] * (x.dim() - 2)), x, 0)
-    same(model(x, lengths=LENGTHS)[0], model(other, lengths=LENGTHS)[0])
+    changed = torch.where(
+        (torch.arange(T)[:, None] < LENGTHS).view(T, N, *[1] * (x.dim() - 2)), x, 0
+    )
+    same(model(x, lengths=LENGTHS)[0], model(changed, lengths=LENGTHS)[0])
 
 
 def test_of_a_sequence_without_a_step_the_head_sees_the_start() -> None:
@@ -123,8 +125,8 @@ def test_of_a_sequence_without_a_step_the_head_sees_the_start() -> None:
         close(model(x, lengths=none)[0][0], model.head.bias, "output")
     model = made({"pooling": "last", "initial": "learned", "bidirectional": True, "num_layers": 2})
     start = model.start.states[0]
-    wanted = model.head(torch.cat([start[2, 0], start[3, 0]]))
-    close(model(x, lengths=none)[0][0], wanted, "output")
+    expected = model.head(torch.cat([start[2, 0], start[3, 0]]))
+    close(model(x, lengths=none)[0][0], expected, "output")
 
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", *PUBLISHED])
@@ -134,19 +136,19 @@ def test_splitting_and_carrying_the_state_changes_nothing(cell: str) -> None:
         positive(model)
         x, state, outputs = torch.randint(V, (T, 3)), None, []
         for part in x.split([1, 5, 3]):
-            found, state = model(part, state)
-            outputs.append(found)
-        whole, final = model(x)
-        close(found if pooling else torch.cat(outputs), whole, "output")
+            actual, state = model(part, state)
+            outputs.append(actual)
+        complete, final = model(x)
+        close(actual if pooling else torch.cat(outputs), complete, "output")
         for a, b in zip(unpack(state), unpack(final), strict=True):
             close(a, b, "output")
 
 
 def test_sequences_in_another_order_give_outputs_in_that_order(model: SequenceModel) -> None:
     x, order = inputs(model, T, N), torch.tensor([3, 0, 4, 2, 1])
-    found, _ = model(x, lengths=LENGTHS)
+    actual, _ = model(x, lengths=LENGTHS)
     shuffled, _ = model(x[:, order], lengths=LENGTHS[order])
-    close(shuffled, found[order] if model.pooling else found[:, order], "output")
+    close(shuffled, actual[order] if model.pooling else actual[:, order], "output")
 
 
 # The learned start
@@ -157,12 +159,14 @@ def test_a_learned_start_is_the_state_passed_by_hand(cell: str) -> None:
     model = made({"cell": cell, "initial": "learned", "num_layers": 2, "bidirectional": True})
     positive(model)
     x = torch.randint(V, (T, 3))
-    given = tuple(torch.cat([part] * 3, 1).detach().requires_grad_() for part in model.start.states)
-    found, by_hand = model(x, lengths=LENGTHS[:3])[0], model(x, pack(given), LENGTHS[:3])[0]
-    close(found, by_hand, "output")
-    start = random_like([found])
-    learned = gradients([found], list(model.start.states), start)
-    for a, b in zip(learned, gradients([by_hand], given, start), strict=True):
+    passed = tuple(
+        torch.cat([part] * 3, 1).detach().requires_grad_() for part in model.start.states
+    )
+    actual, by_hand = model(x, lengths=LENGTHS[:3])[0], model(x, pack(passed), LENGTHS[:3])[0]
+    close(actual, by_hand, "output")
+    start = random_like([actual])
+    learned = gradients([actual], list(model.start.states), start)
+    for a, b in zip(learned, gradients([by_hand], passed, start), strict=True):
         close(a, b.sum(1, keepdim=True), "gradient")
     assert learned[0].abs().min() > 0
 
@@ -189,10 +193,10 @@ def test_dropout_is_after_the_encoder_and_before_the_head_in_training_only() -> 
     close(model(x)[0][0], wiring.sequence(model, x[:, 0])[0], "output")
     model.train()
     torch.manual_seed(5)
-    found, _ = model(x)
+    actual, _ = model(x)
     torch.manual_seed(5)
     hidden, _ = model.recurrent(F.dropout(model.encoder(x), 0.4))
-    close(found, model.head(F.dropout(hidden.mean(0), 0.4)), "output")
+    close(actual, model.head(F.dropout(hidden.mean(0), 0.4)), "output")
 
 
 def test_dropout_is_between_the_layers_where_there_are_several() -> None:
@@ -212,27 +216,27 @@ def test_dropout_is_between_the_layers_where_there_are_several() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_arguments_make_the_model_again(name: str) -> None:
     model = SequenceModel(V, O, hidden_size=H, dropout=0.25, **CASES[name])
-    again = SequenceModel(**model.arguments)
-    assert again.arguments == model.arguments
-    assert str(again) == str(model)
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, again)]
+    rebuilt = SequenceModel(**model.arguments)
+    assert rebuilt.arguments == model.arguments
+    assert str(rebuilt) == str(model)
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, rebuilt)]
     assert shapes[0] == shapes[1]
 
 
 def test_arguments_make_a_language_model_again() -> None:
     options = {"cell": "LSTM", "input": "one-hot", "num_layers": 2, "initial": "learned"}
     model = LanguageModel(V, 6, dropout=0.1, **options)
-    again = LanguageModel(**model.arguments)
-    again.load_state_dict(model.state_dict())
-    assert again.arguments == model.arguments
+    rebuilt = LanguageModel(**model.arguments)
+    rebuilt.load_state_dict(model.state_dict())
+    assert rebuilt.arguments == model.arguments
     x = torch.randint(V, (T, N))
-    same(again.eval()(x)[0], model.eval()(x)[0])
-    wanted = wiring.sequence(wiring.drawn(model), x[:, 0])[0]
-    close(model(x)[0][:, 0], wanted, "output")
+    same(rebuilt.eval()(x)[0], model.eval()(x)[0])
+    expected = wiring.sequence(wiring.drawn(model), x[:, 0])[0]
+    close(model(x)[0][:, 0], expected, "output")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"input_size": 0}, "SequenceModel: input_size must be at least 1, got 0"),
         ({"output_size": 0}, "SequenceModel: output_size must be at least 1, got 0"),
@@ -252,8 +256,8 @@ def test_arguments_make_a_language_model_again() -> None:
         ({"pooling": ""}, "Pooling: pooling must be one of last, mean, max, attention, got ''"),
     ],
 )
-def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_argument_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SequenceModel(**({"input_size": V, "output_size": O} | options))
 
 
@@ -262,8 +266,8 @@ def test_lengths_may_be_a_list(pooling: str | None) -> None:
     torch.manual_seed(0)
     model = SequenceModel(5, 3, hidden_size=4, pooling=pooling, bidirectional=True).eval()
     tokens, lengths = torch.randint(5, (6, 3)), [4, 6, 1]
-    found, _ = model(tokens, lengths=lengths)
-    wanted, _ = model(tokens, lengths=torch.tensor(lengths))
-    assert torch.equal(found, wanted)
-    whole, _ = model(tokens)
-    assert not torch.equal(found, whole)
+    actual, _ = model(tokens, lengths=lengths)
+    expected, _ = model(tokens, lengths=torch.tensor(lengths))
+    assert torch.equal(actual, expected)
+    complete, _ = model(tokens)
+    assert not torch.equal(actual, complete)

@@ -54,8 +54,8 @@ def text(rubbish: int) -> tuple[Tensor, list[list[Tensor]], Tensor, Tensor]:
 def test_it_is_a_loop_over_sentences_and_words(options: dict[str, Any]) -> None:
     model = made(**options)
     words, spelt, letters, spellings = text(0)
-    own = (letters, spellings) if model.characters is not None else ()
-    logits = model(words, torch.tensor(LENGTHS), *own)
+    character_inputs = (letters, spellings) if model.characters is not None else ()
+    logits = model(words, torch.tensor(LENGTHS), *character_inputs)
     assert logits.shape == (T, N, LABELS)
     mine = [logits[:length, n] for n, length in enumerate(LENGTHS) if length]
     theirs = [
@@ -88,13 +88,13 @@ def test_padding_never_matters() -> None:
 def test_a_word_is_told_by_its_characters_and_by_its_number() -> None:
     model, lengths = made(), torch.tensor([1])
     word, spelling = torch.tensor([[1]]), torch.tensor([[2], [3], [4]])
-    said = model(word, lengths, spelling, torch.tensor([3]))
-    others = [
+    output = model(word, lengths, spelling, torch.tensor([3]))
+    alternatives = [
         model(word + 1, lengths, spelling, torch.tensor([3])),
         model(word, lengths, spelling.flip(0), torch.tensor([3])),
         model(word, lengths, spelling, torch.tensor([2])),
     ]
-    assert all((said - other).abs().max() > 1e-3 for other in others)
+    assert all((output - alternative).abs().max() > 1e-3 for alternative in alternatives)
 
 
 def test_dropout_is_in_training_only() -> None:
@@ -108,13 +108,13 @@ def test_dropout_is_in_training_only() -> None:
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_arguments_make_it_again(options: dict[str, Any]) -> None:
     model = made(dropout=0.1, **options)
-    again = Tagger(**model.arguments).double()
-    again.load_state_dict(model.state_dict())
-    assert (again.arguments, str(again)) == (model.arguments, str(model))
+    rebuilt = Tagger(**model.arguments).double()
+    rebuilt.load_state_dict(model.state_dict())
+    assert (rebuilt.arguments, str(rebuilt)) == (model.arguments, str(model))
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"words": 0}, "Tagger: words must be at least 1, got 0"),
         ({"labels": 0}, "Tagger: labels must be at least 1, got 0"),
@@ -123,8 +123,8 @@ def test_arguments_make_it_again(options: dict[str, Any]) -> None:
         ({"dropout": 1.0}, r"Tagger: dropout must be a probability in \[0, 1\), got 1.0"),
     ],
 )
-def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_argument_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Tagger(**({"words": 2, "characters": 2, "labels": 2} | options))
     with pytest.raises(CellNameError):
         Tagger(2, 2, 2, cell="none")
@@ -132,8 +132,8 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
 
 def test_missing_characters_are_told() -> None:
     words, _, letters, _ = text(0)
-    for given in ((), (letters,)):
+    for arguments in ((), (letters,)):
         with pytest.raises(
             ValueError, match="Tagger: characters and spellings must be tensors, got None"
         ):
-            made()(words, torch.tensor(LENGTHS), *given)
+            made()(words, torch.tensor(LENGTHS), *arguments)

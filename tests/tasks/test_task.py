@@ -16,8 +16,8 @@ from unrolled.tasks import Shard, Task, find_task, measure
 WHOLE, THIRDS = Shard(), [Shard(rank, 3) for rank in range(3)]
 
 
-def read(kind: str, folder: Path, **options: Any) -> Task:
-    return find_task(NAMES[kind]).read(config_of(kind, folder, **options))
+def read(example: str, folder: Path, **options: Any) -> Task:
+    return find_task(NAMES[example]).read(config_of(example, folder, **options))
 
 
 def model_of(task: Task) -> nn.Module:
@@ -32,46 +32,46 @@ def summed(task: Task, model: nn.Module, share: Shard) -> tuple[dict[str, Tensor
     count = 0
     with torch.no_grad():
         for batch in task.validation(share):
-            found, carried = task.tally(model, batch, carried)
-            sums = {name: sums.get(name, 0) + value for name, value in found.items()}
+            actual, carried = task.tally(model, batch, carried)
+            sums = {name: sums.get(name, 0) + value for name, value in actual.items()}
             count += batch.size
     return sums, count
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_shares_of_a_batch_add_to_the_whole(kind: str, tmp_path: Path) -> None:
-    task = read(kind, tmp_path)
+@pytest.mark.parametrize("example", KINDS)
+def test_shares_of_a_batch_add_to_the_whole(example: str, tmp_path: Path) -> None:
+    task = read(example, tmp_path)
     model = model_of(task)
     with torch.no_grad():
         for step in (0, 5):
-            whole = task.batch(step, WHOLE)
+            complete = task.batch(step, WHOLE)
             parts = [task.batch(step, share) for share in THIRDS]
-            assert whole.size == whole.total == sum(part.size for part in parts)
-            assert {part.total for part in parts} == {whole.total}
-            assert all(0 < part.size < whole.total for part in parts)
-            wanted, _ = task.loss(model, whole, None)
-            found = [task.loss(model, part, None)[0] for part in parts]
-            close(torch.stack(found).sum(), wanted, "gradient")
+            assert complete.size == complete.total == sum(part.size for part in parts)
+            assert {part.total for part in parts} == {complete.total}
+            assert all(0 < part.size < complete.total for part in parts)
+            expected, _ = task.loss(model, complete, None)
+            actual = [task.loss(model, part, None)[0] for part in parts]
+            close(torch.stack(actual).sum(), expected, "gradient")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_shares_of_a_validation_add_to_the_whole(kind: str, tmp_path: Path) -> None:
-    task = read(kind, tmp_path)
+@pytest.mark.parametrize("example", KINDS)
+def test_shares_of_a_validation_add_to_the_whole(example: str, tmp_path: Path) -> None:
+    task = read(example, tmp_path)
     model = model_of(task)
-    wanted, total = summed(task, model, WHOLE)
+    expected, total = summed(task, model, WHOLE)
     parts = [summed(task, model, share) for share in THIRDS]
     assert sum(count for _, count in parts) == total > 0
-    for name, value in wanted.items():
-        found = torch.stack([torch.as_tensor(sums[name]) for sums, _ in parts]).sum(0)
+    for name, value in expected.items():
+        actual = torch.stack([torch.as_tensor(sums[name]) for sums, _ in parts]).sum(0)
         if value.is_floating_point():
-            close(found.float(), value.float(), "gradient", name)
+            close(actual.float(), value.float(), "gradient", name)
         else:
-            same(found, value, name)
+            same(actual, value, name)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lm"])
-def test_a_share_without_items_has_no_loss(kind: str, tmp_path: Path) -> None:
-    task = read(kind, tmp_path, batch_size=2)
+@pytest.mark.parametrize("example", [kind for kind in KINDS if kind != "lm"])
+def test_a_share_without_items_has_no_loss(example: str, tmp_path: Path) -> None:
+    task = read(example, tmp_path, batch_size=2)
     batch = task.batch(0, Shard(2, 3))
     assert batch.size == 0 < batch.total
     assert task.loss(model_of(task), batch, None)[0].item() == 0.0
@@ -81,59 +81,59 @@ def tensors_of(batch: Any) -> list[Tensor]:
     return [part for part in batch if isinstance(part, Tensor)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_depends_on_its_number_alone(kind: str, tmp_path: Path) -> None:
-    a, b = read(kind, tmp_path), read(kind, tmp_path)
-    first = [a.batch(step, WHOLE) for step in range(12)]
+@pytest.mark.parametrize("example", KINDS)
+def test_a_batch_depends_on_its_number_alone(example: str, tmp_path: Path) -> None:
+    a, b = read(example, tmp_path), read(example, tmp_path)
+    batches = [a.batch(step, WHOLE) for step in range(12)]
     for step in (9, 2, 11, 2, 0):
-        found = b.batch(step, WHOLE)
-        for got, wanted in zip(tensors_of(found), tensors_of(first[step]), strict=True):
-            same(got, wanted, f"step {step}")
+        actual = b.batch(step, WHOLE)
+        for got, expected in zip(tensors_of(actual), tensors_of(batches[step]), strict=True):
+            same(got, expected, f"step {step}")
     assert any(
         not torch.equal(x, y)
-        for x, y in zip(tensors_of(first[0])[:1], tensors_of(first[1])[:1], strict=True)
+        for x, y in zip(tensors_of(batches[0])[:1], tensors_of(batches[1])[:1], strict=True)
     )
 
 
-@pytest.mark.parametrize("kind", READ)
-def test_the_digest_is_that_of_the_data(kind: str, tmp_path: Path) -> None:
-    config = config_of(kind, tmp_path)
-    kept = find_task(NAMES[kind]).read(config).digest
-    assert find_task(NAMES[kind]).read(config).digest == kept
+@pytest.mark.parametrize("example", READ)
+def test_the_digest_is_that_of_the_data(example: str, tmp_path: Path) -> None:
+    config = config_of(example, tmp_path)
+    digest = find_task(NAMES[example]).read(config).digest
+    assert find_task(NAMES[example]).read(config).digest == digest
     path = Path(config.paths[0])
     text = path.read_text()
-    before, after = {"lm": ("abcde", "abced"), "classify": ("soft,", "hard,"),
+    previous, updated = {"lm": ("abcde", "abced"), "classify": ("soft,", "hard,"),
                      "numbers": ("up,", "up,9"), "tag": ("met O", "met B-PER"),
-                     "forecast": (",55.0", ",55.1"), "seq2seq": ("one ", "two ")}[kind]  # fmt: skip
-    path.write_text(text.replace(before, after, 1))
+                     "forecast": (",55.0", ",55.1"), "seq2seq": ("one ", "two ")}[example]  # fmt: skip
+    path.write_text(text.replace(previous, updated, 1))
     assert path.read_text() != text
-    assert find_task(NAMES[kind]).read(config).digest != kept
+    assert find_task(NAMES[example]).read(config).digest != digest
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_codec_comes_back_from_a_file(kind: str, tmp_path: Path) -> None:
-    task = read(kind, tmp_path)
+@pytest.mark.parametrize("example", KINDS)
+def test_a_codec_comes_back_from_a_file(example: str, tmp_path: Path) -> None:
+    task = read(example, tmp_path)
     save_tree(tmp_path / "codec", task.codec.state())
     codec = type(task).codec_from_state(load_tree(tmp_path / "codec"))
-    again = find_task(NAMES[kind]).read(task.config, codec)
-    assert again.codec is codec
-    assert again.model_arguments() == task.model_arguments()
+    rebuilt = find_task(NAMES[example]).read(task.config, codec)
+    assert rebuilt.codec is codec
+    assert rebuilt.model_arguments() == task.model_arguments()
     for step in range(3):
-        batches = (tensors_of(one.batch(step, WHOLE)) for one in (again, task))
-        for got, wanted in zip(*batches, strict=True):
-            same(got, wanted)
+        batches = (tensors_of(read_task.batch(step, WHOLE)) for read_task in (rebuilt, task))
+        for got, expected in zip(*batches, strict=True):
+            same(got, expected)
 
 
 @pytest.mark.parametrize(
-    ("kind", "part"),
+    ("example", "part"),
     [("lm", 0.3), ("classify", 0.2), ("numbers", 0.2), ("tag", 0.2), ("forecast", 0.2),
      ("seq2seq", 0.6)],
 )  # fmt: skip
-def test_it_is_learned(kind: str, part: float, tmp_path: Path) -> None:
+def test_it_is_learned(example: str, part: float, tmp_path: Path) -> None:
     """60 steps of Adam leave less than a part of the validation's loss."""
-    task = read(kind, tmp_path)
+    task = read(example, tmp_path)
     model = model_of(task)
-    before = measure(task, model)["loss"]
+    previous = measure(task, model)["loss"]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     carried: Any = None
     model.train()
@@ -143,29 +143,30 @@ def test_it_is_learned(kind: str, part: float, tmp_path: Path) -> None:
         optimizer.zero_grad()
         (total / batch.total).backward()
         optimizer.step()
-    after = measure(task, model.eval())["loss"]
-    assert after < part * before, after / before
+    updated = measure(task, model.eval())["loss"]
+    assert updated < part * previous, updated / previous
 
 
 @pytest.mark.parametrize(
-    ("kind", "beam"), [("classify", 1), ("numbers", 1), ("tag", 1), ("seq2seq", 1), ("seq2seq", 3)]
+    ("example", "beam"),
+    [("classify", 1), ("numbers", 1), ("tag", 1), ("seq2seq", 1), ("seq2seq", 3)],
 )
-def test_padding_never_matters(kind: str, beam: int, tmp_path: Path) -> None:
+def test_padding_never_matters(example: str, beam: int, tmp_path: Path) -> None:
     """A validation in batches is that of each sequence alone."""
-    options = {"beam": beam} if kind == "seq2seq" else {}
-    together = read(kind, tmp_path, batch_size=64, **options)
-    alone = find_task(NAMES[kind]).read(dataclasses.replace(together.config, batch_size=1))
+    options = {"beam": beam} if example == "seq2seq" else {}
+    together = read(example, tmp_path, batch_size=64, **options)
+    single = find_task(NAMES[example]).read(dataclasses.replace(together.config, batch_size=1))
     model = model_of(together)
     batches = list(together.validation(WHOLE))
     assert len(batches) == 1
-    assert len(list(alone.validation(WHOLE))) > 5
-    wanted, found = summed(alone, model, WHOLE)[0], summed(together, model, WHOLE)[0]
+    assert len(list(single.validation(WHOLE))) > 5
+    expected, actual = summed(single, model, WHOLE)[0], summed(together, model, WHOLE)[0]
     limits = {"exact", "edits"}  # what has no end is cut at a length that depends on the batch
-    for name in wanted.keys() - limits:
-        close(found[name].float(), wanted[name].float(), "gradient", name)
+    for name in expected.keys() - limits:
+        close(actual[name].float(), expected[name].float(), "gradient", name)
 
 
 def test_data_are_written_alike(tmp_path: Path) -> None:
-    for kind in READ:
-        first = write_data(kind, tmp_path).read_bytes()
-        assert write_data(kind, tmp_path).read_bytes() == first
+    for example in READ:
+        data = write_data(example, tmp_path).read_bytes()
+        assert write_data(example, tmp_path).read_bytes() == data

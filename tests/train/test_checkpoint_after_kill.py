@@ -23,31 +23,31 @@ STEPS = 200
 TIMEOUT = 300  # seconds; what hangs, hangs for ever
 
 
-def assert_same_tree(found: Any, wanted: Any, name: str = "tree") -> None:
+def assert_same_tree(actual: Any, expected: Any, name: str = "tree") -> None:
     """Equal to the bit."""
-    assert type(found) is type(wanted), name
-    if isinstance(wanted, Tensor):
-        assert found.dtype == wanted.dtype, name
-        assert torch.equal(found, wanted), name
-    elif isinstance(wanted, dict):
-        assert found.keys() == wanted.keys(), name
-        for key in wanted:
-            assert_same_tree(found[key], wanted[key], f"{name}.{key}")
-    elif isinstance(wanted, list | tuple):
-        assert len(found) == len(wanted), name
-        for k, (one, other) in enumerate(zip(found, wanted, strict=True)):
-            assert_same_tree(one, other, f"{name}.{k}")
+    assert type(actual) is type(expected), name
+    if isinstance(expected, Tensor):
+        assert actual.dtype == expected.dtype, name
+        assert torch.equal(actual, expected), name
+    elif isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), name
+        for key in expected:
+            assert_same_tree(actual[key], expected[key], f"{name}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(actual) == len(expected), name
+        for k, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
+            assert_same_tree(ours, theirs, f"{name}.{k}")
     else:
-        assert found == wanted, name
+        assert actual == expected, name
 
 
-def assert_same_run(found: Path, wanted: Path) -> None:
+def assert_same_run(actual: Path, expected: Path) -> None:
     """Weights, optimizer, chance and carried state to the bit; metrics but for the seconds."""
     for file in ("last.safetensors", "best.safetensors"):
-        trees = [load_tree(run / file) for run in (found, wanted)]
+        trees = [load_tree(run / file) for run in (actual, expected)]
         for name in ("state_dict", "optimizer_states", "processes", "global_step"):
             assert_same_tree(trees[0][name], trees[1][name], name)
-    rows = [read_rows(run / "metrics.csv") for run in (found, wanted)]
+    rows = [read_rows(run / "metrics.csv") for run in (actual, expected)]
     for row in (*rows[0], *rows[1]):
         del row["seconds"]
     assert rows[0] == rows[1]
@@ -70,14 +70,14 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return error
 
 
-def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], after: int = 0) -> None:
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], reset_state: int = 0) -> None:
     """Until there is one that was written later; whatever is seen on the way is whole."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         for file in run.glob("*.safetensors"):
             load_tree(file)
-        last = run / "last.safetensors"
-        if last.exists() and last.stat().st_mtime_ns > after:
+        checkpoint = run / "last.safetensors"
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns > reset_state:
             return
         time.sleep(0.005)
     assert process.poll() is not None, "no checkpoint came"
@@ -107,13 +107,15 @@ def test_killed_again_and_again(place: Path) -> None:
     process = start(place, *arguments("killed"))
     killed = 0
     for _ in range(3):
-        last = run / "last.safetensors"
-        wait_for_checkpoint(run, process, last.stat().st_mtime_ns if last.exists() else 0)
+        checkpoint = run / "last.safetensors"
+        wait_for_checkpoint(
+            run, process, checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        )
         time.sleep(draw.uniform(0, 0.2))
         process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
-        load_tree(last)
+        load_tree(checkpoint)
         (run / f".unrolled-{killed:016x}.tmp").write_bytes(b"what a killed process left")
         process = start(place, "--resume", "killed")
     assert killed >= 1
@@ -140,14 +142,14 @@ def test_one_at_a_time(place: Path) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(process.communicate)
         stack.callback(process.kill)
-        before = sorted((place / "busy").iterdir())
+        previous = sorted((place / "busy").iterdir())
         error = finish(start(place, "--resume", "busy"), 2)
         assert (
             error
             == "unrolled: busy: the folder must have one run at a time, but another process is "
             "training in it\n"
         )
-        assert sorted((place / "busy").iterdir()) == before
+        assert sorted((place / "busy").iterdir()) == previous
     assert (place / "busy" / ".lock").exists()
     finish(start(place, "--resume", "busy"))
     assert_same_run(place / "busy", place / "whole")

@@ -77,8 +77,8 @@ def test_flipped_bits_in_a_run_that_goes_on(
 def rewritten(data: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    found = change(header)
-    text = json.dumps(header if found is None else found).encode()
+    actual = change(header)
+    text = json.dumps(header if actual is None else actual).encode()
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 

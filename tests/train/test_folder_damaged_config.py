@@ -38,9 +38,9 @@ CONFIGS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", CONFIGS)
 def test_configurations(damaged: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
     path = damaged / "config.json"
-    before = path.read_bytes()
-    path.write_bytes(CONFIGS[damage](before))
-    assert path.read_bytes() != before
+    previous = path.read_bytes()
+    path.write_bytes(CONFIGS[damage](previous))
+    assert path.read_bytes() != previous
     assert is_refused(read_config, path)
     for arguments in commands(damaged)[1:]:
         assert "config.json: " in error_line(capsys, *arguments)

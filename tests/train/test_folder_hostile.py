@@ -30,8 +30,8 @@ def put(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         at: Any = tree
         for key in keys[:-1]:
             at = at[key]
-        last = next(iter(at)) if keys[-1] == "first" else keys[-1]
-        at[last] = value(at[last]) if callable(value) else value
+        final = next(iter(at)) if keys[-1] == "first" else keys[-1]
+        at[final] = value(at[final]) if callable(value) else value
 
     return change
 
@@ -169,9 +169,9 @@ def test_training_states(damaged: Path, capsys: pytest.CaptureFixture[str], dama
     tree = load_tree(path)
     OF_TRAINING[damage](tree)
     save_tree(path, tree)
-    before = (damaged / "config.json").read_bytes()
+    previous = (damaged / "config.json").read_bytes()
     error_line(capsys, "train", damaged.name, "--resume", damaged, "--steps", 3)
-    assert (damaged / "config.json").read_bytes() == before
+    assert (damaged / "config.json").read_bytes() == previous
     assert load_tree(path).keys() == tree.keys()
 
 
@@ -215,15 +215,15 @@ def test_sizes_that_no_memory_holds(runs: Path, tmp_path: Path) -> None:
             values = json.loads((folder / "config.json").read_text()) | {name: size}
             (folder / "config.json").write_text(json.dumps(values))
             given += [list(map(str, arguments)) for arguments in commands(folder)[::2]]
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", CAPPED, repr(given)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(given), done.stderr
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stderr.splitlines()
+    assert len(lines) == len(given), finished.stderr
     assert all(line.startswith("unrolled: ") for line in lines)
-    assert int(done.stdout) * 1024 < GIGABYTE, done.stdout
+    assert int(finished.stdout) * 1024 < GIGABYTE, finished.stdout

@@ -21,7 +21,7 @@ from unrolled.train.watching import WATCH_COLUMNS
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untorn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six steps with all the files that a run writes."""
     place = tmp_path_factory.mktemp("whole")
     (place / "text").write_text("a b c d\n" * 30)
@@ -34,8 +34,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def torn(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "run")
+def torn(untorn: Path, tmp_path: Path) -> Path:
+    shutil.copytree(untorn, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -43,10 +43,10 @@ def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [row | {"seconds": ""} for row in rows]
 
 
-def test_a_row_counts_with_all_columns_and_its_line_end(whole: Path, tmp_path: Path) -> None:
+def test_a_row_counts_with_all_columns_and_its_line_end(untorn: Path, tmp_path: Path) -> None:
     """At every cut the rows are those whose last byte is there: never half a number."""
     for name in ("metrics.csv", "watch.csv"):
-        data = (whole / name).read_bytes()
+        data = (untorn / name).read_bytes()
         header, *rows = data.decode().splitlines()
         assert len(rows) >= 8
         for cut in range(len(data)):
@@ -57,7 +57,7 @@ def test_a_row_counts_with_all_columns_and_its_line_end(whole: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, -1, -2, -37, -60])
-def test_a_run_goes_on_from_torn_metrics(torn: Path, whole: Path, cut: int) -> None:
+def test_a_run_goes_on_from_torn_metrics(torn: Path, untorn: Path, cut: int) -> None:
     for name in ("metrics.csv", "watch.csv"):
         (torn / name).write_bytes((torn / name).read_bytes()[:cut])
     complete = complete_rows(torn / "metrics.csv")
@@ -71,11 +71,11 @@ def test_a_run_goes_on_from_torn_metrics(torn: Path, whole: Path, cut: int) -> N
 
 @pytest.mark.parametrize("tail", [b"\0" * 300, b"\xff\xfe", b'"', b"7,1", b"9" * 5000 + b",,,\n"])
 def test_what_a_power_failure_leaves_behind_the_rows_is_dropped(torn: Path, tail: bytes) -> None:
-    before = read_rows(torn / "metrics.csv")
+    previous = read_rows(torn / "metrics.csv")
     with open(torn / "metrics.csv", "ab") as file:
         file.write(tail)
     resume(torn, steps=7, progress=False)
-    assert read_rows(torn / "metrics.csv")[: len(before)] == before
+    assert read_rows(torn / "metrics.csv")[: len(previous)] == previous
 
 
 def test_a_cut_configuration_or_checkpoint_is_named(torn: Path) -> None:
@@ -102,13 +102,13 @@ def test_a_configuration_without_a_task_is_named(tmp_path: Path, text: str) -> N
 
 
 def test_a_row_that_lacks_a_measure_is_no_validation(torn: Path) -> None:
-    before = read_rows(torn / "metrics.csv")
+    previous = read_rows(torn / "metrics.csv")
     text = (torn / "metrics.csv").read_text()
     (torn / "metrics.csv").write_text(text.rpartition(",")[0] + ",\n")
     result = resume(torn, steps=6, progress=False)
     assert result.validation_step == 3
-    first = next(row for row in before if row["validation_loss"])
-    assert result.validation["loss"] == float(first["validation_loss"])
+    head = next(row for row in previous if row["validation_loss"])
+    assert result.validation["loss"] == float(head["validation_loss"])
 
 
 def test_other_files_do_not_matter(torn: Path) -> None:
@@ -133,8 +133,8 @@ def test_rows_that_do_not_fit_on_the_disk_leave_the_file_as_it_was(
 ) -> None:
     path = tmp_path / "rows.csv"
     append_rows(path, ("a", "b"), [["1", "2"]])
-    before = path.read_bytes()
-    assert before == b"a,b\n1,2\n"
+    previous = path.read_bytes()
+    assert previous == b"a,b\n1,2\n"
 
     class Full:
         """A file of which the disk takes three bytes more."""
@@ -161,32 +161,32 @@ def test_rows_that_do_not_fit_on_the_disk_leave_the_file_as_it_was(
     with pytest.raises(OSError, match="No space left"):
         append_rows(path, ("a", "b"), [["3", "4"]])
     monkeypatch.undo()
-    assert path.read_bytes() == before
+    assert path.read_bytes() == previous
 
 
 open_file = open
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint(
-    torn: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+    torn: Path, untorn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It begins anew, and is the run that it would have been."""
     for name in ("last.safetensors", "best.safetensors"):
         (torn / name).unlink()
     assert command(["train", "lm", "--run", str(torn), "--hidden-size", "4"]) == 2
-    assert f"--resume {torn} goes on with it" in capsys.readouterr().err
+    assert f"continue it with --resume {torn}" in capsys.readouterr().err
     assert command(["train", "lm", "--resume", str(torn)]) == 0
-    rows = [without_seconds(read_rows(run / "metrics.csv")) for run in (torn, whole)]
+    rows = [without_seconds(read_rows(run / "metrics.csv")) for run in (torn, untorn)]
     assert rows[0] == rows[1]
 
 
 def test_a_run_that_was_killed_before_its_configuration(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    untorn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "notes").write_bytes(b"")
-    text = str(whole.parent / "text")
+    text = str(untorn.parent / "text")
     options = ["train", "lm", text, "--run", str(folder), "--window", "8", "--steps", "1"]
     assert command(options) == 2
     assert "goes on with it" not in capsys.readouterr().err

@@ -65,16 +65,16 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send this process SIGINT while it is in the given step, or in the validation after it."""
     begin, measure = Metrics.on_train_batch_end, Metrics.on_validation_end
 
-    def arm(step: int, validation: bool = False, kind: int = signal.SIGINT) -> None:
-        def on_train_batch_end(self: Metrics, trainer: Any, *rest: Any) -> None:
+    def arm(step: int, validation: bool = False, example: int = signal.SIGINT) -> None:
+        def on_train_batch_end(self: Metrics, trainer: Any, *options: Any) -> None:
             if trainer.global_step == step and not validation:
-                signal.raise_signal(kind)
-            begin(self, trainer, *rest)
+                signal.raise_signal(example)
+            begin(self, trainer, *options)
 
-        def on_validation_end(self: Metrics, trainer: Any, *rest: Any) -> None:
+        def on_validation_end(self: Metrics, trainer: Any, *options: Any) -> None:
             if trainer.global_step == step and validation:
-                signal.raise_signal(kind)
-            measure(self, trainer, *rest)
+                signal.raise_signal(example)
+            measure(self, trainer, *options)
 
         monkeypatch.setattr(Metrics, "on_train_batch_end", on_train_batch_end)
         monkeypatch.setattr(Metrics, "on_validation_end", on_validation_end)
@@ -82,21 +82,21 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     return arm
 
 
-def assert_same(got: Any, wanted: Any, place: str = "") -> None:
+def assert_same(got: Any, expected: Any, place: str = "") -> None:
     """Equal to the bit, except the seconds."""
-    assert type(got) is type(wanted), place
-    if isinstance(wanted, Tensor):
-        assert torch.equal(got, wanted), place
-    elif isinstance(wanted, dict):
-        assert got.keys() == wanted.keys(), place
-        for key in wanted.keys() - {"seconds"}:
-            assert_same(got[key], wanted[key], f"{place}.{key}")
-    elif isinstance(wanted, list | tuple):
-        assert len(got) == len(wanted), place
-        for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
+    assert type(got) is type(expected), place
+    if isinstance(expected, Tensor):
+        assert torch.equal(got, expected), place
+    elif isinstance(expected, dict):
+        assert got.keys() == expected.keys(), place
+        for key in expected.keys() - {"seconds"}:
+            assert_same(got[key], expected[key], f"{place}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(got) == len(expected), place
+        for i, (a, b) in enumerate(zip(got, expected, strict=True)):
             assert_same(a, b, f"{place}.{i}")
     else:
-        assert got == wanted, place
+        assert got == expected, place
 
 
 def what_was_learned(path: Path) -> dict[str, Any]:
@@ -120,21 +120,21 @@ def test_a_resumed_run_reaches_the_same_bits(
     validation: bool,
 ) -> None:  # fmt: skip
     config = dataclasses.replace(config, cell=cell)
-    whole = fit(config, tmp_path / "whole", progress=False)
-    assert (whole.step, whole.interrupted) == (STEPS, False)
+    complete = fit(config, tmp_path / "whole", progress=False)
+    assert (complete.step, complete.interrupted) == (STEPS, False)
     interrupt_at(step, validation)
-    first = fit(config, tmp_path / "parts", progress=False)
-    assert (first.step, first.interrupted) == (step, True)
+    interrupted = fit(config, tmp_path / "parts", progress=False)
+    assert (interrupted.step, interrupted.interrupted) == (step, True)
     # What a killed process may leave behind its last checkpoint.
-    with open(first.metrics, "a") as file:
+    with open(interrupted.metrics, "a") as file:
         file.write(f"{step + 1},1,1.0,1.0,1.0,1.0,1.0,,,\n{step + 2},1,")
     torch.manual_seed(99)
     second = resume(tmp_path / "parts", progress=False)
     assert (second.step, second.interrupted) == (STEPS, False)
     for name in ("last.safetensors", "best.safetensors"):
-        got, wanted = (what_was_learned(result.run / name) for result in (second, whole))
-        assert_same(got, wanted)
-    assert rows_but_seconds(second.metrics) == rows_but_seconds(whole.metrics)
+        got, expected = (what_was_learned(result.run / name) for result in (second, complete))
+        assert_same(got, expected)
+    assert rows_but_seconds(second.metrics) == rows_but_seconds(complete.metrics)
 
 
 @pytest.mark.parametrize(("step", "validation"), [(13, False), (20, False), (20, True)])
@@ -172,17 +172,17 @@ def test_sigterm_amid_a_validation_waits_for_its_end(
 def test_a_second_ctrl_c_stops_at_once_and_harms_no_checkpoint(
     tmp_path: Path, config: LanguageModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def twice(self: Metrics, trainer: Any, *rest: Any) -> None:
+    def twice(self: Metrics, trainer: Any, *options: Any) -> None:
         if trainer.global_step == 13:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Metrics, "on_train_batch_end", twice)
-    before = signal.getsignal(signal.SIGINT)
+    previous_handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path / "run", progress=False)
     assert load_tree(tmp_path / "run" / "last.safetensors")["global_step"] == 10
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is previous_handler
 
 
 def test_place_and_carried_state_are_those_of_the_last_step(
@@ -233,8 +233,8 @@ def test_a_finished_run_can_go_on(tmp_path: Path, config: LanguageModelConfig) -
     assert [row["step"] for row in read_rows(longer.metrics)] == (
         ["4", "8", "10", "12", "14", "16", "20", "20", "24", "25"]
     )
-    again = resume(tmp_path / "run", progress=False)
-    assert (again.step, again.interrupted) == (25, False)
+    rebuilt = resume(tmp_path / "run", progress=False)
+    assert (rebuilt.step, rebuilt.interrupted) == (25, False)
 
 
 def test_gradients_are_clipped(tmp_path: Path, config: LanguageModelConfig) -> None:
@@ -263,14 +263,14 @@ def test_a_run_writes_its_files_and_nothing_else(
 ) -> None:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    shown = io.StringIO()
-    result = fit(config, tmp_path / "run", progress=shown)
+    printed = io.StringIO()
+    result = fit(config, tmp_path / "run", progress=printed)
     assert list(Path().iterdir()) == []
     assert sorted(file.name for file in result.run.iterdir()) == [
         "best.safetensors", "config.json", "curve.png", "last.safetensors", "metrics.csv",
     ]  # fmt: skip
     assert capfd.readouterr() == ("", "")
-    lines = shown.getvalue().splitlines()
+    lines = printed.getvalue().splitlines()
     assert [line.split("  validation ")[0].split() for line in lines] == [
         ["step", str(step)] for step in (10, 20, 30)
     ]
@@ -318,7 +318,7 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelCon
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"clip": -1.0}, "clip must be at least 0, got -1.0"),
@@ -329,8 +329,8 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelCon
         ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, got nan"),
     ],
 )
-def test_a_configuration_names_a_wrong_value(arguments: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_configuration_names_a_wrong_value(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         LanguageModelConfig(**arguments)
 
 
@@ -354,8 +354,8 @@ def test_the_curve_is_a_picture(tmp_path: Path) -> None:
         row | {"step": "20", "validation_bits_per_character": "4.5"},
         row | {"step": "30", "validation_bits_per_character": "inf"},
     ]
-    for name, shown in {"empty": [], "all": rows}.items():
-        loss_curve(shown, tmp_path / name)
+    for name, printed in {"empty": [], "all": rows}.items():
+        loss_curve(printed, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert (tmp_path / "all").read_bytes() != (tmp_path / "empty").read_bytes()
 
@@ -374,16 +374,18 @@ def test_the_state_is_carried_from_window_to_window_and_starts_anew_at_the_begin
     task = LanguageModeling.read(config)
     module = Training(task, new_model(task)).eval()
     module._trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    first, second = task.training_windows[0], task.training_windows[1]
+    head, second = task.training_windows[0], task.training_windows[1]
     with torch.no_grad():
-        found = [module.training_step(window, 0).item() for window in (first, second, first)]
-        logits, state = module.model(first.inputs)
-        wanted = [next_token_loss(logits, first.targets).item()]
-        wanted.append(next_token_loss(module.model(second.inputs, state)[0], second.targets).item())
-        alone = next_token_loss(module.model(second.inputs)[0], second.targets).item()
-    assert found == pytest.approx([*wanted, wanted[0]], rel=1e-6)
-    assert found[0] == found[2]
-    assert found[1] != alone
+        actual = [module.training_step(window, 0).item() for window in (head, second, head)]
+        logits, state = module.model(head.inputs)
+        expected = [next_token_loss(logits, head.targets).item()]
+        expected.append(
+            next_token_loss(module.model(second.inputs, state)[0], second.targets).item()
+        )
+        single = next_token_loss(module.model(second.inputs)[0], second.targets).item()
+    assert actual == pytest.approx([*expected, expected[0]], rel=1e-6)
+    assert actual[0] == actual[2]
+    assert actual[1] != single
 
 
 def test_the_defaults_are_those_that_were_promised() -> None:

@@ -40,13 +40,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(
-    place: Path, *arguments: object, before: tuple[str, ...] = ()
+    place: Path, *arguments: object, launcher: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     loopback = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     # torchrun would take --run for the beginning of an option of its own.
-    module = ["-m", "--", "unrolled"] if before else ["-m", "unrolled"]
+    module = ["-m", "--", "unrolled"] if launcher else ["-m", "unrolled"]
     return subprocess.run(
-        [sys.executable, *before, *module, "train", *map(str, arguments)],
+        [sys.executable, *launcher, *module, "train", *map(str, arguments)],
         cwd=place,
         env=os.environ | loopback,
         capture_output=True,
@@ -55,62 +55,64 @@ def call(
     )
 
 
-def trained(place: Path, *arguments: object, before: tuple[str, ...] = ()) -> str:
-    done = call(place, *arguments, before=before)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def trained(place: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
+    process = call(place, *arguments, before=launcher)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
-def assert_same_rows(found: Path, wanted: Path) -> None:
+def assert_same_rows(actual: Path, expected: Path) -> None:
     """But for the seconds, and for rounding."""
-    rows, others = read_rows(found), read_rows(wanted)
-    assert len(rows) == len(others) >= 8
-    for row, other in zip(rows, others, strict=True):
-        assert row.keys() == other.keys()
+    rows, expected_rows = read_rows(actual), read_rows(expected)
+    assert len(rows) == len(expected_rows) >= 8
+    for row, expected_row in zip(rows, expected_rows, strict=True):
+        assert row.keys() == expected_row.keys()
         for name in row.keys() - {"seconds"}:
-            assert (row[name] == "") == (other[name] == ""), name
+            assert (row[name] == "") == (expected_row[name] == ""), name
             if row[name]:
-                assert float(row[name]) == pytest.approx(float(other[name]), rel=ROUNDING), name
+                assert float(row[name]) == pytest.approx(float(expected_row[name]), rel=ROUNDING), (
+                    name
+                )
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_learn_as_one_and_go_on(place: Path, task: str) -> None:
-    one, two, parts = (f"{task}-{name}" for name in ("one", "two", "parts"))
-    trained(place, task, *TASKS[task], "--steps", 6, "--run", one)
+    single, two, parts = (f"{task}-{name}" for name in ("one", "two", "parts"))
+    trained(place, task, *TASKS[task], "--steps", 6, "--run", single)
     constant = ["--schedule", "constant", "--devices", 2]
     out = trained(place, task, *TASKS[task], "--steps", 6, "--run", two, "--devices", 2)
     assert out.count("run  ") == out.count("checkpoint  ") == 1
-    assert_same_rows(place / two / "metrics.csv", place / one / "metrics.csv")
+    assert_same_rows(place / two / "metrics.csv", place / single / "metrics.csv")
     if task == "lm":
         return
-    whole, part = f"{task}-whole", parts
-    trained(place, task, *TASKS[task], *constant, "--steps", 6, "--run", whole)
+    complete, part = f"{task}-whole", parts
+    trained(place, task, *TASKS[task], *constant, "--steps", 6, "--run", complete)
     trained(place, task, *TASKS[task], *constant, "--steps", 3, "--run", part)
     config = place / part / "config.json"
-    kept = config.read_text()
-    config.write_text(json.dumps(json.loads(kept) | {"devices": 1}))
-    done = call(place, task, "--resume", part, "--steps", 6)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+    config_text = config.read_text()
+    config.write_text(json.dumps(json.loads(config_text) | {"devices": 1}))
+    process = call(place, task, "--resume", part, "--steps", 6)
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
         "unrolled: --devices must give the number of processes that the run was started with, 2, "
         "got 1"
     ]
-    config.write_text(kept)
+    config.write_text(config_text)
     trained(place, task, "--resume", part, "--steps", 6)
-    found, wanted = (load_tree(place / run / "last.safetensors") for run in (part, whole))
+    actual, expected = (load_tree(place / run / "last.safetensors") for run in (part, complete))
     for name in ("state_dict", "optimizer_states", "processes"):
-        assert_same_tree(found[name], wanted[name])
+        assert_same_tree(actual[name], expected[name])
 
 
 def test_processes_that_torchrun_starts(place: Path) -> None:
     """With as many as --devices says; with another number each process says so."""
-    before = tuple(TORCHRUN)
+    launcher = tuple(TORCHRUN)
     arguments = [*TASKS["lm"], "--steps", 6, "--run", "torchrun"]
-    done = call(place, "lm", *arguments, before=before)
-    assert done.returncode != 0
-    assert "unrolled: --devices must give (times --nodes) the 2 processes that" in done.stderr
+    process = call(place, "lm", *arguments, before=launcher)
+    assert process.returncode != 0
+    assert "unrolled: --devices must give (times --nodes) the 2 processes that" in process.stderr
     shutil.rmtree(place / "torchrun", ignore_errors=True)
-    out = trained(place, "lm", *arguments, "--devices", 2, before=before)
+    out = trained(place, "lm", *arguments, "--devices", 2, before=launcher)
     assert out.count("run  ") == out.count("checkpoint  ") == 1
     trained(place, "lm", *TASKS["lm"], "--steps", 6, "--run", "alone")
     assert_same_rows(place / "torchrun" / "metrics.csv", place / "alone" / "metrics.csv")

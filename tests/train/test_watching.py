@@ -59,11 +59,13 @@ class Batches(Iterable[Tensor]):
         return len(self.items)
 
 
-def run(folder: Path, steps: int, *callbacks: Any, resume: Path | None = None, **rest: Any) -> Any:
+def run(
+    folder: Path, steps: int, *callbacks: Any, resume: Path | None = None, **options: Any
+) -> Any:
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, callbacks=list(callbacks), default_root_dir=folder,
         logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, **rest,
+        enable_model_summary=False, **options,
     )  # fmt: skip
     torch.manual_seed(7)
     learner = Learner()
@@ -77,21 +79,21 @@ def test_rows_are_the_measurements(tmp_path: Path) -> None:
     rows = read_watch(tmp_path / WATCH)
     assert {row["step"] for row in rows} == {"5"}
     x, hidden = learner.seen[4]
-    wanted = {}
-    for module, layer, given in (
+    expected = {}
+    for module, layer, inputs in (
         ("below", learner.below, x[:, :2]),
         ("above", learner.above, hidden[:2]),
     ):
-        (norms,) = gradient_by_lag(layer, given)
-        wanted |= {(module, "gradient_norm", str(k)): norms.norms[k].item() for k in (1, 3)}
-        for gate in gate_saturation(layer, given):
-            wanted[module, "left_saturated", gate.gate] = gate.left_fraction
-            wanted[module, "right_saturated", gate.gate] = gate.right_fraction
+        (norms,) = gradient_by_lag(layer, inputs)
+        expected |= {(module, "gradient_norm", str(k)): norms.norms[k].item() for k in (1, 3)}
+        for gate in gate_saturation(layer, inputs):
+            expected[module, "left_saturated", gate.gate] = gate.left_fraction
+            expected[module, "right_saturated", gate.gate] = gate.right_fraction
         for matrix in recurrent_matrices(layer):
-            wanted[module, "spectral_radius", f"recurrent.{matrix.gate}"] = matrix.radius
-    found = {(r["module"], r["measure"], r["name"]): float(r["value"]) for r in rows}
-    assert len(found) == len(rows)
-    assert found == pytest.approx(wanted, rel=1e-12)
+            expected[module, "spectral_radius", f"recurrent.{matrix.gate}"] = matrix.radius
+    actual = {(r["module"], r["measure"], r["name"]): float(r["value"]) for r in rows}
+    assert len(actual) == len(rows)
+    assert actual == pytest.approx(expected, rel=1e-12)
     assert {(r["layer"], r["reverse"]) for r in rows} == {("0", "0")}
 
 
@@ -111,10 +113,10 @@ def test_a_run_that_goes_on_has_the_rows_of_a_whole_one(tmp_path: Path) -> None:
     # What a killed process may leave behind its last checkpoint.
     with open(path, "a") as file:
         file.write("6,below,0,0,spectral_radius,recurrent.i,9\n8,below,0,0,spec")
-    before = [row for row in read_watch(path) if int(row["step"]) <= 5]
+    previous = [row for row in read_watch(path) if int(row["step"]) <= 5]
     run(tmp_path / "parts", 8, Watch(2), resume=tmp_path / "parts" / "5.ckpt")
     rows = read_watch(path)
-    assert rows[: len(before)] == before
+    assert rows[: len(previous)] == previous
     assert [row["step"] for row in rows] == [
         row["step"] for row in read_watch(tmp_path / "whole" / WATCH)
     ]
@@ -130,11 +132,11 @@ def test_accumulated_gradients_are_one_step(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
-    for arguments, said in (
+    for arguments, message in (
         ({"every": 0}, "Watch: every must be at least 1, got 0"),
         ({"every": 1, "lags": (3, 0)}, "Watch: lags must be at least 1, got 0"),
         ({"every": 1, "rows": 0}, "Watch: rows must be at least 1, got 0"),
         ({"every": 1, "directions": 0}, "Watch: directions must be at least 1, got 0"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             Watch(**arguments)
