@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 MAKEFLAGS += --no-print-directory
 CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
-CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON
+CORE_TESTS := $(CMAKE) -S . -DUNROLLED_TESTS=ON -DUNROLLED_WERROR=ON
 CHECK := $(CMAKE) --build build
 
 .PHONY: demo test test-long core core-long capi wheel c sanitize fuzz neon lint hooks measure clean
@@ -81,9 +81,11 @@ $(BIN)/cmake:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet cmake
 
+FORMATTED := $(wildcard csrc/*/*.h csrc/*/*.cpp tests/core/*.h tests/core/*.cpp tests/core/*.c examples/c/*.cpp)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(FORMATTED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -344,16 +344,6 @@ private:
         }
     }
 
-    static void accumulate_rows(const NodeRows<T>& from, const Part& part, Index width, T* to) {
-        const GroupRange range = groups_of_thread<T>(width, part.thread, part.count);
-        const Index a = range.first * lanes<T>, b = min(width, range.last * lanes<T>);
-        for (Index r = part.first; r < part.last; ++r) {
-            const T* p = from.row(r);
-            T* out = to + r * pitch(width);
-            for (Index u = a; u < b; ++u) out[u] += from.scalar ? *p : p[u];
-        }
-    }
-
     void write_vector_gradient(std::size_t k) {
         if (!g_.grad_vectors[k]) return;
         const Index w = p_.vectors[k];

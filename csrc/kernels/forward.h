@@ -3,16 +3,10 @@
 
 #include "kernels/batch.h"
 #include "kernels/chunks.h"
+#include "kernels/forward_matrices.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
-
-// Matrices packed before the sweep: that of the input is number 0, those of the products follow.
-template <class T>
-struct PackedMatrices {
-    // In panels of `vectors` vectors, divided among `shares` threads that share the units.
-    virtual const Matrix<T>& matrix(std::size_t number, Index vectors, Index shares) = 0;
-};
 
 constexpr Index kProjected = 96;  // the most tokens whose inputs are projected at once
 
@@ -21,11 +15,11 @@ class Forward {
 public:
     // On at most `limit` threads. Matrices are packed here unless `packed_matrices` has them. Inputs are
     // projected for up to `ahead` tokens at once; 1 for single steps.
-    Forward(const Call<T>& call, Index limit, PackedMatrices<T>* packs = nullptr, Index ahead = kProjected)
+    Forward(const Call<T>& call, Index limit, PackedMatrices<T>* packed_matrices = nullptr, Index ahead = kProjected)
         : batch_(call, limit), call_(call), p_(*call.program),
           threads_(ahead > 1 ? batch_.threads(p_.forward_schedule) : batch_.threads_of_a_step()),
           units_(batch_.by_units(p_.forward_schedule, threads_)), persistent_(p_, p_.forward_schedule, call),
-          barrier_(threads_, call.cancel) {
+          barrier_(threads_, call.cancel), matrices_(call) {
         threads_ = min(threads_, units_ ? blocks() : max<Index>(1, divide_up(call.N, kTileRows)));
         batch_.divide_rows(threads_);
         rows_ = units_ ? call.N : batch_.max_rows();
@@ -41,8 +35,10 @@ public:
             workspaces_ = Buffer<T>(threads_ * workspace_size_);
         }
         if (!units_ && threads_ > 1 && ahead > 1) divide_steps();
-        make_matrices(packs);
-        if (packs_) find_packed(units_ ? threads_ : 1);  // no memory is allocated inside a parallel region
+        matrices_.make(packed_matrices, rows_, steps_ * rows_);
+        // No memory is allocated inside a parallel region.
+        if (packed_matrices) matrices_.find_packed(units_ ? threads_ : 1);
+        make_results();
         make_states();
         assign_output_slots();
         interpreters_.reserve(threads_);
@@ -56,12 +52,6 @@ public:
     void run() {
         run_threads(threads_, [this](Index thread, Index count) { sweep(thread, count); });
         if (out_of_memory_) out_of_memory();
-    }
-
-    void find_packed(Index shares) {
-        input_ = &packs_->matrix(0, vectors_for(steps_ * rows_), shares);
-        for (std::size_t k = 0; k < matrices_.size(); ++k)
-            matrices_[k] = &packs_->matrix(k + 1, vectors_for(rows_), shares);
     }
 
     // Step t of all sequences, from the call's tokens to its output. The work is divided into `threads_`
@@ -97,43 +87,12 @@ private:
         }
     }
 
-    void make_matrices(PackedMatrices<T>* packs) {
-        packs_ = packs;
-        if (!packs_) {
-            packed_input_ = make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I,
-                                     steps_ * rows_, call_.total);
-            input_ = &packed_input_;
-        }
-        input_bias_ = zeros<T>(ldx_);
-        copy_padded(input_bias_, call_.input.bias, p_.x_parts, p_.x_width);
-        packed_here_ = std::vector<Matrix<T>>(packs_ ? 0 : p_.products.size());
-        matrices_ = std::vector<const Matrix<T>*>(p_.products.size());
-        biases_ = std::vector<Buffer<T>>(p_.products.size());
+    void make_results() {
         results_ = std::vector<Buffer<T>>(p_.products.size());
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
-            if (!packs_) {
-                packed_here_[k] = make_matrix(call_.products[k].weight, q.parts, q.width, q.source, rows_,
-                                      call_.total);
-                packed_here_[k].accumulators = p_.product_accumulators[k].data();
-                matrices_[k] = &packed_here_[k];
-            }
-            biases_[k] = zeros<T>(q.parts * pitch(q.width));
-            copy_padded(biases_[k], call_.products[k].bias, q.parts, q.width);
-            // The bias of a product that accumulates in an input block is added there.
-            for (int part = 0; part < q.parts; ++part)
-                if (const int block = p_.product_accumulators[k][part]; block >= 0)
-                    for (Index u = 0; u < q.width; ++u)
-                        input_bias_[block * pitch(q.width) + u] +=
-                            biases_[k][part * pitch(q.width) + u];
             results_[k] = Buffer<T>(call_.N * q.parts * pitch(q.width));
         }
-    }
-
-    static void copy_padded(Buffer<T>& to, const T* bias, Index parts, Index width) {
-        if (!bias) return;
-        for (Index part = 0; part < parts; ++part)
-            copy(to.data() + part * pitch(width), bias + part * width, width);
     }
 
     // For each state the initial values and two buffers that steps alternate between.
@@ -187,24 +146,15 @@ private:
     }
 
     void pack_matrices(Index thread, Index count) {
-        if (packs_) {
-            if (thread == 0 && units_ && count != threads_) find_packed_for_team(count);
-            return;
-        }
-        if (!packed_input_.dot())
-            divide(packed_input_, units_, thread, count,
-                   [&](Index a, Index b) { pack(packed_input_, call_.input.weight, a, b); });
-        for (std::size_t k = 0; k < packed_here_.size(); ++k)
-            if (!packed_here_[k].dot())
-                divide(packed_here_[k], units_, thread, count,
-                       [&](Index a, Index b) { pack(packed_here_[k], call_.products[k].weight, a, b); });
+        if (!matrices_.packed_before()) matrices_.pack(units_, thread, count);
+        else if (thread == 0 && units_ && count != threads_) find_packed_for_team(count);
     }
 
     // A smaller team divides the units differently, and its panels may not be packed yet. No exception
     // may leave a parallel region: it would end the process.
     void find_packed_for_team(Index count) {
         try {
-            find_packed(count);
+            matrices_.find_packed(count);
         } catch (...) {
             out_of_memory_ = true;
         }
@@ -274,8 +224,8 @@ private:
                 pointers[count] = native_row(call_.tokens, batch_.row(t, n) * call_.I, call_.I, row_buffer,
                                          count, call_.I);
         const GroupRange range = groups_of_thread<T>(p_.x_width, part.thread, part.count);
-        multiply(pointers, count, *input_, range,
-                 Target<T>{nullptr, 0, inputs, ldx_, input_bias_.data()}, workspaces_.part(thread * workspace_size_));
+        multiply(pointers, count, matrices_.input(), range,
+                 Target<T>{nullptr, 0, inputs, ldx_, matrices_.input_bias()}, workspaces_.part(thread * workspace_size_));
     }
 
     void step(Interpreter<T>& interpreter, const Part& part, Index t, T* x, const T** pointers, T* workspace) {
@@ -300,9 +250,9 @@ private:
             const Product& q = p_.products[key];
             const Index ld = q.parts * pitch(q.width);
             const GroupRange range = groups_of_thread<T>(q.width, part.thread, part.count);
-            multiply(pointers, part.last - part.first, *matrices_[key], range,
+            multiply(pointers, part.last - part.first, matrices_.product(key), range,
                      Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
-                               biases_[key].data()},
+                               matrices_.bias(key)},
                      workspace);
         }
         interpreter.run(f, part);
@@ -399,13 +349,9 @@ private:
     PersistentBuffers<T> persistent_;
     Barrier barrier_;
     Index rows_ = 0, steps_ = 0, ldx_ = 0;
-    PackedMatrices<T>* packs_ = nullptr;
-    Matrix<T> packed_input_;
-    std::vector<Matrix<T>> packed_here_;
-    const Matrix<T>* input_ = nullptr;
-    std::vector<const Matrix<T>*> matrices_;
-    std::vector<Buffer<T>> biases_, results_, states_;
-    Buffer<T> input_bias_, inputs_, row_buffers_;  // row_buffers_: rows of tokens in bfloat16, widened
+    ForwardMatrices<T> matrices_;
+    std::vector<Buffer<T>> results_, states_;
+    Buffer<T> inputs_, row_buffers_;  // row_buffers_: rows of tokens in bfloat16, widened
     std::vector<ProjectedChunks<T>> chunks_;  // by thread, where threads share the sequences
     Buffer<T> workspaces_;  // by thread, for products with bfloat16
     Index workspace_size_ = 0;

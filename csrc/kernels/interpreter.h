@@ -141,6 +141,18 @@ void copy_rows(const NodeRows<T>& from, const Part& part, Index width, T* to, In
     }
 }
 
+// Adds the rows and units of a part to padded rows of such width.
+template <class T>
+void accumulate_rows(const NodeRows<T>& from, const Part& part, Index width, T* to) {
+    const GroupRange range = groups_of_thread<T>(width, part.thread, part.count);
+    const Index a = range.first * lanes<T>, b = min(width, range.last * lanes<T>);
+    for (Index r = part.first; r < part.last; ++r) {
+        const T* p = from.row(r);
+        T* out = to + r * pitch(width);
+        for (Index u = a; u < b; ++u) out[u] += from.scalar ? *p : p[u];
+    }
+}
+
 // Buffers of vectors that outlive their tile and have no other location, and of what is the same for all
 // tokens: constants, parameter vectors (padded), and nodes that depend on these only.
 template <class T>

@@ -7,6 +7,7 @@
 namespace unrolled {
 
 // X(name, code in files, number of arguments, kind)
+// clang-format off
 #define UNROLLED_OPERATIONS(X)               \
     X(add, "add", 2, pointwise)              \
     X(sub, "sub", 2, pointwise)              \
@@ -36,6 +37,7 @@ namespace unrolled {
     X(where, "sel", 3, pointwise)            \
     X(mean, "avg", 1, reduction)             \
     X(sum, "sum", 1, reduction)
+// clang-format on
 
 enum class Op : int {
 #define UNROLLED_NAME_OF(name, code, arity, kind) name,

@@ -1,6 +1,6 @@
 // A stack of layers without gradient, from the tensors as the user passed them. Only plain calls are
 // served; for all others the result is None, and the general path runs them or raises.
-#include "python/fast_path.h"
+#include "python/bind.h"
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -41,11 +41,12 @@ double work_of(const Program& p, Index I) {
 
 class FastPath {
 public:
-    FastPath(nb::list sweeps, nb::list widths, nb::dict cell, nb::tuple kinds, nb::tuple watchers,
-           nb::object merge, bool step)
-        : tensor_(kinds[0]), parameter_(kinds[1]), watchers_(watchers), merge_(merge), cell_(cell),
-          step_(step) {
-        each_setting([this](PyObject* value) { settings_.push_back(nb::borrow(value)); });
+    // `sweeps`: (program, names of parameters, their shapes, reverse, I) of each layer and direction.
+    // `classes`: those of tensors and parameters. `watchers`: functions that return something true if the
+    // call is traced, recorded or transformed.
+    FastPath(nb::list sweeps, nb::list widths, nb::tuple classes, nb::tuple watchers, nb::object merge,
+             bool step)
+        : tensor_(classes[0]), parameter_(classes[1]), watchers_(watchers), merge_(merge), step_(step) {
         for (nb::handle layer : sweeps) {
             const nb::tuple fields = nb::cast<nb::tuple>(layer);
             const nb::object owner = fields[0];
@@ -65,7 +66,7 @@ public:
         InputShape f;
         f.batch_first = batch_first;
         f.threads = threads;
-        if (sweeps_.empty() || is_observed() || !unchanged() || !read_input(input, f)) return nb::none();
+        if (sweeps_.empty() || is_observed() || !read_input(input, f)) return nb::none();
         OwnedViews states;
         if (!read_states(hx, f, states)) return nb::none();
         OwnedViews weights;  // local: several threads may call
@@ -97,24 +98,6 @@ private:
             if (active) return true;
         }
         return false;
-    }
-
-    // The settings that a program was traced with: the public entries of the cell's __dict__.
-    template <class F>
-    void each_setting(F visit) const {
-        PyObject *key, *value;
-        for (Py_ssize_t at = 0; PyDict_Next(cell_.ptr(), &at, &key, &value);)
-            if (PyUnicode_GET_LENGTH(key) == 0 || PyUnicode_READ_CHAR(key, 0) != '_') visit(value);
-    }
-
-    bool unchanged() const {
-        std::size_t count = 0;
-        bool same = true;
-        each_setting([&](PyObject* value) {
-            same = same && count < settings_.size() && settings_[count].is(value);
-            ++count;
-        });
-        return same && count == settings_.size();
     }
 
     std::vector<Index> state_shape(const InputShape& f, std::size_t k) const {
@@ -321,9 +304,7 @@ private:
     nb::object tensor_, parameter_;
     nb::tuple watchers_;
     nb::object merge_;
-    nb::dict cell_;
     bool step_;  // one step: no dimension of time, nor of layers
-    std::vector<nb::object> settings_;
     std::vector<LayerSweep> sweeps_;
     std::vector<Index> widths_;
 };
@@ -332,8 +313,15 @@ private:
 
 void bind_fast_path(nb::module_& m) {
     nb::class_<FastPath>(m, "FastPath", "A stack of layers on plain calls.")
-        .def(nb::init<nb::list, nb::list, nb::dict, nb::tuple, nb::tuple, nb::object, bool>(),
-             nb::arg("sweeps"), nb::arg("widths"), nb::arg("cell"), nb::arg("kinds"),
+        .def(nb::init<nb::list, nb::list, nb::tuple, nb::tuple, nb::object, bool>(), nb::arg("sweeps"),
+             nb::arg("widths"), nb::arg("classes"), nb::arg("watchers"), nb::arg("merge").none(),
+             nb::arg("step"))
+        .def("__init__",  // with the settings of a cell, as before; cells do not change any more
+             [](FastPath* self, nb::list sweeps, nb::list widths, nb::dict, nb::tuple classes,
+                nb::tuple watchers, nb::object merge, bool step) {
+                 new (self) FastPath(sweeps, widths, classes, watchers, merge, step);
+             },
+             nb::arg("sweeps"), nb::arg("widths"), nb::arg("cell"), nb::arg("classes"),
              nb::arg("watchers"), nb::arg("merge").none(), nb::arg("step"))
         .def("__call__", &FastPath::operator(), nb::arg("input").none(), nb::arg("hx").none(),
              nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),

@@ -5,10 +5,8 @@
 
 #include "dispatch/raw_call.h"
 #include "model/streaming.h"
-#include "python/fast_path.h"
 #include "dispatch/builds.h"
-#include "python/stream.h"
-#include "python/compiled_sweep.h"
+#include "python/bind.h"
 #include "python/tensors.h"
 #include "python/unlocked.h"
 

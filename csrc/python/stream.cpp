@@ -1,6 +1,6 @@
 // Layers, linear maps and poolings from arrays, and streams of them. A step takes microseconds, so arrays are
 // viewed by the buffer protocol, and no object is created for them.
-#include "python/stream.h"
+#include "python/bind.h"
 
 #include <memory>
 #include <stdexcept>

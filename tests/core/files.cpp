@@ -227,7 +227,7 @@ void check_changes(const std::string& golden, Checks& checks) {
     for (const std::string& header : {std::string(1000000, '['), std::string(1000000, '{'),
                                       std::string(), std::string("{}"), std::string("[]")})
         checks.that(refused(Parts{header, ""}.bytes()), "a header of brackets, or nothing");
-    for (unsigned char byte : {0x7f, 0x80, 0xff}) {
+    for (int byte : {0x7f, 0x80, 0xff}) {
         std::string far = golden;
         std::fill_n(far.begin(), 8, static_cast<char>(byte));
         checks.that(refused(far), "a header longer than all memory");
