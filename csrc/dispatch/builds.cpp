@@ -4,9 +4,9 @@
 
 namespace unrolled {
 
-#define UNROLLED_DECLARE(name)    \
-    namespace name {              \
-    extern const Build build;     \
+#define UNROLLED_DECLARE(name) \
+    namespace name {           \
+    extern const Build build;  \
     }
 #ifdef UNROLLED_WITH_avx512
 UNROLLED_DECLARE(avx512)

@@ -21,8 +21,10 @@ struct FloatCopy {
     Index count;
     FloatCopy(Index count, Half* destination)
         : numbers(static_cast<float*>(allocate_memory(count * static_cast<Index>(sizeof(float))))),
-          destination(destination), count(count) {}
-    FloatCopy(FloatCopy&& other) : numbers(other.numbers), destination(other.destination), count(other.count) {
+          destination(destination),
+          count(count) {}
+    FloatCopy(FloatCopy&& other)
+        : numbers(other.numbers), destination(other.destination), count(other.count) {
         other.numbers = nullptr;
     }
     ~FloatCopy() {
@@ -54,7 +56,8 @@ public:
     template <class T>
     const T* input(Index expected, bool optional, const char* name) {
         if constexpr (sizeof(T) == sizeof(float))
-            if (format_ != NumberFormat::native) return float_copy(take<Half>(expected, optional, name), expected, true);
+            if (format_ != NumberFormat::native)
+                return float_copy(take<Half>(expected, optional, name), expected, true);
         return take<const T>(expected, optional, name);
     }
 
@@ -62,7 +65,8 @@ public:
     template <class T>
     T* output(Index expected, bool optional, const char* name) {
         if constexpr (sizeof(T) == sizeof(float))
-            if (format_ != NumberFormat::native) return float_copy(take<Half>(expected, optional, name), expected, false);
+            if (format_ != NumberFormat::native)
+                return float_copy(take<Half>(expected, optional, name), expected, false);
         return take<T>(expected, optional, name);
     }
 
@@ -82,8 +86,7 @@ public:
     }
 
     void check_finished() const {
-        if (position_ != arrays_.size())
-            fail("arrays: must be those of the program, got more");
+        if (position_ != arrays_.size()) fail("arrays: must be those of the program, got more");
     }
 
     // Writes the copies of outputs back in the caller's format.
@@ -173,7 +176,8 @@ void read_parameters(const Program& p, const CallShape& s, ArrayReader& arrays, 
     call.input.bias = arrays.input<T>(M, true, "input bias");
     for (const Product& q : p.products) {
         const Index rows = q.parts * q.width;
-        const Storage<const T> weight = arrays.input_storage<T>(checked_product(rows, q.source), false, "weight");
+        const Storage<const T> weight =
+            arrays.input_storage<T>(checked_product(rows, q.source), false, "weight");
         call.products.push_back({weight, arrays.input<T>(rows, true, "bias")});
     }
     for (Index w : p.vectors) call.vectors.push_back(arrays.input<T>(w, true, "vector"));
@@ -225,8 +229,7 @@ template <class T>
 void check_groups(const Call<T>& call, Index groups) {
     bool fits = groups >= 1 && call.N % groups == 0;
     for (Index t = 0; fits && call.sizes && t < call.T_steps; ++t) fits = call.sizes[t] % groups == 0;
-    if (!fits)
-        fail("groups: must divide the sequences of each step, got " + std::to_string(groups));
+    if (!fits) fail("groups: must divide the sequences of each step, got " + std::to_string(groups));
 }
 
 template <class T>
@@ -293,8 +296,7 @@ void run_all(const RawCall* calls, std::size_t count, const Build& build,
     }
     std::deque<Checked> checked;
     std::vector<const Run*> runs;
-    for (std::size_t k = 0; k < count; ++k)
-        runs.push_back(&checked.emplace_back(calls[k], build).run);
+    for (std::size_t k = 0; k < count; ++k) runs.push_back(&checked.emplace_back(calls[k], build).run);
     if (count > 0) kernel(runs.data(), static_cast<Index>(count));
     for (const Checked& call : checked) call.arrays.write_back();
 }
@@ -302,10 +304,9 @@ void run_all(const RawCall* calls, std::size_t count, const Build& build,
 }  // namespace
 
 CallShape shape_of(const IndexList& numbers) {
-    if (numbers.size() != 8)
-        fail("shape: must have 8 numbers, got " + std::to_string(numbers.size()));
-    return {numbers[0], numbers[1], numbers[2], numbers[3],
-            {nullptr, numbers[4], numbers[5], numbers[6]}, numbers[7]};
+    if (numbers.size() != 8) fail("shape: must have 8 numbers, got " + std::to_string(numbers.size()));
+    return {numbers[0], numbers[1], numbers[2], numbers[3], {nullptr, numbers[4], numbers[5], numbers[6]},
+            numbers[7]};
 }
 
 void run_snapshot(const RawCall& raw, Snapshot& snapshot) {

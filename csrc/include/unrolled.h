@@ -13,7 +13,8 @@
  * model share its packed weights and know nothing of one another.
  *
  * No exception leaves a function. Numbers are, to the bit, those of `unrolled.runtime` in Python on
- * the same processor. Inside of layers and lines subnormal numbers count as zero; the caller's mode is restored.
+ * the same processor. Inside of layers and lines subnormal numbers count as zero; the caller's mode is
+ * restored.
  */
 #ifndef UNROLLED_H
 #define UNROLLED_H
@@ -47,81 +48,77 @@ enum unrolled_status {
 };
 
 /* A status in words; static, never null. */
-const char *unrolled_message(enum unrolled_status status);
+const char* unrolled_message(enum unrolled_status status);
 
 /* ---- Models ---- */
 
 /* Reads an exported file. Null where it cannot: then `error`, which has room for so many bytes, holds
  * a sentence that ends in a zero byte, cut to the room. `error` may be null, with room 0.
  * Forecasters, translators and taggers that read how words are spelt are for Python alone. */
-unrolled_model *unrolled_model_load(const char *path, enum unrolled_weights weights, char *error,
+unrolled_model* unrolled_model_load(const char* path, enum unrolled_weights weights, char* error,
                                     size_t room);
 
 /* The same from a file's bytes [count], which are copied. */
-unrolled_model *unrolled_model_read(const void *bytes, size_t count, enum unrolled_weights weights,
-                                    char *error, size_t room);
+unrolled_model* unrolled_model_read(const void* bytes, size_t count, enum unrolled_weights weights,
+                                    char* error, size_t room);
 
 /* Streams that were made of it stay valid. Null is allowed. */
-void unrolled_model_free(unrolled_model *model);
+void unrolled_model_free(unrolled_model* model);
 
 /* V, if the model reads tokens, whole numbers from 0 to V - 1; 0 if it reads numbers. */
-int64_t unrolled_model_tokens(const unrolled_model *model);
+int64_t unrolled_model_tokens(const unrolled_model* model);
 
 /* I: how many numbers a sequence reads in a step; 1 if it reads tokens. */
-int64_t unrolled_model_inputs(const unrolled_model *model);
+int64_t unrolled_model_inputs(const unrolled_model* model);
 
 /* How many numbers a sequence makes in a step. */
-int64_t unrolled_model_outputs(const unrolled_model *model);
+int64_t unrolled_model_outputs(const unrolled_model* model);
 
 /* The file's description, JSON in UTF-8 that ends in a zero byte: vocabulary, labels and all that
  * stands under "codec", the task, the parts and their programs. It lives as long as the model. */
-const char *unrolled_model_description(const unrolled_model *model);
+const char* unrolled_model_description(const unrolled_model* model);
 
 /* ---- Streams ---- */
 
 /* N sequences at their beginning. Null, with a sentence in `error` as above, where N is below 1, there
  * is not enough memory, or the model reads in both directions: the second of them begins at the end
  * of a sequence, which is not there yet. */
-unrolled_stream *unrolled_stream_create(const unrolled_model *model, int64_t N, char *error,
-                                        size_t room);
+unrolled_stream* unrolled_stream_create(const unrolled_model* model, int64_t N, char* error, size_t room);
 
 /* A new stream that stands where this one does. Null, with a sentence in `error`, where it cannot be
  * made, or another thread is in the stream. */
-unrolled_stream *unrolled_stream_copy(unrolled_stream *stream, char *error, size_t room);
+unrolled_stream* unrolled_stream_copy(unrolled_stream* stream, char* error, size_t room);
 
 /* Null is allowed. */
-void unrolled_stream_free(unrolled_stream *stream);
+void unrolled_stream_free(unrolled_stream* stream);
 
 /* N. */
-int64_t unrolled_stream_batch(const unrolled_stream *stream);
+int64_t unrolled_stream_batch(const unrolled_stream* stream);
 
 /* ---- In a step ---- */
 
 /* One step of all sequences: x [N, I] to out [N, outputs]. Numbers are scaled inside, if the model was
  * trained on scaled ones. */
-enum unrolled_status unrolled_stream_step(unrolled_stream *stream, const float *x, float *out);
+enum unrolled_status unrolled_stream_step(unrolled_stream* stream, const float* x, float* out);
 
 /* The same with tokens [N]. Where one of them is none, no sequence takes a step. */
-enum unrolled_status unrolled_stream_step_tokens(unrolled_stream *stream, const int64_t *tokens,
-                                                 float *out);
+enum unrolled_status unrolled_stream_step_tokens(unrolled_stream* stream, const int64_t* tokens, float* out);
 
 /* States before the next step: how many there are, layer by layer, and how many numbers a sequence has
  * of state k; 0 where there is no such state. A mean, maximum or attention over the steps has three. */
-int64_t unrolled_stream_states(const unrolled_stream *stream);
-int64_t unrolled_stream_state_width(const unrolled_stream *stream, int64_t k);
+int64_t unrolled_stream_states(const unrolled_stream* stream);
+int64_t unrolled_stream_state_width(const unrolled_stream* stream, int64_t k);
 
 /* State k [N, width], read and written. */
-enum unrolled_status unrolled_stream_get_state(unrolled_stream *stream, int64_t k, float *to);
-enum unrolled_status unrolled_stream_set_state(unrolled_stream *stream, int64_t k,
-                                               const float *from);
+enum unrolled_status unrolled_stream_get_state(unrolled_stream* stream, int64_t k, float* to);
+enum unrolled_status unrolled_stream_set_state(unrolled_stream* stream, int64_t k, const float* from);
 
 /* Sequences of these numbers, rows [count], begin anew; all, where `rows` is null. Where one of the
  * numbers is not there, none does. */
-enum unrolled_status unrolled_stream_reset(unrolled_stream *stream, const int64_t *rows,
-                                           int64_t count);
+enum unrolled_status unrolled_stream_reset(unrolled_stream* stream, const int64_t* rows, int64_t count);
 
 /* `to` goes on from where `from` is: two streams of one model and N. */
-enum unrolled_status unrolled_stream_assign(unrolled_stream *to, unrolled_stream *from);
+enum unrolled_status unrolled_stream_assign(unrolled_stream* to, unrolled_stream* from);
 
 #ifdef __cplusplus
 }

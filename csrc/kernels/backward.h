@@ -11,9 +11,15 @@ class Backward {
 public:
     // On at most `limit` threads.
     Backward(const Gradients<T>& g, Index limit)
-        : g_(g), call_(*g.call), batch_(call_, limit), p_(*call_.program),
-          threads_(batch_.threads(p_.backward_schedule)), units_(batch_.by_units(p_.backward_schedule, threads_)),
-          persistent_(p_, p_.backward_schedule, call_), barrier_(threads_, call_.cancel), parameter_gradients_(g, batch_) {
+        : g_(g),
+          call_(*g.call),
+          batch_(call_, limit),
+          p_(*call_.program),
+          threads_(batch_.threads(p_.backward_schedule)),
+          units_(batch_.by_units(p_.backward_schedule, threads_)),
+          persistent_(p_, p_.backward_schedule, call_),
+          barrier_(threads_, call_.cancel),
+          parameter_gradients_(g, batch_) {
         if (!units_) threads_ = min(threads_, max<Index>(1, divide_up(call_.N, kTileRows)));
         batch_.divide_rows(threads_);
         steps_ = min(call_.T_steps, chunk_steps());
@@ -22,7 +28,8 @@ public:
         make_matrices();
         make_states();
         plan_nodes();
-        parameter_gradients_.begin(threads_, steps_, product_gradients_.data(), ld_, initial_states_, sources_);
+        parameter_gradients_.begin(threads_, steps_, product_gradients_.data(), ld_, initial_states_,
+                                   sources_);
         pointers_ = Buffer<const T*>(threads_ * call_.N);
         interpreters_.reserve(threads_);
         for (Index k = 0; k < threads_; ++k) {
@@ -55,8 +62,8 @@ private:
         sources_ = std::vector<Buffer<T>>(p_.products.size());
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
-            matrices_[k] = transposed(p_, call_.products[k].weight, p_.grad_products[k], q.width,
-                                      q.source, tile_rows(), call_.total);
+            matrices_[k] = transposed(p_, call_.products[k].weight, p_.grad_products[k], q.width, q.source,
+                                      tile_rows(), call_.total);
             results_[k] = zeros<T>(call_.N * pitch(q.source));
             if (!source_is_state(p_, k) && g_.grad_weights[k + 1])
                 sources_[k] = zeros<T>(steps_ * call_.N * pitch(q.source));
@@ -65,9 +72,7 @@ private:
         zeros_ = zeros<T>(pitch(zero_width_));  // at least one number, for gradients that do not exist
     }
 
-    Index tile_rows() const {
-        return units_ ? call_.N : batch_.max_rows();
-    }
+    Index tile_rows() const { return units_ ? call_.N : batch_.max_rows(); }
 
     // Gradients of states start as those of the final states. Initial states are padded rows. Output rows
     // are padded to whole vectors.
@@ -81,10 +86,8 @@ private:
             new_state_gradients_[k] = zeros<T>(call_.N * ld);
             initial_states_[k] = zeros<T>(call_.N * ld);
             for (Index n = 0; n < call_.N; ++n) {
-                if (g_.grad_final[k])
-                    copy(state_gradients_[k].data() + n * ld, g_.grad_final[k] + n * w, w);
-                if (call_.initial[k])
-                    copy(initial_states_[k].data() + n * ld, call_.initial[k] + n * w, w);
+                if (g_.grad_final[k]) copy(state_gradients_[k].data() + n * ld, g_.grad_final[k] + n * w, w);
+                if (call_.initial[k]) copy(initial_states_[k].data() + n * ld, call_.initial[k] + n * w, w);
             }
         }
         output_rows_ = zeros<T>(2 * call_.N * pitch(p_.states[0]));
@@ -109,7 +112,8 @@ private:
         }
         find_used();
         for (std::size_t k = 0; k < p_.product_gradients.size(); ++k)
-            if (computed(p_.product_gradients[k])) gradient_column_[p_.product_gradients[k]] = p_.product_gradient_columns[k];
+            if (computed(p_.product_gradients[k]))
+                gradient_column_[p_.product_gradients[k]] = p_.product_gradient_columns[k];
         find_copied();
         for (std::size_t k = 0; k < p_.states.size(); ++k) {
             const int node = p_.grad_states[k];
@@ -119,13 +123,15 @@ private:
         }
         for (const Phase& phase : p_.backward_schedule.phases)
             for (const Instruction& i : phase.work)
-                if (p_.backward_schedule.slot[i.result] < 0 && gradient_column_[i.result] < 0 && state_gradient_of_[i.result] < 0)
+                if (p_.backward_schedule.slot[i.result] < 0 && gradient_column_[i.result] < 0 &&
+                    state_gradient_of_[i.result] < 0)
                     persistent_.allocate(i.result, call_.N, p_.nodes[i.result].width);
         moving_ = Buffer<int>(count);
         for (Index k = 0; k < count; ++k) {
             const NodeKind kind = p_.nodes[k].kind;
-            const bool moves = saved_column_[k] != -1 || gradient_column_[k] >= 0 || state_gradient_of_[k] >= 0 ||
-                               kind == NodeKind::state || kind == NodeKind::gradient;
+            const bool moves = saved_column_[k] != -1 || gradient_column_[k] >= 0 ||
+                               state_gradient_of_[k] >= 0 || kind == NodeKind::state ||
+                               kind == NodeKind::gradient;
             if (moves && used_[k]) moving_[moving_count_++] = static_cast<int>(k);
         }
     }
@@ -181,9 +187,8 @@ private:
 
     void pack_matrices(Index thread, Index count) {
         for (std::size_t k = 0; k < matrices_.size(); ++k)
-            divide(matrices_[k], units_, thread, count, [&](Index a, Index b) {
-                pack_transposed(matrices_[k], call_.products[k].weight, a, b);
-            });
+            divide(matrices_[k], units_, thread, count,
+                   [&](Index a, Index b) { pack_transposed(matrices_[k], call_.products[k].weight, a, b); });
         parameter_gradients_.pack_matrices(thread, count);
     }
 
@@ -210,13 +215,11 @@ private:
             if (!phase.products.empty()) barrier_.wait(part.thread, part.count);
             for (int number : phase.products) {
                 const int key = p_.nodes[number].index;
-                for (Index r = part.first; r < part.last; ++r)
-                    pointers[r - part.first] = rows + r * ld_;
+                for (Index r = part.first; r < part.last; ++r) pointers[r - part.first] = rows + r * ld_;
                 const Index width = p_.products[key].source, ld = pitch(width);
                 multiply(pointers, part.last - part.first, matrices_[key],
                          groups_of_thread<T>(width, part.thread, part.count),
-                         Target<T>{nullptr, 0, results_[key].data() + part.first * ld, ld,
-                                   zeros_.data()});
+                         Target<T>{nullptr, 0, results_[key].data() + part.first * ld, ld, zeros_.data()});
             }
             interpreter.run(f, part);
             copy_product_gradients(interpreter, part, f, rows);
@@ -249,8 +252,7 @@ private:
         const GroupRange range = groups_of_thread<T>(w, part.thread, part.count);
         const Index a = range.first * lanes<T>, b = min(w, range.last * lanes<T>);
         for (Index n = part.first; n < part.last; ++n)
-            read({call_.output.native, call_.output.half}, batch_.row(t, n) * w + a, to + n * ld + a,
-                 b - a);
+            read({call_.output.native, call_.output.half}, batch_.row(t, n) * w + a, to + n * ld + a, b - a);
         return {to, ld, w == 1};
     }
 
@@ -261,8 +263,8 @@ private:
     }
 
     NodeRows<T> saved(Index t, int column, Index width) {
-        return {call_.saved + batch_.offset(t) * p_.saved_pitch + p_.saved_columns[column],
-                p_.saved_pitch, width == 1};
+        return {call_.saved + batch_.offset(t) * p_.saved_pitch + p_.saved_columns[column], p_.saved_pitch,
+                width == 1};
     }
 
     void locate_nodes(Interpreter<T>& interpreter, const Part& part, Index t, Index start) {
@@ -273,9 +275,11 @@ private:
             NodeRows<T>& place = interpreter.node(number);
             if (saved_column_[number] == kOutput) place = output_rows(part, t, 1);
             else if (saved_column_[number] >= 0) place = saved(t, saved_column_[number], node.width);
-            else if (gradient_column_[number] >= 0) place = {gradient_rows(t, start) + gradient_column_[number], ld_, one};
+            else if (gradient_column_[number] >= 0)
+                place = {gradient_rows(t, start) + gradient_column_[number], ld_, one};
             else if (state_gradient_of_[number] >= 0)
-                place = {state_gradients_[state_gradient_of_[number]].data(), pitch(p_.states[state_gradient_of_[number]]), one};
+                place = {state_gradients_[state_gradient_of_[number]].data(),
+                         pitch(p_.states[state_gradient_of_[number]]), one};
             else if (node.kind == NodeKind::state) place = state_before(part, node.index, t);
             else place = {new_state_gradients_[node.index].data(), pitch(p_.states[node.index]), one};
         }
@@ -287,7 +291,7 @@ private:
             const Node& node = p_.nodes[k];
             if (node.kind == NodeKind::transposed)
                 interpreter.node(static_cast<int>(k)) = {results_[node.index].data(), pitch(node.width),
-                                                      node.width == 1};
+                                                         node.width == 1};
         }
     }
 
@@ -297,7 +301,8 @@ private:
     void find_copied() {
         copied_in_phase_ = Buffer<Index>(static_cast<Index>(p_.product_gradients.size()));
         for (Index k = 0; k < copied_in_phase_.count(); ++k)
-            copied_in_phase_[k] = gradient_column_[p_.product_gradients[k]] < 0 ? phase_of(p_.product_gradients[k]) : -1;
+            copied_in_phase_[k] =
+                gradient_column_[p_.product_gradients[k]] < 0 ? phase_of(p_.product_gradients[k]) : -1;
     }
 
     // The phase that computes a transposed product; 0 for values from before the step.
@@ -312,7 +317,8 @@ private:
         for (std::size_t k = 0; k < p_.product_gradients.size(); ++k) {
             if (copied_in_phase_[k] != static_cast<Index>(phase)) continue;
             const int node = p_.product_gradients[k];
-            copy_rows(interpreter.node(node), part, product_gradient_width(node), rows + p_.product_gradient_columns[k], ld_);
+            copy_rows(interpreter.node(node), part, product_gradient_width(node),
+                      rows + p_.product_gradient_columns[k], ld_);
         }
     }
 
@@ -334,13 +340,15 @@ private:
         }
         for (std::size_t k = 0; k < p_.vectors.size(); ++k) {
             if (p_.grad_vectors[k] < 0 || !g_.grad_vectors[k]) continue;
-            accumulate_rows(interpreter.node(p_.grad_vectors[k]), part, p_.vectors[k], vector_gradients_[k].data());
+            accumulate_rows(interpreter.node(p_.grad_vectors[k]), part, p_.vectors[k],
+                            vector_gradients_[k].data());
         }
         for (std::size_t k = 0; k < p_.states.size(); ++k) {
             const Index w = p_.states[k];
             const int node = p_.grad_states[k];
             const NodeRows<T> none{zeros_.data(), 0, true};
-            copy_rows(node >= 0 ? interpreter.node(node) : none, part, w, state_gradients_[k].data(), pitch(w));
+            copy_rows(node >= 0 ? interpreter.node(node) : none, part, w, state_gradients_[k].data(),
+                      pitch(w));
         }
     }
 
@@ -365,14 +373,15 @@ private:
     ParameterGradients<T> parameter_gradients_;
     Index steps_ = 0, ld_ = 0, zero_width_ = 1;
     std::vector<Matrix<T>> matrices_;
-    std::vector<Buffer<T>> results_, sources_, state_gradients_, new_state_gradients_, initial_states_, vector_gradients_;
+    std::vector<Buffer<T>> results_, sources_, state_gradients_, new_state_gradients_, initial_states_,
+        vector_gradients_;
     Buffer<T> product_gradients_, output_rows_, zeros_;
     Buffer<const T*> pointers_;
     Buffer<Index> gradient_column_;  // by node: its column in a row of product gradients, or -1
-    Buffer<int> state_gradient_of_;    // by node: the state whose gradient it is, or -1
-    Buffer<int> saved_column_;    // by node: its column in a saved row, kOutput, or -1
-    Buffer<bool> used_;    // by node: whether this direction reads or computes it
-    Buffer<int> moving_;   // nodes whose location changes from step to step
+    Buffer<int> state_gradient_of_;  // by node: the state whose gradient it is, or -1
+    Buffer<int> saved_column_;       // by node: its column in a saved row, kOutput, or -1
+    Buffer<bool> used_;              // by node: whether this direction reads or computes it
+    Buffer<int> moving_;             // nodes whose location changes from step to step
     Index moving_count_ = 0;
     Buffer<Index> copied_in_phase_;  // by product gradient: the phase that copies it, or -1
     std::vector<Interpreter<T>> interpreters_;

@@ -48,8 +48,8 @@ public:
         double count = static_cast<double>(program.x_parts) * static_cast<double>(program.x_width) *
                        static_cast<double>(call.I);
         for (const Product& p : program.products)
-            count += static_cast<double>(p.parts) * static_cast<double>(p.width) *
-                     static_cast<double>(p.source);
+            count +=
+                static_cast<double>(p.parts) * static_cast<double>(p.width) * static_cast<double>(p.source);
         return count;
     }
 
@@ -98,8 +98,7 @@ public:
     void divide_rows(Index threads) {
         bounds_ = Buffer<Index>(threads + 1);
         const Index tiles = divide_up(call.N, kTileRows);
-        for (Index k = 0; k <= threads; ++k)
-            bounds_[k] = min(call.N, tiles * k / threads * kTileRows);
+        for (Index k = 0; k <= threads; ++k) bounds_[k] = min(call.N, tiles * k / threads * kTileRows);
         if (!call.sizes || call.total == 0) return;
         Index t = call.T_steps, tokens = 0, k = 1;
         for (Index n = 0; n < call.N && k < threads; ++n) {
@@ -112,8 +111,7 @@ public:
     // The largest number of sequences of a thread.
     Index max_rows() const {
         Index found = 1;
-        for (Index k = 0; k + 1 < bounds_.count(); ++k)
-            found = max(found, bounds_[k + 1] - bounds_[k]);
+        for (Index k = 0; k + 1 < bounds_.count(); ++k) found = max(found, bounds_[k + 1] - bounds_[k]);
         return found;
     }
 
@@ -138,8 +136,7 @@ void divide(const Matrix<T>& m, bool units, Index thread, Index count, F work) {
         return;
     }
     const Index all = m.shape.vectors(), panels = divide_up(all, m.vectors);
-    work(min(all, panels * thread / count * m.vectors),
-         min(all, panels * (thread + 1) / count * m.vectors));
+    work(min(all, panels * thread / count * m.vectors), min(all, panels * (thread + 1) / count * m.vectors));
 }
 
 // The matrix of W [parts * width, k], for products with `rows` rows at a time, `total` in all.

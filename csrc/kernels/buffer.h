@@ -3,8 +3,8 @@
 // with instructions that the processor lacks.
 #pragma once
 
-#include "support/memory.h"
 #include "kernels/simd.h"
+#include "support/memory.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {

@@ -27,8 +27,7 @@ public:
 
     bool claim(Index c) {
         int none = 0;
-        return __atomic_compare_exchange_n(&claims_[c], &none, 1, false, __ATOMIC_ACQ_REL,
-                                           __ATOMIC_ACQUIRE);
+        return __atomic_compare_exchange_n(&claims_[c], &none, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
 
     T* buffer(Index c) { return buffers_.data() + (c - first_) * numbers_; }

@@ -36,7 +36,7 @@ inline Half to_float16(float x) {
     // processor.
     const std::uint32_t small = bits_of(of_bits(rest) + 0.5f) - 0x3f000000u;
     const std::uint32_t normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1u)) >> 13;
-    const std::uint32_t made = rest > 0x7f800000u   ? 0x7e00u
+    const std::uint32_t made = rest > 0x7f800000u    ? 0x7e00u
                                : rest >= 0x477ff000u ? 0x7c00u
                                : rest < 0x38800000u  ? small
                                                      : normal;

@@ -15,11 +15,16 @@ class Forward {
 public:
     // On at most `limit` threads. Matrices are packed here unless `packed_matrices` has them. Inputs are
     // projected for up to `ahead` tokens at once; 1 for single steps.
-    Forward(const Call<T>& call, Index limit, PackedMatrices<T>* packed_matrices = nullptr, Index ahead = kProjected)
-        : batch_(call, limit), call_(call), p_(*call.program),
+    Forward(const Call<T>& call, Index limit, PackedMatrices<T>* packed_matrices = nullptr,
+            Index ahead = kProjected)
+        : batch_(call, limit),
+          call_(call),
+          p_(*call.program),
           threads_(ahead > 1 ? batch_.threads(p_.forward_schedule) : batch_.threads_of_a_step()),
-          units_(batch_.by_units(p_.forward_schedule, threads_)), persistent_(p_, p_.forward_schedule, call),
-          barrier_(threads_, call.cancel), matrices_(call) {
+          units_(batch_.by_units(p_.forward_schedule, threads_)),
+          persistent_(p_, p_.forward_schedule, call),
+          barrier_(threads_, call.cancel),
+          matrices_(call) {
         threads_ = min(threads_, units_ ? blocks() : max<Index>(1, divide_up(call.N, kTileRows)));
         batch_.divide_rows(threads_);
         rows_ = units_ ? call.N : batch_.max_rows();
@@ -102,8 +107,7 @@ private:
             const Index w = p_.states[k], ld = pitch(w);
             states_[k] = zeros<T>(3 * call_.N * ld);
             if (!call_.initial[k]) continue;
-            for (Index n = 0; n < call_.N; ++n)
-                copy(states_[k].data() + n * ld, call_.initial[k] + n * w, w);
+            for (Index n = 0; n < call_.N; ++n) copy(states_[k].data() + n * ld, call_.initial[k] + n * w, w);
         }
     }
 
@@ -115,7 +119,8 @@ private:
         for (std::size_t k = 0; k < count; ++k) output_slot_[k] = -1;
         for (std::size_t k = 0; k < p_.states.size(); ++k) {
             const int node = p_.forward[k];
-            if (can_write_in_place(node, p_.states[k]) && output_slot_[node] < 0) output_slot_[node] = static_cast<int>(k);
+            if (can_write_in_place(node, p_.states[k]) && output_slot_[node] < 0)
+                output_slot_[node] = static_cast<int>(k);
         }
         for (const Phase& phase : p_.forward_schedule.phases)
             for (const Instruction& i : phase.work)
@@ -124,7 +129,8 @@ private:
         moving_ = Buffer<int>(static_cast<Index>(count));
         for (std::size_t k = 0; k < count; ++k) {
             const NodeKind kind = p_.nodes[k].kind;
-            if (kind == NodeKind::input || kind == NodeKind::state || p_.accumulator_of[k] >= 0 || output_slot_[k] >= 0)
+            if (kind == NodeKind::input || kind == NodeKind::state || p_.accumulator_of[k] >= 0 ||
+                output_slot_[k] >= 0)
                 moving_[moving_count_++] = static_cast<int>(k);
         }
     }
@@ -135,14 +141,14 @@ private:
             if (node.kind != NodeKind::product) continue;
             const Product& q = p_.products[node.index];
             interpreter.node(static_cast<int>(k)) = {
-                results_[node.index].data() + node.blocks[0] * pitch(q.width),
-                q.parts * pitch(q.width), node.width == 1};
+                results_[node.index].data() + node.blocks[0] * pitch(q.width), q.parts * pitch(q.width),
+                node.width == 1};
         }
     }
 
     bool can_write_in_place(int node, Index width) const {
-        return p_.nodes[node].kind == NodeKind::operation && p_.accumulator_of[node] < 0 && p_.nodes[node].width == width &&
-               !persistent_.node_rows()[node].base;
+        return p_.nodes[node].kind == NodeKind::operation && p_.accumulator_of[node] < 0 &&
+               p_.nodes[node].width == width && !persistent_.node_rows()[node].base;
     }
 
     void pack_matrices(Index thread, Index count) {
@@ -208,8 +214,8 @@ private:
         ProjectedChunks<T>& chunks = chunks_[other];
         for (Index c = chunks.count() - 1; c >= chunks.first(); --c) {
             if (is_cancelled(call_.cancel) || !chunks.claim(c)) return;
-            project(batch_.part(false, other, threads_), c * steps_,
-                    min(call_.T_steps, (c + 1) * steps_), thread, chunks.buffer(c));
+            project(batch_.part(false, other, threads_), c * steps_, min(call_.T_steps, (c + 1) * steps_),
+                    thread, chunks.buffer(c));
             chunks.publish(c);
         }
     }
@@ -221,14 +227,16 @@ private:
         Index count = 0;
         for (Index t = start; t < end; ++t)
             for (Index n = part.first; n < min(part.last, call_.size(t)); ++n, ++count)
-                pointers[count] = native_row(call_.tokens, batch_.row(t, n) * call_.I, call_.I, row_buffer,
-                                         count, call_.I);
+                pointers[count] =
+                    native_row(call_.tokens, batch_.row(t, n) * call_.I, call_.I, row_buffer, count, call_.I);
         const GroupRange range = groups_of_thread<T>(p_.x_width, part.thread, part.count);
         multiply(pointers, count, matrices_.input(), range,
-                 Target<T>{nullptr, 0, inputs, ldx_, matrices_.input_bias()}, workspaces_.part(thread * workspace_size_));
+                 Target<T>{nullptr, 0, inputs, ldx_, matrices_.input_bias()},
+                 workspaces_.part(thread * workspace_size_));
     }
 
-    void step(Interpreter<T>& interpreter, const Part& part, Index t, T* x, const T** pointers, T* workspace) {
+    void step(Interpreter<T>& interpreter, const Part& part, Index t, T* x, const T** pointers,
+              T* workspace) {
         locate_nodes(interpreter, part, t, x);
         for (std::size_t f = 0; f < p_.forward_schedule.phases.size(); ++f) {
             const bool first = f == 0 && t > 0 && !p_.products.empty();
@@ -245,14 +253,12 @@ private:
                    T* workspace) {
         for (int key : p_.forward_schedule.phases[f].products) {
             const NodeRows<T>& source = interpreter.node(p_.products[key].source_node);
-            for (Index r = part.first; r < part.last; ++r)
-                pointers[r - part.first] = source.row(r);
+            for (Index r = part.first; r < part.last; ++r) pointers[r - part.first] = source.row(r);
             const Product& q = p_.products[key];
             const Index ld = q.parts * pitch(q.width);
             const GroupRange range = groups_of_thread<T>(q.width, part.thread, part.count);
             multiply(pointers, part.last - part.first, matrices_.product(key), range,
-                     Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld,
-                               matrices_.bias(key)},
+                     Target<T>{x, ldx_, results_[key].data() + part.first * ld, ld, matrices_.bias(key)},
                      workspace);
         }
         interpreter.run(f, part);
@@ -271,8 +277,7 @@ private:
                 run_phase(interpreters_[k], batch_.part(units_, k, threads_), f, projected_inputs(k),
                           pointers_.data() + k * steps_ * rows_, workspaces_.part(k * workspace_size_));
         }
-        for (Index k = from; k < to; ++k)
-            finish_step(interpreters_[k], batch_.part(units_, k, threads_), t);
+        for (Index k = from; k < to; ++k) finish_step(interpreters_[k], batch_.part(units_, k, threads_), t);
     }
 
     // The buffer of the projected inputs of part k.
@@ -286,7 +291,7 @@ private:
             const int block = node.kind == NodeKind::input ? node.index : p_.accumulator_of[number];
             if (block >= 0) {
                 interpreter.node(number) = {x + block * pitch(p_.x_width) - part.first * ldx_, ldx_,
-                                         node.width == 1};
+                                            node.width == 1};
             } else if (node.kind == NodeKind::state) {
                 interpreter.node(number) = state_before(node.index, t);
             } else {
@@ -302,8 +307,9 @@ private:
     }
 
     bool can_store(int node) const {
-        return p_.nodes[node].kind == NodeKind::operation && p_.accumulator_of[node] < 0 && output_slot_[node] < 0 &&
-               p_.forward_schedule.slot[node] < 0 && persistent_.node_rows()[node].stride > 0;
+        return p_.nodes[node].kind == NodeKind::operation && p_.accumulator_of[node] < 0 &&
+               output_slot_[node] < 0 && p_.forward_schedule.slot[node] < 0 &&
+               persistent_.node_rows()[node].stride > 0;
     }
 
     // Copies what was not computed in place, writes the output, and saves the final states of ended
@@ -351,13 +357,13 @@ private:
     Index rows_ = 0, steps_ = 0, ldx_ = 0;
     ForwardMatrices<T> matrices_;
     std::vector<Buffer<T>> results_, states_;
-    Buffer<T> inputs_, row_buffers_;  // row_buffers_: rows of tokens in bfloat16, widened
+    Buffer<T> inputs_, row_buffers_;          // row_buffers_: rows of tokens in bfloat16, widened
     std::vector<ProjectedChunks<T>> chunks_;  // by thread, where threads share the sequences
-    Buffer<T> workspaces_;  // by thread, for products with bfloat16
+    Buffer<T> workspaces_;                    // by thread, for products with bfloat16
     Index workspace_size_ = 0;
     Buffer<const T*> pointers_;
-    Buffer<int> output_slot_;    // by node: the state that it computes in place, or -1
-    Buffer<int> moving_;  // nodes whose location changes from step to step
+    Buffer<int> output_slot_;  // by node: the state that it computes in place, or -1
+    Buffer<int> moving_;       // nodes whose location changes from step to step
     Index moving_count_ = 0;
     bool out_of_memory_ = false;  // while the first thread packed inside a parallel region
     std::vector<Interpreter<T>> interpreters_;

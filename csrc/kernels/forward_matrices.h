@@ -25,8 +25,8 @@ public:
         rows_ = rows;
         input_rows_ = input_rows;
         if (!packed_) {
-            own_input_ = make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I, input_rows,
-                                     call_.total);
+            own_input_ =
+                make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I, input_rows, call_.total);
             input_ = &own_input_;
         }
         input_bias_ = zeros<T>(p_.x_parts * pitch(p_.x_width));
@@ -47,9 +47,8 @@ public:
     // Packs the part of thread number `thread` of `count`.
     void pack(bool units, Index thread, Index count) {
         if (!own_input_.dot())
-            divide(own_input_, units, thread, count, [&](Index a, Index b) {
-                UNROLLED_BUILD::pack(own_input_, call_.input.weight, a, b);
-            });
+            divide(own_input_, units, thread, count,
+                   [&](Index a, Index b) { UNROLLED_BUILD::pack(own_input_, call_.input.weight, a, b); });
         for (std::size_t k = 0; k < own_.size(); ++k)
             if (!own_[k].dot())
                 divide(own_[k], units, thread, count, [&](Index a, Index b) {

@@ -146,9 +146,8 @@ inline Vec<T> pow_v(Vec<T> x, Vec<T> y) {
 }
 template <class T>
 inline Vec<T> softplus_v(Vec<T> x) {
-    return map_lanes<T>(x, [](T v) {
-        return v > 20 ? v : static_cast<T>(::log1p(::exp(static_cast<double>(v))));
-    });
+    return map_lanes<T>(
+        x, [](T v) { return v > 20 ? v : static_cast<T>(::log1p(::exp(static_cast<double>(v)))); });
 }
 
 }  // namespace UNROLLED_BUILD

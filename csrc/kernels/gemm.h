@@ -14,8 +14,8 @@ constexpr Index kFewRows = 8;
 // together and threads that share the units share the vectors.
 template <class T>
 struct Shape {
-    Index parts, width;  // columns: parts * width
-    Index k;             // rows in all segments
+    Index parts, width;                                          // columns: parts * width
+    Index k;                                                     // rows in all segments
     Index groups() const { return divide_up(width, lanes<T>); }  // vectors of one part
     Index vectors() const { return groups() * parts; }
 };
@@ -45,15 +45,15 @@ GroupRange groups_of_thread(Index width, Index thread, Index count) {
 template <class T>
 struct Matrix {
     Shape<T> shape;
-    Index vectors = 1;            // of a panel
+    Index vectors = 1;  // of a panel
     Buffer<T> packed;
-    Buffer<Bf16Pair> bf16;         // packed in bfloat16, two k side by side; or
-    Buffer<Int8Pair> int8;          // in int8, with a scale for each lane of each vector
+    Buffer<Bf16Pair> bf16;  // packed in bfloat16, two k side by side; or
+    Buffer<Int8Pair> int8;  // in int8, with a scale for each lane of each vector
     Buffer<T> scales;
-    Storage<const T> unpacked;         // [parts * width, k]
-    Storage<const T> unpacked_transposed;         // [k, width]
+    Storage<const T> unpacked;             // [parts * width, k]
+    Storage<const T> unpacked_transposed;  // [k, width]
     Buffer<Segment> segments;
-    Index count = 1;              // of segments
+    Index count = 1;  // of segments
     const int* accumulators = nullptr;
 
     bool dot() const { return static_cast<bool>(unpacked); }
@@ -69,9 +69,7 @@ struct Matrix {
         if (is_unpacked(first)) return unpacked_transposed.native + first * lanes<T>;
         return unpacked_transposed ? packed.data() : packed.data() + first * lanes<T> * shape.k;
     }
-    Index ld(Index first, Index count) const {
-        return is_unpacked(first) ? shape.width : count * lanes<T>;
-    }
+    Index ld(Index first, Index count) const { return is_unpacked(first) ? shape.width : count * lanes<T>; }
 };
 
 // One vector of columns, with pitch ld: up to `lanes` rows of W, transposed; zeros behind them.
@@ -101,8 +99,7 @@ void pack_rows(Matrix<T>& m, const Number* W, Index first, Index last) {
             const Index group = (from + v) / m.shape.parts, part = (from + v) % m.shape.parts;
             const Index start = group * lanes<T>, some = min<Index>(lanes<T>, width - start);
             const Number* rows[lanes<T>];
-            for (Index l = 0; l < lanes<T>; ++l)
-                rows[l] = W + (part * width + start + min(l, some - 1)) * K;
+            for (Index l = 0; l < lanes<T>; ++l) rows[l] = W + (part * width + start + min(l, some - 1)) * K;
             pack_vector(rows, some, K, to + v * lanes<T>, count * lanes<T>);
         }
     }
@@ -171,12 +168,11 @@ void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const 
 // deinterleaved first, which gives the same sums in the same order.
 template <class T>
 void multiply_bf16(const T* const* rows, Index count, const Matrix<T>& m, const TileColumn<T>& column,
-                    Index part, Index group, T* workspace) {
+                   Index part, Index group, T* workspace) {
     const Half* W[lanes<T>];
     point_at<T>(W, m.unpacked.half, m.shape, part, group);
     const Index K = m.shape.k;
-    if (count == 1)
-        return store(column.to, dots_bf16(W, rows[0], K, load(column.from)));
+    if (count == 1) return store(column.to, dots_bf16(W, rows[0], K, load(column.from)));
     const T* wide[lanes<T>];
     for (Index l = 0; l < lanes<T>; ++l) {
         deinterleave(W[l], K, workspace + l * K);
@@ -190,7 +186,7 @@ void multiply_bf16(const T* const* rows, Index count, const Matrix<T>& m, const 
 // The numbers of workspace for products of rows with an unpacked matrix in bfloat16.
 template <class T>
 Index bf16_workspace(Index rows, Index K) {
-    return (rows + lanes<T>) * K;
+    return (rows + lanes<T>)*K;
 }
 
 // Deinterleaves rows into the workspace, one behind the other.
@@ -225,8 +221,8 @@ void run_tiles(const T* const* rows, Index count, Index tile_rows, const Matrix<
     const Index ld = m.ld(from, some);
     for (Index r = 0; r < count; r += tile_rows) {
         const int R = static_cast<int>(min<Index>(tile_rows, count - r));
-        tile_for<T, Number>(R, static_cast<int>(some))(
-            rows + r, m.segments.data(), static_cast<int>(m.count), B, ld, columns, r, prefetch);
+        tile_for<T, Number>(R, static_cast<int>(some))(rows + r, m.segments.data(), static_cast<int>(m.count),
+                                                       B, ld, columns, r, prefetch);
         prefetch.at += prefetch.bytes_per_k * m.shape.k;
     }
 }
@@ -238,7 +234,8 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
               const Target<T>& target, T* workspace = nullptr) {
     const Index parts = m.shape.parts, block_pitch = pitch(m.shape.width);
     const Index first = range.first * parts, last = range.last * parts;
-    const int tile_rows = m.vectors <= kTileVectors ? kTileRows : kMaxTileVectors / static_cast<int>(m.vectors);
+    const int tile_rows =
+        m.vectors <= kTileVectors ? kTileRows : kMaxTileVectors / static_cast<int>(m.vectors);
     const T* deinterleaved[kFewRows];
     if (m.unpacked.half) deinterleave_rows(rows, count, m.shape.k, deinterleaved, workspace);
     TileColumn<T> columns[kMaxTileVectors];
@@ -250,12 +247,12 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
             const Index at = (block >= 0 ? block : part) * block_pitch + group * lanes<T>;
             if (block >= 0)
                 columns[v] = {target.inputs + at, target.inputs_stride, target.inputs + at,
-                           target.inputs_stride};
-            else
-                columns[v] = {target.bias + at, 0, target.results + at, target.results_stride};
+                              target.inputs_stride};
+            else columns[v] = {target.bias + at, 0, target.results + at, target.results_stride};
             if (m.unpacked.native) multiply_dots(rows, count, m, columns[0], part, group);
             if (m.unpacked.half)
-                multiply_bf16(deinterleaved, count, m, columns[0], part, group, workspace + count * m.shape.k);
+                multiply_bf16(deinterleaved, count, m, columns[0], part, group,
+                              workspace + count * m.shape.k);
             if (++part == parts) {
                 part = 0;
                 ++group;
@@ -264,8 +261,8 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
         if (m.dot()) continue;
         if (m.unpacked_transposed.half && m.is_unpacked(from)) {
             if constexpr (sizeof(T) == sizeof(float))
-                run_tiles(rows, count, tile_rows, m, m.unpacked_transposed.half + from * lanes<T>, from, some, columns,
-                          Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
+                run_tiles(rows, count, tile_rows, m, m.unpacked_transposed.half + from * lanes<T>, from, some,
+                          columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {
@@ -276,14 +273,14 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
                 continue;
             }
             if (m.int8.data()) {
-                for (Index v = 0; v < some; ++v)
-                    columns[v].scale = m.scales.data() + (from + v) * lanes<T>;
+                for (Index v = 0; v < some; ++v) columns[v].scale = m.scales.data() + (from + v) * lanes<T>;
                 run_tiles(rows, count, tile_rows, m, m.int8.data() + start, from, some, columns,
                           Prefetch{nullptr, 0, exceeds_caches<Int8>(m)});
                 continue;
             }
         }
-        Prefetch prefetch = prefetch_next(m, from + some < last ? from + some : first, some, count / tile_rows);
+        Prefetch prefetch =
+            prefetch_next(m, from + some < last ? from + some : first, some, count / tile_rows);
         prefetch.beyond_caches = exceeds_caches<T>(m);
         run_tiles(rows, count, tile_rows, m, m.at(from), from, some, columns, prefetch);
     }
@@ -312,8 +309,8 @@ OuterFunction<T> find_outer(int v, bool tile_rows) {
 // Rows [m0, m1) of C [·, K] (+)= Dᵀ S over tokens: D has rows with pitch ld, S is given by row pointers.
 // `workspace` has room for kChunk * (m1 - m0 + panel) numbers.
 template <class T>
-void weight_gradient(const T* D, Index ld, Index m0, Index m1, const T* const* S, Index K,
-                     Index tokens, T* C, bool first, T* workspace) {
+void weight_gradient(const T* D, Index ld, Index m0, Index m1, const T* const* S, Index K, Index tokens, T* C,
+                     bool first, T* workspace) {
     if (tokens == 1) return outer_few<T, 1>(D, ld, S, m0, m1, K, C, first);
     if (tokens == 2) return outer_few<T, 2>(D, ld, S, m0, m1, K, C, first);
     if (tokens == 3) return outer_few<T, 3>(D, ld, S, m0, m1, K, C, first);

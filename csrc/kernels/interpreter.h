@@ -20,8 +20,8 @@ struct NodeRows {
 // The part of a batch that a thread works on: rows, and its number among the threads that share the
 // units.
 struct Part {
-    Index first, last;  // rows
-    Index thread, count;     // threads that share the units
+    Index first, last;    // rows
+    Index thread, count;  // threads that share the units
 };
 
 // Numbers of a tile: what a step reads and writes of it stays in the first-level cache.
@@ -77,8 +77,8 @@ private:
             for (Index r = part.first; r < part.last; r += rows)
                 for (const Instruction& i : work) {
                     const bool one = program_.nodes[i.result].width == 1;
-                    apply(i, r, min(rows, part.last - r), one ? 0 : u,
-                          one ? lanes<T> : min(units, to - u), units);
+                    apply(i, r, min(rows, part.last - r), one ? 0 : u, one ? lanes<T> : min(units, to - u),
+                          units);
                 }
     }
 
@@ -90,8 +90,7 @@ private:
                 const Index w = program_.nodes[i.result].width;
                 const GroupRange range = groups_of_thread<T>(w, part.thread, part.count);
                 const Index from = range.first * lanes<T>, to = range.last * lanes<T>;
-                if (to > from)
-                    apply(i, r, min(rows, part.last - r), from, to - from, widest_);
+                if (to > from) apply(i, r, min(rows, part.last - r), from, to - from, widest_);
             }
     }
 
@@ -100,14 +99,14 @@ private:
     void apply(const Instruction& i, Index r, Index rows, Index u, Index units, Index local) {
         const NodeRows<T>& made = node_rows_[i.result];
         const bool slot = schedule_.slot[i.result] >= 0;
-        const Tile<T> to{slot ? made.base : made.row(r) + (made.scalar ? 0 : u),
-                         slot ? local : made.stride, rows, units};
+        const Tile<T> to{slot ? made.base : made.row(r) + (made.scalar ? 0 : u), slot ? local : made.stride,
+                         rows, units};
         Operand<T> a[3];
         for (int k = 0; k < i.count; ++k) {
             const NodeRows<T>& from = node_rows_[i.args[k]];
             const bool inside = schedule_.slot[i.args[k]] >= 0;
-            a[k] = {inside ? from.base : from.row(r) + (from.scalar ? 0 : u),
-                    inside ? local : from.stride, from.scalar};
+            a[k] = {inside ? from.base : from.row(r) + (from.scalar ? 0 : u), inside ? local : from.stride,
+                    from.scalar};
         }
         if (i.op == Op::mean || i.op == Op::sum) {
             const Index w = program_.nodes[i.args[0]].width;

@@ -21,14 +21,13 @@ constexpr Index kBlock = 512;
 // bfloat16 is widened to float by a shift or a mask.
 template <class T, int R, int V>
 void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pair* B, Index,
-                 const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+               const TileColumn<T>* columns, Index row, Prefetch prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Bf16Pair)) / 64;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-            acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
+        for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
     const Index K = segments[0].length;
     for (Index k = 0; k < K; k += 2, B += V * lanes<T>) {
         prefetch_if<lines>(prefetch.beyond_caches, B + 6 * V * lanes<T>);
@@ -52,8 +51,7 @@ void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pai
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-            store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
 }
 
 // Quantizes numbers to integers of 16 bits, the largest to 32767, and returns their scale: NaN where a
@@ -91,7 +89,7 @@ __attribute__((noinline)) inline float quantize_block(const float* x, Index coun
 // and a scale, which then scales the sums.
 template <class T, int R, int V>
 void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pair* B, Index,
-                 const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+               const TileColumn<T>* columns, Index row, Prefetch prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Int8Pair)) / 64;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
@@ -124,8 +122,7 @@ void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pai
 #pragma GCC unroll 32
         for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r)
-                acc[r][v] += __builtin_convertvector(sum[r][v], Vec<T>) * scale[r];
+            for (int r = 0; r < R; ++r) acc[r][v] += __builtin_convertvector(sum[r][v], Vec<T>) * scale[r];
     }
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)

@@ -51,8 +51,8 @@ public:
         sources_ = &sources;
         const Index tokens = steps * call_.N;
         if (g_.grad_tokens)
-            input_back_ = transposed(p_, call_.input.weight, p_.grad_x, p_.x_width, call_.I, tokens,
-                                     call_.total);
+            input_back_ =
+                transposed(p_, call_.input.weight, p_.grad_x, p_.x_width, call_.I, tokens, call_.total);
         zeros_ = zeros<T>(pitch(call_.I));
         Index widest = max(p_.x_width, call_.I);
         for (const Product& q : p_.products) widest = max(widest, max(q.width, q.source));
@@ -66,9 +66,8 @@ public:
 
     void pack_matrices(Index thread, Index count) {
         if (g_.grad_tokens)
-            divide(input_back_, false, thread, count, [&](Index a, Index b) {
-                pack_transposed(input_back_, call_.input.weight, a, b);
-            });
+            divide(input_back_, false, thread, count,
+                   [&](Index a, Index b) { pack_transposed(input_back_, call_.input.weight, a, b); });
     }
 
     // Adds the gradients of one chunk; threads share the rows of each gradient.
@@ -81,16 +80,16 @@ public:
             Index i = 0;
             for (Index t = start; t < end; ++t)
                 for (Index n = 0; n < call_.size(t); ++n, ++i)
-                    pointers[grouped_position(i, tokens)] =
-                        native_row(call_.tokens, batch_.row(t, n) * call_.I, call_.I, row_buffer, i, max_row());
-            weights(p_.grad_x, p_.x_width, call_.I, pointers, tokens, g_.grad_weights[0],
-                    g_.grad_biases[0], thread, count, workspace, first);
+                    pointers[grouped_position(i, tokens)] = native_row(
+                        call_.tokens, batch_.row(t, n) * call_.I, call_.I, row_buffer, i, max_row());
+            weights(p_.grad_x, p_.x_width, call_.I, pointers, tokens, g_.grad_weights[0], g_.grad_biases[0],
+                    thread, count, workspace, first);
         }
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             if (!g_.grad_weights[k + 1] && !g_.grad_biases[k + 1]) continue;
             point_at_sources(k, start, end, tokens, pointers, row_buffer);
-            weights(p_.grad_products[k], p_.products[k].width, p_.products[k].source, pointers,
-                    tokens, g_.grad_weights[k + 1], g_.grad_biases[k + 1], thread, count, workspace, first);
+            weights(p_.grad_products[k], p_.products[k].width, p_.products[k].source, pointers, tokens,
+                    g_.grad_weights[k + 1], g_.grad_biases[k + 1], thread, count, workspace, first);
         }
         if (g_.grad_tokens) input_gradients(thread, count, start, end, pointers, workspace);
     }
@@ -118,7 +117,7 @@ private:
                 else if (t == 0) at = (*initial_states_)[state].data() + n * pitch(w);
                 else if (state == 0)
                     at = native_row({call_.output.native, call_.output.half}, batch_.row(t - 1, n) * w, w,
-                                row_buffer, i, max_row());
+                                    row_buffer, i, max_row());
                 else
                     at = call_.saved + (batch_.offset(t - 1) + n) * p_.saved_pitch +
                          p_.saved_columns[p_.stored.size() + state - 1];
@@ -126,23 +125,23 @@ private:
     }
 
     // Threads share the rows of a gradient, or the groups.
-    void weights(const std::vector<int>& parts, Index width, Index K, const T* const* S,
-                 Index tokens, Storage<T> weight, T* bias, Index thread, Index count, T* workspace, bool first) {
+    void weights(const std::vector<int>& parts, Index width, Index K, const T* const* S, Index tokens,
+                 Storage<T> weight, T* bias, Index thread, Index count, T* workspace, bool first) {
         const Index G = g_.groups, map_lanes = tokens / G, all = static_cast<Index>(parts.size()) * width;
         if (G == 1)
             return weights_of(0, parts, width, K, S, tokens, weight, bias, {0, 0, thread, count}, workspace,
                               first);
         for (Index g = G * thread / count; g < G * (thread + 1) / count; ++g)
-            weights_of(g, parts, width, K, S + g * map_lanes, map_lanes, offset_by(weight, g * all * K), bias ? bias + g * all : nullptr, {0, 0, 0, 1}, workspace, first);
+            weights_of(g, parts, width, K, S + g * map_lanes, map_lanes, offset_by(weight, g * all * K),
+                       bias ? bias + g * all : nullptr, {0, 0, 0, 1}, workspace, first);
     }
 
     static Storage<T> offset_by(const Storage<T>& from, Index numbers) {
         return {from.native ? from.native + numbers : nullptr, from.half ? from.half + numbers : nullptr};
     }
 
-    void weights_of(Index group, const std::vector<int>& parts, Index width, Index K,
-                    const T* const* S, Index tokens, Storage<T> weight, T* bias, const Part& part,
-                    T* workspace, bool first) {
+    void weights_of(Index group, const std::vector<int>& parts, Index width, Index K, const T* const* S,
+                    Index tokens, Storage<T> weight, T* bias, const Part& part, T* workspace, bool first) {
         const Index blocks = divide_up(width, kTileRows), ld = ld_ * g_.groups;
         const Index m0 = min(width, blocks * part.thread / part.count * kTileRows);
         const Index m1 = min(width, blocks * (part.thread + 1) / part.count * kTileRows);
@@ -171,7 +170,8 @@ private:
     }
 
     // Gradients of the inputs: gradients of products times the input's weights, token by token.
-    void input_gradients(Index thread, Index count, Index start, Index end, const T** pointers, T* workspace) {
+    void input_gradients(Index thread, Index count, Index start, Index end, const T** pointers,
+                         T* workspace) {
         const Index tokens = batch_.offset(end) - batch_.offset(start);
         const Index tiles = divide_up(tokens, kTileRows), ld = pitch(call_.I);
         const Index from = min(tokens, tiles * thread / count * kTileRows);

@@ -1,8 +1,8 @@
 // One pointwise operation on a tile: rows times units, in whole vectors.
 #pragma once
 
-#include "kernels/functions.h"
 #include "kernels/buffer.h"
+#include "kernels/functions.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -54,8 +54,7 @@ inline void loop2(const Tile<T>& d, const Operand<T>* a, F f) {
         else if (y.scalar)
             for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(load(x.p + i), y.value));
         else
-            for (Index i = 0; i < d.units; i += lanes<T>)
-                store(to + i, f(load(x.p + i), load(y.p + i)));
+            for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(load(x.p + i), load(y.p + i)));
     }
 }
 
@@ -68,8 +67,7 @@ inline void loop3(const Tile<T>& d, const Operand<T>* a, F f) {
             for (Index i = 0; i < d.units; i += lanes<T>)
                 store(to + i, f(load(x.p + i), load(y.p + i), load(z.p + i)));
         else
-            for (Index i = 0; i < d.units; i += lanes<T>)
-                store(to + i, f(x.get(i), y.get(i), z.get(i)));
+            for (Index i = 0; i < d.units; i += lanes<T>) store(to + i, f(x.get(i), y.get(i), z.get(i)));
     }
 }
 
@@ -96,9 +94,7 @@ void execute(Op op, const Tile<T>& d, const Operand<T>* a) {
     case Op::tanh: loop1(d, a, [](V x) { return tanh_v<T>(x); }); break;
     case Op::relu: loop1(d, a, [=](V x) { return select<T>(x < zero, zero, x); }); break;
     case Op::softplus: loop1(d, a, [](V x) { return softplus_v<T>(x); }); break;
-    case Op::softsign:
-        loop1(d, a, [=](V x) { return x / (unit + select<T>(x < zero, -x, x)); });
-        break;
+    case Op::softsign: loop1(d, a, [=](V x) { return x / (unit + select<T>(x < zero, -x, x)); }); break;
     case Op::hard_sigmoid:
         loop1(d, a, [=](V x) {
             const V y = x / T(6) + T(0.5);
@@ -106,8 +102,7 @@ void execute(Op op, const Tile<T>& d, const Operand<T>* a) {
         });
         break;
     case Op::hard_tanh:
-        loop1(d, a,
-              [=](V x) { return select<T>(x < -unit, -unit, select<T>(x > unit, unit, x)); });
+        loop1(d, a, [=](V x) { return select<T>(x < -unit, -unit, select<T>(x > unit, unit, x)); });
         break;
     case Op::abs: loop1(d, a, [=](V x) { return select<T>(x < zero, -x, x + zero); }); break;
     case Op::sign:
@@ -116,27 +111,21 @@ void execute(Op op, const Tile<T>& d, const Operand<T>* a) {
         });
         break;
     case Op::minimum:
-        loop2(d, a, [](V x, V y) {
-            return select<T>(x != x, x, select<T>(y < x, y, select<T>(y != y, y, x)));
-        });
+        loop2(d, a,
+              [](V x, V y) { return select<T>(x != x, x, select<T>(y < x, y, select<T>(y != y, y, x))); });
         break;
     case Op::maximum:
-        loop2(d, a, [](V x, V y) {
-            return select<T>(x != x, x, select<T>(y > x, y, select<T>(y != y, y, x)));
-        });
+        loop2(d, a,
+              [](V x, V y) { return select<T>(x != x, x, select<T>(y > x, y, select<T>(y != y, y, x))); });
         break;
     case Op::clip:
-        loop3(d, a, [](V x, V low, V high) {
-            return select<T>(x < low, low, select<T>(x > high, high, x));
-        });
+        loop3(d, a, [](V x, V low, V high) { return select<T>(x < low, low, select<T>(x > high, high, x)); });
         break;
     case Op::lt: loop2(d, a, [](V x, V y) { return as_number<T>(x < y); }); break;
     case Op::le: loop2(d, a, [](V x, V y) { return as_number<T>(x <= y); }); break;
     case Op::eq: loop2(d, a, [](V x, V y) { return as_number<T>(x == y); }); break;
     case Op::ne: loop2(d, a, [](V x, V y) { return as_number<T>(x != y); }); break;
-    case Op::where:
-        loop3(d, a, [=](V c, V x, V y) { return select<T>(c != zero, x, y); });
-        break;
+    case Op::where: loop3(d, a, [=](V c, V x, V y) { return select<T>(c != zero, x, y); }); break;
     case Op::multiply_add: loop3(d, a, [](V x, V y, V z) { return x * y + z; }); break;
     case Op::multiply_subtract: loop3(d, a, [](V x, V y, V z) { return x * y - z; }); break;
     case Op::subtract_product: loop3(d, a, [](V x, V y, V z) { return z - x * y; }); break;

@@ -210,7 +210,7 @@ inline Int16Pairs load_pairs(const Int8* p) {
     return (Int16Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
     const auto bytes = *reinterpret_cast<const Simd<float>::C*>(p);
-    return (Int16Pairs)__builtin_convertvector(bytes, Simd<float>::S);
+    return (Int16Pairs) __builtin_convertvector(bytes, Simd<float>::S);
 #endif
 }
 
@@ -246,7 +246,7 @@ inline void write(const Storage<T>& to, std::int64_t at, const T* from, std::int
 // The same numbers in place if they have type T, else read into row `k` of a buffer with pitch `ld`.
 template <class T>
 inline const T* native_row(const Storage<const T>& from, std::int64_t at, std::int64_t count, T* room,
-                       std::int64_t k, std::int64_t ld) {
+                           std::int64_t k, std::int64_t ld) {
     if (!from.half) return from.native + at;
     read(from, at, room + k * ld, count);
     return room + k * ld;

@@ -59,8 +59,7 @@ inline void find_scales(Matrix<float>& m, const float* W) {
     m.scales = zeros<float>(m.shape.vectors() * L);
     for (Index v = 0; v < m.shape.vectors(); ++v)
         for (Index l = 0; l < L && v / parts * L + l < m.shape.width; ++l)
-            m.scales[v * L + l] =
-                scale_of(W + (v % parts * m.shape.width + v / parts * L + l) * K, K);
+            m.scales[v * L + l] = scale_of(W + (v % parts * m.shape.width + v / parts * L + l) * K, K);
 }
 
 // Packs two k side by side: convert(number, lane) of each, and of zeros behind the last.
@@ -182,7 +181,8 @@ public:
         add(parameters_.input, p.x_parts, p.x_width, parameters_.I, nullptr, format);
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
-            add(parameters_.products[k], q.parts, q.width, q.source, p.product_accumulators[k].data(), format);
+            add(parameters_.products[k], q.parts, q.width, q.source, p.product_accumulators[k].data(),
+                format);
         }
     }
     ~PackedLayer() override {
@@ -213,7 +213,9 @@ private:
 class PackedLinear final : public Affine {
 public:
     PackedLinear(const Weights<float>& given, Index width, Index source, WeightFormat format)
-        : bias_(zeros<float>(pitch(width))), width_(width), source_(source),
+        : bias_(zeros<float>(pitch(width))),
+          width_(width),
+          source_(source),
           versions_(given.weight.native, 1, width, source, nullptr, format) {
         copy(bias_.data(), given.bias, given.bias ? width : 0);
     }
@@ -237,8 +239,7 @@ private:
     static constexpr Index kStackNumbers = 2048;
 
     // A few panels of a row at once.
-    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* results,
-                    float* to) {
+    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* results, float* to) {
         const Index all = groups_of_thread<float>(width_, 0, 1).last;
         const Index turn = kStackNumbers / lanes<float> / m.vectors * m.vectors;
         for (Index r = 0; r < count; ++r, rows += source_, to += width_)
@@ -276,8 +277,7 @@ inline Affine* make_affine(const Weights<float>& weights, Index width, Index sou
 template <class F>
 void map_vectors(float* row, Index width, F made) {
     constexpr Index L = lanes<float>;
-    for (Index k = 0; k < width; k += L)
-        store_part(row + k, made(load_part(row + k, width - k)), width - k);
+    for (Index k = 0; k < width; k += L) store_part(row + k, made(load_part(row + k, width - k)), width - k);
 }
 
 // The sum adds single numbers in their order, whatever the width of vectors.
@@ -306,9 +306,7 @@ inline void activate(Activation kind, float* rows, Index count, Index width) {
         case Activation::relu:
             for (Index k = 0; k < width; ++k) row[k] = row[k] < 0 ? 0 : row[k];
             break;
-        case Activation::tanh:
-            map_vectors(row, width, [](Vec<float> x) { return tanh_v<float>(x); });
-            break;
+        case Activation::tanh: map_vectors(row, width, [](Vec<float> x) { return tanh_v<float>(x); }); break;
         case Activation::sigmoid:
             map_vectors(row, width, [](Vec<float> x) { return sigmoid_v<float>(x); });
             break;

@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #endif
 
-#include "support/threads.h"
 #include "kernels/buffer.h"
+#include "support/threads.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {

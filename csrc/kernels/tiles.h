@@ -54,14 +54,12 @@ inline void prefetch_if(bool& beyond_caches, const void* at) {
     asm("" : "+r"(beyond_caches));
     if (!beyond_caches) return;
 #pragma GCC unroll 32
-    for (int line = 0; line < lines; ++line)
-        __builtin_prefetch(static_cast<const char*>(at) + line * 64);
+    for (int line = 0; line < lines; ++line) __builtin_prefetch(static_cast<const char*>(at) + line * 64);
 }
 
 template <class T, class Number>
-using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count,
-                              const Number* B, Index ld, const TileColumn<T>* columns, Index row,
-                              Prefetch prefetch);
+using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count, const Number* B,
+                              Index ld, const TileColumn<T>* columns, Index row, Prefetch prefetch);
 
 template <class T, class Number, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
@@ -70,8 +68,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-            acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
+        for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
     for (int s = 0; s < count; ++s) {
         const T* a[R];
 #pragma GCC unroll 8
@@ -80,7 +77,8 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
         const Index length = segments[s].length;
         for (Index k = 0; k < length; ++k, b += ld) {
             if (R <= 3) {
-                prefetch_if<V * lanes<T> * static_cast<int>(sizeof(Number)) / 64>(prefetch.beyond_caches, b + 10 * ld);
+                prefetch_if<V * lanes<T>* static_cast<int>(sizeof(Number)) / 64>(prefetch.beyond_caches,
+                                                                                 b + 10 * ld);
                 Vec<T> x[R];
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) x[r] = broadcast(a[r][k]);
@@ -112,8 +110,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-            store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
 }
 
 // C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector of

@@ -12,8 +12,8 @@
 #include "dispatch/builds.h"
 #include "model/model.h"
 
-using unrolled::Pipeline;
 using unrolled::Model;
+using unrolled::Pipeline;
 using unrolled::Safetensors;
 
 struct unrolled_model {
@@ -155,8 +155,7 @@ unrolled_status unrolled_stream_step(unrolled_stream* stream, const float* x, fl
     });
 }
 
-unrolled_status unrolled_stream_step_tokens(unrolled_stream* stream, const std::int64_t* tokens,
-                                            float* out) {
+unrolled_status unrolled_stream_step_tokens(unrolled_stream* stream, const std::int64_t* tokens, float* out) {
     return with_exclusive_use(stream, [tokens, out](Pipeline& pipeline) {
         if (!tokens || !out) return UNROLLED_ARGUMENT;
         if (!pipeline.reads_tokens()) return UNROLLED_KIND;
@@ -183,8 +182,7 @@ unrolled_status unrolled_stream_get_state(unrolled_stream* stream, std::int64_t 
     });
 }
 
-unrolled_status unrolled_stream_set_state(unrolled_stream* stream, std::int64_t k,
-                                          const float* from) {
+unrolled_status unrolled_stream_set_state(unrolled_stream* stream, std::int64_t k, const float* from) {
     return with_exclusive_use(stream, [k, from](Pipeline& pipeline) {
         if (!from || !has_state(pipeline, k)) return UNROLLED_ARGUMENT;
         pipeline.write_state(static_cast<std::size_t>(k), from);
@@ -192,8 +190,7 @@ unrolled_status unrolled_stream_set_state(unrolled_stream* stream, std::int64_t 
     });
 }
 
-unrolled_status unrolled_stream_reset(unrolled_stream* stream, const std::int64_t* rows,
-                                      std::int64_t count) {
+unrolled_status unrolled_stream_reset(unrolled_stream* stream, const std::int64_t* rows, std::int64_t count) {
     return with_exclusive_use(stream, [rows, count](Pipeline& pipeline) {
         const std::int64_t N = pipeline.batch();
         if (rows && count < 0) return UNROLLED_ARGUMENT;

@@ -8,9 +8,9 @@
 namespace unrolled {
 namespace {
 
-constexpr int kMaxDepth = 64;           // of nested values; descriptions have a dozen
+constexpr int kMaxDepth = 64;            // of nested values; descriptions have a dozen
 constexpr std::size_t kMaxDigits = 400;  // characters of a number
-constexpr std::size_t kMaxShown = 200;    // characters of a name in a message
+constexpr std::size_t kMaxShown = 200;   // characters of a name in a message
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -28,8 +28,12 @@ std::size_t character(std::string_view text, std::size_t at) {
         return at + k < text.size() ? static_cast<unsigned char>(text[at + k]) : 0u;
     };
     const unsigned lead = byte(0), second = byte(1);
-    const std::size_t count = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2
-                              : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    const std::size_t count = lead < 0x80   ? 1
+                              : lead < 0xc2 ? 0
+                              : lead < 0xe0 ? 2
+                              : lead < 0xf0 ? 3
+                              : lead < 0xf5 ? 4
+                                            : 0;
     for (std::size_t k = 1; k < count; ++k)
         if ((byte(k) & 0xc0) != 0x80) return 0;
     // Overlong encodings, surrogates, or beyond the last character.
@@ -40,9 +44,7 @@ std::size_t character(std::string_view text, std::size_t at) {
 }
 
 void append(std::string& to, unsigned code) {
-    const auto tail = [&to, code](int shift) {
-        to += static_cast<char>(0x80 | (code >> shift & 0x3f));
-    };
+    const auto tail = [&to, code](int shift) { to += static_cast<char>(0x80 | (code >> shift & 0x3f)); };
     if (code < 0x80) {
         to += static_cast<char>(code);
     } else if (code < 0x800) {
@@ -63,8 +65,7 @@ void append(std::string& to, unsigned code) {
 // Four hexadecimal digits, already checked.
 unsigned code_at(std::string_view text, std::size_t at) {
     unsigned code = 0;
-    for (std::size_t k = 0; k < 4; ++k)
-        code = code * 16 + static_cast<unsigned>(hexadecimal(text[at + k]));
+    for (std::size_t k = 0; k < 4; ++k) code = code * 16 + static_cast<unsigned>(hexadecimal(text[at + k]));
     return code;
 }
 

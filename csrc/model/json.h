@@ -1,5 +1,5 @@
-// A strict reader of JSON (RFC 8259, no duplicate keys) that builds no tree: a text is checked as a whole, and
-// values are views of it. So a hostile text needs at most a small multiple of its length in memory. io.py
+// A strict reader of JSON (RFC 8259, no duplicate keys) that builds no tree: a text is checked as a whole,
+// and values are views of it. So a hostile text needs at most a small multiple of its length in memory. io.py
 // accepts the same texts.
 #pragma once
 

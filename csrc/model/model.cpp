@@ -8,14 +8,14 @@
 #include <stdexcept>
 #include <utility>
 
-#include "support/sizes.h"
 #include "model/tree.h"
+#include "support/sizes.h"
 
 namespace unrolled {
 namespace {
 
 constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/schema.py have them
-constexpr std::size_t kMaxShown = 1000;             // characters of a reason
+constexpr std::size_t kMaxShown = 1000;          // characters of a reason
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
 
@@ -28,7 +28,8 @@ public:
         : model_(model), weights_(weights), budget_(model.file_.size()) {}
 
     void read(const Tree& tree) {
-        if (tree.at("kind").string() != "unrolled model") fail("kind must be 'unrolled model', got '" + tree.at("kind").string() + "'");
+        if (tree.at("kind").string() != "unrolled model")
+            fail("kind must be 'unrolled model', got '" + tree.at("kind").string() + "'");
         const Index version = tree.at("version").integer();
         if (version < 1 || version > kVersion)
             fail("version must be from 1 to " + std::to_string(kVersion) + ", got " +
@@ -56,8 +57,7 @@ private:
         const std::string name = value.at("block").string();
         const bool first = previous_ == Previous::nothing, behind_layer = previous_ == Previous::layer;
         previous_ = name == "recurrent" ? Previous::layer : Previous::other;
-        if ((name == "embedding" || name == "scale") && !first)
-            fail(name + ": must be the first block");
+        if ((name == "embedding" || name == "scale") && !first) fail(name + ": must be the first block");
         if ((name == "last" || name == "pooling") && !behind_layer)
             fail(name + ": must be behind a recurrent block");
         if (name == "words" || name == "forecast") fail(name + ": not in the C interface");
@@ -101,7 +101,8 @@ private:
     void read_scale(const Tree& value) {
         const Array& mean = array(value.at("mean"), "F64", 1);
         const Array& deviation = array(value.at("deviation"), "F64", 1);
-        if (mean.count != deviation.count) fail("scale: deviation must have shape [" + std::to_string(mean.count) +
+        if (mean.count != deviation.count)
+            fail("scale: deviation must have shape [" + std::to_string(mean.count) +
                  "], that of mean, got [" + std::to_string(deviation.count) + "]");
         model_.source_.mean = static_cast<const double*>(mean.numbers);
         model_.source_.deviation = static_cast<const double*>(deviation.numbers);
@@ -112,22 +113,21 @@ private:
         const Numbers weight = numbers(value.at("weight"), 2);
         const Tree bias = value.at("bias");
         return &model_.linears_.emplace_back(weight.floats,
-                                           bias.none() ? FloatView{} : numbers(bias, 1).floats,
-                                           weight.shape[0], weight.shape[1], format_, "");
+                                             bias.none() ? FloatView{} : numbers(bias, 1).floats,
+                                             weight.shape[0], weight.shape[1], format_, "");
     }
 
     const Pooling* read_pooling(const Tree& value) {
         const auto linear = [&](const char* name) {
             const Tree found = value.at(name);
             if (found.none()) return static_cast<const Linear*>(nullptr);
-            if (found.at("block").string() != "linear")
-                fail("pooling: keys and query must be linear blocks");
+            if (found.at("block").string() != "linear") fail("pooling: keys and query must be linear blocks");
             return read_line(found);
         };
         const Linear* const keys = linear("keys");
         const Linear* const query = linear("query");
-        return &model_.poolings_.emplace_back(value.at("name").string(), value.at("width").integer(),
-                                              keys, query);
+        return &model_.poolings_.emplace_back(value.at("name").string(), value.at("width").integer(), keys,
+                                              query);
     }
 
     void read_layers(const Tree& value) {
@@ -148,7 +148,8 @@ private:
                 fail("recurrent: layers must have one direction each, or two");
             for (std::size_t k = before; k < layers.size(); ++k) enter(layers[k].layer->inputs());
             const Index one = layers[before].layer->width(), last = layers.back().layer->width();
-            if (merge == "sum" && one != last) fail("recurrent: directions must have one width with merge='sum'");
+            if (merge == "sum" && one != last)
+                fail("recurrent: directions must have one width with merge='sum'");
             width_ = found == 1 || merge == "sum" ? one : one + last;
         });
         if (count == 0) fail("recurrent: layers must not be empty");
@@ -169,9 +170,8 @@ private:
                  ", the width of the program's output, got " + std::to_string(sizes[2]));
         budget_.take(step_footprint(program), "program");
         std::vector<FloatView> arrays;
-        value.at("arrays").items([&](const Tree& one) {
-            arrays.push_back(one.none() ? FloatView{} : numbers(one).floats);
-        });
+        value.at("arrays").items(
+            [&](const Tree& one) { arrays.push_back(one.none() ? FloatView{} : numbers(one).floats); });
         return &model_.layers_.emplace_back(program, sizes[0], arrays, format_, "");
     }
 
@@ -189,7 +189,8 @@ private:
                     fail("recurrent: start must have a row for each state of each layer");
                 start.push_back(found.floats);
             });
-            if (start.size() != widths.size()) fail("recurrent: start must have a row for each state of each layer");
+            if (start.size() != widths.size())
+                fail("recurrent: start must have a row for each state of each layer");
         });
         if (k != layers.size()) fail("recurrent: start must have a row for each state of each layer");
     }
@@ -221,8 +222,8 @@ private:
     // An array of float with that number of dimensions (0: any), dequantized if the file has low precision.
     Numbers numbers(const Tree& value, std::size_t dimensions = 0) {
         const bool is_quantized = value.is_dict();
-        const Array& found = is_quantized ? array(value.at("values"), quantized_type(value), 2)
-                                      : array(value, "F32");
+        const Array& found =
+            is_quantized ? array(value.at("values"), quantized_type(value), 2) : array(value, "F32");
         if (dimensions > 0) check_dimensions(found, dimensions);
         const float* const floats =
             is_quantized ? dequantized(value, found) : static_cast<const float*>(found.numbers);
@@ -238,8 +239,7 @@ private:
 
     // To the bit as in runtime/quantize.py.
     const float* dequantized(const Tree& value, const Array& values) {
-        std::vector<float>& made =
-            model_.dequantized_.emplace_back(static_cast<std::size_t>(values.count));
+        std::vector<float>& made = model_.dequantized_.emplace_back(static_cast<std::size_t>(values.count));
         if (values.type == "U16") {
             const auto* const upper = static_cast<const std::uint16_t*>(values.numbers);
             for (std::size_t k = 0; k < made.size(); ++k) {
@@ -259,8 +259,9 @@ private:
                 fail("weight: largest must be a number of at least 0 for each row");
             for (Index k = row * columns; k < (row + 1) * columns; ++k) {
                 const int q = integer[k];
-                made[static_cast<std::size_t>(k)] =
-                    q == 127 ? most : q == -127 ? -most : static_cast<float>(q) * scale;
+                made[static_cast<std::size_t>(k)] = q == 127    ? most
+                                                    : q == -127 ? -most
+                                                                : static_cast<float>(q) * scale;
             }
         }
         return made.data();
@@ -294,8 +295,9 @@ Model::Model(Safetensors file, const std::string& weights) : file_(std::move(fil
 
 std::unique_ptr<Pipeline> Model::pipeline(Index N) const {
     if (both_directions_)
-        fail("Model: stream needs one direction, got two: the second begins at the end of a "
-             "sequence, which has not come yet");
+        fail(
+            "Model: stream needs one direction, got two: the second begins at the end of a "
+            "sequence, which has not come yet");
     return std::make_unique<Pipeline>(source_, blocks_, N, 1);
 }
 

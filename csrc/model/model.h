@@ -4,8 +4,8 @@
 #include <deque>
 #include <string>
 
-#include "model/streaming.h"
 #include "model/safetensors.h"
+#include "model/streaming.h"
 
 namespace unrolled {
 

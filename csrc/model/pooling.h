@@ -49,8 +49,7 @@ public:
         const double* const sum = states_[0].data() + n * width_;
         const double total = states_[1][static_cast<std::size_t>(n)];
         const bool divides = kind_ == Kind::attention && total != 0;
-        for (Index k = 0; k < width_; ++k)
-            to[k] = static_cast<float>(divides ? sum[k] / total : sum[k]);
+        for (Index k = 0; k < width_; ++k) to[k] = static_cast<float>(divides ? sum[k] / total : sum[k]);
     }
 
     // The width of state k: 0 holds means, maxima or weighted sums; 1 the number of steps or the sum of

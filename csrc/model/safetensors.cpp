@@ -7,17 +7,15 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "support/sizes.h"
 #include "model/json.h"
+#include "support/sizes.h"
 
 namespace unrolled {
 namespace {
 
 constexpr std::size_t kMaxHeader = 100'000'000;  // the format's own limit
 
-[[noreturn]] void fail(const std::string& what) {
-    throw std::invalid_argument(what);
-}
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
 
 Index bytes_of(const std::string& type) {
     static constexpr std::pair<const char*, Index> known[] = {
@@ -95,9 +93,8 @@ void Safetensors::read_all(std::size_t size, const Read& read) {
 void Safetensors::read_header(const std::string& text) {
     Json(text).entries([this](const std::string& name, const Json& value) {
         if (name == "__metadata__") {
-            value.entries([this](const std::string& key, const Json& value) {
-                texts_.emplace(key, value.string());
-            });
+            value.entries(
+                [this](const std::string& key, const Json& value) { texts_.emplace(key, value.string()); });
             return;
         }
         Array array;

@@ -45,7 +45,7 @@ private:
 
     std::map<std::string, Array> arrays_;
     std::map<std::string, std::string> texts_;
-    Index size_ = 0, bytes_ = 0;  // of the file, and of all arrays
+    Index size_ = 0, bytes_ = 0;      // of the file, and of all arrays
     std::unique_ptr<double[]> data_;  // all arrays, one after the other
 };
 

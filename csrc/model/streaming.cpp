@@ -4,9 +4,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dispatch/builds.h"
 #include "support/sizes.h"
 #include "support/threads.h"
-#include "dispatch/builds.h"
 
 namespace unrolled {
 namespace {
@@ -20,8 +20,7 @@ const float* check_optional(const FloatView& array, Index expected, const char* 
 }
 
 const float* check_array(const FloatView& array, Index expected, const char* name) {
-    if (!array.numbers)
-        throw std::invalid_argument(std::string(name) + " must be an array, got None");
+    if (!array.numbers) throw std::invalid_argument(std::string(name) + " must be an array, got None");
     return check_optional(array, expected, name);
 }
 
@@ -52,7 +51,8 @@ Activation activation_of(const std::string& name) {
     const char* const names[] = {"relu", "tanh", "sigmoid", "softmax", "log_softmax"};
     for (int k = 0; k < 5; ++k)
         if (name == names[k]) return static_cast<Activation>(k);
-    throw std::invalid_argument("activation: name must be relu, tanh, sigmoid, softmax or log_softmax, got " + name);
+    throw std::invalid_argument("activation: name must be relu, tanh, sigmoid, softmax or log_softmax, got " +
+                                name);
 }
 
 Layer::Layer(const Program& program, Index I, const std::vector<FloatView>& arrays, WeightFormat format,
@@ -87,25 +87,26 @@ Layer::Layer(const Program& program, Index I, const std::vector<FloatView>& arra
 }
 
 Linear::Linear(FloatView weight, FloatView bias, Index width, Index source, WeightFormat format,
-           const std::string& build)
+               const std::string& build)
     : width(width), source(source) {
     const MaskedFloatTraps masked;
     if (width < 1 || source < 1)
-        throw std::invalid_argument("linear: weight must not be empty, got shape [" + std::to_string(width) + ", " +
-                                    std::to_string(source) + "]");
-    affine_.reset(find_build(build).affine(weights_of(weight, bias, width, source), width, source,
-                                           format));
+        throw std::invalid_argument("linear: weight must not be empty, got shape [" + std::to_string(width) +
+                                    ", " + std::to_string(source) + "]");
+    affine_.reset(find_build(build).affine(weights_of(weight, bias, width, source), width, source, format));
 }
 
 Pooling::Pooling(std::string name, Index width, const Linear* keys, const Linear* query)
     : width(width), name_(std::move(name)), keys_(keys), query_(query), build_(find_build("")) {
     PoolingState(name_, 1, 1);  // throws for an unknown name
     if (!keys != !query || !keys == (name_ == "attention"))
-        throw std::invalid_argument("pooling: keys and query must be linear blocks with attention, and None with " +
-                                    std::string("mean and max"));
+        throw std::invalid_argument(
+            "pooling: keys and query must be linear blocks with attention, and None with " +
+            std::string("mean and max"));
     if (keys && (keys->source != width || query->source != keys->width || query->width != 1))
-        throw std::invalid_argument("pooling: keys must read the width of the pooling, query that of keys, and query "
-                                    "must give one number");
+        throw std::invalid_argument(
+            "pooling: keys must read the width of the pooling, query that of keys, and query "
+            "must give one number");
 }
 
 void Pooling::score(const float* rows, Index N, float* keys, float* scores) const {
@@ -129,8 +130,13 @@ void Pooling::run(const float* rows, const Index* lengths, Index T, Index N, flo
 }
 
 Pipeline::Pipeline(const Source& source, const std::vector<Block>& blocks, Index N, Index threads)
-    : N_(N), threads_(std::min(threads, kMaxThreads)), I_(source.width), outputs_(source.width),
-      table_(source.table), V_(source.V), build_(find_build("")) {
+    : N_(N),
+      threads_(std::min(threads, kMaxThreads)),
+      I_(source.width),
+      outputs_(source.width),
+      table_(source.table),
+      V_(source.V),
+      build_(find_build("")) {
     const MaskedFloatTraps masked;
     if (N < 1) throw std::invalid_argument("Stream: batch must be at least 1, got " + std::to_string(N));
     if (threads < 1)
@@ -165,8 +171,8 @@ void Pipeline::add(const Block& given) {
         block.steps.reset(given.layer->snapshot().steps(N_, threads_));
         work_ += given.layer->work();
         if (!given.start.empty() && given.start.size() != p.states.size())
-            throw std::invalid_argument("Stream: start must have one array for each of the " + std::to_string(p.states.size()) +
-                                        " states of a layer");
+            throw std::invalid_argument("Stream: start must have one array for each of the " +
+                                        std::to_string(p.states.size()) + " states of a layer");
         for (std::size_t k = 0; k < p.states.size(); ++k) {
             states_.push_back({at, k, p.states[k]});
             if (!given.start.empty()) check_array(given.start[k], p.states[k], "Stream: start");
@@ -267,8 +273,8 @@ const float* Pipeline::scaled_input(const float* x, const float* out) {
     const double *mean = scale_.data(), *deviation = mean + I_;
     for (Index n = 0; n < N_; ++n)
         for (Index k = 0; k < I_; ++k)
-            to[n * I_ + k] = static_cast<float>(
-                (static_cast<double>(x[n * I_ + k]) - mean[k]) / deviation[k]);
+            to[n * I_ + k] =
+                static_cast<float>((static_cast<double>(x[n * I_ + k]) - mean[k]) / deviation[k]);
     return to;
 }
 

@@ -1,4 +1,5 @@
-// The blocks of a model, and pipelines of blocks that take steps. A step allocates no memory and takes no lock.
+// The blocks of a model, and pipelines of blocks that take steps. A step allocates no memory and takes no
+// lock.
 #pragma once
 
 #include <memory>
@@ -59,7 +60,8 @@ private:
 // y = W x + b: W [width, source], b [width] or none.
 class Linear {
 public:
-    Linear(FloatView weight, FloatView bias, Index width, Index source, WeightFormat format, const std::string& build);
+    Linear(FloatView weight, FloatView bias, Index width, Index source, WeightFormat format,
+           const std::string& build);
 
     // Rows [count, source] to [count, width].
     void apply(const float* rows, Index count, float* to) const { affine_->apply(rows, count, to); }
@@ -159,7 +161,7 @@ public:
     void read_state(std::size_t k, float* to) const;
     void write_state(std::size_t k, const float* from);
 
-    void reset(Index n);                          // sequence n restarts
+    void reset(Index n);                           // sequence n restarts
     void copy_states_from(const Pipeline& other);  // of the same blocks and N
 
 private:

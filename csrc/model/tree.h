@@ -24,7 +24,8 @@ public:
             file_->array(inner.string());
         } else if (tag == "float") {
             const std::string text = inner.string();
-            if (text != "nan" && text != "inf" && text != "-inf") fail("float must be nan, inf or -inf, got " + text);
+            if (text != "nan" && text != "inf" && text != "-inf")
+                fail("float must be nan, inf or -inf, got " + text);
         } else if (tag == "tuple") {
             inner.check_items();
         } else if (tag == "dict") {
@@ -92,8 +93,7 @@ private:
         if (json_.is_list()) fail("items: a key must not be a list");
         if (json_.is_object()) {
             const std::string tag = this->tag();
-            if (tag == "tuple")
-                json_.at(tag).items([&](Json one) { Tree(one, *file_).check_key(); });
+            if (tag == "tuple") json_.at(tag).items([&](Json one) { Tree(one, *file_).check_key(); });
             else if (tag != "float") fail("items: a key must be plain");
         }
         check();

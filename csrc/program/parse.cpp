@@ -26,9 +26,8 @@ public:
     Program read() {
         for (Index width : {program_.H, program_.P})
             if (width < 1 || width > kMaxWidth)
-                throw std::invalid_argument("sizes: H and P must be from 1 to " +
-                                            std::to_string(kMaxWidth) + ", got " +
-                                            std::to_string(width));
+                throw std::invalid_argument("sizes: H and P must be from 1 to " + std::to_string(kMaxWidth) +
+                                            ", got " + std::to_string(width));
         if (!next_line() || word() != "unrolled-program" || number() != 1)
             fail("must be `unrolled-program 1`");
         end_line();
@@ -88,8 +87,7 @@ private:
         if (text == "P") return program_.P;
         if (text == "I") {
             if (I_ < 1 || I_ > kMaxWidth)
-                fail("I must be from 1 to " + std::to_string(kMaxWidth) + ", got " +
-                     std::to_string(I_));
+                fail("I must be from 1 to " + std::to_string(kMaxWidth) + ", got " + std::to_string(I_));
             return I_;
         }
         const Index width = number(text, kMaxWidth);
@@ -222,7 +220,8 @@ private:
 
     void check_widths(const Node& node) const {
         const Operation& operation = entry_of(node.op);
-        if (node.args.size() != operation.arity) fail("must have " + std::to_string(operation.arity) + " arguments, got " +
+        if (node.args.size() != operation.arity)
+            fail("must have " + std::to_string(operation.arity) + " arguments, got " +
                  std::to_string(node.args.size()));
         for (int arg : node.args)
             if (arg < 0) fail("an argument must be a node, got none");
@@ -253,7 +252,8 @@ private:
             broadcast_gradients(program_.grad_products[k], program_.products[k].width, rows);
     }
 
-    void broadcast_gradients(std::vector<int>& nodes, Index width, std::map<std::pair<int, Index>, int>& rows) {
+    void broadcast_gradients(std::vector<int>& nodes, Index width,
+                             std::map<std::pair<int, Index>, int>& rows) {
         for (int& number : nodes) {
             if (number < 0 || program_.nodes[number].width == width) continue;
             int& row = rows[{number, width}];

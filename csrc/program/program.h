@@ -70,9 +70,9 @@ struct Program {
     Index x_width = 0;           // width of a block
     std::vector<Product> products;
     std::vector<Node> nodes;
-    std::vector<int> forward;  // by state: the node of its new value
-    std::vector<int> stored;   // nodes that forward saves for backward
-    std::vector<int> grad_x;   // by input block: the node of its gradient, or -1
+    std::vector<int> forward;                     // by state: the node of its new value
+    std::vector<int> stored;                      // nodes that forward saves for backward
+    std::vector<int> grad_x;                      // by input block: the node of its gradient, or -1
     std::vector<std::vector<int>> grad_products;  // by product and part: the same
     std::vector<int> grad_states;                 // by state: the same
     std::vector<int> grad_vectors;                // by vector: the same

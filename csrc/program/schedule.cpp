@@ -8,16 +8,14 @@
 namespace unrolled {
 namespace {
 
-bool is_operation(const Node& node, Op op) {
-    return node.kind == NodeKind::operation && node.op == op;
-}
+bool is_operation(const Node& node, Op op) { return node.kind == NodeKind::operation && node.op == op; }
 
 bool is_operation(const Node& node, OperationKind kind) {
     return node.kind == NodeKind::operation && entry_of(node.op).kind == kind;
 }
 
-// The phase of each node that the outputs need. A product is one phase behind its source (in phase 0 if that is a
-// state), any other node in the phase of its latest argument.
+// The phase of each node that the outputs need. A product is one phase behind its source (in phase 0 if that
+// is a state), any other node in the phase of its latest argument.
 class Levels {
 public:
     Levels(const Program& program, bool backward, const std::vector<int>& outputs)
@@ -45,8 +43,8 @@ private:
         int latest = 0;
         for (int arg : node.args) latest = std::max(latest, level_[arg]);
         const bool multiplies = node.kind == NodeKind::product || node.kind == NodeKind::transposed;
-        const bool early = node.kind == NodeKind::product &&
-                           program_.nodes[node.args[0]].kind == NodeKind::state;
+        const bool early =
+            node.kind == NodeKind::product && program_.nodes[node.args[0]].kind == NodeKind::state;
         return latest + (multiplies && !early ? 1 : 0);
     }
 
@@ -58,8 +56,11 @@ private:
 class Scheduler {
 public:
     Scheduler(Program& program, bool backward, const std::vector<int>& outputs)
-        : p_(program), outputs_(outputs.begin(), outputs.end()), levels_(program, backward, outputs),
-          uses_(program.nodes.size(), 0), hoisted_(program.nodes.size(), false) {
+        : p_(program),
+          outputs_(outputs.begin(), outputs.end()),
+          levels_(program, backward, outputs),
+          uses_(program.nodes.size(), 0),
+          hoisted_(program.nodes.size(), false) {
         for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
             if (!computed(static_cast<int>(k)) && p_.nodes[k].kind != NodeKind::transposed &&
                 p_.nodes[k].kind != NodeKind::product)
@@ -85,7 +86,7 @@ public:
                 const int start = node.args[side], added = node.args[1 - side];
                 const Node& product = p_.nodes[added];
                 const int block = p_.nodes[start].kind == NodeKind::input ? p_.nodes[start].index
-                                                                  : p_.accumulator_of[start];
+                                                                          : p_.accumulator_of[start];
                 if (block < 0 || product.kind != NodeKind::product || uses_[added] != 1 ||
                     uses_[start] != 1 || product.width != p_.x_width)
                     continue;
@@ -121,7 +122,8 @@ public:
             } else if (node.kind == NodeKind::operation && p_.accumulator_of[i] < 0) {
                 (hoisted_[i] ? out.hoisted : phase.work).push_back(instruction(k));
                 home[i] = hoisted_[i] ? -1 : level;
-                out.whole_rows = out.whole_rows || (!hoisted_[i] && is_operation(node, OperationKind::reduction));
+                out.whole_rows =
+                    out.whole_rows || (!hoisted_[i] && is_operation(node, OperationKind::reduction));
             }
         }
         for (Phase& phase : out.phases) std::sort(phase.products.begin(), phase.products.end());
@@ -140,7 +142,7 @@ private:
         for (std::size_t k = 0; k < p_.nodes.size(); ++k) {
             const Node& node = p_.nodes[k];
             hoisted_[k] = node.kind == NodeKind::constant || node.kind == NodeKind::size ||
-                        node.kind == NodeKind::vector;
+                          node.kind == NodeKind::vector;
             if (node.kind != NodeKind::operation || levels_.given(static_cast<int>(k))) continue;
             hoisted_[k] = true;
             for (int arg : node.args) hoisted_[k] = hoisted_[k] && hoisted_[arg];
@@ -170,7 +172,9 @@ private:
                     p_.nodes[factor].width != node.width || factor == other || makers[factor] < 0)
                     continue;
                 const std::size_t place = static_cast<std::size_t>(makers[factor]);
-                const Op op = add ? Op::multiply_add : side == 0 ? Op::multiply_subtract : Op::subtract_product;
+                const Op op = add         ? Op::multiply_add
+                              : side == 0 ? Op::multiply_subtract
+                                          : Op::subtract_product;
                 sum = {op, sum.result, {work[place].args[0], work[place].args[1], other}, 3};
                 fused[place] = true;
                 break;
@@ -220,7 +224,7 @@ private:
     // `end` gets, for each node that the phase reads, the instruction that reads it last; entries of other
     // phases do not matter.
     void reuse_slots(Schedule& out, const Phase& phase, const std::vector<bool>& outlives_phase,
-               const std::vector<int>& home, std::vector<std::size_t>& end) const {
+                     const std::vector<int>& home, std::vector<std::size_t>& end) const {
         for (std::size_t at = 0; at < phase.work.size(); ++at)
             for (int a = 0; a < phase.work[at].count; ++a) end[phase.work[at].args[a]] = at;
         std::set<int> free;  // of those below `taken`
@@ -234,8 +238,7 @@ private:
             }
             std::set<int> read(i.args, i.args + i.count);
             for (int arg : read)
-                if (out.slot[arg] >= 0 && home[arg] >= 0 && end[arg] == at)
-                    free.insert(out.slot[arg]);
+                if (out.slot[arg] >= 0 && home[arg] >= 0 && end[arg] == at) free.insert(out.slot[arg]);
         }
         out.slots = std::max(out.slots, taken);
     }

@@ -18,11 +18,9 @@ public:
         const std::size_t products = p_.products.size();
         if (p_.sources.size() != products || p_.grad_products.size() != products ||
             p_.grad_x.size() != static_cast<std::size_t>(p_.x_parts) ||
-            p_.grad_states.size() != p_.states.size() ||
-            p_.grad_vectors.size() != p_.vectors.size())
+            p_.grad_states.size() != p_.states.size() || p_.grad_vectors.size() != p_.vectors.size())
             fail("must have one gradient for each declaration");
-        for (std::size_t k = 0; k < p_.states.size(); ++k)
-            check_width(p_.forward[k], p_.states[k]);
+        for (std::size_t k = 0; k < p_.states.size(); ++k) check_width(p_.forward[k], p_.states[k]);
         std::set<int> once;
         for (int node : p_.stored)
             if (node < 0 || !once.insert(node).second) fail("a stored node must exist and be stored once");
@@ -47,8 +45,9 @@ private:
 
     void check_width(int node, Index width) const {
         if (node < 0) fail("a node is missing");
-        if (p_.nodes[node].width != width) fail("a node must have width " + std::to_string(width) + ", got " +
-                                                 std::to_string(p_.nodes[node].width));
+        if (p_.nodes[node].width != width)
+            fail("a node must have width " + std::to_string(width) + ", got " +
+                 std::to_string(p_.nodes[node].width));
     }
 
     // A gradient has the width of its value, or width 1.
@@ -61,8 +60,7 @@ private:
         check_gradients(p_.grad_x, p_.x_width);
         for (std::size_t k = 0; k < p_.products.size(); ++k)
             check_gradients(p_.grad_products[k], p_.products[k].width);
-        for (std::size_t k = 0; k < p_.states.size(); ++k)
-            check_gradients({p_.grad_states[k]}, p_.states[k]);
+        for (std::size_t k = 0; k < p_.states.size(); ++k) check_gradients({p_.grad_states[k]}, p_.states[k]);
         for (std::size_t k = 0; k < p_.vectors.size(); ++k)
             check_gradients({p_.grad_vectors[k]}, p_.vectors[k]);
     }
@@ -90,10 +88,10 @@ private:
                 fail("a product must have the declared width and source");
             break;
         case NodeKind::transposed:
-            if (node.width != p_.products[node.index].source) fail("a transposed product must have the width of its source");
+            if (node.width != p_.products[node.index].source)
+                fail("a transposed product must have the width of its source");
             break;
-        default:
-            break;
+        default: break;
         }
     }
 
@@ -101,7 +99,8 @@ private:
     void check_places() const {
         std::set<std::vector<int>> known;
         for (const Node& node : p_.nodes) {
-            if (node.kind != NodeKind::input && node.kind != NodeKind::product && node.kind != NodeKind::transposed)
+            if (node.kind != NodeKind::input && node.kind != NodeKind::product &&
+                node.kind != NodeKind::transposed)
                 continue;
             const int part = node.kind == NodeKind::product ? node.blocks[0] : 0;
             if (!known.insert({static_cast<int>(node.kind), node.index, part}).second)
@@ -119,8 +118,8 @@ private:
     }
 
     std::vector<const std::vector<int>*> gradients() const {
-        std::vector<const std::vector<int>*> all = {&p_.grad_x, &p_.grad_states,
-                                                    &p_.grad_vectors, &p_.sources};
+        std::vector<const std::vector<int>*> all = {&p_.grad_x, &p_.grad_states, &p_.grad_vectors,
+                                                    &p_.sources};
         for (const auto& list : p_.grad_products) all.push_back(&list);
         return all;
     }

@@ -21,8 +21,7 @@ nb::object execute(CompiledSweep::Execution run, Kernel kernel, const std::strin
     calls.reserve(static_cast<std::size_t>(run.count));
     for (Index g = 1; g < run.count; ++g) {
         calls.push_back(calls[0]);
-        for (std::size_t k = 0; k < run.steps.size(); ++k)
-            calls.back().arrays[2 * k] += g * run.steps[k];
+        for (std::size_t k = 0; k < run.steps.size(); ++k) calls.back().arrays[2 * k] += g * run.steps[k];
     }
     {
         const ReleasedLock released;
@@ -32,7 +31,8 @@ nb::object execute(CompiledSweep::Execution run, Kernel kernel, const std::strin
     return run.result;
 }
 
-nb::object execute(CompiledSweep::Execution first, CompiledSweep::Execution second, Kernel kernel, const std::string& build) {
+nb::object execute(CompiledSweep::Execution first, CompiledSweep::Execution second, Kernel kernel,
+                   const std::string& build) {
     if (first.inputs.type != second.inputs.type)
         throw std::runtime_error("tensors: must have the same type in both directions");
     Interrupt interrupt;
@@ -50,12 +50,10 @@ nb::object forward(const CompiledSweep& sweep, nb::handle tensors, bool training
     return execute(sweep.forward(tensors, {}, training, threads), run_forward, sweep.build());
 }
 
-nb::object forward_bidirectional(const CompiledSweep& sweep, const CompiledSweep& reverse,
-                                 nb::handle tensors, nb::handle reverse_tensors, bool training,
-                                 Index threads) {
+nb::object forward_bidirectional(const CompiledSweep& sweep, const CompiledSweep& reverse, nb::handle tensors,
+                                 nb::handle reverse_tensors, bool training, Index threads) {
     return execute(sweep.forward(tensors, {}, training, threads),
-                   reverse.forward(reverse_tensors, {}, training, threads), run_forward,
-                   sweep.build());
+                   reverse.forward(reverse_tensors, {}, training, threads), run_forward, sweep.build());
 }
 
 nb::object forward_batched(const CompiledSweep& sweep, Index count, std::vector<bool> stacked,
@@ -95,20 +93,19 @@ void bind_compiled_sweep(nb::module_& m) {
         .def(nb::init<nb::handle, std::string, const IndexList&, nb::object, nb::object, Index,
                       CompiledSweep::ArrayIndices, CompiledSweep::StateShapes, Index>(),
              nb::arg("program"), nb::arg("build"), nb::arg("rows"), nb::arg("counts").none(),
-             nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"),
-             nb::arg("state_shapes"), nb::arg("groups"))
+             nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"), nb::arg("state_shapes"),
+             nb::arg("groups"))
         .def("forward", &forward, nb::arg("tensors"), nb::arg("training"), nb::arg("threads"))
         .def("backward", &backward, nb::arg("tensors"), nb::arg("output"), nb::arg("saved").none(),
              nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
         .def("forward_bidirectional", &forward_bidirectional, nb::arg("reverse"), nb::arg("tensors"),
              nb::arg("reverse_tensors"), nb::arg("training"), nb::arg("threads"))
-        .def("backward_bidirectional", &backward_bidirectional, nb::arg("reverse"),
-             nb::arg("arguments"), nb::arg("reverse_arguments"), nb::arg("threads"))
-        .def("forward_batched", &forward_batched, nb::arg("count"), nb::arg("stacked"),
-             nb::arg("tensors"), nb::arg("training"), nb::arg("threads"))
-        .def("backward_batched", &backward_batched, nb::arg("count"), nb::arg("stacked"),
-             nb::arg("tensors"), nb::arg("output"), nb::arg("saved"), nb::arg("grads"),
-             nb::arg("needs"), nb::arg("threads"))
+        .def("backward_bidirectional", &backward_bidirectional, nb::arg("reverse"), nb::arg("arguments"),
+             nb::arg("reverse_arguments"), nb::arg("threads"))
+        .def("forward_batched", &forward_batched, nb::arg("count"), nb::arg("stacked"), nb::arg("tensors"),
+             nb::arg("training"), nb::arg("threads"))
+        .def("backward_batched", &backward_batched, nb::arg("count"), nb::arg("stacked"), nb::arg("tensors"),
+             nb::arg("output"), nb::arg("saved"), nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
         .def("forward_both", &forward_bidirectional)  // the names of before
         .def("backward_both", &backward_bidirectional)
         .def("forward_each", &forward_batched)

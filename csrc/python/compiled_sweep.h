@@ -27,11 +27,17 @@ public:
     using ArrayIndices = std::vector<Index>;              // by array of the core: its tensor, -1: none
     using StateShapes = std::vector<std::vector<Index>>;  // of the final states
 
-    CompiledSweep(nb::handle program, std::string build, const IndexList& rows, nb::object counts, nb::object table,
-         Index states, ArrayIndices parameters, StateShapes state_shapes, Index groups)
-        : program_(nb::cast<const Program*>(program)), owner_(nb::borrow(program)),
-          build_(std::move(build)), counts_(counts), table_(table),
-          states_(states), parameters_(std::move(parameters)), state_shapes_(std::move(state_shapes)),
+    CompiledSweep(nb::handle program, std::string build, const IndexList& rows, nb::object counts,
+                  nb::object table, Index states, ArrayIndices parameters, StateShapes state_shapes,
+                  Index groups)
+        : program_(nb::cast<const Program*>(program)),
+          owner_(nb::borrow(program)),
+          build_(std::move(build)),
+          counts_(counts),
+          table_(table),
+          states_(states),
+          parameters_(std::move(parameters)),
+          state_shapes_(std::move(state_shapes)),
           groups_(groups) {
         const Program& p = *program_;
         if (rows.size() != 6)
@@ -85,7 +91,7 @@ public:
         OwnedTensor saved;
         if (training)
             saved = make_output(run.inputs.half() ? float_tensor() : nb::handle(tokens), batched,
-                         {total(), program_->saved_pitch}, program_->saved_whole);
+                                {total(), program_->saved_pitch}, program_->saved_whole);
         add_inputs(run, output, training ? &saved : nullptr);
         nb::list final;
         for (const std::vector<Index>& shape : state_shapes_) {
@@ -101,7 +107,7 @@ public:
     // `grads` are the gradients of the output and of the final states, None for zeros. `batched` counts
     // tensors, output, saved, grads.
     Execution backward(nb::handle tensors, const Batched& batched, nb::handle output, nb::handle saved,
-                 nb::handle grads, nb::handle needs, Index threads) const {
+                       nb::handle grads, nb::handle needs, Index threads) const {
         const std::size_t count = program_->states.size();
         Execution run = begin_call(tensors, batched, threads);
         run.call.groups = groups_;
@@ -234,7 +240,8 @@ private:
     }
 
     // A new tensor of this shape for each sweep; zeros unless all of it is written.
-    static OwnedTensor make_output(nb::handle like, const Batched& batched, std::vector<Index> shape, bool overwritten) {
+    static OwnedTensor make_output(nb::handle like, const Batched& batched, std::vector<Index> shape,
+                                   bool overwritten) {
         if (batched.count > 0) shape.insert(shape.begin(), batched.count);
         OwnedTensor array;
         array.make((overwritten ? empty : zeros)(like, shape));
@@ -249,8 +256,8 @@ private:
                 "tensors: must be on the CPU, all in float32, float64, bfloat16 or float16");
     }
 
-    // Compares parameters with the shapes of the program: by number of elements a weight equals its transpose,
-    // and an empty bias no bias.
+    // Compares parameters with the shapes of the program: by number of elements a weight equals its
+    // transpose, and an empty bias no bias.
     void check_parameters(const Tensors& inputs) const {
         const Program& p = *program_;
         check_shape(inputs, parameters_[0], {p.x_parts * p.x_width, inputs.tokens().size(-1)}, "weight");
@@ -268,8 +275,8 @@ private:
         if (k < 0) return;
         const View& view = inputs.arrays[static_cast<std::size_t>(k)].view;
         if (view.is(shape)) return;
-        throw std::runtime_error(std::string(name) + " must have shape " + text_of(shape) +
-                                 ", got " + text_of(view.sizes()));
+        throw std::runtime_error(std::string(name) + " must have shape " + text_of(shape) + ", got " +
+                                 text_of(view.sizes()));
     }
 
     bool covers_all_rows() const { return total() == shape_.rows; }

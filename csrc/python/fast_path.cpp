@@ -28,8 +28,8 @@ struct LayerSweep {
 // can free what the core reads.
 constexpr double kMaxWorkWithLock = 1e5;
 
-// Multiplications of a token, plus an estimate for the step and its pointwise operations, which dominate where
-// layers are narrow.
+// Multiplications of a token, plus an estimate for the step and its pointwise operations, which dominate
+// where layers are narrow.
 double work_of(const Program& p, Index I) {
     double work = 64 + static_cast<double>(p.x_parts) * static_cast<double>(p.x_width * I);
     for (const Phase& phase : p.forward_schedule.phases)
@@ -53,16 +53,16 @@ public:
             const Program* const program = nb::cast<const Program*>(owner);
             const Index I = nb::cast<Index>(fields[4]);
             sweeps_.push_back({owner, program, nb::cast<nb::tuple>(fields[1]),
-                             nb::cast<std::vector<std::vector<Index>>>(fields[2]),
-                             nb::cast<bool>(fields[3]), I, work_of(*program, I)});
+                               nb::cast<std::vector<std::vector<Index>>>(fields[2]),
+                               nb::cast<bool>(fields[3]), I, work_of(*program, I)});
         }
         for (nb::handle width : widths) widths_.push_back(nb::cast<Index>(width));
     }
 
     // (output, final states) without gradient. If `grad` is set and a tensor requires one:
     // [states, parameters], for autograd. None where the call is not plain.
-    nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first,
-                          bool grad, const std::string& build, Index threads) {
+    nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first, bool grad,
+                          const std::string& build, Index threads) {
         InputShape f;
         f.batch_first = batch_first;
         f.threads = threads;
@@ -143,8 +143,8 @@ private:
         if (count == 1) return add(nb::borrow(hx), state_shape(f, 0), f, states);
         if (!PyTuple_CheckExact(hx.ptr()) || nb::len(hx) != count) return false;
         for (std::size_t k = 0; k < count; ++k)
-            if (!add(nb::borrow(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k))),
-                     state_shape(f, k), f, states))
+            if (!add(nb::borrow(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k))), state_shape(f, k), f,
+                     states))
                 return false;
         return true;
     }
@@ -214,7 +214,8 @@ private:
             // From here on no call lets other threads run until all addresses are known.
             RawCall calls[2];
             for (Index d = 0; d < D; ++d) {
-                if (!fill_call(calls[d], w + d, values, view_of(outputs[d]), layer_weights, states, final_views, f))
+                if (!fill_call(calls[d], w + d, values, view_of(outputs[d]), layer_weights, states,
+                               final_views, f))
                     return nb::none();
                 layer_weights += sweeps_[w + d].shapes.size();
             }
@@ -252,13 +253,15 @@ private:
     }
 
     // The call of sweep `index`. False where another thread has changed a tensor meanwhile.
-    bool fill_call(RawCall& raw, Index index, const nb::object& values, const View& output, OwnedView* weights,
-              OwnedViews& states, const std::vector<View>& final_views, const InputShape& f) const {
+    bool fill_call(RawCall& raw, Index index, const nb::object& values, const View& output,
+                   OwnedView* weights, OwnedViews& states, const std::vector<View>& final_views,
+                   const InputShape& f) const {
         const LayerSweep& layer = sweeps_[index];
         const Index tokens = f.T * f.N;
         const View input = view_of(values);
         if (!is_readable(input, f) || input.numel() != tokens * layer.I) return false;
-        IndexList arrays = {0, 0, 0, 0, input.address(), input.numel(), output.address(), output.numel(), 0, 0};
+        IndexList arrays = {0, 0, 0, 0, input.address(), input.numel(), output.address(), output.numel(),
+                            0, 0};
         arrays.reserve(64);
         for (std::size_t k = 0; k < layer.shapes.size(); ++k) {
             OwnedView& weight = weights[k];
@@ -289,8 +292,12 @@ private:
         }
         for (std::size_t k = 0; k < widths_.size(); ++k) add_state(&final_views[k], k);
         const TokenRows token_rows = dense_token_rows(f.T, f.N, f.batch_first, layer.reverse);
-        raw = {layer.program, {f.T, f.N, layer.I, tokens, token_rows, f.threads}, std::move(arrays), 1,
-               number_format_of(f.type), nullptr};
+        raw = {layer.program,
+               {f.T, f.N, layer.I, tokens, token_rows, f.threads},
+               std::move(arrays),
+               1,
+               number_format_of(f.type),
+               nullptr};
         return true;
     }
 
@@ -316,13 +323,13 @@ void bind_fast_path(nb::module_& m) {
         .def(nb::init<nb::list, nb::list, nb::tuple, nb::tuple, nb::object, bool>(), nb::arg("sweeps"),
              nb::arg("widths"), nb::arg("classes"), nb::arg("watchers"), nb::arg("merge").none(),
              nb::arg("step"))
-        .def("__init__",  // with the settings of a cell, as before; cells do not change any more
-             [](FastPath* self, nb::list sweeps, nb::list widths, nb::dict, nb::tuple classes,
-                nb::tuple watchers, nb::object merge, bool step) {
-                 new (self) FastPath(sweeps, widths, classes, watchers, merge, step);
-             },
-             nb::arg("sweeps"), nb::arg("widths"), nb::arg("cell"), nb::arg("classes"),
-             nb::arg("watchers"), nb::arg("merge").none(), nb::arg("step"))
+        .def(
+            "__init__",  // with the settings of a cell, as before; cells do not change any more
+            [](FastPath* self, nb::list sweeps, nb::list widths, nb::dict, nb::tuple classes,
+               nb::tuple watchers, nb::object merge,
+               bool step) { new (self) FastPath(sweeps, widths, classes, watchers, merge, step); },
+            nb::arg("sweeps"), nb::arg("widths"), nb::arg("cell"), nb::arg("classes"), nb::arg("watchers"),
+            nb::arg("merge").none(), nb::arg("step"))
         .def("__call__", &FastPath::operator(), nb::arg("input").none(), nb::arg("hx").none(),
              nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
              nb::arg("threads"));

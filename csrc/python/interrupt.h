@@ -4,8 +4,8 @@
 #include <nanobind/nanobind.h>
 #include <pthread.h>
 
-#include "support/threads.h"
 #include "python/unlocked.h"
+#include "support/threads.h"
 
 namespace unrolled {
 

@@ -3,9 +3,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "dispatch/builds.h"
 #include "dispatch/raw_call.h"
 #include "model/streaming.h"
-#include "dispatch/builds.h"
 #include "python/bind.h"
 #include "python/tensors.h"
 #include "python/unlocked.h"
@@ -28,40 +28,53 @@ NB_MODULE(_core, m) {
         },
         "Instruction sets the core knows, best first, each with whether this processor offers it.",
         nb::sig("def instruction_sets() -> dict[str, bool]"));
-    m.def("builds", [] {
-        nb::list result;
-        for (const Build* build : available_builds()) result.append(build->name);
-        return result;
-    }, "Builds of the kernels that this processor can run, best first.",
+    m.def(
+        "builds",
+        [] {
+            nb::list result;
+            for (const Build* build : available_builds()) result.append(build->name);
+            return result;
+        },
+        "Builds of the kernels that this processor can run, best first.",
         nb::sig("def builds() -> list[str]"));
     nb::class_<Program>(m, "Program", "A program, parsed, validated and scheduled.")
-        .def("__init__",
-             [](Program* self, const std::string& text, Index H, Index P, Index I) {
-                 const ReleasedLock released;
-                 new (self) Program(parse(text, H, P, I));
-             },
-             nb::arg("text"), nb::arg("H"), nb::arg("P"), nb::arg("I") = 0)
-        .def_ro("saved_width", &Program::saved_pitch,
-                "Numbers that forward saves for backward, a token.")
-        .def_prop_ro("room", &step_footprint, "An upper bound of the numbers that a step of one sequence works on.")
+        .def(
+            "__init__",
+            [](Program* self, const std::string& text, Index H, Index P, Index I) {
+                const ReleasedLock released;
+                new (self) Program(parse(text, H, P, I));
+            },
+            nb::arg("text"), nb::arg("H"), nb::arg("P"), nb::arg("I") = 0)
+        .def_ro("saved_width", &Program::saved_pitch, "Numbers that forward saves for backward, a token.")
+        .def_prop_ro("room", &step_footprint,
+                     "An upper bound of the numbers that a step of one sequence works on.")
         .def_ro("state_widths", &Program::states, "Units of each state.")
-        .def_prop_ro("reached", [](const Program& p) {
-            return nb::make_tuple(p.reached.products, p.reached.vectors, p.reached.states);
-        }, "Whether a gradient reaches each product (the input's first), vector and state.")
+        .def_prop_ro(
+            "reached",
+            [](const Program& p) {
+                return nb::make_tuple(p.reached.products, p.reached.vectors, p.reached.states);
+            },
+            "Whether a gradient reaches each product (the input's first), vector and state.")
         .def_ro("saved_whole", &Program::saved_whole,
                 "Whether forward writes all of them: there is no padding between vectors.");
     // Calls with addresses, for callers whose arrays are not tensors.
     const auto free = nb::call_guard<ReleasedLock>();
-    m.def("forward", [](const Program& p, const std::string& build, bool wide, const IndexList& shape,
-                        const IndexList& arrays) {
-        const RawCall call{&p, shape_of(shape), arrays};
-        run_forward(&call, 1, build, wide);
-    }, free, "Run forward; see raw_call.h.");
-    m.def("backward", [](const Program& p, const std::string& build, bool wide, const IndexList& shape,
-                         const IndexList& arrays) {
-        const RawCall call{&p, shape_of(shape), arrays};
-        run_backward(&call, 1, build, wide);
-    }, free, "Run backward; see raw_call.h.");
+    m.def(
+        "forward",
+        [](const Program& p, const std::string& build, bool wide, const IndexList& shape,
+           const IndexList& arrays) {
+            const RawCall call{&p, shape_of(shape), arrays};
+            run_forward(&call, 1, build, wide);
+        },
+        free, "Run forward; see raw_call.h.");
+    m.def(
+        "backward",
+        [](const Program& p, const std::string& build, bool wide, const IndexList& shape,
+           const IndexList& arrays) {
+            const RawCall call{&p, shape_of(shape), arrays};
+            run_backward(&call, 1, build, wide);
+        },
+        free, "Run backward; see raw_call.h.");
     m.def("name_tensors", &name_tensors, nb::arg("kind"), nb::arg("single"),
           "Set the class of tensors, and a tensor of float32.");
     bind_compiled_sweep(m);

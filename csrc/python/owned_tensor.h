@@ -26,10 +26,9 @@ struct OwnedTensor {
         try_view();
         const Index needed = bytes_needed(tensor, view), bytes = bytes_of(storage);
         if (needed > bytes)
-            throw std::runtime_error(
-                "tensors: a storage must have at least " + std::to_string(needed) +
-                " bytes for its tensor, got " + std::to_string(bytes) +
-                "; untyped_storage().resize_ made it smaller");
+            throw std::runtime_error("tensors: a storage must have at least " + std::to_string(needed) +
+                                     " bytes for its tensor, got " + std::to_string(bytes) +
+                                     "; untyped_storage().resize_ made it smaller");
     }
     // Views a new tensor, which no other thread has.
     void make(nb::object owned) {

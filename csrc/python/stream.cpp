@@ -8,9 +8,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "dispatch/builds.h"
 #include "dispatch/raw_call.h"
 #include "model/streaming.h"
-#include "dispatch/builds.h"
 #include "python/interrupt.h"
 #include "python/tensors.h"
 #include "support/sizes.h"
@@ -27,7 +27,8 @@ public:
             PyErr_Clear();
             throw nb::type_error((std::string(name) + " must be a contiguous array" +
                                   (writable ? " that can be written" : "") + ", got " +
-                                  Py_TYPE(array.ptr())->tp_name).c_str());
+                                  Py_TYPE(array.ptr())->tp_name)
+                                     .c_str());
         }
     }
     BufferView(const BufferView&) = delete;
@@ -49,7 +50,8 @@ public:
     FloatView floats(const char* name) const {
         if (!is('f'))
             throw nb::type_error((std::string(name) + " must have type float32, got format " +
-                                  (view_.format ? view_.format : "B")).c_str());
+                                  (view_.format ? view_.format : "B"))
+                                     .c_str());
         return {static_cast<const float*>(view_.buf), count()};
     }
 
@@ -94,16 +96,16 @@ private:
 // A layer in one direction, and the arrays that it borrows.
 class PyLayer {
 public:
-    PyLayer(nb::handle program, Index I, nb::list arrays, const std::string& format,
-             const std::string& build)
+    PyLayer(nb::handle program, Index I, nb::list arrays, const std::string& format, const std::string& build)
         : program_(nb::borrow(program)) {
         const Program& p = *nb::cast<const Program*>(program);
         const std::size_t matrices = 2 * (1 + p.products.size());
         std::vector<FloatView> views;
         for (nb::handle array : arrays) {
             const std::size_t k = views.size();
-            views.push_back(borrowed_.take(nb::borrow(array),
-                                       k >= matrices ? "Layer: vector" : k % 2 ? "Layer: bias" : "Layer: weight"));
+            views.push_back(borrowed_.take(nb::borrow(array), k >= matrices ? "Layer: vector"
+                                                              : k % 2       ? "Layer: bias"
+                                                                            : "Layer: weight"));
         }
         layer_ = std::make_unique<Layer>(p, I, views, weight_format_of(format), build);
     }
@@ -113,8 +115,9 @@ public:
         Interrupt interrupt;
         {
             const ReleasedLock released;
-            run_snapshot(RawCall{&layer_->program(), shape_of(shape), arrays, 1, NumberFormat::native, &interrupt},
-                         layer_->snapshot());
+            run_snapshot(
+                RawCall{&layer_->program(), shape_of(shape), arrays, 1, NumberFormat::native, &interrupt},
+                layer_->snapshot());
         }
         interrupt.raise();
     }
@@ -130,7 +133,7 @@ private:
 class PyLinear {
 public:
     PyLinear(nb::handle weight, nb::handle bias, Index width, Index source, const std::string& format,
-            const std::string& build)
+             const std::string& build)
         : weight_(borrowed_.take(nb::borrow(weight), "Linear: weight")),
           bias_(borrowed_.take(nb::borrow(bias), "Linear: bias")),
           linear_(weight_, bias_, width, source, weight_format_of(format), build) {}
@@ -198,8 +201,8 @@ public:
     // `table`: [V, width] of an embedding, or None. `scale`: mean and deviation [width] in float64, which
     // standardize the input, or None. `blocks`: layers, linear maps, poolings and names of activations;
     // `starts`: for each, None or the initial states of a layer.
-    Stream(nb::object table, Index V, nb::object scale, Index width, nb::list blocks,
-           nb::list starts, Index N, nb::object empty, Index threads)
+    Stream(nb::object table, Index V, nb::object scale, Index width, nb::list blocks, nb::list starts,
+           Index N, nb::object empty, Index threads)
         : empty_(empty) {
         Source source;
         source.width = width;
@@ -263,7 +266,8 @@ public:
     void begin(nb::handle rows) {
         const ExclusiveUse turn(*pipeline_);
         const BufferView view(rows, "Stream: rows");
-        if (!view.has_integers()) throw nb::type_error("Stream: rows must be integers of type int32 or int64");
+        if (!view.has_integers())
+            throw nb::type_error("Stream: rows must be integers of type int32 or int64");
         for (Index k = 0; k < view.count(); ++k) pipeline_->reset(view.number(k));
     }
 
@@ -300,7 +304,8 @@ private:
     const Index* see_tokens(nb::handle x) {
         const Index N = pipeline_->batch();
         if (PyLong_CheckExact(x.ptr())) {
-            if (N != 1) throw std::invalid_argument("Stream: x must have " + std::to_string(N) + " tokens, got one");
+            if (N != 1)
+                throw std::invalid_argument("Stream: x must have " + std::to_string(N) + " tokens, got one");
             tokens_[0] = PyLong_AsSsize_t(x.ptr());
             if (tokens_[0] == -1 && PyErr_Occurred()) throw nb::python_error();
         } else {
@@ -315,7 +320,8 @@ private:
         if (n >= 0)
             throw nb::index_error(("Stream: x must be tokens from 0 to " +
                                    std::to_string(pipeline_->tokens() - 1) + ", got " +
-                                   std::to_string(tokens_[static_cast<std::size_t>(n)])).c_str());
+                                   std::to_string(tokens_[static_cast<std::size_t>(n)]))
+                                      .c_str());
         return tokens_.data();
     }
 
@@ -339,29 +345,25 @@ private:
 void bind_stream(nb::module_& m) {
     nb::class_<PyLayer>(m, "Layer", "A layer in one direction, its weights packed once.")
         .def(nb::init<nb::handle, Index, nb::list, const std::string&, const std::string&>(),
-             nb::arg("program"), nb::arg("inputs"), nb::arg("arrays"), nb::arg("weights"),
-             nb::arg("build"))
+             nb::arg("program"), nb::arg("inputs"), nb::arg("arrays"), nb::arg("weights"), nb::arg("build"))
         .def("run", &PyLayer::run, nb::arg("shape"), nb::arg("arrays"));
     nb::class_<PyLinear>(m, "Linear", "A linear layer, its weights packed once.")
-        .def(nb::init<nb::handle, nb::handle, Index, Index, const std::string&,
-                      const std::string&>(),
+        .def(nb::init<nb::handle, nb::handle, Index, Index, const std::string&, const std::string&>(),
              nb::arg("weight"), nb::arg("bias").none(), nb::arg("width"), nb::arg("source"),
              nb::arg("weights"), nb::arg("build"))
         .def("run", &PyLinear::run, nb::arg("rows"), nb::arg("to"), nb::arg("count"));
     m.attr("Line") = m.attr("Linear");  // the name of before
     nb::class_<PyPooling>(m, "Pooling", "Pools the steps of a sequence into one vector.")
-        .def(nb::init<std::string, Index, nb::object, nb::object>(), nb::arg("name"),
-             nb::arg("width"), nb::arg("keys").none(), nb::arg("query").none())
-        .def("run", &PyPooling::run, nb::arg("rows"), nb::arg("lengths").none(), nb::arg("T"),
-             nb::arg("N"), nb::arg("to"));
-    m.def("activate", &activate, nb::arg("name"), nb::arg("rows"), nb::arg("count"),
-          nb::arg("width"), "Change rows in place.");
+        .def(nb::init<std::string, Index, nb::object, nb::object>(), nb::arg("name"), nb::arg("width"),
+             nb::arg("keys").none(), nb::arg("query").none())
+        .def("run", &PyPooling::run, nb::arg("rows"), nb::arg("lengths").none(), nb::arg("T"), nb::arg("N"),
+             nb::arg("to"));
+    m.def("activate", &activate, nb::arg("name"), nb::arg("rows"), nb::arg("count"), nb::arg("width"),
+          "Change rows in place.");
     nb::class_<Stream>(m, "Stream", "Sequences that take steps through blocks.")
-        .def(nb::init<nb::object, Index, nb::object, Index, nb::list, nb::list, Index, nb::object,
-                      Index>(),
+        .def(nb::init<nb::object, Index, nb::object, Index, nb::list, nb::list, Index, nb::object, Index>(),
              nb::arg("table").none(), nb::arg("tokens"), nb::arg("scale").none(), nb::arg("width"),
-             nb::arg("stages"), nb::arg("starts"), nb::arg("batch"), nb::arg("empty"),
-             nb::arg("threads"))
+             nb::arg("stages"), nb::arg("starts"), nb::arg("batch"), nb::arg("empty"), nb::arg("threads"))
         .def("step", &Stream::step, nb::arg("x"), nb::arg("out").none() = nb::none())
         .def("copy_state", &Stream::copy_state, nb::arg("k"), nb::arg("array"), nb::arg("written"))
         .def("begin", &Stream::begin, nb::arg("rows"));

@@ -27,10 +27,9 @@ PyObject* is_neg_method = nullptr;  // the method, looked up once
 
 const TensorMethods& names() {
     static const auto intern = PyUnicode_InternFromString;
-    static const TensorMethods known = {intern("contiguous"), intern("requires_grad"),
-                                intern("resolve_neg"), intern("new_empty"), intern("new_zeros"),
-                                intern("untyped_storage"), intern("storage_offset"),
-                                intern("nbytes")};
+    static const TensorMethods known = {
+        intern("contiguous"), intern("requires_grad"),   intern("resolve_neg"),    intern("new_empty"),
+        intern("new_zeros"),  intern("untyped_storage"), intern("storage_offset"), intern("nbytes")};
     return known;
 }
 
@@ -63,7 +62,9 @@ NumberType View::type() const {
     if (dtype.lanes != 1 || !(plain || brain)) return NumberType::other;
     if (dtype.bits == 16) return brain ? NumberType::bfloat16 : NumberType::float16;
     if (brain) return NumberType::other;
-    return dtype.bits == 32 ? NumberType::float32 : dtype.bits == 64 ? NumberType::float64 : NumberType::other;
+    return dtype.bits == 32   ? NumberType::float32
+           : dtype.bits == 64 ? NumberType::float64
+                              : NumberType::other;
 }
 
 void name_tensors(nb::handle type, nb::handle single) {

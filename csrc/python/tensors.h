@@ -41,9 +41,7 @@ inline NumberFormat number_format_of(NumberType type) {
 
 // A tensor's memory, type and shape. Valid while the tensor lives and is not resized.
 struct View : nb::dlpack::dltensor {
-    Index address() const {
-        return static_cast<Index>(reinterpret_cast<std::uintptr_t>(data) + byte_offset);
-    }
+    Index address() const { return static_cast<Index>(reinterpret_cast<std::uintptr_t>(data) + byte_offset); }
     Index size(int d) const { return shape[d < 0 ? ndim + d : d]; }
     Index numel() const;
     bool contiguous() const;
@@ -69,8 +67,8 @@ bool try_view(nb::handle tensor, View& view);
 // do not have this bit.
 bool has_negative_bit(nb::handle tensor);
 
-// A tensor's storage, which stays valid while it is owned, also after `tensor.data = …`. The call lets no other
-// thread run.
+// A tensor's storage, which stays valid while it is owned, also after `tensor.data = …`. The call lets no
+// other thread run.
 nb::object storage(nb::handle tensor);
 
 // Bytes of a storage, and those that a tensor with this view needs: `untyped_storage().resize_` may have

@@ -6,8 +6,8 @@
 
 namespace unrolled {
 
-// Runs a call that acquires the interpreter's lock. During finalization CPython before 3.14 ends a thread that
-// asks for the lock by unwinding its stack, which neither destructors nor parallel regions allow. Such a
+// Runs a call that acquires the interpreter's lock. During finalization CPython before 3.14 ends a thread
+// that asks for the lock by unwinding its stack, which neither destructors nor parallel regions allow. Such a
 // thread stops here until the process ends.
 template <class F>
 auto take_lock(F call) noexcept -> decltype(call()) {

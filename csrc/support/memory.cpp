@@ -16,7 +16,7 @@ namespace unrolled {
 namespace {
 
 constexpr std::size_t kLine = 64;
-constexpr std::size_t kMaxSmall = 16 * 1024;             // bytes of a small block
+constexpr std::size_t kMaxSmall = 16 * 1024;               // bytes of a small block
 constexpr std::size_t kArenaBytes = 256 * 1024;            // of an arena
 constexpr std::size_t kHugePage = std::size_t(2) << 20;    // bytes of a large page
 constexpr std::size_t kMaxPooled = std::size_t(64) << 20;  // bytes in the pool
@@ -71,8 +71,7 @@ const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
 Header* take_from_pool(std::size_t bytes) {
     Header** best = nullptr;
     for (Header** at = &pool_head; *at; at = &(*at)->next)
-        if ((*at)->bytes >= bytes && (*at)->bytes <= 2 * bytes &&
-            (!best || (*at)->bytes < (*best)->bytes))
+        if ((*at)->bytes >= bytes && (*at)->bytes <= 2 * bytes && (!best || (*at)->bytes < (*best)->bytes))
             best = at;
     if (!best) return nullptr;
     Header* const block = *best;

@@ -20,7 +20,9 @@ bool forked() { return forks() > 0; }
 int forks() { return registered == 0 ? fork_count.load() : 0; }
 
 #if defined(__x86_64__)
-MaskedFloatTraps::MaskedFloatTraps() : previous_(_mm_getcsr()) { _mm_setcsr(static_cast<unsigned>(previous_) | 0x1f80); }
+MaskedFloatTraps::MaskedFloatTraps() : previous_(_mm_getcsr()) {
+    _mm_setcsr(static_cast<unsigned>(previous_) | 0x1f80);
+}
 MaskedFloatTraps::~MaskedFloatTraps() { _mm_setcsr(static_cast<unsigned>(previous_)); }
 #elif defined(__aarch64__)
 MaskedFloatTraps::MaskedFloatTraps() {

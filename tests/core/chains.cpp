@@ -1,12 +1,12 @@
-// Pipelines of every program, with linear maps wider than a step's stack buffer and with poolings: steps allocate
-// no memory, and the results of a sequence do not depend on the others. Only with guarded memory.
+// Pipelines of every program, with linear maps wider than a step's stack buffer and with poolings: steps
+// allocate no memory, and the results of a sequence do not depend on the others. Only with guarded memory.
 #include <cstring>
 #include <deque>
 #include <new>
 #include <stdexcept>
 
-#include "model/streaming.h"
 #include "guarded.h"
+#include "model/streaming.h"
 #include "suite.h"
 
 namespace {
@@ -60,8 +60,10 @@ Layer layer_of(const Program& p, Numbers& numbers, WeightFormat format, const st
 class Model {
 public:
     Model(const Program& p, WeightFormat format, const std::string& build)
-        : layer_(layer_of(p, numbers_, format, build)), wide_(linear(kWide, layer_.width(), format, build)),
-          keys_(linear(kKeys, kWide, format, build)), query_(linear(1, kKeys, format, build)),
+        : layer_(layer_of(p, numbers_, format, build)),
+          wide_(linear(kWide, layer_.width(), format, build)),
+          keys_(linear(kKeys, kWide, format, build)),
+          query_(linear(1, kKeys, format, build)),
           pooling_("attention", kWide, &keys_, &query_),
           narrow_(linear(kOutputs, kWide, format, build)) {
         Block layer, wide, pooling, narrow, softmax;
@@ -128,8 +130,7 @@ void check_chain(const Model& model, Index N, const std::string& label, Checks& 
     Random random(9);
     std::vector<Row> x(4);
     for (Row& row : x)
-        for (Index k = 0; k < N * kInputs; ++k)
-            row.push_back(static_cast<float>(random.uniform(-1, 1)));
+        for (Index k = 0; k < N * kInputs; ++k) row.push_back(static_cast<float>(random.uniform(-1, 1)));
     const std::vector<Row> together = run(model, N, 0, x), alone = run(model, 1, 0, x);
     for (std::size_t t = 0; t < x.size(); ++t)
         checks.that(!std::memcmp(together[t].data(), alone[t].data(), kOutputs * sizeof(float)),

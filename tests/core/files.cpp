@@ -1,5 +1,5 @@
-// Exported files through the C interface. Intact files step; cut, damaged or invented ones raise an error with a
-// message, or step like any other.
+// Exported files through the C interface. Intact files step; cut, damaged or invented ones raise an error
+// with a message, or step like any other.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -77,12 +77,10 @@ bool use(const unrolled_model* model, Checks& checks, const std::string& label) 
                             : unrolled_stream_step(one, x.data(), to.data());
     };
     for (int t = 0; t < 3; ++t) checks.that(step(stream.get(), out) == UNROLLED_OK, label + ": a step");
-    checks.that(reads_tokens ? unrolled_stream_step(stream.get(), x.data(), out.data()) ==
-                                       UNROLLED_KIND &&
-                                   unrolled_stream_step_tokens(stream.get(), none, out.data()) ==
-                                       UNROLLED_TOKEN
-                             : unrolled_stream_step_tokens(stream.get(), tokens, out.data()) ==
-                                   UNROLLED_KIND,
+    checks.that(reads_tokens
+                    ? unrolled_stream_step(stream.get(), x.data(), out.data()) == UNROLLED_KIND &&
+                          unrolled_stream_step_tokens(stream.get(), none, out.data()) == UNROLLED_TOKEN
+                    : unrolled_stream_step_tokens(stream.get(), tokens, out.data()) == UNROLLED_KIND,
                 label + ": the wrong kind of input");
     const StreamOwner copy(unrolled_stream_copy(stream.get(), error, sizeof error));
     for (Index k = 0; k < unrolled_stream_states(stream.get()); ++k) {
@@ -154,8 +152,7 @@ const Change kFaults[] = {
     {R"({\"tuple\": [2, 4, 4]})", R"([999999999999999, 4, 4])"},
     {R"({\"array\": \"blocks.1.layers.0.0.arrays.0\"})", R"(null)"},
     {R"({\"array\": \"blocks.1.layers.0.0.arrays.0\"})", R"({\"array\": \"blocks.9\"})"},
-    {R"({\"array\": \"blocks.1.layers.0.0.arrays.1\"})",
-     R"({\"array\": \"blocks.1.layers.0.0.arrays.3\"})"},
+    {R"({\"array\": \"blocks.1.layers.0.0.arrays.1\"})", R"({\"array\": \"blocks.1.layers.0.0.arrays.3\"})"},
     {R"({\"array\": \"blocks.1.layers.0.0.arrays.1\"}, )", ""},
     {R"({\"array\": \"blocks.1.layers.0.0.arrays.1\"})", R"({\"array\": \"blocks.2.weight\"})"},
     {R"({\"array\": \"blocks.2.weight\"})", R"({\"array\": \"blocks.2.bias\"})"},
@@ -211,8 +208,7 @@ void check_changes(const std::string& golden, Checks& checks) {
                     std::string("loads with ") + fault.to + " in place of " + fault.from);
     for (const Change& sound : kSound) {
         std::string error;
-        const ModelOwner model =
-            read(Parts{changed(whole.header, sound, checks), whole.data}.bytes(), error);
+        const ModelOwner model = read(Parts{changed(whole.header, sound, checks), whole.data}.bytes(), error);
         if (checks.that(model != nullptr, std::string("refused with ") + sound.to + ": " + error))
             use(model.get(), checks, sound.to);
     }
@@ -220,12 +216,11 @@ void check_changes(const std::string& golden, Checks& checks) {
         const std::string value = std::string(depth, '[') + std::string(depth, ']');
         const std::string text = R"(\"codec\": )" + value;
         const Change change{R"(\"codec\": null)", text.c_str()};
-        checks.that(refused(Parts{changed(whole.header, change, checks), whole.data}.bytes()) ==
-                        (depth > 64),
+        checks.that(refused(Parts{changed(whole.header, change, checks), whole.data}.bytes()) == (depth > 64),
                     "values " + std::to_string(depth) + " deep");
     }
-    for (const std::string& header : {std::string(1000000, '['), std::string(1000000, '{'),
-                                      std::string(), std::string("{}"), std::string("[]")})
+    for (const std::string& header : {std::string(1000000, '['), std::string(1000000, '{'), std::string(),
+                                      std::string("{}"), std::string("[]")})
         checks.that(refused(Parts{header, ""}.bytes()), "a header of brackets, or nothing");
     for (int byte : {0x7f, 0x80, 0xff}) {
         std::string far = golden;
@@ -245,8 +240,7 @@ void check_buffer_sizes(const std::string& golden, Checks& checks) {
     file.header.replace(from, to - from, wide);
     const auto with = [&](const char* size) {
         const std::string sizes = std::string("[2, ") + size + ", " + size + "]";
-        const std::string header = changed(file.header, {R"({\"tuple\": [2, 4, 4]})", sizes.c_str()},
-                                           checks);
+        const std::string header = changed(file.header, {R"({\"tuple\": [2, 4, 4]})", sizes.c_str()}, checks);
         std::string error;
         read(Parts{header, file.data}.bytes(), error);
         return error;
@@ -274,8 +268,17 @@ std::string damaged(const Parts& whole, Random& random) {
         default: {
             const std::size_t digit = text.find_first_of("0123456789", at);
             if (digit == std::string::npos) break;
-            static const char* const numbers[] = {"0", "1", "2", "3", "4", "12", "-1", "16777217",
-                                                  "999999999999", "1.5", "18446744073709551616"};
+            static const char* const numbers[] = {"0",
+                                                  "1",
+                                                  "2",
+                                                  "3",
+                                                  "4",
+                                                  "12",
+                                                  "-1",
+                                                  "16777217",
+                                                  "999999999999",
+                                                  "1.5",
+                                                  "18446744073709551616"};
             text.replace(digit, 1, numbers[random.place(sizeof numbers / sizeof *numbers)]);
         }
         }
@@ -295,8 +298,7 @@ void check_damage(const std::string& golden, const std::string& name, bool quick
         const std::string label = name + ", damage " + std::to_string(round);
         std::string error;
         const ModelOwner model = read(damaged(whole, random), error);
-        if (!checks.that(model || !error.empty(), label + ": refused without a word") || !model)
-            continue;
+        if (!checks.that(model || !error.empty(), label + ": refused without a word") || !model) continue;
         ++loaded;
         use(model.get(), checks, label);
     }
@@ -308,8 +310,8 @@ void check_damage(const std::string& golden, const std::string& name, bool quick
     }
 }
 
-// Threads create and step streams of one model, of batch sizes that pack weights again; or all use one stream,
-// where each step runs as a whole or reports that the stream is busy.
+// Threads create and step streams of one model, of batch sizes that pack weights again; or all use one
+// stream, where each step runs as a whole or reports that the stream is busy.
 void check_threads(const unrolled_model* model, Checks& checks) {
     const auto outputs = static_cast<std::size_t>(unrolled_model_outputs(model));
     const std::vector<std::int64_t> tokens(40, 1);

@@ -19,8 +19,7 @@ long double sigmoid(long double x) { return 1 / (1 + std::exp(-x)); }
 long double exponential(long double x) { return std::exp(x); }
 long double hyperbolic(long double x) { return std::tanh(x); }
 
-const Function kFunctions[] = {
-    {"exp", exponential, 1.5}, {"sig", sigmoid, 2.5}, {"tnh", hyperbolic, 3}};
+const Function kFunctions[] = {{"exp", exponential, 1.5}, {"sig", sigmoid, 2.5}, {"tnh", hyperbolic, 3}};
 
 std::string text_of(const std::string& code) {
     return "unrolled-program 1\nstate H\ninput 1 H\nnode x H 0\nnode " + code +
@@ -70,13 +69,12 @@ void check_function(const Function& function, Index count, Subject& subject) {
     const Vector found = run.results()[0].values;
     std::string far;
     for (std::size_t k = 0; k < found.size() && far.empty(); ++k) {
-        const T x = static_cast<T>(given[k / 17]) *
-                    static_cast<T>(problem.weights[0].weight.values[k % 17]);
+        const T x = static_cast<T>(given[k / 17]) * static_cast<T>(problem.weights[0].weight.values[k % 17]);
         if (!close(static_cast<T>(found[k]), function.exact(x), function.limit))
             far = " of " + std::to_string(x) + ": " + std::to_string(found[k]);
     }
-    subject.checks.that(far.empty(), std::string(subject.build->name) +
-                                         (wide ? " double " : " float ") + function.code + far);
+    subject.checks.that(far.empty(), std::string(subject.build->name) + (wide ? " double " : " float ") +
+                                         function.code + far);
 }
 
 }  // namespace

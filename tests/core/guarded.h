@@ -1,5 +1,5 @@
-// Arrays of exactly the size that a call gets, between guards. All bits of guards and of arrays to write are ones,
-// that is NaN.
+// Arrays of exactly the size that a call gets, between guards. All bits of guards and of arrays to write are
+// ones, that is NaN.
 #pragma once
 
 #include <atomic>
@@ -64,16 +64,13 @@ public:
 
     bool intact() const {
         open();
-        const bool whole = all_poison(memory_, kFront) &&
-                           all_poison(memory_ + kFront + bytes_, kBack);
+        const bool whole = all_poison(memory_, kFront) && all_poison(memory_ + kFront + bytes_, kBack);
         ASAN_POISON_MEMORY_REGION(memory_, kFront);
         ASAN_POISON_MEMORY_REGION(memory_ + kFront + bytes_, kBack);
         return whole;
     }
 
-    std::vector<double> values() {
-        return std::vector<double>(data(), data() + count());
-    }
+    std::vector<double> values() { return std::vector<double>(data(), data() + count()); }
 
 private:
     static constexpr std::size_t kFront = 128 + sizeof(T), kBack = 192;

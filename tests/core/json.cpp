@@ -16,19 +16,52 @@ void check_json(Checks& checks) {
             return false;
         }
     };
-    for (const char* text :
-         {"", " ", "{", "[", "[1,]", "[,1]", "[1 2]", "[1]]", R"({"a":1,})", R"({"a" 1})", "{1:2}",
-          R"({"a"})", "01", "1.", ".5", "+1", "-", "1e", "1e+", "nul", "nullx", "True", "NaN", "'a'",
-          "\"abc", "\"abc\\", "\"a\nb\"", R"("\x")", R"("\u12g4")", R"("\u12)", "\"\xff\"",
-          "\"\xc0\x80\"", "\"\xe0\x80\x80\"", "\"\xed\xa0\x80\"", "\"\xf5\x80\x80\x80\"", "\"\xc3\"",
-          "1 2", "\xef\xbb\xbf""1"})
+    for (const char* text : {"",
+                             " ",
+                             "{",
+                             "[",
+                             "[1,]",
+                             "[,1]",
+                             "[1 2]",
+                             "[1]]",
+                             R"({"a":1,})",
+                             R"({"a" 1})",
+                             "{1:2}",
+                             R"({"a"})",
+                             "01",
+                             "1.",
+                             ".5",
+                             "+1",
+                             "-",
+                             "1e",
+                             "1e+",
+                             "nul",
+                             "nullx",
+                             "True",
+                             "NaN",
+                             "'a'",
+                             "\"abc",
+                             "\"abc\\",
+                             "\"a\nb\"",
+                             R"("\x")",
+                             R"("\u12g4")",
+                             R"("\u12)",
+                             "\"\xff\"",
+                             "\"\xc0\x80\"",
+                             "\"\xe0\x80\x80\"",
+                             "\"\xed\xa0\x80\"",
+                             "\"\xf5\x80\x80\x80\"",
+                             "\"\xc3\"",
+                             "1 2",
+                             "\xef\xbb\xbf"
+                             "1"})
         checks.that(!holds(text), std::string("taken for JSON: ") + text);
     for (const char* text : {" 0 ", "-0.5e-3", "[]", "{ }", "[[], {}]", R"({"a": [1, null, true]})"})
         checks.that(holds(text), std::string("not taken for JSON: ") + text);
     const std::string told = R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u20ac\ud83d\ude00é")";
-    checks.that(unrolled::Json(told).string() ==
-                    "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xa9",
-                "escapes");
+    checks.that(
+        unrolled::Json(told).string() == "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xa9",
+        "escapes");
     checks.that(unrolled::Json("-120").integer() == -120, "a whole number");
 }
 

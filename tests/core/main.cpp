@@ -19,8 +19,7 @@ std::vector<Text> read_texts(const std::string& folder) {
         found.push_back({entry.path().stem().string(), text.str()});
     }
     if (found.empty()) throw std::runtime_error("no programs in " + folder);
-    std::sort(found.begin(), found.end(),
-              [](const Text& a, const Text& b) { return a.name < b.name; });
+    std::sort(found.begin(), found.end(), [](const Text& a, const Text& b) { return a.name < b.name; });
     return found;
 }
 
@@ -41,8 +40,9 @@ Options read_options(int count, char** words) {
         else if (word == "--programs" && k + 1 < count) options.programs = words[++k];
         else if (word == "--files" && k + 1 < count) options.files = words[++k];
         else
-            throw std::runtime_error("usage: core_test [--quick] [--build NAME] [--programs FOLDER] "
-                                     "[--files FOLDER]");
+            throw std::runtime_error(
+                "usage: core_test [--quick] [--build NAME] [--programs FOLDER] "
+                "[--files FOLDER]");
     }
     return options;
 }
@@ -54,8 +54,7 @@ void tell(const std::string& name, const Checks& checks) {
 int run(const Options& options) {
     std::vector<Subject> subjects;
     if (options.build.empty())
-        for (const unrolled::Build* build : unrolled::available_builds())
-            subjects.push_back({build, {}});
+        for (const unrolled::Build* build : unrolled::available_builds()) subjects.push_back({build, {}});
     else subjects.push_back({&unrolled::find_build(options.build), {}});
     const std::vector<Text> texts = read_texts(options.programs);
     Checks texts_checks, memory_checks, files_checks;

@@ -26,8 +26,7 @@ void check_memory(Checks& checks) {
         } else {
             const std::size_t k = random.place(blocks.size());
             bool whole = true;
-            for (Index i = 0; i < blocks[k].bytes; ++i)
-                whole = whole && blocks[k].data[i] == blocks[k].mark;
+            for (Index i = 0; i < blocks[k].bytes; ++i) whole = whole && blocks[k].data[i] == blocks[k].mark;
             checks.that(whole, "two blocks overlap");
             unrolled::release_memory(blocks[k].data);
             blocks[k] = blocks.back();

@@ -76,8 +76,7 @@ std::string mutate(const std::string& text, Random& random) {
     std::string made = text;
     for (Index changes = 1 + random.below(3); changes > 0; --changes) {
         if (random.below(10) == 0) {
-            if (!made.empty())
-                made[random.place(made.size())] ^= static_cast<char>(1 << random.below(8));
+            if (!made.empty()) made[random.place(made.size())] ^= static_cast<char>(1 << random.below(8));
             continue;
         }
         Words lines = split(made, '\n');

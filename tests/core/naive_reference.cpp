@@ -7,8 +7,8 @@
 namespace core_test {
 namespace {
 
-using unrolled::NodeKind;
 using unrolled::Node;
+using unrolled::NodeKind;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
@@ -57,8 +57,7 @@ private:
     static void add(Results& made, const std::string& name, const std::vector<Vector>& arrays,
                     const std::vector<bool>& wanted) {
         for (std::size_t k = 0; k < arrays.size(); ++k)
-            made.push_back({name + std::to_string(k),
-                            wanted.empty() || wanted[k] ? arrays[k] : Vector{}});
+            made.push_back({name + std::to_string(k), wanted.empty() || wanted[k] ? arrays[k] : Vector{}});
     }
 
     // Row n of an array [N, width], zeros where it is missing.
@@ -69,8 +68,7 @@ private:
     }
 
     static void set_row(Vector& array, Index n, const Vector& values) {
-        std::copy(values.begin(), values.end(),
-                  array.begin() + n * static_cast<Index>(values.size()));
+        std::copy(values.begin(), values.end(), array.begin() + n * static_cast<Index>(values.size()));
     }
 
     static Vector spread(const Vector& v, Index width) {
@@ -106,8 +104,7 @@ private:
 
     Values start(const std::vector<Array>& arrays, Index n) const {
         Values made;
-        for (std::size_t k = 0; k < arrays.size(); ++k)
-            made.push_back(row(arrays[k], n, g_.states[k]));
+        for (std::size_t k = 0; k < arrays.size(); ++k) made.push_back(row(arrays[k], n, g_.states[k]));
         return made;
     }
 
@@ -118,8 +115,7 @@ private:
     // Evaluates all nodes of one direction; `states` are those before the step, or the gradients behind it.
     void evaluate(Values& values, bool backward, Index t, Index n, const Values& states) const {
         for (std::size_t k = 0; k < g_.nodes.size(); ++k)
-            if (backward_[k] == backward)
-                values[k] = node(g_.nodes[k], values, p_.row_of(t, n), states);
+            if (backward_[k] == backward) values[k] = node(g_.nodes[k], values, p_.row_of(t, n), states);
     }
 
     Vector node(const Node& node, const Values& values, Index token, const Values& states) const {
@@ -159,8 +155,7 @@ private:
                 for (Index c = 0; c < s.columns; ++c)
                     made[size(c)] +=
                         at(values[size(node.args[k])], size(u)) *
-                        p_.weights[key].weight
-                            .values[size((node.blocks[k] * s.width + u) * s.columns + c)];
+                        p_.weights[key].weight.values[size((node.blocks[k] * s.width + u) * s.columns + c)];
         return made;
     }
 
@@ -175,8 +170,7 @@ private:
         Vector made(size(node.width));
         for (std::size_t u = 0; u < made.size(); ++u) {
             double args[3] = {};
-            for (std::size_t k = 0; k < node.args.size(); ++k)
-                args[k] = at(values[size(node.args[k])], u);
+            for (std::size_t k = 0; k < node.args.size(); ++k) args[k] = at(values[size(node.args[k])], u);
             made[u] = apply(code, args);
         }
         return made;
@@ -196,8 +190,7 @@ private:
             for (std::size_t u = 0; u < slope.size(); ++u)
                 for (std::size_t c = 0; c < token.size(); ++c)
                     grad_token[c] +=
-                        slope[u] * p_.weights[0].weight
-                                       .values[(part * slope.size() + u) * token.size() + c];
+                        slope[u] * p_.weights[0].weight.values[(part * slope.size() + u) * token.size() + c];
         }
         set_row(grad_tokens_, p_.row_of(t, n), grad_token);
         for (std::size_t k = 0; k < g_.products.size(); ++k)

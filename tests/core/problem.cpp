@@ -26,8 +26,7 @@ Vector Random::vector(Index count, double low, double high) {
 std::string Sizes::name() const {
     static const char* const layouts[] = {"time", "batch", "reversed", "table", "ragged"};
     return "T=" + std::to_string(T) + " N=" + std::to_string(N) + " I=" + std::to_string(I) +
-           " H=" + std::to_string(H) + " " + layouts[static_cast<int>(layout)] +
-           (sparse ? " sparse" : "");
+           " H=" + std::to_string(H) + " " + layouts[static_cast<int>(layout)] + (sparse ? " sparse" : "");
 }
 
 std::vector<Shape> shapes(const unrolled::Program& program, Index I) {
@@ -37,8 +36,12 @@ std::vector<Shape> shapes(const unrolled::Program& program, Index I) {
 }
 
 Problem::Problem(const unrolled::Program& program, const Sizes& wanted, std::uint64_t seed)
-    : program(program), T(wanted.T), N(wanted.N), I(wanted.I),
-      ragged(wanted.layout == Layout::ragged), tabled(ragged || wanted.layout == Layout::table) {
+    : program(program),
+      T(wanted.T),
+      N(wanted.N),
+      I(wanted.I),
+      ragged(wanted.layout == Layout::ragged),
+      tabled(ragged || wanted.layout == Layout::table) {
     Random random(seed);
     lay_out(wanted.layout, random);
     fill(wanted.sparse, random);
@@ -76,8 +79,7 @@ void Problem::lay_out(Layout layout, Random& random) {
     if (!tabled) return;
     std::vector<Index> places(static_cast<std::size_t>(rows));
     for (std::size_t k = 0; k < places.size(); ++k) places[k] = static_cast<Index>(k);
-    for (std::size_t k = places.size(); k > 1; --k)
-        std::swap(places[k - 1], places[random.place(k)]);
+    for (std::size_t k = places.size(); k > 1; --k) std::swap(places[k - 1], places[random.place(k)]);
     for (Index& place : row) place = places[static_cast<std::size_t>(place)];
 }
 
@@ -90,8 +92,8 @@ void Problem::fill(bool sparse, Random& random) {
     const Index H = std::max<Index>(1, program.H);
     const double scale = 1 / std::sqrt(static_cast<double>(H));
     for (const Shape& s : shapes(program, I)) {
-        weights.push_back({array(s.elements(), -scale, scale, true),
-                           array(s.parts * s.width, -scale, scale, given())});
+        weights.push_back(
+            {array(s.elements(), -scale, scale, true), array(s.parts * s.width, -scale, scale, given())});
         wants_weights.push_back(given());
         wants_biases.push_back(given());
     }

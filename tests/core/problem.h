@@ -53,20 +53,20 @@ struct Problem {
 
     const unrolled::Program& program;
     Index T, N, I, total, rows;
-    std::vector<Index> sizes;              // [T]
-    std::vector<Index> row;                // [total], by token
+    std::vector<Index> sizes;  // [T]
+    std::vector<Index> row;    // [total], by token
     bool ragged, tabled;
-    Index base = 0, step = 0, next = 0;    // of a dense layout without a table
+    Index base = 0, step = 0, next = 0;  // of a dense layout without a table
 
-    Array tokens;                          // [rows, I]
-    std::vector<Weights> weights;          // the input's first
+    Array tokens;                  // [rows, I]
+    std::vector<Weights> weights;  // the input's first
     std::vector<Array> vectors, initial, grad_final;
-    Array grad_output;                     // [rows, width of the output]
-    bool wants_tokens = true;              // which gradients are requested
+    Array grad_output;         // [rows, width of the output]
+    bool wants_tokens = true;  // which gradients are requested
     std::vector<bool> wants_initial, wants_vectors, wants_weights, wants_biases;
 
-    Index first(Index t) const;            // number of the first token of a step
-    Index length(Index n) const;           // of a sequence
+    Index first(Index t) const;   // number of the first token of a step
+    Index length(Index n) const;  // of a sequence
     Index row_of(Index t, Index n) const { return row[static_cast<std::size_t>(first(t) + n)]; }
 
 private:

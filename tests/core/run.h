@@ -101,8 +101,7 @@ public:
 
     Results results() {
         Results made;
-        for (const Out& out : outs_)
-            made.push_back({out.name, out.array ? out.array->values() : Vector{}});
+        for (const Out& out : outs_) made.push_back({out.name, out.array ? out.array->values() : Vector{}});
         return made;
     }
 
@@ -179,8 +178,7 @@ private:
         gradients_.groups = groups_;
         gradients_.grad_output = {input(p_.grad_output), nullptr};
         for (const Array& state : p_.grad_final) gradients_.grad_final.push_back(input(state));
-        gradients_.grad_tokens = {output("gradient of tokens", p_.rows * p_.I, p_.wants_tokens),
-                                  nullptr};
+        gradients_.grad_tokens = {output("gradient of tokens", p_.rows * p_.I, p_.wants_tokens), nullptr};
         for (std::size_t k = 0; k < g.states.size(); ++k)
             gradients_.grad_initial.push_back(
                 output("gradient of initial state", p_.N * g.states[k], p_.wants_initial[k]));
@@ -189,12 +187,10 @@ private:
                 output("gradient of vector", groups_ * g.vectors[k], p_.wants_vectors[k]));
         for (std::size_t k = 0; k < all.size(); ++k)
             gradients_.grad_weights.push_back(
-                {output("gradient of weight", groups_ * all[k].elements(), p_.wants_weights[k]),
-                 nullptr});
+                {output("gradient of weight", groups_ * all[k].elements(), p_.wants_weights[k]), nullptr});
         for (std::size_t k = 0; k < all.size(); ++k)
             gradients_.grad_biases.push_back(
-                output("gradient of bias", groups_ * all[k].parts * all[k].width,
-                       p_.wants_biases[k]));
+                output("gradient of bias", groups_ * all[k].parts * all[k].width, p_.wants_biases[k]));
     }
 
     const Problem& p_;

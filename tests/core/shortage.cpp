@@ -1,5 +1,5 @@
-// Allocation fails at each block in turn: a sweep throws std::bad_alloc on any number of threads, releases its
-// memory and leaves its inputs unchanged. Only with guarded memory.
+// Allocation fails at each block in turn: a sweep throws std::bad_alloc on any number of threads, releases
+// its memory and leaves its inputs unchanged. Only with guarded memory.
 #include <cstring>
 #include <new>
 
@@ -21,8 +21,8 @@ const Sizes kSizes[] = {
 bool same(const Results& a, const Results& b) {
     for (std::size_t k = 0; k < a.size(); ++k)
         if (a[k].values.size() != b[k].values.size() ||
-            (!a[k].values.empty() && std::memcmp(a[k].values.data(), b[k].values.data(),
-                                                 a[k].values.size() * sizeof(double))))
+            (!a[k].values.empty() &&
+             std::memcmp(a[k].values.data(), b[k].values.data(), a[k].values.size() * sizeof(double))))
             return false;
     return true;
 }
@@ -53,8 +53,8 @@ void check_case(const Problem& problem, int threads, bool both, const unrolled::
 
 // Inside another parallel region a sweep gets one thread, and a snapshot packs for it inside the region: an
 // exception that left the region would end the process.
-void check_smaller_team(const Problem& problem, const unrolled::Build& build,
-                        const std::string& label, Checks& checks) {
+void check_smaller_team(const Problem& problem, const unrolled::Build& build, const std::string& label,
+                        Checks& checks) {
     bool enough = false;
     long left = 0;
     for (; !enough; ++left) {

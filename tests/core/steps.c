@@ -17,7 +17,7 @@
 
 static int64_t inputs, outputs, tokens, N;
 
-static void quit(const char *what, int status) {
+static void quit(const char* what, int status) {
     fprintf(stderr, "%s\n", what);
     exit(status);
 }
@@ -26,49 +26,48 @@ static void check(enum unrolled_status status) {
     if (status != UNROLLED_OK) quit(unrolled_message(status), (int)status);
 }
 
-static void *take(int64_t count, size_t bytes) {
-    void *found = malloc((size_t)count * bytes + 1);
+static void* take(int64_t count, size_t bytes) {
+    void* found = malloc((size_t)count * bytes + 1);
     if (!found) quit("no memory", 9);
     return found;
 }
 
-static void *get(int64_t count, size_t bytes) {
-    void *found = take(count, bytes);
+static void* get(int64_t count, size_t bytes) {
+    void* found = take(count, bytes);
     if (fread(found, bytes, (size_t)count, stdin) != (size_t)count) quit("input ends", 9);
     return found;
 }
 
-static void put(const void *numbers, int64_t count, size_t bytes) {
+static void put(const void* numbers, int64_t count, size_t bytes) {
     fwrite(numbers, bytes, (size_t)count, stdout);
 }
 
 static void put_number(int64_t number) { put(&number, 1, sizeof number); }
 
-static void inform(const unrolled_stream *stream) {
+static void inform(const unrolled_stream* stream) {
     int64_t k;
     put_number(tokens);
     put_number(inputs);
     put_number(outputs);
     put_number(unrolled_stream_batch(stream));
     put_number(unrolled_stream_states(stream));
-    for (k = 0; k < unrolled_stream_states(stream); ++k)
-        put_number(unrolled_stream_state_width(stream, k));
+    for (k = 0; k < unrolled_stream_states(stream); ++k) put_number(unrolled_stream_state_width(stream, k));
 }
 
-static void step(unrolled_stream *stream) {
-    void *x = tokens ? get(N, sizeof(int64_t)) : get(N * inputs, sizeof(float));
-    float *out = take(N * outputs, sizeof(float));
+static void step(unrolled_stream* stream) {
+    void* x = tokens ? get(N, sizeof(int64_t)) : get(N * inputs, sizeof(float));
+    float* out = take(N * outputs, sizeof(float));
     check(tokens ? unrolled_stream_step_tokens(stream, x, out) : unrolled_stream_step(stream, x, out));
     put(out, N * outputs, sizeof(float));
     free(x);
     free(out);
 }
 
-static void states(unrolled_stream *stream, int written) {
+static void states(unrolled_stream* stream, int written) {
     int64_t k;
     for (k = 0; k < unrolled_stream_states(stream); ++k) {
         const int64_t count = N * unrolled_stream_state_width(stream, k);
-        float *numbers = written ? get(count, sizeof(float)) : take(count, sizeof(float));
+        float* numbers = written ? get(count, sizeof(float)) : take(count, sizeof(float));
         check(written ? unrolled_stream_set_state(stream, k, numbers)
                       : unrolled_stream_get_state(stream, k, numbers));
         if (!written) put(numbers, count, sizeof(float));
@@ -76,17 +75,17 @@ static void states(unrolled_stream *stream, int written) {
     }
 }
 
-static void reset(unrolled_stream *stream) {
-    int64_t *count = get(1, sizeof(int64_t));
-    int64_t *rows = *count < 0 ? NULL : get(*count, sizeof(int64_t));
+static void reset(unrolled_stream* stream) {
+    int64_t* count = get(1, sizeof(int64_t));
+    int64_t* rows = *count < 0 ? NULL : get(*count, sizeof(int64_t));
     check(unrolled_stream_reset(stream, rows, *count));
     free(rows);
     free(count);
 }
 
-int main(int count, char **words) {
+int main(int count, char** words) {
     char error[300];
-    unrolled_model *model;
+    unrolled_model* model;
     unrolled_stream *stream, *other;
     int letter;
     if (count != 4) quit("usage: steps MODEL WEIGHTS N", 9);

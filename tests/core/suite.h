@@ -41,8 +41,7 @@ void check_values(const std::vector<Text>& texts, bool quick, std::vector<Subjec
 void check_functions(bool quick, std::vector<Subject>& subjects);
 
 // Damaged texts: errors, or programs that run like any other.
-void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects,
-                 Checks& checks);
+void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects, Checks& checks);
 
 // Sweeps with too little memory; in guarded_test only.
 void check_shortage(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks)

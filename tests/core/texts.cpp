@@ -1,13 +1,13 @@
-// Damaged texts of programs: parse() throws std::invalid_argument, or the program runs like any other, within its
-// arrays and with the numbers of the naive reference.
+// Damaged texts of programs: parse() throws std::invalid_argument, or the program runs like any other, within
+// its arrays and with the numbers of the naive reference.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
 #include "mutate.h"
+#include "naive_reference.h"
 #include "run.h"
 #include "suite.h"
-#include "naive_reference.h"
 
 namespace core_test {
 namespace {
@@ -209,11 +209,10 @@ Results train(const Problem& problem, Subject& subject, const std::string& label
     return run.results();
 }
 
-void run_accepted(const unrolled::Program& program, Index I, Random& random,
-                  const std::string& label, std::vector<Subject>& subjects) {
+void run_accepted(const unrolled::Program& program, Index I, Random& random, const std::string& label,
+                  std::vector<Subject>& subjects) {
     const auto layout = static_cast<Layout>(random.below(5));
-    const Sizes sizes{1 + random.below(4), 1 + random.below(9), I, program.H,
-                      layout, random.coin()};
+    const Sizes sizes{1 + random.below(4), 1 + random.below(9), I, program.H, layout, random.coin()};
     const Problem problem(program, sizes, random.next());
     const Results wanted = solve(problem), near = solve(nudged(problem, random));
     for (Subject& subject : subjects) {
@@ -245,8 +244,7 @@ void check_mutants(const Text& text, Index count, std::vector<Subject>& subjects
 
 }  // namespace
 
-void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects,
-                 Checks& checks) {
+void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects, Checks& checks) {
     check_faults(checks);
     for (const Text& text : texts) check_mutants(text, quick ? 60 : 300, subjects, checks);
     check_mutants({"sound", kSound}, quick ? 300 : 2000, subjects, checks);

@@ -2,31 +2,31 @@
 #include <cmath>
 #include <cstring>
 
+#include "naive_reference.h"
 #include "run.h"
 #include "suite.h"
-#include "naive_reference.h"
 
 namespace core_test {
 namespace {
 
-// Around the widths of vectors and panels; more sequences and more steps than a chunk has tokens; threads that
-// share the units (few sequences) or the sequences; no sequence; no input.
+// Around the widths of vectors and panels; more sequences and more steps than a chunk has tokens; threads
+// that share the units (few sequences) or the sequences; no sequence; no input.
 const Sizes kQuick[] = {
-    {1, 1, 3, 5, Layout::time, false},        {2, 7, 33, 65, Layout::batch, false},
-    {5, 3, 7, 9, Layout::reversed, false},    {9, 1, 40, 100, Layout::reversed, true},
-    {12, 9, 5, 17, Layout::ragged, false},    {12, 1, 340, 300, Layout::time, false},
-    {21, 13, 30, 72, Layout::ragged, true},   {3, 0, 4, 5, Layout::time, false},
-    {2, 3, 0, 4, Layout::batch, false},       {3, 2, 2, 1, Layout::table, false},
+    {1, 1, 3, 5, Layout::time, false},      {2, 7, 33, 65, Layout::batch, false},
+    {5, 3, 7, 9, Layout::reversed, false},  {9, 1, 40, 100, Layout::reversed, true},
+    {12, 9, 5, 17, Layout::ragged, false},  {12, 1, 340, 300, Layout::time, false},
+    {21, 13, 30, 72, Layout::ragged, true}, {3, 0, 4, 5, Layout::time, false},
+    {2, 3, 0, 4, Layout::batch, false},     {3, 2, 2, 1, Layout::table, false},
     {3, 300, 2, 6, Layout::time, false},
 };
 
 const Sizes kMore[] = {
-    {30, 5, 10, 20, Layout::time, false},     {30, 5, 10, 20, Layout::ragged, true},
-    {7, 6, 16, 32, Layout::table, true},      {1, 20, 4, 48, Layout::batch, false},
-    {270, 1, 2, 4, Layout::reversed, false},  {1, 3, 1, 16, Layout::reversed, true},
-    {25, 24, 24, 64, Layout::batch, true},    {40, 2, 31, 127, Layout::table, false},
-    {1, 1, 1, 1, Layout::time, true},         {4, 3, 16, 16, Layout::ragged, false},
-    {2, 8, 17, 24, Layout::time, true},       {6, 12, 100, 31, Layout::ragged, false},
+    {30, 5, 10, 20, Layout::time, false},    {30, 5, 10, 20, Layout::ragged, true},
+    {7, 6, 16, 32, Layout::table, true},     {1, 20, 4, 48, Layout::batch, false},
+    {270, 1, 2, 4, Layout::reversed, false}, {1, 3, 1, 16, Layout::reversed, true},
+    {25, 24, 24, 64, Layout::batch, true},   {40, 2, 31, 127, Layout::table, false},
+    {1, 1, 1, 1, Layout::time, true},        {4, 3, 16, 16, Layout::ragged, false},
+    {2, 8, 17, 24, Layout::time, true},      {6, 12, 100, 31, Layout::ragged, false},
 };
 
 // The error relative to the largest number of an array.
@@ -60,8 +60,7 @@ Results train(const Problem& problem, int threads, Subject& subject, const std::
 
 // Gradients of each sequence, or of every third one, add up to those of all.
 template <class T>
-void check_groups(const Problem& problem, const Results& wanted, Subject& subject,
-                  const std::string& label) {
+void check_groups(const Problem& problem, const Results& wanted, Subject& subject, const std::string& label) {
     for (Index groups : {problem.N, problem.N / 3}) {
         if (problem.ragged || groups < 2 || problem.N % groups) continue;
         Run<T> run(problem, 2, groups);
@@ -80,8 +79,8 @@ void check_groups(const Problem& problem, const Results& wanted, Subject& subjec
 }
 
 template <class T>
-void check_build(const Problem& problem, const Results& wanted, Subject& subject,
-                 const std::string& what, bool quick) {
+void check_build(const Problem& problem, const Results& wanted, Subject& subject, const std::string& what,
+                 bool quick) {
     const std::string label =
         what + " " + subject.build->name + (sizeof(T) == sizeof(float) ? " float" : " double");
     const Results one = train<T>(problem, 1, subject, label);
@@ -92,9 +91,9 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
     for (int threads = 2; threads <= (quick ? 2 : 3); ++threads) {
         const Results more = train<T>(problem, threads, subject, label);
         for (std::size_t k = 0; k < wanted.size(); ++k)
-            subject.checks.that(same_bits(one[k].values, more[k].values),
-                                label + ": " + wanted[k].name + " on " + std::to_string(threads) +
-                                    " threads");
+            subject.checks.that(
+                same_bits(one[k].values, more[k].values),
+                label + ": " + wanted[k].name + " on " + std::to_string(threads) + " threads");
     }
     for (std::size_t count : {2, 5}) {
         std::vector<std::unique_ptr<Run<T>>> runs;
@@ -109,8 +108,7 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
             subject.checks.that(run->fault().empty(), at_once + run->fault());
             const Results found = run->results();
             for (std::size_t k = 0; k < wanted.size(); ++k)
-                subject.checks.that(same_bits(one[k].values, found[k].values),
-                                    at_once + wanted[k].name);
+                subject.checks.that(same_bits(one[k].values, found[k].values), at_once + wanted[k].name);
         }
     }
     check_groups<T>(problem, wanted, subject, label);
@@ -127,8 +125,8 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
 void check_snapshots(const Problem& problem, const Results& wanted, Subject& subject,
                      const std::string& what) {
     const std::string label = what + " " + subject.build->name + " snapshot";
-    const bool whole = !problem.ragged && !problem.tabled && problem.base == 0 &&
-                       problem.step == problem.N && problem.N > 0 && problem.I > 0;
+    const bool whole = !problem.ragged && !problem.tabled && problem.base == 0 && problem.step == problem.N &&
+                       problem.N > 0 && problem.I > 0;
     for (unrolled::WeightFormat format :
          {unrolled::WeightFormat::float32, unrolled::WeightFormat::bfloat16, unrolled::WeightFormat::int8}) {
         std::vector<Results> found;
@@ -160,8 +158,7 @@ bool has_subnormals() {
     return small * 0.01f > 0;
 }
 
-void check_case(const Text& text, const Sizes& sizes, bool quick,
-                std::vector<Subject>& subjects) {
+void check_case(const Text& text, const Sizes& sizes, bool quick, std::vector<Subject>& subjects) {
     if (sizes.I == 0 && text.text.find('I') != std::string::npos) return;  // a width of 0
     const unrolled::Program program = load(text.text, sizes.H, sizes.I);
     const Problem problem(program, sizes, 1);
