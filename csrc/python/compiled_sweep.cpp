@@ -106,14 +106,9 @@ void bind_compiled_sweep(nb::module_& m) {
              nb::arg("training"), nb::arg("threads"))
         .def("backward_batched", &backward_batched, nb::arg("count"), nb::arg("stacked"), nb::arg("tensors"),
              nb::arg("output"), nb::arg("saved"), nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
-        .def("forward_both", &forward_bidirectional)  // the names of before
-        .def("backward_both", &backward_bidirectional)
-        .def("forward_each", &forward_batched)
-        .def("backward_each", &backward_batched)
         .def("reached", &CompiledSweep::reached, nb::arg("tensor"),
              "Whether a gradient reaches a tensor of a run, by its number.")
         .def_prop_ro("total", &CompiledSweep::total, "Number of tokens.");
-    m.attr("Work") = m.attr("CompiledSweep");
 }
 
 }  // namespace unrolled

@@ -323,17 +323,9 @@ void bind_fast_path(nb::module_& m) {
         .def(nb::init<nb::list, nb::list, nb::tuple, nb::tuple, nb::object, bool>(), nb::arg("sweeps"),
              nb::arg("widths"), nb::arg("classes"), nb::arg("watchers"), nb::arg("merge").none(),
              nb::arg("step"))
-        .def(
-            "__init__",  // with the settings of a cell, as before; cells do not change any more
-            [](FastPath* self, nb::list sweeps, nb::list widths, nb::dict, nb::tuple classes,
-               nb::tuple watchers, nb::object merge,
-               bool step) { new (self) FastPath(sweeps, widths, classes, watchers, merge, step); },
-            nb::arg("sweeps"), nb::arg("widths"), nb::arg("cell"), nb::arg("classes"), nb::arg("watchers"),
-            nb::arg("merge").none(), nb::arg("step"))
         .def("__call__", &FastPath::operator(), nb::arg("input").none(), nb::arg("hx").none(),
              nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
              nb::arg("threads"));
-    m.attr("Direct") = m.attr("FastPath");  // the name of before
 }
 
 }  // namespace unrolled

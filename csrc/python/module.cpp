@@ -46,7 +46,7 @@ NB_MODULE(_core, m) {
             },
             nb::arg("text"), nb::arg("H"), nb::arg("P"), nb::arg("I") = 0)
         .def_ro("saved_width", &Program::saved_pitch, "Numbers that forward saves for backward, a token.")
-        .def_prop_ro("room", &step_footprint,
+        .def_prop_ro("footprint", &step_footprint,
                      "An upper bound of the numbers that a step of one sequence works on.")
         .def_ro("state_widths", &Program::states, "Units of each state.")
         .def_prop_ro(

@@ -352,7 +352,6 @@ void bind_stream(nb::module_& m) {
              nb::arg("weight"), nb::arg("bias").none(), nb::arg("width"), nb::arg("source"),
              nb::arg("weights"), nb::arg("build"))
         .def("run", &PyLinear::run, nb::arg("rows"), nb::arg("to"), nb::arg("count"));
-    m.attr("Line") = m.attr("Linear");  // the name of before
     nb::class_<PyPooling>(m, "Pooling", "Pools the steps of a sequence into one vector.")
         .def(nb::init<std::string, Index, nb::object, nb::object>(), nb::arg("name"), nb::arg("width"),
              nb::arg("keys").none(), nb::arg("query").none())

@@ -1,11 +1,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Parameter
+
+Float32Array = NDArray[np.float32]
+IntArray = NDArray[np.int64] | NDArray[np.int32]
+Tensors = Sequence[Tensor]
+BackwardArguments = tuple[Tensors, Tensor, Tensor | None, Sequence[Tensor | None], Sequence[bool]]
+"""Tensors, output, saved, gradients of output and final states, which gradients are needed."""
+
 class Program:
     state_widths: list[int]
     saved_width: int
     saved_whole: bool
-    room: int
+    footprint: int
     reached: tuple[list[bool], list[bool], list[bool]]
     def __init__(self, text: str, H: int, P: int, I: int = 0) -> None: ...
 
@@ -17,117 +28,139 @@ def forward(
 def backward(
     program: Program, build: str, wide: bool, shape: Sequence[int], arrays: Sequence[int]
 ) -> None: ...
-def name_tensors(kind: type, single: Any) -> None: ...
+def name_tensors(kind: type[Tensor], single: Tensor) -> None: ...
 
-class Work:
+class CompiledSweep:
     total: int
     def reached(self, tensor: int) -> bool: ...
     def __init__(
         self,
         program: Program,
         build: str,
-        place: tuple[int, int, int, int, int, int],
-        counts: Any,
-        table: Any,
+        rows: tuple[int, int, int, int, int, int],
+        counts: Tensor | None,
+        table: Tensor | None,
         states: int,
         parameters: Sequence[int],
-        form: Sequence[Sequence[int]],
+        state_shapes: Sequence[Sequence[int]],
         groups: int,
     ) -> None: ...
-    def forward(self, tensors: Sequence[Any], training: bool, threads: int) -> Any: ...
+    def forward(
+        self, tensors: Tensors, training: bool, threads: int
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]: ...
     def backward(
         self,
-        tensors: Sequence[Any],
-        output: Any,
-        saved: Any,
-        slopes: Sequence[Any],
+        tensors: Tensors,
+        output: Tensor,
+        saved: Tensor | None,
+        grads: Sequence[Tensor | None],
         needs: Sequence[bool],
         threads: int,
-    ) -> list[Any]: ...
-    def forward_each(
+    ) -> list[Tensor | None]: ...
+    def forward_batched(
         self,
         count: int,
         stacked: Sequence[bool],
-        tensors: Sequence[Any],
+        tensors: Tensors,
         training: bool,
         threads: int,
-    ) -> Any: ...
-    def backward_each(
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]: ...
+    def backward_batched(
         self,
         count: int,
         stacked: Sequence[bool],
-        tensors: Sequence[Any],
-        output: Any,
-        saved: Any,
-        slopes: Sequence[Any],
+        tensors: Tensors,
+        output: Tensor,
+        saved: Tensor | None,
+        grads: Sequence[Tensor | None],
         needs: Sequence[bool],
         threads: int,
-    ) -> list[Any]: ...
-    def forward_both(
+    ) -> list[Tensor | None]: ...
+    def forward_bidirectional(
         self,
-        other: Work,
-        own: Sequence[Any],
-        others: Sequence[Any],
+        reverse: CompiledSweep,
+        tensors: Tensors,
+        reverse_tensors: Tensors,
         training: bool,
         threads: int,
-    ) -> Any: ...
-    def backward_both(
-        self, other: Work, own: tuple[Any, ...], others: tuple[Any, ...], threads: int
-    ) -> tuple[list[Any], list[Any]]: ...
+    ) -> tuple[
+        tuple[Tensor, Tensor | None, list[Tensor]], tuple[Tensor, Tensor | None, list[Tensor]]
+    ]: ...
+    def backward_bidirectional(
+        self,
+        reverse: CompiledSweep,
+        arguments: BackwardArguments,
+        reverse_arguments: BackwardArguments,
+        threads: int,
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]: ...
 
-class Direct:
+class FastPath:
     def __init__(
         self,
-        ways: list[tuple[Program, tuple[str | None, ...], list[tuple[int, ...]], bool, int]],
+        sweeps: list[tuple[Program, tuple[str | None, ...], list[tuple[int, ...]], bool, int]],
         widths: list[int],
-        cell: dict[str, Any],
-        kinds: tuple[type, type],
-        watchers: tuple[Callable[[], Any], ...],
-        merge: Callable[[list[Any]], Any] | None,
+        classes: tuple[type[Tensor], type[Tensor]],
+        watchers: tuple[Callable[[], object], ...],
+        merge: Callable[[list[Tensor]], Tensor] | None,
         step: bool,
     ) -> None: ...
     def __call__(
         self,
-        input: Any,
-        hx: Any,
-        parameters: dict[str, Any],
+        input: object,
+        hx: object,
+        parameters: dict[str, Parameter | None],
         batch_first: bool,
         grad: bool,
         build: str,
         threads: int,
-    ) -> Any: ...
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | list[Any] | None: ...
 
 class Layer:
     def __init__(
-        self, program: Program, inputs: int, arrays: list[Any], weights: str, build: str
+        self,
+        program: Program,
+        inputs: int,
+        arrays: list[Float32Array | None],
+        weights: str,
+        build: str,
     ) -> None: ...
     def run(self, shape: Sequence[int], arrays: Sequence[int]) -> None: ...
 
-class Line:
+class Linear:
     def __init__(
-        self, weight: Any, bias: Any, width: int, source: int, weights: str, build: str
+        self,
+        weight: Float32Array,
+        bias: Float32Array | None,
+        width: int,
+        source: int,
+        weights: str,
+        build: str,
     ) -> None: ...
-    def run(self, rows: Any, to: Any, count: int) -> None: ...
+    def run(self, rows: Float32Array, to: Float32Array, count: int) -> None: ...
 
 class Pooling:
-    def __init__(self, name: str, width: int, keys: Any, query: Any) -> None: ...
-    def run(self, rows: Any, lengths: Any, T: int, N: int, to: Any) -> None: ...
+    def __init__(
+        self, name: str, width: int, keys: Linear | None, query: Linear | None
+    ) -> None: ...
+    def run(
+        self, rows: Float32Array, lengths: IntArray | None, T: int, N: int, to: Float32Array
+    ) -> None: ...
 
-def activate(name: str, rows: Any, count: int, width: int) -> None: ...
+def activate(name: str, rows: Float32Array, count: int, width: int) -> None: ...
 
 class Stream:
     def __init__(
         self,
-        table: Any,
+        table: Float32Array | None,
         tokens: int,
-        scale: Any,
+        scale: NDArray[np.float64] | None,
         width: int,
-        stages: list[Any],
-        starts: list[Any],
+        blocks: list[Layer | Linear | Pooling | str],
+        starts: list[tuple[Float32Array, ...] | None],
         batch: int,
-        empty: Callable[[tuple[int, int]], Any],
+        empty: Callable[[tuple[int, int]], Float32Array],
         threads: int,
     ) -> None: ...
     def step(self, x: Any, out: Any = None) -> Any: ...
-    def copy_state(self, k: int, array: Any, written: bool) -> None: ...
-    def begin(self, rows: Any) -> None: ...
+    def copy_state(self, k: int, array: Float32Array, written: bool) -> None: ...
+    def begin(self, rows: IntArray) -> None: ...

@@ -79,7 +79,7 @@ class Linear:
 
     def __init__(self, weight: Float32Array, bias: Float32Array | None, weights: str) -> None:
         self.width, self.inputs = weight.shape
-        self.core = _core.Line(weight, bias, self.width, self.inputs, weights, "")
+        self.core = _core.Linear(weight, bias, self.width, self.inputs, weights, "")
 
     def run(self, x: Float32Array) -> Float32Array:
         y = np.empty((*x.shape[:-1], self.width), np.float32)

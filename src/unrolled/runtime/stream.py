@@ -207,7 +207,7 @@ class _Stages:
         self.table: Float32Array | None = None
         self.scale: Float64Array | None = None
         self.width = width or 0
-        self.stages: list[_core.Layer | _core.Line | _core.Pooling | str] = []
+        self.stages: list[_core.Layer | _core.Linear | _core.Pooling | str] = []
         self.starts: list[tuple[Float32Array, ...] | None] = []
         self.state_widths: list[tuple[int, ...]] = []
 

@@ -254,7 +254,7 @@ def _check_direction(direction: LayerDirection, budget: Budget | None) -> None:
             f"output, got {direction.width}"
         )
     if budget is not None:
-        budget.take(program.room, "program")
+        budget.take(program.footprint, "program")
     if direction.inputs < 0:
         raise ValueError(f"recurrent: sizes must not be negative, got {list(direction.sizes)}")
     expected = list(_expected_arrays(direction))
@@ -269,7 +269,7 @@ def _check_direction(direction: LayerDirection, budget: Budget | None) -> None:
         if array is not None and array.size != count:
             raise ValueError(f"recurrent: {name} must have {count} numbers, got {array.size}")
     numbers = sum(array.size for array in direction.arrays if array is not None)
-    Budget(4 * numbers).take(program.room, "program")
+    Budget(4 * numbers).take(program.footprint, "program")
 
 
 def _expected_arrays(direction: LayerDirection) -> Iterator[tuple[str, int]]:

@@ -48,7 +48,7 @@ def test_a_damaged_program_is_refused(change: Callable[[str], str], message: str
 def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     place = (2, 1, 2, 0, 1, 1)
-    work = _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1)
+    work = _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1)
     fitting = [torch.randn(shape) for shape in [(2, 5), (12, 5), (12,), (12, 4), (12,)]]
     output, saved, final = work.forward(fitting, True, 1)
     assert output.shape == (2, 4)
@@ -74,32 +74,34 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     with pytest.raises(RuntimeError, match="meta"):
         work.forward([fitting[0].to("meta"), *fitting[1:]], False, 1)
     with pytest.raises(ValueError, match="state_shapes: must have 1 entries, got 0"):
-        _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [], 1)
-    work = _core.Work(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2)
+        _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [], 1)
+    work = _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2)
     with pytest.raises(ValueError, match="groups: must divide the sequences of each step, got 2"):
         work.backward(fitting, output, saved, output_grads, [True] * 5, 1)
 
 
 def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
-    work = _core.Work(program, "", (2, 1, 2, 0, 1, 1), None, None, 0, [1, 2, 3, 4], [(1, 4)], 1)
+    work = _core.CompiledSweep(
+        program, "", (2, 1, 2, 0, 1, 1), None, None, 0, [1, 2, 3, 4], [(1, 4)], 1
+    )
     fitting = [torch.randn(shape) for shape in [(2, 5), (3, 12, 5), (12,), (3, 12, 4), (12,)]]
     stacked = [False, True, False, True, False]
-    output, saved, _ = work.forward_each(3, stacked, fitting, True, 1)
+    output, saved, _ = work.forward_batched(3, stacked, fitting, True, 1)
     assert output.shape == (3, 2, 4)
     for k, wrong in ((1, torch.randn(12, 5)), (3, torch.randn(2, 12, 4)), (2, torch.randn(3, 12))):
         with pytest.raises(
             (RuntimeError, ValueError), match=r"must have (shape|a first dimension of 3)"
         ):
-            work.forward_each(3, stacked, [*fitting[:k], wrong, *fitting[k + 1 :]], True, 1)
+            work.forward_batched(3, stacked, [*fitting[:k], wrong, *fitting[k + 1 :]], True, 1)
     output_grads = [torch.ones(3, 2, 4), None]
     needs = [True] * 5
-    actual = work.backward_each(
+    actual = work.backward_batched(
         3, [*stacked, *[True] * 4], fitting, output, saved, output_grads, needs, 1
     )
     assert [grad.shape[0] for grad in actual] == [3] * 5
     with pytest.raises(ValueError, match=r"must have \d+ elements, got"):
-        work.backward_each(3, stacked, fitting, output, saved, output_grads, needs, 1)
+        work.backward_batched(3, stacked, fitting, output, saved, output_grads, needs, 1)
 
 
 def test_a_class_that_is_none_of_tensors_is_refused() -> None:

@@ -38,7 +38,7 @@ class SweepCall:
     state_count: int
     names: list[str]
     bias_indices: tuple[int, ...]  # among the tensors
-    compiled: _core.Work
+    compiled: _core.CompiledSweep
 
     @property
     def tensor_count(self) -> int:
@@ -184,7 +184,7 @@ class BidirectionalSweepFunction(AutogradFunction):
         """Of tokens, states and parameters of each: outputs, then final states of each."""
         ctx.set_materialize_grads(False)
         forward_tensors, reverse_tensors = _split_pair(calls, tensors)
-        results = calls[0].compiled.forward_both(
+        results = calls[0].compiled.forward_bidirectional(
             calls[1].compiled, forward_tensors, reverse_tensors, True, torch.get_num_threads()
         )
         (output, saved, final), (reverse_output, reverse_saved, reverse_final) = results
@@ -214,7 +214,7 @@ class BidirectionalSweepFunction(AutogradFunction):
                 for arguments in zip(calls, inputs, needs, output_grads, strict=True)
             )
         else:
-            forward_grads, reverse_grads = calls[0].compiled.backward_both(
+            forward_grads, reverse_grads = calls[0].compiled.backward_bidirectional(
                 calls[1].compiled,
                 (inputs[0], output, saved, output_grads[0], needs[0]),
                 (inputs[1], reverse_output, reverse_saved, output_grads[1], needs[1]),

@@ -32,9 +32,10 @@ def forward_batched(
 ) -> tuple[Tensor, ...]:
     """Output, what backward needs, final states, [B, ...] each."""
     if not batch.share_parameters(call):
-        output, saved, final = call.compiled.forward_each(
+        output, saved, final = call.compiled.forward_batched(
             batch.count, batch.is_batched, tensors, True, torch.get_num_threads()
         )
+        assert saved is not None
         return output, saved, *final
     merged = _MergedSweeps(call, batch)
     output, saved, final = run_forward(
@@ -63,7 +64,7 @@ def backward_batched(
     if batch.share_parameters(call):
         return _backward_merged(call, batch, needs_grad, per_sweep, tensors)
     inputs, (output, saved, *output_grads) = tensors[:count], tensors[count:]
-    grads = call.compiled.backward_each(
+    grads = call.compiled.backward_batched(
         batch.count,
         batch.is_batched,
         inputs,

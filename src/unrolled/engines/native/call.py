@@ -28,7 +28,7 @@ def compile_sweep(
     parameter_indices: Sequence[int],
     state_shapes: StateShapes,
     groups: int = 1,
-) -> _core.Work:
+) -> _core.CompiledSweep:
     """What stays the same between runs.
 
     A run's tensors are tokens [..., I], whose leading dimensions are the rows; states [N, width],
@@ -41,13 +41,13 @@ def compile_sweep(
     counts = None if rows.counts is None else to_tensor(rows.counts)
     table = None if rows.table is None else to_tensor(rows.table)
     build = forced_build.get()
-    return _core.Work(
+    return _core.CompiledSweep(
         program, build, place, counts, table, state_count, parameter_indices, state_shapes, groups
     )
 
 
 def run_forward(
-    sweep: _core.Work, tensors: Sequence[Tensor], training: bool
+    sweep: _core.CompiledSweep, tensors: Sequence[Tensor], training: bool
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Output [..., P], what backward needs, and the final states."""
     threads = torch.get_num_threads()  # Dynamo, where it looks in, loses a call that holds this one
@@ -56,14 +56,14 @@ def run_forward(
 
 
 def run_backward(
-    sweep: _core.Work,
+    sweep: _core.CompiledSweep,
     tensors: Sequence[Tensor],
     output: Tensor,
     saved: Tensor,
     output_grads: Sequence[Tensor | None],
     needs_grad: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients of the tensors that need one and that a gradient reaches (``Work.reached``), from
-    those of the output and of the final states (None: zeros)."""
+    """Gradients of the tensors that need one and that a gradient reaches
+    (``CompiledSweep.reached``), from those of the output and of the final states (None: zeros)."""
     threads = torch.get_num_threads()
     return sweep.backward(tensors, output, saved, output_grads, needs_grad, threads)

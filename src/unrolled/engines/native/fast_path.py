@@ -7,7 +7,6 @@ handle all forms and raise the errors.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -71,13 +70,12 @@ class NativeFastPath:
         self.sweeps = _fast_sweeps(spec, step)
         self.cached_calls: dict[tuple[int, int, bool, int, str], list[SweepCall]] = {}
         merge = None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge)
-        self.core = _core.Direct(
+        self.core = _core.FastPath(
             [
                 (sweep.program, sweep.full_names, sweep.shapes, sweep.reverse, sweep.input_size)
                 for sweep in self.sweeps
             ],
             list(spec.state_widths),
-            {},
             (Tensor, torch.nn.Parameter),
             _WATCHERS,
             merge,
@@ -107,8 +105,8 @@ class NativeFastPath:
             forced_build.get(),
             torch.get_num_threads(),
         )
-        if type(result) is not list:
-            return cast(tuple[Tensor, States] | None, result)
+        if not isinstance(result, list):
+            return result
         assert isinstance(input, Tensor)
         T, N = (1, len(input)) if self.step else input.shape[:2]
         if batch_first:

@@ -110,7 +110,7 @@ class SweepArguments:
             resets = resets.t()
         return find_episodes(layout, resets, self.reverse)
 
-    def compile(self, episodes: Episodes | None) -> tuple[_core.Work, list[Tensor]]:
+    def compile(self, episodes: Episodes | None) -> tuple[_core.CompiledSweep, list[Tensor]]:
         """What the core runs and reads: episodes as sequences, their tokens where they lie."""
         tokens = self.tokens.contiguous()
         if episodes is None:
