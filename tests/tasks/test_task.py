@@ -102,9 +102,11 @@ def test_the_digest_is_that_of_the_data(example: str, tmp_path: Path) -> None:
     assert find_task(NAMES[example]).read(config).digest == digest
     path = Path(config.paths[0])
     text = path.read_text()
-    previous, updated = {"lm": ("abcde", "abced"), "classify": ("soft,", "hard,"),
-                     "numbers": ("up,", "up,9"), "tag": ("met O", "met B-PER"),
-                     "forecast": (",55.0", ",55.1"), "seq2seq": ("one ", "two ")}[example]  # fmt: skip
+    previous, updated = {
+        "lm": ("abcde", "abced"), "classify": ("soft,", "hard,"),
+        "numbers": ("up,", "up,9"), "tag": ("met O", "met B-PER"),
+        "forecast": (",55.0", ",55.1"), "seq2seq": ("one ", "two "),
+    }[example]  # fmt: skip
     path.write_text(text.replace(previous, updated, 1))
     assert path.read_text() != text
     assert find_task(NAMES[example]).read(config).digest != digest
