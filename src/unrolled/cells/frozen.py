@@ -48,7 +48,7 @@ class CellType(ABCMeta):
         super().__delattr__(name)
 
     def _check_open(cls, name: str) -> None:
-        if "_has_instances" in vars(cls) and not name.startswith("_"):
+        if "_has_instances" in vars(cls) and not name.startswith("__"):
             raise AttributeError(
                 f"{cls.__name__}: {name} must not be changed once a cell of the class is built; "
                 "derive a class from it"
