@@ -47,10 +47,13 @@ def _with(**settings: Any) -> Cell:
         (lambda: _with(input=product("q")), "input must feed gates, got 'q', which is not among"),
         (lambda: _with(parameters=3), "a setting cannot be called 'parameters'"),
         (lambda: _with(hr=3), "a setting cannot be called 'hr'"),
-        (lambda: _with(scale=torch.nn.Parameter(torch.ones(1))), "scale holds parameters"),
-        (lambda: _with(parts=[torch.nn.Linear(4, 4)]), "parts holds parameters"),
-        (lambda: _with(spec=torch.nn.Linear(4, 4)), "a module cannot be called 'spec'"),
-        (lambda: _make(act=torch.nn.Tanh()), "act stands on the class"),
+        (lambda: _with(scale=torch.nn.Parameter(torch.ones(1))), "scale must be a single "),
+        (lambda: _with(parts=[torch.nn.Linear(4, 4)]), "parts must be a single torch"),
+        (lambda: _with(spec=torch.nn.Linear(4, 4)), "a module must not be called 'spec'"),
+        (
+            lambda: _make(act=torch.nn.Tanh()),
+            "act must be set in __init__, got a Tanh on the class",
+        ),
         (lambda: Cell, "cell Cell: step must be defined"),
         (lambda: _make(widths={"h": "X"}), "widths: h must be I, H, P or a positive int, got 'X'"),
         (

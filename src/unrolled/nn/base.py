@@ -1,4 +1,4 @@
-"""What layers and cells have in common: spec, parameters, and the call of a runner."""
+"""The base class of layers and cells: spec, parameters, and the call of a runner."""
 
 import math
 import warnings
@@ -49,7 +49,7 @@ class RecurrentBase(nn.Module):
             self._make_runner()
 
     def _get_name(self) -> str:
-        """What ``repr`` begins with: ours say so, the user's subclasses are called as they are."""
+        """The name in ``repr``; that of our own classes begins with ``unrolled.nn.``."""
         name, original_class = type(self).__name__, type_before_parametrizations(self)
         is_ours = original_class.__module__.startswith("unrolled.nn.")
         return f"unrolled.nn.{name}" if is_ours else name
@@ -63,7 +63,7 @@ class RecurrentBase(nn.Module):
         self.spec = self._make_spec()
 
     def _make_runner(self) -> None:
-        """What runs the stack; torch.compile and torch.export need it before they trace."""
+        """Make the runner of the stack, which graphs need before torch traces."""
         self._runner = Runner(self.spec, type(self).__name__, self._is_step)
         self._shapes = [
             {name: list(p.shape) for name, p in self.spec.parameters(sweep.layer).items()}
@@ -74,7 +74,7 @@ class RecurrentBase(nn.Module):
     """Whether the module is one step of a cell."""
 
     def __getstate__(self) -> dict[str, object]:
-        """What pickle and copy take: nothing that is derived from the spec."""
+        """The state for pickle and copy, without what is derived from the spec."""
         derived = ("_runner", "_shapes")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
@@ -200,13 +200,13 @@ def make_parameter(
 
 
 def register_modules(module: nn.Module, cell: Cell) -> None:
-    """Modules that a cell holds (an activation with weights) become part of the layer's."""
+    """Make the modules of a cell (an activation with weights) submodules of the layer."""
     for cls in type(cell).__mro__:
         for name, value in vars(cls).items():
             if isinstance(value, nn.Module | nn.Parameter):
                 raise CellError(
-                    f"cell {type(cell).__name__}: {name} stands on the class, where all layers "
-                    "would share it; set it in __init__"
+                    f"cell {type(cell).__name__}: {name} must be set in __init__, got a "
+                    f"{type(value).__name__} on the class, which all layers would share"
                 )
     for name, value in list(vars(cell).items()):
         items = list(value.values()) if isinstance(value, dict) else value
@@ -215,13 +215,14 @@ def register_modules(module: nn.Module, cell: Cell) -> None:
             isinstance(item, nn.Module | nn.Parameter) for item in items
         ):
             raise CellError(
-                f"cell {type(cell).__name__}: {name} holds parameters that no layer would own; "
-                "declare them by vector() or product(), or hold one torch module"
+                f"cell {type(cell).__name__}: {name} must be a single torch module, got a "
+                f"{type(value).__name__} with parameters that no layer would own; declare them by "
+                "vector() or product()"
             )
         if isinstance(value, nn.Module):
             if hasattr(module, name):
                 raise CellError(
-                    f"cell {type(cell).__name__}: a module cannot be called {name!r}, a name of "
+                    f"cell {type(cell).__name__}: a module must not be called {name!r}, a name of "
                     f"{type(module).__name__}"
                 )
             module.add_module(name, value)

@@ -46,17 +46,18 @@ class Recurrent(TorchMembers, RecurrentBase):
         num_layers: L layers, each on the output of the one below.
         bias: whether the products have biases.
         batch_first: inputs and outputs are [N, T, ·] instead of [T, N, ·]; states are not affected.
-        dropout: probability of dropping an element of each layer's output but the last's, in
+        dropout: probability of dropping an element of the output of each layer except the last, in
             training.
         bidirectional: D = 2: a second set of parameters runs from the end to the beginning.
         proj_size: P > 0 multiplies the output state by a matrix [P, H].
         device, dtype: of the parameters.
         merge: ``"concat"`` puts the outputs of the two directions side by side, [·, D·P];
             ``"sum"`` adds them, [·, P]; on all layers, so the next layer's input follows.
-        checkpoint: training keeps only the states between segments of so many steps (True: √T) and
-            runs each segment once more in backward, for memory that grows as √T beside inputs and
-            outputs, and a third to a half more time (more where segments are short work: each costs
-            most of a millisecond). Same numbers. Not in graphs of torch.compile.
+        checkpoint: training keeps only the states between segments of this many steps (True: √T)
+            and runs each segment once more in backward. Memory beside inputs and outputs then grows
+            as √T, and training takes a third to a half more time (more where segments are short:
+            each costs most of a millisecond). The numbers are the same. Not supported in graphs of
+            torch.compile.
 
     Call with ``input`` [T, N, I], unbatched [T, I], or a ``PackedSequence``, and optionally
 
@@ -64,7 +65,7 @@ class Recurrent(TorchMembers, RecurrentBase):
       tuple if the cell has several, in the order of ``cell.states``.
     - ``lengths``: [N] integers, in any order, zero allowed. Output past a row's length is zero, its
       final state is that at its own end, and the reverse direction starts there. A row of length
-      zero ends in its initial state. What lies in the padding never matters.
+      zero ends in its initial state. The values of the padding have no effect.
     - ``resets``: bool [T, N] ([N, T] with batch_first, [T] unbatched). True cuts row n between t-1
       and t, in both directions: the state after the cut is ``reset_state``, never the one before,
       nor, at t = 0, the one passed in. The reverse direction's final state is that after t = 0,
@@ -75,13 +76,13 @@ class Recurrent(TorchMembers, RecurrentBase):
     states in the form of ``hx``.
 
     Parameters are named as in torch.nn, ``weight_ih_l0`` … ``bias_hh_l1_reverse``, a cell's own by
-    their own names; they are drawn from U(-1/√H, 1/√H) unless the cell gives a starting value.
+    their own names; they are drawn from U(-1/√H, 1/√H) unless the cell gives an initial value.
 
     Raises:
         ValueError: a number of dimensions, a dtype of the input or a value is wrong.
         RuntimeError: a size, a device or the dtype of a state does not fit.
-        TypeError: an argument is of a wrong kind.
-        CellError: the cell contradicts itself.
+        TypeError: an argument has a wrong type.
+        CellError: the declaration of the cell is inconsistent.
     """
 
     __call__: LayerCall[HiddenState]
@@ -221,18 +222,19 @@ class Recurrent(TorchMembers, RecurrentBase):
         return self._first_sweep(call, parameters)
 
     def stream(self, batch: int = 1, weights: str = "float32", threads: int = 1) -> "Stream":
-        """So many sequences that take one step at a time, with the weights as they are now.
+        """A stream of ``batch`` sequences that advances step by step, on a copy of the weights.
 
-        ``stream.step(x, out=None)`` takes and gives NumPy arrays, [N, I] to [N, H], and costs
+        ``stream.step(x, out=None)`` takes and returns NumPy arrays, [N, I] to [N, H], and takes
         microseconds; see :class:`unrolled.runtime.Stream`. Later changes of the layer's parameters
         do not reach it.
 
         Args:
-            weights: how they are kept: "float32", "bfloat16" or "int8".
-            threads: that share the work of a step, where it is long enough to pay.
+            batch: number of sequences.
+            weights: format of the copy: "float32", "bfloat16" or "int8".
+            threads: number of threads for a step; one is used where a step is short.
 
         Raises:
-            TypeError: batch or threads is no whole number.
+            TypeError: batch or threads is not an integer.
             ValueError: batch or threads is below 1; the layer reads in both directions, is not in
                 float32, or has no program.
         """
@@ -244,7 +246,7 @@ class Recurrent(TorchMembers, RecurrentBase):
         return Model(model, weights).stream(batch, threads)
 
     def extra_repr(self) -> str:
-        """As torch.nn prints it; our own arguments after torch's."""
+        """The arguments as torch.nn prints them, followed by those that torch.nn does not have."""
         arguments = [f"{self.input_size}, {self.hidden_size}"]
         defaults = {
             "proj_size": 0,
