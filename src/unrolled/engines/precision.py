@@ -8,7 +8,7 @@ from torch import Tensor
 HALF = (torch.float16, torch.bfloat16)
 
 States = tuple[Tensor, ...]
-SweepFunction = Callable[[Tensor, States, dict[str, Tensor]], tuple[Tensor, States]]
+RunOnTensors = Callable[[Tensor, States, dict[str, Tensor]], tuple[Tensor, States]]
 """From tokens, states and parameters to outputs and final states."""
 
 
@@ -47,7 +47,7 @@ def check_dtypes(
 
 
 def in_float32(
-    run: SweepFunction, tokens: Tensor, states: States, parameters: dict[str, Tensor]
+    run: RunOnTensors, tokens: Tensor, states: States, parameters: dict[str, Tensor]
 ) -> tuple[Tensor, States]:
     """The results of ``run``; half precision is computed in float32, state included."""
     dtype = tokens.dtype
