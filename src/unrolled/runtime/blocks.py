@@ -179,7 +179,7 @@ def _unsort_rows(state: Float32Array, order: IntArray | None) -> Float32Array:
 class Recurrent:
     """Layers in one or two directions, the outputs of two side by side ("concat") or added ("sum").
 
-    ``start`` holds the initial states, with N = 1; None stands for zeros.
+    ``start`` holds the initial states, with N = 1; None means zeros.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Recurrent:
         return self.merge_directions([layer[0] for layer in states[-self.num_directions :]])
 
     def initial_states(self, N: int) -> LayerStates | None:
-        """Those of N sequences; None stands for zeros."""
+        """Those of N sequences; None means zeros."""
         if self.start is None:
             return None
         return [tuple(np.repeat(state, N, 0) for state in states) for states in self.start]

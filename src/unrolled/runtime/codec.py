@@ -200,8 +200,8 @@ class _ForecastCodec:
     """Of forecasters: values in their own units, which the model scales."""
 
     def __init__(self, fields: Fields) -> None:
-        self._columns, self._targets = fields.texts("columns"), fields.whole("targets")
-        self._window, self._horizon = fields.whole("window"), fields.whole("horizon")
+        self._columns, self._targets = fields.texts("columns"), fields.integer("targets")
+        self._window, self._horizon = fields.integer("window"), fields.integer("horizon")
 
     def encode(self, items: object) -> tuple[Values, IntArray]:
         series = _sequences(items, len(self._columns), np.dtype(np.float64))
@@ -250,7 +250,7 @@ class _TranslationCodec:
         texts = []
         for item in _list_of(y):
             tokens = item.tokens if isinstance(item, Hypothesis) else _list_of(item)
-            names = self._target.names_of(k for k in map(_whole, tokens) if k < count)
+            names = self._target.names_of(k for k in map(_integer, tokens) if k < count)
             texts.append(join_tokens(names, self._target_unit))
         return texts
 
@@ -269,10 +269,10 @@ def _vocabulary_of(state: object) -> _Vocabulary:
 
 
 def _max_length(value: object) -> int:
-    return Fields("codec", {"max_length": value}).whole("max_length")
+    return Fields("codec", {"max_length": value}).integer("max_length")
 
 
-def _whole(number: object) -> int:
+def _integer(number: object) -> int:
     if not isinstance(number, SupportsIndex):
         raise TypeError(f"decode: y must be tokens, whole numbers, got {number!r:.60}")
     return operator.index(number)

@@ -79,7 +79,7 @@ class _Decoder:
                 pass
             case _:
                 raise _wrong_blocks("encoder", "embedding, recurrent", encoder)
-        begin, end = fields.whole("begin"), fields.whole("end")
+        begin, end = fields.integer("begin"), fields.integer("end")
         match decoder:
             case [
                 EmbeddingBlock() as target,
@@ -118,7 +118,7 @@ class _Decoder:
                 return LastBlock()
             case "pooling":
                 keys, query = (fields.nullable(key, self._linear_of) for key in ("keys", "query"))
-                return PoolingBlock(fields.text("name"), fields.whole("width"), keys, query)
+                return PoolingBlock(fields.text("name"), fields.integer("width"), keys, query)
             case "recurrent":
                 return self._recurrent(fields)
             case "words":
@@ -161,7 +161,7 @@ class _Decoder:
 
     def _direction(self, tree: object) -> LayerDirection:
         fields = Fields("layers", tree)
-        sizes = fields.wholes("sizes")
+        sizes = fields.integers("sizes")
         if len(sizes) != 3:
             raise ValueError(f"layers: sizes must be three numbers, got {len(sizes)}")
         arrays = tuple(
@@ -174,7 +174,7 @@ class _Decoder:
         mean = deviation = None
         if fields.value("mean") is not None:
             mean, deviation = (self._doubles(fields, key) for key in ("mean", "deviation"))
-        return ForecastBlock(fields.whole("horizon"), fields.whole("targets"), mean, deviation)
+        return ForecastBlock(fields.integer("horizon"), fields.integer("targets"), mean, deviation)
 
     def _floats(self, fields: Fields, name: str, ndim: int) -> NDArray[np.float32]:
         return self._array(fields, name, fields.value(name), ndim)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unrolled.limits import brief
 
 T = TypeVar("T")
-_MAX_WHOLE = 10**15
+_MAX_INTEGER = 10**15
 """Above all sizes; the reader in C++ has the same bound."""
 
 
@@ -39,8 +39,8 @@ class Fields:
             raise TypeError(f"{self.owner}: {name} must be a string, got {brief(value)}")
         return value
 
-    def whole(self, name: str) -> int:
-        return self._whole(name, self.value(name))
+    def integer(self, name: str) -> int:
+        return self._integer(name, self.value(name))
 
     def boolean(self, name: str) -> bool:
         value = self.value(name)
@@ -63,11 +63,11 @@ class Fields:
             raise TypeError(f"{self.owner}: {name} must be an array, got {brief(value)}")
         return value
 
-    def wholes(self, name: str) -> tuple[int, ...]:
-        return tuple(self._whole(name, value) for value in self.items(name))
+    def integers(self, name: str) -> tuple[int, ...]:
+        return tuple(self._integer(name, value) for value in self.items(name))
 
-    def _whole(self, name: str, value: object) -> int:
-        if type(value) is not int or abs(value) >= _MAX_WHOLE:
+    def _integer(self, name: str, value: object) -> int:
+        if type(value) is not int or abs(value) >= _MAX_INTEGER:
             raise TypeError(
                 f"{self.owner}: {name} must be a whole number of at most 15 digits, "
                 f"got {brief(value)}"

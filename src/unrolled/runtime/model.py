@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Outputs = NDArray[np.floating]
 ModelStates = Sequence[LayerStates | None]
-"""The states of each recurrent block; None stands for its initial states."""
+"""The states of each recurrent block; None means its initial states."""
 
 
 class Model:
@@ -108,7 +108,7 @@ class Model:
             IndexError, TypeError, ValueError: y is not such a result, or the model was exported
                 without a task.
         """
-        if self.batch_first and np.ndim(y) == (2 if self.task == "lm" else 3):  # type: ignore[arg-type]
+        if self.batch_first and np.asarray(y).ndim == (2 if self.task == "lm" else 3):
             y = np.asarray(y).swapaxes(0, 1)
         return self._loaded_codec().decode(y, lengths)
 

@@ -43,8 +43,8 @@ OPTIONAL = {"optional": True}
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A matrix [rows, columns] of low precision, which stands in a file in the place of an array of
-    float32: int8 with the largest size of each row [rows], or the upper halves of bfloat16.
+    """A matrix [rows, columns] of low precision, which replaces an array of float32 in a file: int8
+    with the largest size of each row [rows], or bfloat16 as the upper halves of float32.
 
     Blocks in memory hold the dequantized matrix (``quantize``).
     """
@@ -169,7 +169,7 @@ class LayerDirection:
 class RecurrentBlock:
     """L layers in D directions, each reading the merged outputs of the one before.
 
-    ``start`` holds the initial states; None stands for zeros. ``states`` are the names of the
+    ``start`` holds the initial states; None means zeros. ``states`` are the names of the
     cell's states.
     """
 
@@ -263,8 +263,8 @@ class ChainModel:
 
 @dataclass(frozen=True)
 class TranslatorModel:
-    """An encoder and a decoder, each an embedding and layers; the decoder goes on to attention, if
-    it has any, and to a head. ``begin`` and ``end`` are the tokens around a target."""
+    """An encoder and a decoder, each an embedding and layers; attention, if there is any, and a
+    head follow those of the decoder. ``begin`` and ``end`` are the tokens around a target."""
 
     encoder: tuple[EmbeddingBlock, RecurrentBlock]
     decoder: tuple[EmbeddingBlock, RecurrentBlock, AttentionBlock | None, LinearBlock]

@@ -46,7 +46,7 @@ class Stream(_core.Stream):
     _scales_in_core = True
 
     def __init__(self, model: StreamedModel, batch: int, threads: int = 1) -> None:
-        batch, threads = _whole("batch", batch), _whole("threads", threads)
+        batch, threads = _integer("batch", batch), _integer("threads", threads)
         stages = _stages_of(model)
         table, scale = stages.table, stages.scale if self._scales_in_core else None
         super().__init__(
@@ -246,7 +246,7 @@ def _stages_of(model: StreamedModel) -> _Stages:
     return stages
 
 
-def _whole(name: str, number: object) -> int:
+def _integer(name: str, number: object) -> int:
     try:
         return operator.index(number)  # type: ignore[arg-type]
     except TypeError:
