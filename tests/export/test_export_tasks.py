@@ -216,7 +216,7 @@ def test_a_translator(options: dict[str, Any], attention: bool, tmp_path: Path) 
     best = translate(model, codec, texts[:3], limit=12, width=3)
     assert runtime.translate(texts[:3], limit=12, width=3) == best
     x, lengths = runtime.encode(texts)
-    assert all(map(np.array_equal, (x, lengths), codec.sources(texts)))
+    assert all(map(np.array_equal, (x, lengths), codec.encode_sources(texts)))
     with pytest.raises(ValueError, match="encode: source 2 must have at least one token, got none"):
         runtime.encode(["one", ""])
     with pytest.raises(ValueError, match=r"Translator: stream .* got a translator"):
