@@ -73,9 +73,7 @@ def predict_online(stream: Stream, tokens: list[int]) -> tuple[np.ndarray, float
 def main(steps: int = 500) -> None:
     task = Classification.read(CONFIG)
     model = learn(task, steps)
-    print(
-        f"{len(task.codec.labels)} languages; {len(task.validation_items)} held-out snippets"
-    )
+    print(f"{len(task.codec.labels)} languages; {len(task.validation_items)} held-out snippets")
     for count, accuracy in accuracy_by_length(model, task).items():
         print(f"after {count:3} characters {accuracy:.1%} are correct")
     text = "import os\n\n\ndef show(names):\n    for name in names:\n        print(name)\n"
