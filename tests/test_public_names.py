@@ -28,6 +28,33 @@ PUBLIC = {
         "gradient_by_lag input_gradient_by_lag inspect_layer inspect_model loss_curve "
         "most_variable parameter_table principal_components recurrent_matrices write_page"
     ),
+    "models": (
+        "CellLike CellNameError DotAttention EncoderDecoder InitialStateFromFeatures "
+        "LanguageModel LearnedInitialState Memory OneHot Pooling SequenceModel Tagger find_cell "
+        "load_tree make_stack published_cells save_tree"
+    ),
+    "tasks": (
+        "Batch Classification DataError Forecaster Forecasting LanguageModelScore "
+        "LanguageModeling PredictionInput Shard SyntheticProblems Tagging Task TextError "
+        "Translation Vocabulary Window Windows beam class_probabilities detach_state distribution "
+        "find_task forecast generate greedy load_language_model load_trained measure "
+        "next_token_loss predict_tags prefix_probabilities read_text score_language_model "
+        "split_tokens standard_library task_name translate"
+    ),
+    "tasks.codecs": (
+        "ClassificationCodec ForecastingCodec SubwordVocabulary TaggingCodec TextCodec "
+        "TokenVocabulary TranslationCodec Vocabulary"
+    ),
+    "tasks.data": (
+        "DataError Sentence Source StandardInput Table TextError read_conll read_table read_text "
+        "standard_library write_conll"
+    ),
+    "tasks.datasets": (
+        "ClassifiedSequences DIRECTIONS SERIES SeriesDataset Snippets SpokenWords "
+        "SyntheticProblem Utterance adding copy_memory dates digits dyck languages "
+        "memoryless_loss moving_digits number_in_words numbers ordinal parity phrases python_tags "
+        "series spoken_words utterances year_in_words"
+    ),
     "nn.init": "chrono_ rotations_",
     "export": "ExportError export",
     "runtime": "Model Stream Translator load",
