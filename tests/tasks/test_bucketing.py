@@ -28,13 +28,13 @@ def test_each_item_comes_once_an_epoch_before_any_comes_again(
     for step in range(3 * count // batch_size + 2):
         batch = buckets.items(step)
         assert len(batch) == batch_size
-        before = min(seen.values())
-        full = (before + 1) * count  # an epoch ends with this many items
+        previous = min(seen.values())
+        full = (previous + 1) * count  # an epoch ends with this many items
         seen.update(batch)
         if seen.total() <= full:
-            assert max(seen.values()) == before + 1
+            assert max(seen.values()) == previous + 1
         if seen.total() >= full:
-            assert min(seen.values()) >= before + 1
+            assert min(seen.values()) >= previous + 1
 
 
 @given(SIZES, st.integers(0, 200))
@@ -42,9 +42,9 @@ def test_a_step_alone_equals_the_step_in_order(sizes: tuple[int, int, int, int],
     count, batch_size, pool, seed = sizes
     lengths = lengths_of(count)
     in_turn = Buckets(lengths, batch_size, seed, pool)
-    wanted = [in_turn.items(k) for k in range(step + 1)][-1]
-    assert Buckets(torch.tensor(lengths), batch_size, seed, pool).items(step) == wanted
-    assert in_turn.items(step) == wanted
+    expected = [in_turn.items(k) for k in range(step + 1)][-1]
+    assert Buckets(torch.tensor(lengths), batch_size, seed, pool).items(step) == expected
+    assert in_turn.items(step) == expected
 
 
 def padding(lengths: list[int], batches: list[list[int]]) -> float:
@@ -88,7 +88,7 @@ def test_long_and_short_batches_come_in_a_random_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (([], 1), "lengths must have at least one item, got none"),
         (([1], 0), "batch_size must be at least 1, got 0"),
@@ -96,8 +96,8 @@ def test_long_and_short_batches_come_in_a_random_order() -> None:
         (([1], 1, 0, 0), "pool must be at least 1, got 0"),
     ],
 )
-def test_wrong_arguments_are_told(arguments: tuple, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_wrong_arguments_are_told(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Buckets(*arguments)
     with pytest.raises(ValueError, match="step must be at least 0, got -1"):
         Buckets([1], 1).items(-1)

@@ -33,26 +33,26 @@ CLASSES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, 
 
 @given(CLASSES)
 def test_classes_are_measured_as_scikit_learn_does(pairs: list[tuple[int, int]]) -> None:
-    wanted, predicted = (torch.tensor(side) for side in zip(*pairs, strict=True))
-    counts = class_counts(wanted, predicted, 5)
+    expected, predicted = (torch.tensor(side) for side in zip(*pairs, strict=True))
+    counts = class_counts(expected, predicted, 5)
     labels = list(range(5))
-    matrix = oracle.confusion_matrix(wanted, predicted, labels=labels)
+    matrix = oracle.confusion_matrix(expected, predicted, labels=labels)
     assert counts.tolist() == [matrix.sum(1).tolist(), matrix.sum(0).tolist(),
                                matrix.diagonal().tolist()]  # fmt: skip
-    assert accuracy(counts) == pytest.approx(oracle.accuracy_score(wanted, predicted))
-    f1 = oracle.f1_score(wanted, predicted, average="macro", zero_division=0.0)
+    assert accuracy(counts) == pytest.approx(oracle.accuracy_score(expected, predicted))
+    f1 = oracle.f1_score(expected, predicted, average="macro", zero_division=0.0)
     assert macro_f1(counts) == pytest.approx(f1)
-    each = oracle.f1_score(wanted, predicted, labels=labels, average=None, zero_division=math.nan)
+    each = oracle.f1_score(expected, predicted, labels=labels, average=None, zero_division=math.nan)
     np.testing.assert_allclose(f1_scores(counts).numpy(), each)
 
 
 def test_padding_is_not_measured_and_batches_add() -> None:
-    wanted = torch.tensor([[0, 1, -100], [2, -100, -100]])
+    expected = torch.tensor([[0, 1, -100], [2, -100, -100]])
     predicted = torch.tensor([[0, 2, 1], [2, 0, 7]])
-    counts = class_counts(wanted, predicted, 3)
+    counts = class_counts(expected, predicted, 3)
     assert counts.tolist() == [[1, 1, 1], [1, 0, 2], [1, 0, 1]]
     assert accuracy(counts) == pytest.approx(2 / 3)
-    rows = [class_counts(w, p, 3) for w, p in zip(wanted, predicted, strict=True)]
+    rows = [class_counts(w, p, 3) for w, p in zip(expected, predicted, strict=True)]
     assert torch.equal(rows[0] + rows[1], counts)
 
 
@@ -78,30 +78,30 @@ def test_wrong_classes_are_told() -> None:
 
 
 def test_errors_of_forecasts_are_those_of_scikit_learn_at_each_step() -> None:
-    wanted, predicted = torch.randn(2, 3, 7, 2, dtype=torch.float64)
-    absolute = mean_absolute_error(wanted, predicted)
-    squared = root_mean_squared_error(wanted, predicted)
+    expected, predicted = torch.randn(2, 3, 7, 2, dtype=torch.float64)
+    absolute = mean_absolute_error(expected, predicted)
+    squared = root_mean_squared_error(expected, predicted)
     for k in range(3):
-        pair = wanted[k].flatten(), predicted[k].flatten()
+        pair = expected[k].flatten(), predicted[k].flatten()
         assert absolute[k].item() == pytest.approx(oracle.mean_absolute_error(*pair))
         assert squared[k].item() == pytest.approx(oracle.root_mean_squared_error(*pair))
 
 
 def test_scaled_errors_by_hand() -> None:
     history = torch.tensor([1.0, 4.0, 2.0, 5.0, 3.0])
-    wanted = torch.tensor([[10.0, 20.0], [30.0, 40.0]])
+    expected = torch.tensor([[10.0, 20.0], [30.0, 40.0]])
     predicted = torch.tensor([[11.0, 18.0], [30.0, 44.0]])
     # One step back: 3, 2, 3, 2, mean 2.5. Two steps back: 1, 1, 1, mean 1.
-    one = mean_absolute_scaled_error(wanted, predicted, history)
+    one = mean_absolute_scaled_error(expected, predicted, history)
     close(one, torch.tensor([1.5 / 2.5, 2.0 / 2.5], dtype=torch.float64), "output")
-    two = mean_absolute_scaled_error(wanted, predicted, history, season=2)
+    two = mean_absolute_scaled_error(expected, predicted, history, season=2)
     close(two, torch.tensor([1.5, 2.0], dtype=torch.float64), "output")
 
 
 def test_each_variable_has_its_own_scale() -> None:
     history = torch.tensor([[0.0, 0.0], [1.0, 100.0]])
-    wanted, predicted = torch.zeros(1, 1, 2), torch.tensor([[[3.0, 100.0]]])
-    assert mean_absolute_scaled_error(wanted, predicted, history).tolist() == [2.0]
+    expected, predicted = torch.zeros(1, 1, 2), torch.tensor([[[3.0, 100.0]]])
+    assert mean_absolute_scaled_error(expected, predicted, history).tolist() == [2.0]
 
 
 def test_the_naive_forecast_has_scaled_error_one() -> None:
@@ -131,7 +131,7 @@ def test_wrong_forecasts_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "wanted"),
+    ("a", "b", "expected"),
     [
         ("", "", 0),
         ("abc", "", 3),
@@ -144,8 +144,8 @@ def test_wrong_forecasts_are_told() -> None:
         (["the", "cat"], ["the", "black", "cat"], 1),
     ],
 )
-def test_edit_distances_by_hand(a: str, b: str, wanted: int) -> None:
-    assert edit_distance(a, b) == edit_distance(b, a) == wanted
+def test_edit_distances_by_hand(a: str, b: str, expected: int) -> None:
+    assert edit_distance(a, b) == edit_distance(b, a) == expected
 
 
 @given(st.text("ab", max_size=6), st.text("ab", max_size=6), st.text("ab", max_size=6))
@@ -156,11 +156,11 @@ def test_the_edit_distance_is_a_distance(a: str, b: str, c: str) -> None:
 
 
 def test_texts_are_compared() -> None:
-    wanted, predicted = ["kitten", "abcd", "x"], ["sitting", "abcd", ""]
-    assert exact_match(wanted, predicted) == pytest.approx(1 / 3)
-    assert error_rate(wanted, predicted) == pytest.approx(4 / 11)
+    expected, predicted = ["kitten", "abcd", "x"], ["sitting", "abcd", ""]
+    assert exact_match(expected, predicted) == pytest.approx(1 / 3)
+    assert error_rate(expected, predicted) == pytest.approx(4 / 11)
     with pytest.raises(ValueError, match="shorter"):
-        exact_match(wanted, ["a"])
+        exact_match(expected, ["a"])
 
 
 def test_bits_per_character_count_the_text() -> None:

@@ -57,16 +57,16 @@ def argmax(model: EncoderDecoder, source: Tensor, limit: int) -> Hypothesis:
 
 def every(model: EncoderDecoder, source: Tensor, limit: int, penalty: float) -> list[Hypothesis]:
     """All targets of at most so many tokens, the end among them, the best first."""
-    found = []
+    actual = []
     for length in range(1, limit + 1):
         others = [token for token in range(V) if token != END]
         for tokens in product(others, repeat=length - 1):
             score = score_of(model, source, list(tokens), True)
-            found.append((score / length**penalty, Hypothesis(list(tokens), score)))
+            actual.append((score / length**penalty, Hypothesis(list(tokens), score)))
     for tokens in product(others, repeat=limit):
         score = score_of(model, source, list(tokens), False)
-        found.append((score / limit**penalty, Hypothesis(list(tokens), score)))
-    return [hypothesis for _, hypothesis in sorted(found, key=lambda ranked: -ranked[0])]
+        actual.append((score / limit**penalty, Hypothesis(list(tokens), score)))
+    return [hypothesis for _, hypothesis in sorted(actual, key=lambda ranked: -ranked[0])]
 
 
 def agree(mine: list[Hypothesis], theirs: list[Hypothesis]) -> None:
@@ -96,8 +96,8 @@ class Chain:
 def search(chain: Chain, **options: Any) -> list[tuple[list[int], float]]:
     """Beam search by a chain, with probabilities for scores."""
     model: Any = chain
-    found = beam(model, torch.tensor([0]), begin=BEGIN, end=END, **options)
-    return [(h.tokens, round(math.exp(h.score), 9)) for h in found]
+    actual = beam(model, torch.tensor([0]), begin=BEGIN, end=END, **options)
+    return [(h.tokens, round(math.exp(h.score), 9)) for h in actual]
 
 
 # Greedy
@@ -108,22 +108,22 @@ def test_greedy_is_the_argmax_of_each_sentence_alone(options: dict[str, Any]) ->
     ended = set()
     for seed in range(8):
         model, source = made(options, seed), sources()
-        found = greedy(model, source, LENGTHS, begin=BEGIN, end=END, limit=7)
-        wanted = [argmax(model, source[:length, n], 7) for n, length in enumerate(LENGTHS)]
-        agree(found, wanted)
-        ended |= {len(h.tokens) for h in found}
+        actual = greedy(model, source, LENGTHS, begin=BEGIN, end=END, limit=7)
+        expected = [argmax(model, source[:length, n], 7) for n, length in enumerate(LENGTHS)]
+        agree(actual, expected)
+        ended |= {len(h.tokens) for h in actual}
     assert 7 in ended  # what reached the limit
     assert len(ended) > 2  # and what did not
 
 
 def test_neither_the_batch_nor_padding_matters_to_greedy() -> None:
     model, source = made({"num_layers": 2}), sources()
-    found = greedy(model, source, LENGTHS, begin=BEGIN, end=END, limit=9)
+    actual = greedy(model, source, LENGTHS, begin=BEGIN, end=END, limit=9)
     order = torch.tensor([4, 2, 0, 1, 3])
     other = torch.where(torch.arange(T)[:, None] < LENGTHS, source, 3)
     other = torch.cat([other, other[:2]])[:, order]
     shuffled = greedy(model, other, LENGTHS[order], begin=BEGIN, end=END, limit=9)
-    agree(shuffled, [found[n] for n in order])
+    agree(shuffled, [actual[n] for n in order])
     agree(
         greedy(model, source, begin=BEGIN, end=END),
         [greedy(model, source[:, n : n + 1], begin=BEGIN, end=END)[0] for n in range(N)],
@@ -134,9 +134,9 @@ def test_greedy_by_hand() -> None:
     model: Any = Chain([[0, 0.1, 0.5, 0.4], [0.25] * 4, [0, 0.2, 0.2, 0.6], [0, 0.7, 0.2, 0.1]])
     source = torch.zeros(1, 2, dtype=torch.int64)
     for limit, tokens, chance in ((1, [2], 0.5), (2, [2, 3], 0.3), (3, [2, 3], 0.21)):
-        found = greedy(model, source, begin=BEGIN, end=END, limit=limit)
-        assert [h.tokens for h in found] == [tokens] * 2
-        assert found[0].score == pytest.approx(math.log(chance), abs=CLOSE)
+        actual = greedy(model, source, begin=BEGIN, end=END, limit=limit)
+        assert [h.tokens for h in actual] == [tokens] * 2
+        assert actual[0].score == pytest.approx(math.log(chance), abs=CLOSE)
 
 
 # Beam
@@ -158,22 +158,22 @@ def test_a_beam_of_one_is_greedy(options: dict[str, Any], penalty: float) -> Non
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0])
 def test_a_beam_of_all_finds_all(options: dict[str, Any], limit: int, penalty: float) -> None:
     model, source = made(options, limit), torch.tensor([2, 0, 3])
-    wanted = every(model, source, limit, penalty)
+    expected = every(model, source, limit, penalty)
     rest = {"limit": limit, "penalty": penalty}
-    agree(beam(model, source, begin=BEGIN, end=END, width=len(wanted), **rest), wanted)
+    agree(beam(model, source, begin=BEGIN, end=END, width=len(expected), **rest), expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_without_a_penalty_what_covers_all_prefixes_finds_the_best(seed: int) -> None:
     """The beam may stop early: what is kept only loses. So it is never worse than greedy."""
     model, source = made({}, seed), torch.tensor([2, 0, 3])
-    wanted = every(model, source, 3, 0.0)
+    expected = every(model, source, 3, 0.0)
     for width in (9, 10, 20):  # 9 prefixes of two tokens go into the last step
         rest = {"limit": 3, "penalty": 0.0, "width": width}
-        found = beam(model, source, begin=BEGIN, end=END, **rest)
-        agree(found, wanted[:width])
+        actual = beam(model, source, begin=BEGIN, end=END, **rest)
+        agree(actual, expected[:width])
         greedily = greedy(model, source[:, None], begin=BEGIN, end=END, limit=3)[0]
-        assert found[0].score >= greedily.score - CLOSE
+        assert actual[0].score >= greedily.score - CLOSE
 
 
 @pytest.mark.parametrize("width", [2, 3, 5, 40])
@@ -181,13 +181,13 @@ def test_without_a_penalty_what_covers_all_prefixes_finds_the_best(seed: int) ->
 def test_what_a_beam_finds_is_what_the_model_says(width: int, penalty: float) -> None:
     for seed in range(4):
         model, source = made({"cell": "LSTM"}, seed), torch.randint(V, (5,))
-        found = beam(model, source, begin=BEGIN, end=END, width=width, limit=6, penalty=penalty)
-        assert 0 < len(found) <= width
-        assert len({tuple(h.tokens) for h in found}) == len(found)
-        for h in found:
-            wanted = score_of(model, source, h.tokens, len(h.tokens) < 6)
-            assert h.score == pytest.approx(wanted, abs=CLOSE, rel=CLOSE)
-        ranks = [h.score / min(len(h.tokens) + 1, 6) ** penalty for h in found]
+        actual = beam(model, source, begin=BEGIN, end=END, width=width, limit=6, penalty=penalty)
+        assert 0 < len(actual) <= width
+        assert len({tuple(h.tokens) for h in actual}) == len(actual)
+        for h in actual:
+            expected = score_of(model, source, h.tokens, len(h.tokens) < 6)
+            assert h.score == pytest.approx(expected, abs=CLOSE, rel=CLOSE)
+        ranks = [h.score / min(len(h.tokens) + 1, 6) ** penalty for h in actual]
         assert ranks == sorted(ranks, reverse=True)
 
 
@@ -207,9 +207,9 @@ def test_a_beam_is_a_plain_loop_that_never_stops_early(width: int) -> None:
             ways = sorted(ways, reverse=True)[: 2 * width]
             done += [(chance, tokens[:-1]) for chance, tokens in ways if tokens[-1] == END]
             live = [way for way in ways if way[1][-1] != END][:width]
-        wanted = sorted(done + live, reverse=True)[:width]
-        found = search(Chain(*tables), width=width, limit=5, penalty=0.0)
-        assert found == [(tokens, round(chance, 9)) for chance, tokens in wanted]
+        expected = sorted(done + live, reverse=True)[:width]
+        actual = search(Chain(*tables), width=width, limit=5, penalty=0.0)
+        assert actual == [(tokens, round(chance, 9)) for chance, tokens in expected]
 
 
 def test_poor_ends_do_not_stop_a_beam() -> None:
@@ -243,10 +243,10 @@ def test_a_limit_hands_over_what_has_not_ended() -> None:
 
 def test_a_search_leaves_no_graph_behind() -> None:
     model, source = made({}), sources()
-    before = {name: p.clone() for name, p in model.named_parameters()}
+    previous = {name: p.clone() for name, p in model.named_parameters()}
     assert isinstance(greedy(model, source, begin=BEGIN, end=END, limit=3)[0].score, float)
     assert isinstance(beam(model, source[:, 0], begin=BEGIN, end=END, limit=3)[0].score, float)
-    assert all(p.grad is None and torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert all(p.grad is None and torch.equal(p, previous[n]) for n, p in model.named_parameters())
 
 
 @pytest.mark.parametrize("name", ["width", "limit"])

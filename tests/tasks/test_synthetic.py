@@ -34,11 +34,11 @@ class Oracle(torch.nn.Module):
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         batch = self.left.pop(0)
         assert torch.equal(batch.inputs, inputs)
-        wanted = batch.targets.clone()
-        wanted[..., : self.wrong] = 1 - wanted[..., : self.wrong]
-        if wanted.is_floating_point():
-            return wanted[:, None], None
-        return 50.0 * torch.nn.functional.one_hot(wanted.clamp(0), 10).float(), None
+        expected = batch.targets.clone()
+        expected[..., : self.wrong] = 1 - expected[..., : self.wrong]
+        if expected.is_floating_point():
+            return expected[:, None], None
+        return 50.0 * torch.nn.functional.one_hot(expected.clamp(0), 10).float(), None
 
 
 @pytest.mark.parametrize("data", ["adding", "copy", "parity", "dyck"])
@@ -53,9 +53,9 @@ def test_who_is_right_is_said_to_be(data: str) -> None:
 def test_who_is_wrong_in_some_sequences_solves_the_others(data: str) -> None:
     """40 sequences in batches of 16, 16 and 8: two of each are answered the wrong way round."""
     task = task_of(data)
-    found = measure(task, Oracle(task, wrong=2))
-    assert found["solved"] == found["accuracy"] == pytest.approx(34 / 40)
-    assert found["loss"] == pytest.approx(50.0 * 6 / 40)
+    actual = measure(task, Oracle(task, wrong=2))
+    assert actual["solved"] == actual["accuracy"] == pytest.approx(34 / 40)
+    assert actual["loss"] == pytest.approx(50.0 * 6 / 40)
 
 
 def test_copy_counts_recalled_tokens_alone() -> None:
@@ -68,8 +68,8 @@ def test_copy_counts_recalled_tokens_alone() -> None:
             logits[..., 0] = 9.0
             return logits, None
 
-    found = measure(task, Blank())
-    assert (found["accuracy"], found["solved"]) == (0.0, 0.0)
+    actual = measure(task, Blank())
+    assert (actual["accuracy"], actual["solved"]) == (0.0, 0.0)
 
 
 def test_without_memory_the_loss_is_the_published_one() -> None:
@@ -83,10 +83,10 @@ def test_without_memory_the_loss_is_the_published_one() -> None:
             logits[-10:, :, 1:] = 0.0
             return logits, None
 
-    found = measure(task, Clock())["loss"]
-    wanted = task.baselines()["without memory"]["loss"]
-    assert found == pytest.approx(wanted, rel=1e-6)
-    assert wanted == memoryless_loss(1000) == pytest.approx(0.0204, abs=5e-5)
+    actual = measure(task, Clock())["loss"]
+    expected = task.baselines()["without memory"]["loss"]
+    assert actual == pytest.approx(expected, rel=1e-6)
+    assert expected == memoryless_loss(1000) == pytest.approx(0.0204, abs=5e-5)
 
 
 def test_simple_methods() -> None:
@@ -128,9 +128,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     out = capsys.readouterr().out
     assert re.search(r"^majority +accuracy 0\.5", out, re.MULTILINE)
     assert run(["evaluate", "mine", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["model"]["solved"] > 0.95
-    assert not math.isnan(found["model"]["loss"])
+    actual = json.loads(capsys.readouterr().out)
+    assert actual["model"]["solved"] > 0.95
+    assert not math.isnan(actual["model"]["loss"])
     faults = [
         (
             ["evaluate", "mine", "data.csv"],
@@ -149,9 +149,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
         (["train", "problem", "--length", "1"], "--length must be at least 2, got 1"),
         (["train", "problem", "data.csv"], "unexpected extra argument"),
     ]
-    for arguments, said in faults:
+    for arguments, message in faults:
         assert run(arguments) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert find_task("problem") is SyntheticProblems
 
 
@@ -173,10 +173,10 @@ def test_recurrent_matrices_learn_at_a_rate_of_their_own(tmp_path: Path) -> None
     rates = {"learning_rate": 0.01, "recurrent_lr_scale": 0.25, "schedule": "constant"}
     options: dict[str, Any] = {"steps": 1, "weight_decay": 0.0, "hidden_size": 5, **rates}
     config = ProblemConfig(data="parity", length=7, accelerator="cpu", **options)
-    before = new_model(SyntheticProblems(config)).state_dict()
+    previous = new_model(SyntheticProblems(config)).state_dict()
     result = fit(config, tmp_path / "run", progress=False)
     after = load_tree(result.last)["state_dict"]
-    for name, weight in before.items():
+    for name, weight in previous.items():
         moved = (after[f"model.{name}"] - weight).abs()
-        wanted = 0.0025 if "weight_hh" in name else 0.01
-        assert moved.max().item() == pytest.approx(wanted, rel=1e-3), name
+        expected = 0.0025 if "weight_hh" in name else 0.01
+        assert moved.max().item() == pytest.approx(expected, rel=1e-3), name

@@ -64,9 +64,9 @@ def read(kind: str, path: Path, folder: Path, **options: Any) -> Any:
     return find_task(NAMES[kind]).read(config)
 
 
-@pytest.mark.parametrize(("kind", "options", "text", "said"), FAULTS)
+@pytest.mark.parametrize(("kind", "options", "text", "message_pattern"), FAULTS)
 def test_a_fault_is_told_in_a_line(
-    kind: str, options: dict[str, Any], text: str | None, said: str, tmp_path: Path
+    kind: str, options: dict[str, Any], text: str | None, message_pattern: str, tmp_path: Path
 ) -> None:
     suffix = ".csv" if text is not None and kind in ("classify", "numbers", "forecast") else ""
     path = tmp_path / f"data{suffix}"
@@ -75,15 +75,15 @@ def test_a_fault_is_told_in_a_line(
     with pytest.raises(DataError) as caught:
         read(kind, path, tmp_path, **options)
     message = str(caught.value).replace(f"{path}", "data")
-    assert re.match(said.replace("?", r"\?"), message), message
+    assert re.match(message_pattern.replace("?", r"\?"), message), message
     assert "\n" not in message
 
 
 def test_folders_of_texts_are_checked(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name, said in (("empty", "a folder of text files for each label, got none"),
+    for name, message_pattern in (("empty", "a folder of text files for each label, got none"),
                        ("absent", r"must be a table \(.*\) or a folder")):  # fmt: skip
-        with pytest.raises(DataError, match=f"{name}: .*{said}"):
+        with pytest.raises(DataError, match=f"{name}: .*{message_pattern}"):
             read("classify", tmp_path / name, tmp_path)
     (tmp_path / "texts" / "soft").mkdir(parents=True)
     (tmp_path / "texts" / "soft" / "a").write_bytes(b"fine\n\xff")
@@ -101,7 +101,7 @@ def test_texts_and_numbers_are_not_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "said"),
+    ("kind", "text", "message_pattern"),
     [
         ("classify", "label,body\nsoft,a\nsoff,b\n",
          "data, line 3: label must be one of 'hard', 'soft', got 'soff'; did you mean 'soft'?"),
@@ -110,7 +110,7 @@ def test_texts_and_numbers_are_not_mixed(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_a_trained_model_does_not_know_is_told(
-    kind: str, text: str, said: str, tmp_path: Path
+    kind: str, text: str, message_pattern: str, tmp_path: Path
 ) -> None:
     task = find_task(NAMES[kind]).read(config_of(kind, tmp_path))
     path = tmp_path / ("data" if kind == "tag" else "data.csv")
@@ -118,7 +118,7 @@ def test_what_a_trained_model_does_not_know_is_told(
     config = dataclasses.replace(task.config, paths=(str(path),))
     with pytest.raises(DataError) as caught:
         find_task(NAMES[kind]).read(config, task.codec, validate_on_all=True)
-    assert str(caught.value).replace(str(path), "data").startswith(said)
+    assert str(caught.value).replace(str(path), "data").startswith(message_pattern)
 
 
 def test_a_model_of_texts_is_given_numbers_and_the_other_way(tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_model_of_texts_is_given_numbers_and_the_other_way(tmp_path: Path) -> 
     # Labels that the other knows, so that only the kind of data is at fault.
     (tmp_path / "n.csv").write_text("label,a\nsoft,1\nhard,2\n")
     (tmp_path / "t.csv").write_text("label,body\nup,a\ndown,b\n")
-    for task, other, said in ((texts, "n", "reads characters, got numbers"),
+    for task, other, message_pattern in ((texts, "n", "reads characters, got numbers"),
                               (numbers, "t", "must be numbers, as the model reads")):  # fmt: skip
         column = None if other == "n" else "body"
         config = dataclasses.replace(task.config, paths=(str(tmp_path / f"{other}.csv"),),
                                      text=column)  # fmt: skip
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message_pattern):
             find_task("classify").read(config, task.codec, validate_on_all=True)
 
 

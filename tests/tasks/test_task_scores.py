@@ -54,12 +54,12 @@ def test_classes_are_measured_as_scikit_learn_does(kind: str, tmp_path: Path) ->
     )
     guesses = task.codec.labels.decode(chances.argmax(-1))
     names = task.codec.labels.decode(range(len(task.codec.labels)))
-    wanted = {
+    expected = {
         "loss": log_loss(labels, chances.numpy(), labels=names),
         "accuracy": accuracy_score(labels, guesses),
         "macro_f1": f1_score(labels, guesses, average="macro"),
     }
-    assert measure(task, model) == pytest.approx(wanted, rel=1e-5)
+    assert measure(task, model) == pytest.approx(expected, rel=1e-5)
     split = zip(task.data.labels, task.data.held_out, strict=True)
     seen = [label for label, out in split if not out]
     common = [max(sorted(set(seen)), key=seen.count)] * len(labels)
@@ -96,9 +96,9 @@ def test_tags_are_measured_by_hand() -> None:
     ]
     task = Tagging(TaggingConfig(min_count=1), training, held_out)
     assert task.codec.labels.entries == ("B-P", "B-Q", "I-P", "O")
-    found = measure(task, Table(task, {"a": "B-P", "b": "I-P", "c": "O"}))
+    actual = measure(task, Table(task, {"a": "B-P", "b": "I-P", "c": "O"}))
     sure, wrong = math.log(1 + 3 / 3), math.log(3 + 3)  # of logits ln 3 and 0, 0, 0
-    assert found == pytest.approx(
+    assert actual == pytest.approx(
         {
             "loss": (4 * sure + 2 * wrong) / 6,
             "accuracy": 4 / 6,
@@ -112,14 +112,14 @@ def test_tags_are_measured_by_hand() -> None:
     assert task.baselines()["unigram"] == pytest.approx({"accuracy": 4 / 6, "entity_f1": 1 / 3})
     assert task.baselines()["majority"] == pytest.approx({"accuracy": 2 / 6, "entity_f1": 0.0})
     plain = [Sentence(("a",), ("noun",)), Sentence(("b",), ("verb",))]
-    assert "entity" not in Tagging(TaggingConfig(min_count=1), plain, plain).format_scores(found)
+    assert "entity" not in Tagging(TaggingConfig(min_count=1), plain, plain).format_scores(actual)
 
 
 def test_a_label_of_the_held_out_part_alone_is_known() -> None:
     task = Tagging(TaggingConfig(min_count=1), [Sentence(("a",), ("X",))],
                    [Sentence(("a",), ("Y",))])  # fmt: skip
-    found = measure(task, Table(task, {"a": "X"}))
-    assert found["accuracy"] == 0.0
+    actual = measure(task, Table(task, {"a": "X"}))
+    assert actual["accuracy"] == 0.0
 
 
 def test_forecasts_are_measured_in_the_datas_units(tmp_path: Path) -> None:
@@ -131,22 +131,22 @@ def test_forecasts_are_measured_in_the_datas_units(tmp_path: Path) -> None:
     values = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
     T, K, first = 6, 3, 80 - 20
     origins = range(first, 80 - K + 1)
-    wanted = torch.stack([values[t : t + K] for t in origins]).flatten().numpy()
+    expected = torch.stack([values[t : t + K] for t in origins]).flatten().numpy()
 
     def of(forecasts: list[Tensor]) -> dict[str, float]:
         flat = torch.stack(forecasts).flatten().numpy()
         return {
-            "mae": mean_absolute_error(wanted, flat),
-            "rmse": root_mean_squared_error(wanted, flat),
+            "mae": mean_absolute_error(expected, flat),
+            "rmse": root_mean_squared_error(expected, flat),
         }
 
-    found = measure(task, model)
+    actual = measure(task, model)
     own = [forecast(model, task.codec, values[:t]) for t in origins]
-    assert {name: found[name] for name in ("mae", "rmse")} == pytest.approx(of(own), rel=1e-5)
+    assert {name: actual[name] for name in ("mae", "rmse")} == pytest.approx(of(own), rel=1e-5)
     deviation = values[:first].std(0, correction=0)
-    errors = (torch.stack(own).flatten() - torch.from_numpy(wanted)).unflatten(0, (-1, 2))
+    errors = (torch.stack(own).flatten() - torch.from_numpy(expected)).unflatten(0, (-1, 2))
     loss = (errors / deviation).square().mean().item()
-    assert found["loss"] == pytest.approx(loss, rel=1e-5)
+    assert actual["loss"] == pytest.approx(loss, rel=1e-5)
     naive = {
         "persistence": of([values[t - 1].expand(K, 2) for t in origins]),
         "season before": of([values[t - 6 : t - 6 + K] for t in origins]),
@@ -178,8 +178,8 @@ def test_a_translation_is_exact_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         translation, "translate", lambda model, codec, texts, **_: [answers[text] for text in texts]
     )
-    found = measure(task, task.build_model(task.model_arguments()).eval())
-    assert (found["exact"], found["error_rate"]) == pytest.approx((1 / 4, 3 / 8))
+    actual = measure(task, task.build_model(task.model_arguments()).eval())
+    assert (actual["exact"], actual["error_rate"]) == pytest.approx((1 / 4, 3 / 8))
 
 
 def test_a_language_model_that_knows_nothing_has_the_loss_of_a_guess(tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_a_language_model_that_knows_nothing_has_the_loss_of_a_guess(tmp_path: P
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
     size = len(set("abcde fgh \n"))
-    wanted = {"loss": math.log(size), "bits_per_character": math.log2(size), "perplexity": size}
-    assert measure(task, model) == pytest.approx(wanted, rel=1e-5)
+    expected = {"loss": math.log(size), "bits_per_character": math.log2(size), "perplexity": size}
+    assert measure(task, model) == pytest.approx(expected, rel=1e-5)
 
 
 # What is seen
@@ -210,9 +210,9 @@ def test_training_never_sees_what_is_held_out(tmp_path: Path) -> None:
     same(same_past.codec.mean, task.codec.mean)
     same(same_past.codec.deviation, task.codec.deviation)
     for step in range(20):
-        for got, wanted in zip(same_past.batch(step, WHOLE)[:2], task.batch(step, WHOLE)[:2],
+        for got, expected in zip(same_past.batch(step, WHOLE)[:2], task.batch(step, WHOLE)[:2],
                                strict=True):  # fmt: skip
-            same(got, wanted)
+            same(got, expected)
     assert not torch.equal(other_past.codec.mean, task.codec.mean)
     assert same_past.digest != task.digest
 
@@ -228,9 +228,9 @@ def test_a_window_ends_where_its_forecast_begins(tmp_path: Path) -> None:
     task = Forecasting.read(config)
     (batch,) = task.validation(WHOLE)
     days = task.codec.decode(batch.windows)[..., 0].round().int().T
-    wanted = task.codec.decode(batch.targets)[..., 0].round().int().T
+    expected = task.codec.decode(batch.targets)[..., 0].round().int().T
     origins = [32, 33, 34, 35, 36, 37, 38] * 2
-    assert wanted.tolist() == [[t, t + 1] for t in origins]
+    assert expected.tolist() == [[t, t + 1] for t in origins]
     assert days.tolist() == [list(range(t - 5, t)) for t in origins]
     for step in range(40):
         last = task.codec.decode(task.batch(step, WHOLE).targets).max().item()
@@ -240,11 +240,11 @@ def test_a_window_ends_where_its_forecast_begins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["classify", "tag", "forecast", "seq2seq", "lm"])
 def test_all_data_are_measured_through_a_codec(kind: str, tmp_path: Path) -> None:
     task = find_task(NAMES[kind]).read(config_of(kind, tmp_path))
-    whole = find_task(NAMES[kind]).read(task.config, task.codec, validate_on_all=True)
+    full = find_task(NAMES[kind]).read(task.config, task.codec, validate_on_all=True)
     counts = {"classify": 45, "forecast": 80 - 6 - 3 + 1}
-    found, before = (sum(b.size for b in t.validation(WHOLE)) for t in (whole, task))
-    assert found == counts.get(kind, found)
-    assert found > 2 * before
+    actual, previous = (sum(b.size for b in t.validation(WHOLE)) for t in (full, task))
+    assert actual == counts.get(kind, actual)
+    assert actual > 2 * previous
 
 
 def test_one_row_is_enough_to_measure(tmp_path: Path) -> None:

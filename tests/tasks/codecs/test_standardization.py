@@ -42,9 +42,9 @@ def test_a_column_that_is_constant_but_for_rounding_has_deviation_1(value: float
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1e170, 1e300])
 def test_squares_stay_in_range(size: float) -> None:
     values = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
-    _, wanted = mean_and_deviation(values)
+    _, expected = mean_and_deviation(values)
     _, deviation = mean_and_deviation(values * size)
-    assert deviation.item() == pytest.approx(wanted.item() * size, rel=1e-12)
+    assert deviation.item() == pytest.approx(expected.item() * size, rel=1e-12)
 
 
 def test_a_small_wave_on_a_large_level_keeps_its_deviation() -> None:

@@ -58,8 +58,8 @@ def test_every_byte_comes_back(pieces: SubwordVocabulary) -> None:
 
 def test_long_texts_are_cut_where_it_changes_nothing(pieces: SubwordVocabulary) -> None:
     lines = (TEXT[:50_000] + b"\n") * 3
-    whole = pieces.encode(lines)
-    assert torch.equal(whole, torch.cat([pieces.encode(TEXT[:50_000] + b"\n")] * 3))
+    full = pieces.encode(lines)
+    assert torch.equal(full, torch.cat([pieces.encode(TEXT[:50_000] + b"\n")] * 3))
 
 
 _SIGNS = [
@@ -84,11 +84,11 @@ def test_blocks_of_any_size_give_the_tokens_of_the_whole(
     pieces: SubwordVocabulary, parts: list[bytes], size: int
 ) -> None:
     text = b"".join(parts)
-    whole = pieces.encode(text)
+    full = pieces.encode(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unrolled.runtime.text._CHUNK_SIZE", size)
         assert "".join(text_chunks(text)).encode("latin-1") == text
-        assert torch.equal(pieces.encode(text), whole)
+        assert torch.equal(pieces.encode(text), full)
 
 
 def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
@@ -120,10 +120,10 @@ def test_pieces_are_the_same_in_every_process(pieces: SubwordVocabulary) -> None
 def test_pieces_come_back_from_their_state(pieces: SubwordVocabulary) -> None:
     state = pieces.state()
     json.dumps(state)
-    again = SubwordVocabulary.from_state(state)
-    assert again.state() == state
-    assert torch.equal(again.encode(TEXT), pieces.encode(TEXT))
-    assert again.characters_per_token == pieces.characters_per_token
+    repeated = SubwordVocabulary.from_state(state)
+    assert repeated.state() == state
+    assert torch.equal(repeated.encode(TEXT), pieces.encode(TEXT))
+    assert repeated.characters_per_token == pieces.characters_per_token
 
 
 def _without_a_byte(text: str) -> str:
@@ -134,7 +134,7 @@ def _without_a_byte(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ({"tokenizer": "{}"}, "tokenizer must be the JSON of a tokenizer"),
         ({"tokenizer": ""}, "tokenizer must be the JSON"),
@@ -144,8 +144,8 @@ def _without_a_byte(text: str) -> str:
         ({"characters_per_token": None}, "state must be that of a subword vocabulary"),
     ],
 )
-def test_a_damaged_state_is_told(pieces: SubwordVocabulary, damage: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_damaged_state_is_told(pieces: SubwordVocabulary, damage: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SubwordVocabulary.from_state(pieces.state() | damage)
     with pytest.raises(ValueError, match="state must be that of a subword vocabulary"):
         SubwordVocabulary.from_state({"unit": "byte", "characters": None})
@@ -196,10 +196,10 @@ def test_special_entries_come_first() -> None:
 def test_words_come_back_from_their_state(padding: bool, unknown: bool) -> None:
     words = TokenVocabulary(["x", "", "é"], padding=padding, unknown=unknown, entry_type="word")
     state = json.loads(json.dumps(words.state()))
-    again = TokenVocabulary.from_state(state)
-    assert again.state() == words.state()
-    assert again.encode(["", "é"]).tolist() == words.encode(["", "é"]).tolist()
-    assert again.decode(again.encode(["é", "x"])) == ["é", "x"]
+    repeated = TokenVocabulary.from_state(state)
+    assert repeated.state() == words.state()
+    assert repeated.encode(["", "é"]).tolist() == words.encode(["", "é"]).tolist()
+    assert repeated.decode(repeated.encode(["é", "x"])) == ["é", "x"]
     for name in state:
         with pytest.raises(ValueError, match="state must be that of a token vocabulary"):
             TokenVocabulary.from_state({k: v for k, v in state.items() if k != name})
@@ -210,8 +210,8 @@ def test_words_come_back_from_their_state(padding: bool, unknown: bool) -> None:
 
 def test_an_unknown_label_is_told_with_its_place() -> None:
     labels = TokenVocabulary(["happy", "sad"])
-    said = r"^t\.csv, line 3: label must be one of 'happy', 'sad', got 'hapy'; did you mean 'h"
-    with pytest.raises(DataError, match=said):
+    message = r"^t\.csv, line 3: label must be one of 'happy', 'sad', got 'hapy'; did you mean 'h"
+    with pytest.raises(DataError, match=message):
         labels.encode(["sad", "hapy"], location="t.csv, line 3")
     with pytest.raises(DataError, match=r"^word must be one of .* and 5 more"):
         TokenVocabulary([f"w{i}" for i in range(25)], entry_type="word").encode(["x"])

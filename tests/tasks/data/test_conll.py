@@ -79,7 +79,7 @@ def test_lines_as_they_come(tmp_path: Path, text: str, tokens: list[tuple[str, .
 
 
 @pytest.mark.parametrize(
-    ("text", "arguments", "said"),
+    ("text", "arguments", "message"),
     [
         ("", {}, r"x\.conll: must have a token and its label on each line, got no sentence"),
         ("# c\n\n-DOCSTART- O\n", {}, "got no sentence"),
@@ -96,8 +96,8 @@ def test_lines_as_they_come(tmp_path: Path, text: str, tokens: list[tuple[str, .
         ("a\tO\n \tO\n", {}, "line 2: must have a token in column 0, got nothing"),
     ],
 )
-def test_a_damaged_file_is_told(tmp_path: Path, text: str, arguments: dict, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_damaged_file_is_told(tmp_path: Path, text: str, arguments: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_conll(file_of(tmp_path, text), **arguments)
 
 
@@ -177,7 +177,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "predicted", "said"),
+    ("sentence", "predicted", "message"),
     [
         (
             Sentence(("a",), ("O",)),
@@ -192,9 +192,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_written_is_told(
-    tmp_path: Path, sentence: Sentence, predicted: list[list[str]], said: str
+    tmp_path: Path, sentence: Sentence, predicted: list[list[str]], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         write_conll(tmp_path / "out", [sentence], predicted)
     assert not (tmp_path / "out").exists()
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_told(
 
 
 @pytest.mark.parametrize(
-    ("labels", "wanted"),
+    ("labels", "expected_values"),
     [
         ("", []),
         ("O O", []),
@@ -234,8 +234,8 @@ def test_what_cannot_be_written_is_told(
         ("B-A-1 I-A-1 I-A-2", [("A-1", 0, 2), ("A-2", 2, 3)]),
     ],
 )
-def test_entities_in_labels(labels: str, wanted: list[tuple[str, int, int]]) -> None:
-    assert find_spans(labels.split()) == wanted
+def test_entities_in_labels(labels: str, expected_values: list[tuple[str, int, int]]) -> None:
+    assert find_spans(labels.split()) == expected_values
 
 
 @pytest.mark.parametrize("label", ["NN", "B", "B-", "X-PER", "o", "", "OO"])
@@ -270,12 +270,12 @@ def test_a_malformed_label_is_found_among_entities(labels: str, malformed: set[s
 
 @st.composite
 def sentences(draw: st.DrawFn) -> tuple[list[EntitySpan], int]:
-    found, position = [], 0
+    actual, position = [], 0
     for _ in range(draw(st.integers(0, 5))):
         start = position + draw(st.integers(0, 2))
         position = start + draw(st.integers(1, 3))
-        found.append(EntitySpan(draw(st.sampled_from("AB")), start, position))
-    return found, position + draw(st.integers(0, 2))
+        actual.append(EntitySpan(draw(st.sampled_from("AB")), start, position))
+    return actual, position + draw(st.integers(0, 2))
 
 
 @given(sentences())
@@ -302,11 +302,11 @@ def test_schemes_by_hand() -> None:
 
 
 def test_scores_by_hand() -> None:
-    wanted = ["B-PER I-PER O B-LOC", "B-PER B-PER O O", "O B-ORG I-ORG"]
+    expected_values = ["B-PER I-PER O B-LOC", "B-PER B-PER O O", "O B-ORG I-ORG"]
     predicted = ["B-PER I-PER O B-ORG", "B-PER I-PER O B-LOC", "O B-ORG O"]
     # In the data: PER 0-2, LOC 3-4; PER 0-1, PER 1-2; ORG 1-3.
     # Found: PER 0-2 (right), ORG 3-4; PER 0-2, LOC 3-4; ORG 1-2.
-    scores = entity_scores([s.split() for s in wanted], [s.split() for s in predicted])
+    scores = entity_scores([s.split() for s in expected_values], [s.split() for s in predicted])
     assert scores.micro == EntityScore(expected=5, predicted=5, correct=1)
     assert scores.by_type == {
         "LOC": EntityScore(1, 1, 0),

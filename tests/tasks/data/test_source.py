@@ -55,7 +55,7 @@ def test_lines_end_at_line_ends_only(source_of: object, data: bytes, lines: list
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"a\r\nb\rc\xe9\n", "line 3: must be UTF-8, got the byte 0xe9; save the file as UTF-8"),
         (b"\xef\xbb\xbfa\n\xff", "line 2: must be UTF-8, got the byte 0xff"),
@@ -64,12 +64,12 @@ def test_lines_end_at_line_ends_only(source_of: object, data: bytes, lines: list
     ],
 )
 def test_what_is_no_text_is_refused_with_its_line(
-    source_of: object, data: bytes, said: str
+    source_of: object, data: bytes, message: str
 ) -> None:
     source = source_of(data)  # type: ignore[operator]
     with pytest.raises(DataError) as caught:
         read_utf8(source)
-    assert str(caught.value).startswith(f"{source}, {said}")
+    assert str(caught.value).startswith(f"{source}, {message}")
 
 
 def test_the_names_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

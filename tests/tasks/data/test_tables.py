@@ -127,13 +127,13 @@ def test_a_place_is_the_line_on_which_the_row_begins(tmp_path: Path) -> None:
 
 
 def test_a_long_document_is_a_field(tmp_path: Path) -> None:
-    before = csv.field_size_limit(1000)
+    previous = csv.field_size_limit(1000)
     try:
         table = table_of(tmp_path, f"text,label\n{'x' * 200_000},a\n")
         assert table.text("text") == ["x" * 200_000]
         assert csv.field_size_limit() == 1000
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(previous)
 
 
 @pytest.mark.parametrize("cell", ["", "  ", "NA", "n/a", "nan", "NULL", "None"])
@@ -147,7 +147,7 @@ def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "t.csv: must have a line of column names, got an empty file"),
         (" \n\n", "got an empty file"),
@@ -169,15 +169,17 @@ def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
         ("a\n1\n\n2\n", "line 3: must have a field, got an empty line, which may be a"),
     ],
 )
-def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+def test_a_damaged_file_is_told_with_its_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         table_of(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path}/t.csv")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         ("abc", "line 2, column 'x': must be a number, got 'abc'$"),
         ("1_000", "must be a number, got '1_000'"),
@@ -190,10 +192,10 @@ def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str | bytes,
         ("-inf", "must be a finite number, got '-inf'"),
     ],
 )
-def test_a_cell_that_is_no_number_is_told(tmp_path: Path, cell: str, said: str) -> None:
+def test_a_cell_that_is_no_number_is_told(tmp_path: Path, cell: str, message: str) -> None:
     table = table_of(tmp_path, f"x,y\n{cell},1\n")
     for missing in ("refuse", "nan"):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             table.numbers("x", missing=missing)  # type: ignore[arg-type]
 
 
@@ -211,8 +213,8 @@ def test_columns_of_numbers_are_those_that_hold_one(tmp_path: Path) -> None:
 
 def test_names_that_are_written_otherwise_are_one_or_refused(tmp_path: Path) -> None:
     table = table_of(tmp_path, "x\npos\n pos \nPos\n1\n1.0\n-2.00\n0.5\nnone\n")
-    found = table.categories("x", "a label")
-    assert found == ["pos", "pos", "Pos", "1", "1", "-2", "0.5", "none"]
+    actual = table.categories("x", "a label")
+    assert actual == ["pos", "pos", "Pos", "1", "1", "-2", "0.5", "none"]
 
 
 def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("cells", "said"),
+    ("cells", "message"),
     [
         (["a", ""], "line 3, column 'x': must be a label, got ''; fill the cell"),
         (["a", " NA "], "line 3, column 'x': must be a label, got 'NA'"),
@@ -236,10 +238,10 @@ def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None
     ],
 )
 def test_names_that_are_missing_or_nearly_the_same_are_told(
-    tmp_path: Path, cells: list[str], said: str
+    tmp_path: Path, cells: list[str], message: str
 ) -> None:
     table = table_of(tmp_path, "x,y\n" + "".join(f"{cell},1\n" for cell in cells))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         table.categories("x", "a label")
 
 
@@ -384,10 +386,10 @@ def test_damaged_parquet_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.parquet: must have rows"):
         read_table(write_parquet(tmp_path / "t.parquet", {"a": []}))
     (tmp_path / "bad.pq").write_bytes(b"PAR1 and no more")
-    for name, said in (
+    for name, message in (
         ("bad.pq", "must be a readable Parquet file"),
         ("absent.parquet", "cannot be read"),
     ):
-        with pytest.raises(DataError, match=f"{name}: {said}") as caught:
+        with pytest.raises(DataError, match=f"{name}: {message}") as caught:
             read_table(tmp_path / name)
         assert "\n" not in str(caught.value)

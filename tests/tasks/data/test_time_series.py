@@ -28,7 +28,7 @@ def test_without_targets_all_columns_of_numbers_are_forecast(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         ("", "line 3, column 'x': must be a number, got ''; fill the cell"),
         ("NA", "line 3, column 'x': must be a number, got 'NA'"),
@@ -37,9 +37,11 @@ def test_without_targets_all_columns_of_numbers_are_forecast(tmp_path: Path) -> 
         ('"1,5"', "line 3, column 'x': must be a number, got '1,5'; write a point"),
     ],
 )
-def test_a_column_with_one_bad_cell_is_not_left_out(tmp_path: Path, cell: str, said: str) -> None:
+def test_a_column_with_one_bad_cell_is_not_left_out(
+    tmp_path: Path, cell: str, message: str
+) -> None:
     text = f"day,x,y\n0,1,7\n1,{cell},8\n2,3,3\n"
-    with pytest.raises(DataError, match=rf"t\.csv, {said}.*; or name the columns .* --target$"):
+    with pytest.raises(DataError, match=rf"t\.csv, {message}.*; or name the columns .* --target$"):
         read(tmp_path, text, time="day")
     assert read(tmp_path, text, time="day", target=("y",))[0] == ["y"]
 
@@ -78,10 +80,10 @@ def test_rows_of_one_name_are_a_series_however_it_is_written(tmp_path: Path) -> 
 
 
 def test_a_series_that_is_too_short_is_not_left_out(tmp_path: Path) -> None:
-    said = (
+    message = (
         r"t\.csv, series 'b': must have at least 2 rows, the window of a forecast, got 1; remove it"
     )
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read(tmp_path, "store,x\na,1\na,2\nb,3\n", series="store")
 
 
@@ -97,7 +99,7 @@ def test_other_notations_of_numbers_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "said"),
+    ("times", "message"),
     [
         (["2024-10-27 02:30+02:00", "2024-10-27 02:00+01:00"], ""),
         (["2024-9-30", "2024-10-1"], ""),
@@ -114,12 +116,12 @@ def test_other_notations_of_numbers_are_told(tmp_path: Path) -> None:
         (["1", ""], "line 3, column 't': must be a number, or a time .*, got ''"),
     ],
 )
-def test_times_are_in_order(tmp_path: Path, times: list[str], said: str) -> None:
+def test_times_are_in_order(tmp_path: Path, times: list[str], message: str) -> None:
     text = "t,x\n" + "".join(f"{time},{k}\n" for k, time in enumerate(times))
-    if not said:
+    if not message:
         assert read(tmp_path, text, time="t")[0] == ["x"]
         return
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read(tmp_path, text, time="t")
 
 

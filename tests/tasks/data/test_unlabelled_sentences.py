@@ -78,7 +78,7 @@ def test_where_tokens_are_characters_a_sentence_is_cut_into_them(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "must have sentences, got no sentence"),
         ("\n \n", "must have sentences, got no sentence"),
@@ -86,6 +86,6 @@ def test_where_tokens_are_characters_a_sentence_is_cut_into_them(tmp_path: Path)
         ("1 Ada\n2 met\n", "line 1: column 0 must have tokens, got numbers"),
     ],
 )
-def test_damaged_columns_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_damaged_columns_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read(tmp_path, text, tags_of(WORDS, ["B-PER", "O"]))

@@ -25,24 +25,26 @@ def test_snippets_are_balanced_and_split_by_file(tmp_path: Path) -> None:
     write_files(tmp_path, ".py", 40, "snake")
     write_files(tmp_path, ".c", 40, "ocean")
     write_files(tmp_path, ".rb", 3, "gem")
-    found = languages(60, 12, length=80, folders=[tmp_path])
-    assert found.languages == ("C and C++", "Python")
-    for part, wanted in ((found.training, 60), (found.validation, 12)):
-        counts = [[name for _, name in part].count(name) for name in found.languages]
-        assert counts == [wanted, wanted]
+    actual = languages(60, 12, length=80, folders=[tmp_path])
+    assert actual.languages == ("C and C++", "Python")
+    for part, expected in ((actual.training, 60), (actual.validation, 12)):
+        counts = [[name for _, name in part].count(name) for name in actual.languages]
+        assert counts == [expected, expected]
         assert len({text for text, _ in part}) == len(part)
-    for text, name in found.training + found.validation:
+    for text, name in actual.training + actual.validation:
         assert text.startswith("snake" if name == "Python" else "ocean")
         assert 40 <= len(text) <= 80
 
     def files(part: list[tuple[str, str]]) -> set[str]:
         return {f"{name} {re.findall(r' ([0-9]+) [0-9]+', text)[0]}" for text, name in part}
 
-    assert not files(found.training) & files(found.validation)
-    assert len(files(found.training)) >= 60 * 2 / 8
-    assert languages(60, 12, length=80, folders=[tmp_path]) == found
-    said = "2 languages (C and C++, Python), of each 60 snippets for training and 12 for validation"
-    assert str(found) == said
+    assert not files(actual.training) & files(actual.validation)
+    assert len(files(actual.training)) >= 60 * 2 / 8
+    assert languages(60, 12, length=80, folders=[tmp_path]) == actual
+    message = (
+        "2 languages (C and C++, Python), of each 60 snippets for training and 12 for validation"
+    )
+    assert str(actual) == message
 
 
 def test_copies_tables_and_binaries_give_nothing(tmp_path: Path) -> None:
@@ -56,9 +58,9 @@ def test_copies_tables_and_binaries_give_nothing(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("".join(f"let {word} = {word};\n" for word in WORDS))
     (tmp_path / "s.js").symlink_to(tmp_path / "target")
     (tmp_path / "CMakeLists.txt").write_text("".join(f"add_library({word})\n" for word in WORDS))
-    found = languages(150, 25, length=80, folders=[tmp_path])
+    actual = languages(150, 25, length=80, folders=[tmp_path])
     # Of equal texts the first language keeps them, the other is left without.
-    assert found.languages == ("C and C++", "CSS")
+    assert actual.languages == ("C and C++", "CSS")
     with pytest.raises(
         DataError,
         match=r"languages: at least two .*CMake \d \+ \d, .* JSON 0 \+ 0, JavaScript 0 \+ 0",
@@ -79,7 +81,7 @@ def test_long_lines_are_cut() -> None:
 
 @pytest.mark.slow
 def test_this_machine_has_languages() -> None:
-    found = languages(200, 50)
-    assert len(found.languages) >= 4
-    assert {"C and C++", "Python"} <= set(found.languages)
-    assert len(found.training) == 200 * len(found.languages)
+    actual = languages(200, 50)
+    assert len(actual.languages) >= 4
+    assert {"C and C++", "Python"} <= set(actual.languages)
+    assert len(actual.training) == 200 * len(actual.languages)

@@ -113,12 +113,12 @@ def test_dates_come_back_from_their_words() -> None:
     months = "January February March April May June July August September October November December"
     forms = set()
     for words, iso in dates(3000, 1)[0]:
-        said = re.fullmatch(r"(?:the (\S+) of (\S+)|(\S+) the (\S+)), (.+)", words)
-        assert said
-        forms.add(said[1] is None)
-        day, month = (said[1], said[2]) if said[1] else (said[4], said[3])
+        message = re.fullmatch(r"(?:the (\S+) of (\S+)|(\S+) the (\S+)), (.+)", words)
+        assert message
+        forms.add(message[1] is None)
+        day, month = (message[1], message[2]) if message[1] else (message[4], message[3])
         place = [ordinal(n) for n in range(1, 32)].index(day) + 1
-        year = said[5].replace(" oh ", " ")
+        year = message[5].replace(" oh ", " ")
         number = value_of(year)
         if "hundred" not in year and "thousand" not in year:
             century, rest = year.split(" ")

@@ -80,8 +80,8 @@ def test_no_single_frame_tells_the_direction() -> None:
 
 
 def test_the_seed_decides_the_videos() -> None:
-    first, again, other = (moving_digits(20, 5, seed=seed)[0] for seed in (1, 1, 2))
-    assert torch.equal(first.inputs, again.inputs)
+    first, repeated, other = (moving_digits(20, 5, seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first.inputs, repeated.inputs)
     assert not torch.equal(first.inputs, other.inputs)
     for name, least in (("training", 1), ("validation", 1), ("frames", 2), ("size", 8)):
         with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - 1}"):

@@ -76,15 +76,15 @@ def test_too_few_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_labels_are_those_of_the_tokenizer() -> None:
     file = next(file for file in standard_library() if file.name == "heapq.py")
-    wanted = set()
+    expected = set()
     for token in tokenize.tokenize(io.BytesIO(file.read_bytes()).readline):
         if token.type in (tokenize.NAME, tokenize.COMMENT, tokenize.NUMBER):
-            wanted.add((token.line.rstrip("\n"), token.start[1], token.string))
-    found = 0
+            expected.add((token.line.rstrip("\n"), token.start[1], token.string))
+    actual = 0
     for sentence in tag_lines(file.read_bytes()):
         line = "".join(sentence.tokens)
         for span in find_spans(sentence.labels):
             if span.type not in ("OP", "STRING"):
-                found += 1
-                assert (line, span.start, line[span.start : span.end]) in wanted
-    assert found > 500
+                actual += 1
+                assert (line, span.start, line[span.start : span.end]) in expected
+    assert actual > 500

@@ -90,9 +90,9 @@ def test_frames_are_the_sums_of_their_equations(own: dict[str, float]) -> None:
     x = noise(frames.window + 4 * frames.hop + 3)
     x[: frames.window] *= 1e-4  # the floor counts
     defaults = {"rate": RATE, "window": 512, "hop": 220, "bands": 32, "low": 60.0, "high": 8000.0}
-    wanted = by_sums(x.astype(np.float64), **({**defaults, "floor": 1e-5} | own))
-    assert len(wanted) >= 5
-    close(torch.from_numpy(frames(x)), torch.tensor(wanted), "output")
+    expected = by_sums(x.astype(np.float64), **({**defaults, "floor": 1e-5} | own))
+    assert len(expected) >= 5
+    close(torch.from_numpy(frames(x)), torch.tensor(expected), "output")
 
 
 def test_a_tone_is_loudest_in_its_band() -> None:
@@ -108,8 +108,8 @@ def test_a_tone_is_loudest_in_its_band() -> None:
 def test_frames_as_they_arrive_are_those_of_the_whole(own: dict[str, float]) -> None:
     frames = LogMel(**own)
     x = noise(9001)
-    whole = frames(x)
-    assert whole.shape == (1 + (9001 - frames.window) // frames.hop, frames.bands)
+    full = frames(x)
+    assert full.shape == (1 + (9001 - frames.window) // frames.hop, frames.bands)
     framer = frames.framer()
     cuts = [0, 0, *np.sort(DRAW.integers(0, len(x), 40)), len(x)]
     for pieces in (
@@ -117,7 +117,7 @@ def test_frames_as_they_arrive_are_those_of_the_whole(own: dict[str, float]) -> 
         np.split(x, range(frames.hop, len(x), frames.hop)),
         [x[:5000].astype(np.float64), x[5000:]],
     ):
-        assert np.array_equal(np.concatenate([framer.push(piece) for piece in pieces]), whole)
+        assert np.array_equal(np.concatenate([framer.push(piece) for piece in pieces]), full)
         framer.reset()
     count = 0
     for k, sample in enumerate(x[: frames.window + frames.hop]):
@@ -188,13 +188,15 @@ def test_words_are_said_as_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -
         SpeechRequest("seven", "en+m1", rate=90),
         SpeechRequest("seven", "en+m1", pitch=95),
     ]
-    said = synthesize(sayings)
-    assert all(x.dtype == np.float32 and 0.05 < np.abs(x).max() <= 1 for x in said)
-    assert len(said[2]) > 1.4 * len(said[0])
-    assert low_share(said[3]) < 0.3 * low_share(said[0])
+    message_pattern = synthesize(sayings)
+    assert all(x.dtype == np.float32 and 0.05 < np.abs(x).max() <= 1 for x in message_pattern)
+    assert len(message_pattern[2]) > 1.4 * len(message_pattern[0])
+    assert low_share(message_pattern[3]) < 0.3 * low_share(message_pattern[0])
     # In another order each is still where it was asked for.
-    again = synthesize(sayings[::-1])[::-1]
-    assert [abs(len(x) - len(y)) < 300 for x, y in zip(said, again, strict=True)] == [True] * 4
+    repeated = synthesize(sayings[::-1])[::-1]
+    assert [abs(len(x) - len(y)) < 300 for x, y in zip(message_pattern, repeated, strict=True)] == [
+        True
+    ] * 4
     assert synthesize([]) == []
 
 
@@ -253,8 +255,8 @@ def test_phrases_are_words_with_pauses() -> None:
 
 def test_equal_arguments_give_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "_WORDS_PER_PROCESS", 7)
-    first, again, other = (utterances(12, seed=seed) for seed in (7, 7, 8))
-    assert all(np.array_equal(x.samples, y.samples) for x, y in zip(first, again, strict=True))
+    first, repeated, other = (utterances(12, seed=seed) for seed in (7, 7, 8))
+    assert all(np.array_equal(x.samples, y.samples) for x, y in zip(first, repeated, strict=True))
     assert [x.spans for x in first] != [x.spans for x in other]
 
 
@@ -346,7 +348,7 @@ def test_the_systems_library_serves_where_the_package_is_missing(
 ) -> None:
     wheel = SimpleNamespace(get_library_path=lambda: "lib", get_data_path=lambda: "data")
     find = speech._libraries.__wrapped__
-    for package, system, wanted in (
+    for package, system, expected in (
         (wheel, None, [("lib", "data")]),
         (wheel, "libespeak-ng.so.1", [("lib", "data"), ("libespeak-ng.so.1", None)]),
         (None, "libespeak-ng.so.1", [("libespeak-ng.so.1", None)]),
@@ -354,4 +356,4 @@ def test_the_systems_library_serves_where_the_package_is_missing(
     ):
         monkeypatch.setitem(sys.modules, "espeakng_loader", package)
         monkeypatch.setattr(speech, "find_library", lambda name, system=system: system)
-        assert find() == wanted
+        assert find() == expected

@@ -11,21 +11,21 @@ from unrolled.tasks.datasets import (
 
 
 def test_series_hold_the_published_values() -> None:
-    found = {name: series(name) for name in SERIES}
-    rows = {name: s.table.rows for name, s in found.items()}
+    actual = {name: series(name) for name in SERIES}
+    rows = {name: s.table.rows for name, s in actual.items()}
     assert rows == {"sunspots": 309, "co2": 2284, "elnino": 732, "macrodata": 203, "prices": 1047}
-    for name, s in found.items():
+    for name, s in actual.items():
         values = s.table.numbers(s.column)
         assert values.isfinite().all(), name
         assert len(values) > 2 * s.season
-    sunspots = found["sunspots"].table
+    sunspots = actual["sunspots"].table
     assert sunspots.text("year")[::308] == ["1700", "2008"]
     assert sunspots.numbers("sunspots")[[0, 57, 257]].tolist() == [5.0, 32.4, 190.2]
-    elnino = found["elnino"].table
+    elnino = actual["elnino"].table
     assert [elnino.text(c)[13] for c in ("year", "month")] == ["1951", "2"]
     assert elnino.numbers("temperature")[[0, 11, 12]].tolist() == [23.11, 21.80, 24.19]
-    assert found["macrodata"].table.numbers("unemp")[[0, -2]].tolist() == [5.8, 9.2]
-    prices = found["prices"].table
+    assert actual["macrodata"].table.numbers("unemp")[[0, -2]].tolist() == [5.8, 9.2]
+    prices = actual["prices"].table
     assert prices.text("date")[::1046] == ["2004-08-19", "2008-10-14"]
     assert prices.numbers("adj_close")[[0, -1]].tolist() == [100.34, 362.71]
 
