@@ -391,9 +391,8 @@ def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
     assert task.codec.state() == learned.state()
     seen = [torch.cat([w.targets[:, n] for w in task.validation_windows]) for n in range(4)]
     size = sum(len(learned.decode_bytes(stream)) for stream in seen)
-    count = sum(map(len, seen))
-    sums = {"loss": torch.tensor(2.5 * count), "tokens": torch.tensor(float(count))}
-    found = task.scores(sums)
+    count = float(sum(map(len, seen)))
+    found = task.scores({"loss": torch.tensor(2.5 * count), "tokens": torch.tensor(count)})
     assert found["loss"] == pytest.approx(2.5)
     assert found["bits_per_character"] == pytest.approx(2.5 * count / math.log(2) / size)
     assert found["perplexity"] == pytest.approx(math.exp(2.5))
