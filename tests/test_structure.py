@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 SOURCES = ROOT / "src" / "unrolled"
 SUBJECTS = {
     "": {"packages", "public_names", "structure"},
-    "cells": {"published"},
+    "cells": {"published", "types"},
     "engines": {
         "determinism", "extremes", "fork_and_exit", "gradients", "interrupt", "random_calls",
         "threads", "unused_parameters",
@@ -17,7 +17,7 @@ SUBJECTS = {
     "nn": {"errors", "inplace", "laws", "parity", "processes", "tracing", "weights"},
     "core": {"c_interface", "includes", "operations", "programs", "schema"},
     "benchmarks": {"benchmarks"},
-    "examples": {"examples"},
+    "examples": {"examples", "readme"},
 }  # fmt: skip
 """What is tested of several modules together, by the package."""
 

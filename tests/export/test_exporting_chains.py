@@ -330,7 +330,7 @@ def test_what_is_not_a_chain_is_reported(tmp_path: Path) -> None:
         (Dropping(lambda m, y: F.dropout(y, 0.3, True)), "must be dropout with training=self.tr"),
         (
             Branching(),
-            r"Branching: forward cannot be traced at .*test_exporting_chains.py:\d+, `return .* \(a branch",
+            r"Branching: forward cannot be traced at .*_chains\.py:\d+, `return .* \(a branch",
         ),
         (nn.Conv1d(1, 1, 1), "Conv1d: must be a layer of unrolled.nn"),
     ]
