@@ -180,7 +180,7 @@ def arrays(class_name: str = "LSTM") -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("class_name", "weights", "message"),
     [
-        ("Dense", arrays(), "kind must be one of SimpleRNN, LSTM, GRU, got 'Dense'"),
+        ("Dense", arrays(), "class_name must be one of SimpleRNN, LSTM, GRU, got 'Dense'"),
         ("LSTM", arrays()[:1], "LSTM: weights must be kernel, .* got 1 arrays"),
         ("LSTM", arrays() * 2, "LSTM: weights must be kernel, .* got 6 arrays; of sta"),
         ("LSTM", [np.ones(3), *arrays()[1:]], "LSTM: kernel and recurrent kernel must be 2D"),
@@ -233,5 +233,5 @@ def test_parameters_that_are_missing_are_named(missing: str, message: str) -> No
     actual.pop("bias_candidate_l0" if missing == "bias_hh_l0" else "", None)
     with pytest.raises(ValueError, match=message):
         to_keras("GRU", actual, **settings)
-    with pytest.raises(ValueError, match="kind must be one of"):
+    with pytest.raises(ValueError, match="class_name must be one of"):
         to_keras("Dense", actual)

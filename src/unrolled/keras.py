@@ -34,7 +34,7 @@ _GATES = {"SimpleRNN": ("n", "n"), "LSTM": ("ifgo", "ifgo"), "GRU": ("rzn", "zrn
 
 
 def from_keras(
-    kind: str,
+    class_name: str,
     weights: Sequence[ArrayLike],
     *,
     reset_after: bool | None = None,
@@ -48,7 +48,7 @@ def from_keras(
     ``Recurrent(ResetBeforeGRU, …)``; with ``bias=False`` if there are no biases.
 
     Args:
-        kind: "SimpleRNN", "LSTM" or "GRU".
+        class_name: "SimpleRNN", "LSTM" or "GRU".
         weights: the result of ``get_weights()``; two arrays a direction with ``use_bias=False``.
         reset_after: that of the GRU; by default inferred from the shape of its bias, so required if
             it has none.
@@ -60,34 +60,34 @@ def from_keras(
             shapes of two directions differ.
         TypeError: an array does not hold floating-point numbers.
     """
-    gates = _gates(kind)
+    gates = _gates(class_name)
     arrays = [np.asarray(array) for array in weights]
     directions = 2 if bidirectional else 1
     count = len(arrays) // directions
     if count not in (2, 3) or count * directions != len(arrays):
         raise ValueError(
-            f"{kind}: weights must be kernel, recurrent kernel and optionally bias for each of "
-            f"{directions} directions, got {len(arrays)} arrays; of stacked cells pass those of "
+            f"{class_name}: weights must be kernel, recurrent kernel and optionally bias for each "
+            f"of {directions} directions, got {len(arrays)} arrays; of stacked cells pass those of "
             "one cell"
         )
-    _check_dtypes(kind, arrays)
-    _check_directions(kind, arrays[:count], arrays[count:])
-    if kind == "GRU":
+    _check_dtypes(class_name, arrays)
+    _check_directions(class_name, arrays[:count], arrays[count:])
+    if class_name == "GRU":
         reset_after = _is_reset_after(arrays[:count], reset_after)
-    has_two_biases = kind == "GRU" and bool(reset_after)
+    has_two_biases = class_name == "GRU" and bool(reset_after)
     parameters: dict[str, np.ndarray] = {}
     for d in range(directions):
         direction = _from_direction(
-            kind, gates, arrays[d * count : (d + 1) * count], has_two_biases
+            class_name, gates, arrays[d * count : (d + 1) * count], has_two_biases
         )
-        if kind == "GRU" and not reset_after:
+        if class_name == "GRU" and not reset_after:
             direction = _with_candidate(direction)
         parameters |= {name + _suffix(layer, d): array for name, array in direction.items()}
     return parameters
 
 
 def to_keras(
-    kind: str,
+    class_name: str,
     parameters: Mapping[str, ArrayLike],
     *,
     reset_after: bool | None = None,
@@ -97,7 +97,7 @@ def to_keras(
     """Weights for ``set_weights()`` of a Keras layer, from our parameters.
 
     Args:
-        kind, bidirectional, layer: as in ``from_keras``.
+        class_name, bidirectional, layer: as in ``from_keras``.
         reset_after: that of the GRU; by default inferred from the parameters, which are those of
             ``GRU`` or of ``ResetBeforeGRU``.
         parameters: arrays by name, as ``from_keras`` returns them; parameters of other layers are
@@ -106,23 +106,25 @@ def to_keras(
     Raises:
         ValueError: a parameter is missing, or a shape does not fit.
     """
-    gates = _gates(kind)
+    gates = _gates(class_name)
     weights: list[np.ndarray] = []
     if reset_after is None:
         reset_after = f"weight_candidate{_suffix(layer, 0)}" not in parameters
     for d in range(2 if bidirectional else 1):
         suffix = _suffix(layer, d)
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-        if kind == "GRU" and not reset_after:
+        if class_name == "GRU" and not reset_after:
             names += ["weight_candidate", "bias_candidate"]
         direction = {
             name: np.asarray(parameters[name + suffix])
             for name in names
             if name + suffix in parameters
         }
-        if kind == "GRU" and not reset_after:
+        if class_name == "GRU" and not reset_after:
             direction = _without_candidate(direction, suffix)
-        weights += _to_direction(kind, gates, direction, kind == "GRU" and reset_after, suffix)
+        weights += _to_direction(
+            class_name, gates, direction, class_name == "GRU" and reset_after, suffix
+        )
     return weights
 
 
@@ -130,26 +132,28 @@ def _suffix(layer: int, d: int) -> str:
     return f"_l{layer}" + "_reverse" * d
 
 
-def _gates(kind: str) -> tuple[str, str]:
-    if kind not in _GATES:
-        raise ValueError(f"keras: kind must be one of {', '.join(_GATES)}, got {kind!r}")
-    return _GATES[kind]
+def _gates(class_name: str) -> tuple[str, str]:
+    if class_name not in _GATES:
+        raise ValueError(
+            f"keras: class_name must be one of {', '.join(_GATES)}, got {class_name!r}"
+        )
+    return _GATES[class_name]
 
 
-def _check_dtypes(kind: str, arrays: Sequence[np.ndarray]) -> None:
+def _check_dtypes(class_name: str, arrays: Sequence[np.ndarray]) -> None:
     wrong = [array.dtype for array in arrays if array.dtype.kind != "f"]
     if wrong:
-        raise TypeError(f"{kind}: weights must be floating-point numbers, got {wrong[0]}")
+        raise TypeError(f"{class_name}: weights must be floating-point numbers, got {wrong[0]}")
 
 
 def _check_directions(
-    kind: str, forward: Sequence[np.ndarray], backward: Sequence[np.ndarray]
+    class_name: str, forward: Sequence[np.ndarray], backward: Sequence[np.ndarray]
 ) -> None:
     """Both directions read the same input; of stacked cells the second reads the first's state."""
     for array, reverse_array in zip(forward, backward, strict=False):
         if array.shape != reverse_array.shape:
             raise ValueError(
-                f"{kind}: weights of two directions must have the same shapes, got "
+                f"{class_name}: weights of two directions must have the same shapes, got "
                 f"{list(array.shape)} and {list(reverse_array.shape)}; of stacked cells pass those "
                 "of one cell"
             )
@@ -167,15 +171,15 @@ def _is_reset_after(weights: Sequence[np.ndarray], reset_after: bool | None) -> 
     return weights[2].ndim == 2
 
 
-def _check_bias(kind: str, bias: np.ndarray, rows: int, has_two_biases: bool) -> None:
+def _check_bias(class_name: str, bias: np.ndarray, rows: int, has_two_biases: bool) -> None:
     shape = (2, rows) if has_two_biases else (rows,)
-    if bias.shape == (2 * rows,) and kind != "SimpleRNN":
+    if bias.shape == (2 * rows,) and class_name != "SimpleRNN":
         raise ValueError(
-            f"{kind}: bias must have shape {list(shape)}, got [{2 * rows}], the layout of "
-            f"CuDNN{kind}, whose kernels are in another order, too; load them into "
-            f"keras.layers.{kind} by Keras 2 first"
+            f"{class_name}: bias must have shape {list(shape)}, got [{2 * rows}], the layout of "
+            f"CuDNN{class_name}, whose kernels are in another order, too; load them into "
+            f"keras.layers.{class_name} by Keras 2 first"
         )
-    _check_shape(kind, "bias", bias, shape)
+    _check_shape(class_name, "bias", bias, shape)
 
 
 def _reordered(rows: np.ndarray, old_order: str, new_order: str) -> np.ndarray:
@@ -184,35 +188,39 @@ def _reordered(rows: np.ndarray, old_order: str, new_order: str) -> np.ndarray:
     return np.concatenate([blocks[gate] for gate in new_order])
 
 
-def _check_shape(kind: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_shape(class_name: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{kind}: {name} must have shape {list(shape)}, got {list(array.shape)}")
+        raise ValueError(
+            f"{class_name}: {name} must have shape {list(shape)}, got {list(array.shape)}"
+        )
 
 
 def _from_direction(
-    kind: str, gates: tuple[str, str], weights: list[np.ndarray], has_two_biases: bool
+    class_name: str, gates: tuple[str, str], weights: list[np.ndarray], has_two_biases: bool
 ) -> dict[str, np.ndarray]:
     """The parameters of one direction by their names without suffix."""
     our_order, keras_order = gates
     kernel, recurrent = weights[:2]
     shapes = f"{list(kernel.shape)} and {list(recurrent.shape)}"
     if kernel.ndim != 2 or recurrent.ndim != 2:
-        raise ValueError(f"{kind}: kernel and recurrent kernel must be 2D, got shapes {shapes}")
+        raise ValueError(
+            f"{class_name}: kernel and recurrent kernel must be 2D, got shapes {shapes}"
+        )
     if 0 in kernel.shape or 0 in recurrent.shape:
         raise ValueError(
-            f"{kind}: kernel and recurrent kernel must not be empty, got shapes {shapes}"
+            f"{class_name}: kernel and recurrent kernel must not be empty, got shapes {shapes}"
         )
     H = len(recurrent)
     rows = H * len(our_order)
-    _check_shape(kind, "recurrent kernel", recurrent, (H, rows))
-    _check_shape(kind, "kernel", kernel, (len(kernel), rows))
+    _check_shape(class_name, "recurrent kernel", recurrent, (H, rows))
+    _check_shape(class_name, "kernel", kernel, (len(kernel), rows))
     parameters = {
         "weight_ih": _reordered(kernel.T, keras_order, our_order),
         "weight_hh": _reordered(recurrent.T, keras_order, our_order),
     }
     if len(weights) == 3:
         bias = weights[2]
-        _check_bias(kind, bias, rows, has_two_biases)
+        _check_bias(class_name, bias, rows, has_two_biases)
         input_bias, recurrent_bias = bias if has_two_biases else (bias, np.zeros_like(bias))
         parameters["bias_ih"] = _reordered(input_bias, keras_order, our_order)
         parameters["bias_hh"] = _reordered(recurrent_bias, keras_order, our_order)
@@ -247,7 +255,7 @@ def _without_candidate(parameters: dict[str, np.ndarray], suffix: str) -> dict[s
 
 
 def _to_direction(
-    kind: str,
+    class_name: str,
     gates: tuple[str, str],
     parameters: dict[str, np.ndarray],
     has_two_biases: bool,
@@ -258,22 +266,22 @@ def _to_direction(
     for name in ("weight_ih", "weight_hh"):
         if name not in parameters:
             raise ValueError(
-                f"{kind}: parameters must include {name}{suffix}, got none of that name"
+                f"{class_name}: parameters must include {name}{suffix}, got none of that name"
             )
     W, R = parameters["weight_ih"], parameters["weight_hh"]
     rows = R.shape[-1] * len(our_order)
-    _check_shape(kind, f"weight_hh{suffix}", R, (rows, R.shape[-1]))
-    _check_shape(kind, f"weight_ih{suffix}", W, (rows, W.shape[-1]))
+    _check_shape(class_name, f"weight_hh{suffix}", R, (rows, R.shape[-1]))
+    _check_shape(class_name, f"weight_ih{suffix}", W, (rows, W.shape[-1]))
     weights = [_reordered(matrix, our_order, keras_order).T.copy() for matrix in (W, R)]
     biases = {name: parameters[name] for name in ("bias_ih", "bias_hh") if name in parameters}
     if len(biases) == 1:
         raise ValueError(
-            f"{kind}: parameters must have both bias_ih{suffix} and bias_hh{suffix} or neither, "
-            "got one"
+            f"{class_name}: parameters must have both bias_ih{suffix} and bias_hh{suffix} or "
+            "neither, got one"
         )
     if biases:
         for name, bias in biases.items():
-            _check_shape(kind, f"{name}{suffix}", bias, (rows,))
+            _check_shape(class_name, f"{name}{suffix}", bias, (rows,))
         input_bias, recurrent_bias = (
             _reordered(bias, our_order, keras_order) for bias in biases.values()
         )
