@@ -1,20 +1,19 @@
-/* Models that `unrolled export` wrote, stepped from C and C++: no Python, no other library.
+/* Steps models written by `unrolled export` from C and C++, without Python or any other library.
  *
- * A model is a file's weights and programs; a stream is N sequences (a batch) of it that take one step
- * at a time. All arrays are dense and row-major, float or int64_t. Unless it is said, no pointer may
- * be null. Arrays are read and written during the call alone, and those that are written overlap no
- * other. Letters of shapes: N sequences, I inputs, V tokens.
+ * A model holds the weights and programs of a file; a stream is a batch of N sequences that take one step
+ * at a time. All arrays are dense and row-major, float or int64_t. Pointers must not be null unless stated
+ * otherwise. Arrays are only accessed during the call, and outputs must not overlap other arrays. Letters of
+ * shapes: N sequences, I inputs, V tokens.
  *
- * Real time: the functions below "in a step" run on the caller's thread alone, take no memory, take no
- * lock, make no system call and do not wait. They take as long as their arithmetic.
+ * Real time: the functions of the section "Steps" run on the caller's thread alone, allocate no memory, take
+ * no lock, make no system call and do not wait.
  *
- * Threads: a model may be used by all at once. A stream is for one thread at a time, which need not
- * be the one that made it; who comes while another is in it gets UNROLLED_BUSY at once. Streams of one
- * model share its packed weights and know nothing of one another.
+ * Threads: any number of threads may use a model. One thread at a time may use a stream, not necessarily the
+ * one that created it; another one gets UNROLLED_BUSY at once. Streams of one model share its packed weights
+ * and are otherwise independent.
  *
- * No exception leaves a function. Numbers are, to the bit, those of `unrolled.runtime` in Python on
- * the same processor. Inside of layers and lines subnormal numbers count as zero; the caller's mode is
- * restored.
+ * No exception leaves a function. Results equal, to the bit, those of `unrolled.runtime` in Python on the
+ * same processor. In layers and linear maps subnormal numbers count as zero; the caller's mode is restored.
  */
 #ifndef UNROLLED_H
 #define UNROLLED_H
@@ -29,8 +28,8 @@ extern "C" {
 typedef struct unrolled_model unrolled_model;
 typedef struct unrolled_stream unrolled_stream;
 
-/* How weights are kept in memory. Short ones save the time to read them; int8 is multiplied with inputs
- * that are rounded to 16 bits, all other arithmetic is float. */
+/* The format of weights in memory. Low precision takes less time to read; int8 is multiplied with inputs
+ * rounded to 16 bits, all other arithmetic is float. */
 enum unrolled_weights {
     UNROLLED_AS_IN_FILE = 0,
     UNROLLED_FLOAT32 = 1,
@@ -38,55 +37,55 @@ enum unrolled_weights {
     UNROLLED_INT8 = 3 /* with a scale for each row */
 };
 
-/* What a call came to. */
+/* The result of a call. */
 enum unrolled_status {
     UNROLLED_OK = 0,
-    UNROLLED_BUSY = 1,     /* another thread is in the stream */
-    UNROLLED_ARGUMENT = 2, /* a null pointer, or a number of a state or row that is not there */
-    UNROLLED_KIND = 3,     /* numbers for a model that reads tokens, or tokens for one of numbers */
-    UNROLLED_TOKEN = 4     /* a token below 0, or not below V */
+    UNROLLED_BUSY = 1,     /* another thread uses the stream */
+    UNROLLED_ARGUMENT = 2, /* a pointer is null, or a state or row does not exist */
+    UNROLLED_KIND = 3,     /* the model reads tokens and got numbers, or the reverse */
+    UNROLLED_TOKEN = 4     /* a token is not from 0 to V - 1 */
 };
 
-/* A status in words; static, never null. */
+/* The message of a status; static, never null. */
 const char* unrolled_message(enum unrolled_status status);
 
 /* ---- Models ---- */
 
-/* Reads an exported file. Null where it cannot: then `error`, which has room for so many bytes, holds
- * a sentence that ends in a zero byte, cut to the room. `error` may be null, with room 0.
- * Forecasters, translators and taggers that read how words are spelt are for Python alone. */
+/* Loads an exported file. On failure the result is null, and `error`, a buffer of `room` bytes, holds a
+ * message that ends in a zero byte, cut to the buffer. `error` may be null, with room 0. Forecasters,
+ * translators and taggers that read characters are not supported. */
 unrolled_model* unrolled_model_load(const char* path, enum unrolled_weights weights, char* error,
                                     size_t room);
 
-/* The same from a file's bytes [count], which are copied. */
+/* The same from the bytes [count] of a file, which are copied. */
 unrolled_model* unrolled_model_read(const void* bytes, size_t count, enum unrolled_weights weights,
                                     char* error, size_t room);
 
-/* Streams that were made of it stay valid. Null is allowed. */
+/* Its streams stay valid. Null is allowed. */
 void unrolled_model_free(unrolled_model* model);
 
-/* V, if the model reads tokens, whole numbers from 0 to V - 1; 0 if it reads numbers. */
+/* V, if the model reads tokens, integers from 0 to V - 1; 0 if it reads numbers. */
 int64_t unrolled_model_tokens(const unrolled_model* model);
 
-/* I: how many numbers a sequence reads in a step; 1 if it reads tokens. */
+/* I: the numbers that a sequence reads in a step; 1 if it reads tokens. */
 int64_t unrolled_model_inputs(const unrolled_model* model);
 
-/* How many numbers a sequence makes in a step. */
+/* The numbers that a sequence outputs in a step. */
 int64_t unrolled_model_outputs(const unrolled_model* model);
 
-/* The file's description, JSON in UTF-8 that ends in a zero byte: vocabulary, labels and all that
- * stands under "codec", the task, the parts and their programs. It lives as long as the model. */
+/* The description in the file, JSON in UTF-8 that ends in a zero byte: the codec (vocabulary, labels), the
+ * task, the blocks and their programs. Valid as long as the model. */
 const char* unrolled_model_description(const unrolled_model* model);
 
 /* ---- Streams ---- */
 
-/* N sequences at their beginning. Null, with a sentence in `error` as above, where N is below 1, there
- * is not enough memory, or the model reads in both directions: the second of them begins at the end
- * of a sequence, which is not there yet. */
+/* N sequences in their initial state. Null, with a message in `error` as above, if N is below 1, memory is
+ * too small, or the model has two directions: the second begins at the end of a sequence, which has not come
+ * yet. */
 unrolled_stream* unrolled_stream_create(const unrolled_model* model, int64_t N, char* error, size_t room);
 
-/* A new stream that stands where this one does. Null, with a sentence in `error`, where it cannot be
- * made, or another thread is in the stream. */
+/* A new stream in the same state. Null, with a message in `error`, if it cannot be created, or another thread
+ * uses the stream. */
 unrolled_stream* unrolled_stream_copy(unrolled_stream* stream, char* error, size_t room);
 
 /* Null is allowed. */
@@ -95,29 +94,29 @@ void unrolled_stream_free(unrolled_stream* stream);
 /* N. */
 int64_t unrolled_stream_batch(const unrolled_stream* stream);
 
-/* ---- In a step ---- */
+/* ---- Steps ---- */
 
-/* One step of all sequences: x [N, I] to out [N, outputs]. Numbers are scaled inside, if the model was
- * trained on scaled ones. */
+/* One step of all sequences: x [N, I] to out [N, outputs]. If the model was trained on scaled numbers, they
+ * are scaled here. */
 enum unrolled_status unrolled_stream_step(unrolled_stream* stream, const float* x, float* out);
 
-/* The same with tokens [N]. Where one of them is none, no sequence takes a step. */
+/* The same with tokens [N]. If one of them is invalid, no sequence takes a step. */
 enum unrolled_status unrolled_stream_step_tokens(unrolled_stream* stream, const int64_t* tokens, float* out);
 
-/* States before the next step: how many there are, layer by layer, and how many numbers a sequence has
- * of state k; 0 where there is no such state. A mean, maximum or attention over the steps has three. */
+/* States before the next step: their number, layer by layer, and the numbers of state k of a sequence; 0 if
+ * there is no such state. A mean, maximum or attention over the steps has three states. */
 int64_t unrolled_stream_states(const unrolled_stream* stream);
 int64_t unrolled_stream_state_width(const unrolled_stream* stream, int64_t k);
 
-/* State k [N, width], read and written. */
+/* Reads and writes state k [N, width]. */
 enum unrolled_status unrolled_stream_get_state(unrolled_stream* stream, int64_t k, float* to);
 enum unrolled_status unrolled_stream_set_state(unrolled_stream* stream, int64_t k, const float* from);
 
-/* Sequences of these numbers, rows [count], begin anew; all, where `rows` is null. Where one of the
- * numbers is not there, none does. */
+/* Resets the sequences rows [count] to their initial state; all, if `rows` is null. If a row does not exist,
+ * none is reset. */
 enum unrolled_status unrolled_stream_reset(unrolled_stream* stream, const int64_t* rows, int64_t count);
 
-/* `to` goes on from where `from` is: two streams of one model and N. */
+/* Copies the state of `from` to `to`: two streams of one model and N. */
 enum unrolled_status unrolled_stream_assign(unrolled_stream* to, unrolled_stream* from);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-// A model as an effect on a sound, as a plugin has it: blocks of frames in, blocks of values out.
-// effect MODEL < frames > values: of float32, as many a frame as the model reads and makes.
+// A model as an audio effect, as in a plugin: blocks of frames in, blocks of values out.
+// effect MODEL < frames > values: float32, as many per frame as the model reads and outputs.
 #include <unrolled.h>
 
 #include <cstdio>
@@ -9,7 +9,7 @@
 
 class Effect {
 public:
-    // Not in the thread of the sound: this reads a file and takes memory.
+    // Not on the audio thread: this reads a file and allocates memory.
     explicit Effect(const char* path) {
         char error[500];
         unrolled_model* model = unrolled_model_load(path, UNROLLED_AS_IN_FILE, error, sizeof error);
@@ -25,7 +25,7 @@ public:
     Effect& operator=(const Effect&) = delete;
     ~Effect() { unrolled_stream_free(stream_); }
 
-    // In the thread of the sound: no memory, no locks.
+    // On the audio thread: no allocation, no locks.
     void process(const float* frames, std::size_t count, float* values) noexcept {
         for (std::size_t t = 0; t < count; ++t, frames += inputs_, values += outputs_)
             unrolled_stream_step(stream_, frames, values);

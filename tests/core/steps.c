@@ -1,14 +1,14 @@
-/* Steps through the C interface, told by its standard input: tests/core/test_c_interface.py is at the other
- * end. In C99, so that the header is held to it.
+/* Runs the C interface by commands on standard input, for tests/core/test_c_interface.py. In C99, so that the
+ * header is checked to be C99.
  *
- * steps MODEL WEIGHTS N; then letters, each with what it needs, in the machine's own numbers:
+ * steps MODEL WEIGHTS N; then letters, each with its arguments in the machine's byte order:
  *   i        writes tokens, inputs, outputs, N, states and their widths, int64
- *   s x      a step of float [N, inputs], or int64 [N]; writes the outputs, or nothing
+ *   s x      a step of float [N, inputs] or int64 [N]; writes the outputs
  *   g, w x   writes, or reads, all states
  *   r k x    resets the rows int64 [k]; all of them where k is -1
- *   c, a     goes on with a copy; with another stream that is assigned this one's states
+ *   c, a     continues with a copy; with another stream that gets the states of this one
  *   d        writes the description
- * What is refused is told on the standard error, and the step's status is the exit status.
+ * Errors are printed on standard error; the status of a failed step is the exit status.
  */
 #include <stdio.h>
 #include <stdlib.h>
