@@ -99,8 +99,8 @@ FAULTS: list[tuple[list[str], str]] = [
     (["train", "lm", "--steps", "many"], "'--steps': .* valid integer.*, got 'many'"),
     (["train", "lm", "--clip=big"], "'--clip': .* valid number.*, got 'big'"),
     (["train", "lm", "--steps", "0"], "--steps must be at least 1, got 0"),
-    (["train", "lm", "--cell", "grru"], "--cell: wanted one of .* got 'grru'; did you mean GRU?"),
-    (["train", "lm", "--cell", "no.py:Mine"], r"--cell: wanted a Python file .*no\.py"),
+    (["train", "lm", "--cell", "grru"], "--cell must be one of .* got 'grru'; did you mean GRU?"),
+    (["train", "lm", "--cell", "no.py:Mine"], r"must be a Python file, there is no .*no\.py"),
     (["train", "lm", "--input", "bag"], "--input must be one of embedding, one-hot, got 'bag'"),
     (
         ["train", "lm", "--validation-fraction", "1"],

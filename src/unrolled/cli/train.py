@@ -91,6 +91,7 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
         raise UserError(f"--resume can be combined with --steps only, got {', '.join(refused)}")
     from unrolled.cells import CellError
     from unrolled.io import FileError
+    from unrolled.models import CellNameError
     from unrolled.tasks import DataError
     from unrolled.train import Diverged, resume
     from unrolled.train.folder import CONFIG, read_config
@@ -98,6 +99,7 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
     run: Path = values["resume"]
     options = [field.name for field in fields(CONFIGS[name])]
     with (
+        as_user_errors(CellNameError),
         as_option_errors(*options),
         as_user_errors(FileError, DataError, CellError, Diverged, OSError),
     ):
@@ -115,6 +117,7 @@ def _resume(name: str, context: typer.Context, values: dict[str, Any]) -> None:
 
 def _fit(name: str, config: Config, run: Path | None) -> None:
     from unrolled.cells import CellError
+    from unrolled.models import CellNameError
     from unrolled.tasks import DataError
     from unrolled.train import Diverged, fit
     from unrolled.train.folder import is_first
@@ -126,7 +129,11 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
         print(f"run         {folder}", flush=True)
     try:
         options = [field.name for field in fields(config)]
-        with as_option_errors(*options), as_user_errors(DataError, CellError, Diverged, OSError):
+        with (
+            as_user_errors(CellNameError),
+            as_option_errors(*options),
+            as_user_errors(DataError, CellError, Diverged, OSError),
+        ):
             result = fit(config, folder)
     except BaseException:
         # A run that failed before it started leaves no folder; one that started has files in it.
