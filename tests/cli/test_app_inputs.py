@@ -100,7 +100,7 @@ def test_a_translator_reads_lines_as_in_training(
     shown = said(capsys, "predict", place / "seq2seq", place / "seq2seq.txt")
     _, codec = load_trained(place / "seq2seq" / "best.safetensors", find_task("seq2seq"))
     lines = re.split("\r\n|\r|\n", PAIRS.decode("utf-8-sig"))[:-1]
-    wanted = [codec.target.normal(line.split("\t")[1]) if line else "" for line in lines]
+    wanted = [codec.target.normalize(line.split("\t")[1]) if line else "" for line in lines]
     targets = shown.split("\n")[:-1]
     assert len(targets) == len(wanted)
     right = sum(a == b for a, b in zip(targets, wanted, strict=True) if b)

@@ -123,7 +123,7 @@ def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> 
     lines = said(capsys, "predict", place / "numbers", place / "numbers.csv").splitlines()
     assert len(lines) == len(table) == 45
     task = find_task("classify").read(config_of("numbers", place))
-    for line, sequence, at in zip(lines, task.data.inputs, task.data.places, strict=True):
+    for line, sequence, at in zip(lines, task.data.inputs, task.data.locations, strict=True):
         (chances,) = class_probabilities(model, codec, [sequence])
         label = codec.labels.entries[int(chances.argmax())]
         assert line == f"{label}\t{chances.max().item()!r}\t{at}"
@@ -270,7 +270,7 @@ def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
     assert load_tree(tmp_path / "run" / "best.safetensors")["model"]["cell"] == cell_path
     Path("own.py").write_text("raise SystemExit('the code ran')")
     for arguments in (["evaluate", "run"], ["predict", "run", f"{example}.csv"]):
-        assert f"allow it: --cell {cell_path}" in fault(capsys, *arguments)
+        assert f"not run without your consent: --cell {cell_path}" in fault(capsys, *arguments)
     Path("own.py").write_text(OWN)
     actual = said(capsys, "evaluate", "run", "--json", "--cell", "own.py:MyCell")
     rows = [row for row in read_rows(Path("run/metrics.csv")) if row["validation_loss"]]
