@@ -4,9 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ARGUMENT = re.compile(
-    r"(?:(?P<owner>[\w.]+): )?(?P<argument>\w+)(?P<text>(?:: wanted| must) .*)", re.S
-)
+_ARGUMENT = re.compile(r"[\w.]+: (?P<argument>\w+)(?P<text> must .*)", re.S)
 
 
 class UserError(Exception):
@@ -32,7 +30,7 @@ def as_option_errors(*options: str) -> Iterator[None]:
         yield
     except ValueError as error:
         match = _ARGUMENT.fullmatch(str(error))
-        if match is None or (match["owner"] is None and match["text"].startswith(" must")):
+        if match is None:
             raise
         if match["argument"] not in options:
             raise UserError(str(error)) from error
