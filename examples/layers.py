@@ -46,8 +46,9 @@ def main() -> None:
         )
 
     custom = Recurrent(MinimalGatedUnit, 10, 20, num_layers=2, bidirectional=True)
-    output, h_n = custom(x, lengths=[5, 0, 2])
-    print(f"\n{custom}: output {list(output.shape)}, h_n {list(h_n.shape)}")
+    output, states = custom(x, lengths=[5, 0, 2])
+    assert isinstance(states, torch.Tensor)
+    print(f"\n{custom}: output {list(output.shape)}, h_n {list(states.shape)}")
     print(*describe(custom)[:4], "…", sep="\n")
 
 

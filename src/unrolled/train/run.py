@@ -225,7 +225,7 @@ def new_model(task: Task) -> nn.Module:
     """The untrained model of a task; seeds the global generators before it draws the weights."""
     random.seed(task.config.seed)
     torch.manual_seed(task.config.seed)
-    model = task.build_model(task.model_arguments())
+    model: nn.Module = task.build_model(task.model_arguments())
     steps = task.config.chrono_steps
     if steps is None:
         return model
