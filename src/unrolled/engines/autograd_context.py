@@ -1,5 +1,6 @@
-"""Functions of autograd and their ``ctx``, typed."""
+"""Functions of autograd and their ``ctx``, typed, and gradients inside of a backward."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -30,3 +31,33 @@ class AutogradFunction(torch.autograd.Function):
 
         @classmethod
         def apply(cls, *arguments: object) -> tuple[Tensor, ...]: ...
+
+
+def differentiate(
+    results: Sequence[Tensor],
+    output_grads: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    needs_grad: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients of the tensors that need one, from those of the results (None: zeros).
+
+    None where a tensor needs no gradient, or no result with a gradient depends on it. The gradients
+    are differentiable themselves where gradients are enabled.
+    """
+    pairs = [
+        (result, grad)
+        for result, grad in zip(results, output_grads, strict=True)
+        if grad is not None and result.requires_grad
+    ]
+    if not pairs:
+        return [None] * len(tensors)
+    grads = iter(
+        torch.autograd.grad(
+            [result for result, _ in pairs],
+            [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need],
+            [grad for _, grad in pairs],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+    )
+    return [next(grads) if need else None for need in needs_grad]

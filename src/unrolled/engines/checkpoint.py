@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from unrolled.cells import Cell
-from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction, differentiate
 from unrolled.engines.precision import HALF, States
 from unrolled.engines.request import Engine, Sweep
 from unrolled.engines.reset_guard import without_modules
@@ -140,7 +140,7 @@ class _SegmentFunction(AutogradFunction):
             if torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads):
                 with torch.enable_grad(), _replayed(*ctx.random_states[0]):
                     output, final = segments.engine.run(segments.sweep(tensors))
-                return None, *_gradients((output, *final), grads, tensors, needs_grad)
+                return None, *differentiate((output, *final), grads, tensors, needs_grad)
             backward = _SegmentBackward(segments, tensors, needs_grad, grads[0])
             return None, *backward.run(starts, grads[1:], ctx.random_states)
 
@@ -207,34 +207,7 @@ class _SegmentBackward:
         if segment_grad is not None:
             segment_grad = _at_least_float32(segment_grad)
         needs_grad = [leaf.requires_grad for leaf in leaves]
-        return _gradients(results, (segment_grad, *final_grads), leaves, needs_grad)
-
-
-def _gradients(
-    results: Sequence[Tensor],
-    output_grads: Sequence[Tensor | None],
-    tensors: Sequence[Tensor],
-    needs_grad: Sequence[bool],
-) -> list[Tensor | None]:
-    """Of the tensors that need one and that a result with a gradient depends on."""
-    pairs = [
-        (result, grad)
-        for result, grad in zip(results, output_grads, strict=True)
-        if grad is not None and result.requires_grad
-    ]
-    if not pairs:
-        return [None] * len(tensors)
-    differentiated = [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need]
-    grads = iter(
-        torch.autograd.grad(
-            [result for result, _ in pairs],
-            differentiated,
-            [grad for _, grad in pairs],
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
-        )
-    )
-    return [next(grads) if need else None for need in needs_grad]
+        return differentiate(results, (segment_grad, *final_grads), leaves, needs_grad)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -257,8 +230,8 @@ def _replayed(state: Tensor, devices: list[int], states: list[Tensor]) -> Iterat
 
 
 def _states_after_cuts(sweep: Sweep, t: int) -> States:
-    """States of the reverse direction past the cuts at t, which the segment behind them did not
-    apply."""
+    """States for the reverse direction with the cuts at t applied: they lie between two segments,
+    so neither applies them."""
     batch = sweep.batch
     assert batch.resets is not None
     cuts = batch.resets[t]

@@ -1,4 +1,4 @@
-"""From any sweep to a packed batch: tokens step by step, longest sequence first.
+"""Runs any sweep as a packed batch: tokens step by step, longest sequence first.
 
 Direction, order, padding and resets all become an index here, so an engine that can run a packed
 batch forward can run everything.

@@ -1,4 +1,4 @@
-"""What the contexts around a call say: which engine is forced, and who records those that run."""
+"""The contexts around a call: which engine is forced, and the records of engines that run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def is_allowed(engine: str) -> bool:
 
 
 def is_unobserved() -> bool:
-    """Whether the native engine may run a call unrecorded: no other is forced, none records."""
+    """Whether the fast path may run a call: no other engine is forced, and no record is open."""
     return is_allowed("native") and not _records.get()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import Cell
 from unrolled.cells.frozen import copy_with
-from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction, differentiate
 from unrolled.engines.precision import States
 from unrolled.engines.torch_modes import is_batched
 
@@ -86,16 +86,8 @@ class _ResetGuard:
             states = (tensor[reached] for tensor in tensors[1 : self.row_count])
             inputs = (tensors[0][is_reached], *states, *tensors[self.row_count :])
             results = self.call(inputs, sizes or [0])
-        grads = iter(
-            torch.autograd.grad(
-                results,
-                [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need],
-                [grad_outputs[is_reached], *(grad[reached] for grad in grad_final)],
-                create_graph=torch.is_grad_enabled(),
-                allow_unused=True,
-            )
-        )
-        return [next(grads) if need else None for need in needs_grad]
+        grads = (grad_outputs[is_reached], *(grad[reached] for grad in grad_final))
+        return differentiate(results, grads, tensors, needs_grad)
 
 
 class _GuardContext(AutogradContext, Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
-from unrolled.engines.autograd_context import AutogradContext, AutogradFunction
+from unrolled.engines.autograd_context import AutogradContext, AutogradFunction, differentiate
 from unrolled.engines.loop import run_loop
 from unrolled.engines.native.call import StateShapes, compile_sweep, run_backward, run_forward
 from unrolled.engines.native.programs import load_program, traced_program
@@ -249,26 +249,9 @@ def _grad_via_reference(
     grads: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
     """Gradients from the reference loop: differentiable, or for many vectors at once."""
-    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         output, final = run_reference(call, tensors)
-    pairs = [
-        (result, grad)
-        for result, grad in zip((output, *final), grads, strict=True)
-        if grad is not None and result.requires_grad
-    ]
-    if not pairs:
-        return [None] * len(tensors)
-    results = iter(
-        torch.autograd.grad(
-            [result for result, _ in pairs],
-            [tensor for tensor, need in zip(tensors, needs_grad, strict=True) if need],
-            [grad for _, grad in pairs],
-            create_graph=create_graph,
-            allow_unused=True,
-        )
-    )
-    return [next(results) if need else None for need in needs_grad]
+    return differentiate((output, *final), grads, tensors, needs_grad)
 
 
 def run_reference(call: SweepCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, States]:
