@@ -123,21 +123,20 @@ class BatchLayout:
         span = _sequence_of_each(counts)
         step = np.repeat(np.arange(len(counts)), counts)
         t = starts[span] + (lengths[span] - 1 - step if reverse else step)
-        offset_t, offset_n = self._offsets()
-        table = offset_t[t] + offset_n[n[span]]
+        table = self._rows(t, n[span])
         return TokenRows(len(counts), len(lengths), self.rows, counts=counts, table=table)
 
-    def _offsets(self) -> tuple[IntArray, IntArray]:
-        """[T] and [N]: token (t, n) is the row that the two add up to."""
-        t, n = np.arange(self.T), np.arange(self.N) if self.order is None else self.order
-        if self.major == "batch":
-            return t, n * self.T
-        if self.major == "time":
-            return t * self.N, n
-        counts = np.full(self.T, self.N)
-        if self.lengths is not None:
-            counts = _count_active(self.lengths, self.T)
-        return counts.cumsum() - counts, np.arange(self.N)
+    def _rows(self, t: IntArray, n: IntArray) -> IntArray:
+        """The row of token (t, n), for arrays of both."""
+        if self.major == "packed":
+            counts = np.full(self.T, self.N)
+            if self.lengths is not None:
+                counts = _count_active(self.lengths, self.T)
+            first_rows: IntArray = counts.cumsum() - counts
+            return first_rows[t] + n
+        if self.order is not None:
+            n = self.order[n]
+        return n * self.T + t if self.major == "batch" else t * self.N + n
 
     def steps(self, start: int, end: int) -> "BatchLayout":
         """The layout of a matrix that holds the steps from ``start`` to ``end`` alone."""
