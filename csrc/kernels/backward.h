@@ -244,11 +244,11 @@ private:
         }
     }
 
-    // Padded rows of the output at t, copied from the caller's array, into the first or second (`turn`)
+    // Padded rows of the output at t, copied from the caller's array, into the first or second (`half`)
     // half of a buffer.
-    NodeRows<T> output_rows(const Part& part, Index t, Index turn) {
+    NodeRows<T> output_rows(const Part& part, Index t, Index half) {
         const Index w = p_.states[0], ld = pitch(w);
-        T* to = output_rows_.data() + turn * call_.N * ld;
+        T* to = output_rows_.data() + half * call_.N * ld;
         const GroupRange range = groups_of_thread<T>(w, part.thread, part.count);
         const Index a = range.first * lanes<T>, b = min(w, range.last * lanes<T>);
         for (Index n = part.first; n < part.last; ++n)

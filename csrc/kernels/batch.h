@@ -110,9 +110,9 @@ public:
 
     // The largest number of sequences of a thread.
     Index max_rows() const {
-        Index found = 1;
-        for (Index k = 0; k + 1 < bounds_.count(); ++k) found = max(found, bounds_[k + 1] - bounds_[k]);
-        return found;
+        Index count = 1;
+        for (Index k = 0; k + 1 < bounds_.count(); ++k) count = max(count, bounds_[k + 1] - bounds_[k]);
+        return count;
     }
 
     // The part of the batch that thread number `thread` of `count` works on.

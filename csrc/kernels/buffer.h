@@ -61,9 +61,9 @@ private:
 // A buffer of zeros.
 template <class X>
 Buffer<X> zeros(Index count) {
-    Buffer<X> made(count);
-    clear(made.data(), count);
-    return made;
+    Buffer<X> buffer(count);
+    clear(buffer.data(), count);
+    return buffer;
 }
 
 }  // namespace UNROLLED_BUILD

@@ -167,10 +167,10 @@ private:
     }
 
     NodeRows<T> state_after(std::size_t k, Index t) {
-        const Index ld = pitch(p_.states[k]), turn = call_.N * ld;
+        const Index ld = pitch(p_.states[k]), size = call_.N * ld;
         const bool one = p_.states[k] == 1;
         if (k > 0 && call_.saved) return {saved(t, p_.stored.size() + k - 1), p_.saved_pitch, one};
-        return {states_[k].data() + (1 + t % 2) * turn, ld, one};
+        return {states_[k].data() + (1 + t % 2) * size, ld, one};
     }
 
     T* saved(Index t, std::size_t column) const {

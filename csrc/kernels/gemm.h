@@ -74,9 +74,9 @@ struct Matrix {
 
 // One vector of columns, with pitch ld: up to `lanes` rows of W, transposed; zeros behind them.
 template <class T, class Number>
-void pack_vector(const Number* const* rows, Index some, Index K, T* to, Index ld) {
+void pack_vector(const Number* const* rows, Index valid, Index K, T* to, Index ld) {
     Index k = 0;
-    for (; some == lanes<T> && k + lanes<T> <= K; k += lanes<T>) {
+    for (; valid == lanes<T> && k + lanes<T> <= K; k += lanes<T>) {
         Vec<T> block[lanes<T>];
 #pragma GCC unroll 16
         for (int l = 0; l < lanes<T>; ++l) block[l] = load_as<T>(rows[l] + k);
@@ -85,7 +85,7 @@ void pack_vector(const Number* const* rows, Index some, Index K, T* to, Index ld
         for (int l = 0; l < lanes<T>; ++l) store(to + (k + l) * ld, block[l]);
     }
     for (; k < K; ++k)
-        for (Index l = 0; l < lanes<T>; ++l) to[k * ld + l] = l < some ? T(widened(rows[l][k])) : T(0);
+        for (Index l = 0; l < lanes<T>; ++l) to[k * ld + l] = l < valid ? T(widened(rows[l][k])) : T(0);
 }
 
 // Packs vectors [first, last) of W [parts * width, k], transposed.
@@ -97,10 +97,10 @@ void pack_rows(Matrix<T>& m, const Number* W, Index first, Index last) {
         T* to = m.packed.data() + from * lanes<T> * K;
         for (Index v = 0; v < count; ++v) {
             const Index group = (from + v) / m.shape.parts, part = (from + v) % m.shape.parts;
-            const Index start = group * lanes<T>, some = min<Index>(lanes<T>, width - start);
+            const Index start = group * lanes<T>, valid = min<Index>(lanes<T>, width - start);
             const Number* rows[lanes<T>];
-            for (Index l = 0; l < lanes<T>; ++l) rows[l] = W + (part * width + start + min(l, some - 1)) * K;
-            pack_vector(rows, some, K, to + v * lanes<T>, count * lanes<T>);
+            for (Index l = 0; l < lanes<T>; ++l) rows[l] = W + (part * width + start + min(l, valid - 1)) * K;
+            pack_vector(rows, valid, K, to + v * lanes<T>, count * lanes<T>);
         }
     }
 }
@@ -119,13 +119,13 @@ void pack_columns(Matrix<T>& m, const Number* W, Index first, Index last) {
     for (Index from = first; from < last; from += m.vectors) {
         const Index count = m.panel(from, last);
         T* to = const_cast<T*>(m.at(from));
-        const Index start = from * lanes<T>, some = min(count * lanes<T>, width - start);
+        const Index start = from * lanes<T>, valid = min(count * lanes<T>, width - start);
         for (Index s = 0; s < m.count; ++s)
             for (Index k = 0; k < m.segments[s].length; ++k) {
                 T* at = to + (m.segments[s].b + k) * count * lanes<T>;
                 const Number* row = W + (m.segments[s].source + k) * width + start;
-                for (Index j = 0; j < some; ++j) at[j] = T(widened(row[j]));
-                for (Index j = some; j < count * lanes<T>; ++j) at[j] = 0;
+                for (Index j = 0; j < valid; ++j) at[j] = T(widened(row[j]));
+                for (Index j = valid; j < count * lanes<T>; ++j) at[j] = 0;
             }
     }
 }
@@ -217,12 +217,12 @@ bool exceeds_caches(const Matrix<T>& m) {
 // All rows times one panel.
 template <class T, class Number>
 void run_tiles(const T* const* rows, Index count, Index tile_rows, const Matrix<T>& m, const Number* B,
-               Index from, Index some, const TileColumn<T>* columns, Prefetch prefetch) {
-    const Index ld = m.ld(from, some);
+               Index from, Index panel_vectors, const TileColumn<T>* columns, Prefetch prefetch) {
+    const Index ld = m.ld(from, panel_vectors);
     for (Index r = 0; r < count; r += tile_rows) {
         const int R = static_cast<int>(min<Index>(tile_rows, count - r));
-        tile_for<T, Number>(R, static_cast<int>(some))(rows + r, m.segments.data(), static_cast<int>(m.count),
-                                                       B, ld, columns, r, prefetch);
+        tile_for<T, Number>(R, static_cast<int>(panel_vectors))(
+            rows + r, m.segments.data(), static_cast<int>(m.count), B, ld, columns, r, prefetch);
         prefetch.at += prefetch.bytes_per_k * m.shape.k;
     }
 }
@@ -239,10 +239,10 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
     const T* deinterleaved[kFewRows];
     if (m.unpacked.half) deinterleave_rows(rows, count, m.shape.k, deinterleaved, workspace);
     TileColumn<T> columns[kMaxTileVectors];
-    Index some = 1, group = range.first, part = 0;
-    for (Index from = first; from < last; from += some) {
-        if (!m.dot()) some = m.panel(from, last);
-        for (Index v = 0; v < some; ++v) {
+    Index panel_vectors = 1, group = range.first, part = 0;
+    for (Index from = first; from < last; from += panel_vectors) {
+        if (!m.dot()) panel_vectors = m.panel(from, last);
+        for (Index v = 0; v < panel_vectors; ++v) {
             const int block = m.accumulators ? m.accumulators[part] : -1;
             const Index at = (block >= 0 ? block : part) * block_pitch + group * lanes<T>;
             if (block >= 0)
@@ -261,28 +261,29 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
         if (m.dot()) continue;
         if (m.unpacked_transposed.half && m.is_unpacked(from)) {
             if constexpr (sizeof(T) == sizeof(float))
-                run_tiles(rows, count, tile_rows, m, m.unpacked_transposed.half + from * lanes<T>, from, some,
-                          columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
+                run_tiles(rows, count, tile_rows, m, m.unpacked_transposed.half + from * lanes<T>, from,
+                          panel_vectors, columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {
             const Index start = from * lanes<T> * divide_up(m.shape.k, 2);
             if (m.bf16.data()) {
-                run_tiles(rows, count, tile_rows, m, m.bf16.data() + start, from, some, columns,
+                run_tiles(rows, count, tile_rows, m, m.bf16.data() + start, from, panel_vectors, columns,
                           Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
                 continue;
             }
             if (m.int8.data()) {
-                for (Index v = 0; v < some; ++v) columns[v].scale = m.scales.data() + (from + v) * lanes<T>;
-                run_tiles(rows, count, tile_rows, m, m.int8.data() + start, from, some, columns,
+                for (Index v = 0; v < panel_vectors; ++v)
+                    columns[v].scale = m.scales.data() + (from + v) * lanes<T>;
+                run_tiles(rows, count, tile_rows, m, m.int8.data() + start, from, panel_vectors, columns,
                           Prefetch{nullptr, 0, exceeds_caches<Int8>(m)});
                 continue;
             }
         }
-        Prefetch prefetch =
-            prefetch_next(m, from + some < last ? from + some : first, some, count / tile_rows);
+        Prefetch prefetch = prefetch_next(m, from + panel_vectors < last ? from + panel_vectors : first,
+                                          panel_vectors, count / tile_rows);
         prefetch.beyond_caches = exceeds_caches<T>(m);
-        run_tiles(rows, count, tile_rows, m, m.at(from), from, some, columns, prefetch);
+        run_tiles(rows, count, tile_rows, m, m.at(from), from, panel_vectors, columns, prefetch);
     }
 }
 

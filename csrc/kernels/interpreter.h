@@ -33,12 +33,12 @@ public:
     Interpreter(const Program& program, const Schedule& schedule)
         : program_(program), schedule_(schedule), node_rows_(program.nodes.size()) {
         for (const Node& node : program.nodes) widest_ = max(widest_, pitch(node.width));
-        room_ = max(widest_, round_up(kTile, 16));
-        slots_ = Buffer<T>(schedule.slots * room_);
+        slot_size_ = max(widest_, round_up(kTile, 16));
+        slots_ = Buffer<T>(schedule.slots * slot_size_);
         for (std::size_t k = 0; k < program.nodes.size(); ++k) {
-            const bool one = program.nodes[k].width == 1;
+            const bool scalar = program.nodes[k].width == 1;
             const int slot = schedule.slot[k];
-            node_rows_[k] = {slot >= 0 ? slots_.data() + slot * room_ : nullptr, 0, one};
+            node_rows_[k] = {slot >= 0 ? slots_.data() + slot * slot_size_ : nullptr, 0, scalar};
         }
     }
 
@@ -76,15 +76,15 @@ private:
         for (Index u = from; u < to; u += units)
             for (Index r = part.first; r < part.last; r += rows)
                 for (const Instruction& i : work) {
-                    const bool one = program_.nodes[i.result].width == 1;
-                    apply(i, r, min(rows, part.last - r), one ? 0 : u, one ? lanes<T> : min(units, to - u),
-                          units);
+                    const bool scalar = program_.nodes[i.result].width == 1;
+                    apply(i, r, min(rows, part.last - r), scalar ? 0 : u,
+                          scalar ? lanes<T> : min(units, to - u), units);
                 }
     }
 
     // Vectors of several widths, or reductions: tiles are whole rows.
     void run_rows(const std::vector<Instruction>& work, const Part& part) {
-        const Index rows = max<Index>(1, room_ / widest_);
+        const Index rows = max<Index>(1, slot_size_ / widest_);
         for (Index r = part.first; r < part.last; r += rows)
             for (const Instruction& i : work) {
                 const Index w = program_.nodes[i.result].width;
@@ -97,10 +97,10 @@ private:
     // One instruction on rows [r, r + rows), units [u, u + units). In temporary buffers the tile begins
     // at 0, with pitch `local`.
     void apply(const Instruction& i, Index r, Index rows, Index u, Index units, Index local) {
-        const NodeRows<T>& made = node_rows_[i.result];
+        const NodeRows<T>& result = node_rows_[i.result];
         const bool slot = schedule_.slot[i.result] >= 0;
-        const Tile<T> to{slot ? made.base : made.row(r) + (made.scalar ? 0 : u), slot ? local : made.stride,
-                         rows, units};
+        const Tile<T> to{slot ? result.base : result.row(r) + (result.scalar ? 0 : u),
+                         slot ? local : result.stride, rows, units};
         Operand<T> a[3];
         for (int k = 0; k < i.count; ++k) {
             const NodeRows<T>& from = node_rows_[i.args[k]];
@@ -121,7 +121,7 @@ private:
     const Schedule& schedule_;
     Buffer<NodeRows<T>> node_rows_;
     Buffer<T> slots_;
-    Index widest_ = 16, room_ = 0;
+    Index widest_ = 16, slot_size_ = 0;
 };
 
 // Copies the rows and units of a part from a node; scalars are broadcast.

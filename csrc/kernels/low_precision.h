@@ -74,14 +74,14 @@ __attribute__((noinline)) inline float quantize_block(const float* x, Index coun
         return odd == 0 ? 0 : __builtin_nanf("");
     }
     const float steps = 32767 / top;
-    alignas(64) std::int32_t whole[kBlock];
+    alignas(64) std::int32_t rounded[kBlock];
     for (Index k = 0; k < count; k += L) {
         const Vec<float> v = load_part(x + k, count - k);
         const Vec<float> half = v < 0 ? broadcast(-0.5f) : broadcast(0.5f);
-        const Int16Pairs made = __builtin_convertvector(v * steps + half, Int16Pairs);
-        std::memcpy(whole + k, &made, sizeof(made));
+        const Int16Pairs integers = __builtin_convertvector(v * steps + half, Int16Pairs);
+        std::memcpy(rounded + k, &integers, sizeof(integers));
     }
-    for (Index k = 0; k < round_up(count, L); ++k) to[k] = static_cast<std::int16_t>(whole[k]);
+    for (Index k = 0; k < round_up(count, L); ++k) to[k] = static_cast<std::int16_t>(rounded[k]);
     return top / 32767;
 }
 

@@ -146,22 +146,22 @@ private:
         const Index m0 = min(width, blocks * part.thread / part.count * kTileRows);
         const Index m1 = min(width, blocks * (part.thread + 1) / part.count * kTileRows);
         for (std::size_t k = 0; k < parts.size(); ++k) {
-            const Storage<T> home = offset_by(weight, static_cast<Index>(k) * width * K);
-            T* const rows = home.native;
+            const Storage<T> rows_of_part = offset_by(weight, static_cast<Index>(k) * width * K);
+            T* const rows = rows_of_part.native;
             T* const sums = bias ? bias + static_cast<Index>(k) * width : nullptr;
             if (first && sums) clear(sums + m0, m1 - m0);
             if (parts[k] < 0) {
                 if (first && rows) clear(rows + m0 * K, (m1 - m0) * K);
-                for (Index i = m0 * K; home.half && i < m1 * K; ++i) home.half[i] = 0;
+                for (Index i = m0 * K; rows_of_part.half && i < m1 * K; ++i) rows_of_part.half[i] = 0;
                 continue;
             }
             const T* D = product_gradients_ + product_gradient_column(p_, parts[k]) + group * ld_;
             for (Index i = 0; rows && i < max<Index>(tokens, 1); i += kChunk)
                 weight_gradient(D + i * ld, ld, m0, m1, S + i, K, min(kChunk, tokens - i), rows,
                                 first && i == 0, workspace);
-            for (Index m = m0; home.half && m < m1; ++m) {
+            for (Index m = m0; rows_of_part.half && m < m1; ++m) {
                 weight_gradient(D + m, ld, 0, 1, S, K, tokens, workspace, true, workspace);
-                write(home, m * K, workspace, K);
+                write(rows_of_part, m * K, workspace, K);
             }
             if (sums)
                 for (Index i = 0; i < tokens; ++i)
@@ -182,10 +182,10 @@ private:
         while (t < end && n >= call_.size(t)) n -= call_.size(t++);
         const Index block = max<Index>(kTileRows, workspace_size_ / ld / kTileRows * kTileRows);
         for (Index i = from; i < to; i += block) {
-            const Index some = min(block, to - i);
-            multiply(pointers + i, some, input_back_, all,
+            const Index block_tokens = min(block, to - i);
+            multiply(pointers + i, block_tokens, input_back_, all,
                      Target<T>{nullptr, 0, workspace, ld, zeros_.data()});
-            for (Index k = 0; k < some; ++k) {
+            for (Index k = 0; k < block_tokens; ++k) {
                 write(g_.grad_tokens, batch_.row(t, n) * call_.I, workspace + k * ld, call_.I);
                 for (++n; t < end && n >= call_.size(t); ++t) n = 0;
             }

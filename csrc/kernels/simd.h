@@ -130,9 +130,9 @@ inline Vec<float> max_v<float>(Vec<float> a, Vec<float> b) {
 template <class T>
 inline Vec<T> load_part(const T* p, std::int64_t count) {
     if (count >= lanes<T>) return load(p);
-    T all[lanes<T>] = {};
-    copy(all, p, count);
-    return load(all);
+    T buffer[lanes<T>] = {};
+    copy(buffer, p, count);
+    return load(buffer);
 }
 
 template <class T>
@@ -141,17 +141,17 @@ inline void store_part(T* p, Vec<T> v, std::int64_t count) {
         store(p, v);
         return;
     }
-    T all[lanes<T>];
-    store(all, v);
-    copy(p, all, count);
+    T buffer[lanes<T>];
+    store(buffer, v);
+    copy(p, buffer, count);
 }
 
 // A bfloat16 is the upper half of a float.
 inline float widened(Half half) {
     const std::uint32_t bits = std::uint32_t(half) << 16;
-    float made;
-    std::memcpy(&made, &bits, sizeof(made));
-    return made;
+    float result;
+    std::memcpy(&result, &bits, sizeof(result));
+    return result;
 }
 template <class T>
 inline T widened(T x) {
@@ -194,9 +194,9 @@ inline Vec<T> load_as(const Half* p) {
 template <class T>
 inline Vec<T> load_part_as(const Half* p, std::int64_t count) {
     if (count >= lanes<T>) return load_as<T>(p);
-    Half all[lanes<T>] = {};
-    copy(all, p, count);
-    return load_as<T>(all);
+    Half buffer[lanes<T>] = {};
+    copy(buffer, p, count);
+    return load_as<T>(buffer);
 }
 
 // Two integers of 16 bits in each lane: from int8, or the same two in all lanes.
@@ -245,11 +245,11 @@ inline void write(const Storage<T>& to, std::int64_t at, const T* from, std::int
 
 // The same numbers in place if they have type T, else read into row `k` of a buffer with pitch `ld`.
 template <class T>
-inline const T* native_row(const Storage<const T>& from, std::int64_t at, std::int64_t count, T* room,
+inline const T* native_row(const Storage<const T>& from, std::int64_t at, std::int64_t count, T* buffer,
                            std::int64_t k, std::int64_t ld) {
     if (!from.half) return from.native + at;
-    read(from, at, room + k * ld, count);
-    return room + k * ld;
+    read(from, at, buffer + k * ld, count);
+    return buffer + k * ld;
 }
 
 }  // namespace UNROLLED_BUILD

@@ -64,7 +64,7 @@ inline void find_scales(Matrix<float>& m, const float* W) {
 
 // Packs two k side by side: convert(number, lane) of each, and of zeros behind the last.
 template <class Two, class F>
-void pack_pairs(const Matrix<float>& m, Index shares, Buffer<Two>& to, F made) {
+void pack_pairs(const Matrix<float>& m, Index shares, Buffer<Two>& to, F convert) {
     const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>, pairs = divide_up(K, 2);
     to = Buffer<Two>(m.shape.vectors() * L * pairs);
     for (Index thread = 0; thread < shares; ++thread) {
@@ -77,7 +77,7 @@ void pack_pairs(const Matrix<float>& m, Index shares, Buffer<Two>& to, F made) {
                 for (Index i = 0; i < some * L; ++i) {
                     const float odd = k + 1 < K ? packed[(k + 1) * some * L + i] : 0;
                     to[from * L * pairs + k / 2 * some * L + i] = {
-                        made(packed[k * some * L + i], from * L + i), made(odd, from * L + i)};
+                        convert(packed[k * some * L + i], from * L + i), convert(odd, from * L + i)};
                 }
         }
     }
@@ -91,27 +91,27 @@ public:
     Versions(const Versions&) = delete;
     Versions& operator=(const Versions&) = delete;
     ~Versions() {
-        while (Version* const one = first_) {
-            first_ = one->next;
-            delete one;
+        while (Version* const version = first_) {
+            first_ = version->next;
+            delete version;
         }
     }
 
     // Only threads that pack wait: a step that finds its form takes no lock.
     const Matrix<float>& of(Index vectors, Index shares) {
-        if (const Version* const found = find(vectors, shares)) return found->matrix;
+        if (const Version* const version = find(vectors, shares)) return version->matrix;
         const LongLivedMemory lasting;
         const ForkSafeLock lock(packing_);
-        if (const Version* const found = find(vectors, shares)) return found->matrix;
-        Version* const made = new Version{{}, shares, first_};
+        if (const Version* const version = find(vectors, shares)) return version->matrix;
+        Version* const version = new Version{{}, shares, first_};
         try {
-            pack(made->matrix, vectors, shares);
+            pack(version->matrix, vectors, shares);
         } catch (...) {
-            delete made;
+            delete version;
             throw;
         }
-        __atomic_store_n(&first_, made, __ATOMIC_RELEASE);
-        return made->matrix;
+        __atomic_store_n(&first_, version, __ATOMIC_RELEASE);
+        return version->matrix;
     }
 
 private:
@@ -122,9 +122,10 @@ private:
     };
 
     const Version* find(Index vectors, Index shares) const {
-        const Version* one = __atomic_load_n(&first_, __ATOMIC_ACQUIRE);
-        while (one && (one->matrix.vectors != vectors || one->shares != shares)) one = one->next;
-        return one;
+        const Version* version = __atomic_load_n(&first_, __ATOMIC_ACQUIRE);
+        while (version && (version->matrix.vectors != vectors || version->shares != shares))
+            version = version->next;
+        return version;
     }
 
     void pack(Matrix<float>& m, Index vectors, Index shares) const {
@@ -202,9 +203,9 @@ protected:
     void sweep(const Call<float>& call) override { Forward<float>(call, call.threads, this).run(); }
 
 private:
-    void add(const Weights<float>& given, Index parts, Index width, Index K, const int* accumulators,
+    void add(const Weights<float>& parameters, Index parts, Index width, Index K, const int* accumulators,
              WeightFormat format) {
-        versions_.push_back(new Versions(given.weight.native, parts, width, K, accumulators, format));
+        versions_.push_back(new Versions(parameters.weight.native, parts, width, K, accumulators, format));
     }
 
     std::vector<Versions*> versions_;
@@ -212,12 +213,12 @@ private:
 
 class PackedLinear final : public Affine {
 public:
-    PackedLinear(const Weights<float>& given, Index width, Index source, WeightFormat format)
+    PackedLinear(const Weights<float>& parameters, Index width, Index source, WeightFormat format)
         : bias_(zeros<float>(pitch(width))),
           width_(width),
           source_(source),
-          versions_(given.weight.native, 1, width, source, nullptr, format) {
-        copy(bias_.data(), given.bias, given.bias ? width : 0);
+          versions_(parameters.weight.native, 1, width, source, nullptr, format) {
+        copy(bias_.data(), parameters.bias, parameters.bias ? width : 0);
     }
 
     // A few rows at once: more results would need allocated memory.
@@ -275,9 +276,10 @@ inline Affine* make_affine(const Weights<float>& weights, Index width, Index sou
 }
 
 template <class F>
-void map_vectors(float* row, Index width, F made) {
+void map_vectors(float* row, Index width, F convert) {
     constexpr Index L = lanes<float>;
-    for (Index k = 0; k < width; k += L) store_part(row + k, made(load_part(row + k, width - k)), width - k);
+    for (Index k = 0; k < width; k += L)
+        store_part(row + k, convert(load_part(row + k, width - k)), width - k);
 }
 
 // The sum adds single numbers in their order, whatever the width of vectors.

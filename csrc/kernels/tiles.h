@@ -160,11 +160,11 @@ void outer_few(const T* D, Index ld, const T* const* S, Index m0, Index m1, Inde
         for (int i = 0; i < Tokens; ++i) a[i] = broadcast(D[i * ld + m]);
         T* const row = C + m * K;
         for (Index k = 0; k < K; k += lanes<T>) {
-            const Index some = min<Index>(lanes<T>, K - k);
-            Vec<T> acc = first ? Vec<T>{} : load_part(row + k, some);
+            const Index valid = min<Index>(lanes<T>, K - k);
+            Vec<T> acc = first ? Vec<T>{} : load_part(row + k, valid);
 #pragma GCC unroll 4
-            for (int i = 0; i < Tokens; ++i) acc += a[i] * load_part(S[i] + k, some);
-            store_part(row + k, acc, some);
+            for (int i = 0; i < Tokens; ++i) acc += a[i] * load_part(S[i] + k, valid);
+            store_part(row + k, acc, valid);
         }
     }
 }
@@ -211,12 +211,12 @@ inline void transpose(Vec<T>* v) {
     constexpr int n = lanes<T>;
 #pragma GCC unroll 8
     for (int stage = 1; stage < n; stage *= 2) {
-        Vec<T> made[n];
+        Vec<T> next[n];
 #pragma GCC unroll 16
         for (int i = 0; i < n / 2; ++i)
-            interleave(v[i], v[i + n / 2], made[2 * i], made[2 * i + 1], typename Count<n>::Type());
+            interleave(v[i], v[i + n / 2], next[2 * i], next[2 * i + 1], typename Count<n>::Type());
 #pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) v[i] = made[i];
+        for (int i = 0; i < n; ++i) v[i] = next[i];
     }
 }
 
@@ -226,16 +226,16 @@ Vec<T> dots(const T* const* W, const T* a, Index K, Vec<T> start) {
     Vec<T> acc[lanes<T>];
 #pragma GCC unroll 16
     for (int l = 0; l < lanes<T>; ++l) acc[l] = Vec<T>{};
-    const Index whole = K / lanes<T> * lanes<T>;
-    for (Index k = 0; k < whole; k += lanes<T>) {
+    const Index full = K / lanes<T> * lanes<T>;
+    for (Index k = 0; k < full; k += lanes<T>) {
         const Vec<T> x = load(a + k);
 #pragma GCC unroll 16
         for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load(W[l] + k);
     }
-    if (whole < K) {
-        const Vec<T> x = load_part(a + whole, K - whole);
+    if (full < K) {
+        const Vec<T> x = load_part(a + full, K - full);
 #pragma GCC unroll 16
-        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part(W[l] + whole, K - whole);
+        for (int l = 0; l < lanes<T>; ++l) acc[l] += x * load_part(W[l] + full, K - full);
     }
     return start + sums<T>(acc);
 }
@@ -254,8 +254,8 @@ template <class T, class Number>
 void deinterleave(const Number* from, Index count, T* to) {
     constexpr Index L = lanes<T>;
     constexpr bool halves = sizeof(Number) == sizeof(Half) && sizeof(T) == sizeof(float);
-    const Index whole = count / (2 * L) * (2 * L);
-    for (Index k = 0; k < whole; k += 2 * L) {
+    const Index full = count / (2 * L) * (2 * L);
+    for (Index k = 0; k < full; k += 2 * L) {
         if constexpr (halves) {
             Vec<T> even, odd;
             load_deinterleaved<T>(from + k, even, odd);
@@ -268,7 +268,7 @@ void deinterleave(const Number* from, Index count, T* to) {
             }
         }
     }
-    for (Index k = whole; k < count; ++k) to[k] = T(widened(from[k]));
+    for (Index k = full; k < count; ++k) to[k] = T(widened(from[k]));
 }
 
 // Dot products of rows in bfloat16 with a deinterleaved row: a shift and a mask widen two numbers.

@@ -86,25 +86,25 @@ unsigned unescape(std::string_view text, std::size_t& at) {
 
 // The value of a quoted string, already checked, in UTF-8.
 std::string unescaped(std::string_view text) {
-    std::string made;
+    std::string result;
     for (std::size_t at = 1; at + 1 < text.size();) {
         if (text[at] != '\\') {
-            made += text[at++];
+            result += text[at++];
             continue;
         }
-        const char kind = text[at + 1];
-        if (kind == 'u') {
-            append(made, unescape(text, at));
+        const char code = text[at + 1];
+        if (code == 'u') {
+            append(result, unescape(text, at));
             continue;
         }
-        const char* const known = "b\bf\fn\nr\rt\t";
-        char meant = kind;
-        for (const char* pair = known; *pair; pair += 2)
-            if (*pair == kind) meant = pair[1];
-        made += meant;
+        const char* const escapes = "b\bf\fn\nr\rt\t";
+        char character = code;
+        for (const char* pair = escapes; *pair; pair += 2)
+            if (*pair == code) character = pair[1];
+        result += character;
         at += 2;
     }
-    return made;
+    return result;
 }
 
 }  // namespace
@@ -252,18 +252,18 @@ Json Json::next(JsonScanner& scanner) {
 }
 
 Json Json::at(std::string_view key) const {
-    std::string_view found;
+    std::string_view entry;
     entries([&](const std::string& name, Json value) {
-        if (name == key) found = value.text();
+        if (name == key) entry = value.text();
     });
-    if (found.empty()) throw std::invalid_argument("there is no `" + std::string(key) + "`");
-    return Json(found, AlreadyChecked());
+    if (entry.empty()) throw std::invalid_argument("there is no `" + std::string(key) + "`");
+    return Json(entry, AlreadyChecked());
 }
 
 bool Json::has(std::string_view key) const {
-    bool found = false;
-    entries([&](const std::string& name, Json) { found = found || name == key; });
-    return found;
+    bool exists = false;
+    entries([&](const std::string& name, Json) { exists = exists || name == key; });
+    return exists;
 }
 
 std::string Json::string() const {

@@ -119,10 +119,10 @@ private:
 
     const Pooling* read_pooling(const Tree& value) {
         const auto linear = [&](const char* name) {
-            const Tree found = value.at(name);
-            if (found.none()) return static_cast<const Linear*>(nullptr);
-            if (found.at("block").string() != "linear") fail("pooling: keys and query must be linear blocks");
-            return read_line(found);
+            const Tree block = value.at(name);
+            if (block.none()) return static_cast<const Linear*>(nullptr);
+            if (block.at("block").string() != "linear") fail("pooling: keys and query must be linear blocks");
+            return read_line(block);
         };
         const Linear* const keys = linear("keys");
         const Linear* const query = linear("query");
@@ -142,15 +142,15 @@ private:
                 layers.push_back(Block{});
                 layers.back().layer = read_direction(direction);
             });
-            const std::size_t found = layers.size() - before;
-            if (count++ == 0) directions = found;
-            if (found != directions || found < 1 || found > 2)
+            const std::size_t size = layers.size() - before;
+            if (count++ == 0) directions = size;
+            if (size != directions || size < 1 || size > 2)
                 fail("recurrent: layers must have one direction each, or two");
             for (std::size_t k = before; k < layers.size(); ++k) enter(layers[k].layer->inputs());
-            const Index one = layers[before].layer->width(), last = layers.back().layer->width();
-            if (merge == "sum" && one != last)
+            const Index width = layers[before].layer->width(), reverse_width = layers.back().layer->width();
+            if (merge == "sum" && width != reverse_width)
                 fail("recurrent: directions must have one width with merge='sum'");
-            width_ = found == 1 || merge == "sum" ? one : one + last;
+            width_ = size == 1 || merge == "sum" ? width : width + reverse_width;
         });
         if (count == 0) fail("recurrent: layers must not be empty");
         if (const Tree start = value.at("start"); !start.none()) read_start(start, layers);
@@ -171,7 +171,7 @@ private:
         budget_.take(step_footprint(program), "program");
         std::vector<FloatView> arrays;
         value.at("arrays").items(
-            [&](const Tree& one) { arrays.push_back(one.none() ? FloatView{} : numbers(one).floats); });
+            [&](const Tree& item) { arrays.push_back(item.none() ? FloatView{} : numbers(item).floats); });
         return &model_.layers_.emplace_back(program, sizes[0], arrays, format_, "");
     }
 
@@ -183,11 +183,11 @@ private:
             const std::vector<Index>& widths = layers[k].layer->program().states;
             std::vector<FloatView>& start = layers[k++].start;
             states.items([&](const Tree& state) {
-                const Numbers found = numbers(state, 2);
-                if (start.size() == widths.size() || found.shape[0] != 1 ||
-                    found.shape[1] != widths[start.size()])
+                const Numbers row = numbers(state, 2);
+                if (start.size() == widths.size() || row.shape[0] != 1 ||
+                    row.shape[1] != widths[start.size()])
                     fail("recurrent: start must have a row for each state of each layer");
-                start.push_back(found.floats);
+                start.push_back(row.floats);
             });
             if (start.size() != widths.size())
                 fail("recurrent: start must have a row for each state of each layer");
@@ -197,15 +197,15 @@ private:
 
     // Each array belongs to one block, so that packed weights are no larger than the file.
     const Array& array(const Tree& value, const char* type) {
-        const Array& found = value.array(type);
-        if (!used_.insert(&found).second) fail("blocks: an array must belong to one block, got two");
-        return found;
+        const Array& result = value.array(type);
+        if (!used_.insert(&result).second) fail("blocks: an array must belong to one block, got two");
+        return result;
     }
 
     const Array& array(const Tree& value, const char* type, std::size_t dimensions) {
-        const Array& found = array(value, type);
-        check_dimensions(found, dimensions);
-        return found;
+        const Array& result = array(value, type);
+        check_dimensions(result, dimensions);
+        return result;
     }
 
     static void check_dimensions(const Array& array, std::size_t dimensions) {
@@ -222,12 +222,12 @@ private:
     // An array of float with that number of dimensions (0: any), dequantized if the file has low precision.
     Numbers numbers(const Tree& value, std::size_t dimensions = 0) {
         const bool is_quantized = value.is_dict();
-        const Array& found =
+        const Array& source =
             is_quantized ? array(value.at("values"), quantized_type(value), 2) : array(value, "F32");
-        if (dimensions > 0) check_dimensions(found, dimensions);
+        if (dimensions > 0) check_dimensions(source, dimensions);
         const float* const floats =
-            is_quantized ? dequantized(value, found) : static_cast<const float*>(found.numbers);
-        return {{floats, found.count}, found.shape};
+            is_quantized ? dequantized(value, source) : static_cast<const float*>(source.numbers);
+        return {{floats, source.count}, source.shape};
     }
 
     static const char* quantized_type(const Tree& value) {
@@ -239,32 +239,33 @@ private:
 
     // To the bit as in runtime/quantize.py.
     const float* dequantized(const Tree& value, const Array& values) {
-        std::vector<float>& made = model_.dequantized_.emplace_back(static_cast<std::size_t>(values.count));
+        std::vector<float>& weights =
+            model_.dequantized_.emplace_back(static_cast<std::size_t>(values.count));
         if (values.type == "U16") {
             const auto* const upper = static_cast<const std::uint16_t*>(values.numbers);
-            for (std::size_t k = 0; k < made.size(); ++k) {
+            for (std::size_t k = 0; k < weights.size(); ++k) {
                 const std::uint32_t bits = static_cast<std::uint32_t>(upper[k]) << 16;
-                std::memcpy(&made[k], &bits, sizeof bits);
+                std::memcpy(&weights[k], &bits, sizeof bits);
             }
-            return made.data();
+            return weights.data();
         }
-        const Array& found = array(value.at("largest"), "F32", 1);
+        const Array& scales = array(value.at("largest"), "F32", 1);
         const Index rows = values.shape[0], columns = values.shape[1];
-        if (found.count != rows) fail("weight: largest must be a number of at least 0 for each row");
-        const auto* const largest = static_cast<const float*>(found.numbers);
+        if (scales.count != rows) fail("weight: largest must be a number of at least 0 for each row");
+        const auto* const largest = static_cast<const float*>(scales.numbers);
         const auto* const integer = static_cast<const signed char*>(values.numbers);
         for (Index row = 0; row < rows; ++row) {
-            const float most = largest[row], scale = most / 127.0f;
-            if (!(most >= 0 && most <= std::numeric_limits<float>::max()))
+            const float row_largest = largest[row], scale = row_largest / 127.0f;
+            if (!(row_largest >= 0 && row_largest <= std::numeric_limits<float>::max()))
                 fail("weight: largest must be a number of at least 0 for each row");
             for (Index k = row * columns; k < (row + 1) * columns; ++k) {
                 const int q = integer[k];
-                made[static_cast<std::size_t>(k)] = q == 127    ? most
-                                                    : q == -127 ? -most
-                                                                : static_cast<float>(q) * scale;
+                weights[static_cast<std::size_t>(k)] = q == 127    ? row_largest
+                                                       : q == -127 ? -row_largest
+                                                                   : static_cast<float>(q) * scale;
             }
         }
-        return made.data();
+        return weights.data();
     }
 
     Model& model_;

@@ -28,12 +28,12 @@ Index bytes_of(const std::string& type) {
 
 // A list of integers, none of them negative.
 std::vector<Index> sizes_of(const Json& list) {
-    std::vector<Index> found;
-    list.items([&found](const Json& item) {
-        found.push_back(item.integer());
-        if (found.back() < 0) fail("sizes must not be negative");
+    std::vector<Index> sizes;
+    list.items([&sizes](const Json& item) {
+        sizes.push_back(item.integer());
+        if (sizes.back() < 0) fail("sizes must not be negative");
     });
-    return found;
+    return sizes;
 }
 
 struct Closer {
@@ -56,9 +56,9 @@ Safetensors Safetensors::of_path(const char* path) {
 
 Safetensors Safetensors::of_memory(const void* bytes, std::size_t count) {
     const char* from = static_cast<const char*>(bytes);
-    return Safetensors(count, [&from](void* to, std::size_t some) {
-        std::memcpy(to, from, some);
-        from += some;
+    return Safetensors(count, [&from](void* to, std::size_t bytes_read) {
+        std::memcpy(to, from, bytes_read);
+        from += bytes_read;
         return true;
     });
 }
@@ -126,14 +126,14 @@ void Safetensors::check_layout(std::size_t bytes) {
 }
 
 const Array& Safetensors::array(const std::string& name) const {
-    const auto found = arrays_.find(name);
-    if (found == arrays_.end()) throw std::invalid_argument("there is no array `" + name + "`");
-    return found->second;
+    const auto entry = arrays_.find(name);
+    if (entry == arrays_.end()) throw std::invalid_argument("there is no array `" + name + "`");
+    return entry->second;
 }
 
 const std::string* Safetensors::text(const std::string& name) const {
-    const auto found = texts_.find(name);
-    return found == texts_.end() ? nullptr : &found->second;
+    const auto entry = texts_.find(name);
+    return entry == texts_.end() ? nullptr : &entry->second;
 }
 
 }  // namespace unrolled

@@ -68,19 +68,19 @@ Layer::Layer(const Program& program, Index I, const std::vector<FloatView>& arra
     Index numbers = 0;
     for (const FloatView& array : arrays) numbers += array.count;
     Budget(numbers * static_cast<Index>(sizeof(float))).take(step_footprint(p), "program");
-    Parameters given{};
-    given.program = &p;
-    given.I = I;
+    Parameters parameters{};
+    parameters.program = &p;
+    parameters.I = I;
     auto at = arrays.begin();
     const auto weights = [&at](Index rows, Index columns) {
         at += 2;
         return weights_of(at[-2], at[-1], rows, columns);
     };
-    given.input = weights(checked_product(p.x_parts, p.x_width), I);
+    parameters.input = weights(checked_product(p.x_parts, p.x_width), I);
     for (const Product& q : p.products)
-        given.products.push_back(weights(checked_product(q.parts, q.width), q.source));
-    for (Index width : p.vectors) given.vectors.push_back(check_optional(*at++, width, "vector"));
-    snapshot_.reset(find_build(build).snapshot(given, format));
+        parameters.products.push_back(weights(checked_product(q.parts, q.width), q.source));
+    for (Index width : p.vectors) parameters.vectors.push_back(check_optional(*at++, width, "vector"));
+    snapshot_.reset(find_build(build).snapshot(parameters, format));
     work_ = static_cast<double>(p.x_parts) * static_cast<double>(p.x_width) * static_cast<double>(I);
     for (const Product& q : p.products)
         work_ += static_cast<double>(q.parts) * static_cast<double>(q.width * q.source);
@@ -158,41 +158,41 @@ Pipeline::Pipeline(const Source& source, const std::vector<Block>& blocks, Index
     for (Index n = 0; n < N; ++n) reset(n);
 }
 
-void Pipeline::add(const Block& given) {
-    RunningBlock block;
-    static_cast<Block&>(block) = given;
+void Pipeline::add(const Block& block) {
+    RunningBlock running;
+    static_cast<Block&>(running) = block;
     const std::size_t at = blocks_.size();
     Index reads = outputs_, makes = outputs_;
-    if (given.layer) {
-        const Program& p = given.layer->program();
-        reads = given.layer->inputs();
-        makes = given.layer->width();
+    if (block.layer) {
+        const Program& p = block.layer->program();
+        reads = block.layer->inputs();
+        makes = block.layer->width();
         check_buffer_sizes(p, N_);
-        block.steps.reset(given.layer->snapshot().steps(N_, threads_));
-        work_ += given.layer->work();
-        if (!given.start.empty() && given.start.size() != p.states.size())
+        running.steps.reset(block.layer->snapshot().steps(N_, threads_));
+        work_ += block.layer->work();
+        if (!block.start.empty() && block.start.size() != p.states.size())
             throw std::invalid_argument("Stream: start must have one array for each of the " +
                                         std::to_string(p.states.size()) + " states of a layer");
         for (std::size_t k = 0; k < p.states.size(); ++k) {
             states_.push_back({at, k, p.states[k]});
-            if (!given.start.empty()) check_array(given.start[k], p.states[k], "Stream: start");
+            if (!block.start.empty()) check_array(block.start[k], p.states[k], "Stream: start");
         }
-    } else if (given.linear) {
-        reads = given.linear->source;
-        makes = given.linear->width;
+    } else if (block.linear) {
+        reads = block.linear->source;
+        makes = block.linear->width;
         work_ += static_cast<double>(makes) * static_cast<double>(reads);
-    } else if (given.pooling) {
-        reads = given.pooling->width;
-        block.pooling_state = std::make_unique<PoolingState>(given.pooling->make(N_));
-        block.keys.resize(static_cast<std::size_t>(checked_product(N_, given.pooling->keys_width())));
-        block.scores.resize(static_cast<std::size_t>(N_));
+    } else if (block.pooling) {
+        reads = block.pooling->width;
+        running.pooling_state = std::make_unique<PoolingState>(block.pooling->make(N_));
+        running.keys.resize(static_cast<std::size_t>(checked_product(N_, block.pooling->keys_width())));
+        running.scores.resize(static_cast<std::size_t>(N_));
         for (std::size_t k = 0; k < 3; ++k) states_.push_back({at, k, PoolingState::state_width(k, reads)});
     }
     if (reads != outputs_)
         throw std::invalid_argument("Stream: inputs of a block must be " + std::to_string(outputs_) +
                                     ", the width of the block before, got " + std::to_string(reads));
-    outputs_ = block.width = makes;
-    blocks_.push_back(std::move(block));
+    outputs_ = running.width = makes;
+    blocks_.push_back(std::move(running));
 }
 
 // Linear maps pack their weights at the first use, which allocates memory.

@@ -179,7 +179,7 @@ private:
         Index width;
     };
 
-    void add(const Block& given);
+    void add(const Block& block);
     void pack_weights();
     void read_row(const State& state, Index n, float* to) const;
     void write_row(const State& state, Index n, const float* from);

@@ -29,7 +29,7 @@ public:
         } else if (tag == "tuple") {
             inner.check_items();
         } else if (tag == "dict") {
-            inner.json_.entries([&](const std::string&, Json one) { Tree(one, *file_).check(); });
+            inner.json_.entries([&](const std::string&, Json item) { Tree(item, *file_).check(); });
         } else if (tag == "items") {
             inner.check_pairs();
         } else {
@@ -52,26 +52,27 @@ public:
     template <class F>
     void items(F f) const {
         const Json list = json_.is_object() ? json_.at("tuple") : json_;
-        list.items([&](Json one) { f(Tree(one, *file_)); });
+        list.items([&](Json item) { f(Tree(item, *file_)); });
     }
 
     const Array& array(const char* type) const {
-        const Array& found = file_->array(json_.at("array").string());
-        if (found.type != type) fail(std::string("an array must have type ") + type + ", got " + found.type);
-        return found;
+        const Array& result = file_->array(json_.at("array").string());
+        if (result.type != type)
+            fail(std::string("an array must have type ") + type + ", got " + result.type);
+        return result;
     }
 
 private:
     [[noreturn]] static void fail(const std::string& what) { throw std::invalid_argument(what); }
 
     std::string tag() const {
-        std::string found;
+        std::string name;
         int count = 0;
         json_.entries([&](const std::string& key, Json) {
             if (++count > 1) fail("an object must have one tag, got more");
-            found = key;
+            name = key;
         });
-        return found;
+        return name;
     }
 
     // Checks the pairs of a dictionary that has a key which is not a string.
@@ -79,10 +80,10 @@ private:
         bool strings = true;
         json_.items([&](Json pair) {
             Index count = 0;
-            pair.items([&](Json one) {
-                if (count == 0) strings = strings && one.is_string();
-                if (count++ == 0) Tree(one, *file_).check_key();
-                else Tree(one, *file_).check();
+            pair.items([&](Json item) {
+                if (count == 0) strings = strings && item.is_string();
+                if (count++ == 0) Tree(item, *file_).check_key();
+                else Tree(item, *file_).check();
             });
             if (count != 2) fail("items must be pairs");
         });
@@ -93,7 +94,7 @@ private:
         if (json_.is_list()) fail("items: a key must not be a list");
         if (json_.is_object()) {
             const std::string tag = this->tag();
-            if (tag == "tuple") json_.at(tag).items([&](Json one) { Tree(one, *file_).check_key(); });
+            if (tag == "tuple") json_.at(tag).items([&](Json item) { Tree(item, *file_).check_key(); });
             else if (tag != "float") fail("items: a key must be plain");
         }
         check();
@@ -102,8 +103,8 @@ private:
     // Checks the items of a list; returns their number.
     Index check_items() const {
         Index count = 0;
-        json_.items([&](Json one) {
-            Tree(one, *file_).check();
+        json_.items([&](Json item) {
+            Tree(item, *file_).check();
             ++count;
         });
         return count;

@@ -26,15 +26,15 @@ public:
             if (node >= 0) needed[node] = true;
         // Arguments precede the nodes that read them.
         for (int k = count - 1; k >= 0; --k)
-            if (needed[k] && !given(k))
+            if (needed[k] && !available(k))
                 for (int arg : program.nodes[k].args) needed[arg] = true;
         for (int k = 0; k < count; ++k)
-            if (needed[k]) level_[k] = given(k) ? 0 : level_of(program.nodes[k]);
+            if (needed[k]) level_[k] = available(k) ? 0 : level_of(program.nodes[k]);
     }
 
     int of(int node) const { return level_[node]; }
 
-    bool given(int node) const {
+    bool available(int node) const {
         return backward_ && (stored_index(program_, node) >= 0 || new_state_index(program_, node) >= 0);
     }
 
@@ -65,7 +65,7 @@ public:
             if (!computed(static_cast<int>(k)) && p_.nodes[k].kind != NodeKind::transposed &&
                 p_.nodes[k].kind != NodeKind::product)
                 continue;
-            if (levels_.of(static_cast<int>(k)) < 0 || levels_.given(static_cast<int>(k))) continue;
+            if (levels_.of(static_cast<int>(k)) < 0 || levels_.available(static_cast<int>(k))) continue;
             for (int arg : p_.nodes[k].args) ++uses_[arg];
         }
         outputs_.erase(-1);
@@ -106,12 +106,12 @@ public:
         for (std::size_t k = 0; k < p_.nodes.size(); ++k)
             last = std::max(last, levels_.of(static_cast<int>(k)));
         out.phases.resize(last + 1);
-        std::vector<int> home(p_.nodes.size(), -1);  // the phase that computes a node
+        std::vector<int> computing_phase(p_.nodes.size(), -1);  // the phase that computes a node
         std::vector<bool> listed(p_.products.size(), false);
         for (std::size_t i = 0; i < p_.nodes.size(); ++i) {
             const int k = static_cast<int>(i), level = levels_.of(k);
             const Node& node = p_.nodes[i];
-            if (level < 0 || levels_.given(k)) continue;
+            if (level < 0 || levels_.available(k)) continue;
             Phase& phase = out.phases[level];
             if (node.kind == NodeKind::product) {
                 // All parts of a product have one source, hence one phase.
@@ -121,7 +121,7 @@ public:
                 phase.products.push_back(k);
             } else if (node.kind == NodeKind::operation && p_.accumulator_of[i] < 0) {
                 (hoisted_[i] ? out.hoisted : phase.work).push_back(instruction(k));
-                home[i] = hoisted_[i] ? -1 : level;
+                computing_phase[i] = hoisted_[i] ? -1 : level;
                 out.whole_rows =
                     out.whole_rows || (!hoisted_[i] && is_operation(node, OperationKind::reduction));
             }
@@ -130,7 +130,7 @@ public:
         std::vector<int> makers(p_.nodes.size(), -1);
         for (Phase& phase : out.phases) fuse(phase.work, makers);
         widths(out);
-        assign_slots(out, home);
+        assign_slots(out, computing_phase);
         return out;
     }
 
@@ -143,7 +143,7 @@ private:
             const Node& node = p_.nodes[k];
             hoisted_[k] = node.kind == NodeKind::constant || node.kind == NodeKind::size ||
                           node.kind == NodeKind::vector;
-            if (node.kind != NodeKind::operation || levels_.given(static_cast<int>(k))) continue;
+            if (node.kind != NodeKind::operation || levels_.available(static_cast<int>(k))) continue;
             hoisted_[k] = true;
             for (int arg : node.args) hoisted_[k] = hoisted_[k] && hoisted_[arg];
         }
@@ -171,12 +171,12 @@ private:
                 if (uses_[factor] != 1 || !is_operation(p_.nodes[factor], Op::mul) ||
                     p_.nodes[factor].width != node.width || factor == other || makers[factor] < 0)
                     continue;
-                const std::size_t place = static_cast<std::size_t>(makers[factor]);
+                const std::size_t maker = static_cast<std::size_t>(makers[factor]);
                 const Op op = add         ? Op::multiply_add
                               : side == 0 ? Op::multiply_subtract
                                           : Op::subtract_product;
-                sum = {op, sum.result, {work[place].args[0], work[place].args[1], other}, 3};
-                fused[place] = true;
+                sum = {op, sum.result, {work[maker].args[0], work[maker].args[1], other}, 3};
+                fused[maker] = true;
                 break;
             }
         }
@@ -206,7 +206,7 @@ private:
 
     // A vector that only its own phase reads gets a temporary buffer, which vectors share whose lifetimes do
     // not overlap.
-    void assign_slots(Schedule& out, const std::vector<int>& home) const {
+    void assign_slots(Schedule& out, const std::vector<int>& computing_phase) const {
         out.slot.assign(p_.nodes.size(), -1);
         std::vector<bool> outlives_phase(p_.nodes.size(), false);
         for (int node : outputs_) outlives_phase[node] = true;
@@ -216,15 +216,15 @@ private:
         for (std::size_t f = 0; f < out.phases.size(); ++f)
             for (const Instruction& i : out.phases[f].work)
                 for (int a = 0; a < i.count; ++a)
-                    if (home[i.args[a]] != static_cast<int>(f)) outlives_phase[i.args[a]] = true;
+                    if (computing_phase[i.args[a]] != static_cast<int>(f)) outlives_phase[i.args[a]] = true;
         std::vector<std::size_t> end(p_.nodes.size(), 0);
-        for (const Phase& phase : out.phases) reuse_slots(out, phase, outlives_phase, home, end);
+        for (const Phase& phase : out.phases) reuse_slots(out, phase, outlives_phase, computing_phase, end);
     }
 
     // `end` gets, for each node that the phase reads, the instruction that reads it last; entries of other
     // phases do not matter.
     void reuse_slots(Schedule& out, const Phase& phase, const std::vector<bool>& outlives_phase,
-                     const std::vector<int>& home, std::vector<std::size_t>& end) const {
+                     const std::vector<int>& computing_phase, std::vector<std::size_t>& end) const {
         for (std::size_t at = 0; at < phase.work.size(); ++at)
             for (int a = 0; a < phase.work[at].count; ++a) end[phase.work[at].args[a]] = at;
         std::set<int> free;  // of those below `taken`
@@ -238,7 +238,8 @@ private:
             }
             std::set<int> read(i.args, i.args + i.count);
             for (int arg : read)
-                if (out.slot[arg] >= 0 && home[arg] >= 0 && end[arg] == at) free.insert(out.slot[arg]);
+                if (out.slot[arg] >= 0 && computing_phase[arg] >= 0 && end[arg] == at)
+                    free.insert(out.slot[arg]);
         }
         out.slots = std::max(out.slots, taken);
     }

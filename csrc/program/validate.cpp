@@ -97,13 +97,13 @@ private:
 
     // Each input block and product is one node; a transposed product reads all gradients of its product.
     void check_places() const {
-        std::set<std::vector<int>> known;
+        std::set<std::vector<int>> seen_nodes;
         for (const Node& node : p_.nodes) {
             if (node.kind != NodeKind::input && node.kind != NodeKind::product &&
                 node.kind != NodeKind::transposed)
                 continue;
             const int part = node.kind == NodeKind::product ? node.blocks[0] : 0;
-            if (!known.insert({static_cast<int>(node.kind), node.index, part}).second)
+            if (!seen_nodes.insert({static_cast<int>(node.kind), node.index, part}).second)
                 fail("an input block or a product must be one node");
             if (node.kind != NodeKind::transposed) continue;
             std::vector<int> left = p_.grad_products[node.index];

@@ -5,8 +5,8 @@
 #include <nanobind/stl/vector.h>
 
 #include "python/bind.h"
+#include "python/interpreter_lock.h"
 #include "python/interrupt.h"
-#include "python/unlocked.h"
 
 namespace unrolled {
 namespace {

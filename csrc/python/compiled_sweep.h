@@ -111,10 +111,10 @@ public:
         const std::size_t count = program_->states.size();
         Execution run = begin_call(tensors, batched, threads);
         run.call.groups = groups_;
-        std::size_t place = run.inputs.arrays.size();
+        std::size_t index = run.inputs.arrays.size();
         run.buffers.reserve(3 + count);
         const auto see_next = [&](nb::handle tensor) -> const OwnedTensor& {
-            return run.buffers.emplace_back(view_input(tensor, batched, place++));
+            return run.buffers.emplace_back(view_input(tensor, batched, index++));
         };
         const OwnedTensor& output_view = see_next(output);
         const OwnedTensor& saved_view = saved.is_none() ? run.buffers.emplace_back() : see_next(saved);
@@ -125,7 +125,7 @@ public:
         for (std::size_t k = 0; k < count; ++k) run.add();
         for (nb::handle grad_in : grads) {
             if (grad_in.is_none()) {
-                ++place;
+                ++index;
                 run.add();
             } else {
                 const OwnedTensor& view = see_next(grad_in);
@@ -188,9 +188,9 @@ private:
         const std::size_t matrices = 2 * by.products.size();
         for (std::size_t k = 0; k < parameters_.size(); ++k) {
             if (parameters_[k] < 0) continue;
-            const std::size_t place = static_cast<std::size_t>(parameters_[k]);
-            if (place >= reached_.size()) reached_.resize(place + 1, false);
-            reached_[place] = k < matrices ? by.products[k / 2] : by.vectors[k - matrices];
+            const std::size_t index = static_cast<std::size_t>(parameters_[k]);
+            if (index >= reached_.size()) reached_.resize(index + 1, false);
+            reached_[index] = k < matrices ? by.products[k / 2] : by.vectors[k - matrices];
         }
     }
 
@@ -262,12 +262,12 @@ private:
         const Program& p = *program_;
         check_shape(inputs, parameters_[0], {p.x_parts * p.x_width, inputs.tokens().size(-1)}, "weight");
         check_shape(inputs, parameters_[1], {p.x_parts * p.x_width}, "bias");
-        std::size_t place = 2;
+        std::size_t index = 2;
         for (const Product& q : p.products) {
-            check_shape(inputs, parameters_[place++], {q.parts * q.width, q.source}, "weight");
-            check_shape(inputs, parameters_[place++], {q.parts * q.width}, "bias");
+            check_shape(inputs, parameters_[index++], {q.parts * q.width, q.source}, "weight");
+            check_shape(inputs, parameters_[index++], {q.parts * q.width}, "bias");
         }
-        for (Index width : p.vectors) check_shape(inputs, parameters_[place++], {width}, "vector");
+        for (Index width : p.vectors) check_shape(inputs, parameters_[index++], {width}, "vector");
     }
 
     static void check_shape(const Tensors& inputs, Index k, const std::vector<Index>& shape,

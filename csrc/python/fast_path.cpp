@@ -5,9 +5,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "python/interpreter_lock.h"
 #include "python/interrupt.h"
 #include "python/tensors.h"
-#include "python/unlocked.h"
 
 namespace unrolled {
 namespace {

@@ -4,7 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <pthread.h>
 
-#include "python/unlocked.h"
+#include "python/interpreter_lock.h"
 #include "support/threads.h"
 
 namespace unrolled {

@@ -7,8 +7,8 @@
 #include "dispatch/raw_call.h"
 #include "model/streaming.h"
 #include "python/bind.h"
+#include "python/interpreter_lock.h"
 #include "python/tensors.h"
-#include "python/unlocked.h"
 
 namespace nb = nanobind;
 

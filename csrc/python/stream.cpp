@@ -158,7 +158,7 @@ private:
 class PyPooling {
 public:
     PyPooling(std::string name, Index width, nb::object keys, nb::object query)
-        : borrowed_{keys, query}, pooling_(std::move(name), width, line_of(keys), line_of(query)) {}
+        : borrowed_{keys, query}, pooling_(std::move(name), width, linear_of(keys), linear_of(query)) {}
 
     // Whole sequences: rows [T, N, width] of these lengths (None: T each) to [N, width].
     void run(nb::handle rows, nb::handle lengths, Index T, Index N, nb::handle to) const {
@@ -179,8 +179,8 @@ public:
     const Pooling& pooling() const { return pooling_; }
 
 private:
-    static const Linear* line_of(nb::handle given) {
-        return given.is_none() ? nullptr : &nb::cast<const PyLinear*>(given)->linear();
+    static const Linear* linear_of(nb::handle block) {
+        return block.is_none() ? nullptr : &nb::cast<const PyLinear*>(block)->linear();
     }
 
     nb::object borrowed_[2];
@@ -284,19 +284,19 @@ private:
         }
     };
 
-    Block block_of(const nb::object& given, nb::object start) {
+    Block block_of(const nb::object& object, nb::object start) {
         Block block;
-        if (nb::isinstance<PyLayer>(given)) {
-            block.layer = &nb::cast<const PyLayer*>(given)->layer();
+        if (nb::isinstance<PyLayer>(object)) {
+            block.layer = &nb::cast<const PyLayer*>(object)->layer();
             if (!start.is_none())
                 for (nb::handle array : start)
                     block.start.push_back(borrowed_.take(nb::borrow(array), "Stream: start"));
-        } else if (nb::isinstance<PyLinear>(given)) {
-            block.linear = &nb::cast<const PyLinear*>(given)->linear();
-        } else if (nb::isinstance<PyPooling>(given)) {
-            block.pooling = &nb::cast<const PyPooling*>(given)->pooling();
+        } else if (nb::isinstance<PyLinear>(object)) {
+            block.linear = &nb::cast<const PyLinear*>(object)->linear();
+        } else if (nb::isinstance<PyPooling>(object)) {
+            block.pooling = &nb::cast<const PyPooling*>(object)->pooling();
         } else {
-            block.activation = activation_of(nb::cast<std::string>(given));
+            block.activation = activation_of(nb::cast<std::string>(object));
         }
         return block;
     }

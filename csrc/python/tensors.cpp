@@ -34,9 +34,9 @@ const TensorMethods& names() {
 }
 
 Index View::numel() const {
-    Index found = 1;
-    for (int d = 0; d < ndim; ++d) found *= shape[d];
-    return found;
+    Index count = 1;
+    for (int d = 0; d < ndim; ++d) count *= shape[d];
+    return count;
 }
 
 bool View::contiguous() const {
@@ -71,13 +71,13 @@ void name_tensors(nb::handle type, nb::handle single) {
     const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__");
     void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
     if (!table) throw nb::python_error();
-    const DLPackTable* found = static_cast<const DLPackTable*>(table);
-    while (found && found->major != 1) found = found->older;
-    if (!found || !found->try_view)
+    const DLPackTable* functions = static_cast<const DLPackTable*>(table);
+    while (functions && functions->major != 1) functions = functions->older;
+    if (!functions || !functions->try_view)
         throw std::runtime_error("tensors: the class must have DLPack's C functions, version 1");
     names();  // now: a forked child would wait for a thread of its parent that initializes them
     is_neg_method = nb::object(nb::getattr(type, "is_neg")).release().ptr();
-    dlpack_table = found;
+    dlpack_table = functions;
     float_example = single.inc_ref().ptr();
 }
 
@@ -102,8 +102,8 @@ bool has_negative_bit(nb::handle tensor) {
 
 nb::object storage(nb::handle tensor) { return call(tensor, names().untyped_storage); }
 
-static Index number(const nb::object& made) {
-    const Index value = PyLong_AsLongLong(made.ptr());
+static Index number(const nb::object& result) {
+    const Index value = PyLong_AsLongLong(result.ptr());
     if (value == -1 && PyErr_Occurred()) throw nb::python_error();
     return value;
 }
@@ -145,12 +145,12 @@ nb::object empty(nb::handle like, const std::vector<Index>& shape) {
 // In a forked child torch would wait forever for the threads that fill the tensor.
 nb::object zeros(nb::handle like, const std::vector<Index>& shape) {
     if (!forked()) return make(names().new_zeros, like, shape);
-    const nb::object made = empty(like, shape);
-    const View view = view_of(made);
+    const nb::object tensor = empty(like, shape);
+    const View view = view_of(tensor);
     if (const Index numbers = view.numel())
         std::memset(reinterpret_cast<void*>(view.address()), 0,
                     static_cast<std::size_t>(numbers * view.itemsize()));
-    return made;
+    return tensor;
 }
 
 void add_array(IndexList& arrays, nb::handle tensor) {

@@ -11,9 +11,9 @@ namespace unrolled {
 namespace nb = nanobind;
 
 // Owns the result of a call; null: the exception that it raised goes on.
-inline nb::object checked(PyObject* made) {
-    if (!made) throw nb::python_error();
-    return nb::steal(made);
+inline nb::object checked(PyObject* result) {
+    if (!result) throw nb::python_error();
+    return nb::steal(result);
 }
 
 inline nb::object get(nb::handle object, nb::handle name) {

@@ -18,7 +18,7 @@ std::atomic<long> taken{0};
 // Arrays of all parameters.
 void* operator new(std::size_t bytes) {
     ++taken;
-    if (void* const found = std::malloc(bytes ? bytes : 1)) return found;
+    if (void* const actual = std::malloc(bytes ? bytes : 1)) return actual;
     throw std::bad_alloc();
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
@@ -34,9 +34,9 @@ constexpr Index kInputs = 5, kWide = 2500, kKeys = 7, kOutputs = 3;
 class Numbers {
 public:
     FloatView make(Index count) {
-        std::vector<float>& made = made_.emplace_back();
-        for (Index k = 0; k < count; ++k) made.push_back(static_cast<float>(random_.uniform(-1, 1)));
-        return {made.data(), count};
+        std::vector<float>& result = made_.emplace_back();
+        for (Index k = 0; k < count; ++k) result.push_back(static_cast<float>(random_.uniform(-1, 1)));
+        return {result.data(), count};
     }
 
 private:
@@ -99,11 +99,11 @@ using Row = std::vector<float>;
 
 // The outputs of some steps, between which a sequence is reset and states are copied.
 std::vector<Row> steps(Pipeline& pipeline, Pipeline& other, const std::vector<Row>& x, Row& state) {
-    std::vector<Row> made(x.size(), Row(static_cast<std::size_t>(pipeline.batch() * kOutputs)));
+    std::vector<Row> result(x.size(), Row(static_cast<std::size_t>(pipeline.batch() * kOutputs)));
     const long before = taken;
     blocks_left = 0;
     for (std::size_t t = 0; t < x.size(); ++t) {
-        pipeline.step(x[t].data(), made[t].data());
+        pipeline.step(x[t].data(), result[t].data());
         if (t == 2) pipeline.reset(0);
         other.copy_states_from(pipeline);
         pipeline.copy_states_from(other);
@@ -114,7 +114,7 @@ std::vector<Row> steps(Pipeline& pipeline, Pipeline& other, const std::vector<Ro
     }
     blocks_left = 1L << 40;
     if (taken != before) throw std::runtime_error("a step takes memory");
-    return made;
+    return result;
 }
 
 std::vector<Row> run(const Model& model, Index N, Index first, const std::vector<Row>& x) {

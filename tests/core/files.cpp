@@ -30,9 +30,9 @@ struct Parts {
     std::string header, data;
 
     std::string bytes() const {
-        std::string made;
-        for (std::size_t k = 0; k < 8; ++k) made += static_cast<char>(header.size() >> 8 * k & 0xff);
-        return made + header + data;
+        std::string result;
+        for (std::size_t k = 0; k < 8; ++k) result += static_cast<char>(header.size() >> 8 * k & 0xff);
+        return result + header + data;
     }
 };
 
@@ -251,9 +251,9 @@ void check_buffer_sizes(const std::string& golden, Checks& checks) {
 
 // Damages a header: changed bytes and numbers, pieces removed or duplicated.
 std::string damaged(const Parts& whole, Random& random) {
-    Parts made = whole;
-    for (Index changes = 1 + random.below(3); changes > 0 && !made.header.empty(); --changes) {
-        std::string& text = made.header;
+    Parts result = whole;
+    for (Index changes = 1 + random.below(3); changes > 0 && !result.header.empty(); --changes) {
+        std::string& text = result.header;
         const std::size_t at = random.place(text.size());
         const std::size_t some = std::min(text.size() - at, random.place(40));
         switch (random.below(8)) {
@@ -261,10 +261,10 @@ std::string damaged(const Parts& whole, Random& random) {
         case 1: text.insert(at, text.substr(random.place(text.size()), some)); break;
         case 2: text[at] ^= static_cast<char>(1 << random.below(8)); break;
         case 3:
-            if (!made.data.empty())
-                made.data[random.place(made.data.size())] = static_cast<char>(random.below(256));
+            if (!result.data.empty())
+                result.data[random.place(result.data.size())] = static_cast<char>(random.below(256));
             break;
-        case 4: made.data.resize(random.place(made.data.size() + 5)); break;
+        case 4: result.data.resize(random.place(result.data.size() + 5)); break;
         default: {
             const std::size_t digit = text.find_first_of("0123456789", at);
             if (digit == std::string::npos) break;
@@ -283,7 +283,7 @@ std::string damaged(const Parts& whole, Random& random) {
         }
         }
     }
-    return made.bytes();
+    return result.bytes();
 }
 
 void check_damage(const std::string& golden, const std::string& name, bool quick, Checks& checks) {

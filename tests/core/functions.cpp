@@ -28,14 +28,14 @@ std::string text_of(const std::string& code) {
 
 // In units in the last place of the exact value. Subnormal results may be flushed.
 template <class T>
-bool close(T found, long double exact, double limit) {
-    if (std::isnan(exact)) return std::isnan(found);
+bool close(T actual, long double exact, double limit) {
+    if (std::isnan(exact)) return std::isnan(actual);
     const long double most = std::numeric_limits<T>::max();
-    if (exact > most) return std::isinf(found) && found > 0;
+    if (exact > most) return std::isinf(actual) && actual > 0;
     if (std::fabs(exact) < std::numeric_limits<T>::min())
-        return std::fabs(found) <= std::numeric_limits<T>::min();
+        return std::fabs(actual) <= std::numeric_limits<T>::min();
     const int unit = std::ilogb(exact) - std::numeric_limits<T>::digits + 1;
-    return std::fabs(static_cast<long double>(found) - exact) <= limit * std::ldexp(1.0L, unit);
+    return std::fabs(static_cast<long double>(actual) - exact) <= limit * std::ldexp(1.0L, unit);
 }
 
 Vector arguments(double low, double high, Index count) {
@@ -66,12 +66,12 @@ void check_function(const Function& function, Index count, Subject& subject) {
         problem.weights[0].weight.values[u] = 1 - static_cast<double>(u) / 64;
     Run<T> run(problem, 1);
     run.forward(*subject.build);
-    const Vector found = run.results()[0].values;
+    const Vector actual = run.results()[0].values;
     std::string far;
-    for (std::size_t k = 0; k < found.size() && far.empty(); ++k) {
+    for (std::size_t k = 0; k < actual.size() && far.empty(); ++k) {
         const T x = static_cast<T>(given[k / 17]) * static_cast<T>(problem.weights[0].weight.values[k % 17]);
-        if (!close(static_cast<T>(found[k]), function.exact(x), function.limit))
-            far = " of " + std::to_string(x) + ": " + std::to_string(found[k]);
+        if (!close(static_cast<T>(actual[k]), function.exact(x), function.limit))
+            far = " of " + std::to_string(x) + ": " + std::to_string(actual[k]);
     }
     subject.checks.that(far.empty(), std::string(subject.build->name) + (wide ? " double " : " float ") +
                                          function.code + far);

@@ -33,9 +33,9 @@ void out_of_memory() { throw std::bad_alloc(); }
 LongLivedMemory::LongLivedMemory() : previous_(false) {}
 LongLivedMemory::~LongLivedMemory() { (void)previous_; }
 
-void* allocate_memory(Index wanted) {
-    if (wanted < 0 || core_test::blocks_left-- <= 0) out_of_memory();
-    const std::size_t bytes = static_cast<std::size_t>(wanted);
+void* allocate_memory(Index expected) {
+    if (expected < 0 || core_test::blocks_left-- <= 0) out_of_memory();
+    const std::size_t bytes = static_cast<std::size_t>(expected);
     void* memory = nullptr;
     if (posix_memalign(&memory, kLine, sizeof(Header) + bytes + kLine)) out_of_memory();
     Header* const block = new (memory) Header{bytes};

@@ -23,12 +23,12 @@ public:
     FloatView make(Index count) {
         constexpr float infinity = std::numeric_limits<float>::infinity();
         const float strange[] = {0, 1e-40f, 3e38f, -3e38f, infinity, std::nanf("")};
-        std::vector<float>& made = made_.emplace_back();
+        std::vector<float>& result = made_.emplace_back();
         for (Index k = 0; k < count; ++k) {
             const float number = static_cast<float>(random_.uniform(-1, 1));
-            made.push_back(extreme_ && number > 0.9f ? strange[next_++ % 6] : number);
+            result.push_back(extreme_ && number > 0.9f ? strange[next_++ % 6] : number);
         }
-        return {made.data(), count};
+        return {result.data(), count};
     }
 
 private:
@@ -96,12 +96,12 @@ bool sweeps_survive(const Program& p, const Build& build) {
     for (std::size_t k = 0; k < p.vectors.size(); ++k) add(numbers, p.vectors[k]);
     for (std::size_t k = 0; k < matrices; ++k) add(numbers, own[k].count);
     const auto tell = [](const std::vector<FloatView>& arrays) {
-        unrolled::IndexList made;
+        unrolled::IndexList result;
         for (const FloatView& array : arrays) {
-            made.push_back(static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.numbers)));
-            made.push_back(array.count);
+            result.push_back(static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.numbers)));
+            result.push_back(array.count);
         }
-        return made;
+        return result;
     };
     const unrolled::IndexList shape{kSteps, kBatch, kInputs, tokens, 0, kBatch, 1, 1};
     const RawCall forward{&p, unrolled::shape_of(shape), tell(back)};
@@ -154,9 +154,9 @@ double long_mean(const char* name) {
 }
 
 void check_pools(Checks& checks) {
-    const double wanted = (0.5 * (1 << 24) + (1 << 20)) / ((1 << 24) + (1 << 20));
+    const double expected = (0.5 * (1 << 24) + (1 << 20)) / ((1 << 24) + (1 << 20));
     for (const char* name : {"mean", "attention"})
-        checks.that(std::fabs(long_mean(name) - wanted) < 1e-7,
+        checks.that(std::fabs(long_mean(name) - expected) < 1e-7,
                     std::string(name) + ": stands still in a long stream");
     PoolingState pooling_state("max", 1, 1);
     float found = 0;

@@ -58,9 +58,9 @@ void check_json(Checks& checks) {
         checks.that(!holds(text), std::string("taken for JSON: ") + text);
     for (const char* text : {" 0 ", "-0.5e-3", "[]", "{ }", "[[], {}]", R"({"a": [1, null, true]})"})
         checks.that(holds(text), std::string("not taken for JSON: ") + text);
-    const std::string told = R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u20ac\ud83d\ude00é")";
+    const std::string escaped = R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u20ac\ud83d\ude00é")";
     checks.that(
-        unrolled::Json(told).string() == "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xa9",
+        unrolled::Json(escaped).string() == "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xa9",
         "escapes");
     checks.that(unrolled::Json("-120").integer() == -120, "a whole number");
 }

@@ -9,16 +9,16 @@ namespace {
 using Words = std::vector<std::string>;
 
 Words split(const std::string& text, char at) {
-    Words made;
+    Words result;
     std::string word;
-    for (std::istringstream stream(text); std::getline(stream, word, at);) made.push_back(word);
-    return made;
+    for (std::istringstream stream(text); std::getline(stream, word, at);) result.push_back(word);
+    return result;
 }
 
 std::string joined(const Words& words, const char* between) {
-    std::string made;
-    for (const std::string& word : words) made += (made.empty() ? "" : between) + word;
-    return made;
+    std::string result;
+    for (const std::string& word : words) result += (result.empty() ? "" : between) + word;
+    return result;
 }
 
 template <class List>
@@ -73,18 +73,19 @@ void change_lines(Words& lines, Random& random) {
 }  // namespace
 
 std::string mutate(const std::string& text, Random& random) {
-    std::string made = text;
+    std::string result = text;
     for (Index changes = 1 + random.below(3); changes > 0; --changes) {
         if (random.below(10) == 0) {
-            if (!made.empty()) made[random.place(made.size())] ^= static_cast<char>(1 << random.below(8));
+            if (!result.empty())
+                result[random.place(result.size())] ^= static_cast<char>(1 << random.below(8));
             continue;
         }
-        Words lines = split(made, '\n');
+        Words lines = split(result, '\n');
         if (lines.empty()) break;
         change_lines(lines, random);
-        made = joined(lines, "\n") + "\n";
+        result = joined(lines, "\n") + "\n";
     }
-    return made;
+    return result;
 }
 
 }  // namespace core_test

@@ -41,23 +41,24 @@ public:
 
     Results run() {
         for (Index n = 0; n < p_.N; ++n) sequence(n);
-        Results made{{"output", output_}};
-        add(made, "final state ", final_, {});
-        made.push_back({"gradient of tokens", p_.wants_tokens ? grad_tokens_ : Vector{}});
-        add(made, "gradient of initial state ", grad_initial_, p_.wants_initial);
-        add(made, "gradient of vector ", grad_vectors_, p_.wants_vectors);
-        add(made, "gradient of weight ", grad_weights_, p_.wants_weights);
-        add(made, "gradient of bias ", grad_biases_, p_.wants_biases);
-        return made;
+        Results result{{"output", output_}};
+        add(result, "final state ", final_, {});
+        result.push_back({"gradient of tokens", p_.wants_tokens ? grad_tokens_ : Vector{}});
+        add(result, "gradient of initial state ", grad_initial_, p_.wants_initial);
+        add(result, "gradient of vector ", grad_vectors_, p_.wants_vectors);
+        add(result, "gradient of weight ", grad_weights_, p_.wants_weights);
+        add(result, "gradient of bias ", grad_biases_, p_.wants_biases);
+        return result;
     }
 
 private:
     using Values = std::vector<Vector>;  // by node
 
-    static void add(Results& made, const std::string& name, const std::vector<Vector>& arrays,
-                    const std::vector<bool>& wanted) {
+    static void add(Results& result, const std::string& name, const std::vector<Vector>& arrays,
+                    const std::vector<bool>& expected) {
         for (std::size_t k = 0; k < arrays.size(); ++k)
-            made.push_back({name + std::to_string(k), wanted.empty() || wanted[k] ? arrays[k] : Vector{}});
+            result.push_back(
+                {name + std::to_string(k), expected.empty() || expected[k] ? arrays[k] : Vector{}});
     }
 
     // Row n of an array [N, width], zeros where it is missing.
@@ -72,9 +73,9 @@ private:
     }
 
     static Vector spread(const Vector& v, Index width) {
-        Vector made(size(width));
-        for (std::size_t u = 0; u < made.size(); ++u) made[u] = at(v, u);
-        return made;
+        Vector result(size(width));
+        for (std::size_t u = 0; u < result.size(); ++u) result[u] = at(v, u);
+        return result;
     }
 
     void sequence(Index n) {
@@ -103,9 +104,9 @@ private:
     }
 
     Values start(const std::vector<Array>& arrays, Index n) const {
-        Values made;
-        for (std::size_t k = 0; k < arrays.size(); ++k) made.push_back(row(arrays[k], n, g_.states[k]));
-        return made;
+        Values result;
+        for (std::size_t k = 0; k < arrays.size(); ++k) result.push_back(row(arrays[k], n, g_.states[k]));
+        return result;
     }
 
     static Vector gradient(const Values& values, int node, Index width) {
@@ -136,27 +137,27 @@ private:
     Vector multiply(std::size_t key, int part, const Vector& v) const {
         const Shape& s = shapes_[key];
         const Weights& w = p_.weights[key];
-        Vector made(size(s.width));
+        Vector result(size(s.width));
         for (Index u = 0; u < s.width; ++u) {
             const Index line = part * s.width + u;
-            made[size(u)] = w.bias.given ? w.bias.values[size(line)] : 0;
+            result[size(u)] = w.bias.given ? w.bias.values[size(line)] : 0;
             for (Index c = 0; c < s.columns; ++c)
-                made[size(u)] += w.weight.values[size(line * s.columns + c)] * v[size(c)];
+                result[size(u)] += w.weight.values[size(line * s.columns + c)] * v[size(c)];
         }
-        return made;
+        return result;
     }
 
     Vector transposed(const Node& node, const Values& values) const {
         const std::size_t key = size(node.index) + 1;
         const Shape& s = shapes_[key];
-        Vector made(size(s.columns));
+        Vector result(size(s.columns));
         for (std::size_t k = 0; k < node.blocks.size(); ++k)
             for (Index u = 0; u < s.width; ++u)
                 for (Index c = 0; c < s.columns; ++c)
-                    made[size(c)] +=
+                    result[size(c)] +=
                         at(values[size(node.args[k])], size(u)) *
                         p_.weights[key].weight.values[size((node.blocks[k] * s.width + u) * s.columns + c)];
-        return made;
+        return result;
     }
 
     static Vector pointwise(const Node& node, const Values& values) {
@@ -167,13 +168,13 @@ private:
             for (double x : v) sum += x;
             return {code == "avg" ? sum / static_cast<double>(v.size()) : sum};
         }
-        Vector made(size(node.width));
-        for (std::size_t u = 0; u < made.size(); ++u) {
+        Vector result(size(node.width));
+        for (std::size_t u = 0; u < result.size(); ++u) {
             double args[3] = {};
             for (std::size_t k = 0; k < node.args.size(); ++k) args[k] = at(values[size(node.args[k])], u);
-            made[u] = apply(code, args);
+            result[u] = apply(code, args);
         }
-        return made;
+        return result;
     }
 
     // Adds to the gradients that sum over tokens, and sets that of a token.

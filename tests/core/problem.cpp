@@ -18,9 +18,9 @@ double Random::uniform(double low, double high) {
 }
 
 Vector Random::vector(Index count, double low, double high) {
-    Vector made(static_cast<std::size_t>(count));
-    for (double& x : made) x = uniform(low, high);
-    return made;
+    Vector result(static_cast<std::size_t>(count));
+    for (double& x : result) x = uniform(low, high);
+    return result;
 }
 
 std::string Sizes::name() const {
@@ -30,21 +30,21 @@ std::string Sizes::name() const {
 }
 
 std::vector<Shape> shapes(const unrolled::Program& program, Index I) {
-    std::vector<Shape> made{{program.x_parts, program.x_width, I}};
-    for (const auto& p : program.products) made.push_back({p.parts, p.width, p.source});
-    return made;
+    std::vector<Shape> result{{program.x_parts, program.x_width, I}};
+    for (const auto& p : program.products) result.push_back({p.parts, p.width, p.source});
+    return result;
 }
 
-Problem::Problem(const unrolled::Program& program, const Sizes& wanted, std::uint64_t seed)
+Problem::Problem(const unrolled::Program& program, const Sizes& expected, std::uint64_t seed)
     : program(program),
-      T(wanted.T),
-      N(wanted.N),
-      I(wanted.I),
-      ragged(wanted.layout == Layout::ragged),
-      tabled(ragged || wanted.layout == Layout::table) {
+      T(expected.T),
+      N(expected.N),
+      I(expected.I),
+      ragged(expected.layout == Layout::ragged),
+      tabled(ragged || expected.layout == Layout::table) {
     Random random(seed);
-    lay_out(wanted.layout, random);
-    fill(wanted.sparse, random);
+    lay_out(expected.layout, random);
+    fill(expected.sparse, random);
 }
 
 Index Problem::first(Index t) const { return firsts_[static_cast<std::size_t>(t)]; }

@@ -25,9 +25,9 @@ public:
         call_.token_rows = {p.tabled ? indices(p.row) : nullptr, p.base, p.step, p.next};
         call_.tokens = {input(p.tokens), nullptr};
         for (const Weights& w : p.weights) {
-            const unrolled::Weights<T> made{{input(w.weight), nullptr}, input(w.bias)};
-            if (&w == &p.weights.front()) call_.input = made;
-            else call_.products.push_back(made);
+            const unrolled::Weights<T> result{{input(w.weight), nullptr}, input(w.bias)};
+            if (&w == &p.weights.front()) call_.input = result;
+            else call_.products.push_back(result);
         }
         for (const Array& vector : p.vectors) call_.vectors.push_back(input(vector));
         for (const Array& state : p.initial) call_.initial.push_back(input(state));
@@ -55,15 +55,15 @@ public:
 
     // Forward with packed weights.
     void snapshot(const unrolled::Build& build, unrolled::WeightFormat format) {
-        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), format));
-        made->run(call_);
+        const std::unique_ptr<unrolled::Snapshot> result(build.snapshot(parameters(), format));
+        result->run(call_);
     }
 
     // Step by step, for tokens in the order of steps: the output, then the states. Sequences start from the
     // initial states of the problem.
     Results steps(const unrolled::Build& build, unrolled::WeightFormat format, Index threads) {
-        const std::unique_ptr<unrolled::Snapshot> made(build.snapshot(parameters(), format));
-        const std::unique_ptr<unrolled::Steps> walk(made->steps(p_.N, threads));
+        const std::unique_ptr<unrolled::Snapshot> result(build.snapshot(parameters(), format));
+        const std::unique_ptr<unrolled::Steps> walk(result->steps(p_.N, threads));
         const std::vector<Index>& widths = p_.program.states;
         std::vector<float> output(size(p_.T * p_.N * widths[0]));
         for (std::size_t k = 0; k < widths.size(); ++k)
@@ -100,9 +100,9 @@ public:
     }
 
     Results results() {
-        Results made;
-        for (const Out& out : outs_) made.push_back({out.name, out.array ? out.array->values() : Vector{}});
-        return made;
+        Results result;
+        for (const Out& out : outs_) result.push_back({out.name, out.array ? out.array->values() : Vector{}});
+        return result;
     }
 
     // A description of what is wrong with the arrays, or "".
@@ -155,9 +155,9 @@ private:
         return arrays_.back()->data();
     }
 
-    T* output(const char* name, Index count, bool wanted) {
+    T* output(const char* name, Index count, bool expected) {
         outs_.push_back({name, nullptr});
-        if (!wanted || count == 0) return nullptr;
+        if (!expected || count == 0) return nullptr;
         arrays_.push_back(std::make_unique<Guarded<T>>(size(count)));
         outs_.back().array = arrays_.back().get();
         return arrays_.back()->data();

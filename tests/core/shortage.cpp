@@ -31,7 +31,7 @@ void check_case(const Problem& problem, int threads, bool both, const unrolled::
                 const std::string& label, Checks& checks) {
     Run<float> whole(problem, threads);
     whole.train(build);
-    const Results wanted = whole.results();
+    const Results expected = whole.results();
     bool enough = false;
     long left = 0;
     for (; !enough; ++left) {
@@ -46,7 +46,7 @@ void check_case(const Problem& problem, int threads, bool both, const unrolled::
         blocks_left = kPlenty;
         checks.that(blocks_out == 0, label + ": a block is lost");
         checks.that(first.fault().empty(), label + ": " + first.fault());
-        if (enough) checks.that(same(first.results(), wanted), label + ": other numbers");
+        if (enough) checks.that(same(first.results(), expected), label + ": other numbers");
     }
     checks.that(left > 20, label + ": nothing was refused");
 }

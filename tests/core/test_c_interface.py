@@ -1,7 +1,7 @@
 """The C interface (docs/c.md) against the runtime: the same files, bits and refusals.
 
-`make capi` builds what is run here: tests/core/steps.c, which is told what to do by its standard
-input, and examples/c. Damaged files are the matter of tests/core/files.cpp.
+`make capi` builds the programs that run here: tests/core/steps.c, which reads commands from its
+standard input, and examples/c. tests/core/files.cpp tests damaged files.
 """
 
 import json
@@ -58,7 +58,7 @@ def inputs(model: Model, T: int, N: int) -> np.ndarray:
     return chance.standard_normal((T, N, model.inputs), np.float32)
 
 
-def told(x: np.ndarray) -> bytes:
+def steps_of(x: np.ndarray) -> bytes:
     return b"".join(b"s" + row.tobytes() for row in x)
 
 
@@ -67,7 +67,16 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
     model = load(path, weights)
     stream, x = model.stream(N), inputs(model, 9, N)
     row = np.array([1, N - 1], np.int64).tobytes()
-    script = told(x[:4]) + b"r" + row + told(x[4:6]) + b"c" + told(x[6:7]) + b"a" + told(x[7:])
+    script = (
+        steps_of(x[:4])
+        + b"r"
+        + row
+        + steps_of(x[4:6])
+        + b"c"
+        + steps_of(x[6:7])
+        + b"a"
+        + steps_of(x[7:])
+    )
     expected = [stream.step(one) for one in x[:4]]
     stream.reset([N - 1])
     expected += [stream.step(one) for one in x[4:]]
@@ -75,7 +84,9 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
     actual = run(path, N, script + b"g", weights)
     assert actual == np.stack(expected).tobytes() + states
     # States that are written are gone on from; what begins anew begins where a stream does.
-    repeated = run(path, N, b"w" + states + told(x[:1]) + b"r" + b"\xff" * 8 + told(x[:4]), weights)
+    repeated = run(
+        path, N, b"w" + states + steps_of(x[:1]) + b"r" + b"\xff" * 8 + steps_of(x[:4]), weights
+    )
     assert repeated == stream.step(x[0]).tobytes() + np.stack(expected[:4]).tobytes()
 
 
@@ -116,9 +127,9 @@ def test_any_model(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", WEIGHTS[1:])
 @pytest.mark.parametrize("N", [2, 17])
-def test_short_weights_and_batches(weights: str, N: int, tmp_path: Path) -> None:
+def test_low_precision_weights_and_batches(weights: str, N: int, tmp_path: Path) -> None:
     module = random(nn.Sequential(LSTM(5, 40), nn.Linear(40, 33)))
-    x = told(np.ones((1, 5), np.float32))
+    x = steps_of(np.ones((1, 5), np.float32))
     export(module, tmp_path / "short", weights=weights)
     export(module, tmp_path / "m")
     same_steps(tmp_path / "short", N)
@@ -130,7 +141,7 @@ def test_short_weights_and_batches(weights: str, N: int, tmp_path: Path) -> None
     )
 
 
-def test_what_a_model_says_of_itself(tmp_path: Path) -> None:
+def test_the_description_of_a_model(tmp_path: Path) -> None:
     tokens = SequenceModel(11, 4, hidden_size=9, cell="LSTM", num_layers=2, pooling="max")
     export(tokens, tmp_path / "m", task="classify", codec={"characters": 'aé\n"😀'})
     actual = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
@@ -145,7 +156,7 @@ def test_what_a_model_says_of_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_old_files_step(path: Path) -> None:
-    """Or are told not to; that the runtime gives their numbers, its own tests say."""
+    """Or report that they cannot; the tests of the runtime check their numbers."""
     blocks = load(path).blocks
     if (
         "encoder" in io.load(path)
@@ -159,11 +170,14 @@ def test_old_files_step(path: Path) -> None:
         same_steps(path)
 
 
-def test_what_is_no_token_or_row_is_told(tmp_path: Path) -> None:
+def test_invalid_tokens_and_rows_are_reported(tmp_path: Path) -> None:
     export(SequenceModel(4, 2, hidden_size=3, embedding_size=2), tmp_path / "m")
     for token in (4, -1, 2**62, -(2**63)):
         x = np.array([[0, token]], np.int64)
-        assert refused(tmp_path / "m", told(x), 2) == (TOKEN, "a token must be from 0 to V - 1\n")
+        assert refused(tmp_path / "m", steps_of(x), 2) == (
+            TOKEN,
+            "a token must be from 0 to V - 1\n",
+        )
     for row in (2, -1):
         script = b"r" + np.array([1, row], np.int64).tobytes()
         assert refused(tmp_path / "m", script, 2)[0] == ARGUMENT
@@ -185,7 +199,7 @@ def test_what_the_runtime_refuses_is_refused(message: str, damage: Any, tmp_path
     assert stderr.startswith(f"{path}: holds no model that this version reads (")
 
 
-def test_no_file_and_no_model_are_told(tmp_path: Path) -> None:
+def test_missing_files_and_other_files_are_reported(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent")[1].endswith("absent: No such file or directory\n")
     assert "not a whole safetensors file" in refused(tmp_path)[1]
     assert (

@@ -47,8 +47,8 @@ def test_packages_include_only_what_they_may() -> None:
     for name, headers in INCLUDES.items():
         package = name.split("/")[0]
         for header in headers:
-            other = header.split("/")[0]
-            assert other == package or other in ALLOWED[package], f"{name} includes {header}"
+            target = header.split("/")[0]
+            assert target == package or target in ALLOWED[package], f"{name} includes {header}"
 
 
 def test_kernels_include_only_interfaces_of_dispatch() -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not STEPS.exists(), reason="`make capi` builds w
 
 NOT_IN_C = {"words": schema.WordsBlock, "forecast": schema.ForecastBlock}
 WITHOUT_C = {"AttentionBlock", "TranslatorModel", "WordsBlock", "ForecastBlock"}
-WRONG = {"no": "value of this kind"}
+WRONG = {"no": "value of this field"}
 
 
 def _attention() -> SequenceModel:
@@ -49,9 +49,10 @@ def _class_of(values: dict[str, Any]) -> type | None:
         return schema.QuantizedWeight
     if "program" in values:
         return schema.LayerDirection
-    for kind in vars(schema).values():
-        if is_dataclass(kind) and "block" in values and vars(kind).get("block") == values["block"]:
-            return kind
+    name = values.get("block")
+    for entry in vars(schema).values():
+        if name is not None and is_dataclass(entry) and vars(entry).get("block") == name:
+            return entry
     return None
 
 
@@ -67,18 +68,18 @@ def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
 def _described(tree: Any) -> list[tuple[dict[str, Any], type]]:
     """The dictionaries of a file that the schema describes."""
     pairs = ((values, _class_of(values)) for values in _dictionaries(tree))
-    return [(values, kind) for values, kind in pairs if kind is not None]
+    return [(values, schema_class) for values, schema_class in pairs if schema_class is not None]
 
 
 def _cases(name: str, folder: Path) -> list[tuple[int, str]]:
     """Each dictionary and field of a file, each class once."""
     path = folder / name
     FILES[name](path)
-    described, seen, cases = _described(io.load(path)), set(), []
-    for index, (_, kind) in enumerate(described):
-        if kind not in seen:
-            seen.add(kind)
-            cases += [(index, entry.name) for entry in fields(kind)]
+    described, visited, cases = _described(io.load(path)), set(), []
+    for index, (_, schema_class) in enumerate(described):
+        if schema_class not in visited:
+            visited.add(schema_class)
+            cases += [(index, entry.name) for entry in fields(schema_class)]
     return cases
 
 
@@ -91,8 +92,8 @@ def _accepts(path: Path, tree: Any) -> bool:
     return True
 
 
-def _field(kind: type, name: str) -> Field[Any]:
-    return next(entry for entry in fields(kind) if entry.name == name)
+def _field(schema_class: type, name: str) -> Field[Any]:
+    return next(entry for entry in fields(schema_class) if entry.name == name)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -104,15 +105,15 @@ def test_the_reader_knows_each_field(name: str, tmp_path: Path) -> None:
     assert _accepts(path, io.load(tmp_path / name))
     for index, field_name in cases:
         tree = io.load(tmp_path / name)
-        values, kind = _described(tree)[index]
-        entry, label = _field(kind, field_name), f"{kind.__name__}.{field_name}"
+        values, schema_class = _described(tree)[index]
+        entry, label = _field(schema_class, field_name), f"{schema_class.__name__}.{field_name}"
         informative = bool(entry.metadata.get("informative"))
         values[field_name] = WRONG
         assert _accepts(path, tree) == informative, f"{label} of a wrong type"
         del values[field_name]
         required = entry.default is MISSING and not informative
         if required or entry.metadata.get("optional"):
-            is_int8 = kind is schema.QuantizedWeight and field_name == "largest"
+            is_int8 = schema_class is schema.QuantizedWeight and field_name == "largest"
             assert _accepts(path, tree) != (required or is_int8), f"{label} is missing"
 
 
@@ -120,12 +121,12 @@ def test_all_classes_of_the_schema_are_tried(tmp_path: Path) -> None:
     tried = set()
     for name, write in FILES.items():
         write(tmp_path / name)
-        tried |= {kind.__name__ for _, kind in _described(io.load(tmp_path / name))}
-    written = {
-        kind.__name__ for kind in vars(schema).values() if is_dataclass(kind) and fields(kind)
+        tried |= {schema_class.__name__ for _, schema_class in _described(io.load(tmp_path / name))}
+    with_fields = {
+        entry.__name__ for entry in vars(schema).values() if is_dataclass(entry) and fields(entry)
     }
     # An activation is a name only; a file's own fields are tested in test_c_interface.
-    assert written - tried == WITHOUT_C | {"ActivationBlock", "ExportedFile"}
+    assert with_fields - tried == WITHOUT_C | {"ActivationBlock", "ExportedFile"}
 
 
 @pytest.mark.parametrize("block", NOT_IN_C)

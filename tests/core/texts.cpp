@@ -191,12 +191,12 @@ Problem nudged(Problem problem, Random& random) {
 }
 
 // Where results are finite and well-conditioned.
-bool agrees(const Vector& found, const Vector& wanted, const Vector& near) {
-    for (std::size_t k = 0; k < wanted.size(); ++k) {
-        if (!std::isfinite(wanted[k]) || !std::isfinite(near[k])) continue;
-        const double moved = std::fabs(near[k] - wanted[k]);
-        const double room = 1e-9 * (1 + std::fabs(wanted[k])) + 1e5 * moved;
-        if (!(std::fabs(found[k] - wanted[k]) <= room)) return false;
+bool agrees(const Vector& found, const Vector& expected, const Vector& near) {
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+        if (!std::isfinite(expected[k]) || !std::isfinite(near[k])) continue;
+        const double moved = std::fabs(near[k] - expected[k]);
+        const double room = 1e-9 * (1 + std::fabs(expected[k])) + 1e5 * moved;
+        if (!(std::fabs(found[k] - expected[k]) <= room)) return false;
     }
     return true;
 }
@@ -214,13 +214,13 @@ void run_accepted(const unrolled::Program& program, Index I, Random& random, con
     const auto layout = static_cast<Layout>(random.below(5));
     const Sizes sizes{1 + random.below(4), 1 + random.below(9), I, program.H, layout, random.coin()};
     const Problem problem(program, sizes, random.next());
-    const Results wanted = solve(problem), near = solve(nudged(problem, random));
+    const Results expected = solve(problem), near = solve(nudged(problem, random));
     for (Subject& subject : subjects) {
         train<float>(problem, subject, label);
         const Results found = train<double>(problem, subject, label);
-        for (std::size_t k = 0; k < wanted.size(); ++k)
-            subject.checks.that(agrees(found[k].values, wanted[k].values, near[k].values),
-                                label + ": " + subject.build->name + ": " + wanted[k].name);
+        for (std::size_t k = 0; k < expected.size(); ++k)
+            subject.checks.that(agrees(found[k].values, expected[k].values, near[k].values),
+                                label + ": " + subject.build->name + ": " + expected[k].name);
     }
 }
 

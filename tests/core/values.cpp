@@ -33,13 +33,13 @@ const Sizes kMore[] = {
 template <class T>
 constexpr double kLimit = sizeof(T) == sizeof(float) ? 1e-4 : 1e-11;
 
-bool agrees(const Vector& found, const Vector& wanted, double limit) {
+bool agrees(const Vector& actual, const Vector& expected, double limit) {
     double scale = 1e-2;
-    for (double x : wanted)
+    for (double x : expected)
         if (std::isfinite(x)) scale = std::max(scale, std::fabs(x));
-    for (std::size_t k = 0; k < wanted.size(); ++k) {
-        if (std::isnan(wanted[k]) && std::isnan(found[k])) continue;
-        if (!(std::fabs(found[k] - wanted[k]) <= limit * scale)) return false;
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+        if (std::isnan(expected[k]) && std::isnan(actual[k])) continue;
+        if (!(std::fabs(actual[k] - expected[k]) <= limit * scale)) return false;
     }
     return true;
 }
@@ -60,40 +60,41 @@ Results train(const Problem& problem, int threads, Subject& subject, const std::
 
 // Gradients of each sequence, or of every third one, add up to those of all.
 template <class T>
-void check_groups(const Problem& problem, const Results& wanted, Subject& subject, const std::string& label) {
+void check_groups(const Problem& problem, const Results& expected, Subject& subject,
+                  const std::string& label) {
     for (Index groups : {problem.N, problem.N / 3}) {
         if (problem.ragged || groups < 2 || problem.N % groups) continue;
         Run<T> run(problem, 2, groups);
         run.train(*subject.build);
         subject.checks.that(run.fault().empty(), label + " in groups: " + run.fault());
-        const Results found = run.results();
-        for (std::size_t k = 0; k < wanted.size(); ++k) {
-            Vector sum(wanted[k].values.size());
-            const std::size_t parts = sum.empty() ? 1 : found[k].values.size() / sum.size();
-            for (std::size_t i = 0; i < found[k].values.size(); ++i)
-                sum[parts > 1 ? i % sum.size() : i] += found[k].values[i];
-            subject.checks.that(agrees(sum, wanted[k].values, kLimit<T>),
-                                label + " in groups: " + wanted[k].name);
+        const Results actual = run.results();
+        for (std::size_t k = 0; k < expected.size(); ++k) {
+            Vector sum(expected[k].values.size());
+            const std::size_t parts = sum.empty() ? 1 : actual[k].values.size() / sum.size();
+            for (std::size_t i = 0; i < actual[k].values.size(); ++i)
+                sum[parts > 1 ? i % sum.size() : i] += actual[k].values[i];
+            subject.checks.that(agrees(sum, expected[k].values, kLimit<T>),
+                                label + " in groups: " + expected[k].name);
         }
     }
 }
 
 template <class T>
-void check_build(const Problem& problem, const Results& wanted, Subject& subject, const std::string& what,
+void check_build(const Problem& problem, const Results& expected, Subject& subject, const std::string& what,
                  bool quick) {
     const std::string label =
         what + " " + subject.build->name + (sizeof(T) == sizeof(float) ? " float" : " double");
     const Results one = train<T>(problem, 1, subject, label);
-    for (std::size_t k = 0; k < wanted.size(); ++k)
-        subject.checks.that(one[k].values.size() == wanted[k].values.size() &&
-                                agrees(one[k].values, wanted[k].values, kLimit<T>),
-                            label + ": " + wanted[k].name);
+    for (std::size_t k = 0; k < expected.size(); ++k)
+        subject.checks.that(one[k].values.size() == expected[k].values.size() &&
+                                agrees(one[k].values, expected[k].values, kLimit<T>),
+                            label + ": " + expected[k].name);
     for (int threads = 2; threads <= (quick ? 2 : 3); ++threads) {
         const Results more = train<T>(problem, threads, subject, label);
-        for (std::size_t k = 0; k < wanted.size(); ++k)
+        for (std::size_t k = 0; k < expected.size(); ++k)
             subject.checks.that(
                 same_bits(one[k].values, more[k].values),
-                label + ": " + wanted[k].name + " on " + std::to_string(threads) + " threads");
+                label + ": " + expected[k].name + " on " + std::to_string(threads) + " threads");
     }
     for (std::size_t count : {2, 5}) {
         std::vector<std::unique_ptr<Run<T>>> runs;
@@ -106,48 +107,48 @@ void check_build(const Problem& problem, const Results& wanted, Subject& subject
         const std::string at_once = label + ": " + std::to_string(count) + " at once: ";
         for (Run<T>* run : all) {
             subject.checks.that(run->fault().empty(), at_once + run->fault());
-            const Results found = run->results();
-            for (std::size_t k = 0; k < wanted.size(); ++k)
-                subject.checks.that(same_bits(one[k].values, found[k].values), at_once + wanted[k].name);
+            const Results actual = run->results();
+            for (std::size_t k = 0; k < expected.size(); ++k)
+                subject.checks.that(same_bits(one[k].values, actual[k].values), at_once + expected[k].name);
         }
     }
-    check_groups<T>(problem, wanted, subject, label);
+    check_groups<T>(problem, expected, subject, label);
     Run<T> run(problem, 2);
     run.forward(*subject.build);
     subject.checks.that(run.fault().empty(), label + ": inference: " + run.fault());
     const Results inference = run.results();
     for (std::size_t k = 0; k < inference.size(); ++k)
         subject.checks.that(same_bits(inference[k].values, one[k].values),
-                            label + ": inference: " + wanted[k].name);
+                            label + ": inference: " + expected[k].name);
 }
 
 // Packed weights: the same numbers on any number of threads, and steps equal the whole to the bit.
-void check_snapshots(const Problem& problem, const Results& wanted, Subject& subject,
+void check_snapshots(const Problem& problem, const Results& expected, Subject& subject,
                      const std::string& what) {
     const std::string label = what + " " + subject.build->name + " snapshot";
     const bool whole = !problem.ragged && !problem.tabled && problem.base == 0 && problem.step == problem.N &&
                        problem.N > 0 && problem.I > 0;
     for (unrolled::WeightFormat format :
          {unrolled::WeightFormat::float32, unrolled::WeightFormat::bfloat16, unrolled::WeightFormat::int8}) {
-        std::vector<Results> found;
+        std::vector<Results> actual;
         for (int threads : {1, 2}) {
             Run<float> run(problem, threads);
             run.snapshot(*subject.build, format);
             subject.checks.that(run.fault().empty(), label + ": " + run.fault());
-            found.push_back(run.results());
+            actual.push_back(run.results());
         }
-        for (std::size_t k = 0; k < found[0].size(); ++k) {
-            const std::string name = label + ": " + wanted[k].name;
-            subject.checks.that(same_bits(found[0][k].values, found[1][k].values), name);
+        for (std::size_t k = 0; k < actual[0].size(); ++k) {
+            const std::string name = label + ": " + expected[k].name;
+            subject.checks.that(same_bits(actual[0][k].values, actual[1][k].values), name);
             if (format == unrolled::WeightFormat::float32)
-                subject.checks.that(agrees(found[0][k].values, wanted[k].values, kLimit<float>), name);
+                subject.checks.that(agrees(actual[0][k].values, expected[k].values, kLimit<float>), name);
         }
         if (!whole) continue;
         for (Index threads : {1, 2, 3}) {
             const Results steps = Run<float>(problem, 1).steps(*subject.build, format, threads);
             for (std::size_t k = 0; k < steps.size(); ++k)
-                subject.checks.that(same_bits(steps[k].values, found[0][k].values),
-                                    label + ": steps: " + wanted[k].name);
+                subject.checks.that(same_bits(steps[k].values, actual[0][k].values),
+                                    label + ": steps: " + expected[k].name);
         }
     }
 }
@@ -162,12 +163,12 @@ void check_case(const Text& text, const Sizes& sizes, bool quick, std::vector<Su
     if (sizes.I == 0 && text.text.find('I') != std::string::npos) return;  // a width of 0
     const unrolled::Program program = load(text.text, sizes.H, sizes.I);
     const Problem problem(program, sizes, 1);
-    const Results wanted = solve(problem);
+    const Results expected = solve(problem);
     for (Subject& subject : subjects) {
         const std::string what = text.name + " " + sizes.name();
-        check_build<float>(problem, wanted, subject, what, quick);
-        check_build<double>(problem, wanted, subject, what, quick);
-        check_snapshots(problem, wanted, subject, what);
+        check_build<float>(problem, expected, subject, what, quick);
+        check_build<double>(problem, expected, subject, what, quick);
+        check_snapshots(problem, expected, subject, what);
         subject.checks.that(has_subnormals(), what + ": subnormal numbers are still flushed");
     }
 }
