@@ -133,5 +133,5 @@ def test_another_engine_is_reported(
     is_reported: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "use", lambda name: nullcontext())
-    monkeypatch.setattr(random_checks.native, "supports", lambda sweep: "not today")
+    monkeypatch.setattr(engines.ENGINES["native"], "supports", lambda sweep: "not today")
     assert is_reported()

@@ -17,7 +17,6 @@ from tests.support.random_calls import Call, make
 from tests.support.subjects import unpack
 from tests.support.tolerances import close
 from unrolled import engines, nn
-from unrolled.engines.native import engine as native
 
 ABSENT = "no gradient of "
 
@@ -201,7 +200,7 @@ def check(call: Call) -> None:
     with ExitStack() as stack:
         stack.enter_context(engines.use("native"))
         if call.build:
-            stack.enter_context(native.use_build(call.build))
+            stack.enter_context(engines.use_build(call.build))
         if call.recorded:
             ran = stack.enter_context(engines.record())
         torch.set_num_threads(call.threads)
