@@ -1,5 +1,5 @@
 // Memory of sweeps for tests, in place of csrc/support/memory.cpp: every block is fresh, exactly as large
-// as was asked for, full of NaN, and checked when it is given back. The linker takes these definitions
+// as requested, full of NaN, and checked when it is released. The linker takes these definitions
 // and leaves out the library's.
 #include <cstdio>
 #include <cstdlib>

@@ -180,18 +180,18 @@ private:
     // Adds to the gradients that sum over tokens, and sets that of a token.
     void collect(const Values& values, Index t, Index n) {
         for (std::size_t k = 0; k < grad_vectors_.size(); ++k) {
-            const Vector slope = gradient(values, g_.grad_vectors[k], g_.vectors[k]);
-            for (std::size_t u = 0; u < slope.size(); ++u) grad_vectors_[k][u] += slope[u];
+            const Vector grad = gradient(values, g_.grad_vectors[k], g_.vectors[k]);
+            for (std::size_t u = 0; u < grad.size(); ++u) grad_vectors_[k][u] += grad[u];
         }
         const Vector token = row(p_.tokens, p_.row_of(t, n), p_.I);
         Vector grad_token(size(p_.I));
         for (std::size_t part = 0; part < g_.grad_x.size(); ++part) {
-            const Vector slope = gradient(values, g_.grad_x[part], g_.x_width);
-            weight(0, static_cast<Index>(part), slope, token);
-            for (std::size_t u = 0; u < slope.size(); ++u)
+            const Vector grad = gradient(values, g_.grad_x[part], g_.x_width);
+            weight(0, static_cast<Index>(part), grad, token);
+            for (std::size_t u = 0; u < grad.size(); ++u)
                 for (std::size_t c = 0; c < token.size(); ++c)
                     grad_token[c] +=
-                        slope[u] * p_.weights[0].weight.values[(part * slope.size() + u) * token.size() + c];
+                        grad[u] * p_.weights[0].weight.values[(part * grad.size() + u) * token.size() + c];
         }
         set_row(grad_tokens_, p_.row_of(t, n), grad_token);
         for (std::size_t k = 0; k < g_.products.size(); ++k)
@@ -201,12 +201,12 @@ private:
                        values[size(g_.sources[k])]);
     }
 
-    void weight(std::size_t key, Index part, const Vector& slope, const Vector& source) {
-        for (std::size_t u = 0; u < slope.size(); ++u) {
-            const std::size_t line = size(part) * slope.size() + u;
-            grad_biases_[key][line] += slope[u];
+    void weight(std::size_t key, Index part, const Vector& grad, const Vector& source) {
+        for (std::size_t u = 0; u < grad.size(); ++u) {
+            const std::size_t line = size(part) * grad.size() + u;
+            grad_biases_[key][line] += grad[u];
             for (std::size_t c = 0; c < source.size(); ++c)
-                grad_weights_[key][line * source.size() + c] += slope[u] * source[c];
+                grad_weights_[key][line * source.size() + c] += grad[u] * source[c];
         }
     }
 
