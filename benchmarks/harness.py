@@ -20,8 +20,8 @@ from checks import CheckError, Results
 from peers import Peer, available
 from problems import Case, Problem, make_case
 from unrolled import engines
-from unrolled.bench.machine import describe, environment, sgemm_gflops, slug
-from unrolled.bench.timing import Plan, interleave
+from unrolled.bench._machine import describe, environment, sgemm_gflops, slug
+from unrolled.bench._timing import Plan, interleave
 
 Row = dict[str, Any]
 

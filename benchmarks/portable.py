@@ -18,8 +18,8 @@ import onnxruntime
 import openvino
 import torch
 
-from unrolled.bench.machine import describe, environment
-from unrolled.bench.timing import Plan, Timing, interleave
+from unrolled.bench._machine import describe, environment
+from unrolled.bench._timing import Plan, Timing, interleave
 from unrolled.nn import GRU, LSTM
 from unrolled.onnx import export
 

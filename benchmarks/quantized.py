@@ -18,7 +18,7 @@ from unrolled.cli.demo import CONFIG
 from unrolled.export import export
 from unrolled.runtime import load
 from unrolled.tasks import load_language_model, read_text, score_language_model
-from unrolled.tasks.language_modeling import make_windows, split_bytes
+from unrolled.tasks._language_modeling import make_windows, split_bytes
 from unrolled.train import fit
 
 WEIGHTS = ("float32", "bfloat16", "int8")

@@ -15,8 +15,8 @@ from torch import nn
 
 from unrolled import engines
 from unrolled import nn as unrolled_nn
-from unrolled.bench.machine import machine
-from unrolled.bench.timing import Call, Plan, interleave
+from unrolled.bench._machine import machine
+from unrolled.bench._timing import Call, Plan, interleave
 
 T, N, I, H = 100, 32, 128, 128  # noqa: E741
 

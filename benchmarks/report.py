@@ -19,7 +19,7 @@ import picture
 import results
 import tables
 from problems import grid
-from unrolled.bench.machine import ROOT
+from unrolled.bench._machine import ROOT
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 DOCUMENTS = ("README.md", "docs/benchmarks.md")

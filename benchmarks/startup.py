@@ -17,7 +17,7 @@ import torch
 
 import harness
 from harness import Row, Settings
-from unrolled.bench.machine import ROOT
+from unrolled.bench._machine import ROOT
 from unrolled.export import export
 from unrolled.models import SequenceModel
 from unrolled.runtime import load

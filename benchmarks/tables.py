@@ -10,7 +10,7 @@ from typing import Any
 
 from peers import MAKERS, OURS
 from problems import CELLS
-from unrolled.bench.machine import describe
+from unrolled.bench._machine import describe
 
 Row = dict[str, Any]
 MODES = {"infer": "inference", "train": "training"}

@@ -21,7 +21,7 @@ from unrolled.export import export
 from unrolled.models import SequenceModel
 from unrolled.runtime import Stream, load
 from unrolled.tasks import Shard
-from unrolled.tasks.classification import Classification, prefix_probabilities
+from unrolled.tasks._classification import Classification, prefix_probabilities
 
 CONFIG = ClassificationConfig(
     bidirectional=False, pooling="last", max_length=100, hidden_size=96, batch_size=64

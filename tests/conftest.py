@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.subjects import RUNS, Subject
 from unrolled import engines
-from unrolled.engines.native.fast_path import NativeFastPath
+from unrolled.engines._native.fast_path import NativeFastPath
 
 settings.register_profile(
     "steady",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from unrolled import atomic
-from unrolled.atomic import sweep, write
+from unrolled import _atomic as atomic
+from unrolled._atomic import sweep, write
 
 
 def mode(path: Path) -> int:

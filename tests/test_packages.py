@@ -23,7 +23,7 @@ def _modules_after(statement: str) -> set[str]:
     ("statement", "absent"),
     [
         ("import unrolled", HEAVY | {"numpy", "safetensors"}),
-        ("import unrolled.cells, unrolled.spec", HEAVY | {"numpy", "safetensors"}),
+        ("import unrolled.cells, unrolled._spec", HEAVY | {"numpy", "safetensors"}),
         ("import unrolled.io", HEAVY),
         ("import unrolled._core", HEAVY | {"numpy"}),
         ("import unrolled.runtime", HEAVY),
@@ -52,7 +52,7 @@ def test_an_unknown_room_is_an_attribute_error() -> None:
 def test_cells_run_on_numpy_without_torch() -> None:
     code = (
         "import numpy as np, sys; from unrolled.cells import GRU, Sizes;"
-        "from unrolled.cells.bound import BoundCell;"
+        "from unrolled.cells._bound import BoundCell;"
         "cell, sizes = GRU(), Sizes(2, 3, 3);"
         "own = {k: np.ones(s.shape) for k, s in cell.parameters(sizes).items()};"
         "b = BoundCell(cell, sizes, own);"

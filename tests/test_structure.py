@@ -28,7 +28,7 @@ TESTS = sorted(path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rgl
 
 @pytest.mark.parametrize("path", TESTS, ids=str)
 def test_the_path_of_a_test_follows_from_that_of_a_module(path: Path) -> None:
-    """``nn/test_convert_models.py`` is of ``nn/convert.py``; a package may be tested as a whole."""
+    """``nn/test_convert_models.py`` is of ``nn/_convert.py``; or it is of a whole package."""
     package = "" if path.parent == Path() else str(path.parent)
     folder = SOURCES / package
     modules = {module.stem.strip("_") for module in folder.glob("*.py")}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unrolled.token_rows import (
+from unrolled._token_rows import (
     BatchLayout,
     IntArray,
     Major,

@@ -1,4 +1,4 @@
-// Where tokens lie in the caller's arrays. src/unrolled/token_rows.py orders ragged batches by length.
+// Where tokens lie in the caller's arrays. src/unrolled/_token_rows.py orders ragged batches by length.
 #pragma once
 
 #include "support/types.h"

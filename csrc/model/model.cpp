@@ -14,7 +14,7 @@
 namespace unrolled {
 namespace {
 
-constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/schema.py have them
+constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/_schema.py have them
 constexpr std::size_t kMaxShown = 1000;          // characters of a reason
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
@@ -237,7 +237,7 @@ private:
         fail("weight: kept must be int8 or bfloat16, got " + format);
     }
 
-    // To the bit as in runtime/quantize.py.
+    // To the bit as in runtime/_quantize.py.
     const float* dequantized(const Tree& value, const Array& values) {
         std::vector<float>& weights =
             model_.dequantized_.emplace_back(static_cast<std::size_t>(values.count));

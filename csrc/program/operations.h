@@ -1,5 +1,5 @@
 // The operations of a program, in one table: pointwise operations, comparisons and row reductions. A test
-// compares it with src/unrolled/program/operations.py.
+// compares it with src/unrolled/program/_operations.py.
 #pragma once
 
 #include <cstddef>

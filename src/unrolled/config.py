@@ -8,9 +8,9 @@ from dataclasses import MISSING, dataclass, fields
 from math import inf
 from typing import ClassVar
 
+from unrolled._option import check, option
 from unrolled.cells import Cell
-from unrolled.cells.naming import cell_name
-from unrolled.option import check, option
+from unrolled.cells._naming import cell_name
 
 __all__ = [
     "CONFIGS",

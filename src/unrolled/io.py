@@ -2,7 +2,7 @@
 
 A tree is a nesting of dict, list and tuple over arrays and plain values (str, int, float, bool,
 None). The arrays become the file's tensors, the rest becomes JSON in its metadata, so that any
-reader of safetensors sees the arrays under readable names. `unrolled.models.tensor_files` does the
+reader of safetensors sees the arrays under readable names. `unrolled.models._tensor_files` does the
 same for torch tensors and shares the encoding.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from unrolled.atomic import write
-from unrolled.limits import brief, shorten
+from unrolled._atomic import write
+from unrolled._limits import brief, shorten
 
 __all__ = ["CORRUPT_FILE_ERRORS", "FileError", "decode", "encode", "load", "parse", "save", "write"]
 

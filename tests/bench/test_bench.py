@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from tests.support.paths import ROOT
-from unrolled.bench import comparisons, speed
-from unrolled.bench.comparisons import COMPARISONS
-from unrolled.bench.page import page
-from unrolled.bench.timing import Plan
-from unrolled.bench.trial import baselines_of, name_of
-from unrolled.cli.app import run
+from unrolled.bench import _comparisons as comparisons
+from unrolled.bench import _speed as speed
+from unrolled.bench._comparisons import COMPARISONS
+from unrolled.bench._page import page
+from unrolled.bench._timing import Plan
+from unrolled.bench._trial import baselines_of, name_of
+from unrolled.cli._app import run
 from unrolled.tasks import find_task
-from unrolled.tasks.baselines import xz_bits
+from unrolled.tasks._baselines import xz_bits
 
 PLAN = Plan(rounds=2, sample_ms=0.01)
 

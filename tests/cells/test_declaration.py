@@ -14,7 +14,7 @@ import torch
 from tests.support.paths import ROOT
 from unrolled import cells
 from unrolled.cells import Cell, Sizes
-from unrolled.cells.bound import BoundCell
+from unrolled.cells._bound import BoundCell
 from unrolled.nn import Recurrent, RecurrentCell
 
 PAGE = ROOT / "docs/decisions/0002-cell-declaration.md"

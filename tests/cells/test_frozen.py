@@ -12,7 +12,7 @@ import torch
 
 from unrolled import cells, nn
 from unrolled.cells import Cell, product
-from unrolled.cells.frozen import key_of
+from unrolled.cells._frozen import key_of
 
 
 class Scaled(Cell):

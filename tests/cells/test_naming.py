@@ -13,7 +13,7 @@ from tests.support.subjects import Peephole
 from tests.support.tolerances import same
 from unrolled import cells, diagnostics, engines, nn
 from unrolled.cells import Cell
-from unrolled.cells.naming import cell_name
+from unrolled.cells._naming import cell_name
 from unrolled.config import LanguageModelConfig, ProblemConfig
 from unrolled.models import EncoderDecoder, SequenceModel, Tagger, find_cell, make_stack
 from unrolled.program import make_program
@@ -174,7 +174,7 @@ MIXED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: diagnostics.gate_values(torch.nn.LSTM(3, 4), torch.zeros(5, 2, 3)),
         TypeError,
-        "layer must be an unrolled.nn.Recurrent, got LSTM; torch.nn's own layers become ours",
+        "layer must be an unrolled.nn.Recurrent, got LSTM; convert torch.nn's layers",
     ),
     (
         lambda: diagnostics.gradient_by_lag(torch.nn.LSTM(3, 4), torch.zeros(5, 2, 3)),

@@ -15,13 +15,13 @@ import torch
 
 from unrolled import __version__
 from unrolled.cli import demo
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.config import CONFIGS, LanguageModelConfig
 from unrolled.models import load_tree
 from unrolled.tasks import read_text
-from unrolled.tasks.baselines import xz_bits
+from unrolled.tasks._baselines import xz_bits
 from unrolled.train import fit
-from unrolled.train.callbacks import read_rows
+from unrolled.train._callbacks import read_rows
 
 SMALL = [
     "--hidden-size", "16", "--embedding-size", "4", "--batch-size", "8", "--window", "16",
@@ -51,7 +51,7 @@ def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "lm", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys; from unrolled.cli.app import run; run(sys.argv[1:]);"
+        "import sys; from unrolled.cli._app import run; run(sys.argv[1:]);"
         "heavy = {'torch', 'lightning', 'numpy', 'matplotlib', 'safetensors'} & sys.modules.keys();"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
@@ -64,7 +64,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 def test_help_loads_few_modules() -> None:
     """Help is fast because it loads few: with all that the commands import there are thousands."""
     code = (
-        "import sys; from unrolled.cli.app import run; run(['--help']);"
+        "import sys; from unrolled.cli._app import run; run(['--help']);"
         "print(len(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from tests.cli.test_app_tasks import fault, said
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained
-from unrolled.tasks.translation import translate
-from unrolled.train.callbacks import read_rows
+from unrolled.tasks._translation import translate
+from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 

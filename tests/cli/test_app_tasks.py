@@ -12,18 +12,18 @@ import torch
 
 from tests.support.small_tasks import NAMES, READ, config_of, write_data
 from tests.support.tolerances import close
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.config import CONFIGS
 from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.runtime import load
 from unrolled.tasks import find_task, load_trained
-from unrolled.tasks.classification import class_probabilities, prefix_probabilities
-from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import forecast
-from unrolled.tasks.tagging import predict_tags
-from unrolled.tasks.translation import translate
-from unrolled.train.callbacks import read_rows
+from unrolled.tasks._classification import class_probabilities, prefix_probabilities
+from unrolled.tasks._forecasting import forecast
+from unrolled.tasks._tagging import predict_tags
+from unrolled.tasks._translation import translate
+from unrolled.tasks.data._tables import read_table
+from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unrolled import engines
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.runtime import load
 
 CODE = """
@@ -76,7 +76,7 @@ def test_a_module_in_a_file(name: str, weights: str, file: Path, capsys: Any) ->
     code, line, _ = told(capsys, f"{file}:{name}", out, "--weights", weights)
     assert code == 0
     assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
-    from unrolled.models.user_code import load_python_file
+    from unrolled.models._user_code import load_python_file
 
     x = np.random.default_rng(1).standard_normal((2, 6, 3), np.float32)
     with torch.no_grad(), engines.use("reference"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.config import CONFIGS
 from unrolled.train import fit
 

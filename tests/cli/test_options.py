@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 
 ALIASES = "".join(f" - &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 10))
 FILES = {

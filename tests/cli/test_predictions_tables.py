@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.tasks import find_task, load_trained
-from unrolled.tasks.classification import class_probabilities
-from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import forecast
-from unrolled.train.callbacks import read_rows
+from unrolled.tasks._classification import class_probabilities
+from unrolled.tasks._forecasting import forecast
+from unrolled.tasks.data._tables import read_table
+from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 

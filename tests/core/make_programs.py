@@ -8,7 +8,7 @@ from typing import Any
 from unrolled import cells
 from unrolled.cells import Cell, mean, product, sigmoid, tanh, vector
 from unrolled.program import make_program
-from unrolled.program.encode import encode
+from unrolled.program._encode import encode
 
 FOLDER = Path(__file__).parent / "programs"
 

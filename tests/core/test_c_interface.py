@@ -24,8 +24,8 @@ from unrolled.models import SequenceModel
 from unrolled.nn import GRU, LSTM, RNN
 from unrolled.nn import Recurrent as Layers
 from unrolled.runtime import Model, load
-from unrolled.runtime.blocks import Recurrent
-from unrolled.runtime.task_blocks import Forecast, Words
+from unrolled.runtime._blocks import Recurrent
+from unrolled.runtime._task_blocks import Forecast, Words
 
 WEIGHTS = (None, "float32", "bfloat16", "int8")  # by the header's numbers
 LOAD, TOKEN, ARGUMENT = 8, 4, 2  # exit statuses of steps

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from unrolled.program.operations import COMPARISONS, OPERATIONS, REDUCTIONS, Operation
+from unrolled.program._operations import COMPARISONS, OPERATIONS, REDUCTIONS, Operation
 
 HEADER = Path(__file__).parents[2] / "csrc" / "program" / "operations.h"
 

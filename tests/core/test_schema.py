@@ -17,7 +17,7 @@ from unrolled import io
 from unrolled.export import export
 from unrolled.models import SequenceModel
 from unrolled.nn import GRU
-from unrolled.runtime import schema
+from unrolled.runtime import _schema as schema
 
 pytestmark = pytest.mark.skipif(not STEPS.exists(), reason="`make capi` builds what is tested")
 

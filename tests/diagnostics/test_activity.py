@@ -13,7 +13,7 @@ from unrolled.diagnostics import (
     most_variable,
     principal_components,
 )
-from unrolled.diagnostics.steps import layers_of
+from unrolled.diagnostics._steps import layers_of
 from unrolled.models import LanguageModel
 from unrolled.nn import GRU, LSTM
 

@@ -8,7 +8,7 @@ from tests.support.runtime_models import PUBLISHED
 from tests.support.subjects import double
 from tests.support.tolerances import close
 from unrolled.cells import Cell
-from unrolled.diagnostics.steps import record_calls, unroll
+from unrolled.diagnostics._steps import record_calls, unroll
 from unrolled.nn import GRU, LSTM, Recurrent
 
 

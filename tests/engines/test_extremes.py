@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.support.subjects import LAYERS, pack, unpack
 from unrolled import _core, cells, engines, nn
 from unrolled.program import make_program
-from unrolled.program.encode import encode
+from unrolled.program._encode import encode
 
 DTYPES = [torch.float32, torch.float64]
 CLASSIC: dict[str, tuple[str, dict[str, Any]]] = {

@@ -11,9 +11,9 @@ FORKS = """
 import os, signal, sys, threading, time
 import numpy as np
 from unrolled import cells, nn
-from unrolled.nn.snapshot import describe_layer
+from unrolled.nn._snapshot import describe_layer
 from unrolled.runtime import Model
-from unrolled.runtime.schema import ChainModel
+from unrolled.runtime._schema import ChainModel
 
 chain = ChainModel((describe_layer(nn.LSTM(700, 700), "layer"),))
 x = np.ones((1, 1, 700), np.float32)
@@ -55,9 +55,9 @@ EXIT = """
 import sys, threading, time
 import numpy as np
 from unrolled import nn
-from unrolled.nn.snapshot import describe_layer
+from unrolled.nn._snapshot import describe_layer
 from unrolled.runtime import Model
-from unrolled.runtime.schema import ChainModel
+from unrolled.runtime._schema import ChainModel
 
 if sys.argv[1] == "sweep":
     model = Model(ChainModel((describe_layer(nn.LSTM(128, 128), "layer"),)))

@@ -11,7 +11,8 @@ import torch
 from tests.support.subjects import Peephole, tokens
 from unrolled import cells, engines, nn
 from unrolled.cells import Cell
-from unrolled.engines import ReferenceWarning, reference_warning
+from unrolled.engines import ReferenceWarning
+from unrolled.engines import _reference_warning as reference_warning
 
 X = torch.zeros(4, 2, 3)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.support.subjects import LAYERS, unpack
 from unrolled import cells, engines, nn
-from unrolled.engines.native import programs
+from unrolled.engines._native import programs
 
 THREADS = 8
 ENOUGH = 60

@@ -18,8 +18,8 @@ import torch
 from tests.support.scripts import example
 from tests.support.tolerances import close
 from unrolled.tasks import datasets, find_task, load_trained
-from unrolled.tasks.classification import class_probabilities, prefix_probabilities
-from unrolled.tasks.datasets.speech import WordSpan
+from unrolled.tasks._classification import class_probabilities, prefix_probabilities
+from unrolled.tasks.datasets._speech import WordSpan
 
 
 def printed_by(module: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -16,14 +16,14 @@ from unrolled.models import EncoderDecoder, Tagger
 from unrolled.nn import GRU
 from unrolled.runtime import Model, Translator
 from unrolled.tasks import find_task
-from unrolled.tasks.classification import class_probabilities
-from unrolled.tasks.codecs.subword import SubwordVocabulary
-from unrolled.tasks.codecs.token_vocab import TokenVocabulary
-from unrolled.tasks.codecs.vocabulary import Vocabulary
-from unrolled.tasks.forecasting import forecast
-from unrolled.tasks.search import beam, greedy
-from unrolled.tasks.tagging import TaggingCodec, predict_tags
-from unrolled.tasks.translation import translate
+from unrolled.tasks._classification import class_probabilities
+from unrolled.tasks._forecasting import forecast
+from unrolled.tasks._search import beam, greedy
+from unrolled.tasks._tagging import TaggingCodec, predict_tags
+from unrolled.tasks._translation import translate
+from unrolled.tasks.codecs._subword import SubwordVocabulary
+from unrolled.tasks.codecs._token_vocab import TokenVocabulary
+from unrolled.tasks.codecs._vocabulary import Vocabulary
 
 
 def export_task(task_name: str, folder: Path, **options: Any) -> tuple[Any, Any, Any, Model]:

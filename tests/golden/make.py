@@ -25,9 +25,9 @@ from unrolled.tasks.codecs import (
     TextCodec,
     TranslationCodec,
 )
-from unrolled.tasks.codecs.subword import SubwordVocabulary
-from unrolled.tasks.codecs.token_vocab import TokenVocabulary
-from unrolled.tasks.codecs.vocabulary import Vocabulary
+from unrolled.tasks.codecs._subword import SubwordVocabulary
+from unrolled.tasks.codecs._token_vocab import TokenVocabulary
+from unrolled.tasks.codecs._vocabulary import Vocabulary
 
 FOLDER = Path(__file__).parent
 SCALE = {"mean": torch.tensor([3.0, -70.0]), "deviation": torch.tensor([2.0, 9.0])}

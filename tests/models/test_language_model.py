@@ -29,8 +29,8 @@ from unrolled.tasks import (
     split_tokens,
     standard_library,
 )
-from unrolled.tasks.codecs.subword import SubwordVocabulary
-from unrolled.tasks.language_modeling import LanguageModeling
+from unrolled.tasks._language_modeling import LanguageModeling
+from unrolled.tasks.codecs._subword import SubwordVocabulary
 
 V = 11
 

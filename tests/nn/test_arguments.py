@@ -16,7 +16,7 @@ from tests.support.subjects import tokens, unpack
 from tests.support.tolerances import close, same
 from unrolled import cells, nn
 from unrolled.cells import tanh
-from unrolled.nn import torch_subclasses
+from unrolled.nn import _torch_subclasses as torch_subclasses
 
 LAYERS = ("RNN", "LSTM", "GRU")
 STEPS = ("RNNCell", "LSTMCell", "GRUCell")

@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.support.subjects import gradients, tokens, unpack
 from tests.support.tolerances import close, same
 from unrolled import engines, nn
-from unrolled.nn import torch_subclasses
+from unrolled.nn import _torch_subclasses as torch_subclasses
 
 T, N, I, H = 5, 3, 3, 4  # noqa: E741
 Make = Callable[..., torch.nn.Module]

@@ -1,7 +1,8 @@
 """The public names of the packages that convert weights and models of other libraries."""
 
 from unrolled import keras, onnx
-from unrolled.onnx import backend, directions
+from unrolled.onnx import _directions as directions
+from unrolled.onnx import backend
 
 
 def test_public_names() -> None:

@@ -15,12 +15,13 @@ from tests.cells.test_declaration import CELLS
 from tests.support.tolerances import close
 from unrolled import cells, engines
 from unrolled.cells import Cell, Sizes, product, vector
-from unrolled.cells.bound import BoundCell
+from unrolled.cells._bound import BoundCell
+from unrolled.cells._declaration import parameter_names
 from unrolled.nn import Recurrent
 from unrolled.program import Node, Program, ProgramError, TraceError, interpret, make_program
-from unrolled.program.graph import NodeGraph, dependencies
-from unrolled.program.program import free_vectors
-from unrolled.program.trace import trace
+from unrolled.program._graph import NodeGraph, dependencies
+from unrolled.program._program import free_vectors
+from unrolled.program._trace import trace
 
 N, I, H, P = 5, 3, 6, 4  # noqa: E741
 
@@ -145,7 +146,7 @@ def test_gradients_of_products_give_those_of_the_matrices(name: str) -> None:
             continue
         output_grads = [case.program.derivative.products[key, k] for k in sorted(blocks)]
         actual = interpret(output_grads, case.leaves(), case.multiply)
-        bias = case.weights[cells.declaration.parameter_names(key)[1]]
+        bias = case.weights[parameter_names(key)[1]]
         expected = torch.autograd.grad(case.new, bias, case.output_grads, retain_graph=True)[0]
         _assert_close(np.concatenate([value.sum(0) for value in actual]), expected)
 

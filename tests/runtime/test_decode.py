@@ -16,10 +16,10 @@ from unrolled.export import export
 from unrolled.models import EncoderDecoder, Tagger
 from unrolled.nn import GRU
 from unrolled.runtime import Model, load
-from unrolled.runtime.decode import decode_file
-from unrolled.runtime.encode import encode_file
-from unrolled.runtime.schema import ChainModel, LayerDirection, RecurrentBlock
-from unrolled.tasks.forecasting import Forecaster
+from unrolled.runtime._decode import decode_file
+from unrolled.runtime._encode import encode_file
+from unrolled.runtime._schema import ChainModel, LayerDirection, RecurrentBlock
+from unrolled.tasks._forecasting import Forecaster
 
 
 def check_refusal(

@@ -18,7 +18,7 @@ from unrolled.export import export
 from unrolled.models import EncoderDecoder, Tagger
 from unrolled.nn import GRU, LSTM
 from unrolled.runtime import load
-from unrolled.tasks.forecasting import Forecaster
+from unrolled.tasks._forecasting import Forecaster
 
 
 def test_nothing_of_torch_is_loaded() -> None:

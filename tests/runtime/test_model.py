@@ -16,9 +16,9 @@ from unrolled.cells import Cell
 from unrolled.export import export
 from unrolled.models import SequenceModel
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
-from unrolled.nn.snapshot import describe_layer
+from unrolled.nn._snapshot import describe_layer
 from unrolled.runtime import Model, load
-from unrolled.runtime.schema import ChainModel, ScaleBlock
+from unrolled.runtime._schema import ChainModel, ScaleBlock
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)

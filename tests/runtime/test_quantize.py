@@ -15,7 +15,7 @@ from unrolled.export import export
 from unrolled.models import EncoderDecoder, SequenceModel
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.runtime import load
-from unrolled.runtime.quantize import dequantize, quantize
+from unrolled.runtime._quantize import dequantize, quantize
 
 MODULES: dict[str, Any] = {
     "lstm": lambda: nn.Sequential(LSTM(7, 33, num_layers=2, proj_size=5), nn.Linear(5, 70)),

@@ -17,11 +17,11 @@ from torch import nn
 from tests.support.mutated_models import joined, mutated, split
 from tests.support.paths import STEPS
 from unrolled import io
+from unrolled._limits import BASE_NUMBERS, NUMBERS_PER_BYTE, Budget, brief, shorten
 from unrolled.export import export
-from unrolled.limits import BASE_NUMBERS, NUMBERS_PER_BYTE, Budget, brief, shorten
 from unrolled.nn import GRU, LSTM
 from unrolled.runtime import load
-from unrolled.runtime.schema import KIND
+from unrolled.runtime._schema import KIND
 
 REFUSED = 8  # the exit status of steps
 MEBIBYTE = 1 << 20

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.runtime.schema import VERSION
+from unrolled.runtime._schema import VERSION
 
 __all__ = ["DAMAGES", "FORECASTS", "QUANTIZED", "TRANSLATORS", "WORDS"]
 

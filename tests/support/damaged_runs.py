@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.bounded_work import bounded_work
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.config import ClassificationConfig, LanguageModelConfig
 from unrolled.io import FileError
 from unrolled.tasks import find_task, load_trained

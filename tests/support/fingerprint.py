@@ -33,7 +33,7 @@ from unrolled.models import SequenceModel
 try:
     from unrolled.engines import use_build
 except ImportError:
-    from unrolled.engines.native import use_build
+    from unrolled.engines._native import use_build
 
 CELLS = {
     name: cell

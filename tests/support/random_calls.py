@@ -14,9 +14,9 @@ import torch
 from tests.support.random_cells import RandomCell, draw_cell
 from tests.support.subjects import Peephole, ResetBefore
 from unrolled import _core, cells, nn
+from unrolled._spec import Spec
 from unrolled.cells import Cell, CellError
 from unrolled.program import ProgramError, make_program
-from unrolled.spec import Spec
 
 CLASSIC: dict[str, Callable[..., nn.Recurrent]] = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 CELLS: dict[str, Callable[[], Cell]] = {

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.bucketing import Buckets, batches_by_length, pad
+from unrolled.tasks._bucketing import Buckets, batches_by_length, pad
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from tests.support.tolerances import close
-from unrolled.tasks.baselines import FrequentLabels, majority_class, persistence, seasonal_naive
-from unrolled.tasks.data.conll import Sentence
-from unrolled.tasks.metrics import (
+from unrolled.tasks._baselines import FrequentLabels, majority_class, persistence, seasonal_naive
+from unrolled.tasks._metrics import (
     accuracy,
     bits_per_character,
     class_counts,
@@ -25,6 +24,7 @@ from unrolled.tasks.metrics import (
     mean_absolute_scaled_error,
     root_mean_squared_error,
 )
+from unrolled.tasks.data._conll import Sentence
 
 # Classes
 

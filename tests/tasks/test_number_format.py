@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.number_format import format_full, format_short
+from unrolled.tasks._number_format import format_full, format_short
 
 
 @given(st.floats(allow_nan=False))

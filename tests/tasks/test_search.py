@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.support import wiring
 from unrolled.models import EncoderDecoder, Memory
-from unrolled.tasks.search import Hypothesis, beam, greedy
+from unrolled.tasks._search import Hypothesis, beam, greedy
 
 BEGIN, END, V = 0, 1, 4
 LENGTHS = torch.tensor([3, 6, 1, 4, 2])

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.config import ProblemConfig
 from unrolled.models import load_tree
 from unrolled.tasks import DataError, Shard, find_task, measure
-from unrolled.tasks.datasets.synthetic import MEAN_ERROR, memoryless_loss
-from unrolled.tasks.synthetic import SyntheticCodec, SyntheticProblems
+from unrolled.tasks._synthetic import SyntheticCodec, SyntheticProblems
+from unrolled.tasks.datasets._synthetic import MEAN_ERROR, memoryless_loss
 from unrolled.train import fit
-from unrolled.train.run import new_model
+from unrolled.train._run import new_model
 
 
 def task_of(data: str, **options: Any) -> SyntheticProblems:

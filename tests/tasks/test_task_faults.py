@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.small_tasks import NAMES, config_of
 from unrolled.tasks import DataError, find_task
-from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import forecast
-from unrolled.tasks.tagging import predict_tags
-from unrolled.tasks.translation import translate
+from unrolled.tasks._forecasting import forecast
+from unrolled.tasks._tagging import predict_tags
+from unrolled.tasks._translation import translate
+from unrolled.tasks.data._tables import read_table
 
 FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("classify", {}, "label,body\nsoft,a\nhard\n", "data, line 3: must have 2 fields .*, got 1"),

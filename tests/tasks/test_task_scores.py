@@ -24,19 +24,20 @@ from unrolled.config import (
     TaggingConfig,
     TranslationConfig,
 )
-from unrolled.tasks import Shard, find_task, measure, translation
-from unrolled.tasks.classification import (
+from unrolled.tasks import Shard, find_task, measure
+from unrolled.tasks import _translation as translation
+from unrolled.tasks._classification import (
     Classification,
     LabelledSequences,
     class_probabilities,
     prefix_probabilities,
 )
-from unrolled.tasks.data.conll import Sentence
-from unrolled.tasks.data.tables import read_table
-from unrolled.tasks.forecasting import Forecasting, forecast
-from unrolled.tasks.language_modeling import LanguageModeling
-from unrolled.tasks.tagging import Tagging
-from unrolled.tasks.translation import Pair, Translation
+from unrolled.tasks._forecasting import Forecasting, forecast
+from unrolled.tasks._language_modeling import LanguageModeling
+from unrolled.tasks._tagging import Tagging
+from unrolled.tasks._translation import Pair, Translation
+from unrolled.tasks.data._conll import Sentence
+from unrolled.tasks.data._tables import read_table
 
 WHOLE = Shard()
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unrolled.models import load_tree
-from unrolled.train.callbacks import read_rows
+from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 

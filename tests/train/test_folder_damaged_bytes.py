@@ -11,7 +11,7 @@ import torch
 
 from tests.support.bounded_work import WorkExceededError, bounded_work
 from tests.support.damaged_runs import commands, error_line, is_refused, read
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 
 
 def test_what_is_not_damaged_works(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.damaged_runs import commands, error_line, is_refused
 from unrolled.train import resume
-from unrolled.train.folder import read_config
+from unrolled.train._folder import read_config
 
 CONFIGS: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda data: b"",

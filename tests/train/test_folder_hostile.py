@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tests.support.damaged_runs import TASKS, commands, error_line, is_refused, read
-from unrolled.cli.app import run
+from unrolled.cli._app import run
 from unrolled.models import load_tree, save_tree
 
 GIGABYTE = 1 << 30
@@ -189,8 +189,8 @@ def test_a_carried_state_of_another_shape(
 CAPPED = """
 import resource, sys
 import torch
-from unrolled.cli.app import run
-import unrolled.train.run
+from unrolled.cli._app import run
+import unrolled.train._run
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), resource.RLIM_INFINITY))
 for arguments in eval(sys.argv[1]):

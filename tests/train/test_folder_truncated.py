@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from unrolled.cli.app import run as command
+from unrolled.cli._app import run as command
 from unrolled.config import LanguageModelConfig
 from unrolled.io import FileError
 from unrolled.models import load_tree
 from unrolled.train import fit, resume
-from unrolled.train.callbacks import read_rows
-from unrolled.train.folder import BusyError, locked, read_config
-from unrolled.train.rows import append_rows, complete_rows
-from unrolled.train.watching import WATCH_COLUMNS
+from unrolled.train._callbacks import read_rows
+from unrolled.train._folder import BusyError, locked, read_config
+from unrolled.train._rows import append_rows, complete_rows
+from unrolled.train._watching import WATCH_COLUMNS
 
 
 @pytest.fixture(scope="module")

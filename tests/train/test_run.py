@@ -28,12 +28,12 @@ from unrolled.tasks import (
     read_text,
     score_language_model,
 )
-from unrolled.tasks.language_modeling import LanguageModeling, make_windows
+from unrolled.tasks._language_modeling import LanguageModeling, make_windows
 from unrolled.train import Result, fit, resume
-from unrolled.train.callbacks import Metrics, columns, read_rows
-from unrolled.train.module import Training, learning_rate_factor
-from unrolled.train.progress import bar, clock
-from unrolled.train.run import new_model
+from unrolled.train._callbacks import Metrics, columns, read_rows
+from unrolled.train._module import Training, learning_rate_factor
+from unrolled.train._progress import bar, clock
+from unrolled.train._run import new_model
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.train.test_checkpoint_after_kill import assert_same_tree
 from unrolled.models import load_tree
-from unrolled.train.callbacks import read_rows
+from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from tests.train.test_run import assert_same, interrupt_at, rows_but_seconds, wh
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained, measure
 from unrolled.train import Diverged, fit, resume
-from unrolled.train.callbacks import read_rows
-from unrolled.train.watching import read_watch
+from unrolled.train._callbacks import read_rows
+from unrolled.train._watching import read_watch
 
 __all__ = ["interrupt_at"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unrolled.diagnostics import gate_saturation, gradient_by_lag, recurrent_matrices
 from unrolled.nn import GRU, LSTM
 from unrolled.train import Watch
-from unrolled.train.watching import WATCH, WATCH_COLUMNS, read_watch
+from unrolled.train._watching import WATCH, WATCH_COLUMNS, read_watch
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,11 +9,11 @@ product of the cell; σ is the logistic sigmoid and ⊙ multiplies unit by unit.
 products feed has two biases, as in torch.nn; papers write their sum.
 """
 
-from unrolled.cells.cell import Cell
-from unrolled.cells.classic import GRU, LSTM, RNN
-from unrolled.cells.declaration import CellError, ParameterSpec, Sizes, product, vector
-from unrolled.cells.dynamical import LEM, AntisymmetricRNN, CoRNN, GatedAntisymmetricRNN
-from unrolled.cells.functions import (
+from unrolled.cells._cell import Cell
+from unrolled.cells._classic import GRU, LSTM, RNN
+from unrolled.cells._declaration import CellError, ParameterSpec, Sizes, product, vector
+from unrolled.cells._dynamical import LEM, AntisymmetricRNN, CoRNN, GatedAntisymmetricRNN
+from unrolled.cells._functions import (
     clip,
     exp,
     hard_sigmoid,
@@ -32,13 +32,13 @@ from unrolled.cells.functions import (
     tanh,
     where,
 )
-from unrolled.cells.gated import ATR, JANET, MGU, STAR, UGRNN, LiGRU, MinimalRNN, ResetBeforeGRU
-from unrolled.cells.independent import BRC, NBRC, IndRNN
-from unrolled.cells.memory import RAN, SLSTM, CoupledLSTM, MultiplicativeLSTM, PeepholeLSTM
-from unrolled.cells.normalised import LayerNormGRU, LayerNormLSTM
-from unrolled.cells.orthogonal import ExpRNN
-from unrolled.cells.small import FastGRNN, FastRNN
-from unrolled.cells.values import Gates, State, Value
+from unrolled.cells._gated import ATR, JANET, MGU, STAR, UGRNN, LiGRU, MinimalRNN, ResetBeforeGRU
+from unrolled.cells._independent import BRC, NBRC, IndRNN
+from unrolled.cells._memory import RAN, SLSTM, CoupledLSTM, MultiplicativeLSTM, PeepholeLSTM
+from unrolled.cells._normalised import LayerNormGRU, LayerNormLSTM
+from unrolled.cells._orthogonal import ExpRNN
+from unrolled.cells._small import FastGRNN, FastRNN
+from unrolled.cells._values import Gates, State, Value
 
 __all__ = [
     "ATR",

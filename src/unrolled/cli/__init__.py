@@ -5,6 +5,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line of this process and exit with its exit code."""
-    from unrolled.cli.app import run
+    from unrolled.cli._app import run
 
     raise SystemExit(run())

@@ -12,7 +12,7 @@ from unrolled.config import LanguageModelConfig
 
 if TYPE_CHECKING:
     from unrolled.models import LanguageModel
-    from unrolled.tasks.language_modeling import AnyVocabulary
+    from unrolled.tasks._language_modeling import AnyVocabulary
 
 # Two minutes on two cores, including reading the text and the final evaluation.
 CONFIG = LanguageModelConfig(
@@ -27,10 +27,10 @@ def main() -> int:
     """Run the demonstration and return the exit code (130 after Ctrl-C)."""
     from unrolled.models import LanguageModel
     from unrolled.tasks import find_task, load_language_model, read_text, score_language_model
-    from unrolled.tasks.baselines import xz_bits
-    from unrolled.tasks.language_modeling import make_windows, split_bytes
+    from unrolled.tasks._baselines import xz_bits
+    from unrolled.tasks._language_modeling import make_windows, split_bytes
     from unrolled.train import fit
-    from unrolled.train.run import new_model
+    from unrolled.train._run import new_model
 
     config = CONFIG
     text = read_text(limit=config.limit)

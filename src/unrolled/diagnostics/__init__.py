@@ -6,26 +6,26 @@ used.
 
 from typing import TYPE_CHECKING
 
-from unrolled.diagnostics.activity import (
+from unrolled.diagnostics._activity import (
     Components,
     activity,
     coloured_text,
     most_variable,
     principal_components,
 )
-from unrolled.diagnostics.gates import GateValues, Saturation, gate_saturation, gate_values
-from unrolled.diagnostics.gradients import GradientByLag, gradient_by_lag, input_gradient_by_lag
-from unrolled.diagnostics.matrices import (
+from unrolled.diagnostics._gates import GateValues, Saturation, gate_saturation, gate_values
+from unrolled.diagnostics._gradients import GradientByLag, gradient_by_lag, input_gradient_by_lag
+from unrolled.diagnostics._matrices import (
     ParameterRow,
     RecurrentMatrix,
     parameter_table,
     recurrent_matrices,
 )
-from unrolled.diagnostics.page import ColouredTexts, Picture, Section, Table, write_page
+from unrolled.diagnostics._page import ColouredTexts, Picture, Section, Table, write_page
 
 if TYPE_CHECKING:
-    from unrolled.diagnostics.curves import loss_curve
-    from unrolled.diagnostics.inspection import inspect_layer, inspect_model
+    from unrolled.diagnostics._curves import loss_curve
+    from unrolled.diagnostics._inspection import inspect_layer, inspect_model
 
 __all__ = [
     "ColouredTexts",
@@ -57,11 +57,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "loss_curve":
-        from unrolled.diagnostics.curves import loss_curve
+        from unrolled.diagnostics._curves import loss_curve
 
         return loss_curve
     if name in {"inspect_layer", "inspect_model"}:
-        from unrolled.diagnostics import inspection
+        from unrolled.diagnostics import _inspection as inspection
 
         function: object = getattr(inspection, name)
         return function

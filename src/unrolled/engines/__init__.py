@@ -6,10 +6,10 @@ forces one build of the native kernels. A cell that falls to the reference engin
 ``ReferenceWarning``.
 """
 
-from unrolled.engines.choose import ENGINES, Explanation, explain, use
-from unrolled.engines.native.engine import use_build
-from unrolled.engines.records import record
-from unrolled.engines.reference_warning import ReferenceWarning
+from unrolled.engines._choose import ENGINES, Explanation, explain, use
+from unrolled.engines._native.engine import use_build
+from unrolled.engines._records import record
+from unrolled.engines._reference_warning import ReferenceWarning
 
 __all__ = [
     "ENGINES",

@@ -3,7 +3,7 @@
 ``runtime.schema`` says what a file holds.
 """
 
-from unrolled.export.exporting import export
-from unrolled.nn.snapshot import ExportError
+from unrolled.export._exporting import export
+from unrolled.nn._snapshot import ExportError
 
 __all__ = ["ExportError", "export"]

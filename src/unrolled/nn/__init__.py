@@ -5,12 +5,12 @@
 """
 
 from unrolled.nn import init
-from unrolled.nn.arguments import ArgumentTypeError
-from unrolled.nn.cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from unrolled.nn.classic import GRU, LSTM, RNN
-from unrolled.nn.convert import Conversion, convert
-from unrolled.nn.isinstance_scan import TypeCheck
-from unrolled.nn.recurrent import Recurrent
+from unrolled.nn._arguments import ArgumentTypeError
+from unrolled.nn._cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from unrolled.nn._classic import GRU, LSTM, RNN
+from unrolled.nn._convert import Conversion, convert
+from unrolled.nn._isinstance_scan import TypeCheck
+from unrolled.nn._recurrent import Recurrent
 
 __all__ = [
     "GRU",

@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from unrolled.cells.declaration import ROTATIONS, parameter_names
-from unrolled.nn.base import RecurrentBase
-from unrolled.spec import LayerSweep, Spec
+from unrolled._spec import LayerSweep, Spec
+from unrolled.cells._declaration import ROTATIONS, parameter_names
+from unrolled.nn._base import RecurrentBase
 
 __all__ = ["chrono_", "rotations_"]
 

@@ -10,12 +10,12 @@ except ModuleNotFoundError as error:
         "unrolled.onnx needs the package onnx: pip install 'unrolled[onnx]'", name="onnx"
     ) from error
 
-from unrolled.onnx.directions import Directions
-from unrolled.onnx.exporter.export import export
-from unrolled.onnx.exporter.torch_translation import translation_table
-from unrolled.onnx.importer.load import ImportedLayer, layers_of, load
-from unrolled.onnx.importer.recurrent_node import from_node
-from unrolled.onnx.importer.values import RefusedError
+from unrolled.onnx._directions import Directions
+from unrolled.onnx._exporter.export import export
+from unrolled.onnx._exporter.torch_translation import translation_table
+from unrolled.onnx._importer.load import ImportedLayer, layers_of, load
+from unrolled.onnx._importer.recurrent_node import from_node
+from unrolled.onnx._importer.values import RefusedError
 
 __all__ = [
     "Directions",

@@ -16,9 +16,9 @@ import torch
 from onnx import helper
 from torch import Tensor
 
-from unrolled.onnx.importer.load import build_module
-from unrolled.onnx.importer.model_file import read_model
-from unrolled.onnx.importer.recurrent_node import INPUTS, is_recurrent
+from unrolled.onnx._importer.load import build_module
+from unrolled.onnx._importer.model_file import read_model
+from unrolled.onnx._importer.recurrent_node import INPUTS, is_recurrent
 
 __all__ = ["Backend", "Prepared"]
 

@@ -4,9 +4,9 @@
 neither torch nor arrays: the engine that runs it brings them.
 """
 
-from unrolled.program.graph import Node, ProgramError
-from unrolled.program.interpret import interpret
-from unrolled.program.program import Program, make_program
-from unrolled.program.trace import TraceError
+from unrolled.program._graph import Node, ProgramError
+from unrolled.program._interpret import interpret
+from unrolled.program._program import Program, make_program
+from unrolled.program._trace import TraceError
 
 __all__ = ["Node", "Program", "ProgramError", "TraceError", "interpret", "make_program"]

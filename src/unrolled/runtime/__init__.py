@@ -6,19 +6,19 @@
 
 from typing import TYPE_CHECKING
 
-from unrolled.runtime.files import load
-from unrolled.runtime.model import Model
-from unrolled.runtime.stream import Stream
+from unrolled.runtime._files import load
+from unrolled.runtime._model import Model
+from unrolled.runtime._stream import Stream
 
 if TYPE_CHECKING:
-    from unrolled.runtime.translator import Translator
+    from unrolled.runtime._translator import Translator
 
 __all__ = ["Model", "Stream", "Translator", "load"]
 
 
 def __getattr__(name: str) -> type[Model]:
     if name == "Translator":
-        from unrolled.runtime.translator import Translator
+        from unrolled.runtime._translator import Translator
 
         return Translator
     raise AttributeError(f"module 'unrolled.runtime' has no attribute {name!r}")

@@ -6,7 +6,7 @@ Only NumPy is needed, so that it runs where the runtime does.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from unrolled.runtime.blocks import Float32Array, Float64Array
+from unrolled.runtime._blocks import Float32Array, Float64Array
 
 __all__ = ["Framer", "LogMel"]
 

@@ -4,18 +4,14 @@ Readers of data are in ``unrolled.tasks.data``, codecs in ``unrolled.tasks.codec
 sets in ``unrolled.tasks.datasets``.
 """
 
-from unrolled.tasks.classification import (
+from unrolled.tasks._classification import (
     Classification,
     class_probabilities,
     prefix_probabilities,
 )
-from unrolled.tasks.codecs import Vocabulary
-from unrolled.tasks.data.source import DataError
-from unrolled.tasks.data.text_files import TextError, read_text, standard_library
-from unrolled.tasks.data.windows import Window, Windows, split_tokens
-from unrolled.tasks.forecasting import Forecaster, Forecasting, forecast
-from unrolled.tasks.generation import distribution, generate
-from unrolled.tasks.language_modeling import (
+from unrolled.tasks._forecasting import Forecaster, Forecasting, forecast
+from unrolled.tasks._generation import distribution, generate
+from unrolled.tasks._language_modeling import (
     LanguageModeling,
     LanguageModelScore,
     detach_state,
@@ -23,12 +19,16 @@ from unrolled.tasks.language_modeling import (
     next_token_loss,
     score_language_model,
 )
-from unrolled.tasks.load_trained import load_trained, task_name
-from unrolled.tasks.search import beam, greedy
-from unrolled.tasks.synthetic import SyntheticProblems
-from unrolled.tasks.tagging import Tagging, predict_tags
-from unrolled.tasks.task import Batch, PredictionInput, Shard, Task, measure
-from unrolled.tasks.translation import Translation, translate
+from unrolled.tasks._load_trained import load_trained, task_name
+from unrolled.tasks._search import beam, greedy
+from unrolled.tasks._synthetic import SyntheticProblems
+from unrolled.tasks._tagging import Tagging, predict_tags
+from unrolled.tasks._task import Batch, PredictionInput, Shard, Task, measure
+from unrolled.tasks._translation import Translation, translate
+from unrolled.tasks.codecs import Vocabulary
+from unrolled.tasks.data._source import DataError
+from unrolled.tasks.data._text_files import TextError, read_text, standard_library
+from unrolled.tasks.data._windows import Window, Windows, split_tokens
 
 __all__ = [
     "Batch",

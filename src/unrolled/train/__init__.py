@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unrolled.train.checkpoint import TreeCheckpointIO
-    from unrolled.train.module import Diverged
-    from unrolled.train.run import Result, fit, resume
-    from unrolled.train.watching import Watch
+    from unrolled.train._checkpoint import TreeCheckpointIO
+    from unrolled.train._module import Diverged
+    from unrolled.train._run import Result, fit, resume
+    from unrolled.train._watching import Watch
 
 __all__ = ["Diverged", "Result", "TreeCheckpointIO", "Watch", "fit", "resume"]
 
@@ -26,6 +26,6 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
-        value: object = getattr(import_module(f"unrolled.train.{_MODULES[name]}"), name)
+        value: object = getattr(import_module(f"unrolled.train._{_MODULES[name]}"), name)
         return value
     raise AttributeError(f"module 'unrolled.train' has no attribute {name!r}")

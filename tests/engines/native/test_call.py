@@ -8,7 +8,7 @@ import torch
 
 from unrolled import _core, cells
 from unrolled.program import make_program
-from unrolled.program.encode import encode
+from unrolled.program._encode import encode
 
 TEXT = encode(make_program(cells.GRU()))
 

@@ -23,7 +23,7 @@ from tests.support.subjects import (
 )
 from tests.support.tolerances import close
 from unrolled import _core, engines, nn
-from unrolled.engines.native import functorch
+from unrolled.engines._native import functorch
 
 CUTS = torch.tensor([[True, False], [False, True], [False, False], [False, True], [True, False]])
 CALLS: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.support.subjects import tokens
 from unrolled import cells, engines, nn
-from unrolled.engines.native import programs
+from unrolled.engines._native import programs
 
 OP = torch.ops.unrolled.sweep
 T, N, I, H = 5, 4, 3, 6  # noqa: E741

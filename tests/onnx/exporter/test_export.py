@@ -14,8 +14,8 @@ from unrolled import cells, engines
 from unrolled.cells import Cell, product, vector
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.onnx import export
-from unrolled.onnx.activations import Activation
-from unrolled.onnx.operator_cells import OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
+from unrolled.onnx._activations import Activation
+from unrolled.onnx._operator_cells import OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
 
 LAYERS: dict[str, tuple[Any, str]] = {
     "RNN": (RNN, "RNN"),

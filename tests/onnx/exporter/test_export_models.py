@@ -18,7 +18,7 @@ from unrolled.export import ExportError
 from unrolled.models import EncoderDecoder, SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, Recurrent
 from unrolled.onnx import export
-from unrolled.tasks.forecasting import Forecaster
+from unrolled.tasks._forecasting import Forecaster
 
 LENGTHS = torch.tensor([2, 6, 0, 5])
 
@@ -224,7 +224,7 @@ def test_a_file_is_written_whole_or_not_at_all(
             export(module, tmp_path / "m.onnx", **options)
     with pytest.raises(TypeError, match="codec must have plain values and arrays only, got object"):
         export(GRU(3, 5), tmp_path / "m.onnx", codec={"a": object()})
-    monkeypatch.setattr("unrolled.onnx.exporter.export.MAX_BYTES", 1000)
+    monkeypatch.setattr("unrolled.onnx._exporter.export.MAX_BYTES", 1000)
     with pytest.raises(ExportError, match="GRU: the file must have at most 1000 bytes"):
         export(GRU(3, 50), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from tests.support.onnx_files import exported_session, randomize, session
 from tests.support.runtime_models import exported
 from tests.support.small_tasks import NAMES, config_of
 from tests.support.tolerances import close
-from unrolled.models.user_code import load_python_file
+from unrolled.models._user_code import load_python_file
 from unrolled.tasks import find_task
 
 CODE = """

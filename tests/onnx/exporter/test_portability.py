@@ -21,9 +21,9 @@ from unrolled.export import ExportError
 from unrolled.models import SequenceModel, Tagger
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.onnx import export, load, translation_table
-from unrolled.onnx.activations import Activation
-from unrolled.onnx.operator_cells import OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
-from unrolled.tasks.forecasting import Forecaster
+from unrolled.onnx._activations import Activation
+from unrolled.onnx._operator_cells import OperatorCoupledLSTM, OperatorGRU, OperatorLSTM
+from unrolled.tasks._forecasting import Forecaster
 
 LENGTHS = torch.tensor([2, 6, 0, 5])
 

@@ -13,7 +13,7 @@ from tests.support.onnx_graphs import by_onnxruntime, draw_graph
 from tests.support.onnx_nodes import H, I, N, T, model_of, one_node
 from tests.support.tolerances import close
 from unrolled.onnx import layers_of, load
-from unrolled.onnx.importer.load import converted_graph
+from unrolled.onnx._importer.load import converted_graph
 
 GRAPHS, BATCH = 40, 20
 

@@ -11,8 +11,8 @@ from tests.support.onnx_nodes import I, N, T, model_of, one_node
 from tests.support.tolerances import close, same
 from unrolled import nn
 from unrolled.onnx import RefusedError, layers_of, load
+from unrolled.onnx._directions import Directions
 from unrolled.onnx.backend import Backend
-from unrolled.onnx.directions import Directions
 
 
 @pytest.mark.parametrize("op_type", ["GRU", "LSTM"])

@@ -17,16 +17,16 @@ from tests.support.tolerances import close, same
 from unrolled import cells, engines, nn
 from unrolled.export import export
 from unrolled.onnx import from_node
-from unrolled.onnx.activations import ACTIVATIONS, Activation
-from unrolled.onnx.backend import Backend
-from unrolled.onnx.directions import Directions
-from unrolled.onnx.importer.recurrent_node import INPUTS
-from unrolled.onnx.operator_cells import (
+from unrolled.onnx._activations import ACTIVATIONS, Activation
+from unrolled.onnx._directions import Directions
+from unrolled.onnx._importer.recurrent_node import INPUTS
+from unrolled.onnx._operator_cells import (
     Operator,
     OperatorCoupledLSTM,
     OperatorGRU,
     OperatorLSTM,
 )
+from unrolled.onnx.backend import Backend
 from unrolled.runtime import load as load_runtime
 
 OPERATORS = ("RNN", "GRU", "LSTM")

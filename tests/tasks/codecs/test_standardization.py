@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import StandardScaler
 
-from unrolled.tasks.codecs.standardization import mean_and_deviation
+from unrolled.tasks.codecs._standardization import mean_and_deviation
 
 VALUES = arrays(
     np.float64, st.tuples(st.integers(1, 20), st.integers(1, 3)), elements=st.floats(-1e6, 1e6)

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.runtime.text import PADDING, UNKNOWN, text_chunks
-from unrolled.tasks.codecs.subword import SubwordVocabulary
-from unrolled.tasks.codecs.token_vocab import TokenVocabulary
-from unrolled.tasks.data.source import DataError
-from unrolled.tasks.data.text_files import TextError, read_text
+from unrolled.runtime._text import PADDING, UNKNOWN, text_chunks
+from unrolled.tasks.codecs._subword import SubwordVocabulary
+from unrolled.tasks.codecs._token_vocab import TokenVocabulary
+from unrolled.tasks.data._source import DataError
+from unrolled.tasks.data._text_files import TextError, read_text
 
 TEXT = read_text(limit=60_000)
 
@@ -86,7 +86,7 @@ def test_blocks_of_any_size_give_the_tokens_of_the_whole(
     text = b"".join(parts)
     full = pieces.encode(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unrolled.runtime.text._CHUNK_SIZE", size)
+        patch.setattr("unrolled.runtime._text._CHUNK_SIZE", size)
         assert "".join(text_chunks(text)).encode("latin-1") == text
         assert torch.equal(pieces.encode(text), full)
 
@@ -109,8 +109,8 @@ def test_a_text_without_line_ends_is_cut_into_blocks() -> None:
 
 def test_pieces_are_the_same_in_every_process(pieces: SubwordVocabulary) -> None:
     code = (
-        "from unrolled.tasks.codecs.subword import SubwordVocabulary;"
-        "from unrolled.tasks.data.text_files import read_text;"
+        "from unrolled.tasks.codecs._subword import SubwordVocabulary;"
+        "from unrolled.tasks.data._text_files import read_text;"
         "print(SubwordVocabulary.of(read_text(limit=60_000), 600).state()['tokenizer'])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

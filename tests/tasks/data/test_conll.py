@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.data.conll import Sentence, read_conll, write_conll
-from unrolled.tasks.data.source import DataError
-from unrolled.tasks.entities import (
+from unrolled.tasks._entities import (
     EntityScore,
     EntitySpan,
     entity_scores,
@@ -17,6 +15,8 @@ from unrolled.tasks.entities import (
     labels_from_spans,
     malformed_labels,
 )
+from unrolled.tasks.data._conll import Sentence, read_conll, write_conll
+from unrolled.tasks.data._source import DataError
 
 # Files
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.tasks.data.source import (
+from unrolled.tasks.data._source import (
     DataError,
     Source,
     StandardInput,

@@ -15,9 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.tasks.data.source import DataError, StandardInput
-from unrolled.tasks.data.tables import Table, read_table
-from unrolled.tasks.data.text_files import TextError
+from unrolled.tasks.data._source import DataError, StandardInput
+from unrolled.tasks.data._tables import Table, read_table
+from unrolled.tasks.data._text_files import TextError
 
 
 def table_of(folder: Path, text: str | bytes, name: str = "t.csv") -> Table:

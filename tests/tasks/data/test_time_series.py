@@ -7,8 +7,8 @@ import pytest
 
 from unrolled.config import ForecastConfig
 from unrolled.tasks import DataError
-from unrolled.tasks.data.time_series import read_series
-from unrolled.tasks.forecasting import Forecasting
+from unrolled.tasks._forecasting import Forecasting
+from unrolled.tasks.data._time_series import read_series
 
 
 def write(folder: Path, text: str, name: str = "t.csv") -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from unrolled.tasks.codecs import TaggingCodec
-from unrolled.tasks.codecs.token_vocab import TokenVocabulary
-from unrolled.tasks.data.source import DataError
-from unrolled.tasks.data.unlabelled_sentences import ColumnGuide, read_unlabelled_sentences
+from unrolled.tasks.codecs._token_vocab import TokenVocabulary
+from unrolled.tasks.data._source import DataError
+from unrolled.tasks.data._unlabelled_sentences import ColumnGuide, read_unlabelled_sentences
 
 WORDS = ["Ada", "Bo", ".", "met", "saw", "ada", "bo"]
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data._source import DataError
 from unrolled.tasks.datasets import (
-    code_snippets,
+    _code_snippets as code_snippets,
+)
+from unrolled.tasks.datasets import (
     languages,
 )
 

@@ -6,13 +6,15 @@ import tokenize
 import pytest
 
 from unrolled.tasks import standard_library
-from unrolled.tasks.data.source import DataError
+from unrolled.tasks._entities import find_spans, has_entities
+from unrolled.tasks.data._source import DataError
+from unrolled.tasks.datasets import (
+    _python_tokens as python_tokens,
+)
 from unrolled.tasks.datasets import (
     python_tags,
-    python_tokens,
 )
-from unrolled.tasks.datasets.python_tokens import tag_lines
-from unrolled.tasks.entities import find_spans, has_entities
+from unrolled.tasks.datasets._python_tokens import tag_lines
 
 
 def pieces_of(source: str) -> list[list[tuple[str, str]]]:

@@ -17,10 +17,12 @@ import unrolled.tasks.datasets
 from tests.support.tolerances import close
 from unrolled.config import ClassificationConfig
 from unrolled.runtime.frames import LogMel
-from unrolled.tasks.classification import Classification
-from unrolled.tasks.data.source import DataError
-from unrolled.tasks.datasets import espeak, phrases, speech, spoken_words, utterances
-from unrolled.tasks.datasets.speech import (
+from unrolled.tasks._classification import Classification
+from unrolled.tasks.data._source import DataError
+from unrolled.tasks.datasets import _espeak as espeak
+from unrolled.tasks.datasets import _speech as speech
+from unrolled.tasks.datasets import phrases, spoken_words, utterances
+from unrolled.tasks.datasets._speech import (
     HELD_OUT,
     SILENCE,
     SPEAKERS,

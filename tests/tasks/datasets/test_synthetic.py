@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from unrolled.tasks.datasets.synthetic import (
+from unrolled.tasks.datasets._synthetic import (
     MEAN_ERROR,
     SyntheticProblem,
     adding,

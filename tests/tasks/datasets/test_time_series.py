@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unrolled.tasks.data.source import DataError
+from unrolled.tasks.data._source import DataError
 from unrolled.tasks.datasets import (
     SERIES,
     series,

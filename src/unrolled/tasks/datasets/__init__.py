@@ -4,23 +4,29 @@ Each function gives plain texts, tensors or tables, training apart from validati
 makes of them is left to the tasks.
 """
 
-from unrolled.tasks.datasets.code_snippets import Snippets, languages
-from unrolled.tasks.datasets.dates_and_numbers import (
+from unrolled.tasks.datasets._code_snippets import Snippets, languages
+from unrolled.tasks.datasets._dates_and_numbers import (
     dates,
     number_in_words,
     numbers,
     ordinal,
     year_in_words,
 )
-from unrolled.tasks.datasets.digit_images import (
+from unrolled.tasks.datasets._digit_images import (
     DIRECTIONS,
     ClassifiedSequences,
     digits,
     moving_digits,
 )
-from unrolled.tasks.datasets.python_tokens import python_tags
-from unrolled.tasks.datasets.speech import SpokenWords, Utterance, phrases, spoken_words, utterances
-from unrolled.tasks.datasets.synthetic import (
+from unrolled.tasks.datasets._python_tokens import python_tags
+from unrolled.tasks.datasets._speech import (
+    SpokenWords,
+    Utterance,
+    phrases,
+    spoken_words,
+    utterances,
+)
+from unrolled.tasks.datasets._synthetic import (
     SyntheticProblem,
     adding,
     copy_memory,
@@ -28,7 +34,7 @@ from unrolled.tasks.datasets.synthetic import (
     memoryless_loss,
     parity,
 )
-from unrolled.tasks.datasets.time_series import SERIES, SeriesDataset, series
+from unrolled.tasks.datasets._time_series import SERIES, SeriesDataset, series
 
 __all__ = [
     "DIRECTIONS",

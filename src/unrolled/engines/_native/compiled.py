@@ -1,0 +1,101 @@
+"""A stack as calls of the operator: what torch.compile, torch.export and torch.jit.trace make a
+graph of, and what modes that watch each operator (counters of FLOPs, fake tensors) see.
+
+Nothing here depends on the values of a tensor, so that no graph breaks or changes with them:
+lengths and resets are checked and sorted by the operator. All that is not a tensor is constant and
+found beforehand.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unrolled._spec import LayerSweep, Spec
+from unrolled.engines._native import flops  # noqa: F401  registers the operator, too
+from unrolled.engines._native.programs import (
+    BlockDiagonalWeight,
+    block_diagonal_weights,
+    needs_preparation,
+    prepare_parameters,
+    program_refusal,
+    traced_program,
+    with_dense_products,
+)
+from unrolled.engines._precision import HALF, States
+from unrolled.engines._records import record_run
+from unrolled.engines._request import Sweep
+from unrolled.engines._torch_modes import is_tracing
+
+
+@dataclass(frozen=True)
+class CompiledSweepSpec:
+    """One sweep as constants: its program, and the names of the parameters in its order."""
+
+    text: str
+    sizes: tuple[int, ...]  # see ProgramText.sizes
+    matrices: tuple[str, ...]
+    vectors: tuple[tuple[str, int], ...]  # with their sizes
+    block_diagonal: tuple[BlockDiagonalWeight, ...]
+    needs_preparation: bool
+
+
+class NativeCompiledStack:
+    """A stack as constants."""
+
+    def __init__(self, spec: Spec) -> None:
+        refusals = [program_refusal(spec.cell, sweep.sizes) for sweep in spec.sweeps]
+        self._refusal = next((refusal for refusal in refusals if refusal is not None), None)
+        self._sweeps = tuple(_compiled_spec(spec, sweep) for sweep in spec.sweeps)
+
+    def refusal(self, tokens: Tensor) -> str | None:
+        """None, or why the operator cannot run the cell on these tokens."""
+        if tokens.device.type != "cpu":
+            return "it runs on the CPU"
+        if tokens.dtype not in (torch.float32, torch.float64, *HALF):
+            return f"it has no arithmetic for {tokens.dtype}"
+        return self._refusal
+
+    def run_sweep(self, index: int, sweep: Sweep) -> tuple[Tensor, States]:
+        """Sweep number ``index``; its tokens are [T, N, I] or [N, T, I], in the caller's order."""
+        constants, batch_first = self._sweeps[index], sweep.batch.layout.major == "batch"
+        dtype = sweep.tokens.dtype
+        # What torch prepares of half precision is computed in float32, as in the core.
+        inner = torch.float32 if constants.needs_preparation and dtype in HALF else dtype
+        parameters = {name: parameter.to(inner) for name, parameter in sweep.parameters.items()}
+        prepared = prepare_parameters(sweep.cell, constants.block_diagonal, parameters)
+        absent = sweep.tokens.new_empty(0, dtype=inner)  # torch takes no None in a list
+        resets = sweep.batch.resets
+        record_run("native")
+        output, final, _ = torch.ops.unrolled.sweep(
+            sweep.tokens.to(inner),
+            [state.to(inner) for state in sweep.states],
+            [state.to(inner) for state in sweep.reset_states or ()],
+            [prepared.get(name, absent) for name in constants.matrices],
+            [
+                prepared[name] if name in prepared else absent.new_zeros(size)
+                for name, size in constants.vectors
+            ],
+            constants.text,
+            list(constants.sizes),
+            batch_first,
+            sweep.reverse,
+            sweep.batch.symbolic_lengths,
+            resets.t() if resets is not None and batch_first else resets,
+            torch.is_grad_enabled() or is_tracing(),  # a trace is checked without gradients
+        )
+        return output.to(dtype), tuple(state.to(dtype) for state in final)
+
+
+def _compiled_spec(spec: Spec, sweep: LayerSweep) -> CompiledSweepSpec:
+    sizes = sweep.sizes
+    cell = with_dense_products(spec.cell, sizes)
+    program = traced_program(cell, sizes.projected)
+    return CompiledSweepSpec(
+        program.text,
+        program.sizes(sizes),
+        program.matrix_names(),
+        tuple((name, sizes.resolve(vector.size)) for name, vector in cell.vectors.items()),
+        block_diagonal_weights(spec.cell, sizes),
+        needs_preparation(spec.cell, sizes),
+    )

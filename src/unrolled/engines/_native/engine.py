@@ -1,0 +1,144 @@
+"""The native engine: the cell's program, and its derived gradient, in the C++ core.
+
+Which way a call takes is chosen here: without gradient straight to ``call``, in eager mode through
+``autograd``, under torch.func through ``functorch``.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unrolled import _core
+from unrolled._spec import Spec
+from unrolled._token_rows import TokenRows
+from unrolled.cells import Cell, Sizes
+from unrolled.engines._native.autograd import SweepFunction, make_sweep_call
+from unrolled.engines._native.call import forced_build, run_forward
+from unrolled.engines._native.compiled import NativeCompiledStack
+from unrolled.engines._native.fast_path import NativeFastPath
+from unrolled.engines._native.functorch import run_transformed
+from unrolled.engines._native.programs import (
+    block_diagonal_weights,
+    needs_preparation,
+    prepare_parameters,
+    program_refusal,
+    traced_program,
+    with_dense_products,
+)
+from unrolled.engines._packed import run_packed
+from unrolled.engines._precision import HALF, States, in_float32
+from unrolled.engines._request import CompiledStack, Engine, ExportedSweep, FastPath, Sweep
+from unrolled.engines._torch_modes import has_dispatch_mode, is_transformed
+
+
+class NativeEngine(Engine):
+    """The C++ core."""
+
+    name = "native"
+
+    def supports(self, sweep: Sweep) -> str | None:
+        """None, or why the core cannot run this sweep."""
+        if sweep.tokens.device.type != "cpu":
+            return "the native core runs on the CPU"
+        if sweep.tokens.dtype not in (torch.float32, torch.float64, *HALF):
+            return f"the native core has no arithmetic for {sweep.tokens.dtype}"
+        if _has_no_addresses(sweep.tokens):
+            return "what traces or fakes tensors sees no addresses"
+        return program_refusal(sweep.cell, sweep.sizes)
+
+    def run(self, sweep: Sweep) -> tuple[Tensor, States]:
+        """Outputs and final states; half precision is computed in float32, state included."""
+        if sweep.batch.resets is not None:
+            return run_packed(sweep, partial(_run_packed, sweep.sizes))
+        rows = sweep.batch.layout.token_rows(sweep.reverse)
+        return _run(sweep.cell, sweep.sizes, rows, sweep.tokens, sweep.states, sweep.parameters)
+
+    def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
+        """One call of the core for a whole layer."""
+        return NativeFastPath(spec, step)
+
+    def compiled_stack(self, spec: Spec) -> CompiledStack | None:
+        """Operators of torch.library."""
+        return NativeCompiledStack(spec)
+
+    def export_sweep(
+        self, cell: Cell, sizes: Sizes, parameters: Mapping[str, Tensor]
+    ) -> ExportedSweep | str | None:
+        """The cell's program, and the arrays that it reads."""
+        refusal = program_refusal(cell, sizes)
+        if refusal is not None:
+            return refusal
+        prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
+        program = traced_program(cell, sizes.projected)
+        names = program.parameter_names(cell)
+        return ExportedSweep(program.text, tuple(prepared.get(name) for name in names))
+
+
+def _run_packed(
+    sizes: Sizes,
+    cell: Cell,
+    tokens: Tensor,
+    batch_sizes: list[int],
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    rows = TokenRows.of_packed(batch_sizes, len(states[0]))
+    return _run(cell, sizes, rows, tokens, states, parameters)
+
+
+@contextmanager
+def use_build(build: str) -> Iterator[None]:
+    """Force one build of the kernels within a ``with`` block (of this thread or task).
+
+    ``unrolled._core.builds()`` lists those that this processor can run, the preferred first.
+
+    Raises:
+        ValueError: there is none of that name here.
+    """
+    builds = _core.builds()
+    if build not in builds:
+        names = ", ".join(map(repr, builds))
+        raise ValueError(f"use_build: build must be one of {names}, got {build!r}")
+    token = forced_build.set(build)
+    try:
+        yield
+    finally:
+        forced_build.reset(token)
+
+
+def _has_no_addresses(tokens: Tensor) -> bool:
+    """Whether this call is being recorded, or its tensors are not plain memory."""
+    return (
+        type(tokens) not in (Tensor, torch.nn.Parameter)
+        or torch._C._get_tracing_state() is not None
+        or torch.compiler.is_compiling()
+        or has_dispatch_mode()
+    )
+
+
+def _run(
+    cell: Cell,
+    sizes: Sizes,
+    rows: TokenRows,
+    tokens: Tensor,
+    states: States,
+    parameters: dict[str, Tensor],
+) -> tuple[Tensor, States]:
+    if tokens.dtype in HALF and needs_preparation(cell, sizes):
+        # The core computes half precision in float32 itself, but not what torch prepares.
+        run = partial(_run, cell, sizes, rows)
+        return in_float32(run, tokens, states, parameters)
+    prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
+    cell = with_dense_products(cell, sizes)
+    call = make_sweep_call(cell, sizes, rows, list(prepared), len(states))
+    tensors = (tokens, *states, *prepared.values())
+    if is_transformed():
+        return run_transformed(call, tensors)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        outputs, *final = SweepFunction.apply(call, *tensors)
+        return outputs, tuple(final)
+    outputs, _, final_states = run_forward(call.compiled, tensors, training=False)
+    return outputs, tuple(final_states)

@@ -1,0 +1,202 @@
+"""The most direct way from a layer's tensors to the core, for the plainest form of a call.
+
+A step of a small network takes microseconds, and so does every Python object made around it. So all
+checks are made in one place here. Calls of any other form return None and go to the engines, which
+handle all forms and raise the errors.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from unrolled import _core
+from unrolled._spec import LayerSweep, Spec
+from unrolled._token_rows import BatchLayout
+from unrolled.engines._native.autograd import (
+    BidirectionalSweepFunction,
+    SweepCall,
+    SweepFunction,
+    make_sweep_call,
+)
+from unrolled.engines._native.call import forced_build
+from unrolled.engines._native.programs import (
+    load_program,
+    needs_preparation,
+    program_refusal,
+    traced_program,
+)
+from unrolled.engines._precision import States
+from unrolled.engines._records import is_unobserved
+from unrolled.engines._stack import merge_directions, run_layers
+
+_C = torch._C
+_WATCHERS = (
+    _C._get_tracing_state,
+    _C._len_torch_dispatch_stack,
+    _C._len_torch_function_stack,
+    _C._are_functorch_transforms_active,
+    _C._is_any_autocast_enabled,
+)
+"""Functions that tell whether something traces, records or transforms the call; the result of each
+must be false."""
+
+
+@dataclass(frozen=True)
+class _FastSweep:
+    """One sweep: its program, and its parameters in the core's order (None where one is absent)."""
+
+    program: _core.Program
+    names: tuple[str | None, ...]  # without the suffix of the sweep
+    full_names: tuple[str | None, ...]
+    shapes: list[tuple[int, ...]]
+    reverse: bool
+    input_size: int
+    unused: tuple[tuple[str, str], ...]  # parameters that no array is made of: names, full names
+
+
+class NativeFastPath:
+    """The stack of a layer without dropout, of a cell whose parameters need no preparation.
+
+    With ``step`` one step of a cell: input [N, I], states [N, width], parameters without the suffix
+    of a layer.
+    """
+
+    def __init__(self, spec: Spec, step: bool = False) -> None:
+        self.spec = spec
+        self.step = step
+        self.sweeps = _fast_sweeps(spec, step)
+        self.cached_calls: dict[tuple[int, int, bool, int, str], list[SweepCall]] = {}
+        merge = None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge)
+        self.core = _core.FastPath(
+            [
+                (sweep.program, sweep.full_names, sweep.shapes, sweep.reverse, sweep.input_size)
+                for sweep in self.sweeps
+            ],
+            list(spec.state_widths),
+            (Tensor, torch.nn.Parameter),
+            _WATCHERS,
+            merge,
+            step,
+        )
+
+    def __call__(
+        self,
+        input: object,
+        hx: object,
+        parameters: dict[str, torch.nn.Parameter | None],
+        batch_first: bool,
+        /,
+    ) -> tuple[Tensor, States] | None:
+        """Output and final states, [L·D, N, width] or [N, width]; None for calls of other forms.
+
+        ``input`` and ``hx`` are what the user passed, ``parameters`` the layer's by full name.
+        """
+        if forward_ad._current_level >= 0 or not is_unobserved():
+            return None
+        result = self.core(
+            input,
+            hx,
+            parameters,
+            batch_first,
+            torch.is_grad_enabled(),
+            forced_build.get(),
+            torch.get_num_threads(),
+        )
+        if not isinstance(result, list):
+            return result
+        assert isinstance(input, Tensor)
+        T, N = (1, len(input)) if self.step else input.shape[:2]
+        if batch_first:
+            T, N = N, T
+        states, weights = result
+        count = len(self.sweeps[0].names)
+        sweep_weights = []
+        for k, sweep in enumerate(self.sweeps):
+            # The reference loop, which makes second derivatives, runs the step with all parameters.
+            unused = [parameters.get(full_name) for _, full_name in sweep.unused]
+            if any(parameter is None for parameter in unused):
+                return None
+            used = [w for w in weights[k * count : (k + 1) * count] if w is not None]
+            sweep_weights.append(used + unused)
+        calls = self._calls(T, N, batch_first, len(states))
+        return self._train(calls, input, states, sweep_weights)
+
+    def _train(
+        self,
+        calls: list[SweepCall],
+        input: Tensor,
+        states: States,
+        sweep_weights: list[list[Tensor]],
+    ) -> tuple[Tensor, States]:
+        if len(calls) == 1:
+            output, *final = SweepFunction.apply(calls[0], input, *states, *sweep_weights[0])
+            return output, tuple(final)
+
+        def run_layer(indices: range, tokens: Tensor) -> tuple[list[Tensor], list[States]]:
+            tensors = [
+                tensor
+                for k in indices
+                for tensor in (*(state[k : k + 1] for state in states), *sweep_weights[k])
+            ]
+            if len(indices) == 1:
+                output, *final = SweepFunction.apply(calls[indices[0]], tokens, *tensors)
+                return [output], [tuple(final)]
+            pair = (calls[indices[0]], calls[indices[1]])
+            output, reverse_output, *final = BidirectionalSweepFunction.apply(
+                pair, tokens, *tensors
+            )
+            half = len(final) // 2
+            return [output, reverse_output], [tuple(final[:half]), tuple(final[half:])]
+
+        output, final_states = run_layers(self.spec, input, run_layer)
+        return output, tuple(torch.cat(sweeps) for sweeps in zip(*final_states, strict=True))
+
+    def _calls(self, T: int, N: int, batch_first: bool, state_count: int) -> list[SweepCall]:
+        """A call for each sweep; the last few sizes are cached."""
+        key = (T, N, batch_first, state_count, forced_build.get())
+        calls = self.cached_calls.get(key)  # read once: another thread may clear the cache
+        if calls is not None:
+            return calls
+        if len(self.cached_calls) >= 16:
+            self.cached_calls.clear()
+        layout = BatchLayout(T, N, "batch" if batch_first else "time")
+        leading_shape = () if self.step else (1,)
+        calls = []
+        for sweep, layer_sweep in zip(self.sweeps, self.spec.sweeps, strict=True):
+            rows = layout.token_rows(sweep.reverse)
+            names = [name for name in sweep.names if name is not None]
+            names += [name for name, _ in sweep.unused]
+            calls.append(
+                make_sweep_call(
+                    self.spec.cell, layer_sweep.sizes, rows, names, state_count, leading_shape
+                )
+            )
+        self.cached_calls[key] = calls
+        return calls
+
+
+def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
+    """Empty where the core has no program, or parameters are prepared in torch."""
+    cell, sizes = spec.cell, spec.sizes(0)
+    if program_refusal(cell, sizes) is not None or needs_preparation(cell, sizes):
+        return ()
+    return tuple(_fast_sweep(spec, sweep, "" if step else sweep.suffix) for sweep in spec.sweeps)
+
+
+def _fast_sweep(spec: Spec, sweep: LayerSweep, suffix: str) -> _FastSweep:
+    program = traced_program(spec.cell, sweep.sizes.projected)
+    specs = spec.parameters(sweep.layer)
+    order = program.parameter_names(spec.cell)
+    names = tuple(name if name in specs else None for name in order)
+    return _FastSweep(
+        load_program(program.text, *program.sizes(sweep.sizes)),
+        names,
+        tuple(None if name is None else name + suffix for name in names),
+        [() if name is None else tuple(specs[name].shape) for name in names],
+        sweep.reverse,
+        sweep.sizes.I,
+        tuple((name, name + suffix) for name in specs if name not in names),
+    )

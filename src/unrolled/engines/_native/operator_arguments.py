@@ -1,0 +1,139 @@
+"""The arguments of the operator ``unrolled::sweep``, and what follows from them.
+
+What is done with them, forward and backward, is in ``operator``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled import _core
+from unrolled._token_rows import BatchLayout, Major
+from unrolled.engines._episodes import Episodes, find_episodes
+from unrolled.engines._native.call import compile_sweep
+from unrolled.engines._native.programs import load_program
+from unrolled.engines._precision import HALF
+from unrolled.engines._torch_modes import to_numpy
+
+Tensors = Sequence[Tensor]
+_Call = tuple[
+    Tensor,
+    Tensors,
+    Tensors | None,
+    Tensors | None,
+    Tensors | None,
+    str,
+    Sequence[int],
+    bool,
+    bool,
+    Tensor | None,
+    Tensor | None,
+]
+
+
+@dataclass(frozen=True)
+class SweepArguments:
+    """The operator's arguments but ``training``; see ``operator``."""
+
+    tokens: Tensor
+    states: Tensors
+    reset_states: Tensors
+    matrices: Tensors
+    vectors: Tensors
+    program: str
+    sizes: Sequence[int]
+    batch_first: bool
+    reverse: bool
+    lengths: Tensor | None
+    resets: Tensor | None
+
+    @classmethod
+    def of_call(cls, arguments: Sequence[object]) -> "SweepArguments":
+        """Of the operator as it is called: a list that is None is empty."""
+        call = cast(_Call, tuple(arguments))
+        return cls(call[0], call[1], call[2] or (), call[3] or (), call[4] or (), *call[5:])
+
+    def check(self) -> None:
+        """What no shape can say.
+
+        Raises:
+            ValueError: a length or the number of dimensions does not fit.
+        """
+        if self.tokens.dim() != 3:
+            raise ValueError(f"unrolled::sweep: values must be 3D, got {self.tokens.dim()}D")
+        lengths = self.lengths
+        if lengths is not None and bool(((lengths < 0) | (lengths > self.T)).any()):
+            raise ValueError(
+                f"unrolled::sweep: lengths must lie in [0, {self.T}], got {lengths.tolist()}"
+            )
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        return self.tokens.shape[1 if self.batch_first else 0]
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        return self.tokens.shape[0 if self.batch_first else 1]
+
+    @property
+    def major(self) -> Major:
+        return "batch" if self.batch_first else "time"
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        return tuple(state.shape[1] for state in self.states)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a gradient may be asked of."""
+        lists = (self.states, self.reset_states, self.matrices, self.vectors)
+        return [self.tokens, *(tensor for tensors in lists for tensor in tensors)]
+
+    def load_program(self) -> _core.Program:
+        """The program, as the core has it."""
+        return load_program(self.program, *self.sizes)
+
+    def find_episodes(self) -> Episodes | None:
+        """Every sequence from cut to cut; None where all are whole."""
+        if self.lengths is None and self.resets is None:
+            return None
+        lengths = None
+        if self.lengths is not None:
+            lengths = to_numpy(self.lengths, np.int64)
+        layout = BatchLayout(self.T, self.N, self.major, lengths)  # episodes are sorted themselves
+        resets = self.resets
+        if resets is not None and self.batch_first:
+            resets = resets.t()
+        return find_episodes(layout, resets, self.reverse)
+
+    def compile(self, episodes: Episodes | None) -> tuple[_core.CompiledSweep, list[Tensor]]:
+        """What the core runs and reads: episodes as sequences, their tokens where they lie."""
+        tokens = self.tokens.contiguous()
+        if episodes is None:
+            rows = BatchLayout(self.T, self.N, self.major).token_rows(self.reverse)
+            states = list(self.states)
+        else:
+            rows = episodes.rows
+            initial = torch.from_numpy(episodes.initial)
+            resets = self.reset_states or [torch.zeros_like(state) for state in self.states]
+            pairs = zip(self.states, resets, strict=True)
+            states = [torch.cat(pair).index_select(0, initial) for pair in pairs]
+        offset, count = 1 + len(states), len(self.matrices)
+        indices = [offset + k if m.numel() else -1 for k, m in enumerate(self.matrices)]
+        indices += range(offset + count, offset + count + len(self.vectors))
+        tensors = [tokens.flatten(0, 1), *states, *self.matrices, *self.vectors]
+        shapes = tuple((rows.N, width) for width in self.state_widths)
+        return compile_sweep(self.load_program(), rows, len(states), indices, shapes), tensors
+
+    def saved_shape(self, training: bool) -> tuple[int, int]:
+        """Of what backward needs, a row a token."""
+        return self.T * self.N * training, self.load_program().saved_width
+
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """Of half precision it is in float32."""
+        return torch.float32 if self.tokens.dtype in HALF else self.tokens.dtype

@@ -1,0 +1,136 @@
+"""The programs of cells as the core reads them: trace cache, refusals, block-diagonal weights, and
+the one order of parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from unrolled import _core
+from unrolled.cells import Cell, Sizes
+from unrolled.cells._declaration import parameter_names
+from unrolled.cells._frozen import copy_with, key_of
+from unrolled.program import TraceError, make_program
+from unrolled.program._encode import encode, used_products
+
+MAX_WIDTH = 1 << 24
+"""The largest width of a state that the core's reader of programs allows."""
+
+
+@dataclass(frozen=True)
+class ProgramText:
+    """A cell's program as text, and the products that it uses; or why there is no program."""
+
+    text: str
+    refusal: str | None = None
+    products: tuple[str, ...] = ()
+
+    def matrix_names(self) -> tuple[str, ...]:
+        """Names of the weight and the bias of each product: the order in which the core reads
+        parameters. The cell's vectors follow them."""
+        return tuple(name for key in self.products for name in parameter_names(key))
+
+    def parameter_names(self, cell: Cell) -> tuple[str, ...]:
+        """The names of all arrays that the core reads, in its order."""
+        return (*self.matrix_names(), *cell.vectors)
+
+    def sizes(self, sizes: Sizes) -> tuple[int, ...]:
+        """The sizes that the text is read with: H, P, and I where a width of it is I."""
+        return (sizes.H, sizes.P, sizes.I) if "I" in self.text else (sizes.H, sizes.P)
+
+
+@dataclass(frozen=True)
+class _CellKey:
+    """A cell as the key of a cache: cells with equal settings have equal programs."""
+
+    key: tuple[object, ...]
+    cell: Cell = field(compare=False)
+
+
+def traced_program(cell: Cell, projected: bool) -> ProgramText:
+    """The program of a cell; ``projected``: with a projection of the output state."""
+    return _traced_program(_CellKey(key_of(cell), cell), projected)
+
+
+@lru_cache(maxsize=256)
+def _traced_program(key: _CellKey, projected: bool) -> ProgramText:
+    return _trace(key.cell, projected)
+
+
+def _trace(cell: Cell, projected: bool) -> ProgramText:
+    try:
+        program = make_program(cell, projected)
+        text = encode(program)
+        is_stable = text == encode(make_program(cell, projected))
+    except TraceError as error:
+        return ProgramText("", str(error))
+    refusal = None if is_stable else f"cell {type(cell).__name__}: each step differs by itself"
+    return ProgramText(text, refusal, tuple(used_products(program)))
+
+
+def program_refusal(cell: Cell, sizes: Sizes) -> str | None:
+    """None, or why the core has no program for a cell of these sizes."""
+    program = traced_program(cell, sizes.projected)
+    for width in program.sizes(sizes):
+        if not 1 <= width <= MAX_WIDTH:
+            return f"the native core takes states of 1 to {MAX_WIDTH} units, got {width}"
+    return program.refusal
+
+
+@lru_cache(maxsize=256)
+def load_program(text: str, *sizes: int) -> _core.Program:
+    """A program's text for given sizes (``ProgramText.sizes``), read and scheduled by the core."""
+    return _core.Program(text, *sizes)
+
+
+@dataclass(frozen=True)
+class BlockDiagonalWeight:
+    """A weight [parts * width, K / blocks] that holds only the blocks of its matrix."""
+
+    name: str
+    parts: int  # one for each target
+    blocks: int  # of each part
+
+
+def block_diagonal_weights(cell: Cell, sizes: Sizes) -> tuple[BlockDiagonalWeight, ...]:
+    """The weights of a cell that the core needs as dense matrices."""
+    return tuple(
+        BlockDiagonalWeight(parameter_names(key)[0], max(1, len(p.targets)), p.blocks)
+        for key, p in cell.products(sizes).items()
+        if p.blocks > 1
+    )
+
+
+def needs_preparation(cell: Cell, sizes: Sizes) -> bool:
+    """Whether torch computes the core's parameters from those of the cell."""
+    return type(cell).prepare is not Cell.prepare or bool(block_diagonal_weights(cell, sizes))
+
+
+def prepare_parameters(
+    cell: Cell,
+    block_diagonal: tuple[BlockDiagonalWeight, ...],
+    parameters: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The parameters that the core reads: prepared by the cell, with dense matrices."""
+    prepared = dict(cell.prepare(dict(parameters)))
+    if not block_diagonal:
+        return prepared
+    dense = {w.name: expand_block_diagonal(prepared[w.name], w) for w in block_diagonal}
+    return {**prepared, **dense}
+
+
+def with_dense_products(cell: Cell, sizes: Sizes) -> Cell:
+    """The cell with dense products in place of block-diagonal ones: the core knows no blocks."""
+    products = cell.products(sizes).items()
+    dense = {key: replace(getattr(cell, key), blocks=1) for key, p in products if p.blocks > 1}
+    return copy_with(cell, dense) if dense else cell
+
+
+def expand_block_diagonal(weight: Tensor, form: BlockDiagonalWeight) -> Tensor:
+    """The dense matrix of a block-diagonal weight, with its zeros."""
+    K = weight.shape[1]
+    rows = weight.reshape(form.parts, form.blocks, -1, 1, K)
+    diagonal = torch.eye(form.blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
+    return torch.where(diagonal, rows, 0.0).reshape(-1, form.blocks * K)
