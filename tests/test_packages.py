@@ -3,8 +3,10 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import unrolled
@@ -87,3 +89,9 @@ def test_rooms_of_equations_import_the_standard_library_alone(room: str) -> None
                 names = [node.module or ""]
             for name in names:
                 assert name.partition(".")[0] in sys.stdlib_module_names | {"unrolled"}, file
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = grimp.build_graph("unrolled")
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    TopologicalSorter(imports).prepare()  # raises CycleError, which lists the cycle
