@@ -35,18 +35,18 @@ def _modules_after(statement: str) -> set[str]:
         ("import unrolled.cli", HEAVY - {"typer"}),
     ],
 )
-def test_a_room_loads_no_more_than_it_needs(statement: str, absent: set[str]) -> None:
+def test_a_package_loads_no_more_than_it_needs(statement: str, absent: set[str]) -> None:
     loaded = _modules_after(statement)
     assert not loaded & absent
     assert "unrolled" in loaded
 
 
-def test_rooms_load_when_they_are_named() -> None:
+def test_packages_load_at_their_first_use() -> None:
     assert "matplotlib" in _modules_after("import unrolled.diagnostics as d; d.inspect_model")
     assert "torch" in _modules_after("import unrolled; unrolled.nn.LSTM")
 
 
-def test_an_unknown_room_is_an_attribute_error() -> None:
+def test_an_unknown_package_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'attic'"):
         unrolled.attic  # noqa: B018
 
@@ -77,10 +77,9 @@ def test_instruction_sets_are_this_processors() -> None:
     assert actual["avx512"] == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags)
 
 
-@pytest.mark.parametrize("room", ["cells", "program", "spec.py"])
-def test_rooms_of_equations_import_the_standard_library_alone(room: str) -> None:
-    sources = Path(unrolled.__file__).parent
-    files = [sources / room] if room.endswith(".py") else sorted((sources / room).glob("*.py"))
+@pytest.mark.parametrize("pattern", ["cells/*.py", "program/*.py", "_spec.py"])
+def test_equations_import_the_standard_library_only(pattern: str) -> None:
+    files = sorted(Path(unrolled.__file__).parent.glob(pattern))
     assert files
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
