@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from unrolled.cli._app import run
+from unrolled.config import CONFIGS
 
 ALIASES = "".join(f" - &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 10))
 FILES = {
@@ -70,3 +71,37 @@ def test_a_long_value_on_the_command_line_is_cut(capsys: pytest.CaptureFixture[s
         error = capsys.readouterr().err
         assert arguments[0].split("=")[0] in error
         assert len(error) < 2500
+
+
+RENAMED = [("remember", "chrono-steps", 5), ("recurrent-rate", "recurrent-lr-scale", 0.5)]
+
+
+@pytest.mark.parametrize(("former", "present", "value"), RENAMED)
+def test_a_file_with_the_former_name_of_an_option_is_read(
+    former: str, present: str, value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for spelling in (former, former.replace("-", "_")):
+        (tmp_path / "options.yaml").write_text(f"{spelling}: {value}")
+        arguments = ["train", "lm", "--config", str(tmp_path / "options.yaml"), "--print-config"]
+        assert run(arguments) == 0
+        assert f"{present.replace('-', '_')}: {value}\n" in capsys.readouterr().out
+    (tmp_path / "options.yaml").write_text(f"{former}: {value}\n{present}: {value}")
+    assert run(arguments) == 2
+    assert f"but sets {present.replace('-', '_')} twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize(("former", "present", "value"), RENAMED)
+def test_the_former_name_of_an_option_is_reported_with_the_present_one(
+    former: str, present: str, value: float, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([f"--{former}", str(value)], [f"--{former}={value}"]):
+        assert run(["train", task, *arguments]) == 2
+        assert capsys.readouterr().err == f"unrolled: --{former} was renamed to --{present}\n"
+
+
+def test_a_command_without_the_present_option_does_not_suggest_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["sample", "run", "--remember", "5"]) == 2
+    assert "No such option: --remember" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from unrolled.io import FileError
 from unrolled.tasks import find_task, load_trained
 from unrolled.train import fit
 
-__all__ = ["TASKS", "commands", "error_line", "is_refused", "read", "train_runs"]
+__all__ = ["SIZES", "TASKS", "commands", "error_line", "is_refused", "read", "train_runs"]
 
 SIZES: dict[str, Any] = {
     "hidden_size": 4, "embedding_size": 3, "batch_size": 2, "steps": 2, "log_every": 1,

@@ -18,6 +18,7 @@ from unrolled.cli._inspect import inspect
 from unrolled.cli._sample import sample
 from unrolled.cli._train import add_commands
 from unrolled.cli._use import evaluate, predict
+from unrolled.config import RENAMED_OPTIONS
 
 
 class _Plain(TypedDict):
@@ -85,6 +86,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error))
     except _UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]
+        message = _renamed_option(error) or message
         return _fail(message + _rejected_value(error, arguments))
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -104,6 +106,16 @@ def _discard_output() -> None:
     except OSError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _renamed_option(error: Exception) -> str:
+    """A sentence that names the command's new option if `error` is about its former name."""
+    option = str(getattr(error, "option_name", ""))
+    name = RENAMED_OPTIONS.get(option.lstrip("-").replace("-", "_"))
+    parameters = getattr(getattr(error, "cmd", None), "params", [])
+    if name is None or name not in [parameter.name for parameter in parameters]:
+        return ""
+    return f"{option} was renamed to --{name.replace('_', '-')}"
 
 
 def _rejected_value(error: Exception, arguments: list[str]) -> str:
