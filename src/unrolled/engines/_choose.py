@@ -20,12 +20,12 @@ from unrolled.engines._request import Engine, Sweep
 ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (NativeEngine(), AtenEngine(), ReferenceEngine())
 }
-"""All engines by name, the preferred first."""
+"""All engines by name, in order of preference."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The engine that runs a call, and why each of the others cannot (None: it can)."""
+    """The engine that runs a call, and why each engine cannot run it (None: it can)."""
 
     engine: str
     forced: bool
@@ -48,11 +48,11 @@ class _Layer(Protocol):
 def choose(sweep: Sweep) -> Engine:
     """The first engine that can run this sweep, or the forced one.
 
-    In a graph no context is seen; what runs there instead of the compiled stack is aten off the
-    CPU, else the reference.
+    In a graph of torch.compile, where context variables cannot be read, it is aten on devices other
+    than the CPU, else the reference.
 
     Raises:
-        RuntimeError: the forced engine cannot run it; the message has its reason.
+        RuntimeError: the forced engine cannot run the sweep; the message has the reason.
     """
     if torch.compiler.is_compiling():
         aten = ENGINES["aten"]
@@ -68,14 +68,14 @@ def choose(sweep: Sweep) -> Engine:
 
 
 def run_on_chosen(checkpoint: int | bool, index: int, sweep: Sweep) -> tuple[Tensor, States]:
-    """Run a sweep on the engine that ``choose`` names, with ``checkpoint`` in segments."""
+    """Run a sweep on the engine that ``choose`` returns; in segments with ``checkpoint``."""
     engine = choose(sweep)
     record_run(engine.name)
     if engine.name == "reference" and is_unforced():
         warn_of_reference(sweep)
     if autocast_dtype(sweep.tokens) is None:
         return _run(engine, sweep, checkpoint)
-    # The sweep is cast already; inside of the engine the state stays in float32.
+    # The sweep is cast already; inside the engine the state stays in float32.
     with torch.autocast(sweep.tokens.device.type, enabled=False):
         return _run(engine, sweep, checkpoint)
 
@@ -85,12 +85,12 @@ def _run(engine: Engine, sweep: Sweep, checkpoint: int | bool) -> tuple[Tensor, 
 
 
 def explain(layer: _Layer, input: object, hx: object = None, **options: object) -> Explanation:
-    """Why a layer called in this way runs on the engine that it runs on.
+    """Say which engine runs a call of a layer, and why.
 
-    Takes what the layer's ``forward`` takes, and raises what it would raise.
+    Takes the arguments of the layer's ``forward``, and raises the same errors.
 
     Raises:
-        TypeError: it is no layer or cell of ``unrolled.nn``.
+        TypeError: ``layer`` is not a layer or cell of ``unrolled.nn``.
     """
     if not hasattr(type(layer), "first_sweep"):
         cls = layer if isinstance(layer, type) else type(layer)
@@ -106,16 +106,16 @@ def explain(layer: _Layer, input: object, hx: object = None, **options: object) 
 
 
 @contextmanager
-def use(engine: str) -> Iterator[None]:
-    """Force one engine by name within a ``with`` block (of this thread or task).
+def use(name: str) -> Iterator[None]:
+    """Force the engine of this name within a ``with`` block, for this thread or task.
 
     Raises:
         ValueError: there is no engine of that name.
     """
-    if engine not in ENGINES:
+    if name not in ENGINES:
         names = ", ".join(map(repr, ENGINES))
-        raise ValueError(f"use: engine must be one of {names}, got {engine!r}")
-    token = forced_engine.set(engine)
+        raise ValueError(f"use: name must be one of {names}, got {name!r}")
+    token = forced_engine.set(name)
     try:
         yield
     finally:
