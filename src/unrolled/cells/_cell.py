@@ -1,7 +1,7 @@
-"""``Cell``: the form that all cells share. Their equations are in the files beside it.
+"""``Cell``, the base class of all cells.
 
-One step of a cell with parameters is in ``bound``, the checks of a declaration in ``checks``. How
-cells become values (frozen, equal by their settings) is in ``frozen``.
+``_bound`` runs one step of a cell on given parameters, ``_checks`` checks a declaration, and
+``_frozen`` makes cells immutable and comparable by their settings.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from unrolled.cells._declaration import (
 from unrolled.cells._frozen import FrozenAttributes, attributes_of
 from unrolled.cells._values import State, Value
 
-_USUAL = ("input", "recurrent")
+_STANDARD_PRODUCTS = ("input", "recurrent")
 
 
 class Cell(FrozenAttributes):
@@ -31,24 +31,25 @@ class Cell(FrozenAttributes):
 
     Subclasses declare
 
-    - ``gates``: names of what the input and the recurrent product feed, in the order of their
-      blocks in ``weight_ih`` and ``weight_hh``. Without: one gate, ``x`` and ``h`` are vectors.
-    - ``states``: names of what is carried from step to step. The first is the output and what the
-      recurrent product multiplies. ``widths`` holds the sizes of those that differ from H.
-    - ``input``, ``recurrent``: the two usual products, where they do not feed all gates
+    - ``gates``: names of the gates that the input and the recurrent product feed, in the order of
+      their blocks in ``weight_ih`` and ``weight_hh``. A cell without gates has one block, and ``x``
+      and ``h`` are vectors.
+    - ``states``: names of the values carried from step to step. The first is the output, which the
+      recurrent product multiplies. ``widths`` holds the sizes of states whose width is not H.
+    - ``input``, ``recurrent``: the two standard products, where they do not feed all gates
       (``recurrent = product("r", "z")``) or are absent (``recurrent = None``).
     - ``forget_gates``, ``input_gates``: the gates (or the vectors that are their biases) that keep
       the state while they are open, and those that overwrite it. The chrono initialisation reads
       them.
-    - further products and vectors of its own, by :func:`product` and :func:`vector`.
+    - further products and vectors, by :func:`product` and :func:`vector`.
 
-    and define ``step(self, x, h, state)``, which returns the new states in their order (one state:
-    just that). Attributes set in ``__init__`` are settings of the cell, not parameters. They are
-    fixed once it has returned: ``cell.replace(name=value)`` returns another cell. Cells of one
-    class with equal settings are equal.
+    and define ``step(self, x, h, state)``, which returns a tuple of the new states, or the new
+    state if there is only one. Attributes set in ``__init__`` are settings of the cell, not
+    parameters. They cannot be changed after ``__init__``: ``cell.replace(name=value)`` returns
+    another cell. Cells of one class with equal settings are equal.
 
     Raises:
-        CellError: when a subclass is defined with names or a ``step`` that do not fit together.
+        CellError: when a subclass is defined whose names or ``step`` contradict each other.
     """
 
     gates: ClassVar[tuple[str, ...]] = ()
@@ -64,11 +65,11 @@ class Cell(FrozenAttributes):
         declared = vars(cls)
         for name in ("gates", "states"):
             checks.check_names(cls, name, getattr(cls, name))
-        for name in _USUAL:
-            refill = "gates" in declared and getattr(cls, name, cls) is not None
-            if name not in declared and (refill or not hasattr(cls, name)):
+        for name in _STANDARD_PRODUCTS:
+            new_gates = "gates" in declared and getattr(cls, name, cls) is not None
+            if name not in declared and (new_gates or not hasattr(cls, name)):
                 setattr(cls, name, Product(cls.gates))
-        for name in _USUAL:
+        for name in _STANDARD_PRODUCTS:
             checks.check_product(cls.__name__, name, getattr(cls, name), cls.gates)
         if unknown := set(cls.widths) - set(cls.states):
             raise CellError(
@@ -94,12 +95,13 @@ class Cell(FrozenAttributes):
         """The equations: states at t from the input products x, the recurrent products h and the
         states at t-1.
 
-        ``x`` and ``h`` are :class:`Gates`, or a :class:`Value` each where the cell has one gate.
+        ``x`` and ``h`` are :class:`Gates`, or a :class:`Value` each if the cell declares no gates.
         """
         raise CellError(f"cell {type(self).__name__}: step must be defined")
 
     def prepare(self, parameters: dict[str, Any]) -> Mapping[str, Any]:
-        """Weights as the sweep uses them, from the stored ones; runs once per call."""
+        """Compute the weights that the sweep uses from the stored ones; called once per call of a
+        layer."""
         return parameters
 
     @property
@@ -108,8 +110,8 @@ class Cell(FrozenAttributes):
         return self.states[0]
 
     def _attributes(self) -> dict[str, object]:
-        """Attributes of the class and of the instance, in the order of their definition, base
-        classes first."""
+        """Attributes of the class and of the instance in the order of definition, starting with
+        the base classes."""
         merged: dict[str, object] = {}
         for cls in reversed(type(self).__mro__):
             merged.update(vars(cls))
@@ -126,7 +128,7 @@ class Cell(FrozenAttributes):
         return cached
 
     def products(self, sizes: Sizes) -> dict[str, ProductDeclaration]:
-        """All products by name, the usual two first; ``hr`` is the projection of the output."""
+        """All products by name, ``input`` and ``recurrent`` first; ``hr`` projects the output."""
         cached: dict[Sizes, dict[str, ProductDeclaration]] = vars(self).setdefault("_products", {})
         if sizes not in cached:
             cached[sizes] = self._resolve_products(sizes)
@@ -134,26 +136,26 @@ class Cell(FrozenAttributes):
 
     def _resolve_products(self, sizes: Sizes) -> dict[str, ProductDeclaration]:
         declared = {n: p for n, p in self._attributes().items() if isinstance(p, Product)}
-        usual = {"input": replace(declared.pop("input"), source="I")}
+        standard = {"input": replace(declared.pop("input"), source="I")}
         if "recurrent" in declared:
             source = self.widths.get(self.output, "P")
-            usual["recurrent"] = replace(declared.pop("recurrent"), source=source)
+            standard["recurrent"] = replace(declared.pop("recurrent"), source=source)
         if sizes.projected:
-            usual["hr"] = Product(width="P", bias=False)
-        return usual | declared
+            standard["hr"] = Product(width="P", bias=False)
+        return standard | declared
 
     def state_widths(self, sizes: Sizes) -> tuple[int, ...]:
-        """Units of each state, in their order."""
+        """The width of each state, in the order of ``states``."""
         default = {self.output: "P"}
         return tuple(
             sizes.resolve(self.widths.get(name, default.get(name, "H"))) for name in self.states
         )
 
     def parameters(self, sizes: Sizes, bias: bool = True) -> dict[str, ParameterSpec]:
-        """Names and shapes, in torch.nn's order: both weights, both biases, then the cell's own.
+        """Names and shapes, in torch.nn's order: both weights, both biases, then the others.
 
         Raises:
-            CellError: the blocks of a product do not divide its width or its source.
+            CellError: the number of blocks of a product does not divide its width or its source.
         """
         weights: dict[str, ParameterSpec] = {}
         biases: dict[str, ParameterSpec] = {}
@@ -170,13 +172,13 @@ class Cell(FrozenAttributes):
             if p.init == ROTATIONS and M != K:
                 raise CellError(
                     f"cell {type(self).__name__}: product {name!r} must have a square weight to "
-                    f"start at rotations, got [{M}, {K}]"
+                    f"be initialised with rotations, got [{M}, {K}]"
                 )
             weight, offset = parameter_names(name)
-            usual = name in _USUAL
-            add(weights if usual else further, weight, ParameterSpec((M, K // p.blocks), p.init))
+            standard = name in _STANDARD_PRODUCTS
+            add(weights if standard else further, weight, ParameterSpec((M, K // p.blocks), p.init))
             if bias and p.bias:
-                add(biases if usual else further, offset, ParameterSpec((M,)))
+                add(biases if standard else further, offset, ParameterSpec((M,)))
         for name, v in self.vectors.items():
             if bias or not v.bias:
                 add(further, name, ParameterSpec((sizes.resolve(v.size),), v.init))
@@ -191,18 +193,18 @@ class Cell(FrozenAttributes):
         return f"{type(self).__name__}({settings})"
 
 
-_RESERVED = frozenset(dir(Cell)) - {*_USUAL, "__doc__", "__module__", "__dict__"}
+_RESERVED = frozenset(dir(Cell)) - {*_STANDARD_PRODUCTS, "__doc__", "__module__", "__dict__"}
 
 
 def check_cell(cell: Cell) -> None:
-    """Check the attributes that an instance has after ``__init__``.
+    """Check the attributes that ``__init__`` has set.
 
     Raises:
-        CellError: it defines no step, or an attribute hides one that a cell must have.
+        CellError: the cell defines no ``step``, or an attribute hides one that ``Cell`` has.
     """
     name = type(cell).__name__
     if type(cell).step is Cell.step:
         raise CellError(f"cell {name}: step must be defined")
-    for key in _USUAL:
+    for key in _STANDARD_PRODUCTS:
         checks.check_product(name, key, getattr(cell, key), cell.gates)
     checks.check_attributes(name, cell.widths, attributes_of(cell), _RESERVED)

@@ -1,6 +1,6 @@
-"""Cells are values: fixed once they are built, and equal where their settings are equal.
+"""Cells are immutable once they are built, and equal if their settings are equal.
 
-A program that was traced from a cell therefore stays valid, and caches are keyed by ``key_of``.
+A program that was traced from a cell therefore stays valid; ``key_of`` is the key of its cache.
 """
 
 import copy
@@ -19,11 +19,11 @@ _SCALARS = (bool, int, str, bytes, complex, type(None), Product, Vector)
 
 
 class CellType(ABCMeta):
-    """The class of cells' classes: attributes are fixed once ``__init__`` has returned, those of a
-    class once it has an instance."""
+    """Metaclass of cells: attributes of a cell cannot change after ``__init__``, and attributes of
+    a class cannot change once it has an instance."""
 
     def __call__(cls, *args: object, **settings: object) -> object:
-        """A cell; arguments that its ``__init__`` does not take may be meant for a layer."""
+        """Build a cell; the error for other arguments says that a layer may take them."""
         if args or settings:
             check_settings(cls, args, settings)
         cell: FrozenAttributes = super().__call__(*args, **settings)
@@ -40,14 +40,14 @@ class CellType(ABCMeta):
         return signature.replace(parameters=parameters, return_annotation=signature.empty)
 
     def __setattr__(cls, name: str, value: object) -> None:
-        cls._check_open(name)
+        cls._check_no_instance(name)
         super().__setattr__(name, value)
 
     def __delattr__(cls, name: str) -> None:
-        cls._check_open(name)
+        cls._check_no_instance(name)
         super().__delattr__(name)
 
-    def _check_open(cls, name: str) -> None:
+    def _check_no_instance(cls, name: str) -> None:
         if "_has_instances" in vars(cls) and not name.startswith("__"):
             raise AttributeError(
                 f"{cls.__name__}: {name} must not be changed once a cell of the class is built; "
@@ -56,7 +56,7 @@ class CellType(ABCMeta):
 
 
 class FrozenAttributes(metaclass=CellType):
-    """Attributes that can be set in ``__init__`` alone, and equality by their values."""
+    """Attributes that can be set only in ``__init__``, and equality by their values."""
 
     def __setattr__(self, name: str, value: object) -> None:
         self._check_unfrozen(name, repr(value))
@@ -69,18 +69,18 @@ class FrozenAttributes(metaclass=CellType):
     def _check_unfrozen(self, name: str, value: str) -> None:
         if "_frozen" not in vars(self):
             return
-        cure = f"use cell.replace({name}={value}), which returns another cell"
+        advice = f"use cell.replace({name}={value}), which returns another cell"
         if name not in inspect.signature(type(self)).parameters:
-            cure = f"set it in __init__, where self.{name} = {value} is allowed"
+            advice = f"set it in __init__, where self.{name} = {value} is allowed"
         raise FrozenInstanceError(
-            f"{type(self).__name__}: {name} must not be changed once the cell is built; {cure}"
+            f"{type(self).__name__}: {name} must not be changed once the cell is built; {advice}"
         )
 
     def replace(self, **settings: object) -> Self:
         """A cell of the same class, with other settings: ``cell.replace(beta=2)``.
 
         Raises:
-            TypeError: ``__init__`` has no argument of a name.
+            TypeError: ``__init__`` has no argument of that name.
         """
         cls = type(self)
         args, keywords = vars(self)["_arguments"]
@@ -93,7 +93,7 @@ class FrozenAttributes(metaclass=CellType):
             ):
                 names = ", ".join(bound.signature.parameters) or "none"
                 raise TypeError(
-                    f"{cls.__name__}.replace: {name} must be a setting, of which it has {names}"
+                    f"{cls.__name__}.replace: {name} must be a setting (those of the cell: {names})"
                 )
             bound.arguments[name] = value
         in_order = {
@@ -111,7 +111,7 @@ class FrozenAttributes(metaclass=CellType):
         return hash(key_of(self))
 
     def __getstate__(self) -> dict[str, object]:
-        """What derives from the settings is neither copied nor pickled."""
+        """Values cached from the settings are neither copied nor pickled."""
         return {name: value for name, value in list(vars(self).items()) if name not in _DERIVED}
 
 
@@ -119,19 +119,19 @@ Frozen = TypeVar("Frozen", bound=FrozenAttributes)
 
 
 def initializer(cls: type) -> Callable[..., object]:
-    """The ``__init__`` of a class; one without arguments where it has none of its own."""
+    """The ``__init__`` of a class, or a method without arguments if it defines none."""
     method: Callable[..., object] = getattr(cls, "__init__")  # noqa: B009
     return _no_arguments if method is object.__init__ else method
 
 
 def attributes_of(cell: FrozenAttributes) -> dict[str, object]:
-    """The attributes that the ``__init__`` of a cell has set."""
+    """The attributes set in the ``__init__`` of a cell."""
     hidden = _BOOKKEEPING | _DERIVED
     return {name: value for name, value in list(vars(cell).items()) if name not in hidden}
 
 
 def copy_with(cell: Frozen, attributes: Mapping[str, object]) -> Frozen:
-    """A copy of a cell with other attributes, for a run of its step; ``__init__`` is not run."""
+    """A copy of a cell with other attributes, to run its step; ``__init__`` is not called."""
     copied = copy.copy(cell)
     vars(copied).update(attributes)
     return copied
@@ -140,7 +140,7 @@ def copy_with(cell: Frozen, attributes: Mapping[str, object]) -> Frozen:
 def key_of(cell: FrozenAttributes) -> tuple[object, ...]:
     """The class of a cell and its attributes, hashable: equal for cells with equal programs.
 
-    Numbers, texts and tuples of them are compared by value, all else by identity. ``==`` compares
+    Numbers, strings and tuples of them are compared by value, all else by identity. ``==`` compares
     keys, unless the cell's class defines another equality.
     """
     cached: tuple[object, ...] | None = vars(cell).get("_key")
@@ -154,7 +154,7 @@ def key_of(cell: FrozenAttributes) -> tuple[object, ...]:
 
 
 class _Identity:
-    """A value that equals itself alone; it is kept alive, so that its id is not used again."""
+    """Compares a value by identity, and keeps it alive so that its id is not reused."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -168,7 +168,7 @@ class _Identity:
 
 def _value_key(value: object) -> object:
     if type(value) is float:
-        return float, repr(value)  # -0.0 is not 0.0, and NaN is itself
+        return float, repr(value)  # repr tells -0.0 from 0.0, and equals itself for NaN
     if type(value) in _SCALARS:
         return type(value), value
     if type(value) is tuple:

@@ -87,7 +87,7 @@ def where(condition: Array, x: Array | float, y: Array | float) -> Array:
 
 
 def mean(x: Array) -> Array:
-    """Mean over the units of each row, kept as a last axis of one: [..., W] to [..., 1]."""
+    """Mean over the units of each row, keeping the axis: [..., W] to [..., 1]."""
     return _apply("mean", x)
 
 

@@ -12,7 +12,7 @@ from unrolled.cells._values import Activation, Gates, State, Value
 
 
 class PeepholeLSTM(Cell):
-    """LSTM whose gates see the memory: "Recurrent nets that time and count" (Gers & Schmidhuber
+    """LSTM whose gates read the memory: "Recurrent nets that time and count" (Gers & Schmidhuber
     2000).
 
     i = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi + p_i ⊙ c_{t-1})
@@ -22,8 +22,8 @@ class PeepholeLSTM(Cell):
     o = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho + p_o ⊙ c_t)
     h_t = o ⊙ tanh(c_t)
 
-    The paper squashes g and c by other functions; tanh in both places is the form that came into
-    use (Graves 2013).
+    The paper applies other functions to g and c; tanh in both places became the common form
+    (Graves 2013).
     """
 
     gates = ("i", "f", "g", "o")
@@ -74,8 +74,8 @@ class MultiplicativeLSTM(Cell):
     c_t = f ⊙ c_{t-1} + i ⊙ g
     h_t = o ⊙ tanh(c_t)
 
-    Squashed as in the authors' later code. Earlier versions of paper and code do not squash g, and
-    have the output gate before the tanh: h_t = tanh(o ⊙ c_t).
+    The tanh of g and c are those of the authors' later code. Earlier versions of paper and code
+    have no tanh at g, and apply the output gate before the tanh: h_t = tanh(o ⊙ c_t).
     """
 
     gates = ("m", "i", "f", "g", "o")
@@ -140,8 +140,8 @@ class SLSTM(Cell):
     block per head; the paper's networks have 4. ``forget`` is ``"sigmoid"`` or ``"exp"``.
 
     Where the memory is empty (n = 0) m_t is log i, as in the authors' code: by the equation alone a
-    very small i would underflow, and h be 0/0. Initial states need n > 0, or c = n = 0.
-    The paper's blocks around the cell (convolution, norms, projections) are not here.
+    very small i would underflow, and h would be 0/0. Initial states need n > 0, or c = n = 0.
+    The paper's blocks around the cell (convolution, norms, projections) are not part of it.
     """
 
     gates = ("i", "f", "z", "o")

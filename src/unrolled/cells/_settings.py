@@ -9,7 +9,7 @@ from unrolled.cells._values import Activation, VectorFunction
 
 
 def check_settings(cls: type, args: tuple[object, ...], settings: Mapping[str, object]) -> None:
-    """Hold the arguments of a cell to its ``__init__``; others may be meant for a layer."""
+    """Check that the ``__init__`` of a cell takes these arguments; sizes are meant for a layer."""
     try:
         signature = inspect.signature(cls)
         if not signature.parameters:

@@ -1,14 +1,14 @@
 """The types that a cell's equations are written with.
 
 ``Value`` has the arithmetic that torch tensors, NumPy arrays and tracers have in common. It exists
-for type checkers: at run time a step gets one of those.
+for type checkers: at run time a step gets one of these three.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar, Union
 
 Operand = Union["Value", float]
-"""What a vector is combined with: another vector, or a number."""
+"""The second operand of an arithmetic operation: a vector or a number."""
 
 Array = TypeVar("Array")
 """An array of any library, or a tracer; functions return the type that they get."""
@@ -38,7 +38,7 @@ class Value(Protocol):
 
 
 Activation = Callable[[Any], Any]
-"""A function of an array that keeps its shape: one of this package, torch's, or a module."""
+"""A function that keeps an array's shape: from this package, from torch, or a module."""
 
 VectorFunction = Callable[[Value], Value]
 """An activation as a step calls it."""

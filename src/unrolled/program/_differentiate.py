@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of a program.
 
-The backward program is built in the graph of the forward one, so that a value that both compute is
-one node. Derivatives at kinks and ties are torch's.
+The backward program is built in the graph of the forward program, so that a value that both use is
+one node. Derivatives at kinks and ties are those of torch.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,15 @@ Rule = Callable[[NodeGraph, Node, Node], tuple[Node | None, ...]]
 
 @dataclass(frozen=True)
 class Derivative:
-    """The gradients of one step; ``seeds`` are those of the new states, its inputs.
+    """The backward program of one step. Its inputs, ``seeds``, are the gradients of the new states.
 
-    ``x`` by gate; ``products`` of the results of products, by (matrix, block), from which weight
-    gradients and transposed products are computed; ``states`` of the states at t-1, transposed
-    products included; ``vectors`` of the cell's own parameters, to be summed over all tokens.
+    Its results are the gradients of
+
+    - ``x``: the input product, by gate;
+    - ``products``: the results of products, by (matrix, block), from which weight gradients and
+      transposed products are computed;
+    - ``states``: the states at t-1, transposed products included;
+    - ``vectors``: the cell's vectors, to be summed over all tokens.
     """
 
     seeds: tuple[Node, ...]
@@ -48,7 +52,7 @@ def differentiate(traced: Traced) -> Derivative:
     for node, seed in zip(traced.states, seeds, strict=True):
         _add(graph, adjoints, node, seed)
     result = Derivative(seeds, {}, {}, {}, {})
-    # By source and matrix: the adjoints of the blocks of the product.
+    # The adjoint of each block of a product, by source node, matrix and block.
     block_adjoints: dict[int, dict[str, dict[int, Node]]] = {}
     for node in reversed(forward):
         for matrix, by_block in block_adjoints.get(node.number, {}).items():
@@ -75,7 +79,7 @@ def differentiate(traced: Traced) -> Derivative:
 
 
 def _reduced(graph: NodeGraph, node: Node, arg: Node, gradient: Node) -> Node:
-    """The gradient of a value shared by all units of a vector is the sum of theirs."""
+    """Sum a gradient over all units if ``arg`` is one value that they share."""
     if arg.width != 1 or node.width == 1:
         return gradient
     if gradient.width == 1:
@@ -113,8 +117,8 @@ def _power(g: NodeGraph, node: Node, d: Node) -> tuple[Node | None, ...]:
     da = g.apply("mul", d, g.apply("mul", b, lower))
     if b.value is not None:
         return da, None
-    # As in torch: the gradient of a ** 0 in a is 0, that of 0 ** b in b is 0 for b >= 0; the
-    # formula would give the NaN of a product of 0 and infinity.
+    # As in torch, d(a ** 0)/da is 0, and d(0 ** b)/db is 0 for b >= 0; the formulas would multiply
+    # 0 by infinity.
     zero = g.const(0)
     da = g.apply("where", g.apply("eq", b, zero), zero, da)
     flat = g.apply("mul", d, g.apply("mul", node, g.apply("log", a)))
@@ -123,8 +127,8 @@ def _power(g: NodeGraph, node: Node, d: Node) -> tuple[Node | None, ...]:
 
 
 def _elementwise(build: Callable[[NodeGraph, Node, Node], Node]) -> Rule:
-    """Gradient of an operation of one argument: d times its derivative, which ``build`` makes from
-    (argument, result)."""
+    """Gradient of a unary operation: d times its derivative, which ``build`` computes from the
+    argument and the result."""
 
     def rule(g: NodeGraph, node: Node, d: Node) -> tuple[Node | None, ...]:
         return (g.apply("mul", d, build(g, node.args[0], node)),)
@@ -149,7 +153,7 @@ def _inside(g: NodeGraph, x: Node, bound: float) -> Node:
 
 
 def _extreme(op: str) -> Rule:
-    """minimum and maximum; at a tie each side gets half."""
+    """Gradients of minimum and maximum; equal arguments get half each."""
 
     def rule(g: NodeGraph, node: Node, d: Node) -> tuple[Node | None, ...]:
         a, b = node.args
@@ -161,7 +165,7 @@ def _extreme(op: str) -> Rule:
         da = g.apply("where", tie, half, in_a)
         in_b = g.apply("where", selects_b, d, zero)
         db = g.apply("where", tie, half, in_b)
-        # With a number torch clamps, and the gradient of clamp is 1 at the bound.
+        # With a number the function is torch's clamp, whose gradient at the bound is 1.
         if b.value is not None:
             return g.apply("where", tie, d, in_a), None
         if a.value is not None:

@@ -1,7 +1,7 @@
-"""A program as text, for the native core and for files, with stable codes.
+"""Encodes a program as text, with stable codes, for the native core and for files.
 
-The text holds all that a run needs, without Python: states, parameters, the nodes of both
-directions, the vectors that forward stores. Numbers of nodes are positions in the text.
+The text holds all that is needed to run it without Python: states, parameters, the nodes of forward
+and backward, the vectors that forward stores. The number of a node is its position in the text.
 """
 
 from unrolled.program._graph import Node, dependencies
@@ -16,8 +16,8 @@ def encode(program: Program) -> str:
 
     Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
     a line for each node; then the results: ``forward`` (new states), ``stored``, ``source`` (the
-    vector that each product multiplies) and the gradients, ``-`` for one that is zero. Products
-    that the step does not use are left out: their weights have no effect.
+    vector that each product multiplies) and the gradients, ``-`` for a zero gradient.
+    Products that the step does not use are left out: their weights have no effect.
     """
     traced, derived = program.traced, program.derivative
     sources = program.sources
@@ -52,7 +52,7 @@ def encode(program: Program) -> str:
 
 
 def used_products(program: Program) -> list[str]:
-    """The products in a program's text, in its order: the input's first."""
+    """The products in a program's text, in its order: ``input`` is first."""
     used = program.sources
     return ["input", *(key for key in program.traced.products if key in used and key != "input")]
 

@@ -1,8 +1,8 @@
-"""Which vectors forward stores for backward and which backward recomputes: the cheapest choice.
+"""Chooses which vectors forward stores for backward, and which backward recomputes.
 
 Backward reads some vectors that forward computed. Each can be stored, which moves it through memory
-twice, or recomputed from others that are stored. The cheapest choice is a minimum cut (as in Chen
-et al. 2016 and its descendants, on the few dozen nodes of one step).
+twice, or recomputed from others that are stored. The cheapest choice is a minimum cut of the graph
+of one step, which has a few dozen nodes (gradient checkpointing as in Chen et al. 2016).
 """
 
 from collections import deque
@@ -13,15 +13,15 @@ from unrolled.program._graph import LEAVES, PRODUCTS, Node, dependencies
 from unrolled.program._operations import OPERATIONS
 
 STORE_COST = 6.0
-"""Writing and reading one vector, in additions of vectors in cache."""
+"""The cost of writing and reading one vector, in units of one addition of vectors in cache."""
 
 _SHARED_VALUE = 0.0625
-"""The part of that cost for a value shared by all units."""
+"""The fraction of that cost for a value shared by all units."""
 
 _NEVER = float("inf")
 
 Vertex = tuple[str, int]
-"""Of the flow network: ("available", node) or ("recomputed", node), _SOURCE or _SINK."""
+"""A vertex of the flow network: ("available", node), ("recomputed", node), _SOURCE or _SINK."""
 _SOURCE: Vertex = ("source", -1)
 _SINK: Vertex = ("sink", -1)
 
@@ -49,22 +49,24 @@ def choose_saving(
     for number, node in nodes.items():
         if number in available:
             continue
-        at_hand, recomputed = ("available", number), ("recomputed", number)
+        is_available, is_recomputed = ("available", number), ("recomputed", number)
         cost = STORE_COST * (_SHARED_VALUE if node.width == 1 else 1.0)
-        network.add_edge(at_hand, recomputed, cost)
-        network.add_edge(recomputed, _SINK, _recompute_cost(node))
+        network.add_edge(is_available, is_recomputed, cost)
+        network.add_edge(is_recomputed, _SINK, _recompute_cost(node))
         for arg in node.args:
             if arg.number not in available:
-                network.add_edge(recomputed, ("available", arg.number), _NEVER)
-    for number in _reads(nodes, backward) - available:
+                network.add_edge(is_recomputed, ("available", arg.number), _NEVER)
+    for number in _read_by_backward(nodes, backward) - available:
         network.add_edge(_SOURCE, ("available", number), _NEVER)
     reached = network.minimum_cut()
     stored = [n for n in nodes if ("available", n) in reached and ("recomputed", n) not in reached]
-    redone = [n for n in nodes if ("recomputed", n) in reached]
-    return Saving(tuple(nodes[n] for n in sorted(stored)), tuple(nodes[n] for n in sorted(redone)))
+    recomputed = [n for n in nodes if ("recomputed", n) in reached]
+    return Saving(
+        tuple(nodes[n] for n in sorted(stored)), tuple(nodes[n] for n in sorted(recomputed))
+    )
 
 
-def _reads(forward: Mapping[int, Node], backward: Sequence[Node]) -> set[int]:
+def _read_by_backward(forward: Mapping[int, Node], backward: Sequence[Node]) -> set[int]:
     """The nodes of forward that backward reads."""
     arguments = {
         arg.number

@@ -1,4 +1,4 @@
-"""Records a cell's ``step``: it runs once on tracers, whose operations become nodes."""
+"""Traces a cell's ``step``: it runs once on tracers, and each operation adds a node to a graph."""
 
 import sys
 import traceback
@@ -21,7 +21,7 @@ _PACKAGES = tuple(str(Path(module.__file__ or "").parent) for module in (cells, 
 
 
 class TraceError(ProgramError):
-    """A step cannot be a program; the message names the cell, the operation and the line."""
+    """A step cannot be traced; the message names the cell, the operation and the line."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class Traced:
 
 
 def trace(cell: Cell, projected: bool = False) -> Traced:
-    """Record one step of a cell.
+    """Trace one step of a cell.
 
-    ``projected`` says whether the output state has a width of its own, P, and passes through the
-    projection ``hr``; without, P is H.
+    ``projected`` says whether the output state passes through the projection ``hr`` to a separate
+    width P; otherwise P is H.
 
     Raises:
         TraceError: the step branches on values, calls a function without an operation, or combines
             unequal widths.
-        CellError: it returns a different number of states than the cell declares.
+        CellError: the step returns a different number of states than the cell declares.
     """
     recorder = _Recorder(cell, projected)
     return recorder.run()
 
 
 class Tracer:
-    """Represents a vector while a step runs; every operation makes a node."""
+    """Stands for a vector while a step is traced; every operation on it adds a node."""
 
     __array_ufunc__ = None  # NumPy defers its operators instead of looping over objects
 
@@ -140,7 +140,7 @@ class Tracer:
 
 
 class _TracedProduct:
-    """A product of the cell while a step runs."""
+    """Stands for a product of the cell while a step is traced."""
 
     def __init__(self, recorder: "_Recorder", name: str, declared: ProductDeclaration) -> None:
         self.recorder = recorder
@@ -168,7 +168,7 @@ class _TracedProduct:
 
 
 class _Recorder:
-    """One tracing of one cell."""
+    """Traces one cell once."""
 
     def __init__(self, cell: Cell, projected: bool) -> None:
         self.cell = cell
@@ -270,7 +270,7 @@ class _Recorder:
 
 
 def _line(error: Exception) -> str:
-    """The last line outside of this package and the cells' that led to an error."""
+    """The innermost line of an error's traceback that is outside of this package and the cells."""
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if not frame.filename.startswith(_PACKAGES)]
     frame = (outside or [frame for frame in frames if frame.name == "step"] or list(frames))[-1]
