@@ -1,7 +1,7 @@
-"""Where the tokens of a batch lie: the one geometry of layers, engines and the runtime.
+"""Where the tokens of a batch are in memory, for layers, engines and the runtime.
 
-A batch is a matrix [rows, width]. Time-major, batch-first and packed data all have this form
-without a copy. Only numpy is needed here.
+A batch is a matrix [rows, width]: time-major, batch-first and packed data are viewed in this form
+without a copy. This module needs only NumPy.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class TokenRows:
 
     @classmethod
     def of_packed(cls, batch_sizes: list[int], N: int) -> "TokenRows":
-        """The rows of a packed batch, as they are."""
+        """The rows of a packed batch, in order."""
         counts = np.array(batch_sizes, np.int64)
         total = int(counts.sum())
         return cls(len(counts), N, total, counts=counts, table=np.arange(total))
@@ -52,14 +52,14 @@ class TokenRows:
         return (self.start + t[:, None] * self.stride_t + n * self.stride_n).ravel()
 
     def sequence_of_each(self) -> IntArray:
-        """[total] the sequence of each token, counted from the longest."""
+        """[total] the index of each token's sequence; sequence 0 is the longest."""
         if self.counts is None:
             return np.tile(np.arange(self.N), self.T)
         return _sequence_of_each(self.counts)
 
     def repeated(self, count: int) -> "TokenRows":
-        """Those of ``count`` equal batches, one behind the other in a matrix ``count`` times as
-        long: sequence n of batch b becomes sequence n * count + b."""
+        """The rows of ``count`` batches of this layout, one after the other in a matrix ``count``
+        times as long; sequence n of batch b becomes sequence n * count + b."""
         N, rows = self.N * count, self.rows * count
         if self.table is None and self.N == 1:
             return TokenRows(self.T, N, rows, self.start, self.stride_t, self.rows)
@@ -70,12 +70,12 @@ class TokenRows:
 
 @dataclass(frozen=True, eq=False)
 class BatchLayout:
-    """How the tokens of a batch lie in its matrix.
+    """How the tokens of a batch are laid out in its matrix.
 
-    Sequence n, counted from the longest, has the tokens t < lengths[n] and is the caller's sequence
-    order[n]. Token (t, n) is row t * N + order[n] in a time-major batch and order[n] * T + t in a
-    batch-first one; all other rows are padding: never read, written as zeros. A packed batch has
-    the tokens of each step side by side, longest sequence first, without padding.
+    Sequence n, in order of falling length, has the tokens t < lengths[n] and is the caller's
+    sequence order[n]. Token (t, n) is row t * N + order[n] in a time-major batch and order[n] * T +
+    t in a batch-first one; all other rows are padding: never read, written as zeros. A packed batch
+    has the tokens of each step side by side, longest sequence first, without padding.
     """
 
     T: int
@@ -96,7 +96,7 @@ class BatchLayout:
         return np.full(self.N, self.T) if self.lengths is None else self.lengths
 
     def token_rows(self, reverse: bool) -> TokenRows:
-        """The rows of all tokens in one direction; found once."""
+        """The rows of all tokens in one direction; computed once."""
         return self._reverse_rows if reverse else self._forward_rows
 
     @cached_property
@@ -117,8 +117,8 @@ class BatchLayout:
     def rows_of_spans(
         self, n: IntArray, starts: IntArray, lengths: IntArray, reverse: bool
     ) -> TokenRows:
-        """The rows of parts of sequences: each is a sequence of its own, the tokens from
-        ``starts`` on of sequence ``n``. ``lengths`` fall."""
+        """The rows of spans of sequences, each taken as a sequence: span k holds ``lengths[k]``
+        tokens of sequence ``n[k]``, from ``starts[k]`` on. ``lengths`` must not increase."""
         counts = _count_active(lengths)
         span = _sequence_of_each(counts)
         step = np.repeat(np.arange(len(counts)), counts)
@@ -127,7 +127,7 @@ class BatchLayout:
         return TokenRows(len(counts), len(lengths), self.rows, counts=counts, table=table)
 
     def _rows(self, t: IntArray, n: IntArray) -> IntArray:
-        """The row of token (t, n), for arrays of both."""
+        """The rows of tokens (t, n)."""
         if self.major == "packed":
             counts = np.full(self.T, self.N)
             if self.lengths is not None:
@@ -139,7 +139,7 @@ class BatchLayout:
         return n * self.T + t if self.major == "batch" else t * self.N + n
 
     def steps(self, start: int, end: int) -> "BatchLayout":
-        """The layout of a matrix that holds the steps from ``start`` to ``end`` alone."""
+        """The layout of a matrix that holds only the steps from ``start`` to ``end``."""
         lengths = None if self.lengths is None else (self.lengths - start).clip(0, end - start)
         return BatchLayout(end - start, self.N, self.major, lengths, self.order)
 
@@ -153,20 +153,20 @@ def layout_of_lengths(T: int, N: int, major: Major, lengths: IntArray | None) ->
 
 
 def dense_strides(T: int, N: int, batch_first: bool, reverse: bool) -> tuple[int, int, int]:
-    """The row of the first token that is read, and how far the next step and sequence are."""
+    """The row of the first token that is read, the stride of steps, and that of sequences."""
     stride_t, stride_n = (1, T) if batch_first else (N, 1)
     return ((T - 1) * stride_t, -stride_t, stride_n) if reverse else (0, stride_t, stride_n)
 
 
 def _count_active(lengths: IntArray, T: int | None = None) -> IntArray:
-    """[T] how many sequences of falling lengths have a step t; by default up to the last of their
-    steps, but one step at least."""
+    """[T] the number of sequences that have step t, for lengths that do not increase; by default T
+    is the longest length, and at least 1."""
     if T is None:
         T = max(1, int(lengths[0])) if len(lengths) else 1
     return len(lengths) - np.searchsorted(lengths[::-1], np.arange(T), side="right")
 
 
 def _sequence_of_each(counts: IntArray) -> IntArray:
-    """[total] for each token its place among the tokens of its step."""
+    """[total] the index of each token among the tokens of its step."""
     ahead = counts.cumsum() - counts
     return np.arange(int(counts.sum())) - np.repeat(ahead, counts)

@@ -1,9 +1,9 @@
-"""Engines: ways to run a cell over time. They agree; they differ in speed and in what they support.
+"""Engines run a cell over time. Their results agree; they differ in speed and in what they support.
 
 ``native`` is the C++ core, ``aten`` calls torch's fused functions, ``reference`` runs everything.
-``use`` forces one, ``explain`` says why one was chosen, ``record`` proves which ran; ``use_build``
-forces one build of the native kernels. A cell that falls to the reference engine says so once, by a
-``ReferenceWarning``.
+``use`` forces an engine, ``explain`` says why one was chosen, ``record`` lists which ran, and
+``use_build`` forces one build of the native kernels. A ``ReferenceWarning`` reports once for each
+cell that it falls back to the reference engine.
 """
 
 from unrolled.engines._choose import ENGINES, Explanation, explain, use

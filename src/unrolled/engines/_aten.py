@@ -1,6 +1,6 @@
-"""Torch's own fused recurrent functions, hence cuDNN, with our parameters.
+"""The aten engine: torch's fused recurrent functions (cuDNN on CUDA), for the cells of torch.nn.
 
-Only for the three cells of torch.nn. Ragged batches are packed by ``packed``.
+Ragged batches are run by ``_packed``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from unrolled.engines._request import Engine, Sweep, TracedStack
 from unrolled.engines._torch_modes import is_transformed
 
 FusedFunction = Callable[..., tuple[Tensor, ...]]
-"""As ``torch._VF.lstm``: output, then the final states."""
+"""A function such as ``torch._VF.lstm``: returns output, then the final states."""
 
 
 class AtenEngine(Engine):
@@ -51,8 +51,8 @@ class AtenEngine(Engine):
 
 
 class _FusedStack:
-    """A whole stack by one call of torch's function: a trace of it has free T and N, and runs where
-    this library is not installed."""
+    """A whole stack by one call of torch's function: a trace of it works for any T and N, and does
+    not need this library."""
 
     def __init__(self, spec: Spec, function: FusedFunction) -> None:
         self.spec = spec

@@ -1,4 +1,4 @@
-"""Functions of autograd and their ``ctx``, typed, and gradients inside of a backward."""
+"""Types for autograd functions and their ``ctx``, and gradients computed inside a backward."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class AutogradContext(Protocol):
-    """What torch offers on it; subclasses name what is kept beside tensors."""
+    """The ``ctx`` of torch; subclasses add the attributes that a function sets on it."""
 
     needs_input_grad: tuple[bool, ...]
 
@@ -25,7 +25,7 @@ class AutogradContext(Protocol):
 
 
 class AutogradFunction(torch.autograd.Function):
-    """A function of autograd whose ``apply`` has a type."""
+    """An autograd function whose ``apply`` is typed."""
 
     if TYPE_CHECKING:
 

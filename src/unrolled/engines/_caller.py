@@ -1,4 +1,4 @@
-"""Where a warning points: at the code that called the library, by whatever function."""
+"""The ``stacklevel`` with which a warning points at the user's code that called the library."""
 
 import os
 import sys

@@ -1,8 +1,8 @@
-"""A sweep in segments of time that keep nothing but their first states for backward.
+"""Gradient checkpointing: a sweep in segments of time that save only their initial states.
 
-Backward runs each segment forward once more, from the last one to the first (Chen et al. 2016), so
-what it keeps at a time is the states between segments and one segment's inner values: with segments
-of √T steps both grow as √T.
+Backward runs each segment forward again, from the last to the first (Chen et al. 2016), so it holds
+the states between segments and the intermediate values of one segment at a time: with segments of
+√T steps, both grow as √T.
 """
 
 import math
@@ -23,13 +23,13 @@ from unrolled.engines._reset_guard import without_modules
 from unrolled.engines._torch_modes import is_batched
 
 Bounds = tuple[int, int]
-"""First step of a segment, and that after its last one."""
+"""The first step of a segment, and the step after its last."""
 RandomStates = tuple[Tensor, list[int], list[Tensor]]
-"""States of the generators of random numbers: the CPU's; of which other devices, and theirs."""
+"""States of the random number generators: the CPU's, the other devices, and their states."""
 
 
 def run_in_segments(engine: Engine, sweep: Sweep, steps: int | bool) -> tuple[Tensor, States]:
-    """The results of ``engine.run``, in segments of so many steps (True: √T, rounded up).
+    """The results of ``engine.run``, in segments of ``steps`` steps (True: √T, rounded up).
 
     Without a gradient, and under torch.func's transforms, the sweep runs in one piece.
     """
@@ -50,8 +50,8 @@ def run_in_segments(engine: Engine, sweep: Sweep, steps: int | bool) -> tuple[Te
 
 @dataclass(frozen=True)
 class _Segments:
-    """What is not a tensor of a run: those are tokens, states, reset states (all or none),
-    parameters by ``names``, parameters of modules that the cell holds."""
+    """Everything in a run but its tensors: tokens, states, reset states (all or none), parameters
+    by ``names``, and parameters of modules that the cell holds."""
 
     engine: Engine
     template: Sweep  # without tensors
@@ -62,13 +62,13 @@ class _Segments:
     cell_with: Callable[[tuple[Tensor, ...]], Cell]
 
     def bounds(self) -> list[Bounds]:
-        """Of the segments, in the order of the sweep."""
+        """The bounds of all segments, in the order of the sweep."""
         T = self.template.batch.T
         bounds = [(start, min(start + self.steps, T)) for start in range(0, T, self.steps)]
         return bounds[::-1] if self.template.reverse else bounds
 
     def sweep(self, tensors: Sequence[Tensor]) -> Sweep:
-        """All steps, of these tensors."""
+        """A sweep of these tensors over all steps."""
         counts = (self.state_count, self.reset_count, len(self.names))
         remaining = iter(tensors[1:])
         states, resets, parameters = (
@@ -84,7 +84,7 @@ class _Segments:
         )
 
     def run(self, bounds: Bounds, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One segment, of its own tokens: output and final states."""
+        """Run one segment, of which ``tensors`` holds the tokens: output and final states."""
         sweep, batch = self.sweep(tensors), self.template.batch
         if sweep.reverse and batch.resets is not None and bounds[1] < batch.T:
             sweep = replace(sweep, states=_states_after_cuts(sweep, bounds[1]))
@@ -92,7 +92,7 @@ class _Segments:
         return output, *final
 
     def part(self, tokens: Tensor, bounds: Bounds) -> Tensor:
-        """A segment's part of a tensor that lies as the tokens do: a view."""
+        """A view of a segment's part of a tensor that is laid out as the tokens are."""
         batch, (start, end) = self.template.batch, bounds
         if tokens.dim() == 3:
             time_axis = 1 if batch.layout.major == "batch" else 0
@@ -108,7 +108,7 @@ class _SegmentContext(AutogradContext, Protocol):
 
 
 class _SegmentFunction(AutogradFunction):
-    """All segments as one node, so that no part of input and output is kept twice."""
+    """All segments as one node of autograd, so that no part of input and output is saved twice."""
 
     @staticmethod
     def forward(ctx: _SegmentContext, segments: _Segments, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -135,7 +135,7 @@ class _SegmentFunction(AutogradFunction):
     def backward(ctx: _SegmentContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         segments, needs_grad, saved = ctx.segments, ctx.needs_input_grad[1:], ctx.saved_tensors
         tensors, starts = saved[: len(needs_grad)], saved[len(needs_grad) :]
-        # The run was not cast by autocast either: its tensors are.
+        # As in forward: the tensors are cast already.
         with torch.autocast(tensors[0].device.type, enabled=False):
             if torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads):
                 with torch.enable_grad(), _replayed(*ctx.random_states[0]):
@@ -146,7 +146,7 @@ class _SegmentFunction(AutogradFunction):
 
 
 class _SegmentBackward:
-    """Gradients of a run's tensors, segment after segment."""
+    """Computes the gradients of a run's tensors, segment by segment."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _SegmentBackward:
         final_grads: Sequence[Tensor | None],
         random_states: Sequence[RandomStates],
     ) -> list[Tensor | None]:
-        """``starts`` are the first states of the segments, one behind the other."""
+        """``starts`` holds the initial states of all segments, one segment after the other."""
         count = self.segments.state_count
         state_grads = [None if grad is None else _at_least_float32(grad) for grad in final_grads]
         sums: list[Tensor | None] = [None] * len(self.constants)
@@ -211,18 +211,18 @@ class _SegmentBackward:
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Never in place: gradients of several tensors may be one."""
+    """Never in place: several gradients may be the same tensor."""
     return b if a is None else a if b is None else a + b
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision is computed in float32, and so are the states between segments."""
+    """Half precision is computed in float32, the states between segments included."""
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
 @contextmanager
 def _replayed(state: Tensor, devices: list[int], states: list[Tensor]) -> Iterator[None]:
-    """The generators of random numbers as they were: a cell's step may draw."""
+    """Restore the random number generators: a cell's step may draw random numbers."""
     with torch.random.fork_rng(devices):
         torch.set_rng_state(state)
         set_device_states(devices, states)
@@ -230,8 +230,8 @@ def _replayed(state: Tensor, devices: list[int], states: list[Tensor]) -> Iterat
 
 
 def _states_after_cuts(sweep: Sweep, t: int) -> States:
-    """States for the reverse direction with the cuts at t applied: they lie between two segments,
-    so neither applies them."""
+    """States for the reverse direction with the cuts at t applied, which lie between two segments,
+    so that neither segment applies them."""
     batch = sweep.batch
     assert batch.resets is not None
     cuts = batch.resets[t]

@@ -19,19 +19,19 @@ class Episodes:
     """The E episodes of a batch in one direction, longest first."""
 
     rows: TokenRows  # of their tokens; an episode counts as a sequence
-    initial: IntArray  # [E] into [states, reset states]: what the episode starts from
-    final: IntArray  # [N] into [final states of episodes, states]: what the sequence ends in
+    initial: IntArray  # [E] index into [states, reset states]: the episode's initial state
+    final: IntArray  # [N] index into [final states of episodes, states]: the sequence's final state
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The sequences of a call: how their tokens lie, and where they are cut."""
+    """The sequences of a call: the layout of their tokens, and where resets cut them."""
 
     layout: BatchLayout
     resets: Tensor | None = None  # [T, N] bool on the CPU, in the order of the layout
     symbolic_lengths: Tensor | None = None
-    """[N] lengths, in the caller's order, whose values only the operator may read: the layout is
-    then that of the padded batch."""
+    """[N] lengths, in the caller's order, whose values only the operator may read; the layout is
+    then that of the whole padded batch."""
 
     @property
     def T(self) -> int:  # noqa: N802
@@ -48,7 +48,7 @@ class Batch:
         return self.resets is None and all(length is None for length in lengths)
 
     def episodes(self, reverse: bool) -> Episodes:
-        """The episodes in one direction; found once for all layers."""
+        """The episodes in one direction; computed once for all layers."""
         return self._reverse_episodes if reverse else self._forward_episodes
 
     @cached_property
@@ -60,13 +60,13 @@ class Batch:
         return find_episodes(self.layout, self.resets, reverse=True)
 
     def steps(self, start: int, end: int) -> "Batch":
-        """The steps from ``start`` to ``end`` alone."""
+        """A batch of the steps from ``start`` to ``end`` only."""
         resets = None if self.resets is None else self.resets[start:end]
         return Batch(self.layout.steps(start, end), resets)
 
 
 def find_episodes(layout: BatchLayout, resets: Tensor | None, reverse: bool) -> Episodes:
-    """The episodes of a batch and their order; here its lengths may come in any order."""
+    """The episodes of a batch; here the lengths of the layout may be in any order."""
     T, N = layout.T, layout.N
     sequence_lengths = layout.lengths_or_full()
     cuts = np.zeros((T, N), np.bool_) if resets is None else to_numpy(resets, np.bool_)

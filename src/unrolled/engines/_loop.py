@@ -20,14 +20,14 @@ def run_loop(
 ) -> tuple[Tensor, States]:
     """Outputs [total, P] and final states [N, width] of a packed batch.
 
-    ``tokens`` [total, I] step by step, ``batch_sizes`` falling, ``prepared`` the parameters after
-    the cell's ``prepare``.
+    ``tokens`` [total, I] are ordered by step, ``batch_sizes`` do not increase, and ``prepared`` are
+    the parameters that the cell's ``prepare`` returns.
     """
     bound = BoundCell(cell, sizes, prepared)
     # Unbound once: indexing step by step would make the backward pass quadratic in T.
     projected = bound.project_input(tokens).split(batch_sizes)
     outputs: list[Tensor] = []
-    finished: list[States] = []  # of the sequences that end at a step, shortest first
+    finished: list[States] = []  # final states of the sequences that end at a step, shortest first
     for x in projected:
         active, current = x.shape[0], states[0].shape[0]
         if active < current:

@@ -1,7 +1,7 @@
 """Runs any sweep as a packed batch: tokens step by step, longest sequence first.
 
-Direction, order, padding and resets all become an index here, so an engine that can run a packed
-batch forward can run everything.
+Direction, order, padding and resets become an index of rows, so that an engine only has to run
+packed batches in the forward direction.
 """
 
 import torch

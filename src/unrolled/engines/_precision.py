@@ -1,4 +1,4 @@
-"""The dtypes of a call: what autocast changes, what is computed in float32, what must agree."""
+"""The dtypes of a call: casts by autocast, half precision computed in float32, dtype checks."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,11 +9,12 @@ HALF = (torch.float16, torch.bfloat16)
 
 States = tuple[Tensor, ...]
 RunOnTensors = Callable[[Tensor, States, dict[str, Tensor]], tuple[Tensor, States]]
-"""From tokens, states and parameters to outputs and final states."""
+"""Takes tokens, states and parameters; returns outputs and final states."""
 
 
 def autocast_dtype(tokens: Tensor) -> torch.dtype | None:
-    """The dtype that autocast asks for where these tokens are; None where it changes nothing."""
+    """The dtype that autocast casts to on the device of these tokens, or None if it does not
+    cast."""
     device = tokens.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return None
@@ -23,7 +24,7 @@ def autocast_dtype(tokens: Tensor) -> torch.dtype | None:
 
 
 def cast_for_autocast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A tensor in the dtype that autocast asks for, if any: it treats a sweep like a product."""
+    """A tensor in the dtype of autocast, which treats a sweep like a matrix product."""
     if dtype is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(dtype)
@@ -32,7 +33,7 @@ def cast_for_autocast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def check_dtypes(
     cell: str, tokens: Tensor, states: Sequence[Tensor], parameters: Mapping[str, Tensor]
 ) -> None:
-    """All must have one dtype: no engine converts what the user, or autocast, did not.
+    """Check that all tensors have one dtype: engines cast no tensor themselves.
 
     Raises:
         RuntimeError: a state or a parameter has another dtype than the tokens.

@@ -1,4 +1,4 @@
-"""The contexts around a call: which engine is forced, and the records of engines that run."""
+"""The context variables of a call: which engine is forced, and records of the engines that run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def record() -> Iterator[list[str]]:
 
 
 def record_run(engine: str) -> None:
-    """Add the name of an engine that runs to the open records; in a graph there are none."""
+    """Add the name of an engine that runs to all open records, except in a graph."""
     if torch.compiler.is_compiling():
         return
     for names in _records.get():
@@ -30,7 +30,7 @@ def record_run(engine: str) -> None:
 
 
 def is_allowed(engine: str) -> bool:
-    """Whether no engine but this one is forced."""
+    """Whether this engine may run: no other engine is forced."""
     return forced_engine.get() in (None, engine)
 
 
@@ -40,5 +40,6 @@ def is_unobserved() -> bool:
 
 
 def is_unforced() -> bool:
-    """Whether the library itself chooses the engine of a call; in a graph no context is seen."""
+    """Whether the library chooses the engine; false in a graph, which reads no context
+    variables."""
     return not torch.compiler.is_compiling() and forced_engine.get() is None

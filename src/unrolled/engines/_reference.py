@@ -1,7 +1,7 @@
 """The reference engine: the cell's own ``step`` in a loop over time; autograd differentiates it.
 
-It is for reading, and the other engines are tested against it. It runs every cell, on every device
-and dtype, to any order of derivative.
+It is written to be read, and the other engines are tested against it. It runs every cell on every
+device and dtype, and is differentiable to any order.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""A warning where a cell falls to the slow engine and nobody asked for that."""
+"""Warns when a cell falls back to the reference engine without being asked to."""
 
 import warnings
 from weakref import WeakKeyDictionary
@@ -19,28 +19,28 @@ _warned_reasons: WeakKeyDictionary[type[Cell], set[str]] = WeakKeyDictionary()
 def warn_of_reference(sweep: Sweep) -> None:
     """Warn that the reference engine runs this sweep: once for each class of cell and reason.
 
-    There is no warning where no engine could be faster: where no numbers are computed, or for
-    numbers that no core has arithmetic for.
+    There is no warning where no engine could be faster: on the meta device, and for complex
+    numbers.
     """
-    diagnosis = _reason_and_cure(sweep)
+    diagnosis = _reason_and_advice(sweep)
     if diagnosis is None:
         return
-    reason, cure = diagnosis
+    reason, advice = diagnosis
     warned = _warned_reasons.setdefault(type(sweep.cell), set())
     if reason in warned:
         return
     warned.add(reason)
     warnings.warn(
         f"the cell {type(sweep.cell).__name__} runs on the reference engine, a loop in Python that "
-        f"is several times slower than the native core: {reason}; {cure}. To ask for this engine, "
-        'and silence this: with unrolled.engines.use("reference")',
+        f"is several times slower than the native core: {reason}; {advice}. To choose this engine "
+        'without a warning: with unrolled.engines.use("reference")',
         ReferenceWarning,
         stacklevel=caller_level(),
     )
 
 
-def _reason_and_cure(sweep: Sweep) -> tuple[str, str] | None:
-    """Why the native engine is not used, as ``explain`` says it, and what helps."""
+def _reason_and_advice(sweep: Sweep) -> tuple[str, str] | None:
+    """Why the native engine is not used, as ``explain`` says, and what to do about it."""
     device = sweep.tokens.device.type
     refusal = traced_program(sweep.cell, sweep.sizes.projected).refusal
     if device == "meta" or sweep.tokens.is_complex():

@@ -1,7 +1,7 @@
-"""What an engine is asked to do, and what it offers.
+"""The interface of engines: ``Engine``, and the ``Sweep`` that it runs.
 
-A sweep is one layer in one direction over a batch. It carries everything by value: tokens, layout,
-states, parameters. Stacking layers, directions and dropout is done by ``stack``.
+A sweep is one layer in one direction over a batch, with its tokens, their layout, states and
+parameters. ``_stack`` combines sweeps to layers and directions, with dropout.
 """
 
 from abc import ABC, abstractmethod
@@ -23,8 +23,8 @@ from unrolled.engines._torch_modes import is_transformed
 class Sweep:
     """One layer in one direction.
 
-    ``tokens`` [T, N, I], [N, T, I] or packed [rows, I], as ``batch`` says; ``states`` and
-    ``reset_states`` [N, width] each, in the order of the batch; ``reset_states`` of None are zeros.
+    ``tokens`` [T, N, I], [N, T, I] or packed [rows, I], as ``batch.layout`` says; ``states`` and
+    ``reset_states`` (None: zeros) [N, width] each, in the order of the batch.
     """
 
     cell: Cell
@@ -38,7 +38,7 @@ class Sweep:
 
     @property
     def is_differentiated(self) -> bool:
-        """Whether a gradient may be asked of this call."""
+        """Whether a gradient of this sweep may be computed."""
         tensors = (self.tokens, *self.states, *self.parameters.values())
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
@@ -48,12 +48,12 @@ class Sweep:
         return is_transformed()
 
     def reset_states_or_zeros(self) -> States:
-        """[N, width] each: the states that follow a cut."""
+        """The states after a reset, [N, width] each."""
         return self.reset_states or tuple(torch.zeros_like(state) for state in self.states)
 
 
 class FastPath(Protocol):
-    """Runs the plainest form of a layer's call; returns None where a call has another form."""
+    """Runs plain calls of a layer; returns None for calls that it does not handle."""
 
     def __call__(
         self,
@@ -63,24 +63,24 @@ class FastPath(Protocol):
         batch_first: bool,
         /,
     ) -> tuple[Tensor, States] | None:
-        """Output and final states, [L·D, N, width] (of a step [N, width])."""
+        """Output and final states, [L·D, N, width], or [N, width] for a single step."""
 
 
 class CompiledStack(Protocol):
-    """Runs the sweeps of a stack as operators of torch, which stand in graphs and traces."""
+    """Runs the sweeps of a stack as torch operators, which graphs and traces can hold."""
 
     def refusal(self, tokens: Tensor) -> str | None:
-        """None, or why there is no operator for these tokens."""
+        """Why there is no operator for these tokens, or None."""
 
     def run_sweep(self, index: int, sweep: Sweep) -> tuple[Tensor, States]:
-        """Sweep number ``index``, whose batch is as the caller gave it."""
+        """Run sweep number ``index``, whose batch is in the caller's order."""
 
 
 class TracedStack(Protocol):
-    """Runs a whole stack by one function of torch, which a trace holds with free T and N."""
+    """Runs a whole stack by one function of torch, so that a trace works for any T and N."""
 
     def supports(self, tokens: Tensor) -> bool:
-        """Whether there is such a function for these tokens."""
+        """Whether torch has such a function for these tokens."""
 
     def run(
         self,
@@ -92,7 +92,7 @@ class TracedStack(Protocol):
         batch_first: bool,
         training: bool,
     ) -> tuple[Tensor, States]:
-        """Outputs and final states; ``tokens`` are packed where there are ``batch_sizes``."""
+        """Outputs and final states; ``tokens`` are packed if ``batch_sizes`` is not None."""
 
 
 @dataclass(frozen=True)
@@ -104,22 +104,22 @@ class ExportedSweep:
 
 
 class Engine(ABC):
-    """A way to run sweeps. Optional methods return None where an engine does not offer them."""
+    """A way to run sweeps. Optional methods return None if an engine does not implement them."""
 
     name: str
-    """What users force and see."""
+    """The name in ``use``, ``explain`` and ``record``."""
 
     @abstractmethod
     def supports(self, sweep: Sweep) -> str | None:
-        """None, or the sentence that says why not."""
+        """Why the engine cannot run this sweep, or None if it can."""
 
     @abstractmethod
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
-        """Outputs [..., P] with the leading dimensions of the tokens, zero where no token is, and
-        the final states [N, width]."""
+        """Outputs [..., P] with the leading dimensions of the tokens, zero in padding, and the
+        final states [N, width]."""
 
     def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
-        """For calls of a layer in their plainest form, or of a cell's single ``step``."""
+        """For plain calls of a layer, or of a single ``step`` of a cell."""
         return None
 
     def compiled_stack(self, spec: Spec) -> CompiledStack | None:
@@ -127,11 +127,11 @@ class Engine(ABC):
         return None
 
     def traced_stack(self, spec: Spec) -> TracedStack | None:
-        """For traces of torch.jit.trace that need nothing of this library."""
+        """For traces of torch.jit.trace that run without this library."""
         return None
 
     def export_sweep(
         self, cell: Cell, sizes: Sizes, parameters: Mapping[str, Tensor]
     ) -> ExportedSweep | str | None:
-        """The sweep for the runtime, or the sentence that says why there is none."""
+        """The sweep as the runtime runs it, or why it cannot be exported."""
         return None

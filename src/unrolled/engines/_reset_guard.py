@@ -1,10 +1,9 @@
-"""Backward of a run with resets: an episode that no gradient reaches adds nothing, whatever its
-values.
+"""Keeps NaN and infinity in one episode out of the gradients of the others.
 
-Autograd multiplies, and zero times NaN or infinity is NaN: where a finished episode holds one, it
-would get into the gradients of the weights although nothing depends on it. So the gradients of a
-run with resets are tested; if one is not finite, they are computed once more from those episodes
-alone whose outputs or final states have a gradient.
+Backward multiplies, and zero times NaN or infinity is NaN: such a value in an episode that the loss
+does not depend on would still make the gradients of the weights NaN. The gradients of a run with
+resets are therefore tested; if one is not finite, they are computed again from only those episodes
+whose outputs or final states have a gradient.
 """
 
 from collections.abc import Callable
@@ -21,13 +20,13 @@ from unrolled.engines._precision import States
 from unrolled.engines._torch_modes import is_batched
 
 PackedRun = Callable[[Cell, Tensor, list[int], States, dict[str, Tensor]], tuple[Tensor, States]]
-"""Cell, tokens [total, I] step by step, falling batch sizes, initial states and parameters, to
-outputs [total, P] and the state that each sequence ends in."""
+"""Takes a cell, tokens [total, I] ordered by step, non-increasing batch sizes, initial states and
+parameters; returns outputs [total, P] and the final states."""
 _TensorRun = Callable[[tuple[Tensor, ...], list[int]], tuple[Tensor, ...]]
 
 
 def guard_resets(run: PackedRun, episode_of_token: Tensor) -> PackedRun:
-    """The same run with a guarded backward; ``episode_of_token`` [total]."""
+    """Wrap ``run`` with a guarded backward; ``episode_of_token`` [total]."""
 
     def guarded(
         cell: Cell,
@@ -55,7 +54,7 @@ def guard_resets(run: PackedRun, episode_of_token: Tensor) -> PackedRun:
 
 
 class _ResetGuard:
-    """What the two ends of a guarded run share."""
+    """The state that the inputs and outputs of a guarded run share."""
 
     def __init__(
         self, call: _TensorRun, batch_sizes: list[int], episode_of_token: Tensor, row_count: int
@@ -63,7 +62,7 @@ class _ResetGuard:
         self.call = call
         self.batch_sizes = batch_sizes
         self.episode_of_token = episode_of_token
-        self.row_count = row_count  # so many tensors have a row for each token or episode
+        self.row_count = row_count  # number of tensors with a row for each token or episode
         self.output_grads: tuple[Tensor, ...] = ()
 
     def gradients(
@@ -72,7 +71,7 @@ class _ResetGuard:
         output_grads: tuple[Tensor, ...],
         needs_grad: list[bool],
     ) -> list[Tensor | None]:
-        """From those episodes alone that a gradient reaches."""
+        """Gradients from only those episodes that a gradient reaches."""
         grad_outputs, *grad_final = output_grads
         episode = self.episode_of_token.to(grad_outputs.device)
         reached = torch.zeros(len(grad_final[0]), dtype=torch.bool, device=grad_outputs.device)
@@ -95,7 +94,7 @@ class _GuardContext(AutogradContext, Protocol):
 
 
 class _GuardInputs(AutogradFunction):
-    """Identity whose backward tests the gradients of a whole run."""
+    """Identity on the inputs, whose backward tests the gradients of a whole run."""
 
     @staticmethod
     def forward(ctx: _GuardContext, guard: _ResetGuard, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -123,7 +122,7 @@ class _GuardInputs(AutogradFunction):
 
 
 class _GuardOutputs(AutogradFunction):
-    """Identity whose backward keeps the gradients that come in."""
+    """Identity on the outputs, whose backward stores their gradients in the guard."""
 
     @staticmethod
     def forward(ctx: _GuardContext, guard: _ResetGuard, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -137,8 +136,8 @@ class _GuardOutputs(AutogradFunction):
 
 
 def without_modules(cell: Cell) -> tuple[Callable[[tuple[Tensor, ...]], Cell], list[Tensor]]:
-    """The parameters of the modules that a cell holds, and a function that makes the cell with
-    other tensors in their place."""
+    """A function that builds the cell with other tensors in place of the parameters of its modules,
+    and these parameters."""
     modules = {name: m for name, m in list(vars(cell).items()) if isinstance(m, nn.Module)}
     keys = [(name, key) for name, m in modules.items() for key, _ in m.named_parameters()]
     parameters: list[Tensor] = [p for m in modules.values() for p in m.parameters()]

@@ -1,4 +1,4 @@
-"""What layers talk to: one runner for the stack that a spec describes."""
+"""``Runner`` runs the stack of a layer; layers use engines only through it."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,10 +21,11 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter, FakeTensor)
 
 
 class Runner:
-    """Runs a stack: in graphs by operators, else each sweep on the engine that is chosen for it.
+    """Runs a stack: in graphs by operators, else each sweep on the engine chosen for it.
 
-    A runner is made with its layer, since what a graph needs cannot be found while torch traces.
-    ``owner`` is its class in messages; with ``step`` it is one step of a cell, with input [N, I].
+    A layer builds its runner in its constructor, since a graph's constants cannot be computed while
+    torch traces. ``owner`` is the layer's class in messages; with ``step`` it runs one step of a
+    cell, with input [N, I].
     """
 
     def __init__(self, spec: Spec, owner: str, step: bool = False) -> None:
@@ -41,19 +42,19 @@ class Runner:
         self._traced = next((stack for stack in traced if stack is not None), None)
 
     def __reduce__(self) -> tuple[type["Runner"], tuple[Spec, str, bool]]:
-        """A copy is built from the arguments: programs of the core cannot be copied."""
+        """Copies are built from the arguments: programs of the core cannot be copied."""
         return Runner, (self.spec, self.owner, self.step)
 
     def make_fast_path(self) -> FastPath:
-        """The fast path, made at the first call that may take it."""
+        """Build the fast path, at the first call that may take it."""
         paths = (engine.fast_path(self.spec, self.step) for engine in ENGINES.values())
         self.fast_path = next(path for path in paths if path is not None)
         return self.fast_path
 
     def is_symbolic(self, input: object, checkpoint: int | bool) -> bool:
-        """Whether a call on this input does not know the values of lengths and resets: where
-        torch.compile or a trace makes a graph, or tensors are fake. It then becomes operators, if
-        there are any for it."""
+        """Whether the values of lengths and resets are unknown in a call on this input, because
+        torch.compile or a trace builds a graph or tensors are fake. Such a call runs as operators,
+        if there are operators for it."""
         if torch.compiler.is_compiling():
             return True
         if checkpoint and torch.is_grad_enabled():
@@ -81,21 +82,21 @@ class Runner:
     ) -> tuple[Tensor, States]:
         """Outputs and final states [L·D, N, width] of the stack.
 
-        ``tokens`` as in a ``Sweep``, ``batch_sizes`` of packed ones, ``states`` and
-        ``reset_states`` [L·D, N, width] in the order of the batch, ``parameters`` one dictionary a
-        sweep.
+        ``tokens`` as in a ``Sweep``, ``batch_sizes`` those of packed tokens, ``states`` and
+        ``reset_states`` [L·D, N, width] in the order of the batch, ``parameters`` one dictionary
+        for each sweep.
 
         Raises:
-            RuntimeError: in a graph, lengths or resets where there is no operator, or a gradient
+            RuntimeError: a graph has lengths or resets but there is no operator, or has a gradient
                 with ``checkpoint``.
         """
         if torch.compiler.is_compiling() and checkpoint and torch.is_grad_enabled():
             raise RuntimeError(
-                f"{self.owner}: checkpoint must be False in a graph, got {checkpoint}: what a "
-                "graph keeps for backward is its compiler's choice; set layer.checkpoint = False"
+                f"{self.owner}: checkpoint must be False in a graph, got {checkpoint}: the "
+                "compiler chooses what is saved for backward; set layer.checkpoint = False"
             )
-        is_whole = batch.resets is None and (batch_sizes is not None or batch.is_dense)
-        if is_tracing() and is_whole and self._traced and self._traced.supports(tokens):
+        has_whole_sequences = batch.resets is None and (batch_sizes is not None or batch.is_dense)
+        if is_tracing() and has_whole_sequences and self._traced and self._traced.supports(tokens):
             batch_first = batch.layout.major == "batch"
             return self._traced.run(
                 tokens, batch_sizes, states, parameters, dropout, batch_first, training
@@ -141,8 +142,8 @@ class Runner:
         reset_states: States | None,
         dropout: float,
     ) -> tuple[Tensor, States]:
-        """Padded for the operator, which reads lengths as a tensor, so that a trace is not bound to
-        those of its example."""
+        """Pad the batch for the operator, which reads lengths as a tensor, so that the trace works
+        for other lengths than those of the example."""
         padded, lengths = torch._VF._pad_packed_sequence(tokens, batch_sizes, False, 0.0, -1)
         layout = BatchLayout(batch.T, batch.N, "time")
         padded_batch = Batch(layout, batch.resets, symbolic_lengths=lengths)
@@ -164,7 +165,7 @@ class Runner:
         return make_sweep(self.spec, 0, batch, tokens, states, parameters[0], reset_states)
 
     def export_sweep(self, index: int, parameters: Mapping[str, Tensor]) -> ExportedSweep | str:
-        """Sweep number ``index`` for the runtime, or the sentence that says why there is none."""
+        """Sweep number ``index`` as the runtime runs it, or why it cannot be exported."""
         sizes = self.spec.sweeps[index].sizes
         exports = (e.export_sweep(self.spec.cell, sizes, parameters) for e in ENGINES.values())
         return next(export for export in exports if export is not None)

@@ -1,4 +1,4 @@
-"""The one loop over layers, directions, dropout and merge, for every way to run a sweep."""
+"""The loop over layers and directions, with dropout and merging, which all engines share."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,17 +13,17 @@ from unrolled.engines._precision import States, autocast_dtype, cast_for_autocas
 from unrolled.engines._request import Sweep
 
 RunLayer = Callable[[range, Tensor], tuple[list[Tensor], list[States]]]
-"""From the numbers of a layer's sweeps, one a direction, and its tokens to outputs and final states
-of each."""
+"""Takes the indices of a layer's sweeps, one for each direction, and its tokens; returns the
+outputs and the final states of each sweep."""
 RunSweep = Callable[[int, Sweep], tuple[Tensor, States]]
-"""From the number of a sweep and the sweep to outputs and final states."""
+"""Takes the index of a sweep and the sweep; returns its output and final states."""
 
 
 def run_layers(
     spec: Spec, tokens: Tensor, run_layer: RunLayer, dropout: float = 0.0, batch_first: bool = False
 ) -> tuple[Tensor, list[States]]:
-    """All layers, each on the merged output of the one below it: output, final states of each
-    sweep."""
+    """Run all layers, each on the merged output of the layer below; returns the output and the
+    final states of each sweep."""
     D = spec.num_directions
     final_states: list[States] = []
     for layer in range(spec.num_layers):
@@ -48,7 +48,7 @@ def run_stack(
     """Outputs and final states [L·D, N, width] of a stack.
 
     ``tokens`` as in a ``Sweep``; ``states`` and ``reset_states`` [L·D, N, width], in the order of
-    the batch; ``parameters`` one dictionary a sweep.
+    the batch; ``parameters`` one dictionary for each sweep.
     """
 
     # No nested function: torch.compile would evaluate its annotations.
@@ -87,10 +87,10 @@ def make_sweep(
     parameters: dict[str, Tensor],
     reset_states: States | None,
 ) -> Sweep:
-    """Sweep number ``index`` of a stack, in the dtype that autocast asks for.
+    """Sweep number ``index`` of a stack, cast as autocast requires.
 
     Raises:
-        RuntimeError: dtypes are mixed.
+        RuntimeError: the tensors have different dtypes.
     """
     dtype = autocast_dtype(tokens)
     sweep = Sweep(
@@ -111,14 +111,15 @@ def make_sweep(
 
 
 def merge_directions(outputs: list[Tensor], merge: str) -> Tensor:
-    """The outputs of a layer's directions as one."""
+    """Combine the outputs of a layer's directions."""
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs, -1) if merge == "concat" else outputs[0] + outputs[1]
 
 
 def _drop(tokens: Tensor, p: float, batch_first: bool) -> Tensor:
-    """Dropout that draws in time-major order, as torch does: equal seeds drop equal elements."""
+    """Dropout that draws in time-major order, so that a seed drops the same elements as in
+    torch."""
     if not batch_first:
         return F.dropout(tokens, p)
     return F.dropout(tokens.transpose(0, 1).contiguous(), p).transpose(0, 1)

@@ -1,4 +1,5 @@
-"""What torch does around a call: tracing, transforms, dispatch modes; tensors without values."""
+"""Torch's modes around a call (tracing, transforms, dispatch modes), and values of wrapped
+tensors."""
 
 from contextlib import nullcontext
 from typing import TypeVar
@@ -37,7 +38,7 @@ def has_dispatch_mode() -> bool:
 
 
 def to_numpy(tensor: Tensor, dtype: type[Scalar]) -> NDArray[Scalar]:
-    """The values of an integer or bool tensor; under torch.func all results come wrapped."""
+    """The values of an integer or bool tensor, also if torch.func has wrapped it."""
     tensor = _unwrapped(tensor)
     with temporarily_clear_interpreter_stack() if is_transformed() else nullcontext():
         return tensor.cpu().numpy().astype(dtype, copy=False)

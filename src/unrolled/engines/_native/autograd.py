@@ -1,6 +1,6 @@
-"""The sweep as autograd sees it: what a call consists of, and one node in eager mode.
+"""A sweep as one autograd function, and ``SweepCall``, which describes a call of it.
 
-Second derivatives re-run the reference loop inside of backward, which is where torch asks for them.
+Second derivatives run the reference loop inside backward.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class SweepCall:
-    """What stays the same between a forward run and its backward.
+    """What forward and backward of a sweep share, except tensors.
 
-    The tensors of a run are tokens, states (none: zeros), prepared parameters by ``names``.
+    The tensors of a run are tokens, states (or no state for zeros), and prepared parameters in the
+    order of ``names``.
     """
 
     cell: Cell
@@ -45,8 +46,8 @@ class SweepCall:
         return 1 + self.state_count + len(self.names)
 
     def reached(self, needs_grad: Sequence[bool]) -> tuple[bool, ...]:
-        """Which of the tensors that need a gradient get one: no gradient reaches a parameter that
-        the step does not use."""
+        """For each tensor, whether it needs a gradient and gets one: no gradient reaches a
+        parameter that the step does not use."""
         return tuple(need and self.compiled.reached(k) for k, need in enumerate(needs_grad))
 
 
@@ -59,8 +60,8 @@ def make_sweep_call(
     leading_shape: tuple[int, ...] = (),
     groups: int = 1,
 ) -> SweepCall:
-    """A call with ``state_count`` states [*leading_shape, N, width], all or none; ``groups``: see
-    ``compile_sweep``."""
+    """A call with all states [*leading_shape, N, width], or with none (``state_count`` 0); for
+    ``groups`` see ``compile_sweep``."""
     program = traced_program(cell, sizes.projected)
     matrices = program.matrix_names()
     index_of = {name: 1 + state_count + k for k, name in enumerate(names)}
@@ -79,10 +80,10 @@ class _SweepContext(AutogradContext, Protocol):
 
 
 class SweepFunction(AutogradFunction):
-    """The sweep as one node of autograd.
+    """A sweep as one node of autograd.
 
-    As with torch.nn, the output may be changed in place before backward: a relu, a mask. Backward
-    reads the output, so it is then computed once more.
+    As with torch.nn, users may change the output in place before backward, by a relu or a mask.
+    Backward reads the output, which is then recomputed.
     """
 
     @staticmethod
@@ -117,10 +118,10 @@ _EMPTY = torch.empty(0, device="cpu")
 
 
 class _TensorVersion:
-    """Whether a tensor was changed in place; it holds none of the tensor's memory."""
+    """Tells whether a tensor was changed in place, without keeping its memory alive."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()  # of the same version counter
+        self.tensor = tensor.detach()  # shares the version counter
         self.tensor.data = _EMPTY
         self.number = tensor._version
 
@@ -129,11 +130,12 @@ class _TensorVersion:
 
 
 class _UnsavedBiases:
-    """The biases of a run, which backward does not read: they may be changed in place before it.
+    """The biases of a run that autograd does not save: backward does not read them, so they may be
+    changed in place before it.
 
-    Only leaves are held here. A tensor with a history could come to depend on the output and would
-    keep its own graph alive; autograd saves it, and checks its version. It also refuses tensors of
-    inference mode, which have no version.
+    These are only leaves. Any other tensor could come to depend on the output, and a reference to
+    it would keep its graph alive. Autograd saves those, and checks their versions; it also rejects
+    tensors of inference mode, which have no version.
     """
 
     def __init__(self, tensors: tuple[Tensor, ...], indices: tuple[int, ...]) -> None:
@@ -158,7 +160,7 @@ class _UnsavedBiases:
         return tensors
 
     def check(self, reason: str) -> None:
-        """Raises RuntimeError, as autograd does, where a bias was changed in place."""
+        """Raise RuntimeError, as autograd does, if a bias was changed in place."""
         for bias, version in zip(self.biases, self.versions, strict=True):
             if bias._version != version:
                 raise RuntimeError(
@@ -174,14 +176,15 @@ class _PairContext(AutogradContext, Protocol):
 
 
 class BidirectionalSweepFunction(AutogradFunction):
-    """Two sweeps over one input, one in each direction, as one node: the core may run them side by
-    side."""
+    """The two sweeps of a bidirectional layer as one node, so that the core can run them in
+    parallel."""
 
     @staticmethod
     def forward(
         ctx: _PairContext, calls: tuple[SweepCall, SweepCall], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """Of tokens, states and parameters of each: outputs, then final states of each."""
+        """From the tokens, and states and parameters of each sweep, to both outputs and the final
+        states of each sweep."""
         ctx.set_materialize_grads(False)
         forward_tensors, reverse_tensors = _split_pair(calls, tensors)
         results = calls[0].compiled.forward_bidirectional(
@@ -189,7 +192,7 @@ class BidirectionalSweepFunction(AutogradFunction):
         )
         (output, saved, final), (reverse_output, reverse_saved, reverse_final) = results
         ctx.calls = calls
-        # The reverse sweep's own tensors stand behind those of the forward one.
+        # The reverse sweep's states and parameters follow all tensors of the forward sweep.
         offset = calls[0].tensor_count - 1
         biases = (*calls[0].bias_indices, *(offset + k for k in calls[1].bias_indices))
         ctx.unsaved_biases = _UnsavedBiases(tensors, biases)
@@ -231,14 +234,14 @@ class BidirectionalSweepFunction(AutogradFunction):
 def _split_pair(
     calls: tuple[SweepCall, SweepCall], items: tuple[Item, ...]
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """The items of each sweep, from those of the tokens and of the states and parameters of two."""
+    """The items of each sweep: that of the shared tokens, and those of its states and
+    parameters."""
     end = calls[0].tensor_count
     return items[:end], (items[0], *items[end:])
 
 
 def _needs_reference(grads: tuple[Tensor | None, ...]) -> bool:
-    """Whether the core cannot run a backward: it is differentiated itself, or has many vectors at
-    once."""
+    """Whether the core cannot run a backward: it is differentiated itself, or batched by vmap."""
     return torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads)
 
 
@@ -248,14 +251,14 @@ def _grad_via_reference(
     needs_grad: tuple[bool, ...],
     grads: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    """Gradients from the reference loop: differentiable, or for many vectors at once."""
+    """Gradients from the reference loop, which is differentiable and can be batched."""
     with torch.enable_grad():
         output, final = run_reference(call, tensors)
     return differentiate((output, *final), grads, tensors, needs_grad)
 
 
 def run_reference(call: SweepCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, States]:
-    """What the core computes, by the reference loop: of torch's operations alone."""
+    """Compute a sweep by the reference loop, which consists of torch operations only."""
     tokens, *states_and_parameters = tensors
     prepared = dict(zip(call.names, states_and_parameters[call.state_count :], strict=True))
     states = tuple(states_and_parameters[: call.state_count])

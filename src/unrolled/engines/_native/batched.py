@@ -1,7 +1,7 @@
-"""Many equal sweeps in one call of the core.
+"""Many sweeps of the same shape in one call of the core, as vmap requires.
 
-Sweeps that share every parameter are one batch of more sequences, whose weights' gradients the core
-sums sweep by sweep; sweeps with parameters of their own run side by side.
+Sweeps that share all parameters are merged into one with more sequences, and the core sums weight
+gradients for each sweep. Sweeps with different parameters run in parallel.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from unrolled.engines._native.call import run_backward, run_forward
 
 @dataclass(frozen=True)
 class BatchedSweeps:
-    """``count`` sweeps B, and which tensors have a leading dimension of B; the others are the same
-    for all."""
+    """The number of sweeps B, and which tensors have a leading dimension B; all sweeps share the
+    others."""
 
     count: int
     is_batched: tuple[bool, ...]
@@ -54,11 +54,11 @@ def backward_batched(
     per_sweep: bool,
     tensors: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Gradients of the tensors that need one: [B, ...] where they are batched, and everywhere if
-    ``per_sweep``; else sums over the sweeps.
+    """Gradients of the tensors that need one: [B, ...] of batched tensors, and of all tensors with
+    ``per_sweep``; otherwise sums over the sweeps.
 
-    ``tensors`` are those of the forward run, its output, what it saved, and the gradients of output
-    and final states.
+    ``tensors`` are those of the forward run, its output, what it saved for backward, and the
+    gradients of output and final states.
     """
     count = len(needs_grad)
     if batch.share_parameters(call):
@@ -125,13 +125,13 @@ def _backward_merged(
 
 @dataclass(frozen=True)
 class _MergedSweeps:
-    """Sweeps with the same parameters as one: sequence n of sweep b is number n * B + b."""
+    """Sweeps with the same parameters, merged: sequence n of sweep b becomes n * B + b."""
 
     single: SweepCall
     batch: BatchedSweeps
 
     def call(self, groups: int = 1) -> SweepCall:
-        """The call of all sweeps; gradients of parameters are sums over ``groups`` of them."""
+        """The merged call; for ``groups`` see ``compile_sweep``."""
         single = self.single
         rows = single.rows.repeated(self.batch.count)
         return make_sweep_call(

@@ -1,6 +1,6 @@
-"""One call of the core: which rows the tokens are, which tensors a run reads, forward and backward.
+"""Calls of the core, forward and backward, without autograd.
 
-Autograd is left to ``autograd`` and ``functorch``, graphs to ``operator``.
+``autograd`` and ``functorch`` make them differentiable, ``operator`` makes them part of graphs.
 """
 
 from collections.abc import Sequence
@@ -29,20 +29,28 @@ def compile_sweep(
     state_shapes: StateShapes,
     groups: int = 1,
 ) -> _core.CompiledSweep:
-    """What stays the same between runs.
+    """Build the part of a sweep that is the same in all runs.
 
-    A run's tensors are tokens [..., I], whose leading dimensions are the rows; states [N, width],
-    all or none (zeros); parameters. ``parameter_indices`` has, for each array of the program (a
-    weight and a bias for each product, then the vectors), its index among these tensors, -1 for
-    none. With ``groups`` G gradients of parameters are sums over the sequences n of equal n % G,
-    [G, ...].
+    The tensors of a run are tokens [..., I], whose leading dimensions are the rows; states [N,
+    width], all or none (zeros); parameters. ``parameter_indices`` has, for each array of the
+    program (a weight and a bias for each product, then the vectors), its index among these tensors,
+    or -1 if it is absent. The gradients of parameters are [G, ...] with ``groups`` G: group g sums
+    over the sequences n with n % G == g.
     """
-    place = (rows.T, rows.N, rows.rows, rows.start, rows.stride_t, rows.stride_n)
+    geometry = (rows.T, rows.N, rows.rows, rows.start, rows.stride_t, rows.stride_n)
     counts = None if rows.counts is None else to_tensor(rows.counts)
     table = None if rows.table is None else to_tensor(rows.table)
     build = forced_build.get()
     return _core.CompiledSweep(
-        program, build, place, counts, table, state_count, parameter_indices, state_shapes, groups
+        program,
+        build,
+        geometry,
+        counts,
+        table,
+        state_count,
+        parameter_indices,
+        state_shapes,
+        groups,
     )
 
 
@@ -50,7 +58,7 @@ def run_forward(
     sweep: _core.CompiledSweep, tensors: Sequence[Tensor], training: bool
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Output [..., P], what backward needs, and the final states."""
-    threads = torch.get_num_threads()  # Dynamo, where it looks in, loses a call that holds this one
+    threads = torch.get_num_threads()  # a separate line: Dynamo drops a call with this one inside
     results: tuple[Tensor, Tensor | None, list[Tensor]] = sweep.forward(tensors, training, threads)
     return results
 
@@ -63,7 +71,7 @@ def run_backward(
     output_grads: Sequence[Tensor | None],
     needs_grad: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients of the tensors that need one and that a gradient reaches
-    (``CompiledSweep.reached``), from those of the output and of the final states (None: zeros)."""
+    """Gradients of the tensors that need one, from those of the output and of the final states
+    (None: zeros); None for a tensor that no gradient reaches (``CompiledSweep.reached``)."""
     threads = torch.get_num_threads()
     return sweep.backward(tensors, output, saved, output_grads, needs_grad, threads)

@@ -1,9 +1,9 @@
-"""A stack as calls of the operator: what torch.compile, torch.export and torch.jit.trace make a
-graph of, and what modes that watch each operator (counters of FLOPs, fake tensors) see.
+"""A stack as calls of the operator, for graphs of torch.compile, torch.export and torch.jit.trace,
+and for dispatch modes (FLOP counters, fake tensors).
 
-Nothing here depends on the values of a tensor, so that no graph breaks or changes with them:
-lengths and resets are checked and sorted by the operator. All that is not a tensor is constant and
-found beforehand.
+Nothing here depends on the values of a tensor, so that no graph breaks or changes with them: the
+operator checks and sorts lengths and resets. All other arguments are constants, computed before
+torch traces.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from unrolled.engines._torch_modes import is_tracing
 
 @dataclass(frozen=True)
 class CompiledSweepSpec:
-    """One sweep as constants: its program, and the names of the parameters in its order."""
+    """The constants of a sweep: its program, and the names of parameters in the program's order."""
 
     text: str
     sizes: tuple[int, ...]  # see ProgramText.sizes
@@ -41,7 +41,7 @@ class CompiledSweepSpec:
 
 
 class NativeCompiledStack:
-    """A stack as constants."""
+    """The constants of a stack, and its calls of the operator."""
 
     def __init__(self, spec: Spec) -> None:
         refusals = [program_refusal(spec.cell, sweep.sizes) for sweep in spec.sweeps]
@@ -49,7 +49,7 @@ class NativeCompiledStack:
         self._sweeps = tuple(_compiled_spec(spec, sweep) for sweep in spec.sweeps)
 
     def refusal(self, tokens: Tensor) -> str | None:
-        """None, or why the operator cannot run the cell on these tokens."""
+        """Why the operator cannot run the cell on these tokens, or None."""
         if tokens.device.type != "cpu":
             return "it runs on the CPU"
         if tokens.dtype not in (torch.float32, torch.float64, *HALF):
@@ -57,10 +57,10 @@ class NativeCompiledStack:
         return self._refusal
 
     def run_sweep(self, index: int, sweep: Sweep) -> tuple[Tensor, States]:
-        """Sweep number ``index``; its tokens are [T, N, I] or [N, T, I], in the caller's order."""
+        """Run sweep number ``index``, on tokens [T, N, I] or [N, T, I] in the caller's order."""
         constants, batch_first = self._sweeps[index], sweep.batch.layout.major == "batch"
         dtype = sweep.tokens.dtype
-        # What torch prepares of half precision is computed in float32, as in the core.
+        # Parameters in half precision are prepared in float32, as the core computes.
         inner = torch.float32 if constants.needs_preparation and dtype in HALF else dtype
         parameters = {name: parameter.to(inner) for name, parameter in sweep.parameters.items()}
         prepared = prepare_parameters(sweep.cell, constants.block_diagonal, parameters)

@@ -1,7 +1,7 @@
-"""The native engine: the cell's program, and its derived gradient, in the C++ core.
+"""The native engine: the C++ core runs the cell's program and its derived gradient.
 
-Which way a call takes is chosen here: without gradient straight to ``call``, in eager mode through
-``autograd``, under torch.func through ``functorch``.
+A call without gradients goes to ``call``, a differentiated call in eager mode to ``autograd``, and
+a call under torch.func to ``functorch``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,13 +40,13 @@ class NativeEngine(Engine):
     name = "native"
 
     def supports(self, sweep: Sweep) -> str | None:
-        """None, or why the core cannot run this sweep."""
+        """Why the core cannot run this sweep, or None if it can."""
         if sweep.tokens.device.type != "cpu":
             return "the native core runs on the CPU"
         if sweep.tokens.dtype not in (torch.float32, torch.float64, *HALF):
             return f"the native core has no arithmetic for {sweep.tokens.dtype}"
         if _has_no_addresses(sweep.tokens):
-            return "what traces or fakes tensors sees no addresses"
+            return "traced and fake tensors have no addresses"
         return program_refusal(sweep.cell, sweep.sizes)
 
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
@@ -57,11 +57,11 @@ class NativeEngine(Engine):
         return _run(sweep.cell, sweep.sizes, rows, sweep.tokens, sweep.states, sweep.parameters)
 
     def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
-        """One call of the core for a whole layer."""
+        """For calls that the core runs in one call for a whole layer."""
         return NativeFastPath(spec, step)
 
     def compiled_stack(self, spec: Spec) -> CompiledStack | None:
-        """Operators of torch.library."""
+        """The stack as operators of torch.library."""
         return NativeCompiledStack(spec)
 
     def export_sweep(
@@ -91,12 +91,12 @@ def _run_packed(
 
 @contextmanager
 def use_build(build: str) -> Iterator[None]:
-    """Force one build of the kernels within a ``with`` block (of this thread or task).
+    """Force one build of the kernels within a ``with`` block, for this thread or task.
 
-    ``unrolled._core.builds()`` lists those that this processor can run, the preferred first.
+    ``unrolled._core.builds()`` lists those that this processor can run, in order of preference.
 
     Raises:
-        ValueError: there is none of that name here.
+        ValueError: this processor has no build of that name.
     """
     builds = _core.builds()
     if build not in builds:
@@ -128,7 +128,7 @@ def _run(
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
     if tokens.dtype in HALF and needs_preparation(cell, sizes):
-        # The core computes half precision in float32 itself, but not what torch prepares.
+        # The core computes half precision in float32, but torch prepares the parameters.
         run = partial(_run, cell, sizes, rows)
         return in_float32(run, tokens, states, parameters)
     prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)

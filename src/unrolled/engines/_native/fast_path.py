@@ -1,8 +1,8 @@
-"""The most direct way from a layer's tensors to the core, for the plainest form of a call.
+"""The fast path: plain calls of a layer go directly to the core.
 
-A step of a small network takes microseconds, and so does every Python object made around it. So all
-checks are made in one place here. Calls of any other form return None and go to the engines, which
-handle all forms and raise the errors.
+A step of a small network takes microseconds, and so does every Python object created on the way.
+All checks are therefore made in one place, by the core. All other calls return None here and go to
+the engines, which handle every call and raise the errors.
 """
 
 from dataclasses import dataclass
@@ -33,15 +33,15 @@ from unrolled.engines._records import is_unobserved
 from unrolled.engines._stack import merge_directions, run_layers
 
 _C = torch._C
-_WATCHERS = (
+_OBSERVERS = (
     _C._get_tracing_state,
     _C._len_torch_dispatch_stack,
     _C._len_torch_function_stack,
     _C._are_functorch_transforms_active,
     _C._is_any_autocast_enabled,
 )
-"""Functions that tell whether something traces, records or transforms the call; the result of each
-must be false."""
+"""Functions that return true if something traces, records or transforms the call; the fast path
+requires that all return false."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class _FastSweep:
     shapes: list[tuple[int, ...]]
     reverse: bool
     input_size: int
-    unused: tuple[tuple[str, str], ...]  # parameters that no array is made of: names, full names
+    unused: tuple[tuple[str, str], ...]  # (name, full name) of parameters that the core never reads
 
 
 class NativeFastPath:
-    """The stack of a layer without dropout, of a cell whose parameters need no preparation.
+    """The stack of a layer without dropout whose cell's parameters need no preparation.
 
-    With ``step`` one step of a cell: input [N, I], states [N, width], parameters without the suffix
-    of a layer.
+    With ``step`` it runs one step of a cell: input [N, I], states [N, width], names of parameters
+    without the suffix of a layer.
     """
 
     def __init__(self, spec: Spec, step: bool = False) -> None:
@@ -77,7 +77,7 @@ class NativeFastPath:
             ],
             list(spec.state_widths),
             (Tensor, torch.nn.Parameter),
-            _WATCHERS,
+            _OBSERVERS,
             merge,
             step,
         )
@@ -90,9 +90,10 @@ class NativeFastPath:
         batch_first: bool,
         /,
     ) -> tuple[Tensor, States] | None:
-        """Output and final states, [L·D, N, width] or [N, width]; None for calls of other forms.
+        """Output and final states, [L·D, N, width] or [N, width]; None if the call is not plain.
 
-        ``input`` and ``hx`` are what the user passed, ``parameters`` the layer's by full name.
+        ``input`` and ``hx`` are the user's arguments, ``parameters`` those of the layer by full
+        name.
         """
         if forward_ad._current_level >= 0 or not is_unobserved():
             return None
@@ -155,7 +156,7 @@ class NativeFastPath:
         return output, tuple(torch.cat(sweeps) for sweeps in zip(*final_states, strict=True))
 
     def _calls(self, T: int, N: int, batch_first: bool, state_count: int) -> list[SweepCall]:
-        """A call for each sweep; the last few sizes are cached."""
+        """The call of each sweep, cached for the last few sizes."""
         key = (T, N, batch_first, state_count, forced_build.get())
         calls = self.cached_calls.get(key)  # read once: another thread may clear the cache
         if calls is not None:
@@ -179,7 +180,7 @@ class NativeFastPath:
 
 
 def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
-    """Empty where the core has no program, or parameters are prepared in torch."""
+    """The sweeps of a stack; none if the core has no program or torch prepares parameters."""
     cell, sizes = spec.cell, spec.sizes(0)
     if program_refusal(cell, sizes) is not None or needs_preparation(cell, sizes):
         return ()

@@ -1,5 +1,5 @@
-"""What ``torch.utils.flop_counter`` counts for the operator: two for each multiplication and
-addition of a matrix product, as for torch's own; pointwise work counts nothing, as there."""
+"""FLOPs of the operator for ``torch.utils.flop_counter``: as for torch's operators, two for each
+multiply-add of a matrix product and none for elementwise operations."""
 
 import torch
 from torch._subclasses import FakeTensor
@@ -15,7 +15,7 @@ _ARGUMENT_COUNT = 11  # those that the operator and its backward share
 
 @register_flop_formula(torch.ops.unrolled.sweep, get_raw=True)
 def forward_flops(*values: object, out_val: object = None) -> int:
-    """Of a sweep over its tokens: padding is not computed, so it is not counted."""
+    """FLOPs of a sweep; padding is not computed, so it is not counted."""
     arguments = SweepArguments.of_call(values[:_ARGUMENT_COUNT])
     token_count = arguments.T * arguments.N
     if arguments.lengths is not None and not isinstance(arguments.lengths, FakeTensor):
@@ -26,5 +26,5 @@ def forward_flops(*values: object, out_val: object = None) -> int:
 
 @register_flop_formula(torch.ops.unrolled.sweep_backward, get_raw=True)
 def backward_flops(*values: object, out_val: object = None) -> int:
-    """Of its gradient: a product for what is multiplied and one for the weight."""
+    """FLOPs of its backward: for each product, one for its argument and one for its weight."""
     return 2 * forward_flops(*values)

@@ -1,8 +1,7 @@
-"""The sweep under torch.func: grad, vjp, jvp and vmap, natively where the core can.
+"""A sweep under torch.func: grad, vjp, jvp and vmap.
 
-A Function of the kind that functorch composes: forward and backward run in the core, under vmap for
-all sweeps in one call; further and forward derivatives go through the reference loop, which is
-made of torch's operations alone.
+Forward and backward run in the core, under vmap in one call for all sweeps. Higher derivatives and
+forward-mode derivatives run the reference loop, which consists of torch operations only.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +38,7 @@ class _ForwardContext(AutogradContext, Protocol):
 
 
 class _Forward(AutogradFunction):
-    """Output, what backward needs, final states; of one sweep, or of batched ones."""
+    """Output, what backward needs, and final states of one sweep or of batched sweeps."""
 
     @staticmethod
     def forward(call: SweepCall, batch: BatchedSweeps | None, *tensors: Tensor) -> Tensors:
@@ -117,9 +116,9 @@ class _BackwardContext(AutogradContext, Protocol):
 
 
 class _Backward(AutogradFunction):
-    """Gradients of the tensors that need one; itself differentiable, through the reference loop.
+    """Gradients of the tensors that need one; differentiable through the reference loop.
 
-    Of batched sweeps: see ``backward_batched``.
+    For batched sweeps see ``backward_batched``.
     """
 
     @staticmethod
@@ -148,8 +147,8 @@ class _Backward(AutogradFunction):
 
     @staticmethod
     def _via_reference(ctx: _BackwardContext) -> tuple[TensorFunction, Tensors]:
-        """The same by the reference loop: a function of the run's tensors and the gradients of its
-        results, and those."""
+        """The same gradients by the reference loop: a function of the run's tensors and the
+        gradients of its results, and these arguments."""
         call, batch, count = ctx.call, ctx.batch, len(ctx.needs_grad)
         indices = [k for k, need in enumerate(ctx.needs_grad) if need]
 
@@ -220,7 +219,7 @@ class _Backward(AutogradFunction):
 
 
 def _replaced(tensors: Tensors, indices: Sequence[int], replacements: Tensors) -> Tensors:
-    """The tensors with others at some places."""
+    """The tensors with others at some indices."""
     replaced = list(tensors)
     for k, tensor in zip(indices, replacements, strict=True):
         replaced[k] = tensor
@@ -230,7 +229,8 @@ def _replaced(tensors: Tensors, indices: Sequence[int], replacements: Tensors) -
 def _add_batch(
     B: int, batch: BatchedSweeps | None, dims: Dims, tensors: Tensors
 ) -> tuple[BatchedSweeps, list[Tensor]]:
-    """B times as many sweeps; ``dims`` are those that vmap maps over, None for none."""
+    """B times as many sweeps; ``dims`` are the dimensions that vmap maps over (None: not
+    mapped)."""
     count = 1 if batch is None else batch.count
     is_batched = batch.is_batched if batch is not None else (False,) * len(tensors)
     expanded = []
@@ -249,12 +249,12 @@ def _add_batch(
 
 
 def _split_batch(result: Tensor, B: int, batch: BatchedSweeps | None) -> Tensor:
-    """[B, ...], or [B, count, ...] where the sweeps were batched already."""
+    """[B, ...], or [B, count, ...] if the sweeps were batched before."""
     return result if batch is None else result.unflatten(0, (B, batch.count))
 
 
 def _vmapped(run: TensorFunction, is_batched: tuple[bool, ...] | None) -> TensorFunction:
-    """A function of one sweep's tensors for all of a batch."""
+    """Map a function of one sweep's tensors over batched sweeps."""
     if is_batched is None:
         return run
     mapped: TensorFunction = torch.func.vmap(
@@ -264,13 +264,13 @@ def _vmapped(run: TensorFunction, is_batched: tuple[bool, ...] | None) -> Tensor
 
 
 def _pullback(run: TensorFunction, inputs: Tensors) -> Callable[[Tensors], Tensors]:
-    """From gradients of a function's outputs to those of its inputs."""
+    """The function from gradients of the outputs of ``run`` to those of its inputs."""
     _, pullback, *_ = torch.func.vjp(run, *inputs)
     return pullback
 
 
 def _forward_derivative(run: TensorFunction, inputs: Tensors, directions: Tensors) -> Tensors:
-    """Forward derivative by two backward ones, which compose with everything."""
+    """Forward-mode derivative by two backward passes, which works under every transform."""
     zeros = tuple(torch.zeros_like(output) for output in run(*inputs))
     push = _pullback(lambda *grads: _pullback(run, inputs)(grads), zeros)
     return tuple(push(directions))

@@ -1,20 +1,20 @@
-"""The sweep as an operator of torch.library: what graphs hold, everything by value.
+"""A sweep as an operator of torch.library, which graphs can hold.
 
 ``torch.ops.unrolled.sweep`` is one layer in one direction. Its arguments:
 
 - ``values`` [T, N, I], or [N, T, I] with ``batch_first``: the tokens;
-- ``states`` [N, width] each, ``reset_states`` the same or empty (zeros): what follows a cut;
+- ``states`` [N, width] each; ``reset_states``, the states after a reset, the same or empty (zeros);
 - ``matrices``: weight and bias (or an empty tensor) of the input product and of each product, in
-  the order of the program; ``vectors`` the cell's own;
-- ``program``: its text (``unrolled.program._encode``); ``sizes`` [H, P], and I where
-  a width of the program is I;
-- ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors: they are sorted inside the operator,
-  so a graph neither breaks nor changes with their values;
-- ``training``: whether to keep what backward needs.
+  the order of the program; ``vectors`` of the cell;
+- ``program``: its text (``unrolled.program._encode``); ``sizes``: [H, P], followed by I if the
+  program has widths I;
+- ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors, which only the operator reads: a graph
+  neither breaks nor changes with their values;
+- ``training``: whether to save what backward needs.
 
 A list that may be empty may also be None: AOTInductor passes None for an empty list.
 
-It returns output, final states, and what backward needs (empty without ``training``).
+The results are the output, the final states, and what backward needs (empty without ``training``).
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def _backward(
     """Gradients of values, states, reset states, matrices (empty where there is none), vectors."""
     episodes = arguments.find_episodes()
     compiled, tensors = arguments.compile(episodes)
-    end_grads, passed_grads = _grads_of_ends(arguments, episodes, final_grads)
+    end_grads, unchanged_grads = _grads_of_final_states(arguments, episodes, final_grads)
     row_grads = None if output_grad is None else output_grad.contiguous().flatten(0, 1)
     count = len(arguments.states)
     needs_grad = [True] * (1 + count)
@@ -78,47 +78,49 @@ def _backward(
         [row_grads, *end_grads],
         needs_grad,
     )
-    # An operator returns tensors only; _differentiate reports where no gradient arrives.
+    # An operator returns tensors only; _differentiate reports where no gradient is_reached.
     tokens_grad, *tensor_grads = [
         torch.zeros_like(tensor) if grad is None else grad
         for tensor, grad in zip(tensors, grads, strict=True)
     ]
-    start_grads = _grads_of_starts(arguments, episodes, tensor_grads[:count], passed_grads)
+    start_grads = _grads_of_initial_states(
+        arguments, episodes, tensor_grads[:count], unchanged_grads
+    )
     return [tokens_grad.view(arguments.tokens.shape), *start_grads, *tensor_grads[count:]]
 
 
-def _grads_of_ends(
+def _grads_of_final_states(
     arguments: SweepArguments, episodes: Episodes | None, grads: Sequence[Tensor | None]
 ) -> tuple[list[Tensor | None], list[Tensor]]:
-    """Gradients of the final states of episodes, and of states that are passed on as they are."""
+    """Gradients of the final states of episodes, and of states that are returned unchanged."""
     if episodes is None:
         return list(grads), []
     E, final = len(episodes.initial), torch.from_numpy(episodes.final)
     end_grads: list[Tensor | None] = []
-    passed_grads = []
+    unchanged_grads = []
     for grad, state in zip(grads, arguments.states, strict=True):
         joint = state.new_zeros((E + arguments.N, state.shape[1]))
         if grad is not None:
             joint.index_add_(0, final, grad)
         end_grads.append(joint[:E])
-        passed_grads.append(joint[E:])
-    return end_grads, passed_grads
+        unchanged_grads.append(joint[E:])
+    return end_grads, unchanged_grads
 
 
-def _grads_of_starts(
+def _grads_of_initial_states(
     arguments: SweepArguments,
     episodes: Episodes | None,
     grads: list[Tensor],
-    passed_grads: list[Tensor],
+    unchanged_grads: list[Tensor],
 ) -> list[Tensor]:
-    """Gradients of the states and of the reset states from those of the starts of episodes."""
+    """Gradients of the states and reset states, from those of the initial states of episodes."""
     if episodes is None:
         return [*grads, *(torch.zeros_like(state) for state in arguments.reset_states)]
     N, initial = arguments.N, torch.from_numpy(episodes.initial)
     state_grads, reset_grads = [], []
-    for grad, passed in zip(grads, passed_grads, strict=True):
+    for grad, unchanged in zip(grads, unchanged_grads, strict=True):
         joint = grad.new_zeros((2 * N, grad.shape[1])).index_add_(0, initial, grad)
-        state_grads.append(joint[:N] + passed)
+        state_grads.append(joint[:N] + unchanged)
         reset_grads.append(joint[N:].clone())
     return state_grads + (reset_grads if arguments.reset_states else [])
 
@@ -130,7 +132,7 @@ def _grads_of_starts(
     device_types="cpu",
 )
 def sweep(*arguments: object) -> _Results:
-    """See the module."""
+    """See the docstring of the module."""
     *call, training = arguments
     return _forward(SweepArguments.of_call(call), bool(training))
 
@@ -197,7 +199,7 @@ def _differentiate(
     grads = torch.ops.unrolled.sweep_backward(*call, output, saved, output_grad, final_grads)
     reached = _reached(SweepArguments.of_call(call))
     tokens_grad, *tensor_grads = [
-        grad if arrives else None for grad, arrives in zip(grads, reached, strict=True)
+        grad if is_reached else None for grad, is_reached in zip(grads, reached, strict=True)
     ]
     list_grads = [
         None if missing else list_of_grads
@@ -209,14 +211,14 @@ def _differentiate(
 
 
 def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
-    """Consecutive lists of so many items."""
+    """Split items into consecutive lists of these lengths."""
     remaining = iter(items)
     return [[next(remaining) for _ in range(count)] for count in counts]
 
 
 def _reached(arguments: SweepArguments) -> list[bool]:
-    """Whether a gradient reaches the values, each state, reset state, matrix and vector: states are
-    passed on where a sequence has no step, and so may be reset states."""
+    """For the values and each state, reset state, matrix and vector, whether a gradient reaches it:
+    the states and reset states of a ragged batch may be returned unchanged."""
     products, vectors, states = arguments.load_program().reached
     is_ragged = arguments.lengths is not None or arguments.resets is not None
     return [

@@ -1,7 +1,4 @@
-"""The arguments of the operator ``unrolled::sweep``, and what follows from them.
-
-What is done with them, forward and backward, is in ``operator``.
-"""
+"""The arguments of the operator ``unrolled::sweep``, and what is derived from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +34,7 @@ _Call = tuple[
 
 @dataclass(frozen=True)
 class SweepArguments:
-    """The operator's arguments but ``training``; see ``operator``."""
+    """The operator's arguments except ``training``; see ``operator``."""
 
     tokens: Tensor
     states: Tensors
@@ -53,15 +50,15 @@ class SweepArguments:
 
     @classmethod
     def of_call(cls, arguments: Sequence[object]) -> "SweepArguments":
-        """Of the operator as it is called: a list that is None is empty."""
+        """From the arguments of the operator, where None is an empty list."""
         call = cast(_Call, tuple(arguments))
         return cls(call[0], call[1], call[2] or (), call[3] or (), call[4] or (), *call[5:])
 
     def check(self) -> None:
-        """What no shape can say.
+        """Check the number of dimensions and the values of lengths.
 
         Raises:
-            ValueError: a length or the number of dimensions does not fit.
+            ValueError: one of them is wrong.
         """
         if self.tokens.dim() != 3:
             raise ValueError(f"unrolled::sweep: values must be 3D, got {self.tokens.dim()}D")
@@ -89,29 +86,32 @@ class SweepArguments:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All tensors that a gradient may be asked of."""
+        """All tensors that can have a gradient."""
         lists = (self.states, self.reset_states, self.matrices, self.vectors)
         return [self.tokens, *(tensor for tensors in lists for tensor in tensors)]
 
     def load_program(self) -> _core.Program:
-        """The program, as the core has it."""
+        """The program, parsed by the core."""
         return load_program(self.program, *self.sizes)
 
     def find_episodes(self) -> Episodes | None:
-        """Every sequence from cut to cut; None where all are whole."""
+        """The episodes of the batch; None if it has neither lengths nor resets."""
         if self.lengths is None and self.resets is None:
             return None
         lengths = None
         if self.lengths is not None:
             lengths = to_numpy(self.lengths, np.int64)
-        layout = BatchLayout(self.T, self.N, self.major, lengths)  # episodes are sorted themselves
+        layout = BatchLayout(
+            self.T, self.N, self.major, lengths
+        )  # unsorted: the episodes are sorted
         resets = self.resets
         if resets is not None and self.batch_first:
             resets = resets.t()
         return find_episodes(layout, resets, self.reverse)
 
     def compile(self, episodes: Episodes | None) -> tuple[_core.CompiledSweep, list[Tensor]]:
-        """What the core runs and reads: episodes as sequences, their tokens where they lie."""
+        """The sweep for the core, and its tensors; episodes are its sequences, and tokens are not
+        copied."""
         tokens = self.tokens.contiguous()
         if episodes is None:
             rows = BatchLayout(self.T, self.N, self.major).token_rows(self.reverse)
@@ -130,10 +130,10 @@ class SweepArguments:
         return compile_sweep(self.load_program(), rows, len(states), indices, shapes), tensors
 
     def saved_shape(self, training: bool) -> tuple[int, int]:
-        """Of what backward needs, a row a token."""
+        """The shape of what backward needs: one row for each token."""
         return self.T * self.N * training, self.load_program().saved_width
 
     @property
     def saved_dtype(self) -> torch.dtype:
-        """Of half precision it is in float32."""
+        """The dtype of what backward needs: float32 for half precision."""
         return torch.float32 if self.tokens.dtype in HALF else self.tokens.dtype

@@ -1,5 +1,5 @@
-"""The programs of cells as the core reads them: trace cache, refusals, block-diagonal weights, and
-the one order of parameters."""
+"""The programs of cells as the core reads them: a cache of traces, why a cell has no program, the
+order of parameters, and block-diagonal weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from unrolled.program import TraceError, make_program
 from unrolled.program._encode import encode, used_products
 
 MAX_WIDTH = 1 << 24
-"""The largest width of a state that the core's reader of programs allows."""
+"""The largest width of a state that the core's parser allows."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ProgramText:
         return (*self.matrix_names(), *cell.vectors)
 
     def sizes(self, sizes: Sizes) -> tuple[int, ...]:
-        """The sizes that the text is read with: H, P, and I where a width of it is I."""
+        """The sizes with which the core reads the text: H, P, and I if the text has widths I."""
         return (sizes.H, sizes.P, sizes.I) if "I" in self.text else (sizes.H, sizes.P)
 
 
@@ -50,7 +50,7 @@ class _CellKey:
 
 
 def traced_program(cell: Cell, projected: bool) -> ProgramText:
-    """The program of a cell; ``projected``: with a projection of the output state."""
+    """The program of a cell; with ``projected`` its output state passes through a projection."""
     return _traced_program(_CellKey(key_of(cell), cell), projected)
 
 
@@ -66,12 +66,14 @@ def _trace(cell: Cell, projected: bool) -> ProgramText:
         is_stable = text == encode(make_program(cell, projected))
     except TraceError as error:
         return ProgramText("", str(error))
-    refusal = None if is_stable else f"cell {type(cell).__name__}: each step differs by itself"
+    refusal = (
+        None if is_stable else f"cell {type(cell).__name__}: step must do the same in each call"
+    )
     return ProgramText(text, refusal, tuple(used_products(program)))
 
 
 def program_refusal(cell: Cell, sizes: Sizes) -> str | None:
-    """None, or why the core has no program for a cell of these sizes."""
+    """Why the core has no program for a cell of these sizes, or None."""
     program = traced_program(cell, sizes.projected)
     for width in program.sizes(sizes):
         if not 1 <= width <= MAX_WIDTH:
@@ -81,13 +83,13 @@ def program_refusal(cell: Cell, sizes: Sizes) -> str | None:
 
 @lru_cache(maxsize=256)
 def load_program(text: str, *sizes: int) -> _core.Program:
-    """A program's text for given sizes (``ProgramText.sizes``), read and scheduled by the core."""
+    """Parse and schedule a program's text for sizes (``ProgramText.sizes``)."""
     return _core.Program(text, *sizes)
 
 
 @dataclass(frozen=True)
 class BlockDiagonalWeight:
-    """A weight [parts * width, K / blocks] that holds only the blocks of its matrix."""
+    """A block-diagonal weight, stored without its zeros: [parts * width, K / blocks]."""
 
     name: str
     parts: int  # one for each target
@@ -113,7 +115,7 @@ def prepare_parameters(
     block_diagonal: tuple[BlockDiagonalWeight, ...],
     parameters: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """The parameters that the core reads: prepared by the cell, with dense matrices."""
+    """The parameters that the core reads: those that the cell prepares, with dense matrices."""
     prepared = dict(cell.prepare(dict(parameters)))
     if not block_diagonal:
         return prepared
@@ -122,7 +124,8 @@ def prepare_parameters(
 
 
 def with_dense_products(cell: Cell, sizes: Sizes) -> Cell:
-    """The cell with dense products in place of block-diagonal ones: the core knows no blocks."""
+    """The cell with dense products in place of block-diagonal ones, which the core does not
+    have."""
     products = cell.products(sizes).items()
     dense = {key: replace(getattr(cell, key), blocks=1) for key, p in products if p.blocks > 1}
     return copy_with(cell, dense) if dense else cell
