@@ -19,21 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CELLS = ("RNN", "GRU", "LSTM")
-SHAPES = (  # T, N, I, H, as in problems.py
-    (1, 1, 64, 64),
-    (1, 1, 256, 256),
-    (100, 1, 64, 64),
-    (100, 1, 256, 256),
-    (100, 1, 1024, 1024),
-    (50, 7, 40, 100),
-    (1000, 8, 128, 128),
-    (100, 32, 128, 128),
-    (100, 32, 256, 256),
-    (35, 20, 650, 650),
-    (100, 128, 256, 256),
-    (100, 32, 512, 512),
-)
 SMALL_SHAPES = ((1, 1, 64, 64), (5, 3, 16, 16))
 SMALL = ("cell infer", "cell train", "lengths infer", "lengths train", "resets train", "stream")
 SAMPLE_MS = 4.0
