@@ -55,9 +55,11 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         "heavy = {'torch', 'lightning', 'numpy', 'matplotlib', 'safetensors'} & sys.modules.keys();"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    completed = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr == ""
 
 
 @pytest.mark.slow
@@ -67,8 +69,10 @@ def test_help_loads_few_modules() -> None:
         "import sys; from unrolled.cli._app import run; run(['--help']);"
         "print(len(sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stderr) < 300
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(completed.stderr) < 300
 
 
 def test_every_option_has_a_help_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,32 +158,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         paths=(str(place / "short"),), vocabulary="characters", hidden_size=4, batch_size=2,
         window=8, steps=2, accelerator="cpu",
     )  # fmt: skip
-    last = fit(config, place / "run", progress=False).last
-    data = last.read_bytes()
+    checkpoint = fit(config, place / "run", progress=False).last
+    data = checkpoint.read_bytes()
     (place / "run" / "cut.safetensors").write_bytes(data[: len(data) // 2])
     return place
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arguments", "said"), FAULTS, ids=[" ".join(a) for a, _ in FAULTS])
+@pytest.mark.parametrize(("arguments", "message"), FAULTS, ids=[" ".join(a) for a, _ in FAULTS])
 def test_a_users_error_is_one_line(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(place)
-    before = sorted(Path().rglob("*"))
+    files = sorted(Path().rglob("*"))
     assert run(arguments) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(f"unrolled: .*{said}.*\n", error), error
-    assert [path for path in Path().rglob("*") if path not in before and path.name != "runs"] == []
+    assert re.fullmatch(f"unrolled: .*{message}.*\n", error), error
+    assert [path for path in Path().rglob("*") if path not in files and path.name != "runs"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_missing_gpu_is_reported(place: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
     arguments = ["train", "lm", str(place / "short"), "--run", str(folder), "--accelerator", "gpu"]
     assert run(arguments) == 2
@@ -276,10 +280,10 @@ def test_the_demo_prints_the_same_twice(
     monkeypatch.setattr(demo, "CONFIG", LanguageModelConfig(**config))
     monkeypatch.chdir(tmp_path)
     assert demo.main() == 0
-    first = capsys.readouterr()
+    printed = capsys.readouterr()
     assert demo.main() == 0
-    assert capsys.readouterr() == first
-    for said in (
+    assert capsys.readouterr() == printed
+    for line in (
         "47,500 for training, 2,496 held out",
         "before training",
         "after training",
@@ -287,21 +291,21 @@ def test_the_demo_prints_the_same_twice(
         "curve       runs/demo/curve.png",
         "checkpoint  runs/demo/best.safetensors",
     ):
-        assert said in first.out
+        assert line in printed.out
     assert Path("runs/demo/curve.png").is_file()
-    bits = float(re.findall(r"this model +([\d.]+)", first.out)[0])
+    bits = float(re.findall(r"this model +([\d.]+)", printed.out)[0])
     assert 2.0 < bits < 8.0
-    measured = [float(x) for x in re.findall(r"([\d.]+) bits/char", first.err)]
+    measured = [float(x) for x in re.findall(r"([\d.]+) bits/char", printed.err)]
     assert len(measured) == 2
     assert bits == pytest.approx(min(measured), abs=1e-3)
 
 
 def test_xz_is_measured_in_bits_a_byte() -> None:
-    before, text = os.urandom(4000), os.urandom(4000)
-    alone, given = xz_bits(before, text)
-    assert alone == len(lzma.compress(text, preset=9)) / 500
-    assert alone > 8.0
-    assert given == pytest.approx(8.0, abs=0.1)
+    training_text, text = os.urandom(4000), os.urandom(4000)
+    bits_alone, bits_after_training = xz_bits(training_text, text)
+    assert bits_alone == len(lzma.compress(text, preset=9)) / 500
+    assert bits_alone > 8.0
+    assert bits_after_training == pytest.approx(8.0, abs=0.1)
     assert xz_bits(text, text)[1] < 0.2
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.test_app_tasks import fault, said
+from tests.support.command_line import error_of, output_of
 from unrolled.cli._app import run
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained
@@ -46,13 +46,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "texts" / ".ipynb_checkpoints").mkdir()
     (place / "texts" / ".ipynb_checkpoints" / "0.txt").write_text("nice day")
     (place / "texts" / "soft" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1\xff\xfe")
-    given = {
+    runs = {
         "tag": ["tag", place / "tag.txt"],
         "seq2seq": ["seq2seq", place / "seq2seq.txt", "--max-length", 20, "--learning-rate", 0.05],
         "lines": ["classify", place / "lines.csv", "--text", "body"],
         "folder": ["classify", place / "texts"],
     }
-    for name, arguments in given.items():
+    for name, arguments in runs.items():
         assert run([*map(str, ["train", *arguments, *SMALL, "--run", place / name])]) == 0
     return place
 
@@ -62,11 +62,11 @@ def from_standard_input(
 ) -> str:
     # As under an ASCII locale, which nothing may depend on.
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))
-    return said(capsys, *arguments)
+    return output_of(capsys, *arguments)
 
 
 def model_row(capsys: Any, *arguments: object) -> dict[str, float]:
-    row: dict[str, float] = json.loads(said(capsys, "evaluate", *arguments, "--json"))["model"]
+    row: dict[str, float] = json.loads(output_of(capsys, "evaluate", *arguments, "--json"))["model"]
     return row
 
 
@@ -74,20 +74,20 @@ def test_a_tagger_gives_every_word_what_evaluate_counts(
     place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracy = model_row(capsys, place / "tag", place / "tag.txt")["accuracy"]
-    shown = said(capsys, "predict", place / "tag", place / "tag.txt")
-    pairs = [line.rsplit(" ", 1) for line in shown.split("\n") if line]
-    wanted = [line.split(" ") for line in re.split("\r\n|\r", TAGGED.decode()) if line]
-    assert [token for token, _ in pairs] == [token for token, _ in wanted]
-    right = sum(label == true for (_, label), (_, true) in zip(pairs, wanted, strict=True))
-    assert right / len(wanted) == pytest.approx(accuracy)
-    assert from_standard_input(capsys, monkeypatch, TAGGED, "predict", place / "tag") == shown
+    printed = output_of(capsys, "predict", place / "tag", place / "tag.txt")
+    pairs = [line.rsplit(" ", 1) for line in printed.split("\n") if line]
+    lines_of_data = [line.split(" ") for line in re.split("\r\n|\r", TAGGED.decode()) if line]
+    assert [token for token, _ in pairs] == [token for token, _ in lines_of_data]
+    right = sum(label == true for (_, label), (_, true) in zip(pairs, lines_of_data, strict=True))
+    assert right / len(lines_of_data) == pytest.approx(accuracy)
+    assert from_standard_input(capsys, monkeypatch, TAGGED, "predict", place / "tag") == printed
     plain = "Ada met Bo\u2028Lee\r\n\r\nBo saw .".encode() + b"\n"
-    first_two = "\n\n".join(shown.split("\n\n")[:2]) + "\n\n"
+    first_two = "\n\n".join(printed.split("\n\n")[:2]) + "\n\n"
     for arguments in (["predict", place / "tag"], ["predict", place / "tag", "-"]):
         assert from_standard_input(capsys, monkeypatch, plain, *arguments) == first_two
     texts = ["--text", "Ada met Bo\u2028Lee", "--text", "Bo saw ."]
-    assert said(capsys, "predict", place / "tag", *texts) == first_two
-    line = fault(capsys, "predict", place / "tag", "--text", " ")
+    assert output_of(capsys, "predict", place / "tag", *texts) == first_two
+    line = error_of(capsys, "predict", place / "tag", "--text", " ")
     assert "--text must have at least one token, got ' '" in line
 
 
@@ -97,29 +97,29 @@ def test_a_translator_reads_lines_as_in_training(
     """The targets of a file of pairs may stay where they are; what is exact is what evaluate
     counts."""
     exact = model_row(capsys, place / "seq2seq", place / "seq2seq.txt")["exact"]
-    shown = said(capsys, "predict", place / "seq2seq", place / "seq2seq.txt")
+    printed = output_of(capsys, "predict", place / "seq2seq", place / "seq2seq.txt")
     _, codec = load_trained(place / "seq2seq" / "best.safetensors", find_task("seq2seq"))
     lines = re.split("\r\n|\r|\n", PAIRS.decode("utf-8-sig"))[:-1]
-    wanted = [codec.target.normalize(line.split("\t")[1]) if line else "" for line in lines]
-    targets = shown.split("\n")[:-1]
-    assert len(targets) == len(wanted)
-    right = sum(a == b for a, b in zip(targets, wanted, strict=True) if b)
+    expected = [codec.target.normalize(line.split("\t")[1]) if line else "" for line in lines]
+    targets = printed.split("\n")[:-1]
+    assert len(targets) == len(expected)
+    right = sum(a == b for a, b in zip(targets, expected, strict=True) if b)
     assert right > 0
     assert right / 27 == pytest.approx(exact)
     assert all(not target for target, line in zip(targets, lines, strict=True) if not line)
-    given = ["predict", place / "seq2seq"]
-    assert from_standard_input(capsys, monkeypatch, PAIRS, *given) == shown
+    predict = ["predict", place / "seq2seq"]
+    assert from_standard_input(capsys, monkeypatch, PAIRS, *predict) == printed
     sources = re.sub(b"\t[^\r\n]*", b"", PAIRS)
-    assert from_standard_input(capsys, monkeypatch, sources, *given) == shown
+    assert from_standard_input(capsys, monkeypatch, sources, *predict) == printed
 
 
 def test_a_translators_limits_are_the_runs(place: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "long").write_text(f"one\n{'x' * 21}\n")
     (tmp_path / "pairs").write_text(f"one\t1\n{'x' * 21}\t1\n")
     for command, name in (("predict", "long"), ("evaluate", "pairs")):
-        line = fault(capsys, command, place / "seq2seq", tmp_path / name)
+        line = error_of(capsys, command, place / "seq2seq", tmp_path / name)
         assert f"{name}, line 2: source and target must have at most 20 characters, got 21" in line
-    assert "--text: source and target must have at most 20" in fault(
+    assert "--text: source and target must have at most 20" in error_of(
         capsys, "predict", place / "seq2seq", "--text", "x" * 21
     )
     model, codec = load_trained(place / "seq2seq" / "best.safetensors", find_task("seq2seq"))
@@ -136,23 +136,23 @@ def test_lines_are_texts_where_the_runs_texts_were_cells(
     accuracy = model_row(capsys, place / "lines", place / "lines.csv")["accuracy"]
     data = "\r\n".join([*LINES, ""]).encode()
     (tmp_path / "lines.txt").write_bytes(data)
-    rows = said(capsys, "predict", place / "lines", tmp_path / "lines.txt").split("\n")[:-1]
-    wanted = ["soft" if "nice" in line else "hard" for line in LINES]
+    rows = output_of(capsys, "predict", place / "lines", tmp_path / "lines.txt").split("\n")[:-1]
+    labels = ["soft" if "nice" in line else "hard" for line in LINES]
     guesses = [row.split("\t")[0] for row in rows]
-    assert sum(a == b for a, b in zip(guesses, wanted, strict=True)) / 30 == pytest.approx(accuracy)
-    shown = from_standard_input(capsys, monkeypatch, data, "predict", place / "lines")
+    assert sum(a == b for a, b in zip(guesses, labels, strict=True)) / 30 == pytest.approx(accuracy)
+    printed = from_standard_input(capsys, monkeypatch, data, "predict", place / "lines")
     named = f"{tmp_path / 'lines.txt'}, line "
-    assert shown == "".join(f"{row}\n".replace(named, "standard input, line ") for row in rows)
+    assert printed == "".join(f"{row}\n".replace(named, "standard input, line ") for row in rows)
 
-    whole = said(capsys, "predict", place / "folder", tmp_path / "lines.txt").split("\n")
-    assert len(whole) == 2
-    files = said(capsys, "predict", place / "folder", place / "texts").split("\n")[:-1]
+    printed = output_of(capsys, "predict", place / "folder", tmp_path / "lines.txt")
+    assert len(printed.split("\n")) == 2
+    files = output_of(capsys, "predict", place / "folder", place / "texts").split("\n")[:-1]
     assert len(files) == len(LINES)
     accuracy = model_row(capsys, place / "folder", place / "texts")["accuracy"]
     right = sum(Path(row.split("\t")[2]).parent.name == row.split("\t")[0] for row in files)
     assert right / len(files) == pytest.approx(accuracy)
     (tmp_path / "empty").mkdir()
-    assert "empty: must have text files, got none" in fault(
+    assert "empty: must have text files, got none" in error_of(
         capsys, "predict", place / "folder", tmp_path / "empty"
     )
 
@@ -162,15 +162,15 @@ def test_hidden_files_are_neither_labels_nor_texts(place: Path) -> None:
     assert codec.labels.entries == ("hard", "soft")
 
 
-@pytest.mark.parametrize("kind", ["tag", "seq2seq", "lines", "folder"])
+@pytest.mark.parametrize("example", ["tag", "seq2seq", "lines", "folder"])
 def test_training_ends_with_the_scores_of_both_checkpoints(
-    place: Path, kind: str, tmp_path: Path, capsys: Any
+    place: Path, example: str, tmp_path: Path, capsys: Any
 ) -> None:
     """Resumed for two steps, so that the best may be of the part before."""
     run_folder = tmp_path / "run"
-    shutil.copytree(place / kind, run_folder)
-    name = find_task("classify" if kind in ("lines", "folder") else kind).name
-    out = said(capsys, "train", name, "--resume", run_folder, "--steps", 14)
+    shutil.copytree(place / example, run_folder)
+    name = find_task("classify" if example in ("lines", "folder") else example).name
+    out = output_of(capsys, "train", name, "--resume", run_folder, "--steps", 14)
     rows = [row for row in read_rows(run_folder / "metrics.csv") if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     for title, row, file in (
@@ -179,8 +179,8 @@ def test_training_ends_with_the_scores_of_both_checkpoints(
     ):
         (line,) = [line for line in out.split("\n") if line.startswith(f"{title} ")]
         measured = model_row(capsys, run_folder / f"{file}.safetensors")
-        shown = float(re.search("loss ([^ ]+) ", line).group(1))  # type: ignore[union-attr]
-        assert shown == float(row["validation_loss"]) == pytest.approx(measured["loss"], rel=1e-5)
+        loss = float(re.search("loss ([^ ]+) ", line).group(1))  # type: ignore[union-attr]
+        assert loss == float(row["validation_loss"]) == pytest.approx(measured["loss"], rel=1e-5)
         assert line.endswith(f"(step {row['step']})")
         assert load_tree(run_folder / f"{file}.safetensors")["global_step"] == int(row["step"])
 
@@ -194,12 +194,12 @@ def test_sample_begins_with_what_the_vocabulary_knows(
 ) -> None:
     (tmp_path / "text").write_text(text * 100)
     options = ["--vocabulary", vocabulary, "--window", 8, "--steps", 1, "--hidden-size", 4]
-    given = [*options, "--batch-size", 2, "--run", tmp_path / "run"]
-    said(capsys, "train", "lm", tmp_path / "text", *given)
-    shown = said(capsys, "sample", tmp_path / "run", "--length", 5)
-    assert shown.startswith("def " if prime is None else prime)
-    assert len(shown) == (4 if prime is None else 1) + 5 + 1
-    line = fault(capsys, "sample", tmp_path / "run", "--prime", "§")
+    options_of_run = [*options, "--batch-size", 2, "--run", tmp_path / "run"]
+    output_of(capsys, "train", "lm", tmp_path / "text", *options_of_run)
+    printed = output_of(capsys, "sample", tmp_path / "run", "--length", 5)
+    assert printed.startswith("def " if prime is None else prime)
+    assert len(printed) == (4 if prime is None else 1) + 5 + 1
+    line = error_of(capsys, "sample", tmp_path / "run", "--prime", "§")
     assert "--prime: characters must be in the vocabulary, got '§'" in line
 
 
@@ -236,32 +236,32 @@ def test_labels_are_checked_before_training(tmp_path: Path, place: Path, capsys:
     for k in (0, 7, 19):
         broken = [*sentences[:k], "Bo PER\nmet O\n", *sentences[k + 1 :]]
         (tmp_path / "data").write_text("\n".join(broken))
-        line = fault(capsys, "train", "tag", tmp_path / "data", "--run", tmp_path / "run")
+        line = error_of(capsys, "train", "tag", tmp_path / "data", "--run", tmp_path / "run")
         assert f"data, line {3 * k + 1}: must be O, or one of B, I, L, U, E, S with" in line
         assert not (tmp_path / "run").exists()
-        line = fault(capsys, "evaluate", place / "tag", tmp_path / "data")
+        line = error_of(capsys, "evaluate", place / "tag", tmp_path / "data")
         assert f"data, line {3 * k + 1}: label must be one of 'B-PER', 'O', got 'PER'" in line
     (tmp_path / "data").write_text("Ada O\nmet O\n")
     assert "entity_f1" in model_row(capsys, place / "tag", tmp_path / "data")
-    assert "entity f1" in said(capsys, "evaluate", place / "tag", tmp_path / "data")
+    assert "entity f1" in output_of(capsys, "evaluate", place / "tag", tmp_path / "data")
 
 
 def test_the_column_of_the_tokens_is_the_runs(tmp_path: Path, capsys: Any) -> None:
     rows = "x Ada B-PER\ny met O\n\nx Bo B-PER\ny saw O\n"
     (tmp_path / "data").write_text("\n".join([rows] * 8))
-    given = ["--token-column", 1, *SMALL, "--min-count", 1, "--run", tmp_path / "run"]
-    said(capsys, "train", "tag", tmp_path / "data", *given)
+    options = ["--token-column", 1, *SMALL, "--min-count", 1, "--run", tmp_path / "run"]
+    output_of(capsys, "train", "tag", tmp_path / "data", *options)
     _, codec = load_trained(tmp_path / "run" / "best.safetensors", find_task("tag"))
     assert codec.words.entries == ("Ada", "Bo", "met", "saw")
-    shown = said(capsys, "predict", tmp_path / "run", tmp_path / "data")
-    assert [line.split(" ")[0] for line in shown.split("\n") if line][:4] == [
+    printed = output_of(capsys, "predict", tmp_path / "run", tmp_path / "data")
+    assert [line.split(" ")[0] for line in printed.split("\n") if line][:4] == [
         *["Ada", "met", "Bo", "saw"]
     ]
     accuracy = model_row(capsys, tmp_path / "run", tmp_path / "data")["accuracy"]
-    guesses = [line.split(" ")[1] for line in shown.split("\n") if line]
-    wanted = [line.split()[-1] for _ in range(8) for line in rows.split("\n") if line]
-    right = sum(a == b for a, b in zip(guesses, wanted, strict=True))
-    assert right / len(wanted) == pytest.approx(accuracy)
+    guesses = [line.split(" ")[1] for line in printed.split("\n") if line]
+    labels = [line.split()[-1] for _ in range(8) for line in rows.split("\n") if line]
+    right = sum(a == b for a, b in zip(guesses, labels, strict=True))
+    assert right / len(labels) == pytest.approx(accuracy)
 
 
 def test_tags_that_are_printed_are_read_again(
@@ -269,11 +269,13 @@ def test_tags_that_are_printed_are_read_again(
 ) -> None:
     """Tokens with blanks, and what would begin a comment."""
     (tmp_path / "data").write_text("New York\tB-LOC\nis\tO\n\n#\tO\nbig\tO\n\n" * 8)
-    said(capsys, "train", "tag", tmp_path / "data", *SMALL, "--run", tmp_path / "run")
-    shown = said(capsys, "predict", tmp_path / "run", tmp_path / "data")
-    assert re.findall(r"(?m)^(.+)[ \t]\S+$", shown)[:4] == ["New York", "is", "#", "big"]
-    again = from_standard_input(capsys, monkeypatch, shown.encode(), "predict", tmp_path / "run")
-    assert again == shown
+    output_of(capsys, "train", "tag", tmp_path / "data", *SMALL, "--run", tmp_path / "run")
+    printed = output_of(capsys, "predict", tmp_path / "run", tmp_path / "data")
+    assert re.findall(r"(?m)^(.+)[ \t]\S+$", printed)[:4] == ["New York", "is", "#", "big"]
+    printed_again = from_standard_input(
+        capsys, monkeypatch, printed.encode(), "predict", tmp_path / "run"
+    )
+    assert printed_again == printed
 
 
 @pytest.mark.parametrize("name", ["tag", "seq2seq", "lines"])
@@ -282,5 +284,5 @@ def test_a_checkpoint_alone_reads_as_in_its_run(
 ) -> None:
     shutil.copy(place / name / "best.safetensors", tmp_path / "model.safetensors")
     (data,) = place.glob(f"{name}.*")
-    alone = said(capsys, "predict", tmp_path / "model.safetensors", data)
-    assert alone == said(capsys, "predict", place / name, data) != ""
+    printed = output_of(capsys, "predict", tmp_path / "model.safetensors", data)
+    assert printed == output_of(capsys, "predict", place / name, data) != ""

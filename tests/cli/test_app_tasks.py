@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.command_line import error_of, output_of
 from tests.support.small_tasks import NAMES, READ, config_of, write_data
 from tests.support.tolerances import close
 from unrolled.cli._app import run
@@ -27,22 +27,22 @@ from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 
-KINDS = ["classify", "numbers", "tag", "forecast", "seq2seq"]
+EXAMPLES = ["classify", "numbers", "tag", "forecast", "seq2seq"]
 STEPS = {"steps": 12, "validate_every": 4, "learning_rate": 0.02}
 
 
 def options_of(example: str, folder: Path, **options: Any) -> list[str]:
     """The command line of a small configuration: what is not the default, and the data."""
     config = config_of(example, folder, **{**STEPS, **options})
-    found = [config.paths[0]]
+    arguments = [config.paths[0]]
     for field in fields(config):
         value, name = getattr(config, field.name), field.name.replace("_", "-")
         if field.name == "paths" or value == field.default:
             continue
-        found += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else (
+        arguments += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else (
             [f"--{name}", str(value)]
         )  # fmt: skip
-    return found
+    return arguments
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained run of each kind; classifiers of texts read in one direction."""
     place = tmp_path_factory.mktemp("tasks")
     torch.set_num_threads(1)
-    for example in KINDS:
+    for example in EXAMPLES:
         options = {"bidirectional": False} if example == "classify" else {}
         arguments = options_of(example, place, **options)
         assert run(["train", NAMES[example], *arguments, "--run", str(place / example)]) == 0
@@ -63,32 +63,16 @@ def trained(place: Path, example: str) -> tuple[Any, Any]:
     return load_trained(path, task)
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What a command writes that succeeds."""
-    capsys.readouterr()
-    assert run([*map(str, arguments)]) == 0, capsys.readouterr().err
-    return capsys.readouterr().out
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The line of a command that the user's input makes fail."""
-    capsys.readouterr()
-    assert run([*map(str, arguments)]) == 2
-    printed = capsys.readouterr()
-    assert re.fullmatch("unrolled: .*\n", printed.err), printed.err
-    return printed.err
-
-
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_evaluate_says_what_training_said(place: Path, example: str, capsys: Any) -> None:
-    actual = json.loads(said(capsys, "evaluate", place / example, "--json"))
+    actual = json.loads(output_of(capsys, "evaluate", place / example, "--json"))
     rows = [row for row in read_rows(place / example / "metrics.csv") if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     expected = {name: float(best[f"validation_{name}"]) for name in actual["model"]}
     assert actual["model"] == pytest.approx(expected, rel=1e-12)
     task = find_task(NAMES[example]).read(config_of(example, place, **STEPS))
     assert {name: actual[name] for name in actual if name != "model"} == task.baselines()
-    lines = said(capsys, "evaluate", place / example).splitlines()
+    lines = output_of(capsys, "evaluate", place / example).splitlines()
     assert [line.split("  ")[0].strip() for line in lines] == list(actual)
     assert lines[0].endswith(task.format_scores(actual["model"]))
 
@@ -98,7 +82,7 @@ def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys
     rows = [("soft", "aei"), ("hard", "krt"), ("soft", "ou"), ("soft", "kkk")]
     path = tmp_path / "other.csv"
     path.write_text("\n".join(["label,body", *map(",".join, rows)]))
-    actual = json.loads(said(capsys, "evaluate", place / "classify", path, "--json"))
+    actual = json.loads(output_of(capsys, "evaluate", place / "classify", path, "--json"))
     model, codec = trained(place, "classify")
     guesses = codec.labels.decode(
         class_probabilities(model, codec, [text for _, text in rows]).argmax(-1)
@@ -108,10 +92,10 @@ def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys
     assert actual["majority of these data"]["accuracy"] == 3 / 4
 
 
-def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> None:
+def test_predict_prints_the_label_of_texts_and_rows(place: Path, capsys: Any) -> None:
     model, codec = trained(place, "classify")
     texts = ["aeiou", "krtpd", ""]
-    printed = said(
+    printed = output_of(
         capsys, "predict", place / "classify", *(x for t in texts for x in ("--text", t))
     )
     for line, text in zip(printed.splitlines(), texts, strict=True):
@@ -120,7 +104,7 @@ def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> 
         assert line == f"{codec.labels.entries[best]}\t{chances[best].item()!r}\t{text!r}"
     model, codec = trained(place, "numbers")
     table = read_table(place / "numbers.csv")
-    lines = said(capsys, "predict", place / "numbers", place / "numbers.csv").splitlines()
+    lines = output_of(capsys, "predict", place / "numbers", place / "numbers.csv").splitlines()
     assert len(lines) == len(table) == 45
     task = find_task("classify").read(config_of("numbers", place))
     for line, sequence, at in zip(lines, task.data.inputs, task.data.locations, strict=True):
@@ -131,8 +115,8 @@ def test_predict_tells_the_label_of_texts_and_rows(place: Path, capsys: Any) -> 
 
 def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any) -> None:
     text = "aekrtiou"
-    complete = said(capsys, "predict", place / "classify", "--text", text).split("\t")
-    lines = said(capsys, "predict", place / "classify", "--text", text, "--each").splitlines()
+    complete = output_of(capsys, "predict", place / "classify", "--text", text).split("\t")
+    lines = output_of(capsys, "predict", place / "classify", "--text", text, "--each").splitlines()
     _, label, chance = lines[-1].split("\t")
     assert label == complete[0]
     assert float(chance) == pytest.approx(float(complete[1]), rel=1e-6)
@@ -140,7 +124,7 @@ def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any)
     model, codec = trained(place, "classify")
     chances = prefix_probabilities(model, codec, text).max(-1).values.tolist()
     assert [float(line.split("\t")[2]) for line in lines] == chances
-    refused = fault(capsys, "predict", place / "numbers", place / "numbers.csv", "--each")
+    refused = error_of(capsys, "predict", place / "numbers", place / "numbers.csv", "--each")
     assert "--each requires a model that reads in one direction" in refused
 
 
@@ -152,16 +136,18 @@ def test_predict_tags_tokens(place: Path, tmp_path: Path, capsys: Any) -> None:
         for tokens, labels in zip(sentences, predict_tags(model, codec, sentences), strict=True)
     )
     texts = [x for tokens in sentences for x in ("--text", " ".join(tokens))]
-    assert said(capsys, "predict", place / "tag", *texts) == expected
+    assert output_of(capsys, "predict", place / "tag", *texts) == expected
     (tmp_path / "tokens").write_text("\n\n".join("\n".join(tokens) for tokens in sentences))
-    assert said(capsys, "predict", place / "tag", tmp_path / "tokens") == expected
+    assert output_of(capsys, "predict", place / "tag", tmp_path / "tokens") == expected
 
 
 def test_predict_forecasts_the_next_rows(place: Path, capsys: Any) -> None:
     model, codec = trained(place, "forecast")
     table = read_table(place / "forecast.csv")
     past = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
-    head, *rows = said(capsys, "predict", place / "forecast", place / "forecast.csv").splitlines()
+    head, *rows = output_of(
+        capsys, "predict", place / "forecast", place / "forecast.csv"
+    ).splitlines()
     assert head == "step,warm,wet"
     actual = [[float(cell) for cell in row.split(",")] for row in rows]
     assert [row[0] for row in actual] == [1, 2, 3]
@@ -176,7 +162,7 @@ def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys
     (tmp_path / "sources").write_text("\n".join(sources))
     expected = translate(model, codec, sources, width=beam)
     arguments = ["predict", place / "seq2seq", tmp_path / "sources", "--beam", beam]
-    assert said(capsys, *arguments).splitlines() == expected
+    assert output_of(capsys, *arguments).splitlines() == expected
 
 
 # Configuration files
@@ -186,10 +172,10 @@ def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys
 def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys: Any) -> None:
     data = [write_data(name, tmp_path)] if name in READ else []
     arguments = ["--steps", 7, "--learning-rate", 1e-5, "--cell", "LSTM", "--precision", "bf16"]
-    printed = said(capsys, "train", name, *data, *arguments, "--print-config")
+    printed = output_of(capsys, "train", name, *data, *arguments, "--print-config")
     (tmp_path / "file.yaml").write_text(printed)
     arguments_again = ["train", name, "--config", tmp_path / "file.yaml", "--print-config"]
-    assert said(capsys, *arguments_again) == printed
+    assert output_of(capsys, *arguments_again) == printed
     for line in (
         *(f"- {path}" for path in data),
         "steps: 7",
@@ -197,7 +183,7 @@ def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys:
         "cell: LSTM",
     ):
         assert f"{line}\n" in printed
-    changed = said(capsys, *arguments_again, "--steps", 9, "--cell", "GRU")
+    changed = output_of(capsys, *arguments_again, "--steps", 9, "--cell", "GRU")
     assert changed == printed.replace("steps: 7", "steps: 9").replace("cell: LSTM", "cell: GRU")
 
 
@@ -216,34 +202,34 @@ def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys:
         ("precision: 8", "--precision must be one of 32, bf16, 16, got '8'"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_told(
+def test_a_file_that_is_no_configuration_is_reported(
     text: str, expected: str, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "file.yaml").write_text(text)
-    assert expected in fault(capsys, "train", "forecast", "--config", tmp_path / "file.yaml")
-    assert "No such file" in fault(capsys, "train", "lm", "--config", tmp_path / "absent.yaml")
+    assert expected in error_of(capsys, "train", "forecast", "--config", tmp_path / "file.yaml")
+    assert "No such file" in error_of(capsys, "train", "lm", "--config", tmp_path / "absent.yaml")
 
 
 def test_two_directions_are_refused_with_the_reason(capsys: Any) -> None:
     for name in ("lm", "forecast"):
-        line = fault(capsys, "train", name, "--bidirectional")
+        line = error_of(capsys, "train", name, "--bidirectional")
         assert f"--bidirectional must be False, got True: {CONFIGS[name].one_direction}" in line
 
 
 def test_data_of_the_task_beside_data_of_the_user_are_refused(tmp_path: Path, capsys: Any) -> None:
     for name in ("co2", "sunspots"):
-        line = fault(capsys, "train", "forecast", tmp_path / "a.csv", "--data", name)
+        line = error_of(capsys, "train", "forecast", tmp_path / "a.csv", "--data", name)
         assert f"--data must be omitted if DATA is given, got {name}" in line
     (tmp_path / "file.yaml").write_text("data: co2")
     arguments = [tmp_path / "a.csv", "--config", tmp_path / "file.yaml"]
-    assert "--data must be omitted if DATA is given, got co2" in fault(
+    assert "--data must be omitted if DATA is given, got co2" in error_of(
         capsys, "train", "forecast", *arguments
     )
 
 
-# A cell of the user's own
+# A cell of the user
 
-OWN = """
+CELL_FILE = """
 from unrolled.cells import Cell, tanh
 
 class MyCell(Cell):
@@ -257,8 +243,8 @@ def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("own.py").write_text(OWN)
-    said(
+    Path("own.py").write_text(CELL_FILE)
+    output_of(
         capsys,
         "train",
         example,
@@ -270,9 +256,9 @@ def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
     assert load_tree(tmp_path / "run" / "best.safetensors")["model"]["cell"] == cell_path
     Path("own.py").write_text("raise SystemExit('the code ran')")
     for arguments in (["evaluate", "run"], ["predict", "run", f"{example}.csv"]):
-        assert f"not run without your consent: --cell {cell_path}" in fault(capsys, *arguments)
-    Path("own.py").write_text(OWN)
-    actual = said(capsys, "evaluate", "run", "--json", "--cell", "own.py:MyCell")
+        assert f"not run without your consent: --cell {cell_path}" in error_of(capsys, *arguments)
+    Path("own.py").write_text(CELL_FILE)
+    actual = output_of(capsys, "evaluate", "run", "--json", "--cell", "own.py:MyCell")
     rows = [row for row in read_rows(Path("run/metrics.csv")) if row["validation_loss"]]
     expected = min(float(row["validation_loss"]) for row in rows)
     assert json.loads(actual)["model"]["loss"] == pytest.approx(expected, rel=1e-12)
@@ -290,21 +276,21 @@ def test_lines_of_both_sides_go_together(
     model, codec = trained(place, "seq2seq")
     # Alone, each is what it is beside the others.
     expected = [translate(model, codec, [line])[0] if line else "" for line in lines]
-    printed = said(capsys, "predict", place / "seq2seq", file)
+    printed = output_of(capsys, "predict", place / "seq2seq", file)
     assert printed.split("\n") == [*expected, ""]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
-    assert said(capsys, "predict", place / "seq2seq") == printed
+    assert output_of(capsys, "predict", place / "seq2seq") == printed
 
 
 # Export
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_an_exported_run_says_what_the_run_says(
     place: Path, example: str, tmp_path: Path, capsys: Any
 ) -> None:
     """Of the user's own texts and numbers, in a few lines without torch."""
-    line = said(capsys, "export", place / example, tmp_path / "model.safetensors")
+    line = output_of(capsys, "export", place / example, tmp_path / "model.safetensors")
     assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
     with pytest.raises(FileError, match=r"best\.safetensors: is a checkpoint of a run, not"):
         load(place / example / "best.safetensors")
@@ -331,8 +317,8 @@ def test_an_exported_run_says_what_the_run_says(
         assert decoded == says(model, codec, items)
 
 
-def test_what_cannot_be_exported_is_told(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_what_cannot_be_exported_is_reported(place: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "m"
-    line = fault(capsys, "export", place / "numbers", out, "--weights", "int2")
+    line = error_of(capsys, "export", place / "numbers", out, "--weights", "int2")
     assert "weights must be one of float32, bfloat16, int8, got 'int2'" in line
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""`unrolled export` of modules in files, and what it says of what cannot be exported."""
+"""`unrolled export` of modules in files, and its errors where a module cannot be exported."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.command_line import run_export
 from unrolled import engines
 from unrolled.cli._app import run
 from unrolled.runtime import load
@@ -61,19 +62,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def told(capsys: Any, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = run(["export", *map(str, arguments)])
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
-
 @pytest.mark.parametrize("name", ["ready", "make"])
 @pytest.mark.parametrize("weights", ["float32", "int8"])
 def test_a_module_in_a_file(name: str, weights: str, file: Path, capsys: Any) -> None:
     """As it is, or made by a function."""
     out = file.with_name("model.safetensors")
-    code, line, _ = told(capsys, f"{file}:{name}", out, "--weights", weights)
+    code, line, _ = run_export(capsys, f"{file}:{name}", out, "--weights", weights)
     assert code == 0
     assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
     from unrolled.models._user_code import load_python_file
@@ -87,7 +81,7 @@ def test_a_module_in_a_file(name: str, weights: str, file: Path, capsys: Any) ->
 
 def test_a_class_is_called(file: Path, capsys: Any) -> None:
     out = file.with_name("m")
-    assert told(capsys, f"{file}:Counter", out)[0] == 0
+    assert run_export(capsys, f"{file}:Counter", out)[0] == 0
     assert load(out).run(np.ones((2, 6, 3), np.float32)).shape == (2, 2)
     for command in ("evaluate", "predict", "export"):
         assert run([command, str(out), *["x"] * (command == "export")]) == 2
@@ -121,13 +115,13 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("source", "options", "message"), FAULTS)
-def test_faults_are_told_in_a_line(
+def test_faults_are_reported_in_a_line(
     source: str, options: list[str], message: str, file: Path, capsys: Any
 ) -> None:
     names = {"file": file, "folder": file.parent, "text": file.with_suffix(".txt")}
     names["text"].write_text("no model")
     out = file.with_name("m")
-    code, printed, line = told(capsys, source.format(**names), out, *options)
+    code, printed, line = run_export(capsys, source.format(**names), out, *options)
     assert (code, printed) == (2, "")
     assert line.startswith("unrolled: ")
     assert line.count("\n") == 1
@@ -136,11 +130,11 @@ def test_faults_are_told_in_a_line(
 
 
 def test_a_file_that_cannot_be_written_or_run(file: Path, capsys: Any) -> None:
-    code, _, line = told(capsys, f"{file}:make", file.parent / "no" / "m")
+    code, _, line = run_export(capsys, f"{file}:make", file.parent / "no" / "m")
     assert (code, line.count("\n")) == (2, 1)
     assert "No such file or directory" in line
     assert line.rstrip().endswith(f"{str(file.parent / 'no' / 'm')!r}")
     (file.parent / "bad.py").write_text("1 / 0")
-    code, _, line = told(capsys, f"{file.parent / 'bad.py'}:make", file.with_name("m"))
+    code, _, line = run_export(capsys, f"{file.parent / 'bad.py'}:make", file.with_name("m"))
     assert code == 2
     assert "bad.py cannot be run (ZeroDivisionError: division by zero)" in line

@@ -1,4 +1,4 @@
-"""`unrolled inspect`: the page of a small run of each task, and what is told when there is none."""
+"""`unrolled inspect`: the page of a small run of each task, and the error when there is none."""
 
 import json
 import re
@@ -38,9 +38,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(name)
     file, text = FILES[name]
     (folder / file).write_text(text)
-    given = {"paths": (str(folder / file),)} if text else {}
+    data = {"paths": (str(folder / file),)} if text else {}
     config = CONFIGS[name](
-        **given, hidden_size=4, batch_size=2, steps=2, accelerator="cpu",
+        **data, hidden_size=4, batch_size=2, steps=2, accelerator="cpu",
         **OPTIONS[name],
     )  # fmt: skip
     return name, fit(config, folder / "run", progress=False).run
@@ -53,8 +53,10 @@ def test_a_page_stands_alone(trained: Any, capsys: pytest.CaptureFixture[str]) -
     assert f"page      {page}\n" in capsys.readouterr().out
     html = page.read_text()
     assert re.findall(r"(?:src|href)=\"(?!data:)", html) == []
-    shown = json.loads((folder / "config.json").read_text())
-    assert f"<h1>{name}: {shown['cell']}, {shown['num_layers']} × 4 units</h1>" in html
+    config_values = json.loads((folder / "config.json").read_text())
+    assert (
+        f"<h1>{name}: {config_values['cell']}, {config_values['num_layers']} × 4 units</h1>" in html
+    )
     for title in ("Training", "Gradient by lag", "Gate saturation", "Recurrent matrices"):
         assert title in html
     assert ("Unit " in html) == (name != "forecast")
@@ -80,10 +82,10 @@ def test_a_text_of_ones_own(trained: Any, tmp_path: Path, capsys: Any) -> None:
     assert "text: must" in capsys.readouterr().err
 
 
-def test_what_cannot_be_inspected_is_told(tmp_path: Path, capsys: Any) -> None:
-    for arguments, said in (
+def test_what_cannot_be_inspected_is_reported(tmp_path: Path, capsys: Any) -> None:
+    for arguments, message in (
         (["inspect", str(tmp_path / "absent")], "does not exist"),
         (["inspect", str(tmp_path)], "has no checkpoint"),
     ):
         assert run(arguments) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err

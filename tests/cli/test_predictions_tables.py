@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.command_line import error_of, output_of
 from unrolled.cli._app import run
 from unrolled.tasks import find_task, load_trained
 from unrolled.tasks._classification import class_probabilities
@@ -23,21 +24,6 @@ pytestmark = pytest.mark.slow
 TRAIN = ["--steps", "4", "--validate-every", "2", "--hidden-size", "4", "--batch-size", "8",
          "--accelerator", "cpu"]  # fmt: skip
 FORECAST = ["--time", "day", "--window", "6", "--horizon", "2"]
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What a command writes that succeeds."""
-    capsys.readouterr()
-    assert run([*map(str, arguments)]) == 0, capsys.readouterr().err
-    return capsys.readouterr().out
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    capsys.readouterr()
-    assert run([*map(str, arguments)]) == 2
-    shown = capsys.readouterr()
-    assert re.fullmatch("unrolled: .*\n", shown.err), shown.err
-    return shown.err
 
 
 def from_stdin(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -68,9 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "words": ["classify", "--label", "kind"],
         "texts": ["classify", "--label", "kind", "--text", "body"],
     }
-    for name, (task, *given) in options.items():
+    for name, (task, *task_options) in options.items():
         data = str(place / f"{name}.csv")
-        assert run(["train", task, data, *TRAIN, *given, "--run", str(place / name)]) == 0
+        assert run(["train", task, data, *TRAIN, *task_options, "--run", str(place / name)]) == 0
     return place
 
 
@@ -82,21 +68,23 @@ def test_each_series_has_the_forecast_of_its_own_rows(place: Path, capsys: Any) 
     model, codec = trained(place, "two", "forecast")
     table = read_table(place / "two.csv")
     values = table.numbers("x")[:, None]
-    wanted = {
+    expected = {
         name: forecast(model, codec, values[k::2]).flatten().tolist()
         for k, name in enumerate(["north", "south"])
     }
-    shown = said(capsys, "predict", place / "two", place / "two.csv")
-    rows = list(csv.DictReader(io.StringIO(shown)))
+    printed = output_of(capsys, "predict", place / "two", place / "two.csv")
+    rows = list(csv.DictReader(io.StringIO(printed)))
     assert [(row["store"], row["step"], float(row["x"])) for row in rows] == [
         (name, str(step), value)
-        for name, each in wanted.items()
-        for step, value in enumerate(each, 1)
+        for name, values in expected.items()
+        for step, value in enumerate(values, 1)
     ]
-    alone = said(capsys, "predict", place / "two", place / "north.csv")
-    assert alone.splitlines() == shown.splitlines()[:3]
-    both = said(capsys, "predict", place / "two", place / "north.csv", place / "two.csv")
-    files = [row["file"] for row in csv.DictReader(io.StringIO(both))]
+    printed_of_file = output_of(capsys, "predict", place / "two", place / "north.csv")
+    assert printed_of_file.splitlines() == printed.splitlines()[:3]
+    printed_of_files = output_of(
+        capsys, "predict", place / "two", place / "north.csv", place / "two.csv"
+    )
+    files = [row["file"] for row in csv.DictReader(io.StringIO(printed_of_files))]
     assert files == [f"{place / 'north.csv'}"] * 2 + [f"{place / 'two.csv'}"] * 4
 
 
@@ -107,19 +95,19 @@ def test_standard_input_is_a_file_of_the_same_bytes(
     pa = pytest.importorskip("pyarrow.csv")
     import pyarrow.parquet as parquet
 
-    wanted = said(capsys, "predict", place / name, place / f"{name}.csv")
+    expected = output_of(capsys, "predict", place / name, place / f"{name}.csv")
     parquet.write_table(pa.read_csv(place / f"{name}.csv"), place / f"{name}.parquet")
     bytes_of = (place / f"{name}.csv").read_bytes()
     (place / f"{name}.tsv").write_bytes(b"\xef\xbb\xbf" + bytes_of.replace(b",", b"\t"))
     for suffix in (".csv", ".tsv", ".parquet"):
         path = place / f"{name}{suffix}"
         from_stdin(monkeypatch, path)
-        found = said(capsys, "predict", place / name)
-        place_of = re.compile(r"(?m)\t[^\t\n]*$")
-        assert place_of.sub("", found) == place_of.sub("", wanted)
+        printed = output_of(capsys, "predict", place / name)
+        location = re.compile(r"(?m)\t[^\t\n]*$")
+        assert location.sub("", printed) == location.sub("", expected)
         if suffix != ".parquet":
-            assert found == wanted.replace(str(place / f"{name}.csv"), "standard input")
-        assert said(capsys, "predict", place / name, path) == found.replace(
+            assert printed == expected.replace(str(place / f"{name}.csv"), "standard input")
+        assert output_of(capsys, "predict", place / name, path) == printed.replace(
             "standard input", str(path)
         )
 
@@ -129,7 +117,7 @@ def test_a_damaged_table_on_standard_input_is_not_read_as_lines(
 ) -> None:
     (tmp_path / "bad.csv").write_text("body,kind\ntext 1,up\ntext, 2,down\n")
     from_stdin(monkeypatch, tmp_path / "bad.csv")
-    line = fault(capsys, "predict", place / "texts")
+    line = error_of(capsys, "predict", place / "texts")
     assert "standard input, line 3: must have 2 fields as in the header, got 3" in line
 
 
@@ -137,9 +125,9 @@ def test_times_out_of_order_are_refused_as_in_training(place: Path, capsys: Any)
     lines = (place / "north.csv").read_text().splitlines()
     path = place / "late.csv"
     path.write_text("\n".join([*lines[:30], lines[31], lines[30], *lines[32:]]))
-    line = fault(capsys, "predict", place / "two", path)
+    line = error_of(capsys, "predict", place / "two", path)
     assert "late.csv, line 32, column 'day': times must be in rising order, got '29' after" in line
-    assert line == fault(capsys, "evaluate", place / "two", path)
+    assert line == error_of(capsys, "evaluate", place / "two", path)
 
 
 def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: Any) -> None:
@@ -147,10 +135,12 @@ def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: An
     without = place / "without.csv"
     without.write_text("\n".join(line.rpartition(",")[0] for line in lines))
     model, codec = trained(place, "words", "classify")
-    shown = said(capsys, "predict", place / "words", place / "words.csv")
-    assert said(capsys, "predict", place / "words", without) == shown.replace("words.", "without.")
+    printed = output_of(capsys, "predict", place / "words", place / "words.csv")
+    assert output_of(capsys, "predict", place / "words", without) == printed.replace(
+        "words.", "without."
+    )
     guesses = []
-    for k, line in enumerate(shown.splitlines()):
+    for k, line in enumerate(printed.splitlines()):
         numbers = torch.tensor([k, -k, k / 3], dtype=torch.float64)[:, None]
         (chances,) = class_probabilities(model, codec, [numbers])
         label = codec.labels.entries[int(chances.argmax())]
@@ -158,8 +148,10 @@ def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: An
         assert line == f"{label}\t{chances.max().item()!r}\t{at}"
         guesses.append(label)
     right = sum(guess == ("up" if k % 2 else "down") for k, guess in enumerate(guesses))
-    found = json.loads(said(capsys, "evaluate", place / "words", place / "words.csv", "--json"))
-    assert found["model"]["accuracy"] == right / 40
+    scores = json.loads(
+        output_of(capsys, "evaluate", place / "words", place / "words.csv", "--json")
+    )
+    assert scores["model"]["accuracy"] == right / 40
 
 
 def test_steps_have_the_names_of_the_run(place: Path, capsys: Any) -> None:
@@ -168,37 +160,39 @@ def test_steps_have_the_names_of_the_run(place: Path, capsys: Any) -> None:
     path = place / "other.csv"
     for header, row in (("a,b", "1,2"), ("a,b,c,d", "1,2,3,4"), ("a,kind,b", "1,up,2")):
         path.write_text(f"{header}\n{row}\n")
-        assert len(said(capsys, "predict", place / "words", path).splitlines()) == 1
+        assert len(output_of(capsys, "predict", place / "words", path).splitlines()) == 1
     path.write_text("id," + text.replace("\n", "\n1,").removesuffix("1,"))
     said_of = (
         r"other.csv: columns must be those of the run in their order, 'a' for step 1, got 'id'"
     )
     for command in ("predict", "evaluate"):
-        assert said_of in fault(capsys, command, place / "words", path)
-    given = ["train", "classify", place / "words.csv", path, "--label", "kind"]
-    assert "words.csv: columns must be those of the run in their order" in fault(capsys, *given)
+        assert said_of in error_of(capsys, command, place / "words", path)
+    train = ["train", "classify", place / "words.csv", path, "--label", "kind"]
+    assert "words.csv: columns must be those of the run in their order" in error_of(capsys, *train)
 
 
 def test_texts_are_those_of_the_runs_column(place: Path, capsys: Any) -> None:
     model, codec = trained(place, "texts", "classify")
-    shown = said(capsys, "predict", place / "texts", place / "texts.csv").splitlines()
-    assert len(shown) == 40
+    printed = output_of(capsys, "predict", place / "texts", place / "texts.csv").splitlines()
+    assert len(printed) == 40
     for k in (0, 39):
         (chances,) = class_probabilities(model, codec, [f"text {k}"])
-        assert shown[k].split("\t")[1] == repr(chances.max().item())
+        assert printed[k].split("\t")[1] == repr(chances.max().item())
 
 
-def test_small_errors_are_told_in_full(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_small_errors_are_printed_in_full(place: Path, tmp_path: Path, capsys: Any) -> None:
     """In the last line of training, in metrics.csv and by evaluate: the same numbers."""
     data = place / "small.csv"
-    shown = said(capsys, "train", "forecast", data, *TRAIN, *FORECAST, "--run", tmp_path / "run")
-    (line,) = (line for line in shown.splitlines() if line.startswith("validation, last"))
+    printed = output_of(
+        capsys, "train", "forecast", data, *TRAIN, *FORECAST, "--run", tmp_path / "run"
+    )
+    (line,) = (line for line in printed.splitlines() if line.startswith("validation, last"))
     row = [row for row in read_rows(tmp_path / "run" / "metrics.csv") if row["validation_mae"]][-1]
     scores = "  ".join(f"{name} {row[f'validation_{name}']}" for name in ("loss", "mae", "rmse"))
     assert line == f"validation, last {scores}  (step 4)"
-    found = json.loads(said(capsys, "evaluate", place / "small", "--json"))["model"]
-    assert 1e-10 < found["mae"] < 1e-7
+    scores = json.loads(output_of(capsys, "evaluate", place / "small", "--json"))["model"]
+    assert 1e-10 < scores["mae"] < 1e-7
     rows = [r for r in read_rows(place / "small" / "metrics.csv") if r["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
-    wanted = {name: float(best[f"validation_{name}"]) for name in found}
-    assert found == pytest.approx(wanted, rel=1e-12)
+    expected = {name: float(best[f"validation_{name}"]) for name in scores}
+    assert scores == pytest.approx(expected, rel=1e-12)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_export import told
+from tests.support.command_line import run_export
 from tests.support.onnx_files import exported_session, randomize, session
 from tests.support.runtime_models import exported
 from tests.support.small_tasks import NAMES, config_of
@@ -48,7 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_module_in_a_file(file: Path, capsys: Any) -> None:
     out = file.with_name("model.onnx")
-    code, line, _ = told(capsys, f"{file}:ready", out, "--states")
+    code, line, _ = run_export(capsys, f"{file}:ready", out, "--states")
     assert code == 0
     assert line == f"model       {out} ({out.stat().st_size:,} bytes)\n"
     x = torch.rand(4, 6, 3)
@@ -72,7 +72,7 @@ def test_errors_are_one_line(
     name: str, options: list[str], message: str, file: Path, capsys: Any
 ) -> None:
     out = file.with_name(name) if "/" not in name else file.parent / name
-    code, output, line = told(capsys, f"{file}:ready", out, *options)
+    code, output, line = run_export(capsys, f"{file}:ready", out, *options)
     assert (code, output, line.count("\n")) == (2, "", 1)
     assert message in line
     assert not out.exists()
@@ -84,7 +84,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "unrolled.onnx", raising=False)
     monkeypatch.delattr("unrolled.onnx", raising=False)
-    code, _, line = told(capsys, f"{file}:ready", file.with_name("m.onnx"))
+    code, _, line = run_export(capsys, f"{file}:ready", file.with_name("m.onnx"))
     assert (code, line.count("\n")) == (2, 1)
     assert "pip install 'unrolled[onnx]'" in line
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.cli.test_export import told as command
 from tests.onnx.exporter.test_export import Everything
+from tests.support.command_line import run_export
 from tests.support.onnx_files import Batch, check_layer, randomize
 from tests.support.onnx_runtimes import RUNTIMES, Load, OpenVINO, Tract
 from tests.support.tolerances import close
@@ -226,10 +226,10 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     code = "from unrolled.nn import GRU\nlayer = GRU(3, 5, bidirectional=True)\n"
     (tmp_path / "layers.py").write_text(code)
     out = tmp_path / "model.onnx"
-    assert command(capsys, f"{tmp_path / 'layers.py'}:layer", out, "--portable")[0] == 0
+    assert run_export(capsys, f"{tmp_path / 'layers.py'}:layer", out, "--portable")[0] == 0
     op_types = [node.op_type for node in onnx.load(out).graph.node]
     assert op_types.count("GRU") == 2
-    exit_code, _, message = command(
+    exit_code, _, message = run_export(
         capsys, f"{tmp_path / 'layers.py'}:layer", tmp_path / "m.safetensors", "--portable"
     )
     assert exit_code == 2
