@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.onnx_files import Batch, check_layer, exported_session
-from tests.support.runtime_models import exported, random, steps, wanted
+from tests.support.runtime_models import exported, random, run_reference, steps
 from tests.support.subjects import gradients, pack, random_like, run, states, tokens, unpack
 from tests.support.tolerances import close
 from unrolled import engines
@@ -151,7 +151,7 @@ def test_exported_run_and_stepped(cell: type[Cell], tmp_path: Path) -> None:
     model = exported(layer, tmp_path)
     x = np.random.default_rng(0).standard_normal((9, 4, I), np.float32)
     actual = model.run(x)
-    close(torch.from_numpy(actual), wanted(layer, x)[0], "output")
+    close(torch.from_numpy(actual), run_reference(layer, x)[0], "output")
     assert np.array_equal(steps(model, x, 4), actual)
 
 

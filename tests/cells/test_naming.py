@@ -10,7 +10,7 @@ import torch
 
 from tests.support import subjects
 from tests.support.subjects import Peephole
-from tests.support.tolerances import same
+from tests.support.tolerances import assert_equal
 from unrolled import cells, diagnostics, engines, nn
 from unrolled.cells import Cell
 from unrolled.cells._naming import cell_name
@@ -215,4 +215,4 @@ def test_cells_with_settings_are_made_as_before() -> None:
     torch.manual_seed(0)
     by_instance = nn.Recurrent(Peephole(), 3, 4)
     torch.manual_seed(0)
-    same(by_instance(x)[0], nn.Recurrent(Peephole, 3, 4)(x)[0])
+    assert_equal(by_instance(x)[0], nn.Recurrent(Peephole, 3, 4)(x)[0])

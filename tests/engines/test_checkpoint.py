@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils import checkpoint as torch_checkpoint
 
 from tests.support.subjects import RUNS, Subject, gradients, pack, random_like, run, states, tokens
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import engines, nn
 from unrolled.cells import Cell, tanh
 
@@ -115,7 +115,7 @@ def test_half_precision_is_rounded_at_the_ends_only() -> None:
     x = torch.randn(9, 2, 3, dtype=torch.bfloat16)
     plain = layer(x)[0]
     layer.checkpoint = 2
-    same(layer(x)[0], plain)
+    assert_equal(layer(x)[0], plain)
 
 
 def test_dropout_is_drawn_once() -> None:
@@ -257,7 +257,7 @@ def test_backward_under_autocast_computes_the_same() -> None:
     with torch.autocast("cpu"):
         grads = gradients([output], leaves)
     for mine, reference in zip(grads, expected, strict=True):
-        same(mine, reference)
+        assert_equal(mine, reference)
 
 
 def test_second_derivatives() -> None:

@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from tests.support.paths import ROOT
 from tests.support.subjects import LAYERS, tokens
-from tests.support.tolerances import same
+from tests.support.tolerances import assert_equal
 from unrolled import engines, nn
 
 I, H = 24, 64  # noqa: E741
@@ -96,7 +96,7 @@ def test_threads_and_repetition_do_not_matter(layer_name: str, size: tuple[int, 
         results.append([*training.steps(3), *training.bits()])
     for rerun in results[1:]:
         for mine, expected in zip(rerun, results[0], strict=True):
-            same(mine, expected)
+            assert_equal(mine, expected)
     other_seed = Training(layer_name, size, seed=1)
     assert not torch.equal(other_seed.step(), results[0][0])
 
@@ -114,9 +114,9 @@ def test_a_resumed_run_goes_on_to_the_same_bits(layer_name: str) -> None:
     resumed.resume(file)
     torch.set_num_threads(2)
     for mine, expected in zip(resumed.steps(3), losses[3:], strict=True):
-        same(mine, expected)
+        assert_equal(mine, expected)
     for mine, expected in zip(resumed.bits(), unsplit.bits(), strict=True):
-        same(mine, expected)
+        assert_equal(mine, expected)
 
 
 def test_dropout_draws_in_graphs_what_it_draws_outside() -> None:
@@ -137,7 +137,7 @@ def test_dropout_draws_in_graphs_what_it_draws_outside() -> None:
     assert not torch.equal(runs[0][0], runs[0][half])
     for rerun in runs[1:]:
         for mine, expected in zip(rerun, runs[0], strict=True):
-            same(mine, expected)
+            assert_equal(mine, expected)
     torch._dynamo.reset()
 
 
@@ -166,7 +166,7 @@ def test_where_the_numbers_lie_does_not_matter(layer_name: str, size: tuple[int,
         results.append([inferred, output, *grads])
     for rerun in results[1:]:
         for mine, expected in zip(rerun, results[0], strict=True):
-            same(mine, expected)
+            assert_equal(mine, expected)
 
 
 def digest(module: Module, losses: list[Tensor]) -> str:

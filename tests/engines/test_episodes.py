@@ -20,7 +20,7 @@ from tests.support.subjects import (
     tokens,
     unpack,
 )
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import nn
 from unrolled.cells import Cell, exp, tanh
 
@@ -188,7 +188,7 @@ def test_resets_may_be_any_array_of_bool() -> None:
     sparse[:, ::2] = CUTS
     for resets in (CUTS.tolist(), CUTS.numpy(), sparse[:, ::2], CUTS.t().contiguous().t()):
         for actual, part in zip(run(layer, x, resets=resets), expected, strict=True):
-            same(actual, part)
+            assert_equal(actual, part)
     single = run(layer, x[:, :1].expand(T, N, 3), resets=CUTS[:, 1:2].expand(T, N))
     close(single[0], run(layer, x[:, 0], resets=CUTS[:, 1])[0][:, None].expand(T, N, 4), "output")
 

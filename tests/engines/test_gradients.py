@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from tests.support.subjects import Subject, gradients, pack, random_like, run, states, tokens
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import nn
 
 CUTS = torch.tensor([[True, False], [False, True], [False, False]])
@@ -101,7 +101,7 @@ def test_backward_twice_gives_equal_gradients(subject: Subject, form: str) -> No
     function, inputs = as_function(subject, form)
     parts = function(*inputs)
     for result, second in zip(gradients(parts, inputs), gradients(parts, inputs), strict=True):
-        same(result, second)
+        assert_equal(result, second)
 
 
 CALLS: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from tests.support.tolerances import same
+from tests.support.tolerances import assert_equal
 from unrolled import nn
 
 
@@ -62,7 +62,7 @@ def _ends(long: Callable[[], Any], short: Callable[[], Tensor]) -> None:
     expected = short()
     with pytest.raises(InterruptError), alarms(3):
         long()
-    same(short(), expected)
+    assert_equal(short(), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -114,4 +114,4 @@ def test_handlers_that_raise_nothing_change_nothing(threads: int) -> None:
     with alarms(10**9) as heard:
         actual = layer(x)[0]
     assert len(heard) > 2
-    same(actual, expected)
+    assert_equal(actual, expected)

@@ -23,7 +23,7 @@ from tests.support.subjects import (
     states,
     tokens,
 )
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from tests.support.weights import (
     check,
     everything,
@@ -164,7 +164,7 @@ def test_another_dtype_and_back(layer_name: str, dtype: torch.dtype) -> None:
             close(mine, reference, "output")
     module.double()
     for name, parameter in module.named_parameters():
-        same(parameter, weights[name], name)
+        assert_equal(parameter, weights[name], name)
     check(layer_name, module)
 
 
@@ -254,10 +254,10 @@ def test_a_region_without_autocast_inside_of_one_with_it(
             with pytest.raises((RuntimeError, ValueError), match="dtype"):
                 module(old_output[0].new_zeros(x.shape))
     for mine, reference in zip(inside, outside, strict=True):
-        same(mine, reference)
+        assert_equal(mine, reference)
     for mine, reference in zip(repeated, old_output, strict=True):
         assert mine.dtype == dtype
-        same(mine, reference)
+        assert_equal(mine, reference)
     assert not torch.equal(old_output[0].float(), outside[0])
     assert fast_path_calls == [True, False, True, False, False]
 
@@ -272,7 +272,7 @@ def test_autocast_leaves_float64_to_the_bit(dtype: torch.dtype, layer_name: str)
         inside = everything(layer_name, module, weights)
     for mine, reference in zip(flat(inside), flat(outside), strict=True):
         assert mine.dtype == torch.float64
-        same(mine, reference)
+        assert_equal(mine, reference)
 
 
 @pytest.mark.parametrize("layer_name", ["gru", "peephole", "lstm step"])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.runtime_models import exported, random, steps, wanted
+from tests.support.runtime_models import exported, random, run_reference, steps
 from tests.support.tolerances import close
 from unrolled import cells
 from unrolled.export import ExportError, export
@@ -45,7 +45,7 @@ def test_a_chain_of_modules(tmp_path: Path) -> None:
             "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1)}  # fmt: skip
     layer, head = random(GRU(3, 5)), random(nn.Linear(5, 70))
     x = np.random.default_rng(6).standard_normal((6, 2, 3), np.float32)
-    hidden = wanted(layer, x)[0]
+    hidden = run_reference(layer, x)[0]
     for module in last.values():
         chain = nn.Sequential(layer, nn.Tanh(), nn.Dropout(0.5), head, module)
         model = exported(chain, tmp_path)
@@ -106,7 +106,7 @@ def test_a_module_of_the_user_is_traced(kind: Any, how: str, tmp_path: Path) -> 
     module = random(Own(kind, how, num_layers=2).eval())
     model = exported(module, tmp_path)
     tokens = np.random.default_rng(14).integers(0, 7, (6, 3))
-    expected = wanted(module, tokens)
+    expected = run_reference(module, tokens)
     expected = expected[0] if how == "both" else expected
     result = model.run(tokens)
     close(torch.from_numpy(result), expected, "output")
@@ -143,7 +143,7 @@ def test_dropout_as_a_function_does_nothing(drop: Any, tmp_path: Path) -> None:
     model = exported(module, tmp_path)
     assert [one.training for one in (module, module.rnn, module.head)] == [True, True, False]
     x = np.random.default_rng(17).standard_normal((4, 2, 3), np.float32)
-    close(torch.from_numpy(model.run(x)), wanted(module.eval(), x), "output")
+    close(torch.from_numpy(model.run(x)), run_reference(module.eval(), x), "output")
 
 
 class LastOf(nn.Module):
@@ -175,7 +175,7 @@ def test_batch_first(bidirectional: bool, lengths: Any, tmp_path: Path) -> None:
     x = np.random.default_rng(18).standard_normal((2, 7, 3), np.float32)
     result, state = model.run(x, lengths=lengths, return_state=True)
     given = None if lengths is None else torch.tensor(lengths)
-    output, final = wanted(layer, x, lengths=given)
+    output, final = run_reference(layer, x, lengths=given)
     close(torch.from_numpy(result), output, "output")
     close(torch.from_numpy(np.stack([one[0] for one in state[0]])), final, "output")
     with pytest.raises(ValueError, match=r"Model: x must have shape \[N, T, 3\], got \[2, 7\]"):
@@ -192,14 +192,14 @@ def test_one_output_of_a_sequence_with_batch_first(how: str, tmp_path: Path) -> 
     module = random(LastOf(how))
     x = np.random.default_rng(19).standard_normal((2, 7, 3), np.float32)
     result = exported(module, tmp_path).run(x)
-    close(torch.from_numpy(result), wanted(module, x), "output")
+    close(torch.from_numpy(result), run_reference(module, x), "output")
 
 
 def test_tokens_that_are_batch_first(tmp_path: Path) -> None:
     chain = random(nn.Sequential(nn.Embedding(7, 3), GRU(3, 5, batch_first=True)))
     tokens = np.random.default_rng(20).integers(0, 7, (4, 6))
     model = exported(chain, tmp_path)
-    close(torch.from_numpy(model.run(tokens)), wanted(chain, tokens)[0], "output")
+    close(torch.from_numpy(model.run(tokens)), run_reference(chain, tokens)[0], "output")
     with pytest.raises(
         ValueError, match=r"Model: x must be tokens of shape \[N, T\], got shape \[4\]"
     ):
@@ -213,7 +213,7 @@ def test_directions_that_are_added(cell: Any, lengths: Any, tmp_path: Path) -> N
     head = random(nn.Linear(5, 2))
     x = np.random.default_rng(21).standard_normal((7, 3, 3), np.float32)
     given = None if lengths is None else torch.tensor(lengths)
-    output, _ = wanted(layer, x, lengths=given)
+    output, _ = run_reference(layer, x, lengths=given)
     with torch.no_grad():
         expected = head(output)
     result = exported(nn.Sequential(layer, head), tmp_path).run(x, lengths=lengths)
@@ -248,7 +248,7 @@ def test_what_lengths_and_states_mean(tmp_path: Path) -> None:
     for of in (lambda y, h: y, lambda y, h: h[-1]):
         module = random(Ragged(of))
         result = exported(module, tmp_path).run(x, lengths=lengths)
-        close(torch.from_numpy(result), wanted(module, x, torch.tensor(lengths)), "output")
+        close(torch.from_numpy(result), run_reference(module, x, torch.tensor(lengths)), "output")
     for of, message in (
         (lambda y, h: y[-1], r"or \[-1\] of its state, where sequences have lengths"),
         (lambda y, h: y.mean(0), "without lengths, over dim=0"),

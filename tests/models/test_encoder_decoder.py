@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from tests.support import wiring
 from tests.support.subjects import gradients, random_like, unpack
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled.models import CellNameError, DotAttention, EncoderDecoder, Memory
 
 S, V, H = 6, 5, 4
@@ -86,7 +86,7 @@ def test_padding_never_matters(options: dict[str, Any]) -> None:
         sides.append([logits, longer, *grown])
     for a, b in zip(*sides, strict=True):
         assert a.isfinite().all()
-        same(a, b)
+        assert_equal(a, b)
     close(sides[0][1][:U], sides[0][0], "output")
 
 
@@ -142,7 +142,7 @@ def test_nan_behind_a_source_reaches_nothing() -> None:
         leaves = [outputs, behind, *attention.parameters()]
         sides.append([actual, *gradients([actual], leaves, random_like([actual]))])
     for a, b in zip(*sides, strict=True):
-        same(a, b)
+        assert_equal(a, b)
 
 
 def test_attention_changes_what_is_said_and_only_where_it_is_wanted() -> None:
@@ -195,7 +195,7 @@ def test_arguments_make_it_again(options: dict[str, Any]) -> None:
     rebuilt.load_state_dict(model.state_dict())
     assert (rebuilt.arguments, str(rebuilt)) == (model.arguments, str(model))
     source, target = pairs()
-    same(rebuilt(source, target), model(source, target))
+    assert_equal(rebuilt(source, target), model(source, target))
 
 
 def test_states_of_both_directions_are_added() -> None:
@@ -203,7 +203,7 @@ def test_states_of_both_directions_are_added() -> None:
     _, states = model.encode(source, SOURCES)
     _, parts = model.encoder(model.source(source), lengths=SOURCES)
     for state, part in zip(unpack(states), unpack(parts), strict=True):
-        same(state, torch.stack([part[0] + part[1], part[2] + part[3]]))
+        assert_equal(state, torch.stack([part[0] + part[1], part[2] + part[3]]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.support import wiring
 from tests.support.subjects import gradients, pack, random_like, states
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled.models import Pooling, SequenceModel
 
 NAMES = ["last", "mean", "max", "attention"]
@@ -66,7 +66,7 @@ def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
             [actual, *gradients([actual], [y, *pooling.parameters()], random_like([actual]))]
         )
     for a, b in zip(*sides, strict=True):
-        same(a, b)
+        assert_equal(a, b)
     assert not sides[0][1].masked_select(behind).any()
     assert sides[0][0][2].tolist() == [0.0] * W
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.support import wiring
 from tests.support.subjects import gradients, pack, random_like, states, unpack
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled.models import LanguageModel, SequenceModel
 
 V, O, H = 7, 3, 5  # noqa: E741
@@ -115,7 +115,7 @@ def test_what_lies_behind_is_never_seen(model: SequenceModel) -> None:
     changed = torch.where(
         (torch.arange(T)[:, None] < LENGTHS).view(T, N, *[1] * (x.dim() - 2)), x, 0
     )
-    same(model(x, lengths=LENGTHS)[0], model(changed, lengths=LENGTHS)[0])
+    assert_equal(model(x, lengths=LENGTHS)[0], model(changed, lengths=LENGTHS)[0])
 
 
 def test_of_a_sequence_without_a_step_the_head_sees_the_start() -> None:
@@ -189,7 +189,7 @@ def test_a_learned_start_is_zero_at_first() -> None:
 def test_dropout_is_after_the_encoder_and_before_the_head_in_training_only() -> None:
     model = made({"dropout": 0.4, "pooling": "mean"})
     x = torch.randint(V, (T, N))
-    same(model(x)[0], model(x)[0])
+    assert_equal(model(x)[0], model(x)[0])
     close(model(x)[0][0], wiring.sequence(model, x[:, 0])[0], "output")
     model.train()
     torch.manual_seed(5)
@@ -230,7 +230,7 @@ def test_arguments_make_a_language_model_again() -> None:
     rebuilt.load_state_dict(model.state_dict())
     assert rebuilt.arguments == model.arguments
     x = torch.randint(V, (T, N))
-    same(rebuilt.eval()(x)[0], model.eval()(x)[0])
+    assert_equal(rebuilt.eval()(x)[0], model.eval()(x)[0])
     expected = wiring.sequence(wiring.drawn(model), x[:, 0])[0]
     close(model(x)[0][:, 0], expected, "output")
 

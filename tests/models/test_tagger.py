@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.support import wiring
 from tests.support.subjects import gradients, random_like
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled.models import CellNameError, Tagger
 
 WORDS, CHARACTERS, LABELS = 9, 6, 4
@@ -81,7 +81,7 @@ def test_padding_never_matters() -> None:
         parts.append(model(words, lengths, torch.cat([letters, more]), spellings))
         sides.append(parts)
     for a, b in zip(*sides, strict=True):
-        same(a, b)
+        assert_equal(a, b)
     close(sides[0][-1], sides[0][0], "output")
 
 
@@ -100,7 +100,7 @@ def test_a_word_is_told_by_its_characters_and_by_its_number() -> None:
 def test_dropout_is_in_training_only() -> None:
     model, (words, _, letters, spellings) = made(dropout=0.5), text(0)
     call = (words, torch.tensor(LENGTHS), letters, spellings)
-    same(model(*call), model(*call))
+    assert_equal(model(*call), model(*call))
     model.train()
     assert not torch.equal(model(*call), model(*call))
 

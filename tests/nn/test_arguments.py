@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.support.subjects import tokens, unpack
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import cells, nn
 from unrolled.cells import tanh
 from unrolled.nn import _torch_subclasses as torch_subclasses
@@ -205,10 +205,10 @@ def test_a_nonlinearity_is_set(subclass: bool) -> None:
             second = getattr(nn, class_name)(3, 4, nonlinearity=value).double()
             second.load_state_dict(ours.state_dict())
             for twin in (ours, copy.deepcopy(ours)):
-                same(unpack(twin(data))[0], unpack(second(data))[0])
+                assert_equal(unpack(twin(data))[0], unpack(second(data))[0])
             assert list(ours.children()) == ([value] if isinstance(value, torch.nn.ELU) else [])
             assert getattr(ours, "mode", None) == getattr(second, "mode", None)
-        same(unpack(ours(data))[0], head)
+        assert_equal(unpack(ours(data))[0], head)
     step = torch.nn.RNNCell(3, 4)
     step.nonlinearity = "relu"
     mine = nn.convert(copy.deepcopy(step)).model
@@ -274,7 +274,7 @@ def test_what_is_set_is_checked_as_when_made(
     old_outputs = layer(x)[0]
     with pytest.raises(error, match=pattern):
         setattr(layer, name, value)
-    same(layer(x)[0], old_outputs)
+    assert_equal(layer(x)[0], old_outputs)
     with pytest.raises(RuntimeError, match="GRUCell: hidden_size must not be negative, got -1"):
         nn.GRUCell(3, 4).hidden_size = -1
     layer.hidden_size = np.int64(5)
@@ -369,7 +369,7 @@ def test_members_that_code_calls(class_name: str, check: Callable[[Any], Any]) -
         return
     assert type(actual) is type(expected)
     if isinstance(expected, Tensor):
-        same(actual, expected)
+        assert_equal(actual, expected)
     elif isinstance(expected, tuple) and isinstance(expected[0], Tensor):
         assert all(map(torch.equal, actual, expected))
     else:

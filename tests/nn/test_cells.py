@@ -18,7 +18,7 @@ from tests.support.subjects import (
     tokens,
     unpack,
 )
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import cells, engines, nn
 
 NAMES = {"rnn": "RNNCell", "relu": "RNNCell", "lstm": "LSTMCell", "gru": "GRUCell"}
@@ -59,7 +59,7 @@ def test_cells_give_torchs_numbers(
         ours.named_parameters(), theirs.named_parameters(), strict=True
     ):
         assert name == expected
-        same(mine, reference, name)
+        assert_equal(mine, reference, name)
     oracle = torch.float64 if dtype == torch.bfloat16 else dtype
     theirs = theirs.to(oracle)
     rows = [] if batch is None else [batch]
@@ -109,7 +109,7 @@ def test_a_cell_looks_like_torchs(class_name: str, bias: bool) -> None:
     x = torch.randn(2, 3)
     for duplicate in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         for mine, twin in zip(unpack(ours(x)), unpack(duplicate(x)), strict=True):
-            same(mine, twin)
+            assert_equal(mine, twin)
 
 
 CELLS: list[tuple[Any, str]] = [
@@ -171,7 +171,7 @@ def test_a_step_aliases_nothing(class_name: str) -> None:
             part.fill_(7)
             for second, tensor in enumerate((*parts, x, *hx)):
                 if second != k:
-                    same(tensor, copies[second])
+                    assert_equal(tensor, copies[second])
             part.copy_(copies[k])
 
 
@@ -181,7 +181,7 @@ def test_layers_survive_copies(class_name: str) -> None:
     x = torch.randn(5, 2, 3)
     for duplicate in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert repr(duplicate) == repr(layer)
-        same(duplicate(x)[0], layer(x)[0])
+        assert_equal(duplicate(x)[0], layer(x)[0])
         with torch.no_grad():
             duplicate.weight_hh_l1.zero_()
         assert not torch.equal(duplicate(x)[0], layer(x)[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.support.subjects import tokens
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import nn
 
 CLASSES = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
@@ -131,7 +131,7 @@ def test_a_model_that_initialises_again() -> None:
         for name in LAYERS:
             network.get_submodule(name.removesuffix(".layer")).start()
     for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
-        same(mine, theirs, name)
+        assert_equal(mine, theirs, name)
     assert model.deep.layer.bias_ih_l0[4:8].eq(1).all()
 
 
@@ -199,7 +199,7 @@ def test_lightning_goes_on_from_torchs_checkpoint_and_back(tmp_path: Path) -> No
     loaded = Training.load_from_checkpoint(tmp_path / "ours")
     assert type(loaded.encoder.layer) is torch.nn.LSTM
     for (name, mine), theirs in zip(loaded.named_parameters(), module.parameters(), strict=True):
-        same(mine, theirs, name)
+        assert_equal(mine, theirs, name)
     trainer = train(loaded, 4, tmp_path / "ours")
     assert trainer.global_step == 12
     losses = torch.stack([*start.losses, *module.losses, *loaded.losses])

@@ -22,7 +22,7 @@ from tests.support.subjects import (
     tokens,
     unpack,
 )
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import nn
 
 STACKS: list[dict[str, Any]] = [
@@ -130,7 +130,7 @@ def test_lengths_may_be_any_integers(make: Callable[[list[int]], Any]) -> None:
         run(layer, x, lengths=torch.tensor(lengths)),
         strict=True,
     ):
-        same(actual, expected)
+        assert_equal(actual, expected)
 
 
 def test_one_length_for_an_unbatched_sequence(subject: Subject) -> None:
@@ -153,7 +153,7 @@ def test_rows_of_length_zero_end_as_they_began(subject: Subject, options: dict[s
     parts = run(layer, x_user, pack(hx), lengths=[0, 0, 0])
     assert (parts[0] == 0).all()
     for state, final in zip(hx, parts[1:], strict=True):
-        same(final, state)
+        assert_equal(final, state)
     leaves = [x, *hx, *layer.parameters()]
     output_gradients = random_like(parts)
     expected = [torch.zeros_like(leaf) for leaf in leaves]
@@ -162,7 +162,7 @@ def test_rows_of_length_zero_end_as_they_began(subject: Subject, options: dict[s
     copies = [state.detach().clone() for state in hx]
     for final, state, value in zip(parts[1:], hx, copies, strict=True):
         final.detach().fill_(7)
-        same(state.detach(), value)
+        assert_equal(state.detach(), value)
     finals = run(layer, x_user, lengths=[0, 0, 0])[1:]
     assert all((final == 0).all() for final in finals)
 
@@ -171,7 +171,7 @@ def test_rows_of_length_zero_end_as_they_began(subject: Subject, options: dict[s
 def test_lengths_that_are_all_full_are_none(subject: Subject, options: dict[str, Any]) -> None:
     layer, x = subject.layer(**options), tokens(4, 4, 3)
     for actual, expected in zip(run(layer, x, lengths=[4] * 4), run(layer, x), strict=True):
-        same(actual, expected)
+        assert_equal(actual, expected)
 
 
 @pytest.mark.parametrize("options", STACKS)
@@ -289,7 +289,7 @@ def test_no_output_aliases_another_or_an_input(subject: Subject, form: str, laye
                 part.fill_(7)
                 for second, value in enumerate(copies):
                     if second != k:
-                        same(parts[second].detach(), value)
+                        assert_equal(parts[second].detach(), value)
                 part.copy_(copies[k])
 
 
@@ -302,7 +302,7 @@ def test_equal_seeds_give_equal_bits(subject: Subject, options: dict[str, Any]) 
         return [*parts, *gradients(parts, [x, *hx, *layer.parameters()])]
 
     for result, second in zip(outcome(), outcome(), strict=True):
-        same(result, second)
+        assert_equal(result, second)
 
 
 def _by_data(weight: Tensor) -> None:
@@ -333,5 +333,5 @@ def test_the_next_call_sees_changed_weights(
         write(weight)
     halves = {name: value * 0.5 for name, value in fresh.state_dict().items()}
     fresh.load_state_dict(halves)
-    same(layer(x)[0], fresh(x)[0])
+    assert_equal(layer(x)[0], fresh(x)[0])
     assert not torch.equal(layer(x)[0], old_output)

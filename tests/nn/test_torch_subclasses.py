@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.support.subjects import gradients, tokens, unpack
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import engines, nn
 from unrolled.nn import _torch_subclasses as torch_subclasses
 
@@ -99,7 +99,7 @@ def test_what_models_touch_is_there(class_name: str) -> None:
     with pytest.raises(RuntimeError, match=r"input.size\(-1\) must be equal to input_size"):
         mine.check_forward_args(x[..., 1:], hidden, None)
     # torch's own forward finds all that it reads.
-    same(type(theirs).forward(mine, x)[0], theirs(x)[0])
+    assert_equal(type(theirs).forward(mine, x)[0], theirs(x)[0])
 
 
 @pytest.mark.parametrize("cls", BOTH, ids=lambda cls: cls.__name__)
@@ -194,7 +194,7 @@ def test_what_torch_cannot_say_stays_ours() -> None:
     assert nn.convert(model, subclass=True).replaced == ("0", "1")
     assert isinstance(model[0], torch.nn.LSTM)
     assert isinstance(model[1], torch.nn.RNN)
-    same(model[0](x)[0], expected)
+    assert_equal(model[0](x)[0], expected)
     assert model[1].nonlinearity is torch.sin
     assert nn.convert(model, to="torch").skipped == {
         "0": "merge='sum' is not torch's",

@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tests.support.subjects import gradients, random_like
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from tests.support.weights import (
     DIRECT,
     MAKERS,
@@ -194,7 +194,7 @@ def test_one_frozen_parameter(layer_name: str) -> None:
             for name in weights.keys() - {frozen}:
                 actual = weights[name].grad
                 assert actual is not None
-                same(actual, free[name], f"{name}, {frozen} is frozen")
+                assert_equal(actual, free[name], f"{name}, {frozen} is frozen")
 
 
 def test_all_parameters_frozen() -> None:
@@ -244,13 +244,13 @@ def test_copies_are_equal_and_independent(layer_name: str, make: str) -> None:
     copies = {name: p.detach().clone() for name, p in module.named_parameters()}
     twin = COPIES[make](module)
     for name, parameter in twin.named_parameters():
-        same(parameter, copies[name], name)
+        assert_equal(parameter, copies[name], name)
     warm(layer_name, twin)
     for_each_parameter(_in_place)(twin)
     check(layer_name, twin)
     check(layer_name, module, dict(module.named_parameters()))
     for name, parameter in module.named_parameters():
-        same(parameter, copies[name], name)
+        assert_equal(parameter, copies[name], name)
     for_each_parameter(_numpy)(module)
     for_each_parameter(_in_place)(module)
     check(layer_name, module)

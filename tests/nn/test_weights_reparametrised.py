@@ -13,7 +13,7 @@ from torch.nn import Module
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from tests.support.subjects import gradients, pack, random_like, tokens
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from tests.support.weights import (
     MAKERS,
     H,
@@ -316,4 +316,4 @@ def test_inputs_states_and_slopes_with_the_sign_apart(layer_name: str) -> None:
             grads = gradients(parts, [x, *hx, *module.parameters()], output_gradients)
             outcomes.append([*values, *parts, *grads])
         for mine, reference in zip(*outcomes, strict=True):
-            same(mine, reference)
+            assert_equal(mine, reference)

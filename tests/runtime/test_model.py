@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.runtime_models import PUBLISHED, exported, random, steps, wanted
+from tests.support.runtime_models import PUBLISHED, exported, random, run_reference, steps
 from tests.support.tolerances import close
 from unrolled import cells
 from unrolled.cells import Cell
@@ -28,7 +28,7 @@ def test_any_cell_runs_and_steps(kind: type[Cell], tmp_path: Path) -> None:
     model = exported(layer, tmp_path)
     x = np.random.default_rng(0).standard_normal((9, 4, 3), np.float32)
     y, (state,) = model.run(x, return_state=True)
-    output, final = wanted(layer, x)
+    output, final = run_reference(layer, x)
     close(torch.from_numpy(y), output, "output")
     parts = (final,) if isinstance(final, Tensor) else final
     for k, part in enumerate(parts):
@@ -70,9 +70,9 @@ def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path
     model.threads = threads
     x = np.random.default_rng(2).standard_normal((12, N, 96), np.float32)
     y = model.run(x)
-    twin = wanted(layer, x)[0]
-    truth = wanted(layer.double(), x.astype(np.float64))[0]
-    close(torch.from_numpy(y), truth, "output", twin=twin)
+    rounded_reference = run_reference(layer, x)[0]
+    truth = run_reference(layer.double(), x.astype(np.float64))[0]
+    close(torch.from_numpy(y), truth, "output", rounded_reference=rounded_reference)
     stream = model.stream(N, threads)
     assert np.array_equal(np.stack([stream.step(row) for row in x]), y)
 
@@ -86,9 +86,9 @@ def test_a_step_may_write_where_it_reads(part: slice, threads: int, tmp_path: Pa
     room = np.random.default_rng(4).standard_normal((1, 400), np.float32)
     x = room[:, :300]
     for _ in range(50):
-        wanted = twin.step(x.copy())
+        expected = twin.step(x.copy())
         y = stream.step(x, room[:, part])
-        assert np.array_equal(y, wanted)
+        assert np.array_equal(y, expected)
 
 
 def test_more_threads_than_there_is_work_for(tmp_path: Path) -> None:
@@ -108,11 +108,11 @@ def test_a_forked_child_steps_alone(tmp_path: Path) -> None:
     model = exported(Recurrent(cells.ResetBeforeGRU, 96, 300), tmp_path)
     x = np.random.default_rng(3).standard_normal((5, 1, 96), np.float32)
     stream, other = model.stream(threads=2), model.stream(threads=2)
-    wanted = np.stack([stream.step(row) for row in x])
+    expected = np.stack([stream.step(row) for row in x])
     pid = os.fork()
     if pid == 0:
         y = np.stack([other.step(row) for row in x])
-        os._exit(0 if np.array_equal(y, wanted) else 1)
+        os._exit(0 if np.array_equal(y, expected) else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
 
@@ -125,7 +125,7 @@ def test_lengths(options: Any, tmp_path: Path) -> None:
     for n, length in enumerate(lengths):
         x[length:, n] = np.nan
     y, (state,) = model.run(x, lengths=lengths, return_state=True)
-    output, final = wanted(layer, x, lengths=torch.tensor(lengths))
+    output, final = run_reference(layer, x, lengths=torch.tensor(lengths))
     close(torch.from_numpy(y), output, "output")
     close(torch.from_numpy(np.stack([one[0] for one in state])), final, "output")
     with pytest.raises(ValueError, match=r"Model: lengths must be from 0 to 8, got \[9, "):
@@ -141,7 +141,7 @@ def test_projection_and_state(tmp_path: Path) -> None:
     model = exported(layer, tmp_path)
     x = np.random.default_rng(4).standard_normal((10, 2, 3), np.float32)
     y = model.run(x)
-    close(torch.from_numpy(y), wanted(layer, x)[0], "output")
+    close(torch.from_numpy(y), run_reference(layer, x)[0], "output")
     first, state = model.run(x[:4], return_state=True)
     second = model.run(x[4:], state=state)
     assert np.array_equal(np.concatenate([first, second]), y)
@@ -161,7 +161,7 @@ def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> N
     runtime = exported(model, tmp_path)
     tokens = np.random.default_rng(5).integers(0, 11, (7, 3))
     y = runtime.run(tokens)
-    close(torch.from_numpy(y), wanted(model, tokens)[0], "output")
+    close(torch.from_numpy(y), run_reference(model, tokens)[0], "output")
     stream = runtime.stream(3)
     stepped = [stream.step(row) for row in tokens]
     assert np.array_equal(np.stack(stepped) if pooling is None else stepped[-1], y)
@@ -171,7 +171,7 @@ def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> N
     assert np.array_equal(last[0], y[-1, 1] if pooling is None else y[1])
     lengths = np.array([7, 0 if pooling == "mean" else 2, 4])
     if pooling is not None:
-        ends = wanted(model, tokens, lengths=torch.from_numpy(lengths))[0]
+        ends = run_reference(model, tokens, lengths=torch.from_numpy(lengths))[0]
         close(torch.from_numpy(runtime.run(tokens, lengths=lengths)), ends, "output")
 
 

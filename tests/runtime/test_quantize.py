@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.runtime_models import exported, random, wanted
+from tests.support.runtime_models import exported, random, run_reference
 from tests.support.tolerances import close
 from unrolled import cells
 from unrolled.export import export
@@ -139,7 +139,7 @@ def test_low_precision_weights_are_near(weights: str, most: float, tmp_path: Pat
     layer = LSTM(20, 64)
     x = np.random.default_rng(7).standard_normal((30, 2, 20), np.float32)
     full = exported(layer, tmp_path).run(x)
-    close(torch.from_numpy(full), wanted(layer, x)[0], "output")
+    close(torch.from_numpy(full), run_reference(layer, x)[0], "output")
     error = np.abs(exported(layer, tmp_path, weights=weights).run(x) - full).max()
     assert 1e-6 < error < most
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.runtime_models import exported, random, steps, wanted
+from tests.support.runtime_models import exported, random, run_reference, steps
 from tests.support.tolerances import close
 from unrolled import cells
 from unrolled.models import SequenceModel
@@ -161,7 +161,7 @@ def test_layers_have_streams_of_their_own() -> None:
     layer = random(Recurrent(cells.MGU, 3, 5, num_layers=2))
     x = np.random.default_rng(11).standard_normal((6, 2, 3), np.float32)
     stream = layer.stream(2)
-    initial = wanted(layer, x)[0]
+    initial = run_reference(layer, x)[0]
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
@@ -198,7 +198,7 @@ def test_pools_are_read_after_each_step(pooling: str, tmp_path: Path) -> None:
     both = random(SequenceModel(5, 3, hidden_size=6, pooling=pooling, bidirectional=True).eval())
     lengths = [8, 3]
     restarted = exported(both, tmp_path).run(tokens, lengths=lengths)
-    ends = wanted(both, tokens, lengths=torch.tensor(lengths))[0]
+    ends = run_reference(both, tokens, lengths=torch.tensor(lengths))[0]
     close(torch.from_numpy(restarted), ends, "output")
     stream.reset(rows=[1])
     fresh = runtime.stream(2)

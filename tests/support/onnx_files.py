@@ -100,7 +100,7 @@ def check_layer(
     Not ``exact``: as far off as twice what the reference is in float32.
     """
     expected = _reference(copy.deepcopy(layer).double(), batch)
-    twins = [None] * len(expected) if exact else _reference(layer, batch)
+    rounded = [None] * len(expected) if exact else _reference(layer, batch)
     x = (
         batch.x
         if batch.lengths is None
@@ -113,8 +113,8 @@ def check_layer(
     for name, state in zip(names, batch.states or (), strict=False):
         feed[f"{name}_0"] = state.numpy()
     outputs = run.run(["y", *(f"{name}_n" for name in names)], feed)
-    for got, value, twin in zip(outputs, expected, twins, strict=True):
-        close(torch.from_numpy(np.asarray(got)), value, "output", repr(layer), twin)
+    for actual, value, rounded_value in zip(outputs, expected, rounded, strict=True):
+        close(torch.from_numpy(np.asarray(actual)), value, "output", repr(layer), rounded_value)
 
 
 def _reference(layer: Recurrent, batch: Batch) -> list[Tensor]:

@@ -225,4 +225,4 @@ def check(call: Call) -> None:
         if gradient and low and call.kinked:
             continue
         assert actual.dtype == call.dtype, f"{name}: {actual.dtype}"
-        close(actual, expected[name], "random", name, twin=rounded[name])
+        close(actual, expected[name], "random", name, rounded_reference=rounded[name])

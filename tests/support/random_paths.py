@@ -120,7 +120,7 @@ def _assert_close(actual: list[Tensor], subject: Subject) -> None:
     """The first of the results, from zeros."""
     near, expected = subject.reference(torch.float32), subject.reference()
     for k, part in enumerate(actual):
-        close(part, expected[k], "random", f"result {k}", twin=near[k])
+        close(part, expected[k], "random", f"result {k}", rounded_reference=near[k])
 
 
 def _file(subject: Subject) -> None:

@@ -1,6 +1,5 @@
-"""Models for the tests of the runtime: exported and loaded, stepped, and what torch says.
-
-What they must do is in the tests.
+"""Models for the tests of the runtime: exported and loaded, stepped, and run by the
+reference engine.
 """
 
 from pathlib import Path
@@ -14,7 +13,7 @@ from unrolled import cells, engines
 from unrolled.export import export
 from unrolled.runtime import Model, load
 
-__all__ = ["PUBLISHED", "exported", "random", "steps", "wanted"]
+__all__ = ["PUBLISHED", "exported", "random", "run_reference", "steps"]
 
 
 PUBLISHED = [
@@ -45,6 +44,7 @@ def steps(model: Model, x: np.ndarray, batch: int) -> np.ndarray:
     return np.stack([stream.step(np.ascontiguousarray(row)) for row in x])
 
 
-def wanted(module: nn.Module, x: np.ndarray, *arguments: Any, **options: Any) -> Any:
+def run_reference(module: nn.Module, x: np.ndarray, *arguments: Any, **options: Any) -> Any:
+    """The results of the module on the reference engine."""
     with torch.no_grad(), engines.use("reference"):
         return module(torch.from_numpy(x), *arguments, **options)

@@ -1,6 +1,6 @@
 """All tolerances, with a reason for each, and the comparisons that use them.
 
-Errors are measured against the largest wanted value, or 1 where all are smaller: inputs, weights
+Errors are measured against the largest expected value, or 1 where all are smaller: inputs, weights
 and output gradients are of order one, so that is the size of the summands.
 """
 
@@ -65,12 +65,17 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
 
 
 def close(
-    actual: Tensor, expected: Tensor, label: str, name: str = "", twin: Tensor | None = None
+    actual: Tensor,
+    expected: Tensor,
+    label: str,
+    name: str = "",
+    rounded_reference: Tensor | None = None,
 ) -> None:
-    """Assert that a tensor has the wanted shape and values; its own dtype sets the tolerance.
+    """Assert that a tensor has the expected shape and values; its own dtype sets the tolerance.
 
-    Where a problem magnifies what is rounded, no table can know by how much: a ``twin``, computed
-    by the reference from equally rounded numbers, may be as far off, and ``actual`` twice as far.
+    Where a problem magnifies what is rounded, no table can know by how much: the
+    ``rounded_reference``, computed by the reference engine from equally rounded numbers, may be as
+    far off, and ``actual`` twice as far.
     """
     name = name or label
     tolerance, reason = TOLERANCES[actual.dtype, label]
@@ -81,11 +86,13 @@ def close(
     assert expected.isfinite().all(), f"{name}: nothing to compare with, {expected}"
     error = (actual.detach().double() - expected).abs().max().item()
     allowed = tolerance * max(1.0, expected.abs().max().item())
-    if twin is not None:
-        allowed = max(allowed, 2 * (twin.detach().double() - expected).abs().max().item())
+    if rounded_reference is not None:
+        allowed = max(
+            allowed, 2 * (rounded_reference.detach().double() - expected).abs().max().item()
+        )
     assert error <= allowed, f"{name} differs by {error:.2e}, allowed {allowed:.2e}: {reason}"
 
 
-def same(actual: Tensor, expected: Tensor, name: str = "") -> None:
+def assert_equal(actual: Tensor, expected: Tensor, name: str = "") -> None:
     """Assert that two tensors are equal to the bit."""
     assert torch.equal(actual, expected), f"{name}: {actual} and not {expected}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.small_tasks import KINDS, NAMES, READ, config_of, write_data
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled.models import load_tree, save_tree
 from unrolled.tasks import Shard, Task, find_task, measure
 
@@ -66,7 +66,7 @@ def test_shares_of_a_validation_add_to_the_whole(example: str, tmp_path: Path) -
         if value.is_floating_point():
             close(actual.float(), value.float(), "gradient", name)
         else:
-            same(actual, value, name)
+            assert_equal(actual, value, name)
 
 
 @pytest.mark.parametrize("example", [kind for kind in KINDS if kind != "lm"])
@@ -88,7 +88,7 @@ def test_a_batch_depends_on_its_number_alone(example: str, tmp_path: Path) -> No
     for step in (9, 2, 11, 2, 0):
         actual = b.batch(step, WHOLE)
         for got, expected in zip(tensors_of(actual), tensors_of(batches[step]), strict=True):
-            same(got, expected, f"step {step}")
+            assert_equal(got, expected, f"step {step}")
     assert any(
         not torch.equal(x, y)
         for x, y in zip(tensors_of(batches[0])[:1], tensors_of(batches[1])[:1], strict=True)
@@ -123,7 +123,7 @@ def test_a_codec_comes_back_from_a_file(example: str, tmp_path: Path) -> None:
     for step in range(3):
         batches = (tensors_of(read_task.batch(step, WHOLE)) for read_task in (rebuilt, task))
         for got, expected in zip(*batches, strict=True):
-            same(got, expected)
+            assert_equal(got, expected)
 
 
 @pytest.mark.parametrize(

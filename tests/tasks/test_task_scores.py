@@ -17,7 +17,7 @@ from sklearn.metrics import (
 from torch import Tensor, nn
 
 from tests.support.small_tasks import NAMES, config_of
-from tests.support.tolerances import same
+from tests.support.tolerances import assert_equal
 from unrolled.config import (
     ClassificationConfig,
     ForecastConfig,
@@ -208,12 +208,12 @@ def test_training_never_sees_what_is_held_out(tmp_path: Path) -> None:
         return Forecasting.read(config)
 
     same_past, other_past = changed(55), changed(54)
-    same(same_past.codec.mean, task.codec.mean)
-    same(same_past.codec.deviation, task.codec.deviation)
+    assert_equal(same_past.codec.mean, task.codec.mean)
+    assert_equal(same_past.codec.deviation, task.codec.deviation)
     for step in range(20):
         for got, expected in zip(same_past.batch(step, WHOLE)[:2], task.batch(step, WHOLE)[:2],
                                strict=True):  # fmt: skip
-            same(got, expected)
+            assert_equal(got, expected)
     assert not torch.equal(other_past.codec.mean, task.codec.mean)
     assert same_past.digest != task.digest
 

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from tests.support.onnx_nodes import I, N, T, model_of, one_node
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import nn
 from unrolled.onnx import RefusedError, layers_of, load
 from unrolled.onnx._directions import Directions
@@ -79,8 +79,8 @@ def test_layers_alone() -> None:
     Y, Y_h = Backend.run_model(single.model, {**single.feeds, "X": x})
     with torch.no_grad():
         y, h = layer.module(torch.from_numpy(x), layer.hx)
-    same(y, torch.from_numpy(Y[:, 0]))
-    same(h, torch.from_numpy(Y_h))
+    assert_equal(y, torch.from_numpy(Y[:, 0]))
+    assert_equal(h, torch.from_numpy(Y_h))
     with pytest.raises(RefusedError, match="Gelu 'y': the operator must be"):
         load(model)
 
@@ -96,9 +96,9 @@ def test_layers_alone_with_states_batch_first() -> None:
     x = torch.from_numpy(case.feeds["X"])
     with torch.no_grad():
         y, (h, c) = layer.module(x, layer.hx)
-    same(y, torch.from_numpy(Y[:, :, 0]))
-    same(h[0], torch.from_numpy(Y_h[:, 0]))
-    same(c[0], torch.from_numpy(Y_c[:, 0]))
+    assert_equal(y, torch.from_numpy(Y[:, :, 0]))
+    assert_equal(h[0], torch.from_numpy(Y_h[:, 0]))
+    assert_equal(c[0], torch.from_numpy(Y_c[:, 0]))
 
 
 def rows(rng: np.random.Generator, *shape: int) -> np.ndarray:

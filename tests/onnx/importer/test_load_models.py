@@ -14,7 +14,7 @@ from torch import nn as torch_nn
 
 from tests.support.imported_models import agrees, flat, runs
 from tests.support.onnx_nodes import I, one_node
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import cells, nn, runtime
 from unrolled.export import ExportError
 from unrolled.export import export as export_for_runtime
@@ -161,7 +161,7 @@ def test_a_model_exported_and_loaded(
         strict=True,
     ):
         assert repr(layer.cell) == repr(model.recurrent.cell)
-        same(layer.weight_ih_l0, getattr(model.recurrent, f"weight_ih_l{k}"))
+        assert_equal(layer.weight_ih_l0, getattr(model.recurrent, f"weight_ih_l{k}"))
     if chain is None or (lengths and pooling == "max"):
         with pytest.raises(ExportError, match="must be"):
             export_for_runtime(module, tmp_path / "chain")
@@ -205,7 +205,7 @@ def test_a_learned_initial_state_stays_trainable(tmp_path: Path) -> None:
     flat(module(x))[0].sum().backward()
     constant_states = [layer.hx for layer in layers_of(tmp_path / "model.onnx")]
     for hx, state in zip(zip(*constant_states, strict=True), model.start.states, strict=True):
-        same(torch.cat(hx), state.data)
+        assert_equal(torch.cat(hx), state.data)
     starts = [p for name, p in module.named_parameters() if name.startswith("start")]
     assert len(starts) == 4
     assert all(p.grad is not None and p.grad.any() for p in starts)

@@ -11,7 +11,7 @@ import torch
 from onnx import helper
 
 from tests.support.onnx_nodes import H, I, N, T, model_of, one_node
-from tests.support.tolerances import same
+from tests.support.tolerances import assert_equal
 from unrolled import cells, nn
 from unrolled.io import FileError
 from unrolled.onnx import RefusedError, export, layers_of, load
@@ -27,7 +27,7 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "weights.bin").exists()
     x = torch.from_numpy(case.feeds["X"])
     plain = one_node("GRU", np.random.default_rng(0))
-    same(load(tmp_path / "model.onnx")(x)[0], load(plain.model)(x)[0])
+    assert_equal(load(tmp_path / "model.onnx")(x)[0], load(plain.model)(x)[0])
     bare = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     with pytest.raises(ValueError, match="model must contain its weights, got 'W'"):
         load(bare)
@@ -59,7 +59,7 @@ def test_constants_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(numbers.tobytes())
     (tmp_path / "model.onnx").write_bytes(case.SerializeToString())
     x = torch.zeros(2, 3, I)
-    same(load(tmp_path / "model.onnx")(x), x + torch.from_numpy(numbers))
+    assert_equal(load(tmp_path / "model.onnx")(x), x + torch.from_numpy(numbers))
     with pytest.raises(ValueError, match="model must contain its weights, got 'c'"):
         load(case)
     repeated = onnx.ModelProto()
@@ -158,7 +158,7 @@ def test_inputs_of_any_name(name: str) -> None:
     case.model.graph.input[0].name = case.node.input[0] = name
     results = load(case.model)(torch.from_numpy(case.feeds["X"]))
     for result, expected_result in zip(results, expected, strict=True):
-        same(result, expected_result)
+        assert_equal(result, expected_result)
 
 
 def scan() -> onnx.ModelProto:

@@ -13,7 +13,7 @@ from onnx.backend.test.loader import load_model_tests
 from torch import Tensor
 
 from tests.support.onnx_nodes import ALPHAS, BETAS, FUNCTIONS, NAMES, activations, drawn, one_node
-from tests.support.tolerances import close, same
+from tests.support.tolerances import assert_equal, close
 from unrolled import cells, engines, nn
 from unrolled.export import export
 from unrolled.onnx import from_node
@@ -179,14 +179,16 @@ def test_each_activation_by_its_definition(name: str, with_parameters: bool) -> 
     close(torch.from_numpy(function(x)), torch.from_numpy(expected), "output", name)
     close(function(torch.from_numpy(x)), torch.from_numpy(expected), "output", name)
     bounded = Activation(name, function.alpha, function.beta, clip=1.5)
-    same(torch.from_numpy(bounded(x)), torch.from_numpy(function(np.clip(x, -1.5, 1.5))), name)
+    assert_equal(
+        torch.from_numpy(bounded(x)), torch.from_numpy(function(np.clip(x, -1.5, 1.5))), name
+    )
 
 
 def test_thresholded_relu_at_its_threshold_and_without_one() -> None:
     """ONNX Runtime returns 0 at x = α, and takes 0 for a missing α; the definition does not."""
     function = Activation("ThresholdedRelu")
     x = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
-    same(function(x), torch.tensor([0.0, 1.0, 1.5], dtype=torch.float64), "default")
+    assert_equal(function(x), torch.tensor([0.0, 1.0, 1.5], dtype=torch.float64), "default")
     assert Operator("RNN", (function,)).attributes() == {
         "activations": ["ThresholdedRelu"], "activation_alpha": [1.0],
     }  # fmt: skip
@@ -195,7 +197,7 @@ def test_thresholded_relu_at_its_threshold_and_without_one() -> None:
         "RNN", ["x", "W", "R"], ["y"], hidden_size=1, activations=["ThresholdedRelu"]
     )
     y, _ = from_node(node, {**weights, "R": 0 * weights["R"]})(x.float().reshape(3, 1, 1))
-    same(y.flatten(), torch.tensor([0.0, 1.0, 1.5]), "node without alpha")
+    assert_equal(y.flatten(), torch.tensor([0.0, 1.0, 1.5]), "node without alpha")
 
 
 def test_all_activations_of_the_definition_are_supported() -> None:
@@ -250,7 +252,7 @@ def test_general_cells_equal_published_ones(general: cells.Cell, published: cell
     layers[0].load_state_dict(layers[1].state_dict())
     x = torch.randn(7, 3, 4, dtype=torch.float64)
     general_output, published_output = (layer(x)[0] for layer in layers)
-    same(general_output, published_output, repr(general))
+    assert_equal(general_output, published_output, repr(general))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def test_from_node_draws_no_random_numbers() -> None:
     case = one_node("GRU", np.random.default_rng(0))
     rng_state = torch.get_rng_state()
     from_node(case.node, case.tensors)
-    same(torch.get_rng_state(), rng_state)
+    assert_equal(torch.get_rng_state(), rng_state)
 
 
 def test_alpha_and_beta_are_consumed_by_those_that_have_them() -> None:
