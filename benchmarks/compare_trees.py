@@ -25,7 +25,9 @@ SAMPLE_MS = 4.0
 
 
 def names() -> list[str]:
-    """All rows: a mode of the call, a cell, and T,N,I,H."""
+    """All rows: a cell, T,N,I,H, and a mode of the call."""
+    from problems import CELLS, SHAPES
+
     grid = [
         f"{cell} {','.join(map(str, shape))} {mode}"
         for shape in SHAPES
