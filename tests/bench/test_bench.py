@@ -36,12 +36,12 @@ def test_a_row_is_of_a_cell_and_what_it_stands_in_for(cell: str, peer: str, trai
 
 
 def test_a_peer_with_other_numbers_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other(nn.GRU):
+    class Scaled(nn.GRU):
         def forward(self, *args: Any) -> Any:
             output, state = super().forward(*args)
             return output * 1.01, state
 
-    monkeypatch.setitem(speed._TORCH_CLASSES, "GRU", Other)
+    monkeypatch.setitem(speed._TORCH_CLASSES, "GRU", Scaled)
     with pytest.raises(
         speed.WrongError, match=r"GRU: results must agree with the peer's, but differ by 0\.0"
     ):

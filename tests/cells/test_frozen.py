@@ -109,11 +109,11 @@ def test_cells_are_equal_by_their_settings() -> None:
         lambda: cells.SLSTM(heads=2),
         lambda: Scaled(float("nan")),
     ):
-        one, other = make(), make()
-        assert one == other
-        assert hash(one) == hash(other)
-        assert one == copy.deepcopy(one) == pickle.loads(pickle.dumps(one))
-    for one, other in (
+        cell, equal_cell = make(), make()
+        assert cell == equal_cell
+        assert hash(cell) == hash(equal_cell)
+        assert cell == copy.deepcopy(cell) == pickle.loads(pickle.dumps(cell))
+    for cell, different_cell in (
         (cells.GRU(), cells.LSTM()),
         (cells.JANET(beta=0.5), cells.JANET()),
         (cells.RNN(torch.sin), cells.RNN(torch.cos)),
@@ -123,8 +123,8 @@ def test_cells_are_equal_by_their_settings() -> None:
         (LowRank(2), LowRank(3)),
         (Scaled([1.0]), Scaled([1.0])),  # type: ignore[arg-type]  # lists may change
     ):
-        assert one != other
-        assert key_of(one) != key_of(other)
+        assert cell != different_cell
+        assert key_of(cell) != key_of(different_cell)
     assert Scaled() != "Scaled()"
 
 

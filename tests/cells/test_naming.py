@@ -37,7 +37,7 @@ MODELS = {
     "tagger": lambda cell: Tagger(5, 3, 4, cell=cell),
     "translation": lambda cell: EncoderDecoder(5, 4, cell=cell),
 }
-GIVEN: dict[str, Any] = {
+CELLS: dict[str, Any] = {
     "class": Peephole,
     "object": Peephole(),
     "settings": cells.CoRNN(dt=0.25),
@@ -46,9 +46,9 @@ GIVEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("layer_name", GIVEN)
+@pytest.mark.parametrize("layer_name", CELLS)
 def test_models_take_cells(layer_name: str, model: str) -> None:
-    cell = GIVEN[layer_name]
+    cell = CELLS[layer_name]
     actual = MODELS[model](cell)
     stacks = [part for part in actual.modules() if isinstance(part, nn.Recurrent)]
     for stack in stacks:

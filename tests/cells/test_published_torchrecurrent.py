@@ -15,7 +15,7 @@ from unrolled import cells
 from unrolled.cells import Cell
 from unrolled.nn import Recurrent
 
-other = pytest.importorskip("torchrecurrent")
+torchrecurrent = pytest.importorskip("torchrecurrent")
 
 # Their parameters as stacks of ours, where the names differ; what we do not have is zero there.
 CASES: list[tuple[Cell, str, dict[str, Any], dict[str, list[str]]]] = [
@@ -71,7 +71,7 @@ def test_cells_agree(
 ) -> None:
     T, N, I, H = 5, 3, 4, 7  # noqa: E741
     layer = Recurrent(cell, I, H, dtype=torch.float64)
-    theirs = getattr(other, f"{name}Cell")(I, H, dtype=torch.float64, **options)
+    theirs = getattr(torchrecurrent, f"{name}Cell")(I, H, dtype=torch.float64, **options)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.uniform_(-0.9, 0.9)

@@ -88,10 +88,10 @@ class Means(Cell):
     """Gradients that are one number for a row: of an input block, of products of two widths."""
 
     gates = ("a", "b")
-    few = product(width=3)
+    narrow = product(width=3)
 
     def step(self, x: Any, h: Any, state: Any) -> Any:
-        return tanh(x.b + h.b) * (mean(x.a + h.a) + mean(self.few(state.h)))
+        return tanh(x.b + h.b) * (mean(x.a + h.a) + mean(self.narrow(state.h)))
 
 
 class OneGate(Cell):
@@ -184,7 +184,7 @@ class InputWide(Cell):
         return tanh(x + h + self.read(s)), s
 
 
-OWN = [
+CELLS = [
     DeepTransition,
     LowRank,
     Fading,
@@ -204,7 +204,7 @@ def texts() -> dict[str, str]:
     """The text of each program, by the name of its file."""
     programs = {name: encode(make_program(getattr(cells, name)())) for name in PUBLISHED}
     programs["LSTM-projected"] = encode(make_program(cells.LSTM(), projected=True))
-    programs |= {cell.__name__: encode(make_program(cell())) for cell in OWN}
+    programs |= {cell.__name__: encode(make_program(cell())) for cell in CELLS}
     return programs
 
 

@@ -77,9 +77,9 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
         + b"a"
         + steps_of(x[7:])
     )
-    expected = [stream.step(one) for one in x[:4]]
+    expected = [stream.step(row) for row in x[:4]]
     stream.reset([N - 1])
-    expected += [stream.step(one) for one in x[4:]]
+    expected += [stream.step(row) for row in x[4:]]
     states = b"".join(np.array(s).tobytes() for layer in stream.state for s in layer)
     actual = run(path, N, script + b"g", weights)
     assert actual == np.stack(expected).tobytes() + states

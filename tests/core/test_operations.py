@@ -8,7 +8,7 @@ from unrolled.program._operations import COMPARISONS, OPERATIONS, REDUCTIONS, Op
 HEADER = Path(__file__).parents[2] / "csrc" / "program" / "operations.h"
 
 
-def _kind(operation: Operation) -> str:
+def _category(operation: Operation) -> str:
     if operation.name in COMPARISONS:
         return "comparison"
     return "reduction" if operation.name in REDUCTIONS else "pointwise"
@@ -17,6 +17,6 @@ def _kind(operation: Operation) -> str:
 def test_the_core_has_the_operations_of_programs_in_their_order() -> None:
     entries = re.findall(r'X\((\w+), "(\w+)", (\d), (\w+)\)', HEADER.read_text())
     assert entries == [
-        (operation.name, operation.code, str(operation.arity), _kind(operation))
+        (operation.name, operation.code, str(operation.arity), _category(operation))
         for operation in OPERATIONS.values()
     ]

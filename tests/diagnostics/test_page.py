@@ -50,7 +50,7 @@ class Page(HTMLParser):
         if self.open:
             self.texts.setdefault(self.open[-1], []).append(data)
 
-    def all(self, tag: str) -> list[dict[str, str | None]]:
+    def attributes_of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
 
@@ -73,11 +73,11 @@ def test_a_page_stands_alone(tmp_path: Path) -> None:
     assert page.texts["h2"] == ["Loss & <gain>"]
     assert page.texts["p"] == ["a < b"]
     assert page.texts["td"] == ["<x>", "1,200", "y", "–"]
-    assert [a.get("class") for a in page.all("td")] == [None, "number", None, "number"]
+    assert [a.get("class") for a in page.attributes_of("td")] == [None, "number", None, "number"]
     assert page.texts["figcaption"] == ['<of> "x"', "it's <this>", "colours"]
     assert page.texts["h3"] == ["Unit 1 & 2"]
     assert page.texts["span"] == ["<", ">"]
-    (image,) = page.all("img")
+    (image,) = page.attributes_of("img")
     media_type, _, data = (image["src"] or "").partition(",")
     assert media_type == "data:image/png;base64"
     assert b64decode(data) == PNG + b"1"
@@ -135,7 +135,7 @@ def test_a_language_model_is_inspected(tmp_path: Path) -> None:
     assert len(actual["All parameters of the model"].rows) == 11
     path, *copies = write_page(tmp_path / "m.html", "m", sections)
     page = Page(path.read_text("utf-8"))
-    assert len(page.all("img")) == len(copies) == 4
+    assert len(page.attributes_of("img")) == len(copies) == 4
     assert all(copy.read_bytes().startswith(PNG) for copy in copies)
     assert len(page.texts["h3"]) == 6
     # The coloured texts hold the text whole, six times.

@@ -60,10 +60,12 @@ def test_hello_is_the_program_of_torch(program: str, monkeypatch: pytest.MonkeyP
     assert len({loss for history in ours for _, loss in history}) == 3 * 15, (
         "seeds and epochs differ"
     )
-    for mine, wanted in zip(ours, theirs, strict=True):
-        assert [word for word, _ in mine] == [word for word, _ in wanted]
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert [word for word, _ in mine] == [word for word, _ in reference]
         # Adam divides by the gradient's size and so passes its rounding on in full.
-        assert [loss for _, loss in mine] == pytest.approx([loss for _, loss in wanted], rel=1e-3)
+        assert [loss for _, loss in mine] == pytest.approx(
+            [loss for _, loss in reference], rel=1e-3
+        )
 
 
 @pytest.mark.long
@@ -92,14 +94,14 @@ def test_gradient_by_lag_is_the_product_of_jacobians() -> None:
         h = [np.zeros(module.H)]
         for x_t in x.numpy():
             h.append(np.tanh(w["weight_ih_l0"] @ x_t + W @ h[-1] + b))
-        slope, wanted = direction.numpy(), []
+        gradient, expected = direction.numpy(), []
         for h_t in reversed(h[1:]):
-            slope = slope * (1 - h_t**2)
-            wanted.append(np.linalg.norm(slope @ w["weight_ih_l0"]))
-            slope = slope @ W
+            gradient = gradient * (1 - h_t**2)
+            expected.append(np.linalg.norm(gradient @ w["weight_ih_l0"]))
+            gradient = gradient @ W
         close(
-            module.by_lag(net, x, direction) / max(wanted),
-            torch.tensor(wanted) / max(wanted),
+            module.by_lag(net, x, direction) / max(expected),
+            torch.tensor(expected) / max(expected),
             "gradient",
         )
 
@@ -159,13 +161,13 @@ def test_long_dependency(
 
 
 def test_adding_problem() -> None:
-    x, wanted = example("long_dependency").batch(50)
+    x, targets = example("long_dependency").batch(50)
     numbers, marks = x.unbind(-1)
     assert ((marks == 0) | (marks == 1)).all()
     for half in marks.split(50):
         assert (half.sum(0) == 1).all()
     for n in range(50):
-        assert wanted[n].item() == pytest.approx(numbers[:, n][marks[:, n] == 1].sum().item())
+        assert targets[n].item() == pytest.approx(numbers[:, n][marks[:, n] == 1].sum().item())
 
 
 @pytest.mark.slow
@@ -196,11 +198,11 @@ def test_simulated_trajectories_obey_their_equations() -> None:
     y, u = module.simulate(module.SYSTEMS["pendulum"], 60, 5, np.random.default_rng(0))
     y, u = y.squeeze(-1).double().numpy(), u.squeeze(-1).double().numpy()
     assert len(np.unique(u[:, 0])) == 6, "the torque jumps every ten steps"
-    second = (y[2:] - 2 * y[1:-1] + y[:-2]) / module.STEP**2
-    first = (y[2:] - y[:-2]) / (2 * module.STEP)
-    wanted = -np.sin(y[1:-1]) - 0.2 * first + u[1:-1]
-    steady = u[1:-1] == u[:-2]  # at a jump the second difference sees both torques
-    assert np.abs(second - wanted)[steady].max() < 0.01
+    acceleration = (y[2:] - 2 * y[1:-1] + y[:-2]) / module.STEP**2
+    velocity = (y[2:] - y[:-2]) / (2 * module.STEP)
+    expected = -np.sin(y[1:-1]) - 0.2 * velocity + u[1:-1]
+    constant_torque = u[1:-1] == u[:-2]  # at a jump the second difference sees both torques
+    assert np.abs(acceleration - expected)[constant_torque].max() < 0.01
 
 
 @pytest.mark.slow
@@ -225,11 +227,11 @@ def test_free_run_feeds_its_own_output_back() -> None:
     module = example("dynamical_systems")
     model = module.Model()
     y, u = torch.randn(5, 3, 1), torch.randn(12, 3, 1)
-    own = model.run_free(y, u)
-    assert own.shape == (7, 3, 1)
-    fed_back = torch.cat([y, own[:-1]])
-    wanted, _ = model(fed_back, u[:-1])
-    torch.testing.assert_close(own, wanted[4:].detach(), rtol=1e-5, atol=1e-6)
+    predictions = model.run_free(y, u)
+    assert predictions.shape == (7, 3, 1)
+    fed_back = torch.cat([y, predictions[:-1]])
+    expected, _ = model(fed_back, u[:-1])
+    torch.testing.assert_close(predictions, expected[4:].detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_dynamical_systems_prints_and_plots(
@@ -333,8 +335,8 @@ def test_the_label_is_that_of_the_last_complete_frame() -> None:
 
 def test_a_transcript_has_stable_labels_only() -> None:
     module = example("spoken_words")
-    steady = module.STEADY
-    frame_labels = [0] * steady + [1] * (steady - 1) + [0] * 3 + [2] * steady + [0] * steady
+    frames = module.STEADY
+    frame_labels = [0] * frames + [1] * (frames - 1) + [0] * 3 + [2] * frames + [0] * frames
     probabilities = np.eye(3, dtype=np.float32)[frame_labels]
     predictions = module.Predictions(probabilities, np.zeros(len(frame_labels)))
     phrase = module.Utterance(np.zeros(9), "b", "en+m1", (WordSpan("b", 22050, 30000),))

@@ -48,14 +48,14 @@ SENTENCES = [["Ada", "Lee", "saw", "Zoë"], ["met"], ["Bo", "left", ","]]
 def test_a_tagger(options: dict[str, Any], cell: str, tmp_path: Path) -> None:
     _, model, codec, runtime = export_task("tag", tmp_path, cell=cell, **options)
     x, lengths = runtime.encode(SENTENCES)
-    wanted = codec.batch(SENTENCES)
+    batch = codec.batch(SENTENCES)
     inputs = x if isinstance(x, tuple) else (x,)
-    theirs = [array for array in (wanted[0], *wanted[2:]) if array is not None]
+    theirs = [array for array in (batch[0], *batch[2:]) if array is not None]
     assert all(np.array_equal(a, b) for a, b in zip(inputs, theirs, strict=True))
-    assert lengths.tolist() == wanted[1].tolist()
+    assert lengths.tolist() == batch[1].tolist()
     output = runtime.run(x, lengths=lengths)
     with torch.no_grad():
-        close(torch.from_numpy(output), model(*wanted), "output")
+        close(torch.from_numpy(output), model(*batch), "output")
     decoded = runtime.decode(output, lengths)
     assert decoded == predict_tags(model, codec, SENTENCES)
     assert len({label for labels in decoded for label in labels}) > 1
@@ -64,14 +64,16 @@ def test_a_tagger(options: dict[str, Any], cell: str, tmp_path: Path) -> None:
 def test_a_tagger_of_one_direction_steps_word_by_word(tmp_path: Path) -> None:
     _, _, _, runtime = export_task("tag", tmp_path, bidirectional=False)
     output = runtime.run(runtime.encode(SENTENCES[:1])[0])
-    stream, both = runtime.stream(), runtime.stream(2)
+    stream, stream_of_two = runtime.stream(), runtime.stream(2)
     for t, word in enumerate(SENTENCES[0]):
         x, _ = runtime.encode([[word]])
-        twin = stream.copy()
+        copied = stream.copy()
         message = stream.step(x)
         assert np.array_equal(message[0], output[t, 0])
-        assert np.array_equal(twin.step((x[0][0], *x[1:]), np.empty_like(message)), message)
-        assert np.array_equal(both.step(runtime.encode([["met"], [word]])[0])[1], output[t, 0])
+        assert np.array_equal(copied.step((x[0][0], *x[1:]), np.empty_like(message)), message)
+        assert np.array_equal(
+            stream_of_two.step(runtime.encode([["met"], [word]])[0])[1], output[t, 0]
+        )
         assert runtime.decode(message) == runtime.decode(output)[0][t : t + 1]
     with pytest.raises(ValueError, match=r"WordStream: x must have 1 words, got shape \[1, 2\]"):
         stream.step(runtime.encode([["met"], ["Bo"]])[0])
@@ -130,9 +132,9 @@ def test_a_forecaster(tmp_path: Path) -> None:
     assert np.array_equal(decoded["warm"], output[:, :, 0])
     stream, shared = runtime.stream(3), np.empty_like(output)
     for row in x:
-        after = stream.step(row, shared)
-    assert after is shared
-    assert np.array_equal(after, output)
+        stepped = stream.step(row, shared)
+    assert stepped is shared
+    assert np.array_equal(stepped, output)
     single = runtime.stream()
     assert np.array_equal(single.step(x[0, 0])[0], runtime.run(x[:1, :1])[0])
 
@@ -145,8 +147,8 @@ def test_forecasts_of_large_numbers_are_as_fine_as_those_of_small_ones(tmp_path:
     runtime = exported(model, tmp_path, task="forecast", codec=state)
     values = task.series[0].values[:9].double() + 2.0**30
     output = runtime.run(runtime.encode([values.numpy()])[0])[0] - 2.0**30
-    wanted = forecast(model, codec, task.series[0].values[:9].double()).numpy()
-    assert np.abs(output - wanted).max() < 1e-5
+    expected = forecast(model, codec, task.series[0].values[:9].double()).numpy()
+    assert np.abs(output - expected).max() < 1e-5
     stream = runtime.stream()
     for row in values[-codec.window :].numpy():
         decoded = stream.step(row)
@@ -193,9 +195,9 @@ def test_a_classifier(task_name: str, tmp_path: Path) -> None:
     inputs = items if task_name == "classify" else [item.numpy() for item in items]
     x, lengths = runtime.encode(inputs)
     output = runtime.run(x, lengths=lengths)
-    wanted = class_probabilities(model, codec, items)
-    close(torch.softmax(torch.from_numpy(output), -1), wanted.float(), "output")
-    assert runtime.decode(output) == codec.labels.decode(wanted.argmax(-1))
+    expected = class_probabilities(model, codec, items)
+    close(torch.softmax(torch.from_numpy(output), -1), expected.float(), "output")
+    assert runtime.decode(output) == codec.labels.decode(expected.argmax(-1))
     assert len(set(runtime.decode(output))) > 1
     with pytest.raises(
         ValueError, match=rf"decode: y must be outputs of shape \[N, {output.shape[1]}\], got shape"
@@ -209,10 +211,10 @@ def test_a_translator(options: dict[str, Any], attention: bool, tmp_path: Path) 
     task, model, codec, runtime = export_task("seq2seq", tmp_path, attention=attention, **options)
     assert isinstance(runtime, Translator)
     texts = list(dict.fromkeys(pair.source for pair in task.validation_examples))[:8]
-    wanted = translate(model, codec, texts, limit=12)
-    assert runtime.translate(texts, limit=12) == wanted
-    assert len(set(wanted)) > 1
-    assert [runtime.translate([text], limit=12)[0] for text in texts] == wanted
+    expected = translate(model, codec, texts, limit=12)
+    assert runtime.translate(texts, limit=12) == expected
+    assert len(set(expected)) > 1
+    assert [runtime.translate([text], limit=12)[0] for text in texts] == expected
     best = translate(model, codec, texts[:3], limit=12, width=3)
     assert runtime.translate(texts[:3], limit=12, width=3) == best
     x, lengths = runtime.encode(texts)
@@ -245,7 +247,9 @@ def test_hypotheses_are_those_of_the_model(options: dict[str, Any], tmp_path: Pa
         best = runtime.run(tokens, lengths, limit=9, width=4, penalty=0.7, **ends)
         columns = [inputs[0][:length, n] for n, length in enumerate(lengths) if length]
         theirs = [beam(model, c, limit=9, width=4, penalty=0.7, **ends)[0] for c in columns]
-        agree([one for one, length in zip(best, lengths, strict=True) if length], theirs)
+        agree(
+            [hypothesis for hypothesis, length in zip(best, lengths, strict=True) if length], theirs
+        )
     for message, wrong in (
         ("Translator: begin must be a token from 0 to 6, got 7", {"begin": 7}),
         ("Translator: width must be at least 1, got 0", {"width": 0}),
@@ -257,8 +261,12 @@ def test_hypotheses_are_those_of_the_model(options: dict[str, Any], tmp_path: Pa
 
 
 def agree(mine: Any, theirs: Any) -> None:
-    assert [one.tokens for one in mine] == [one.tokens for one in theirs]
-    scores = [torch.tensor([one.score for one in output]) for output in (mine, theirs)]
+    assert [hypothesis.tokens for hypothesis in mine] == [
+        hypothesis.tokens for hypothesis in theirs
+    ]
+    scores = [
+        torch.tensor([hypothesis.score for hypothesis in output]) for output in (mine, theirs)
+    ]
     close(*scores, "output")
 
 
@@ -351,6 +359,6 @@ def test_what_cannot_be_encoded_is_reported(tmp_path: Path) -> None:
         exported(model, tmp_path, task="tag", codec={"words": 1}).encode(SENTENCES)
     strict = TaggingCodec(codec.words, None, TokenVocabulary(["a", "b"]))
     strict.words = TokenVocabulary(["Ada"], entry_type="word")
-    known = exported(model, tmp_path, task="tag", codec=strict.state())
+    small_vocabulary = exported(model, tmp_path, task="tag", codec=strict.state())
     with pytest.raises(ValueError, match="encode: word must be in the vocabulary, got 'Bo'"):
-        known.encode([["Ada", "Bo"]])
+        small_vocabulary.encode([["Ada", "Bo"]])

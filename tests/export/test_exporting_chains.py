@@ -1,4 +1,4 @@
-"""What is exported: chains of parts, modules of one's own, and what is refused by name."""
+"""What is exported: chains of parts, modules of users, and modules that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -22,31 +22,31 @@ class Doubled(nn.Linear):
 
 
 def hooked(module: nn.Module) -> nn.Module:
-    module.register_forward_hook(lambda module, given, made: 2 * made)
+    module.register_forward_hook(lambda module, inputs, output: 2 * output)
     return module
 
 
 def test_a_module_may_be_in_a_chain_twice(tmp_path: Path) -> None:
     """And before the first layer."""
-    relu, same = nn.ReLU(), random(nn.Linear(5, 5))
-    layer, first = random(GRU(4, 5)), random(nn.Linear(3, 4))
-    model = exported(nn.Sequential(first, relu, layer, same, relu, same, relu), tmp_path)
+    relu, square = nn.ReLU(), random(nn.Linear(5, 5))
+    layer, input_layer = random(GRU(4, 5)), random(nn.Linear(3, 4))
+    model = exported(nn.Sequential(input_layer, relu, layer, square, relu, square, relu), tmp_path)
     x = np.random.default_rng(16).standard_normal((6, 2, 3), np.float32)
     with torch.no_grad():
-        hidden = layer(torch.relu(first(torch.from_numpy(x))))[0]
-        expected = torch.relu(same(torch.relu(same(hidden))))
+        hidden = layer(torch.relu(input_layer(torch.from_numpy(x))))[0]
+        expected = torch.relu(square(torch.relu(square(hidden))))
     result = model.run(x)
     close(torch.from_numpy(result), expected, "output")
     assert np.array_equal(steps(model, x, 2), result)
 
 
 def test_a_chain_of_modules(tmp_path: Path) -> None:
-    last = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
+    activations = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
             "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1)}  # fmt: skip
     layer, head = random(GRU(3, 5)), random(nn.Linear(5, 70))
     x = np.random.default_rng(6).standard_normal((6, 2, 3), np.float32)
     hidden = run_reference(layer, x)[0]
-    for module in last.values():
+    for module in activations.values():
         chain = nn.Sequential(layer, nn.Tanh(), nn.Dropout(0.5), head, module)
         model = exported(chain, tmp_path)
         result = model.run(x)
@@ -55,14 +55,14 @@ def test_a_chain_of_modules(tmp_path: Path) -> None:
         assert np.array_equal(steps(model, x, 2), result)
 
 
-class Own(nn.Module):
+class UserModel(nn.Module):
     """An embedding, layers and a head, as users write them."""
 
-    def __init__(self, kind: Any = GRU, how: str = "outputs", **options: Any) -> None:
+    def __init__(self, layer_class: Any = GRU, how: str = "outputs", **options: Any) -> None:
         super().__init__()
         self.how = how
         self.table = nn.Embedding(7, 3)
-        self.rnn = kind(3, 5, **options)
+        self.rnn = layer_class(3, 5, **options)
         self.drop = nn.Dropout(0.3)
         self.head = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
 
@@ -98,12 +98,12 @@ class Own(nn.Module):
         return (y, h) if self.how == "both" else y
 
 
-@pytest.mark.parametrize("kind", [GRU, LSTM])
+@pytest.mark.parametrize("layer_class", [GRU, LSTM])
 @pytest.mark.parametrize(
     "how", ["outputs", "state", "step", "both", "mean", "max", "whole", "method", "log"]
 )
-def test_a_module_of_the_user_is_traced(kind: Any, how: str, tmp_path: Path) -> None:
-    module = random(Own(kind, how, num_layers=2).eval())
+def test_a_module_of_the_user_is_traced(layer_class: Any, how: str, tmp_path: Path) -> None:
+    module = random(UserModel(layer_class, how, num_layers=2).eval())
     model = exported(module, tmp_path)
     tokens = np.random.default_rng(14).integers(0, 7, (6, 3))
     expected = run_reference(module, tokens)
@@ -141,7 +141,7 @@ def test_dropout_as_a_function_does_nothing(drop: Any, tmp_path: Path) -> None:
     module = random(Dropping(drop))
     module.head.eval()
     model = exported(module, tmp_path)
-    assert [one.training for one in (module, module.rnn, module.head)] == [True, True, False]
+    assert [part.training for part in (module, module.rnn, module.head)] == [True, True, False]
     x = np.random.default_rng(17).standard_normal((4, 2, 3), np.float32)
     close(torch.from_numpy(model.run(x)), run_reference(module.eval(), x), "output")
 
@@ -174,10 +174,10 @@ def test_batch_first(bidirectional: bool, lengths: Any, tmp_path: Path) -> None:
     model = exported(layer, tmp_path)
     x = np.random.default_rng(18).standard_normal((2, 7, 3), np.float32)
     result, state = model.run(x, lengths=lengths, return_state=True)
-    given = None if lengths is None else torch.tensor(lengths)
-    output, final = run_reference(layer, x, lengths=given)
+    tensor_of_lengths = None if lengths is None else torch.tensor(lengths)
+    output, final = run_reference(layer, x, lengths=tensor_of_lengths)
     close(torch.from_numpy(result), output, "output")
-    close(torch.from_numpy(np.stack([one[0] for one in state[0]])), final, "output")
+    close(torch.from_numpy(np.stack([rows[0] for rows in state[0]])), final, "output")
     with pytest.raises(ValueError, match=r"Model: x must have shape \[N, T, 3\], got \[2, 7\]"):
         model.run(x[..., 0])
     if not bidirectional and lengths is None:
@@ -212,8 +212,8 @@ def test_directions_that_are_added(cell: Any, lengths: Any, tmp_path: Path) -> N
     layer = random(cell(3, 5, num_layers=2, bidirectional=True, merge="sum"))
     head = random(nn.Linear(5, 2))
     x = np.random.default_rng(21).standard_normal((7, 3, 3), np.float32)
-    given = None if lengths is None else torch.tensor(lengths)
-    output, _ = run_reference(layer, x, lengths=given)
+    tensor_of_lengths = None if lengths is None else torch.tensor(lengths)
+    output, _ = run_reference(layer, x, lengths=tensor_of_lengths)
     with torch.no_grad():
         expected = head(output)
     result = exported(nn.Sequential(layer, head), tmp_path).run(x, lengths=lengths)
@@ -221,7 +221,7 @@ def test_directions_that_are_added(cell: Any, lengths: Any, tmp_path: Path) -> N
 
 
 class Ragged(nn.Module):
-    """A layer that is told lengths and states, and what is made of it."""
+    """A layer with lengths and an initial state, and a function of its results."""
 
     def __init__(self, of: Any) -> None:
         super().__init__()
@@ -268,15 +268,15 @@ class Branching(nn.Module):
         return self.rnn(x)[0] + x if x.sum() > 0 else x
 
 
-class Mixed(nn.Module):
+class WithTail(nn.Module):
     """A layer, and something behind it."""
 
-    def __init__(self, own: nn.Module) -> None:
+    def __init__(self, tail: nn.Module) -> None:
         super().__init__()
-        self.rnn, self.own = GRU(3, 5), own
+        self.rnn, self.tail = GRU(3, 5), tail
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.own(self.rnn(x)[0][-1])[0]
+        return self.tail(self.rnn(x)[0][-1])[0]
 
 
 class Stepping(nn.Module):
@@ -286,8 +286,8 @@ class Stepping(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = None
-        for one in x:
-            h = self.cell(one, h)
+        for row in x:
+            h = self.cell(row, h)
         return h
 
 
@@ -305,27 +305,42 @@ def test_what_is_not_a_module_is_reported(tmp_path: Path) -> None:
 
 def test_what_is_not_a_chain_is_reported(tmp_path: Path) -> None:
     faults: list[tuple[nn.Module, str]] = [
-        (Own(how="sum"), "relu, tanh, sigmoid, or softmax over the last dimension, got add"),
-        (Own(how="units"), "must be a layer's outputs, without lengths, over dim=0, got mean"),
-        (Own(how="values"), r"must be a maximum over the steps as amax\(0\), got max"),
+        (UserModel(how="sum"), "relu, tanh, sigmoid, or softmax over the last dimension, got add"),
         (
-            Own(how="units of steps"),
+            UserModel(how="units"),
+            "must be a layer's outputs, without lengths, over dim=0, got mean",
+        ),
+        (UserModel(how="values"), r"must be a maximum over the steps as amax\(0\), got max"),
+        (
+            UserModel(how="units of steps"),
             "must be relu, .* softmax over the last dimension, got softmax",
         ),
-        (Own(how="unused"), "Own: output must be computed from a layer's, .* not read rnn"),
-        (Mixed(nn.LSTM(5, 5)), r"own: must be a layer .*, got LSTM; unrolled.nn.convert replaces"),
-        (Mixed(nn.Sequential(nn.LSTM(5, 5))), r"own\.0: must be a layer .*, got LSTM; unrolled"),
         (
-            Mixed(RecurrentCell(cells.MGU, 5, 5)),
-            "own: must be .*, got RecurrentCell; single steps .*: Rec",
+            UserModel(how="unused"),
+            "UserModel: output must be computed from a layer's, .* not read rnn",
+        ),
+        (
+            WithTail(nn.LSTM(5, 5)),
+            r"tail: must be a layer .*, got LSTM; unrolled.nn.convert replaces",
+        ),
+        (
+            WithTail(nn.Sequential(nn.LSTM(5, 5))),
+            r"tail\.0: must be a layer .*, got LSTM; unrolled",
+        ),
+        (
+            WithTail(RecurrentCell(cells.MGU, 5, 5)),
+            "tail: must be .*, got RecurrentCell; single steps .*: Rec",
         ),
         (
             Stepping(),
             r"got Stepping; single steps are not exported: RecurrentCell \(cell\); use a layer",
         ),
-        (Own(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
-        (Own(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
-        (Own(how="step", batch_first=True), r"a layer's outputs, or \[:, -1\] of them in one"),
+        (UserModel(LSTM, how="pair"), r"a layer's outputs, or \[-1\] of them"),
+        (UserModel(how="step", bidirectional=True), r"a layer's outputs, or \[-1\] of them in one"),
+        (
+            UserModel(how="step", batch_first=True),
+            r"a layer's outputs, or \[:, -1\] of them in one",
+        ),
         (Dropping(lambda m, y: F.dropout(y, 0.3)), "must be dropout with training=self.training"),
         (Dropping(lambda m, y: F.dropout(y, 0.3, True)), "must be dropout with training=self.tr"),
         (
@@ -340,9 +355,9 @@ def test_what_is_not_a_chain_is_reported(tmp_path: Path) -> None:
 
 
 def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
-    both = exported(GRU(3, 5, bidirectional=True), tmp_path)
+    bidirectional_model = exported(GRU(3, 5, bidirectional=True), tmp_path)
     with pytest.raises(ValueError, match="Model: stream needs one direction, got two"):
-        both.stream()
+        bidirectional_model.stream()
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         exported(GRU(3, 5), tmp_path).stream(0)
     path = tmp_path / "no"
@@ -352,7 +367,10 @@ def test_what_has_no_steps_or_no_program(tmp_path: Path) -> None:
             "1: must be a layer of unrolled.nn, .*Conv1d",
         ),
         (nn.LSTM(3, 5), "LSTM: must be .*; unrolled.nn.convert replaces torch's layers .*: L"),
-        (Own(nn.GRU), "Own: must be .*, got Own; unrolled.nn.convert replaces to"),
+        (
+            UserModel(nn.GRU),
+            "UserModel: must be .*, got UserModel; unrolled.nn.convert replaces to",
+        ),
         (GRU(3, 5).double(), "GRU: parameters must be torch.float32, got torch.float64"),
         (
             nn.Sequential(GRU(3, 5, batch_first=True), GRU(5, 5)),

@@ -15,33 +15,12 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tests.support.modules import Forward, H, I, N, Net, T, attributes, net_of
 from tests.support.runtime_models import exported, random
 from tests.support.tolerances import close
 from unrolled import onnx
 from unrolled.export import ExportError, export
-from unrolled.nn import GRU, LSTM, Recurrent
-
-T, N, I, H = 5, 3, 4, 6  # noqa: E741
-Forward = Callable[..., Any]
-
-
-class Net(nn.Module):
-    """A layer and a linear layer, without a forward."""
-
-    def __init__(self, kind: Any = LSTM, **options: Any) -> None:
-        super().__init__()
-        options = {"batch_first": True} | options
-        self.embedding = nn.Embedding(7, I)
-        self.rnn: Recurrent = kind(I, H, **options)
-        self.rows = self.rnn.num_layers * self.rnn.spec.num_directions
-        self.fc = nn.Linear(self.rnn.spec.output_size, 2)
-        self.drop = nn.Dropout(0.5)
-        self.h0 = nn.Parameter(torch.zeros(self.rows, 1, H))
-
-
-def net_of(forward: Forward, **options: Any) -> Any:
-    """A module with this forward."""
-    return type("Net", (Net,), {"forward": forward})(**options)
+from unrolled.nn import GRU, LSTM
 
 
 def zeros(net: Net, x: Tensor) -> Tensor:
@@ -119,11 +98,11 @@ def with_states(net: Net, x: Tensor) -> Any:
 
 FORMS: list[tuple[Forward, dict[str, Any]]] = [
     (zeros, {"num_layers": 2}), (detached, {}), (new_zeros, {"num_layers": 2}),
-    (of_parameters, {}), (variable, {}), (transposed, {"kind": GRU, "num_layers": 2}),
-    (expanded, {"kind": GRU}), (repeated, {"kind": GRU, "bidirectional": True}),
-    (ones, {"kind": GRU}), (time_first, {"kind": GRU, "batch_first": False}), (squeezed, {}),
-    (both_directions, {"kind": GRU, "bidirectional": True, "num_layers": 2}), (first_row, {}),
-    (with_states, {"kind": GRU}),
+    (of_parameters, {}), (variable, {}), (transposed, {"layer_class": GRU, "num_layers": 2}),
+    (expanded, {"layer_class": GRU}), (repeated, {"layer_class": GRU, "bidirectional": True}),
+    (ones, {"layer_class": GRU}), (time_first, {"layer_class": GRU, "batch_first": False}),
+    (squeezed, {}), (both_directions, {"layer_class": GRU, "bidirectional": True, "num_layers": 2}),
+    (first_row, {}), (with_states, {"layer_class": GRU}),
 ]  # fmt: skip
 
 
@@ -175,8 +154,8 @@ def test_what_is_compiled_or_parallel(wrap: Callable[..., Any], tmp_path: Path) 
     net = random(net_of(zeros)).eval()
     x = torch.randn(N, T, I)
     with torch.no_grad():
-        wanted = net(x)
-    close(torch.from_numpy(exported(wrap(net), tmp_path).run(x.numpy())), wanted, "output")
+        expected = net(x)
+    close(torch.from_numpy(exported(wrap(net), tmp_path).run(x.numpy())), expected, "output")
 
 
 def doubles(net: Net, x: Tensor) -> Tensor:
@@ -184,7 +163,7 @@ def doubles(net: Net, x: Tensor) -> Tensor:
 
 
 def test_states_of_a_model_in_float64(tmp_path: Path) -> None:
-    net = random(net_of(doubles, kind=GRU)).double().eval()
+    net = random(net_of(doubles, layer_class=GRU)).double().eval()
     onnx.export(net, tmp_path / "m.onnx")
     x = torch.randn(N, T, I, dtype=torch.float64)
     y = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(["y"], {"x": x.numpy()})[0]
@@ -200,25 +179,21 @@ def test_a_refusal_names_the_module_within(tmp_path: Path) -> None:
         export(Nested(0), tmp_path / "m")
 
 
-def attributes(module: nn.Module) -> list[dict[str, Any]]:
-    return [dict(vars(one)) for one in module.modules()]
-
-
 @pytest.mark.parametrize(("run", "options"), FORMS, ids=lambda one: getattr(one, "__name__", ""))
 def test_forms_of_tutorials(run: Forward, options: dict[str, Any], tmp_path: Path) -> None:
     net = random(net_of(run, **options))
     net.drop.eval()  # and the others in training
-    before = attributes(net)
+    previous = attributes(net)
     model = exported(net, tmp_path)
-    assert attributes(net) == before
+    assert attributes(net) == previous
     x = torch.randn(T, N, I) if not net.rnn.batch_first else torch.randn(N, T, I)
     with torch.no_grad():
-        wanted = net.eval()(x)
-    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-    close(torch.from_numpy(model.run(x.numpy())), wanted, "output", run.__name__)
+        expected = net.eval()(x)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    close(torch.from_numpy(model.run(x.numpy())), expected, "output", run.__name__)
     onnx.export(net, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
-    close(torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0]), wanted, "output", "ONNX")
+    close(torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0]), expected, "output", "ONNX")
 
 
 def packed(net: Net, x: Tensor, lengths: Tensor) -> Tensor:
@@ -242,9 +217,9 @@ def test_packed_sequences(run: Forward, tmp_path: Path) -> None:
     assert nn.utils.rnn.pack_padded_sequence is original is pack_padded_sequence
     x, lengths = torch.randint(0, 7, (N, T)), torch.tensor([2, T, 4])
     with torch.no_grad():
-        wanted = net(x, lengths)
+        expected = net(x, lengths)
     output = model.run(x.numpy(), lengths.numpy())
-    close(torch.from_numpy(output), wanted, "output")
+    close(torch.from_numpy(output), expected, "output")
 
 
 def optional(net: Net, x: Tensor, h: Tensor | None = None) -> Tensor:
@@ -255,7 +230,7 @@ def optional(net: Net, x: Tensor, h: Tensor | None = None) -> Tensor:
 
 def test_states_that_are_made_unless_given(tmp_path: Path) -> None:
     """The file begins with what the module makes, not with zeros."""
-    net = random(net_of(optional, kind=GRU)).eval()
+    net = random(net_of(optional, layer_class=GRU)).eval()
     x = torch.randn(N, T, I)
     output = exported(net, tmp_path).run(x.numpy())
     with torch.no_grad():
@@ -276,8 +251,8 @@ def test_one_of_two_states_is_an_input(tmp_path: Path) -> None:
     net = random(net_of(one_given)).eval()
     x = torch.randn(N, T, I)
     with torch.no_grad():
-        wanted = net(x, torch.zeros(1, N, H))
-    close(torch.from_numpy(exported(net, tmp_path).run(x.numpy())), wanted, "output")
+        expected = net(x, torch.zeros(1, N, H))
+    close(torch.from_numpy(exported(net, tmp_path).run(x.numpy())), expected, "output")
     with pytest.raises(ExportError, match="initial states that are all inputs, or all made in"):
         export(net_of(one_given_one_made), tmp_path / "m")
 
@@ -288,14 +263,14 @@ class Changing(nn.Module):
     def __init__(self, fails: bool) -> None:
         super().__init__()
         self.rnn, self.fails = GRU(I, H), fails
-        self.seen: list[Any] = ["first"]
+        self.inputs: list[Any] = ["first"]
         self.places: dict[str, Any] = {"last": []}
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
         self.last_input = x
-        self.seen.append(x)
+        self.inputs.append(x)
         self.places["last"].append(x)
         self.rnn.batch_first = True
         self.rnn.noted = x
@@ -311,7 +286,7 @@ class Changing(nn.Module):
 def test_a_module_that_changes_itself_is_as_before(fails: bool, tmp_path: Path) -> None:
     module = Changing(fails)
     module.rnn.eval()
-    before, names = attributes(module), list(module.state_dict())
+    previous, names = attributes(module), list(module.state_dict())
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
     if fails:
@@ -319,9 +294,9 @@ def test_a_module_that_changes_itself_is_as_before(fails: bool, tmp_path: Path) 
             export(module, tmp_path / "m")
     else:
         export(module, tmp_path / "m")
-    assert attributes(module) == before
+    assert attributes(module) == previous
     assert list(module.state_dict()) == names
-    assert module.seen == ["first"]
+    assert module.inputs == ["first"]
     assert module.places == {"last": []}
     assert module.calls == 0
     assert (module.training, module.rnn.training) == (True, False)

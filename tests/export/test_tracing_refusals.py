@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests.export.test_tracing_forms import Forward, H, Net, attributes, net_of
+from tests.support.modules import Forward, H, Net, attributes, net_of
 from unrolled import onnx
 from unrolled.export import ExportError, export
 from unrolled.nn import GRU
@@ -135,13 +135,13 @@ REFUSED: list[tuple[Forward, dict[str, Any], str]] = [
 def test_what_is_refused_names_the_line(
     run: Forward, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    net = net_of(run, kind=GRU, **options)
-    before = attributes(net)
+    net = net_of(run, layer_class=GRU, **options)
+    previous = attributes(net)
     for write in (export, onnx.export):
         with pytest.raises(ExportError, match=message) as caught:
             write(net, tmp_path / "m")
         assert f"{Path(__file__).name}:" in str(caught.value)
         assert "%" not in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert attributes(net) == before
+    assert attributes(net) == previous
     assert not list(tmp_path.iterdir())

@@ -121,8 +121,10 @@ def main() -> None:
         y = y if options else y.tolist()
         parts = [part.tolist() for part in x] if isinstance(x, tuple) else None
         dtype = "int64" if parts else str(x.dtype)
-        told = {"dtype": dtype, "x": parts or x.tolist(), "y": y, "options": options}
-        path.with_suffix(".json").write_text(json.dumps(told | {"parts": parts is not None}) + "\n")
+        golden = {"dtype": dtype, "x": parts or x.tolist(), "y": y, "options": options}
+        path.with_suffix(".json").write_text(
+            json.dumps(golden | {"parts": parts is not None}) + "\n"
+        )
 
 
 def write_coded() -> None:
@@ -134,18 +136,18 @@ def write_coded() -> None:
         path = FOLDER / f"{name}.safetensors"
         export(module.eval(), path, task=task, codec=codec.state())
         path = path.rename(FOLDER / f"v{io.load(path)['version']}-{name}.safetensors")
-        told = {"items": items, "said": said(load(path), items)}
-        path.with_suffix(".json").write_text(json.dumps(told) + "\n")
+        golden = {"items": items, "said": decoded(load(path), items)}
+        path.with_suffix(".json").write_text(json.dumps(golden) + "\n")
 
 
-def said(model: Model, items: Any) -> Any:
+def decoded(model: Model, items: Any) -> Any:
     """What a model says of texts or numbers, in plain values; of a language model the texts as they
     come back."""
     x, lengths = model.encode(items)
     if model.task == "lm":
         return model.decode(x, lengths)
-    found = model.decode(model.run(x, lengths=lengths), lengths)
-    return {k: v.tolist() for k, v in found.items()} if isinstance(found, dict) else found
+    outputs = model.decode(model.run(x, lengths=lengths), lengths)
+    return {k: v.tolist() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs
 
 
 if __name__ == "__main__":
