@@ -307,7 +307,7 @@ def test_valid_layers_do_not_warn() -> None:
 
 def test_unknown_engine() -> None:
     with (
-        pytest.raises(ValueError, match=r"engine must be one of 'native', 'aten', .*, got 'cuda'"),
+        pytest.raises(ValueError, match=r"name must be one of 'native', 'aten', .*, got 'cuda'"),
         engines.use("cuda"),
     ):
         pass

@@ -17,8 +17,7 @@ from unrolled.nn import _phrases as phrases
 class ArgumentTypeError(TypeError, AttributeError):
     """An argument has a wrong type.
 
-    It is a TypeError; torch.nn lets the same calls fail with an AttributeError, so code that
-    catches either keeps working.
+    torch.nn raises AttributeError in some of these calls; code that catches either one works.
     """
 
 
@@ -33,8 +32,8 @@ def as_cell(cell: object) -> Cell:
     """A cell from a cell or its class.
 
     Raises:
-        ArgumentTypeError: the argument is neither.
-        CellError: the cell's declaration contradicts itself.
+        ArgumentTypeError: the argument is neither a cell nor its class.
+        CellError: the cell's declaration is inconsistent.
     """
     if isinstance(cell, type) and issubclass(cell, Cell):
         cell = cell()
@@ -47,7 +46,7 @@ def as_cell(cell: object) -> Cell:
 
 
 def _describe(value: object) -> str:
-    """An argument passed as a cell; for layers and names of cells with the cell that is meant."""
+    """Describe an argument passed as a cell; for a layer or a name, also the cell that is meant."""
     if isinstance(value, str):
         name, text = value, f"the name {value!r}"
     else:
@@ -75,11 +74,11 @@ def as_size(layer: str, name: str, value: object) -> int:
 
 
 def as_positive(layer: str, name: str, value: object) -> int:
-    """A size above zero.
+    """A positive size.
 
     Raises:
         TypeError: the value is not an integer.
-        ValueError: the value is not above zero.
+        ValueError: the value is not positive.
     """
     size = as_size(layer, name, value)
     if size <= 0:
@@ -109,7 +108,7 @@ def check_flags(layer: str, **flags: object) -> None:
     """Check arguments that must be bool, as ``bias`` and ``batch_first`` in torch.nn.
 
     Raises:
-        TypeError: one is not a bool.
+        TypeError: an argument is not a bool.
     """
     for name, flag in flags.items():
         if not isinstance(flag, bool):
@@ -120,11 +119,11 @@ def check_flags(layer: str, **flags: object) -> None:
 
 
 def as_probability(layer: str, dropout: object, num_layers: int) -> float:
-    """A probability from a number or a 0-d tensor or array; a warning where it has no effect.
+    """A probability from a number, or a 0-d tensor or array; warns if it has no effect.
 
     Raises:
         TypeError: the type cannot be converted to a number.
-        ValueError: it is not in [0, 1], or it is a bool, a text or several numbers.
+        ValueError: it is not in [0, 1], or it is a bool, a string or several numbers.
     """
     requirement = f"dropout must be a number in [0, 1], got {dropout!r}"
     try:
@@ -146,10 +145,10 @@ def as_probability(layer: str, dropout: object, num_layers: int) -> float:
 
 
 def as_bidirectional(layer: str, value: object) -> bool | int:
-    """A bool from anything but a text, as in torch.nn: 1, None, a NumPy bool.
+    """A bool from any value but a string, as in torch.nn: 1, None, a NumPy bool.
 
     Raises:
-        TypeError: it is a text ("no" would be true).
+        TypeError: it is a string ("no" would be true).
     """
     if isinstance(value, str | bytes):
         raise TypeError(f"{layer}: bidirectional must be a bool, got {value!r}")
@@ -169,7 +168,7 @@ def check_merge(layer: str, merge: object) -> None:
 
 
 def as_checkpoint(layer: str, checkpoint: object) -> int:
-    """Steps of a segment; True to choose them, False for no checkpoints.
+    """The steps of a segment; True chooses their number, False turns checkpointing off.
 
     Raises:
         TypeError: the value is neither a bool nor an integer.

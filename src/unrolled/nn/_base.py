@@ -1,4 +1,4 @@
-"""The base class of layers and cells: spec, parameters, and the call of a runner."""
+"""``RecurrentBase``, the base class of layers and single-step cells."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ from unrolled.nn._layout import InputLayout, NormalizedCall
 from unrolled.nn.types import Device
 
 MAX_ELEMENTS = 2**60
-"""Elements of a parameter, at most: their bytes are counted in 64 bits."""
+"""The largest number of elements of a parameter, whose bytes are counted in 64 bits."""
 
 
 class RecurrentBase(nn.Module):
@@ -37,7 +37,7 @@ class RecurrentBase(nn.Module):
     """The attributes that ``spec`` depends on: setting one of them makes a new spec."""
 
     def _checked(self, name: str, value: object) -> object:
-        """The value of an attribute that is set on a layer, as its constructor takes it."""
+        """Check the value of an attribute that is set, as the constructor does, and convert it."""
         return as_cell(value) if name == "cell" else value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -49,21 +49,21 @@ class RecurrentBase(nn.Module):
             self._make_runner()
 
     def _get_name(self) -> str:
-        """The name in ``repr``; that of our own classes begins with ``unrolled.nn.``."""
+        """The name in ``repr``, which begins with ``unrolled.nn.`` for classes of this library."""
         name, original_class = type(self).__name__, type_before_parametrizations(self)
         is_ours = original_class.__module__.startswith("unrolled.nn.")
         return f"unrolled.nn.{name}" if is_ours else name
 
     def _make_spec(self) -> Spec:
-        """The spec that the attributes say."""
+        """Build the spec from the attributes."""
         raise NotImplementedError
 
     def _update_spec(self) -> None:
-        """Make the spec of the attributes as they are."""
+        """Set ``spec`` from the current attributes."""
         self.spec = self._make_spec()
 
     def _make_runner(self) -> None:
-        """Make the runner of the stack, which graphs need before torch traces."""
+        """Build the runner of the stack; graphs need it before torch traces."""
         self._runner = Runner(self.spec, type(self).__name__, self._is_step)
         self._shapes = [
             {name: list(p.shape) for name, p in self.spec.parameters(sweep.layer).items()}
@@ -74,7 +74,7 @@ class RecurrentBase(nn.Module):
     """Whether the module is one step of a cell."""
 
     def __getstate__(self) -> dict[str, object]:
-        """The state for pickle and copy, without what is derived from the spec."""
+        """The state for pickle and copy, without attributes derived from the spec."""
         derived = ("_runner", "_shapes")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
@@ -83,14 +83,15 @@ class RecurrentBase(nn.Module):
         self._make_runner()
 
     def _full_name(self, index: int, name: str) -> str:
-        """Of a parameter of sweep number ``index``."""
+        """The full name of a parameter of sweep number ``index``."""
         raise NotImplementedError
 
     def _check_parameters(self, parameters: Sequence[Mapping[str, Tensor | None]]) -> None:
-        """Users may replace parameters: an engine would read an empty bias as none.
+        """Check the shapes of parameters, which users may replace: an empty bias would count as
+        absent.
 
         Raises:
-            RuntimeError: the shape of one differs from that in the spec.
+            RuntimeError: a parameter has another shape than in the spec.
         """
         for index, shapes in enumerate(self._shapes):
             for name, shape in shapes.items():
@@ -113,9 +114,9 @@ class RecurrentBase(nn.Module):
         batch_first: bool = False,
         checkpoint: int | bool = False,
     ) -> tuple[InputLayout, NormalizedCall]:
-        """Check parameters and arguments of a call; bring them into the one form."""
+        """Check the parameters, and check and normalize the arguments of a call."""
         with warnings.catch_warnings() if is_tracing() else nullcontext():
-            if is_tracing():  # what is checked is no constant to warn of
+            if is_tracing():  # the checks make nothing in the trace constant
                 warnings.simplefilter("ignore", TracerWarning)
             self._check_parameters(parameters)
             layout = InputLayout(
@@ -149,17 +150,18 @@ class RecurrentBase(nn.Module):
         )
 
     def _first_sweep(self, call: NormalizedCall, parameters: list[dict[str, Tensor]]) -> Sweep:
-        """What a call first asks of an engine."""
+        """The first sweep of a call."""
         batch, tokens = call.input.batch, call.input.tokens
         return self._runner.first_sweep(batch, tokens, call.states, parameters, call.reset_states)
 
 
 def leaf_of_trace(module: nn.Module, *args: object, **options: object) -> Any:
-    """A call of the module as torch.fx records one of its own layers; None where nothing is traced.
+    """Record the call as a leaf module if torch.fx is tracing, as for torch's layers; otherwise
+    return None.
 
     Raises:
-        RuntimeError: the module has a ``forward`` or hooks of the user's, which would run once more
-            in each call of what is recorded.
+        RuntimeError: the module has hooks or an overridden ``forward``, which would run a second
+            time in each call of the traced module.
     """
     if torch.compiler.is_compiling():
         return None
@@ -169,10 +171,10 @@ def leaf_of_trace(module: nn.Module, *args: object, **options: object) -> Any:
     tracer: Any = proxy.tracer
     name = tracer.path_of_module(module)
     has_hooks = module._forward_hooks or module._forward_pre_hooks
-    is_our_forward = module.forward.__module__.startswith("unrolled.nn.") and "forward" not in vars(
-        module
-    )
-    if has_hooks or not is_our_forward:
+    is_library_forward = module.forward.__module__.startswith(
+        "unrolled.nn."
+    ) and "forward" not in vars(module)
+    if has_hooks or not is_library_forward:
         additions = "hooks" if has_hooks else "a forward method of its own"
         raise RuntimeError(
             f"{type(module).__name__}: a layer that torch.fx records must have neither hooks nor a "
@@ -189,12 +191,11 @@ def make_parameter(
     """An uninitialized parameter.
 
     Raises:
-        RuntimeError: it has more elements than can be addressed, or than there is memory for.
+        RuntimeError: it has more elements than can be addressed, or there is not enough memory.
     """
     if math.prod(shape) > MAX_ELEMENTS:
         raise RuntimeError(
-            f"{name} must have at most {MAX_ELEMENTS} elements, which can be addressed, got shape "
-            f"{list(shape)}"
+            f"{name} must have at most {MAX_ELEMENTS} elements, got shape {list(shape)}"
         )
     return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
@@ -229,7 +230,7 @@ def register_modules(module: nn.Module, cell: Cell) -> None:
 
 
 def check_torch_step(cell: Cell, spec: Spec, parameters: dict[str, Tensor], layer: int = 0) -> None:
-    """One step of a layer on zeros, like its parameters; raises CellError."""
+    """Run one step of a layer on zeros of its dtype and device; raises CellError."""
     like = next(iter(parameters.values()))
     with torch.no_grad():
         check_step(cell, spec.sizes(layer), parameters, lambda shape: like.new_zeros(shape))

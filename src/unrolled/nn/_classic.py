@@ -157,9 +157,9 @@ class GRU(Recurrent):
 
 
 def _refuse_projection(layer: str, proj_size: object) -> None:
-    """Only 0, for no projection, is allowed, which torch.nn takes by position."""
+    """Raise ValueError unless proj_size is 0, which torch.nn accepts as a positional argument."""
     if proj_size is not None and (proj_size or isinstance(proj_size, str)):
         raise ValueError(
             f"{layer}: {phrases.NO_PROJECTION}, got proj_size={proj_size!r}; Recurrent(cell, …) "
-            "takes it for every cell whose step allows it"
+            "supports it for every cell whose step allows it"
         )

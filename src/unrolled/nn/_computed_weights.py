@@ -1,8 +1,9 @@
-"""Weights that are computed from others: parametrised, pruned, normalised by hooks.
+"""Weights that are computed from other tensors: parametrized, pruned, normalized by hooks.
 
-``torch.nn.utils.parametrize`` puts a property on a class made for the one module and keeps the
-originals in a submodule. Pruning and the older ``weight_norm`` and ``spectral_norm`` rename the
-parameter, add masks or vectors beside it, and set the weight as a plain tensor before each call.
+``torch.nn.utils.parametrize`` gives the module a class with a property for the weight, and keeps
+the original parameters in a submodule. Pruning and the older ``weight_norm`` and ``spectral_norm``
+rename the parameter, add masks or vectors beside it, and set the weight as a plain tensor before
+each call.
 """
 
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 
 def set_class(module: nn.Module, target: type[nn.Module], template: nn.Module) -> None:
-    """Make a module one of another class, with its parametrizations; ``template`` is an instance of
-    that class, which this changes."""
+    """Change the class of a module, and keep its parametrizations. ``template``, an instance of the
+    new class, is modified."""
     names = parametrized_names(module)
     for name in names:
         parametrize.register_parametrization(template, name, nn.Identity(), unsafe=True)
@@ -33,13 +34,14 @@ def set_class(module: nn.Module, target: type[nn.Module], template: nn.Module) -
 
 
 def computed_names(module: nn.Module, names: set[str]) -> set[str]:
-    """Those of the named parameters that a module computes from others."""
+    """Those of the named parameters that a module computes from other tensors."""
     hooked = {name for name in names if isinstance(vars(module).get(name), Tensor)}
     return hooked | (names & set(parametrized_names(module)))
 
 
 def move_parameters(source: nn.Module, target: nn.Module, computed: set[str]) -> None:
-    """Put all parameters of a module, with what computes them, in the place of another's."""
+    """Replace all parameters of ``target`` by those of ``source``, with the modules that compute
+    them."""
     for name in parametrized_names(source):
         parametrize.register_parametrization(target, name, nn.Identity(), unsafe=True)
     if parametrized_names(source):
@@ -53,7 +55,8 @@ def move_parameters(source: nn.Module, target: nn.Module, computed: set[str]) ->
 
 
 def foreign_names(module: nn.Module, names: set[str]) -> list[str]:
-    """The parameters, buffers and submodules that neither a layer has nor its weights come from."""
+    """Parameters, buffers and submodules that are neither a layer's nor used to compute its
+    weights."""
     computed = computed_names(module, names)
     foreign = [
         name

@@ -1,7 +1,7 @@
 """Replaces torch's layers in a model by ours, or ours by torch's.
 
-The parameters stay the very same objects, so that optimizers, tied weights and checkpoints go on
-working.
+The parameters are the same objects before and after, so that optimizers, tied weights and
+checkpoints keep working.
 """
 
 import warnings
@@ -24,7 +24,7 @@ _LAYER = (*_CELL, "num_layers", "batch_first", "dropout", "bidirectional")
 
 @dataclass(frozen=True)
 class _LayerType:
-    """A class of torch's, ours, our subclass of torch's, and the arguments of all three."""
+    """A class of torch, our counterpart, our subclass of torch's, and their common arguments."""
 
     torch: type[nn.Module]
     unrolled: type[nn.Module]
@@ -32,7 +32,7 @@ class _LayerType:
     arguments: tuple[str, ...]
 
     def base(self, module: nn.Module) -> type[nn.Module] | None:
-        """The one of the three classes that a module is an instance of."""
+        """The most specific of the three classes that a module is an instance of, or None."""
         classes = (self.subclass, self.unrolled, self.torch)
         return next((cls for cls in classes if isinstance(module, cls)), None)
 
@@ -57,10 +57,11 @@ _LAYER_TYPES = (
 class Conversion:
     """The report of :func:`convert`.
 
-    ``model`` is the model, or its replacement where it was itself a layer. ``replaced`` has the
-    names of the modules that were replaced, ``skipped`` those that were not, with the reason.
-    ``type_checks`` has the names of the modules whose source tests for torch's classes, and where;
-    it is empty with ``to="torch"``, whose layers pass these tests. ``subclass`` is the argument.
+    ``model`` is the model, or its replacement if the model itself was a layer. ``replaced`` has the
+    names of the modules that were replaced, ``skipped`` the names of those that were not, with the
+    reason. ``type_checks`` has, by the name of a module, the places in its source that test for
+    torch's classes; it is empty with ``to="torch"``, whose layers pass these tests. ``subclass`` is
+    the argument of :func:`convert`.
     """
 
     model: nn.Module
@@ -88,31 +89,32 @@ def convert(model: nn.Module, to: str = "unrolled", *, subclass: bool = False) -
     """Replace every recurrent layer and cell of ``torch.nn`` in a model by ours, in place.
 
     Names, parameters (the same objects, with their dtype, device and ``requires_grad``), hooks, the
-    mode and attributes of your own stay, so an optimizer goes on and checkpoints fit both ways;
-    numbers agree to rounding.
+    training mode and attributes that you have set stay. Optimizers keep working, and checkpoints
+    can be loaded before and after conversion; results agree up to rounding.
 
-    ``isinstance(layer, torch.nn.LSTM)`` is False for our layers. The report names the modules whose
-    source has such a test; functions outside of any module's class are not searched. With
-    ``subclass=True`` the layers are instances of both classes. They run as ours do, but
-    ``torch.compile`` breaks its graph at them, as at torch's; it compiles the cells.
+    ``isinstance(layer, torch.nn.LSTM)`` is False for our layers. The report lists such type checks
+    in the source of the model's classes; functions outside of these classes are not searched. With
+    ``subclass=True`` the layers are instances of both classes. They run as our layers do, but
+    ``torch.compile`` breaks its graph at them, as at torch's layers; it compiles the cells.
 
-    Computed weights (parametrized, pruned, normalised) are moved with what computes them.
+    Computed weights (parametrized, pruned, normalized) are moved together with the modules or hooks
+    that compute them.
 
-    Skipped are subclasses with members of their own, layers with a method set on them (a
-    ``forward``) or with parameters, buffers or modules of your own, and with ``to="torch"`` layers
-    with options that torch's classes lack. Layers of ours are not built again: only their class
-    changes, to one that is a subclass of torch's or back.
+    These modules are skipped: subclasses that define further members, layers on which a method is
+    set (such as ``forward``), layers with further parameters, buffers or modules, and, with
+    ``to="torch"``, layers with options that torch's classes lack. A layer of this library that
+    becomes a subclass of torch's, or the reverse, is not rebuilt: only its class changes.
 
     Args:
-        model: the model, or a layer itself; its replacement is then the report's ``model``.
-        to: ``"unrolled"``, or ``"torch"`` to go back, from layers of both classes as well.
-        subclass: whether our layers shall be instances of torch's classes, too.
+        model: a model, or a layer; the replacement of a layer is the ``model`` of the report.
+        to: ``"unrolled"``, or ``"torch"`` to convert back.
+        subclass: whether the layers are instances of torch's classes as well.
 
     Returns:
-        What was replaced, what was skipped and why, and where types are tested; ``print`` shows it.
+        A report of what was replaced, what was skipped and why, and of type checks in the source.
 
     Raises:
-        TypeError: ``model`` is not a module, or ``subclass`` not a bool.
+        TypeError: ``model`` is not a module, or ``subclass`` is not a bool.
         ValueError: ``to`` is neither ``"unrolled"`` nor ``"torch"``, or it is ``"torch"`` together
             with ``subclass=True``.
     """
@@ -193,9 +195,9 @@ def _replace(module: nn.Module, layer_type: _LayerType, target: type[nn.Module])
     if missing := sorted(names - _parameter_names(module) - computed):
         return f"it lacks the parameters {', '.join(missing)}"
     computed_weights.move_parameters(module, replacement, computed)
-    # The very dictionaries: a handle that removes a hook refers to the one that holds the hook.
+    # The same dictionaries: the handle that removes a hook refers to them.
     vars(replacement).update({name: vars(module)[name] for name in _HOOKS})
-    # Attributes of the user's; those that the class defines too (a compiled call) are not copied.
+    # Attributes that users have set, except those that the class defines (such as a compiled call).
     vars(replacement).update({k: vars(module)[k] for k in added if not hasattr(base, k)})
     replacement.training = module.training
     if target is layer_type.torch and isinstance(replacement, nn.RNNBase):
@@ -224,7 +226,7 @@ def _build(module: nn.Module, cls: Callable[..., nn.Module], layer_type: _LayerT
         # torch's RNN reads its nonlinearity only when it is built.
         arguments["nonlinearity"] = str(module.mode).removeprefix("RNN_").lower()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of arguments were given when the module was built
+        warnings.simplefilter("ignore")  # the module's constructor has warned before
         return cls(**arguments, device="meta")
 
 

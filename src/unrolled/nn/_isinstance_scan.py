@@ -30,8 +30,8 @@ _UNKNOWN = object()
 class TypeCheck:
     """An expression that tests for one of torch's recurrent classes.
 
-    ``file`` is the base name. ``exact``: it tests for the very class, as ``type(x) is nn.LSTM``
-    does, which no subclass satisfies.
+    ``file`` is the base name. ``exact`` is true for ``type(x) is nn.LSTM`` and similar expressions,
+    which are false for subclasses.
     """
 
     file: str
@@ -47,8 +47,8 @@ class TypeCheck:
 def find_type_checks(model: nn.Module) -> dict[str, tuple[TypeCheck, ...]]:
     """The type checks in each module's class and its base classes, by the module's name.
 
-    Skipped are classes of torch and of this library, and those without source. Functions outside of
-    classes are not seen.
+    Classes of torch and of this library, and classes without source, are skipped. Functions outside
+    of classes are not searched.
     """
     by_class: dict[type, tuple[TypeCheck, ...]] = {}
     by_module: dict[str, tuple[TypeCheck, ...]] = {}
@@ -87,7 +87,7 @@ def _scan(cls: type) -> tuple[TypeCheck, ...]:
 
 
 def _tested_classes(node: ast.AST) -> tuple[list[ast.expr], bool]:
-    """The classes that an expression tests for, and whether it tests for the very class."""
+    """The classes that an expression tests for, and whether the test excludes subclasses."""
     match node:
         case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, classes]):
             return [classes], False
@@ -117,7 +117,7 @@ def _names_torch_class(node: ast.expr, namespace: dict[str, object]) -> bool:
             return _names_torch_class(item, namespace)
         case ast.Name(id=name) | ast.Attribute(attr=name):
             value = _value(node, namespace)
-            # A name that only a function knows, an import or an argument, is compared by its text.
+            # A name that is local to a function (an import, an argument) is compared by its text.
             return name in _NAMES if value is _UNKNOWN else _contains_torch_class(value)
     return False
 
@@ -131,7 +131,7 @@ def _value(node: ast.expr, namespace: dict[str, object]) -> object:
         if isinstance(holder, ModuleType | type):
             try:
                 attribute: object = getattr(holder, node.attr)
-            except Exception:  # a module that imports on demand may raise anything
+            except Exception:  # a module with lazy imports may raise anything
                 return _UNKNOWN
             return attribute
     return _UNKNOWN

@@ -1,7 +1,8 @@
-"""Inputs and outputs of the layers: every accepted form becomes one normalized form, and back.
+"""Checks and normalizes the arguments of layers, and converts results to the form of the input.
 
 All errors about shapes, types and devices of inputs are raised here, in torch.nn's exception
-classes; past this file there is no batch_first, no unbatched input and no missing state.
+classes. After ``InputLayout.normalize`` every call has a batch dimension and initial states, and
+``BatchLayout`` describes the order of its dimensions.
 """
 
 from dataclasses import dataclass
@@ -25,23 +26,23 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @dataclass(frozen=True)
 class NormalizedInput:
-    """The tokens of a call, their batch, and what is needed to answer in the form of the input."""
+    """The tokens of a call, their batch, and what ``InputLayout.restore`` needs."""
 
-    tokens: Tensor  # [T, N, I], [N, T, I], or as they are packed [rows, I]
+    tokens: Tensor  # [T, N, I], [N, T, I], or packed [rows, I]
     batch: Batch
     unbatched: bool = False
     packed: PackedSequence | None = None
-    order: Tensor | None = None  # [N] the user's sequence at place n of the batch; None: the same
+    order: Tensor | None = None  # [N] the user's index of sequence n; None: n
 
     @property
     def batch_sizes(self) -> Tensor | None:
-        """Of a packed input."""
+        """The batch sizes of a packed input."""
         return None if self.packed is None else self.packed.batch_sizes
 
 
 @dataclass(frozen=True)
 class NormalizedCall:
-    """Everything that a call hands to the engines."""
+    """Everything in a call that the engines need."""
 
     input: NormalizedInput
     states: States
@@ -52,10 +53,10 @@ class NormalizedCall:
 class InputLayout:
     """The accepted forms of input and states of one layer, or of one step of a cell.
 
-    ``owner`` is the layer's class in messages; ``weight`` has the dtype and device that everything
-    must have. With ``step`` there is no dimension of time, nor one of layers: input [N, I], states
-    [N, width]. With ``symbolic`` the values of lengths and resets are not known: they are passed on
-    as they came.
+    ``owner`` is the layer's class in messages; all tensors must have the dtype and device of
+    ``weight``. With ``step`` there is no dimension of time or layers: input [N, I], states [N,
+    width]. With ``symbolic`` the values of lengths and resets are unknown, and only the operator
+    reads them.
     """
 
     spec: Spec
@@ -68,14 +69,14 @@ class InputLayout:
     def normalize(
         self, input: object, hx: object, lengths: object, resets: object, reset_state: object
     ) -> NormalizedCall:
-        """Check the arguments of a call and bring them into the one form."""
+        """Check the arguments of a call and normalize them."""
         normalized = self.normalize_input(input, lengths, resets)
         states = self.normalize_states("hx", hx, normalized) or self._zero_states(normalized)
         reset_states = self.normalize_states("reset_state", reset_state, normalized)
         return NormalizedCall(normalized, states, reset_states)
 
     def normalize_input(self, input: object, lengths: object, resets: object) -> NormalizedInput:
-        """Check an input and what belongs to it, and describe them."""
+        """Check an input with its lengths and resets, and normalize them."""
         if isinstance(input, PackedSequence) and not self.step:
             return self._normalize_packed(input, lengths, resets)
         if not isinstance(input, Tensor):
@@ -85,7 +86,7 @@ class InputLayout:
             )
         if input.is_nested:
             raise RuntimeError(
-                f"{self.owner}: input must be a Tensor, got a nested one; give "
+                f"{self.owner}: input must be a Tensor, got a nested one; pass "
                 "torch.nested.to_padded_tensor(input, 0.0) and lengths"
             )
         unbatched_dim = 1 if self.step else 2
@@ -213,14 +214,14 @@ class InputLayout:
     def _read_resets(
         self, resets: object, T: int, N: int, unbatched: bool, order: Tensor | None
     ) -> Tensor | None:
-        """Cuts [T, N] in the engine's order, on the CPU; None where nothing is cut."""
+        """Resets [T, N] in the engine's order, on the CPU; None if there is none."""
         if resets is None:
             return None
         cuts = self._as_tensor("resets", "bool", resets)
         if cuts.dtype != torch.bool:
             raise ValueError(
                 f"{self.owner}: resets must have dtype torch.bool, got {cuts.dtype}; "
-                "resets != 0 has it"
+                "use resets != 0"
             )
         rows, steps = [] if unbatched else [N], [] if self.step else [T]
         shape = [*rows, *steps] if self.batch_first else [*steps, *rows]
@@ -230,7 +231,9 @@ class InputLayout:
             )
         cuts = cuts.detach().cpu()
         cuts = cuts.t() if self.batch_first and not unbatched else cuts.reshape(T, N)
-        are_constant = not self.symbolic and not is_tracing()  # else a next call may have others
+        are_constant = (
+            not self.symbolic and not is_tracing()
+        )  # values of a graph may differ in the next call
         if are_constant and not bool(cuts.any()):
             return None
         return cuts if order is None else cuts.index_select(1, order.cpu())
@@ -239,7 +242,7 @@ class InputLayout:
         if isinstance(value, Tensor) and not self.symbolic and is_batched(value):
             raise RuntimeError(
                 f"{self.owner}: {argument} must not be mapped by vmap, which hides their values; "
-                "give all the same, or let the sequences be one batch"
+                "share them between all calls, or pass the sequences as one batch"
             )
         try:
             return value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
@@ -251,11 +254,11 @@ class InputLayout:
     def normalize_states(
         self, argument: str, hx: object, normalized: NormalizedInput
     ) -> States | None:
-        """States as a tuple of [L·D, N, width] in the order of the batch; None stays None."""
+        """States as a tuple of [L·D, N, width] in the order of the batch, or None for None."""
         states = () if hx is None else self._as_states(argument, hx)
         for k in range(len(states)):
             self._check_shape(argument, states, k, normalized)
-        if self.step and argument == "hx":  # torch's cells look at all shapes first
+        if self.step and argument == "hx":  # torch's cells check all shapes first
             self._check_input_dtype(normalized.tokens)
         if hx is None:
             return None
@@ -317,7 +320,7 @@ class InputLayout:
     def _phrase_of_shape(
         self, states: States, k: int, shape: list[int], normalized: NormalizedInput
     ) -> str:
-        """What torch.nn says of a state that has another shape than this one."""
+        """The message of torch.nn for a state whose shape is not ``shape``."""
         got, unbatched = [*states[k].shape], normalized.unbatched
         same_dimensions = len(got) == len(shape)
         if self.step:
@@ -337,19 +340,21 @@ class InputLayout:
         LD = self.spec.num_layers * self.spec.num_directions
         N = normalized.batch.N
         if normalized.packed is not None and is_tracing():
-            N = cast(int, normalized.packed.batch_sizes[0])  # as an int a constant of the trace
+            N = cast(
+                int, normalized.packed.batch_sizes[0]
+            )  # int() would make it a constant of the trace
         tokens = normalized.tokens
         return tuple(tokens.new_zeros(LD, N, width) for width in self.spec.state_widths)
 
     def restore(self, normalized: NormalizedInput, outputs: Tensor) -> Tensor | PackedSequence:
-        """Outputs, which lie as the tokens do, in the form of the input."""
+        """Outputs, which are laid out as the tokens are, in the form of the input."""
         if normalized.packed is not None:
             _, batch_sizes, order, inverse = normalized.packed
             return PackedSequence(outputs, batch_sizes, order, inverse)
         return outputs[:, 0] if normalized.unbatched else outputs
 
     def restore_states(self, normalized: NormalizedInput, states: States) -> Tensor | States:
-        """Final states in the user's order and form; one state alone is not wrapped."""
+        """Final states in the user's order and form; a single state is not in a tuple."""
         order = normalized.order
         states = _reorder(states, None if order is None else order.argsort())
         if normalized.unbatched:

@@ -1,4 +1,4 @@
-"""The layer: any cell, stacked, in one or two directions, over batches of any form."""
+"""``Recurrent``, the layer that stacks any cell, in one or two directions."""
 
 from typing import TYPE_CHECKING
 
@@ -43,45 +43,47 @@ class Recurrent(TorchMembers, RecurrentBase):
     Args:
         cell: a :class:`unrolled.cells.Cell` or its class.
         input_size, hidden_size: I and H.
-        num_layers: L layers, each on the output of the one below.
+        num_layers: L layers, each on the output of the layer below.
         bias: whether the products have biases.
-        batch_first: inputs and outputs are [N, T, ·] instead of [T, N, ·]; states are not affected.
+        batch_first: inputs and outputs are [N, T, ·] instead of [T, N, ·]; states do not change.
         dropout: probability of dropping an element of the output of each layer except the last, in
             training.
         bidirectional: D = 2: a second set of parameters runs from the end to the beginning.
         proj_size: P > 0 multiplies the output state by a matrix [P, H].
-        device, dtype: of the parameters.
-        merge: ``"concat"`` puts the outputs of the two directions side by side, [·, D·P];
-            ``"sum"`` adds them, [·, P]; on all layers, so the next layer's input follows.
-        checkpoint: training keeps only the states between segments of this many steps (True: √T)
-            and runs each segment once more in backward. Memory beside inputs and outputs then grows
-            as √T, and training takes a third to a half more time (more where segments are short:
-            each costs most of a millisecond). The numbers are the same. Not supported in graphs of
+        device, dtype: those of the parameters.
+        merge: how each layer combines the outputs of its two directions: ``"concat"`` concatenates
+            them, [·, D·P]; ``"sum"`` adds them, [·, P].
+        checkpoint: training saves only the states between segments of this many steps (True: √T)
+            and runs each segment again in backward. Memory, apart from inputs and outputs, then
+            grows as √T, and training takes a third to a half more time (more if segments are short:
+            each costs most of a millisecond). Results are the same. Not supported in graphs of
             torch.compile.
 
     Call with ``input`` [T, N, I], unbatched [T, I], or a ``PackedSequence``, and optionally
 
     - ``hx``: initial states, zeros by default. [L·D, N, width] each ([L·D, width] unbatched); a
       tuple if the cell has several, in the order of ``cell.states``.
-    - ``lengths``: [N] integers, in any order, zero allowed. Output past a row's length is zero, its
-      final state is that at its own end, and the reverse direction starts there. A row of length
-      zero ends in its initial state. The values of the padding have no effect.
-    - ``resets``: bool [T, N] ([N, T] with batch_first, [T] unbatched). True cuts row n between t-1
-      and t, in both directions: the state after the cut is ``reset_state``, never the one before,
-      nor, at t = 0, the one passed in. The reverse direction's final state is that after t = 0,
-      cut or not.
-    - ``reset_state``: as ``hx``, or [L·D, 1, width] for all rows; zeros by default.
+    - ``lengths``: [N] integers, in any order, zero allowed. Outputs after the end of a sequence are
+      zero, its final state is the state after its last step, and the reverse direction starts at
+      that step. The final state of a sequence of length zero is its initial state. The values of
+      the padding have no effect.
+    - ``resets``: bool [T, N] ([N, T] with batch_first, [T] unbatched). True cuts sequence n between
+      t-1 and t, in both directions: the step after the cut starts from ``reset_state``, which
+      replaces ``hx`` if t = 0. The reverse direction's final state is the state after step 0,
+      whether or not there is a reset at 0.
+    - ``reset_state``: as ``hx``, or [L·D, 1, width] for all sequences; zeros by default.
 
     Returns output in the form of the input, width D·P (P with ``merge="sum"``), and the final
     states in the form of ``hx``.
 
-    Parameters are named as in torch.nn, ``weight_ih_l0`` … ``bias_hh_l1_reverse``, a cell's own by
-    their own names; they are drawn from U(-1/√H, 1/√H) unless the cell gives an initial value.
+    Parameters are named as in torch.nn, ``weight_ih_l0`` … ``bias_hh_l1_reverse``, and further
+    parameters of a cell as the cell names them. They are initialised from U(-1/√H, 1/√H), unless
+    the cell specifies another initialisation.
 
     Raises:
-        ValueError: a number of dimensions, a dtype of the input or a value is wrong.
-        RuntimeError: a size, a device or the dtype of a state does not fit.
-        TypeError: an argument has a wrong type.
+        ValueError: the number of dimensions or the dtype of the input is wrong, or a value is.
+        RuntimeError: a size, a device or the dtype of a state is wrong.
+        TypeError: an argument has the wrong type.
         CellError: the declaration of the cell is inconsistent.
     """
 
@@ -130,7 +132,7 @@ class Recurrent(TorchMembers, RecurrentBase):
                 setattr(self, full, make_parameter(full, shapes[name].shape, device, dtype))
         register_modules(self, self.cell)
         self.reset_parameters()
-        for layer in range(min(2, self.num_layers)):  # the others have the sizes of the second
+        for layer in range(min(2, self.num_layers)):  # all others have the sizes of the second
             parameters = self._parameters_of(layer * self.spec.num_directions)
             check_torch_step(self.cell, self.spec, parameters, layer)
         self._make_runner()
@@ -173,7 +175,7 @@ class Recurrent(TorchMembers, RecurrentBase):
         ]
 
     def reset_parameters(self) -> None:
-        """Initialise all weights and biases again, in the order of the parameters."""
+        """Initialise all weights and biases, in the order of the parameters."""
         for sweep in self.spec.sweeps:
             init_parameters(self, self.spec, sweep.layer, sweep.suffix)
 
@@ -186,7 +188,7 @@ class Recurrent(TorchMembers, RecurrentBase):
         resets: Resets | None = None,
         reset_state: HiddenState | None = None,
     ) -> tuple[Tensor | PackedSequence, HiddenState]:
-        """Run over a batch; see the class."""
+        """Run over a batch; see the docstring of the class."""
         is_plain = lengths is None and resets is None and reset_state is None
         is_plain = is_plain and not torch.compiler.is_compiling()
         is_plain = is_plain and not (self.checkpoint and torch.is_grad_enabled())
@@ -215,28 +217,28 @@ class Recurrent(TorchMembers, RecurrentBase):
         resets: Resets | None = None,
         reset_state: HiddenState | None = None,
     ) -> Sweep:
-        """What this call first asks of an engine (for :func:`unrolled.engines.explain`)."""
+        """The first sweep of a call, for :func:`unrolled.engines.explain`."""
         parameters = self._read_parameters()
         forms = (self.batch_first, self.checkpoint)
         _, call = self._normalize(parameters, input, hx, lengths, resets, reset_state, *forms)
         return self._first_sweep(call, parameters)
 
     def stream(self, batch: int = 1, weights: str = "float32", threads: int = 1) -> "Stream":
-        """A stream of ``batch`` sequences that advances step by step, on a copy of the weights.
+        """A stream of ``batch`` sequences, which runs one step at a time on a copy of the weights.
 
-        ``stream.step(x, out=None)`` takes and returns NumPy arrays, [N, I] to [N, H], and takes
-        microseconds; see :class:`unrolled.runtime.Stream`. Later changes of the layer's parameters
-        do not reach it.
+        ``stream.step(x, out=None)`` maps NumPy arrays [N, I] to [N, H] within microseconds; see
+        :class:`unrolled.runtime.Stream`. Later changes of the layer's parameters have no effect on
+        the stream.
 
         Args:
             batch: number of sequences.
             weights: format of the copy: "float32", "bfloat16" or "int8".
-            threads: number of threads for a step; one is used where a step is short.
+            threads: number of threads for a step; short steps use one.
 
         Raises:
             TypeError: batch or threads is not an integer.
-            ValueError: batch or threads is below 1; the layer reads in both directions, is not in
-                float32, or has no program.
+            ValueError: batch or threads is below 1; the layer is bidirectional, is not in float32,
+                or has no program.
         """
         from unrolled.nn._snapshot import describe_layer
         from unrolled.runtime import Model
@@ -272,5 +274,6 @@ class Recurrent(TorchMembers, RecurrentBase):
         return {name: getattr(self, full) for name, full in self._names[index].items()}
 
     def _read_parameters(self) -> list[dict[str, Tensor]]:
-        """Of each sweep; read once a call, since a parametrised weight is computed at each look."""
+        """The parameters of each sweep. A parametrized weight is computed at each access, so they
+        are read once per call."""
         return [self._parameters_of(index) for index in range(len(self._names))]

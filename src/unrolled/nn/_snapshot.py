@@ -1,4 +1,4 @@
-"""A layer as the runtime has it: programs and arrays, without torch."""
+"""Describes a layer for the runtime: programs and arrays, without torch."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from unrolled.runtime._schema import FloatArray, LayerDirection, RecurrentBlock
 
 
 class ExportError(ValueError):
-    """A module cannot be exported; the message names the part of it and the fault."""
+    """A module cannot be exported; the message says which part, and why."""
 
 
 @torch.no_grad()
@@ -19,11 +19,11 @@ def describe_layer(
     """A layer in the schema of exported files, with copies of the parameters.
 
     Args:
-        path: of the module, for messages.
-        dtype: of all parameters; the runtime computes in float32.
+        path: the path of the module, for messages.
+        dtype: the dtype of all parameters; the runtime computes in float32.
 
     Raises:
-        ExportError: the layer has no program, or is not of the dtype.
+        ExportError: the layer has no program, or another dtype.
     """
     spec = module.spec
     layers: list[list[LayerDirection]] = [[] for _ in range(spec.num_layers)]
@@ -41,7 +41,7 @@ def describe_layer(
 
 
 def _parameter(module: RecurrentBase, name: str, shape: tuple[int, ...], path: str) -> Tensor:
-    """A parameter of the right shape; users may have replaced it."""
+    """A parameter, after checking its shape: users may have replaced it."""
     parameter: Tensor | None = getattr(module, name)
     if parameter is None or parameter.shape != shape:
         got = None if parameter is None else list(parameter.shape)
@@ -66,7 +66,7 @@ def _direction(
 
 
 def array_of(tensor: Tensor, path: str, dtype: torch.dtype) -> FloatArray:
-    """A copy of a tensor, which must be of a dtype, float32 or float64."""
+    """A copy of a tensor, which must have this dtype, float32 or float64."""
     if tensor.dtype != dtype:
         cast = "double" if dtype == torch.float64 else "float"
         raise ExportError(

@@ -1,4 +1,4 @@
-"""The members of ``torch.nn.RNNBase`` that other code reads and calls, under torch's names.
+"""The members of ``torch.nn.RNNBase`` that user code accesses, under torch's names.
 
 Nothing is cached here: weights and names are read from the parameters at each access.
 """

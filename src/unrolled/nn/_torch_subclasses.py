@@ -1,6 +1,6 @@
-"""Layers and cells that are ours and, to ``isinstance``, torch's as well.
+"""Layers and cells that are instances of both our classes and torch's.
 
-``convert(model, subclass=True)`` makes them, for models that test the class of a layer. Our class
+``convert(model, subclass=True)`` creates them, for models that test the class of a layer. Our class
 comes first in the method resolution order, so our code runs; ``_ModuleMethods`` keeps torch's class
 from changing methods of ``nn.Module``.
 """
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class _ModuleMethods(nn.Module):
-    """Ends the chain of ``super()`` calls before torch's classes: what follows is nn.Module's."""
+    """Calls methods of nn.Module directly, so that ``super()`` skips those of torch's classes."""
 
     __init__ = nn.Module.__init__
     __setattr__ = nn.Module.__setattr__
@@ -33,13 +33,13 @@ class _ModuleMethods(nn.Module):
 class _WithoutDynamo(nn.Module):
     """Runs the forward of a layer with Dynamo disabled.
 
-    Dynamo breaks its graph at instances of torch's layers, and goes on with the functions that are
-    called from there: those lead to the core, which cannot be traced.
+    Dynamo breaks its graph at instances of torch's layers, but then traces the functions that they
+    call, which lead to the core and cannot be traced.
     """
 
     def forward(self, input: Tensor, hx: object = None, **options: object) -> object:
         """Run over a batch; see :class:`unrolled.nn.Recurrent`."""
-        # Only where Dynamo has been imported: that takes seconds.
+        # Only if Dynamo is imported already: importing it takes seconds.
         if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
             return super().forward(input, hx, **options)
         return _disabled()(super().forward, input, hx, **options)
