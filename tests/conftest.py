@@ -13,14 +13,14 @@ from unrolled import engines
 from unrolled.engines._native.fast_path import NativeFastPath
 
 settings.register_profile(
-    "steady",
+    "reproducible",
     derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("explore", settings.get_profile("steady"), derandomize=False)
-settings.load_profile("steady")
+settings.register_profile("explore", settings.get_profile("reproducible"), derandomize=False)
+settings.load_profile("reproducible")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _steady() -> None:
+def _seeded() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
 

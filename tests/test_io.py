@@ -78,7 +78,7 @@ def test_what_optimizers_hold_comes_back(tmp_path: Path) -> None:
     assert all(torch.equal(got["state"][1][name], expected[name]) for name in expected)
 
 
-def test_both_twins_read_each_others_files(tmp_path: Path) -> None:
+def test_the_torch_and_numpy_functions_read_each_others_files(tmp_path: Path) -> None:
     io.save(tmp_path / "numpy", {"x": np.arange(3.0)})
     assert torch.equal(load_tree(tmp_path / "numpy")["x"], torch.arange(3.0, dtype=torch.float64))
     save_tree(tmp_path / "torch", {"x": torch.arange(3.0)})
@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_the_old_file(
     assert [file.name for file in tmp_path.iterdir()] == ["t"]
 
 
-def test_what_cannot_be_written_is_told_by_its_path(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_named_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder" / "in").mkdir(parents=True)
     for path, error in (
@@ -159,7 +159,7 @@ def structured(tree: Any, version: int = 1) -> bytes:
     return with_metadata(json.dumps({"version": version, "tree": tree}))
 
 
-WHOLE = structured({"array": "x"})
+INTACT = structured({"array": "x"})
 DAMAGED = {
     "empty": b"",
     "short": b"\x01\x02",
@@ -167,10 +167,10 @@ DAMAGED = {
     "pickle": b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins.",
     "zip": b"PK\x03\x04" + bytes(200),
     "huge header": (2**62).to_bytes(8, "little") + b"{}",
-    "header cut": WHOLE[:40],
-    "data cut": WHOLE[:-1],
-    "data added": WHOLE + b"\0",
-    "header garbled": WHOLE[:9] + b"\xff" + WHOLE[10:],
+    "header cut": INTACT[:40],
+    "data cut": INTACT[:-1],
+    "data added": INTACT + b"\0",
+    "header garbled": INTACT[:9] + b"\xff" + INTACT[10:],
     "foreign": with_metadata(None),
     "structure is no JSON": with_metadata("{"),
     "structure is a list": with_metadata("[]"),
@@ -193,7 +193,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("load", [io.load, load_tree])
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_damaged_file_is_told_by_name(tmp_path: Path, data: bytes, load: Any) -> None:
+def test_a_damaged_file_raises_with_its_name(tmp_path: Path, data: bytes, load: Any) -> None:
     path = tmp_path / "bad.safetensors"
     path.write_bytes(data)
     with pytest.raises(io.FileError, match=r"bad\.safetensors: \w+") as caught:
@@ -201,14 +201,14 @@ def test_a_damaged_file_is_told_by_name(tmp_path: Path, data: bytes, load: Any) 
     assert caught.value.path == path
 
 
-@pytest.mark.parametrize("cut", range(0, len(WHOLE), 7))
-def test_every_beginning_of_a_file_is_told(tmp_path: Path, cut: int) -> None:
-    (tmp_path / "cut").write_bytes(WHOLE[:cut])
+@pytest.mark.parametrize("cut", range(0, len(INTACT), 7))
+def test_every_truncated_file_raises(tmp_path: Path, cut: int) -> None:
+    (tmp_path / "cut").write_bytes(INTACT[:cut])
     with pytest.raises(io.FileError, match="cut: not a whole safetensors file"):
         io.load(tmp_path / "cut")
 
 
-def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
+def test_missing_files_and_folders_raise(tmp_path: Path) -> None:
     with pytest.raises(io.FileError, match="absent: No such file"):
         io.load(tmp_path / "absent")
     with pytest.raises(io.FileError, match="Is a directory"):
@@ -216,7 +216,7 @@ def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_arbitrary_bytes_are_told(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_arbitrary_bytes_raise(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "arbitrary"
     path.write_bytes(data)
     with pytest.raises(io.FileError):

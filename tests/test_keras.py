@@ -124,7 +124,7 @@ def test_the_second_layer_of_a_stack() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("width", [I, H])
 def test_stacked_cells_are_no_directions(class_name: str, bias: bool, width: int) -> None:
-    """Each cell by itself is a layer of a stack; the whole is refused wherever its shapes show."""
+    """Each cell alone is a layer of a stack; the whole is refused wherever its shapes show."""
     keras = pytest.importorskip("keras")
     sizes = (H, H) if width == I else (H, H - 1)
     cell = getattr(keras.layers, f"{class_name}Cell")

@@ -84,7 +84,7 @@ def test_the_command_prints_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> 
         (["--tasks", "--cell", "GRU"], "--cell cannot be combined with --tasks"),
     ],
 )
-def test_faults_are_told(
+def test_faults_are_reported(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -152,7 +152,7 @@ def test_the_bytes_are_held_against_xz_on_the_very_same(
         validation_fraction=0.25,
     )  # fmt: skip
     actual = baselines_of(replace(comparison, trials=(config,)))
-    # Two streams of 194: the first byte of the last quarter is only read, the last has no room.
+    # Two streams of 194: the first byte of the last quarter is only read, the last does not fit.
     single, conditional = xz_bits(text[:1171], text[1171 : 1171 + 2 * 194])
     assert actual["xz -9, the held-out text alone"] == {"": single}
     assert actual["xz -9, after the training text"] == {"": conditional}

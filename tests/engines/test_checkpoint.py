@@ -182,7 +182,7 @@ def test_steps_that_draw_draw_the_same_again() -> None:
 
 @pytest.mark.parametrize("ends", [(0,), (1,), (2,), (0, 2)])
 @pytest.mark.parametrize("part", [slice(None), slice(0, 2), slice(3, 4)])
-def test_slopes_of_some_results_and_steps(ends: tuple[int, ...], part: slice) -> None:
+def test_gradients_of_some_results_and_steps(ends: tuple[int, ...], part: slice) -> None:
     layer = nn.LSTM(3, 4, bidirectional=True, dtype=torch.float64)
     x, hx = tokens(T, 2, 3), tokens(2, 2, 4, seed=5)
 

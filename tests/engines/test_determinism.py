@@ -143,8 +143,8 @@ def test_dropout_draws_in_graphs_what_it_draws_outside() -> None:
 
 def _moved(tensor: Tensor, offset: int) -> Tensor:
     """The same numbers at another distance from the beginning of a line of memory."""
-    room = torch.full((tensor.numel() + offset,), float("nan"), dtype=tensor.dtype)
-    actual = room[offset:].view(tensor.shape)
+    memory = torch.full((tensor.numel() + offset,), float("nan"), dtype=tensor.dtype)
+    actual = memory[offset:].view(tensor.shape)
     return actual.copy_(tensor.detach())
 
 

@@ -17,7 +17,7 @@ from unrolled.runtime._schema import ChainModel
 
 chain = ChainModel((describe_layer(nn.LSTM(700, 700), "layer"),))
 x = np.ones((1, 1, 700), np.float32)
-wanted = Model(chain).run(x)
+expected = Model(chain).run(x)
 began = time.perf_counter()
 Model(chain).run(x)
 seconds = time.perf_counter() - began
@@ -29,7 +29,7 @@ for k in range(10):
     child = os.fork()
     if child == 0:
         signal.alarm(200)
-        os._exit(not np.array_equal(model.run(x), wanted))
+        os._exit(not np.array_equal(model.run(x), expected))
     thread.join()
     if status := os.waitpid(child, 0)[1]:
         sys.exit(f"fork {k}: the child ended with {status}")

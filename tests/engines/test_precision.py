@@ -72,13 +72,13 @@ def right(
     layer: Any, dtype: torch.dtype, arguments: Sequence[Tensor], form: dict[str, Any]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Values, output gradients, and gradients of inputs and parameters, from rounded numbers."""
-    twin = copy.deepcopy(layer).to(dtype).double()
+    rounded_layer = copy.deepcopy(layer).to(dtype).double()
     x, *hx = rounded(dtype, arguments)
     with engines.use("reference"):
-        parts = flat(twin(x, pack(hx), **form))
+        parts = flat(rounded_layer(x, pack(hx), **form))
     from_there = [gradient.to(dtype) for gradient in random_like(parts)]
     wide = [gradient.double() for gradient in from_there]
-    return parts, from_there, gradients(parts, [x, *hx, *twin.parameters()], wide)
+    return parts, from_there, gradients(parts, [x, *hx, *rounded_layer.parameters()], wide)
 
 
 def agree(

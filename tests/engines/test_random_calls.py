@@ -36,8 +36,8 @@ def test_random_calls(begin: int) -> None:
 
 
 @pytest.fixture
-def spoilt() -> None:
-    """The core's memory, which goes from sweep to sweep, is full of NaN."""
+def nan_in_core_memory() -> None:
+    """The core's memory, which sweeps reuse, is full of NaN."""
     layer = nn.LSTM(33, 65, num_layers=2, dtype=torch.float64)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -46,7 +46,7 @@ def spoilt() -> None:
     layer(x, lengths=[4] * 33)[0].sum().backward()
 
 
-@pytest.mark.usefixtures("spoilt")
+@pytest.mark.usefixtures("nan_in_core_memory")
 @pytest.mark.parametrize("begin", batches(120, short=40))
 def test_random_cells(begin: int) -> None:
     for seed in range(begin, begin + CALLS_EACH):
@@ -118,14 +118,14 @@ def test_numbers_that_are_a_thousandth_off_are_reported(
 ) -> None:
     original = random_checks.outcome
 
-    def spoilt(call: Any, module: Any, dtype: torch.dtype) -> dict[str, Tensor]:
+    def faulty_outcome(call: Any, module: Any, dtype: torch.dtype) -> dict[str, Tensor]:
         actual = original(call, module, dtype)
         if dtype == torch.float32:
             name = next(name for name in actual if name.startswith(quantity))
             actual[name] = actual[name] + 1e-3 * actual[name].abs().max().clamp(min=1)
         return actual
 
-    monkeypatch.setattr(random_checks, "outcome", spoilt)
+    monkeypatch.setattr(random_checks, "outcome", faulty_outcome)
     assert is_reported()
 
 

@@ -28,7 +28,7 @@ def foreign() -> type[Cell]:
 
 
 @pytest.fixture(autouse=True)
-def _each_time() -> Iterator[None]:
+def _unfiltered_warnings() -> Iterator[None]:
     """Python's own memory of warnings, and pytest's filter, aside."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", ReferenceWarning)

@@ -20,7 +20,7 @@ ENOUGH = 60
 
 
 @pytest.fixture(autouse=True)
-def _hasty() -> Iterator[None]:
+def _frequent_thread_switches() -> Iterator[None]:
     """Python changes threads a thousand times as often as usual."""
     previous = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
@@ -113,8 +113,8 @@ def test_first_calls_of_a_new_layer_at_once(layer_name: str) -> None:
         torch.manual_seed(seed)
         module = MODULES[layer_name]()
         torch.manual_seed(seed)
-        twin = MODULES[layer_name]()
-        expected = [[job() for job in jobs_of(twin, me, 3)] for me in range(THREADS)]
+        reference = MODULES[layer_name]()
+        expected = [[job() for job in jobs_of(reference, me, 3)] for me in range(THREADS)]
         programs.load_program.cache_clear()
         programs._traced_program.cache_clear()
         for name in ("_key", "_vectors", "_products"):
@@ -137,9 +137,9 @@ def test_layers_of_one_cell_made_at_once() -> None:
             return layer(x)[0]
 
     for _ in range(10):
-        cell, twin = cells.SLSTM(heads=2), cells.SLSTM(heads=2)
+        cell, other_cell = cells.SLSTM(heads=2), cells.SLSTM(heads=2)
         actual = together([lambda k=k, cell=cell: make(cell, k) for k in range(THREADS)])
-        expected = [make(twin, k) for k in range(THREADS)]
+        expected = [make(other_cell, k) for k in range(THREADS)]
         assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 

@@ -11,7 +11,7 @@ from unrolled import cells, nn
 from unrolled.cells import Cell
 from unrolled.models import CellNameError, SequenceModel, find_cell, make_stack, published_cells
 
-OWN = """
+CELL_FILE = """
 from unrolled.cells import GRU, Cell, tanh
 
 class Leaky(Cell):
@@ -28,7 +28,7 @@ number = 3
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "own.py"
-    path.write_text(OWN)
+    path.write_text(CELL_FILE)
     return path
 
 
@@ -70,7 +70,7 @@ def test_the_classic_ones_are_the_layers_of_their_name(name: str) -> None:
     getattr(torch.nn, name)(3, 4, num_layers=2).load_state_dict(stack.state_dict())
 
 
-def test_a_name_that_nothing_has_is_told() -> None:
+def test_an_unknown_name_raises() -> None:
     with pytest.raises(
         CellNameError, match=r"cell must be one of ATR, .*, got 'LSTN'; did you mean LSTM"
     ):
@@ -111,7 +111,7 @@ def test_a_file_runs_once(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "own.py"
-    file.write_text(f"print('ran')\n{OWN}")
+    file.write_text(f"print('ran')\n{CELL_FILE}")
     (tmp_path / "link.py").symlink_to(file)
     monkeypatch.chdir(tmp_path)
     names = [f"{file}:Leaky", "own.py:Leaky", "./own.py:Leaky", "link.py:Leaky"]
@@ -123,7 +123,7 @@ def test_files_of_one_name_are_apart(tmp_path: Path) -> None:
     results = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "own.py").write_text(OWN)
+        (tmp_path / folder / "own.py").write_text(CELL_FILE)
         results.append(find_cell(f"{tmp_path / folder}/own.py:Leaky"))
     assert results[0] is not results[1]
     assert "own" not in sys.modules
@@ -135,14 +135,14 @@ def test_files_of_one_name_are_apart(tmp_path: Path) -> None:
 def test_odd_paths(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OWN)
+    path.write_text(CELL_FILE)
     assert find_cell(f"{path}:Leaky").__name__ == "Leaky"
 
 
 @pytest.mark.parametrize(
     "class_name", ["Leeky", "leaky", "NoCell", "number", "Cell", "", "__name__"]
 )
-def test_a_class_that_is_no_cell_is_told(file: Path, class_name: str) -> None:
+def test_a_class_that_is_not_a_cell_raises(file: Path, class_name: str) -> None:
     message = (
         rf"own.py must have a subclass of unrolled.cells.Cell called '{class_name}', got Leaky$"
     )
@@ -157,7 +157,7 @@ def test_a_file_without_cells_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["absent.py", "", "x" * 5000, "a\0b.py"])
-def test_a_file_that_is_not_there_is_told(name: str) -> None:
+def test_a_missing_file_raises(name: str) -> None:
     with pytest.raises(CellNameError, match=r"before the colon must be a Python file, there is no"):
         find_cell(f"{name}:MyCell")
 
@@ -170,17 +170,21 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("own.txt", OWN, "a Python file must end in .py, got .*own.txt"),
+        ("own.txt", CELL_FILE, "a Python file must end in .py, got .*own.txt"),
         ("own.py", "class (", r"own.py cannot be run \(SyntaxError: "),
         ("own.py", "\0\0", r"own.py cannot be run \((SyntaxError|ValueError): "),
         ("own.py", "caf\udce9 = 1", r"own.py cannot be run \(SyntaxError: "),
         ("own.so", "no library", r"own.so cannot be run \(ImportError: "),
         ("own.py", "import absent_module", r"\(ModuleNotFoundError: No module named 'absent_m"),
-        ("own.py", f"{OWN}\n1 / 0", r"own.py cannot be run \(ZeroDivisionError: division by zero"),
-        ("own.py", f"{OWN}\nraise SystemExit(3)", r"own.py cannot be run \(SystemExit: 3\)"),
+        (
+            "own.py",
+            f"{CELL_FILE}\n1 / 0",
+            r"own.py cannot be run \(ZeroDivisionError: division by zero",
+        ),
+        ("own.py", f"{CELL_FILE}\nraise SystemExit(3)", r"own.py cannot be run \(SystemExit: 3\)"),
     ],
 )
-def test_a_file_that_cannot_be_run_is_told(
+def test_a_file_that_cannot_be_run_raises(
     tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     path = tmp_path / name
@@ -192,7 +196,7 @@ def test_a_file_that_cannot_be_run_is_told(
 
 def test_an_interrupt_goes_through_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
-    path.write_text(f"{OWN}\nraise KeyboardInterrupt")
+    path.write_text(f"{CELL_FILE}\nraise KeyboardInterrupt")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             find_cell(f"{path}:Leaky")
@@ -203,5 +207,5 @@ def test_a_mended_file_runs(tmp_path: Path) -> None:
     path.write_text("class (")
     with pytest.raises(CellNameError):
         find_cell(f"{path}:Leaky")
-    path.write_text(OWN)
+    path.write_text(CELL_FILE)
     assert find_cell(f"{path}:Leaky").__name__ == "Leaky"

@@ -24,7 +24,7 @@ CLASSIC: list[dict[str, Any]] = [
     {"bidirectional": True, "num_layers": 3},
     {"cell": "RNN", "bidirectional": True},
 ]
-SEVERAL: list[dict[str, Any]] = [
+OTHER_CELLS: list[dict[str, Any]] = [
     {"cell": "CoRNN", "num_layers": 2, "bidirectional": True},
     {"cell": "SLSTM", "bidirectional": True},
     {"cell": "LayerNormLSTM", "num_layers": 2, "attention": False},
@@ -32,7 +32,7 @@ SEVERAL: list[dict[str, Any]] = [
 ]
 
 
-def made(options: dict[str, Any]) -> EncoderDecoder:
+def new_model(options: dict[str, Any]) -> EncoderDecoder:
     return wiring.drawn(EncoderDecoder(S, V, hidden_size=H, embedding_size=3, **options))
 
 
@@ -43,7 +43,7 @@ def pairs() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("options", CLASSIC, ids=str)
 def test_it_is_torchs_modules_pair_by_pair(options: dict[str, Any]) -> None:
     """Logits and gradients, whatever lies behind sources and targets."""
-    model, (source, target) = made(options), pairs()
+    model, (source, target) = new_model(options), pairs()
     logits = model(source, target, SOURCES, TARGETS)
     mine = [logits[: TARGETS[n], n] for n in range(N)]
     theirs = [
@@ -61,9 +61,9 @@ def test_it_is_torchs_modules_pair_by_pair(options: dict[str, Any]) -> None:
         close(actual[:, n], wiring.translation(model, source[:, n], target[:, n])[0], "output")
 
 
-@pytest.mark.parametrize("options", [*CLASSIC, *SEVERAL], ids=str)
+@pytest.mark.parametrize("options", [*CLASSIC, *OTHER_CELLS], ids=str)
 def test_teacher_forcing_is_a_decode_step_by_step(options: dict[str, Any]) -> None:
-    model, (source, target) = made(options), pairs()
+    model, (source, target) = new_model(options), pairs()
     complete = model(source, target, SOURCES)
     for n in range(N):
         memory, state = model.encode(source[: SOURCES[n], n : n + 1])
@@ -72,9 +72,9 @@ def test_teacher_forcing_is_a_decode_step_by_step(options: dict[str, Any]) -> No
             close(logits[0, 0], complete[t, n], "output")
 
 
-@pytest.mark.parametrize("options", [*CLASSIC, *SEVERAL], ids=str)
+@pytest.mark.parametrize("options", [*CLASSIC, *OTHER_CELLS], ids=str)
 def test_padding_never_matters(options: dict[str, Any]) -> None:
-    model, (source, target) = made(options), pairs()
+    model, (source, target) = new_model(options), pairs()
     sides = []
     for rubbish in (0, 4):
         for tokens, lengths in ((source, SOURCES), (target, TARGETS)):
@@ -93,7 +93,7 @@ def test_padding_never_matters(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", CLASSIC[:3], ids=str)
 def test_a_source_without_a_token(options: dict[str, Any]) -> None:
     """There is nothing to look at: the context is zero, and no gradient is lost in NaN."""
-    model, (source, target) = made(options), pairs()
+    model, (source, target) = new_model(options), pairs()
     logits = model(source, target, torch.tensor([3, 0, 7, 0]))
     for n in (1, 3):
         close(logits[:, n], wiring.translation(model, source[:0, n], target[:, n])[0], "output")
@@ -105,7 +105,7 @@ def test_a_source_without_a_token(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}], ids=str)
 def test_attention_looks_at_the_tokens_of_the_source(options: dict[str, Any]) -> None:
-    model, (source, target) = made(options), pairs()
+    model, (source, target) = new_model(options), pairs()
     memory, state = model.encode(source, SOURCES)
     outputs, _ = model.decoder(model.target(target), state)
     weights = model.attention.weights(outputs, memory)
@@ -145,8 +145,8 @@ def test_nan_behind_a_source_reaches_nothing() -> None:
         assert_equal(a, b)
 
 
-def test_attention_changes_what_is_said_and_only_where_it_is_wanted() -> None:
-    with_it, without = made({}), made({"attention": False})
+def test_attention_adds_weights_and_changes_the_outputs() -> None:
+    with_it, without = new_model({}), new_model({"attention": False})
     shared = without.state_dict()
     without.load_state_dict({name: with_it.state_dict()[name] for name in shared})
     assert set(with_it.state_dict()) - set(shared) == {
@@ -176,7 +176,7 @@ def test_gradients_are_those_of_finite_differences(cell: str, attention: bool) -
 
 
 def test_dropout_is_in_training_only() -> None:
-    model, (source, target) = made({"dropout": 0.5, "num_layers": 2}), pairs()
+    model, (source, target) = new_model({"dropout": 0.5, "num_layers": 2}), pairs()
     close(
         model(source, target)[:, 0],
         wiring.translation(model, source[:, 0], target[:, 0])[0],
@@ -188,9 +188,9 @@ def test_dropout_is_in_training_only() -> None:
     assert EncoderDecoder(S, V, dropout=0.5).encoder.dropout == 0.0
 
 
-@pytest.mark.parametrize("options", [*CLASSIC, *SEVERAL], ids=str)
+@pytest.mark.parametrize("options", [*CLASSIC, *OTHER_CELLS], ids=str)
 def test_arguments_make_it_again(options: dict[str, Any]) -> None:
-    model = made({"dropout": 0.1, **options})
+    model = new_model({"dropout": 0.1, **options})
     rebuilt = EncoderDecoder(**model.arguments).double().eval()
     rebuilt.load_state_dict(model.state_dict())
     assert (rebuilt.arguments, str(rebuilt)) == (model.arguments, str(model))
@@ -199,7 +199,10 @@ def test_arguments_make_it_again(options: dict[str, Any]) -> None:
 
 
 def test_states_of_both_directions_are_added() -> None:
-    model, (source, _) = made({"cell": "LSTM", "num_layers": 2, "bidirectional": True}), pairs()
+    model, (source, _) = (
+        new_model({"cell": "LSTM", "num_layers": 2, "bidirectional": True}),
+        pairs(),
+    )
     _, states = model.encode(source, SOURCES)
     _, parts = model.encoder(model.source(source), lengths=SOURCES)
     for state, part in zip(unpack(states), unpack(parts), strict=True):

@@ -69,7 +69,7 @@ def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: str) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"hidden_size": 0}, "SequenceModel: hidden_size must be at least 1, got 0"),
         ({"cell": "grru"}, "find_cell: cell must be one of .* got 'grru'; did you mean GRU?"),
@@ -84,8 +84,8 @@ def test_one_hot_input_is_an_embedding_folded_into_the_first_layer(cell: str) ->
         ({"dropout": 1.0}, r"SequenceModel: dropout must be a probability in \[0, 1\), got 1.0"),
     ],
 )
-def test_the_model_names_a_wrong_argument(arguments: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_the_model_names_a_wrong_argument(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         LanguageModel(V, **arguments)
 
 
@@ -110,12 +110,12 @@ def test_units_of_a_score() -> None:
 
 def test_the_loss_is_the_mean_over_all_tokens() -> None:
     logits, targets = torch.randn(4, 3, V), torch.randint(V, (4, 3))
-    each = [
+    losses = [
         -math.log(math.exp(logits[t, n, targets[t, n]]) / logits[t, n].exp().sum())
         for t in range(4)
         for n in range(3)
     ]
-    assert next_token_loss(logits, targets).item() == pytest.approx(sum(each) / 12, rel=1e-5)
+    assert next_token_loss(logits, targets).item() == pytest.approx(sum(losses) / 12, rel=1e-5)
 
 
 # Windows and carried state
@@ -124,19 +124,19 @@ def test_the_loss_is_the_mean_over_all_tokens() -> None:
 def test_windows_cut_the_text_into_streams() -> None:
     windows = Windows(torch.arange(15, dtype=torch.uint8), streams=2, length=3)
     assert (len(windows), windows.targets) == (2, 12)
-    first, second = windows
-    assert first.inputs.t().tolist() == [[0, 1, 2], [7, 8, 9]]
-    assert first.targets.t().tolist() == [[1, 2, 3], [8, 9, 10]]
-    assert second.inputs.t().tolist() == [[3, 4, 5], [10, 11, 12]]
-    assert (first.at_start, second.at_start) == (True, False)
-    assert first.inputs.dtype == torch.int64
+    window, next_window = windows
+    assert window.inputs.t().tolist() == [[0, 1, 2], [7, 8, 9]]
+    assert window.targets.t().tolist() == [[1, 2, 3], [8, 9, 10]]
+    assert next_window.inputs.t().tolist() == [[3, 4, 5], [10, 11, 12]]
+    assert (window.at_start, next_window.at_start) == (True, False)
+    assert window.inputs.dtype == torch.int64
 
 
 def test_a_partial_window_takes_the_rest() -> None:
     windows = Windows(torch.arange(15), streams=2, length=4, partial=True)
     assert [w.inputs.shape[0] for w in windows] == [4, 3]
-    seen = sorted(t for w in windows for t in w.targets.flatten().tolist())
-    assert seen == list(range(1, 15))
+    targets = sorted(t for w in windows for t in w.targets.flatten().tolist())
+    assert targets == list(range(1, 15))
     assert windows.targets == 14
     assert [w.inputs.shape[0] for w in Windows(torch.arange(15), 2, 4)] == [4]
 
@@ -154,15 +154,15 @@ def test_shares_of_a_window_are_its_streams() -> None:
 def test_windows_with_carried_state_equal_one_long_sequence(cell: str) -> None:
     model = small(cell, layers=2)
     windows = Windows(torch.randint(V, (61,)), streams=3, length=7, partial=True)
-    whole, _ = model(torch.cat([w.inputs for w in windows]))
+    logits_of_text, _ = model(torch.cat([w.inputs for w in windows]))
     state, parts = None, []
     for window in windows:
         logits, state = model(window.inputs, state)
         state = detach_state(state)
         parts.append(logits)
-    torch.testing.assert_close(torch.cat(parts), whole)
-    wanted = next_token_loss(whole, torch.cat([w.targets for w in windows])).item()
-    assert score_language_model(model, windows).loss == pytest.approx(wanted, rel=1e-6)
+    torch.testing.assert_close(torch.cat(parts), logits_of_text)
+    expected = next_token_loss(logits_of_text, torch.cat([w.targets for w in windows])).item()
+    assert score_language_model(model, windows).loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_each_pass_begins_from_zero_state() -> None:
@@ -179,7 +179,7 @@ def test_the_end_of_the_text_is_for_validation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("does", "said"),
+    ("cut", "message"),
     [
         (lambda: Windows(torch.arange(20), 4, 5), "at least 21 tokens for 4 streams .* got 20"),
         (lambda: Windows(torch.arange(0), 1, 1), "at least 2 tokens"),
@@ -187,9 +187,9 @@ def test_the_end_of_the_text_is_for_validation() -> None:
         (lambda: split_tokens(torch.arange(3), 0.6), "got 3 in total, 2 of them for validation"),
     ],
 )
-def test_short_texts_are_told(does: Callable[[], object], said: str) -> None:
-    with pytest.raises(TextError, match=said):
-        does()
+def test_short_texts_raise(cut: Callable[[], object], message: str) -> None:
+    with pytest.raises(TextError, match=message):
+        cut()
 
 
 # Generation
@@ -198,7 +198,7 @@ LOGITS = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2], dtype=torch.float64).log()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "probabilities"),
     [
         ({}, [0.1, 0.4, 0.05, 0.25, 0.2]),
         ({"temperature": 0.0}, [0, 1, 0, 0, 0]),
@@ -217,8 +217,8 @@ LOGITS = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2], dtype=torch.float64).log()
         ({"top_k": 3, "top_p": 0.77}, [0, 0.4, 0, 0.25, 0.2]),
     ],
 )
-def test_distributions_by_hand(arguments: dict, wanted: list[float]) -> None:
-    expected = torch.tensor(wanted, dtype=torch.float64)
+def test_distributions_by_hand(arguments: dict, probabilities: list[float]) -> None:
+    expected = torch.tensor(probabilities, dtype=torch.float64)
     torch.testing.assert_close(distribution(LOGITS, **arguments), expected / expected.sum())
 
 
@@ -244,9 +244,9 @@ def test_the_seed_decides_what_is_written() -> None:
 
     assert write(1) == write(1)
     assert write(1) != write(2)
-    before = torch.get_rng_state()
+    state = torch.get_rng_state()
     write(3)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -254,13 +254,13 @@ def test_draws_follow_the_distribution() -> None:
     nn.init.zeros_(model.head.weight)
     model.head.bias.data = torch.linspace(-1.0, 1.0, V)
     written = generate(model, torch.tensor([0]), 4000, generator=torch.Generator().manual_seed(0))
-    wanted = torch.softmax(model.head.bias, 0) * 4000
-    chi_square = ((torch.bincount(written, minlength=V) - wanted) ** 2 / wanted).sum()
+    expected = torch.softmax(model.head.bias, 0) * 4000
+    chi_square = ((torch.bincount(written, minlength=V) - expected) ** 2 / expected).sum()
     assert chi_square < 30  # ten degrees of freedom: more in one of a thousand
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
         ({"temperature": math.nan}, "temperature"),
@@ -271,8 +271,8 @@ def test_draws_follow_the_distribution() -> None:
         ({"prefix": torch.tensor([], dtype=torch.int64)}, "prefix must have at least one token"),
     ],
 )
-def test_generation_names_a_wrong_argument(arguments: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_generation_names_a_wrong_argument(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         generate(small(), **({"prefix": torch.tensor([0]), "length": 1} | arguments))
 
 
@@ -306,7 +306,7 @@ def test_without_paths_the_text_is_the_standard_library() -> None:
     assert files[0].read_bytes().startswith(text[:100])
 
 
-def test_unusable_text_is_told(tmp_path: Path) -> None:
+def test_unusable_text_raises(tmp_path: Path) -> None:
     with pytest.raises(TextError, match="absent: must be a file or a folder"):
         read_text([tmp_path / "absent"])
     with pytest.raises(TextError, match="must have some text, got none"):
@@ -348,15 +348,15 @@ def test_a_model_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
     parts = {"model": model.arguments, "codec": vocabulary.state(), "state_dict": weights}
     tree = {"task": "lm", **parts}
     save_tree(tmp_path / "m", tree)
-    loaded, known = load_language_model(tmp_path / "m")
+    loaded, loaded_vocabulary = load_language_model(tmp_path / "m")
     tokens = torch.randint(V, (5, 2))
     assert torch.equal(loaded(tokens)[0], model(tokens)[0])
-    assert known.characters == "abcdefghijk"
+    assert loaded_vocabulary.characters == "abcdefghijk"
     assert not loaded.training
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ("model", "holds no model of lm"),
         ("codec", "holds no model of lm"),
@@ -364,14 +364,14 @@ def test_a_model_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
         ("task", "not a checkpoint"),
     ],
 )
-def test_a_file_without_a_model_is_told(tmp_path: Path, missing: str, said: str) -> None:
+def test_a_file_without_a_model_raises(tmp_path: Path, missing: str, message: str) -> None:
     model = small()
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
     parts = {"model": model.arguments, "codec": Vocabulary().state(), "state_dict": weights}
     tree = {"task": "lm", **parts}
     del tree[missing]
     save_tree(tmp_path / "m", tree)
-    with pytest.raises(FileError, match=f"m: .*{said}"):
+    with pytest.raises(FileError, match=f"m: .*{message}"):
         load_language_model(tmp_path / "m")
     assert missing not in load_tree(tmp_path / "m")
 
@@ -389,12 +389,12 @@ def test_pieces_are_learned_without_the_validation_and_measured_by_its_bytes(
     task = LanguageModeling.read(config)
     learned = SubwordVocabulary.of(text[: len(text) - round(len(text) * 0.3)], 300)
     assert task.codec.state() == learned.state()
-    seen = [torch.cat([w.targets[:, n] for w in task.validation_windows]) for n in range(4)]
-    size = sum(len(learned.decode_bytes(stream)) for stream in seen)
-    count = float(sum(map(len, seen)))
-    found = task.scores({"loss": torch.tensor(2.5 * count), "tokens": torch.tensor(count)})
-    assert found["loss"] == pytest.approx(2.5)
-    assert found["bits_per_character"] == pytest.approx(2.5 * count / math.log(2) / size)
-    assert found["perplexity"] == pytest.approx(math.exp(2.5))
+    streams = [torch.cat([w.targets[:, n] for w in task.validation_windows]) for n in range(4)]
+    size = sum(len(learned.decode_bytes(stream)) for stream in streams)
+    count = float(sum(map(len, streams)))
+    scores = task.scores({"loss": torch.tensor(2.5 * count), "tokens": torch.tensor(count)})
+    assert scores["loss"] == pytest.approx(2.5)
+    assert scores["bits_per_character"] == pytest.approx(2.5 * count / math.log(2) / size)
+    assert scores["perplexity"] == pytest.approx(math.exp(2.5))
     assert size / count != pytest.approx(learned.characters_per_token, rel=0.1)
-    assert f"{found['bits_per_character']!r} bits/char" in task.format_scores(found)
+    assert f"{scores['bits_per_character']!r} bits/char" in task.format_scores(scores)

@@ -16,7 +16,7 @@ T, N, W = 7, 4, 3
 LENGTHS = torch.tensor([3, 7, 0, 1])
 
 
-def made(name: str, directions: int = 1) -> Pooling:
+def new_pooling(name: str, directions: int = 1) -> Pooling:
     return wiring.drawn(Pooling(name, W * directions, directions))
 
 
@@ -27,7 +27,7 @@ def outputs(directions: int = 1) -> Tensor:
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_a_plain_loop(name: str, directions: int) -> None:
-    pooling, y = made(name, directions), outputs(directions)
+    pooling, y = new_pooling(name, directions), outputs(directions)
     final = torch.randn(2 * directions, N, W, dtype=torch.float64)
     unmasked, cut = pooling(y, final), pooling(y, final, LENGTHS)
     for n in range(N):
@@ -56,7 +56,7 @@ def test_pooling_by_hand() -> None:
 @pytest.mark.parametrize("name", ["mean", "max", "attention"])
 def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
     """Nor gradients, of the outputs or of the pooling's own parameters."""
-    pooling, clean = made(name), outputs()
+    pooling, clean = new_pooling(name), outputs()
     behind = (torch.arange(T)[:, None] >= LENGTHS)[..., None]
     sides = []
     for y in (clean.masked_fill(behind, torch.nan), clean.masked_fill(behind, 9.0)):
@@ -73,7 +73,7 @@ def test_nan_behind_a_sequence_reaches_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_as_it_runs_it_is_that_of_each_prefix(name: str) -> None:
-    pooling, y = made(name), outputs().requires_grad_()
+    pooling, y = new_pooling(name), outputs().requires_grad_()
     leaves = [y, *pooling.parameters()]
     running = pooling.forward_prefixes(y)
     prefixes = torch.stack([pooling(y[: t + 1], y[None, t]) for t in range(T)])
@@ -127,10 +127,10 @@ def test_two_directions_do_not_run(name: str | None) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pooling_of_two_directions_does_not_run(name: str) -> None:
     with pytest.raises(ValueError, match="the layer must have one direction, got two; the second"):
-        made(name, 2).forward_prefixes(outputs(2))
+        new_pooling(name, 2).forward_prefixes(outputs(2))
 
 
-def test_a_pooling_that_is_not_there_is_told() -> None:
+def test_an_unknown_pooling_raises() -> None:
     with pytest.raises(
         ValueError, match="Pooling: pooling must be one of last, mean, max, attention, got"
     ):

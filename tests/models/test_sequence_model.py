@@ -43,7 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
 PUBLISHED = ["CoRNN", "PeepholeLSTM", "SLSTM", "NBRC", wiring.PEEPHOLE]
 
 
-def made(options: dict[str, Any]) -> SequenceModel:
+def new_model(options: dict[str, Any]) -> SequenceModel:
     return wiring.drawn(SequenceModel(V, O, hidden_size=H, embedding_size=4, **options))
 
 
@@ -61,7 +61,7 @@ def inputs(model: SequenceModel, *batch: int) -> Tensor:
 
 @pytest.fixture(params=CASES)
 def model(request: pytest.FixtureRequest) -> SequenceModel:
-    return made(CASES[request.param])
+    return new_model(CASES[request.param])
 
 
 def test_it_is_torchs_modules_wired_alike(model: SequenceModel) -> None:
@@ -121,9 +121,11 @@ def test_what_lies_behind_is_never_seen(model: SequenceModel) -> None:
 def test_of_a_sequence_without_a_step_the_head_sees_the_start() -> None:
     x, none = torch.randint(V, (T, 2)), torch.tensor([0, 5])
     for pooling in ("mean", "max", "attention"):
-        model = made({"pooling": pooling, "initial": "learned"})
+        model = new_model({"pooling": pooling, "initial": "learned"})
         close(model(x, lengths=none)[0][0], model.head.bias, "output")
-    model = made({"pooling": "last", "initial": "learned", "bidirectional": True, "num_layers": 2})
+    model = new_model(
+        {"pooling": "last", "initial": "learned", "bidirectional": True, "num_layers": 2}
+    )
     start = model.start.states[0]
     expected = model.head(torch.cat([start[2, 0], start[3, 0]]))
     close(model(x, lengths=none)[0][0], expected, "output")
@@ -132,7 +134,7 @@ def test_of_a_sequence_without_a_step_the_head_sees_the_start() -> None:
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", *PUBLISHED])
 def test_splitting_and_carrying_the_state_changes_nothing(cell: str) -> None:
     for pooling in (None, "last"):
-        model = made({"cell": cell, "num_layers": 2, "initial": "learned", "pooling": pooling})
+        model = new_model({"cell": cell, "num_layers": 2, "initial": "learned", "pooling": pooling})
         positive(model)
         x, state, outputs = torch.randint(V, (T, 3)), None, []
         for part in x.split([1, 5, 3]):
@@ -156,7 +158,7 @@ def test_sequences_in_another_order_give_outputs_in_that_order(model: SequenceMo
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", *PUBLISHED])
 def test_a_learned_start_is_the_state_passed_by_hand(cell: str) -> None:
-    model = made({"cell": cell, "initial": "learned", "num_layers": 2, "bidirectional": True})
+    model = new_model({"cell": cell, "initial": "learned", "num_layers": 2, "bidirectional": True})
     positive(model)
     x = torch.randint(V, (T, 3))
     passed = tuple(
@@ -187,7 +189,7 @@ def test_a_learned_start_is_zero_at_first() -> None:
 
 
 def test_dropout_is_after_the_encoder_and_before_the_head_in_training_only() -> None:
-    model = made({"dropout": 0.4, "pooling": "mean"})
+    model = new_model({"dropout": 0.4, "pooling": "mean"})
     x = torch.randint(V, (T, N))
     assert_equal(model(x)[0], model(x)[0])
     close(model(x)[0][0], wiring.sequence(model, x[:, 0])[0], "output")
@@ -200,8 +202,8 @@ def test_dropout_is_after_the_encoder_and_before_the_head_in_training_only() -> 
 
 
 def test_dropout_is_between_the_layers_where_there_are_several() -> None:
-    assert made({"dropout": 0.4}).recurrent.dropout == 0.0
-    model = made({"dropout": 0.4, "num_layers": 2})
+    assert new_model({"dropout": 0.4}).recurrent.dropout == 0.0
+    model = new_model({"dropout": 0.4, "num_layers": 2})
     assert model.recurrent.dropout == 0.4
     model.train()
     model.dropout.p = 0.0

@@ -25,7 +25,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-def made(**options: Any) -> Tagger:
+def new_tagger(**options: Any) -> Tagger:
     sizes = {"characters": CHARACTERS, "hidden_size": 3, "embedding_size": 6} | options
     return wiring.drawn(Tagger(WORDS, labels=LABELS, **sizes))
 
@@ -52,7 +52,7 @@ def text(rubbish: int) -> tuple[Tensor, list[list[Tensor]], Tensor, Tensor]:
 
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_it_is_a_loop_over_sentences_and_words(options: dict[str, Any]) -> None:
-    model = made(**options)
+    model = new_tagger(**options)
     words, spelt, letters, spellings = text(0)
     character_inputs = (letters, spellings) if model.characters is not None else ()
     logits = model(words, torch.tensor(LENGTHS), *character_inputs)
@@ -71,7 +71,7 @@ def test_it_is_a_loop_over_sentences_and_words(options: dict[str, Any]) -> None:
 
 
 def test_padding_never_matters() -> None:
-    model, lengths = made(num_layers=2), torch.tensor(LENGTHS)
+    model, lengths = new_tagger(num_layers=2), torch.tensor(LENGTHS)
     sides = []
     for rubbish in (0, 5):
         words, _, letters, spellings = text(rubbish)
@@ -85,8 +85,8 @@ def test_padding_never_matters() -> None:
     close(sides[0][-1], sides[0][0], "output")
 
 
-def test_a_word_is_told_by_its_characters_and_by_its_number() -> None:
-    model, lengths = made(), torch.tensor([1])
+def test_a_word_is_read_by_its_characters_and_by_its_number() -> None:
+    model, lengths = new_tagger(), torch.tensor([1])
     word, spelling = torch.tensor([[1]]), torch.tensor([[2], [3], [4]])
     output = model(word, lengths, spelling, torch.tensor([3]))
     alternatives = [
@@ -98,7 +98,7 @@ def test_a_word_is_told_by_its_characters_and_by_its_number() -> None:
 
 
 def test_dropout_is_in_training_only() -> None:
-    model, (words, _, letters, spellings) = made(dropout=0.5), text(0)
+    model, (words, _, letters, spellings) = new_tagger(dropout=0.5), text(0)
     call = (words, torch.tensor(LENGTHS), letters, spellings)
     assert_equal(model(*call), model(*call))
     model.train()
@@ -107,7 +107,7 @@ def test_dropout_is_in_training_only() -> None:
 
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_arguments_make_it_again(options: dict[str, Any]) -> None:
-    model = made(dropout=0.1, **options)
+    model = new_tagger(dropout=0.1, **options)
     rebuilt = Tagger(**model.arguments).double()
     rebuilt.load_state_dict(model.state_dict())
     assert (rebuilt.arguments, str(rebuilt)) == (model.arguments, str(model))
@@ -130,10 +130,10 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], message: str) -> Non
         Tagger(2, 2, 2, cell="none")
 
 
-def test_missing_characters_are_told() -> None:
+def test_missing_characters_raise() -> None:
     words, _, letters, _ = text(0)
     for arguments in ((), (letters,)):
         with pytest.raises(
             ValueError, match="Tagger: characters and spellings must be tensors, got None"
         ):
-            made()(words, torch.tensor(LENGTHS), *arguments)
+            new_tagger()(words, torch.tensor(LENGTHS), *arguments)

@@ -21,7 +21,7 @@ from unrolled.nn import _torch_subclasses as torch_subclasses
 LAYERS = ("RNN", "LSTM", "GRU")
 STEPS = ("RNNCell", "LSTMCell", "GRUCell")
 # A kind of layer ("*": each), positional and keyword arguments; torch.nn takes them all.
-TAKEN: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+ACCEPTED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("*", (True, 4), {}),
     ("*", (3, 4, np.int64(2)), {}),
     ("*", (3, 4, torch.tensor(2)), {}),
@@ -69,7 +69,7 @@ TAKEN: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 GROUPS = {"*": LAYERS, "cell": STEPS}
 ROWS = [
     (class_name, args, options)
-    for group, args, options in TAKEN
+    for group, args, options in ACCEPTED
     for class_name in GROUPS.get(group, (group,))
 ]
 
@@ -84,7 +84,7 @@ def make_layer(
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 @pytest.mark.filterwarnings("ignore:Complex modules are a new feature:UserWarning")
 @pytest.mark.parametrize(("class_name", "args", "options"), ROWS)
-def test_what_torch_takes_is_taken(
+def test_arguments_that_torch_accepts_are_accepted(
     class_name: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     ours, theirs = (make_layer(library, class_name, args, options) for library in (nn, torch.nn))
@@ -204,8 +204,8 @@ def test_a_nonlinearity_is_set(subclass: bool) -> None:
             ours.nonlinearity = value
             second = getattr(nn, class_name)(3, 4, nonlinearity=value).double()
             second.load_state_dict(ours.state_dict())
-            for twin in (ours, copy.deepcopy(ours)):
-                assert_equal(unpack(twin(data))[0], unpack(second(data))[0])
+            for layer in (ours, copy.deepcopy(ours)):
+                assert_equal(unpack(layer(data))[0], unpack(second(data))[0])
             assert list(ours.children()) == ([value] if isinstance(value, torch.nn.ELU) else [])
             assert getattr(ours, "mode", None) == getattr(second, "mode", None)
         assert_equal(unpack(ours(data))[0], head)
@@ -235,17 +235,17 @@ def test_sizes_follow_what_is_set() -> None:
     for library in (nn, torch.nn):
         layer = library.GRU(3, 6).double()
         layer(x)
-        kept = torch.tensor([0, 2, 3, 7, 9])[:2]
-        rows = torch.cat([kept + 6 * gate for gate in range(3)])
+        units = torch.tensor([0, 2, 3, 7, 9])[:2]
+        rows = torch.cat([units + 6 * gate for gate in range(3)])
         for name, weight in list(layer.named_parameters()):
             smaller = weight.detach()[rows]
-            smaller = smaller[:, kept] if name == "weight_hh_l0" else smaller
+            smaller = smaller[:, units] if name == "weight_hh_l0" else smaller
             setattr(layer, name, torch.nn.Parameter(smaller))
         layer.hidden_size = 2
         second = torch.nn.GRU(3, 2).double()
         second.load_state_dict(layer.state_dict())
-        for twin in (layer, pickle.loads(pickle.dumps(layer))):
-            for mine, expected in zip(outputs(twin, x), outputs(second, x), strict=True):
+        for module in (layer, pickle.loads(pickle.dumps(layer))):
+            for mine, expected in zip(outputs(module, x), outputs(second, x), strict=True):
                 close(mine, expected, "output")
     step = nn.GRUCell(3, 6)
     step.hidden_size = 2
@@ -327,7 +327,7 @@ CHECKS: list[Callable[[Any], Any]] = [
     lambda layer: layer.check_input(X[..., :2], None),
     lambda layer: layer.check_input(X.double(), None),
     lambda layer: layer.check_hidden_size(S, (2, 2, 5)),
-    lambda layer: layer.check_hidden_size(S, (2, 2, 5), "wanted {} and got {}"),
+    lambda layer: layer.check_hidden_size(S, (2, 2, 5), "must be {}, got {}"),
     lambda layer: layer.check_forward_args(X, pack(layer, S[:1]), None),
     lambda layer: layer.check_forward_args(X[:, 0], pack(layer, S), torch.tensor([2, 1, 1, 1])),
     lambda layer: layer.check_forward_args(X[:, 0], pack(layer, S), torch.tensor([3, 2])),

@@ -108,8 +108,8 @@ def test_a_cell_looks_like_torchs(class_name: str, bias: bool) -> None:
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 3)
     for duplicate in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
-        for mine, twin in zip(unpack(ours(x)), unpack(duplicate(x)), strict=True):
-            assert_equal(mine, twin)
+        for mine, expected in zip(unpack(ours(x)), unpack(duplicate(x)), strict=True):
+            assert_equal(mine, expected)
 
 
 CELLS: list[tuple[Any, str]] = [

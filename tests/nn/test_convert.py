@@ -67,16 +67,16 @@ def test_numbers_and_parameters_stay() -> None:
 
 def test_an_optimizer_goes_on() -> None:
     model, x = make_pair()
-    twin = copy.deepcopy(model)
-    moves = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (model, twin)]
+    unconverted = copy.deepcopy(model)
+    moves = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (model, unconverted)]
     for k in range(4):
-        for m, move in zip((model, twin), moves, strict=True):
+        for m, move in zip((model, unconverted), moves, strict=True):
             move.zero_grad()
             m(x).square().sum().backward()
             move.step()
         if k == 1:
             nn.convert(model)
-    for mine, expected in zip(model.parameters(), twin.parameters(), strict=True):
+    for mine, expected in zip(model.parameters(), unconverted.parameters(), strict=True):
         assert (mine - expected).abs().max().item() < 1e-9
 
 
@@ -113,7 +113,7 @@ def test_hooks_stay_and_can_be_removed() -> None:
     assert len(recorded) == 6
 
 
-def test_a_layer_by_itself() -> None:
+def test_a_layer_alone_is_converted() -> None:
     layer = torch.nn.LSTM(3, 4)
     converted = nn.convert(layer)
     assert isinstance(converted.model, nn.LSTM)

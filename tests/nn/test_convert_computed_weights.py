@@ -90,7 +90,7 @@ def agree(mine: Any, theirs: Any, x: Tensor) -> None:
 @pytest.mark.parametrize("class_name", CLASSES)
 @pytest.mark.parametrize("to", ["unrolled", "torch"])
 def test_what_computes_a_weight_comes_along(class_name: str, parametrization: str, to: str) -> None:
-    (original, x), (twin, _) = (
+    (original, x), (reference, _) = (
         make_module(nn if to == "torch" else torch.nn, class_name, parametrization)
         for _ in range(2)
     )
@@ -99,40 +99,44 @@ def test_what_computes_a_weight_comes_along(class_name: str, parametrization: st
     converted = report.model
     assert not report.skipped
     assert isinstance(converted, getattr(torch.nn if to == "torch" else nn, class_name))
-    assert list(converted.state_dict()) == list(twin.state_dict())
+    assert list(converted.state_dict()) == list(reference.state_dict())
     assert all(p is old_parameters[name] for name, p in converted.named_parameters())
-    agree(converted, twin, x)
+    agree(converted, reference, x)
     with torch.no_grad():  # nothing is remembered of what was
-        for parameter, second in zip(converted.parameters(), twin.parameters(), strict=True):
+        for parameter, second in zip(converted.parameters(), reference.parameters(), strict=True):
             parameter.mul_(0.5)
             second.mul_(0.5)
-    agree(converted, twin, x)
+    agree(converted, reference, x)
     back = nn.convert(converted, to="torch" if to == "unrolled" else "unrolled").model
-    assert type(back).__mro__[1:] == type(twin).__mro__[1:]
+    assert type(back).__mro__[1:] == type(reference).__mro__[1:]
     assert repr(back).startswith("unrolled.nn.") == (to == "torch")
-    agree(back, twin, x)
-    converted.load_state_dict(copy.deepcopy(twin.state_dict()))
+    agree(back, reference, x)
+    converted.load_state_dict(copy.deepcopy(reference.state_dict()))
 
 
 @pytest.mark.parametrize("parametrization", ["own", "several", "weight norm by hook"])
 def test_instances_of_both(parametrization: str) -> None:
-    (original, x), (twin, _) = (make_module(torch.nn, "LSTM", parametrization) for _ in range(2))
+    (original, x), (reference, _) = (
+        make_module(torch.nn, "LSTM", parametrization) for _ in range(2)
+    )
     mixed = nn.convert(original, subclass=True).model
     assert isinstance(mixed, torch.nn.LSTM)
-    agree(mixed, twin, x)
+    agree(mixed, reference, x)
     plain = nn.convert(mixed).model
     assert plain is mixed
     assert not isinstance(plain, torch.nn.LSTM)
-    agree(plain, twin, x)
+    agree(plain, reference, x)
     assert isinstance(nn.convert(plain, subclass=True).model, torch.nn.LSTM)
-    agree(plain, twin, x)
+    agree(plain, reference, x)
 
 
 def test_it_can_be_undone_afterwards() -> None:
     for parametrization in ("own", "pruned", "weight norm by hook"):
-        (original, x), (twin, _) = (make_module(torch.nn, "GRU", parametrization) for _ in range(2))
+        (original, x), (reference, _) = (
+            make_module(torch.nn, "GRU", parametrization) for _ in range(2)
+        )
         converted = nn.convert(original).model
-        for module in (converted, twin):
+        for module in (converted, reference):
             for name in ("weight_hh_l0", "weight_hh_l1_reverse"):
                 if parametrization == "own":
                     parametrize.remove_parametrizations(module, name)
@@ -143,7 +147,7 @@ def test_it_can_be_undone_afterwards() -> None:
         assert {*converted.state_dict()} == {
             *torch.nn.GRU(3, 4, 2, bidirectional=True).state_dict()
         }
-        agree(converted, twin, x)
+        agree(converted, reference, x)
 
 
 @pytest.mark.parametrize("class_name", ["GRU", "LSTM", "LSTMCell"])

@@ -88,13 +88,13 @@ def curve(model: Mixed, plan: dict[int, dict[str, Any]], steps: int = 16) -> tup
 
 def test_training_goes_on_in_the_middle_of_a_run() -> None:
     model = Mixed().double()
-    twin = copy.deepcopy(model)
+    unconverted = copy.deepcopy(model)
     converted = nn.convert(copy.deepcopy(model), subclass=True)
     assert converted.replaced == (*LAYERS, *CELLS)
     plan: dict[int, dict[str, Any]] = {3: {"subclass": True}, 6: {"to": "torch"}}
     plan[9] = {"subclass": True}
     losses, momenta = curve(model, plan)
-    expected, theirs = curve(twin, {})
+    expected, theirs = curve(unconverted, {})
     assert expected[-1] < 0.5 * expected[0]
     close(losses, expected, "gradient")
     close(momenta, theirs, "gradient")
@@ -124,13 +124,15 @@ def test_a_model_that_asks_needs_both() -> None:
 
 def test_a_model_that_initialises_again() -> None:
     model = Mixed().double()
-    twin = copy.deepcopy(model)
+    unconverted = copy.deepcopy(model)
     nn.convert(model, subclass=True)
-    for network in (model, twin):
+    for network in (model, unconverted):
         torch.manual_seed(3)
         for name in LAYERS:
             network.get_submodule(name.removesuffix(".layer")).start()
-    for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+    for (name, mine), theirs in zip(
+        model.named_parameters(), unconverted.parameters(), strict=True
+    ):
         assert_equal(mine, theirs, name)
     assert model.deep.layer.bias_ih_l0[4:8].eq(1).all()
 
@@ -170,8 +172,8 @@ def train(module: Training, epochs: int, ckpt_path: Path | None = None) -> Train
 
 
 @pytest.fixture
-def quiet() -> Iterator[None]:
-    """Lightning tells of devices and tips."""
+def quiet_lightning() -> Iterator[None]:
+    """Lightning without its messages about devices, and tips."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -181,7 +183,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("quiet_lightning")
 @pytest.mark.filterwarnings("ignore:::lightning")
 def test_lightning_goes_on_from_torchs_checkpoint_and_back(tmp_path: Path) -> None:
     start = Training(4)

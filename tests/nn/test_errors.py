@@ -30,7 +30,7 @@ def packed(*shape: int, dtype: torch.dtype = torch.float32) -> PackedSequence:
     return pack_padded_sequence(torch.zeros(*shape, dtype=dtype), [5, 3])
 
 
-# m is unrolled.nn or torch.nn; the pattern is of our message: argument, value, what was wanted.
+# m is unrolled.nn or torch.nn; the pattern is of our message: argument, requirement, value.
 CONSTRUCTORS: list[Row] = [
     (lambda m: m.GRU(0, 4), "input_size must be greater than zero, got 0"),
     (lambda m: m.GRU(-3, 4), "input_size must be greater than zero, got -3"),
@@ -211,8 +211,10 @@ STATES: list[tuple[Any, type[Exception], str]] = [
 
 def _deliberate(trace: TracebackType) -> bool:
     """Whether torch.nn's own lines raised it: its text is then what code may look for."""
-    last = traceback.extract_tb(trace)[-1]
-    return last.filename == torch.nn.modules.rnn.__file__ and (last.line or "").startswith("raise")
+    frame = traceback.extract_tb(trace)[-1]
+    return frame.filename == torch.nn.modules.rnn.__file__ and (frame.line or "").startswith(
+        "raise"
+    )
 
 
 @pytest.mark.parametrize(("make", "pattern"), CONSTRUCTORS + CALLS)
@@ -296,9 +298,9 @@ def test_dropout_that_does_nothing_warns_once_as_in_torch() -> None:
 def test_valid_layers_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for kind in (nn.RNN, nn.LSTM, nn.GRU):
-            kind(3, 4)
-            kind(3, 4, 2, dropout=0.5, bidirectional=True, bias=False, batch_first=True)
+        for layer_class in (nn.RNN, nn.LSTM, nn.GRU):
+            layer_class(3, 4)
+            layer_class(3, 4, 2, dropout=0.5, bidirectional=True, bias=False, batch_first=True)
         nn.LSTM(3, 4, proj_size=1)
         nn.Recurrent(Peephole, 3, 4, 2)
         for cell in (nn.RNNCell, nn.LSTMCell, nn.GRUCell):
@@ -315,8 +317,8 @@ def test_unknown_engine() -> None:
 
 def test_a_forced_engine_that_cannot_run() -> None:
     layer = nn.Recurrent(Peephole, 3, 4)
-    wanted = r"engine 'aten' is forced but cannot run this: .*Peephole\(\)"
-    with engines.use("aten"), pytest.raises(RuntimeError, match=wanted):
+    message = r"engine 'aten' is forced but cannot run this: .*Peephole\(\)"
+    with engines.use("aten"), pytest.raises(RuntimeError, match=message):
         layer(X)
 
 

@@ -106,13 +106,13 @@ def test_a_cell_names_its_own_gates() -> None:
             gates = ("z", "n")
             forget_gates = ("w",)
 
-    class Other(cells.GRU):
+    class RenamedGates(cells.GRU):
         gates = ("a", "b")
 
         def step(self, x: Any, h: Any, state: Any) -> Any:
             return sigmoid(x.a + h.b)
 
-    assert Other.forget_gates == ()
+    assert RenamedGates.forget_gates == ()
 
 
 def test_an_orthogonal_network_starts_at_rotations() -> None:

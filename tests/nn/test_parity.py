@@ -111,7 +111,7 @@ def numbers(shape: list[int], case: Case, dtype: torch.dtype) -> Tensor:
 
 
 def arrange(shape: list[int], case: Case, dtype: torch.dtype, time: int) -> tuple[Tensor, Tensor]:
-    """A leaf, and the tensor of the wanted shape that is a view of it in the case's memory."""
+    """A leaf, and the tensor of the given shape that is a view of it in the case's memory."""
     memory, batch = case.memory, len(shape) - 2 - time
 
     def leaf_of(shape: list[int]) -> Tensor:

@@ -28,7 +28,7 @@ TIMEOUT = 120  # seconds; what hangs, hangs for ever
 
 
 @pytest.fixture(autouse=True)
-def _two_threads(_steady: None) -> None:
+def _two_threads(_seeded: None) -> None:
     torch.set_num_threads(2)
 
 

@@ -30,7 +30,7 @@ CELLS: dict[str, tuple[type, Make]] = {
     "gru cell": (nn.GRUCell, partial(torch.nn.GRUCell, bias=False)),
 }
 PAIRS = LAYERS | CELLS
-BOTH = (
+SUBCLASSES = (
     torch_subclasses.RNN,
     torch_subclasses.LSTM,
     torch_subclasses.GRU,
@@ -102,7 +102,7 @@ def test_what_models_touch_is_there(class_name: str) -> None:
     assert_equal(type(theirs).forward(mine, x)[0], theirs(x)[0])
 
 
-@pytest.mark.parametrize("cls", BOTH, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", SUBCLASSES, ids=lambda cls: cls.__name__)
 def test_nothing_that_torch_changes_of_a_module_comes_through(cls: type) -> None:
     torchs = [c for c in cls.__mro__ if c.__module__ == "torch.nn.modules.rnn"]
     changed = [(c, name) for c in torchs for name in vars(c) if callable(vars(c)[name])]
@@ -174,8 +174,8 @@ def test_from_each_class_to_each(class_name: str) -> None:
         assert converted.replaced == (() if cls is classes[goal] else ("0",))
         assert converted.skipped == {}
         assert type(model[0]) is classes[goal]
-        anew = cls is not classes[goal] and classes["torch"] in (cls, classes[goal])
-        assert (model[0] is not layer) == anew
+        fresh_dynamo = cls is not classes[goal] and classes["torch"] in (cls, classes[goal])
+        assert (model[0] is not layer) == fresh_dynamo
         assert [id(p) for p in model.parameters()] == old_ids
         for a, b in zip(parts(model(x)), expected, strict=True):
             close(a, b, "output")
@@ -203,14 +203,14 @@ def test_what_torch_cannot_say_stays_ours() -> None:
 
 
 @pytest.fixture
-def anew() -> Iterator[None]:
-    """Nothing is known of graphs compiled before."""
+def fresh_dynamo() -> Iterator[None]:
+    """Dynamo without graphs of earlier tests."""
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
 
 
-class First(torch.nn.Module):
+class PlainModule(torch.nn.Module):
     """Code that has nothing to do with recurrent layers."""
 
     def __init__(self) -> None:
@@ -232,11 +232,11 @@ class Graphs:
         return graph.forward
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("class_name", LAYERS)
 def test_dynamo_breaks_at_layers_that_are_torchs(class_name: str) -> None:
     _, mine, x = pair(class_name)
-    model = torch.nn.Sequential(First(), mine)
+    model = torch.nn.Sequential(PlainModule(), mine)
     expected = parts(model(x))
     with pytest.raises(torch._dynamo.exc.Unsupported, match="Attempted to wrap RNN, GRU, or LSTM"):
         torch.compile(model, fullgraph=True, backend="eager")(x)
@@ -264,7 +264,7 @@ def test_dynamo_is_not_imported_for_them(monkeypatch: pytest.MonkeyPatch) -> Non
     mine(x)
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("fresh_dynamo")
 def test_dynamo_takes_them_where_it_takes_torchs() -> None:
     _, mine, x = pair("lstm")
     with torch._dynamo.config.patch(allow_rnn=True):

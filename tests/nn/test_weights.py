@@ -222,10 +222,10 @@ def _state(module: Module) -> Module:
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     file.seek(0)
-    twin = copy.deepcopy(module)
-    for_each_parameter(_in_place)(twin)
-    twin.load_state_dict(torch.load(file, weights_only=True))
-    return twin
+    copied = copy.deepcopy(module)
+    for_each_parameter(_in_place)(copied)
+    copied.load_state_dict(torch.load(file, weights_only=True))
+    return copied
 
 
 COPIES: dict[str, Callable[[Module], Module]] = {
@@ -242,19 +242,19 @@ def test_copies_are_equal_and_independent(layer_name: str, make: str) -> None:
     module = make_module(layer_name)
     warm(layer_name, module)
     copies = {name: p.detach().clone() for name, p in module.named_parameters()}
-    twin = COPIES[make](module)
-    for name, parameter in twin.named_parameters():
+    copied = COPIES[make](module)
+    for name, parameter in copied.named_parameters():
         assert_equal(parameter, copies[name], name)
-    warm(layer_name, twin)
-    for_each_parameter(_in_place)(twin)
-    check(layer_name, twin)
+    warm(layer_name, copied)
+    for_each_parameter(_in_place)(copied)
+    check(layer_name, copied)
     check(layer_name, module, dict(module.named_parameters()))
     for name, parameter in module.named_parameters():
         assert_equal(parameter, copies[name], name)
     for_each_parameter(_numpy)(module)
     for_each_parameter(_in_place)(module)
     check(layer_name, module)
-    check(layer_name, twin)
+    check(layer_name, copied)
 
 
 @pytest.mark.parametrize("moving", [False, True])

@@ -51,8 +51,8 @@ def pair(layer_name: str) -> tuple[Module, Module, str]:
 def agree(layer_name: str, ours: Module, theirs: Module) -> dict[str, Tensor]:
     """Equal parameters, values without and with gradient, and gradients, which are returned; then
     a step of gradient descent by them."""
-    mine, twins = dict(ours.named_parameters()), dict(theirs.named_parameters())
-    assert list(mine) == list(twins)
+    mine, their_parameters = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    assert list(mine) == list(their_parameters)
     for x in inputs(layer_name):
         right = flat(theirs(x))
         output_gradients = random_like(right)
@@ -62,11 +62,11 @@ def agree(layer_name: str, ours: Module, theirs: Module) -> dict[str, Tensor]:
         for value, oracle in zip([*values, *parts], [*right, *right], strict=True):
             close(value, oracle, "output")
         grads = gradients(parts, [x, *mine.values()], output_gradients)
-        oracle_grads = gradients(right, [x, *twins.values()], output_gradients)
+        oracle_grads = gradients(right, [x, *their_parameters.values()], output_gradients)
         for grad, oracle in zip(grads, oracle_grads, strict=True):
             close(grad, oracle, "gradient")
     with torch.no_grad():
-        for parameters in (mine, twins):
+        for parameters in (mine, their_parameters):
             for parameter, oracle in zip(parameters.values(), oracle_grads[1:], strict=True):
                 parameter -= 0.05 * oracle
     return dict(zip(mine, grads[1:], strict=True))
@@ -121,12 +121,12 @@ def test_a_parametrised_layer_that_ran_is_copied(layer_name: str) -> None:
     for module in (ours, theirs):
         parametrizations.orthogonal(module, name)
     theirs.load_state_dict(ours.state_dict())
-    twin = copy.deepcopy(ours)
+    copied = copy.deepcopy(ours)
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.mul_(0.5)
-    agree(layer_name, twin, theirs)
-    agree(layer_name, twin, theirs)
+    agree(layer_name, copied, theirs)
+    agree(layer_name, copied, theirs)
 
 
 @pytest.mark.parametrize("layer_name", MODULES)
@@ -300,7 +300,7 @@ def test_the_older_functional_call() -> None:
 
 
 @pytest.mark.parametrize("layer_name", MAKERS)
-def test_inputs_states_and_slopes_with_the_sign_apart(layer_name: str) -> None:
+def test_inputs_states_and_gradients_with_a_changed_sign(layer_name: str) -> None:
     """Imaginary parts of conjugates, as complex models pass them on."""
     module, step = make_module(layer_name), layer_name.endswith("step")
     for x in inputs(layer_name):

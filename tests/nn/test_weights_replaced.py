@@ -96,7 +96,7 @@ def test_an_empty_parameter_raises_as_in_torch(
 
 
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih"])
-def test_a_parameter_that_was_taken_away_is_named(name: str) -> None:
+def test_a_parameter_that_was_removed_is_named(name: str) -> None:
     layer, cell = nn.LSTM(3, 4), nn.LSTMCell(3, 4)
     setattr(layer, f"{name}_l0", None)
     setattr(cell, name, None)
@@ -190,12 +190,12 @@ def run(module, x, grad, options):
 
 
 def serve_while(replace, module, x, options, count=200):
-    wanted = run(module, x, False, options)
+    expected = run(module, x, False, options)
     wrong, finished = [], threading.Event()
 
     def serve(grad):
         for _ in range(count):
-            if not torch.equal(run(module, x, grad, options), wanted):
+            if not torch.equal(run(module, x, grad, options), expected):
                 wrong.append(grad)
 
     def reload():
@@ -214,13 +214,13 @@ def serve_while(replace, module, x, options, count=200):
 
 
 lstm, cell = nn.LSTM(8, 16, num_layers=2), nn.GRUCell(8, 16)
-both = nn.GRU(8, 16, bidirectional=True)
+bidirectional = nn.GRU(8, 16, bidirectional=True)
 calls = [
     (lstm, torch.randn(3, 2, 8), {}),
     (lstm, torch.randn(60, 2, 8), {}),
     (lstm, torch.randn(5, 2, 8), {"lengths": [3, 5]}),
     (cell, torch.randn(2, 8), {}),
-    (both, torch.randn(3, 2, 8), {}),
+    (bidirectional, torch.randn(3, 2, 8), {}),
 ]
 for replace in (assign, exchange):
     for module, x, options in calls:
@@ -228,12 +228,12 @@ for replace in (assign, exchange):
             sys.exit(f"{replace.__name__}: {wrong} wrong outputs of {module}")
 
 large, x = nn.LSTM(64, 256), torch.randn(100, 16, 64)
-wanted = run(large, x, False, {})
+expected = run(large, x, False, {})
 calls = []
 signal.signal(signal.SIGALRM, lambda *_: calls.append(exchange(large)))
 signal.setitimer(signal.ITIMER_REAL, 0.004, 0.004)
 for grad in (False, True) * 3:
-    if not torch.equal(run(large, x, grad, {}), wanted):
+    if not torch.equal(run(large, x, grad, {}), expected):
         sys.exit("a signal handler changed the output")
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(len(calls), "signals")

@@ -21,10 +21,10 @@ from unrolled.runtime import Model, load
 from unrolled.runtime._schema import ChainModel, ScaleBlock
 
 
-@pytest.mark.parametrize("kind", PUBLISHED)
-def test_any_cell_runs_and_steps(kind: type[Cell], tmp_path: Path) -> None:
-    H = 6 if kind is cells.SLSTM else 7
-    layer = random(Recurrent(kind, 3, H, num_layers=2))
+@pytest.mark.parametrize("cell_class", PUBLISHED)
+def test_any_cell_runs_and_steps(cell_class: type[Cell], tmp_path: Path) -> None:
+    H = 6 if cell_class is cells.SLSTM else 7
+    layer = random(Recurrent(cell_class, 3, H, num_layers=2))
     model = exported(layer, tmp_path)
     x = np.random.default_rng(0).standard_normal((9, 4, 3), np.float32)
     y, (state,) = model.run(x, return_state=True)
@@ -32,11 +32,11 @@ def test_any_cell_runs_and_steps(kind: type[Cell], tmp_path: Path) -> None:
     close(torch.from_numpy(y), output, "output")
     parts = (final,) if isinstance(final, Tensor) else final
     for k, part in enumerate(parts):
-        close(torch.from_numpy(np.stack([one[k] for one in state])), part, "output")
+        close(torch.from_numpy(np.stack([layer_state[k] for layer_state in state])), part, "output")
     assert np.array_equal(steps(model, x, 4), y)
-    one = model.stream()
+    single = model.stream()
     for t in range(9):
-        assert np.array_equal(one.step(x[t, 2])[0], y[t, 2])
+        assert np.array_equal(single.step(x[t, 2])[0], y[t, 2])
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
@@ -60,19 +60,19 @@ def test_steps_are_the_sequence_to_the_bit(
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("N", [1, 3, 40])
-@pytest.mark.parametrize("kind", ["LSTM", "ResetBeforeGRU", "LayerNormGRU"])
-def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell_name", ["LSTM", "ResetBeforeGRU", "LayerNormGRU"])
+def test_large_layers_on_threads(cell_name: str, N: int, threads: int, tmp_path: Path) -> None:
     """Threads share the units of a step, in one phase or two, or the sequences; panels are packed
     for each share."""
     torch.manual_seed(5)
-    layer = Recurrent(getattr(cells, kind), 96, 300)
+    layer = Recurrent(getattr(cells, cell_name), 96, 300)
     model = exported(layer, tmp_path)
     model.threads = threads
     x = np.random.default_rng(2).standard_normal((12, N, 96), np.float32)
     y = model.run(x)
     rounded_reference = run_reference(layer, x)[0]
-    truth = run_reference(layer.double(), x.astype(np.float64))[0]
-    close(torch.from_numpy(y), truth, "output", rounded_reference=rounded_reference)
+    exact = run_reference(layer.double(), x.astype(np.float64))[0]
+    close(torch.from_numpy(y), exact, "output", rounded_reference=rounded_reference)
     stream = model.stream(N, threads)
     assert np.array_equal(np.stack([stream.step(row) for row in x]), y)
 
@@ -82,12 +82,12 @@ def test_large_layers_on_threads(kind: str, N: int, threads: int, tmp_path: Path
 def test_a_step_may_write_where_it_reads(part: slice, threads: int, tmp_path: Path) -> None:
     """One thread's results are not what another takes for its inputs."""
     stream = exported(random(LSTM(300, 300)), tmp_path).stream(threads=threads)
-    twin = stream.copy()
-    room = np.random.default_rng(4).standard_normal((1, 400), np.float32)
-    x = room[:, :300]
+    separate_stream = stream.copy()
+    buffer = np.random.default_rng(4).standard_normal((1, 400), np.float32)
+    x = buffer[:, :300]
     for _ in range(50):
-        expected = twin.step(x.copy())
-        y = stream.step(x, room[:, part])
+        expected = separate_stream.step(x.copy())
+        y = stream.step(x, buffer[:, part])
         assert np.array_equal(y, expected)
 
 
@@ -107,11 +107,11 @@ def test_a_forked_child_steps_alone(tmp_path: Path) -> None:
     """It has lost the threads for which the weights were packed."""
     model = exported(Recurrent(cells.ResetBeforeGRU, 96, 300), tmp_path)
     x = np.random.default_rng(3).standard_normal((5, 1, 96), np.float32)
-    stream, other = model.stream(threads=2), model.stream(threads=2)
+    stream, child_stream = model.stream(threads=2), model.stream(threads=2)
     expected = np.stack([stream.step(row) for row in x])
     pid = os.fork()
     if pid == 0:
-        y = np.stack([other.step(row) for row in x])
+        y = np.stack([child_stream.step(row) for row in x])
         os._exit(0 if np.array_equal(y, expected) else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
@@ -127,7 +127,7 @@ def test_lengths(options: Any, tmp_path: Path) -> None:
     y, (state,) = model.run(x, lengths=lengths, return_state=True)
     output, final = run_reference(layer, x, lengths=torch.tensor(lengths))
     close(torch.from_numpy(y), output, "output")
-    close(torch.from_numpy(np.stack([one[0] for one in state])), final, "output")
+    close(torch.from_numpy(np.stack([layer_state[0] for layer_state in state])), final, "output")
     with pytest.raises(ValueError, match=r"Model: lengths must be from 0 to 8, got \[9, "):
         model.run(x, lengths=[9, 1, 1, 1, 1])
     with pytest.raises(
@@ -142,9 +142,9 @@ def test_projection_and_state(tmp_path: Path) -> None:
     x = np.random.default_rng(4).standard_normal((10, 2, 3), np.float32)
     y = model.run(x)
     close(torch.from_numpy(y), run_reference(layer, x)[0], "output")
-    first, state = model.run(x[:4], return_state=True)
-    second = model.run(x[4:], state=state)
-    assert np.array_equal(np.concatenate([first, second]), y)
+    head, state = model.run(x[:4], return_state=True)
+    tail = model.run(x[4:], state=state)
+    assert np.array_equal(np.concatenate([head, tail]), y)
     stream = model.stream(2)
     stream.state = state[0]
     assert np.array_equal(stream.step(np.ascontiguousarray(x[4])), y[4])
@@ -167,8 +167,8 @@ def test_a_model_of_tokens(input: str, pooling: str | None, tmp_path: Path) -> N
     assert np.array_equal(np.stack(stepped) if pooling is None else stepped[-1], y)
     single = runtime.stream()
     for token in tokens[:, 1].tolist():
-        last = single.step(token)
-    assert np.array_equal(last[0], y[-1, 1] if pooling is None else y[1])
+        output = single.step(token)
+    assert np.array_equal(output[0], y[-1, 1] if pooling is None else y[1])
     lengths = np.array([7, 0 if pooling == "mean" else 2, 4])
     if pooling is not None:
         ends = run_reference(model, tokens, lengths=torch.from_numpy(lengths))[0]

@@ -21,12 +21,12 @@ def test_streams_reset_and_copy(tmp_path: Path) -> None:
     stream, fresh = model.stream(4), model.stream(4)
     for row in x[:3]:
         stream.step(row)
-    twin = stream.copy()
-    after = stream.step(x[3])
-    assert np.array_equal(twin.step(x[3]), after)
+    copied = stream.copy()
+    output = stream.step(x[3])
+    assert np.array_equal(copied.step(x[3]), output)
     stream.reset(rows=[0, 2])
     outputs, started = stream.step(x[4]), fresh.step(x[4])
-    went_on = twin.step(x[4])
+    went_on = copied.step(x[4])
     assert np.array_equal(outputs[[0, 2]], started[[0, 2]])
     assert np.array_equal(outputs[[1, 3]], went_on[[1, 3]])
     assert not np.array_equal(outputs[1], started[1])
@@ -38,9 +38,9 @@ def test_streams_reset_and_copy(tmp_path: Path) -> None:
 def test_out_receives_the_output(tmp_path: Path) -> None:
     model = exported(random(GRU(3, 5)), tmp_path)
     x, out = np.ones((1, 3), np.float32), np.full((1, 5), np.nan, np.float32)
-    first, second = model.stream(), model.stream()
-    assert first.step(x, out) is out
-    assert np.array_equal(out, second.step(x))
+    stream, second_stream = model.stream(), model.stream()
+    assert stream.step(x, out) is out
+    assert np.array_equal(out, second_stream.step(x))
 
 
 def test_threads_own_streams_of_one_model(tmp_path: Path) -> None:
@@ -62,24 +62,26 @@ def test_threads_own_streams_of_one_model(tmp_path: Path) -> None:
 
 
 def test_two_threads_in_one_stream_do_no_harm(tmp_path: Path) -> None:
-    """One of them is told, or each had its turn."""
+    """Each step succeeds, or raises an error."""
     stream = exported(random(LSTM(64, 300)), tmp_path).stream()
     x = np.ones((1, 64), np.float32)
-    said: list[str] = []
+    messages: list[str] = []
 
     def work() -> None:
         for _ in range(300):
             try:
                 stream.step(x)
             except RuntimeError as error:
-                said.append(str(error))
+                messages.append(str(error))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(said) <= {"Stream: another thread is in a step of it; give each thread its own copy"}
+    assert set(messages) <= {
+        "Stream: another thread is in a step of it; give each thread its own copy"
+    }
     assert np.isfinite(stream.step(x)).all()
 
 
@@ -96,12 +98,12 @@ FAULTS: list[tuple[Any, Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("x", "out", "error", "said"), FAULTS)
+@pytest.mark.parametrize(("x", "out", "error", "message"), FAULTS)
 def test_a_step_refuses(
-    x: Any, out: Any, error: type[Exception], said: str, tmp_path: Path
+    x: Any, out: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     stream = exported(GRU(3, 5), tmp_path).stream()
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         stream.step(x, out)
 
 
@@ -190,16 +192,18 @@ def test_pools_are_read_after_each_step(pooling: str, tmp_path: Path) -> None:
     stream = runtime.stream(2)
     outputs = []
     for row in tokens:
-        twin = stream.copy()
+        copied = stream.copy()
         outputs.append(stream.step(row))
-        assert np.array_equal(twin.step(row), outputs[-1])
+        assert np.array_equal(copied.step(row), outputs[-1])
     close(torch.from_numpy(np.stack(outputs)), expected, "output")
     assert np.array_equal(outputs[-1], runtime.run(tokens))
-    both = random(SequenceModel(5, 3, hidden_size=6, pooling=pooling, bidirectional=True).eval())
+    bidirectional = random(
+        SequenceModel(5, 3, hidden_size=6, pooling=pooling, bidirectional=True).eval()
+    )
     lengths = [8, 3]
-    restarted = exported(both, tmp_path).run(tokens, lengths=lengths)
-    ends = run_reference(both, tokens, lengths=torch.tensor(lengths))[0]
-    close(torch.from_numpy(restarted), ends, "output")
+    restarted = exported(bidirectional, tmp_path).run(tokens, lengths=lengths)
+    expected = run_reference(bidirectional, tokens, lengths=torch.tensor(lengths))[0]
+    close(torch.from_numpy(restarted), expected, "output")
     stream.reset(rows=[1])
     fresh = runtime.stream(2)
     assert np.array_equal(stream.step(tokens[0])[1], fresh.step(tokens[0])[1])

@@ -97,8 +97,8 @@ FILES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "narrow vectors": (many_narrow_vectors, OVER_BUDGET),
     "gradients": (many_gradients, "too many gradients of one number"),
 }
-"""With the reason for which each is refused: it is counted, before the memory is taken or the work
-is done."""
+"""With the reason for which each is refused: it is counted, before memory is allocated or work is
+done."""
 
 LOAD = """
 import resource, sys

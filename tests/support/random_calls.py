@@ -39,7 +39,7 @@ CELLS |= {
 
 
 def _takes_projection(cell_name: str) -> bool:
-    """Whether a step tells the output from the state that it is made of."""
+    """Whether a step distinguishes the output from the state that it is computed from."""
     try:
         make_program(CELLS[cell_name](), projected=True)
     except ProgramError:

@@ -10,13 +10,13 @@ from typing import Any
 
 from unrolled.config import CONFIGS, Config
 
-__all__ = ["KINDS", "NAMES", "READ", "config_of", "write_data"]
+__all__ = ["EXAMPLES", "NAMES", "READ", "config_of", "write_data"]
 
 READ = ["lm", "classify", "numbers", "tag", "forecast", "seq2seq"]
 """The tasks that read data, and classification of numbers beside that of texts."""
-KINDS = [*READ, "adding", "copy", "dyck"]
+EXAMPLES = [*READ, "adding", "copy", "dyck"]
 """And those that draw theirs."""
-NAMES = dict.fromkeys(KINDS, "problem") | {kind: kind for kind in READ}
+NAMES = dict.fromkeys(EXAMPLES, "problem") | {example: example for example in READ}
 """The task of each."""
 NAMES["numbers"] = "classify"
 
@@ -70,8 +70,8 @@ def _numbers(draw: random.Random) -> list[str]:
     rows = ["label,a,b,c,d,e"]
     for _ in range(45):
         label, count, start = draw.choice(["up", "down"]), draw.randint(3, 5), draw.uniform(-5, 5)
-        slope = 2.0 if label == "up" else -2.0
-        line = [f"{start + slope * t:.3f}" for t in range(count)]
+        step = 2.0 if label == "up" else -2.0
+        line = [f"{start + step * t:.3f}" for t in range(count)]
         rows.append(",".join([label, *line, *[""] * (5 - count)]))
     return rows
 

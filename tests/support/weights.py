@@ -82,13 +82,13 @@ def warm(layer_name: str, module: Module) -> None:
 
 def expected_results(layer_name: str, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
     """Values and gradients, by the reference engine, in a layer of its own."""
-    twin = make_module(layer_name, seed=9)
-    parameters = dict(twin.named_parameters())
+    reference_layer = make_module(layer_name, seed=9)
+    parameters = dict(reference_layer.named_parameters())
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     with engines.use("reference"):
-        parts = flat(twin(x))
+        parts = flat(reference_layer(x))
     return [*parts, *gradients(parts, [x, *(parameters[name] for name in weights)])]
 
 

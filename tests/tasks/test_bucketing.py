@@ -24,17 +24,17 @@ def test_each_item_comes_once_an_epoch_before_any_comes_again(
 ) -> None:
     count, batch_size, pool, seed = sizes
     buckets = Buckets(lengths_of(count), batch_size, seed, pool)
-    seen: Counter[int] = Counter(dict.fromkeys(range(count), 0))
+    counts: Counter[int] = Counter(dict.fromkeys(range(count), 0))
     for step in range(3 * count // batch_size + 2):
         batch = buckets.items(step)
         assert len(batch) == batch_size
-        previous = min(seen.values())
+        previous = min(counts.values())
         full = (previous + 1) * count  # an epoch ends with this many items
-        seen.update(batch)
-        if seen.total() <= full:
-            assert max(seen.values()) == previous + 1
-        if seen.total() >= full:
-            assert min(seen.values()) >= previous + 1
+        counts.update(batch)
+        if counts.total() <= full:
+            assert max(counts.values()) == previous + 1
+        if counts.total() >= full:
+            assert min(counts.values()) >= previous + 1
 
 
 @given(SIZES, st.integers(0, 200))
@@ -96,7 +96,7 @@ def test_long_and_short_batches_come_in_a_random_order() -> None:
         (([1], 1, 0, 0), "pool must be at least 1, got 0"),
     ],
 )
-def test_wrong_arguments_are_told(arguments: tuple, message: str) -> None:
+def test_wrong_arguments_raise(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Buckets(*arguments)
     with pytest.raises(ValueError, match="step must be at least 0, got -1"):

@@ -42,8 +42,10 @@ def test_classes_are_measured_as_scikit_learn_does(pairs: list[tuple[int, int]])
     assert accuracy(counts) == pytest.approx(oracle.accuracy_score(expected, predicted))
     f1 = oracle.f1_score(expected, predicted, average="macro", zero_division=0.0)
     assert macro_f1(counts) == pytest.approx(f1)
-    each = oracle.f1_score(expected, predicted, labels=labels, average=None, zero_division=math.nan)
-    np.testing.assert_allclose(f1_scores(counts).numpy(), each)
+    scores = oracle.f1_score(
+        expected, predicted, labels=labels, average=None, zero_division=math.nan
+    )
+    np.testing.assert_allclose(f1_scores(counts).numpy(), scores)
 
 
 def test_padding_is_not_measured_and_batches_add() -> None:
@@ -64,14 +66,14 @@ def test_nothing_is_not_a_number() -> None:
     assert math.isnan(error_rate([], []))
 
 
-def test_wrong_classes_are_told() -> None:
-    one, two = torch.tensor([1]), torch.tensor([2])
+def test_wrong_classes_raise() -> None:
+    class_1, class_2 = torch.tensor([1]), torch.tensor([2])
     with pytest.raises(ValueError, match="predicted must be below 2, got 2"):
-        class_counts(one, two, 2)
+        class_counts(class_1, class_2, 2)
     with pytest.raises(ValueError, match="expected must be below 2, got -1"):
-        class_counts(-one, one, 2)
+        class_counts(-class_1, class_1, 2)
     with pytest.raises(ValueError, match=r"shape of expected, \[1\], got \[1, 1\]"):
-        class_counts(one, one[None], 2)
+        class_counts(class_1, class_1[None], 2)
 
 
 # Forecasts
@@ -92,10 +94,10 @@ def test_scaled_errors_by_hand() -> None:
     expected = torch.tensor([[10.0, 20.0], [30.0, 40.0]])
     predicted = torch.tensor([[11.0, 18.0], [30.0, 44.0]])
     # One step back: 3, 2, 3, 2, mean 2.5. Two steps back: 1, 1, 1, mean 1.
-    one = mean_absolute_scaled_error(expected, predicted, history)
-    close(one, torch.tensor([1.5 / 2.5, 2.0 / 2.5], dtype=torch.float64), "output")
-    two = mean_absolute_scaled_error(expected, predicted, history, season=2)
-    close(two, torch.tensor([1.5, 2.0], dtype=torch.float64), "output")
+    next_step_error = mean_absolute_scaled_error(expected, predicted, history)
+    close(next_step_error, torch.tensor([1.5 / 2.5, 2.0 / 2.5], dtype=torch.float64), "output")
+    second_step_error = mean_absolute_scaled_error(expected, predicted, history, season=2)
+    close(second_step_error, torch.tensor([1.5, 2.0], dtype=torch.float64), "output")
 
 
 def test_each_variable_has_its_own_scale() -> None:
@@ -111,7 +113,7 @@ def test_the_naive_forecast_has_scaled_error_one() -> None:
     assert error.item() == pytest.approx(1.0)
 
 
-def test_wrong_forecasts_are_told() -> None:
+def test_wrong_forecasts_raise() -> None:
     y = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"predicted must have .* \[2, 3\], got \[3\]"):
         mean_absolute_error(y, y[0])

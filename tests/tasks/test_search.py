@@ -25,7 +25,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def made(options: dict[str, Any], seed: int = 0) -> EncoderDecoder:
+def new_model(options: dict[str, Any], seed: int = 0) -> EncoderDecoder:
     """Large numbers, so that what it says depends on what it read and wrote."""
     model = EncoderDecoder(V, V, hidden_size=5, embedding_size=3, **options)
     return wiring.drawn(model, 1.5, seed)
@@ -35,9 +35,9 @@ def sources() -> Tensor:
     return torch.randint(V, (T, N))
 
 
-def score_of(model: EncoderDecoder, source: Tensor, tokens: list[int], ended: bool) -> float:
+def score_of(model: EncoderDecoder, source: Tensor, tokens: list[int], has_end: bool) -> float:
     """The sum of log probabilities of a target for a source [T], by teacher forcing."""
-    written = [*tokens, END] if ended else tokens
+    written = [*tokens, END] if has_end else tokens
     logits = model(source[:, None], torch.tensor([[BEGIN, *written[:-1]]]).t())
     chances = torch.log_softmax(logits[:, 0], -1)
     return sum(chances[t, token].item() for t, token in enumerate(written))
@@ -59,11 +59,11 @@ def every(model: EncoderDecoder, source: Tensor, limit: int, penalty: float) -> 
     """All targets of at most so many tokens, the end among them, the best first."""
     actual = []
     for length in range(1, limit + 1):
-        others = [token for token in range(V) if token != END]
-        for tokens in product(others, repeat=length - 1):
+        inner_tokens = [token for token in range(V) if token != END]
+        for tokens in product(inner_tokens, repeat=length - 1):
             score = score_of(model, source, list(tokens), True)
             actual.append((score / length**penalty, Hypothesis(list(tokens), score)))
-    for tokens in product(others, repeat=limit):
+    for tokens in product(inner_tokens, repeat=limit):
         score = score_of(model, source, list(tokens), False)
         actual.append((score / limit**penalty, Hypothesis(list(tokens), score)))
     return [hypothesis for _, hypothesis in sorted(actual, key=lambda ranked: -ranked[0])]
@@ -105,24 +105,24 @@ def search(chain: Chain, **options: Any) -> list[tuple[list[int], float]]:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_greedy_is_the_argmax_of_each_sentence_alone(options: dict[str, Any]) -> None:
-    ended = set()
+    lengths_of_targets = set()
     for seed in range(8):
-        model, source = made(options, seed), sources()
+        model, source = new_model(options, seed), sources()
         actual = greedy(model, source, LENGTHS, begin=BEGIN, end=END, limit=7)
         expected = [argmax(model, source[:length, n], 7) for n, length in enumerate(LENGTHS)]
         agree(actual, expected)
-        ended |= {len(h.tokens) for h in actual}
-    assert 7 in ended  # what reached the limit
-    assert len(ended) > 2  # and what did not
+        lengths_of_targets |= {len(h.tokens) for h in actual}
+    assert 7 in lengths_of_targets  # what reached the limit
+    assert len(lengths_of_targets) > 2  # and what did not
 
 
 def test_neither_the_batch_nor_padding_matters_to_greedy() -> None:
-    model, source = made({"num_layers": 2}), sources()
+    model, source = new_model({"num_layers": 2}), sources()
     actual = greedy(model, source, LENGTHS, begin=BEGIN, end=END, limit=9)
     order = torch.tensor([4, 2, 0, 1, 3])
-    other = torch.where(torch.arange(T)[:, None] < LENGTHS, source, 3)
-    other = torch.cat([other, other[:2]])[:, order]
-    shuffled = greedy(model, other, LENGTHS[order], begin=BEGIN, end=END, limit=9)
+    padded = torch.where(torch.arange(T)[:, None] < LENGTHS, source, 3)
+    padded = torch.cat([padded, padded[:2]])[:, order]
+    shuffled = greedy(model, padded, LENGTHS[order], begin=BEGIN, end=END, limit=9)
     agree(shuffled, [actual[n] for n in order])
     agree(
         greedy(model, source, begin=BEGIN, end=END),
@@ -146,31 +146,33 @@ def test_greedy_by_hand() -> None:
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_beam_of_one_is_greedy(options: dict[str, Any], penalty: float) -> None:
     for seed in range(6):
-        model, source = made(options, seed), sources()
+        model, source = new_model(options, seed), sources()
         greedily = greedy(model, source, begin=BEGIN, end=END, limit=8)
         for n in range(N):
-            rest = {"width": 1, "limit": 8, "penalty": penalty}
-            agree(beam(model, source[:, n], begin=BEGIN, end=END, **rest), [greedily[n]])
+            search_options = {"width": 1, "limit": 8, "penalty": penalty}
+            agree(beam(model, source[:, n], begin=BEGIN, end=END, **search_options), [greedily[n]])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("limit", [1, 2, 4])
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0])
 def test_a_beam_of_all_finds_all(options: dict[str, Any], limit: int, penalty: float) -> None:
-    model, source = made(options, limit), torch.tensor([2, 0, 3])
+    model, source = new_model(options, limit), torch.tensor([2, 0, 3])
     expected = every(model, source, limit, penalty)
-    rest = {"limit": limit, "penalty": penalty}
-    agree(beam(model, source, begin=BEGIN, end=END, width=len(expected), **rest), expected)
+    search_options = {"limit": limit, "penalty": penalty}
+    agree(
+        beam(model, source, begin=BEGIN, end=END, width=len(expected), **search_options), expected
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_without_a_penalty_what_covers_all_prefixes_finds_the_best(seed: int) -> None:
     """The beam may stop early: what is kept only loses. So it is never worse than greedy."""
-    model, source = made({}, seed), torch.tensor([2, 0, 3])
+    model, source = new_model({}, seed), torch.tensor([2, 0, 3])
     expected = every(model, source, 3, 0.0)
     for width in (9, 10, 20):  # 9 prefixes of two tokens go into the last step
-        rest = {"limit": 3, "penalty": 0.0, "width": width}
-        actual = beam(model, source, begin=BEGIN, end=END, **rest)
+        search_options = {"limit": 3, "penalty": 0.0, "width": width}
+        actual = beam(model, source, begin=BEGIN, end=END, **search_options)
         agree(actual, expected[:width])
         greedily = greedy(model, source[:, None], begin=BEGIN, end=END, limit=3)[0]
         assert actual[0].score >= greedily.score - CLOSE
@@ -180,7 +182,7 @@ def test_without_a_penalty_what_covers_all_prefixes_finds_the_best(seed: int) ->
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_what_a_beam_finds_is_what_the_model_says(width: int, penalty: float) -> None:
     for seed in range(4):
-        model, source = made({"cell": "LSTM"}, seed), torch.randint(V, (5,))
+        model, source = new_model({"cell": "LSTM"}, seed), torch.randint(V, (5,))
         actual = beam(model, source, begin=BEGIN, end=END, width=width, limit=6, penalty=penalty)
         assert 0 < len(actual) <= width
         assert len({tuple(h.tokens) for h in actual}) == len(actual)
@@ -197,17 +199,21 @@ def test_a_beam_is_a_plain_loop_that_never_stops_early(width: int) -> None:
     for _ in range(20):
         tables = torch.softmax(2 * torch.randn(5, 6, 6, dtype=torch.float64), -1).tolist()
         live: list[tuple[float, list[int]]] = [(1.0, [])]
-        done = []
+        completed = []
         for table in tables:
-            ways = [
+            continuations = [
                 (chance * table[(tokens or [BEGIN])[-1]][token], [*tokens, token])
                 for chance, tokens in live
                 for token in range(6)
             ]
-            ways = sorted(ways, reverse=True)[: 2 * width]
-            done += [(chance, tokens[:-1]) for chance, tokens in ways if tokens[-1] == END]
-            live = [way for way in ways if way[1][-1] != END][:width]
-        expected = sorted(done + live, reverse=True)[:width]
+            continuations = sorted(continuations, reverse=True)[: 2 * width]
+            completed += [
+                (chance, tokens[:-1]) for chance, tokens in continuations if tokens[-1] == END
+            ]
+            live = [continuation for continuation in continuations if continuation[1][-1] != END][
+                :width
+            ]
+        expected = sorted(completed + live, reverse=True)[:width]
         actual = search(Chain(*tables), width=width, limit=5, penalty=0.0)
         assert actual == [(tokens, round(chance, 9)) for chance, tokens in expected]
 
@@ -242,7 +248,7 @@ def test_a_limit_hands_over_what_has_not_ended() -> None:
 
 
 def test_a_search_leaves_no_graph_behind() -> None:
-    model, source = made({}), sources()
+    model, source = new_model({}), sources()
     previous = {name: p.clone() for name, p in model.named_parameters()}
     assert isinstance(greedy(model, source, begin=BEGIN, end=END, limit=3)[0].score, float)
     assert isinstance(beam(model, source[:, 0], begin=BEGIN, end=END, limit=3)[0].score, float)
@@ -252,7 +258,7 @@ def test_a_search_leaves_no_graph_behind() -> None:
 @pytest.mark.parametrize("name", ["width", "limit"])
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_wrong_argument_is_named(name: str, value: int) -> None:
-    model, options = made({}), {name: value}
+    model, options = new_model({}), {name: value}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got {value}"):
         beam(model, torch.tensor([2]), begin=BEGIN, end=END, **options)
     if name == "limit":

@@ -25,14 +25,14 @@ def task_of(data: str, **options: Any) -> SyntheticProblems:
 
 
 class Oracle(torch.nn.Module):
-    """Says what is wanted of whatever it is given, or something else in some sequences."""
+    """Returns the targets of each batch, or other answers in the first ``wrong`` sequences."""
 
     def __init__(self, task: SyntheticProblems, wrong: int = 0) -> None:
         super().__init__()
-        self.left, self.wrong = list(task.validation(Shard())), wrong
+        self.batches, self.wrong = list(task.validation(Shard())), wrong
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
-        batch = self.left.pop(0)
+        batch = self.batches.pop(0)
         assert torch.equal(batch.inputs, inputs)
         expected = batch.targets.clone()
         expected[..., : self.wrong] = 1 - expected[..., : self.wrong]
@@ -101,13 +101,13 @@ def test_simple_methods() -> None:
 
 
 def test_training_and_validation_are_other_sequences_and_seeds_too() -> None:
-    task, other = task_of("adding"), task_of("adding", seed=1)
+    task, task_of_seed_1 = task_of("adding"), task_of("adding", seed=1)
     drawn = [task.batch(step, Shard()).inputs for step in range(3)]
     drawn += [batch.inputs for batch in task.validation(Shard())][:2]
-    drawn += [other.batch(0, Shard()).inputs]
-    for k, one in enumerate(drawn):
-        assert not any(torch.equal(one, two) for two in drawn[:k])
-    assert task.digest != other.digest
+    drawn += [task_of_seed_1.batch(0, Shard()).inputs]
+    for k, inputs in enumerate(drawn):
+        assert not any(torch.equal(inputs, earlier) for earlier in drawn[:k])
+    assert task.digest != task_of_seed_1.digest
 
 
 def test_a_model_of_another_problem_is_refused() -> None:
@@ -122,9 +122,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     """It learns parity of short strings, and says of what it is better."""
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
-    given = ["--data", "parity", "--length", "6", "--hidden-size", "16", "--steps", "300"]
-    given += ["--learning-rate", "0.02", "--validate-every", "300", "--accelerator", "cpu"]
-    assert run(["train", "problem", *given, "--run", "mine"]) == 0
+    options = ["--data", "parity", "--length", "6", "--hidden-size", "16", "--steps", "300"]
+    options += ["--learning-rate", "0.02", "--validate-every", "300", "--accelerator", "cpu"]
+    assert run(["train", "problem", *options, "--run", "mine"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^majority +accuracy 0\.5", out, re.MULTILINE)
     assert run(["evaluate", "mine", "--json"]) == 0
@@ -175,8 +175,8 @@ def test_recurrent_matrices_learn_at_a_rate_of_their_own(tmp_path: Path) -> None
     config = ProblemConfig(data="parity", length=7, accelerator="cpu", **options)
     previous = new_model(SyntheticProblems(config)).state_dict()
     result = fit(config, tmp_path / "run", progress=False)
-    after = load_tree(result.last)["state_dict"]
+    weights = load_tree(result.last)["state_dict"]
     for name, weight in previous.items():
-        moved = (after[f"model.{name}"] - weight).abs()
+        moved = (weights[f"model.{name}"] - weight).abs()
         expected = 0.0025 if "weight_hh" in name else 0.01
         assert moved.max().item() == pytest.approx(expected, rel=1e-3), name

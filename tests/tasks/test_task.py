@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.small_tasks import KINDS, NAMES, READ, config_of, write_data
+from tests.support.small_tasks import EXAMPLES, NAMES, READ, config_of, write_data
 from tests.support.tolerances import assert_equal, close
 from unrolled.models import load_tree, save_tree
 from unrolled.tasks import Shard, Task, find_task, measure
 
-WHOLE, THIRDS = Shard(), [Shard(rank, 3) for rank in range(3)]
+FULL_SHARD, THIRDS = Shard(), [Shard(rank, 3) for rank in range(3)]
 
 
 def read(example: str, folder: Path, **options: Any) -> Task:
@@ -38,13 +38,13 @@ def summed(task: Task, model: nn.Module, share: Shard) -> tuple[dict[str, Tensor
     return sums, count
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_shares_of_a_batch_add_to_the_whole(example: str, tmp_path: Path) -> None:
     task = read(example, tmp_path)
     model = model_of(task)
     with torch.no_grad():
         for step in (0, 5):
-            complete = task.batch(step, WHOLE)
+            complete = task.batch(step, FULL_SHARD)
             parts = [task.batch(step, share) for share in THIRDS]
             assert complete.size == complete.total == sum(part.size for part in parts)
             assert {part.total for part in parts} == {complete.total}
@@ -54,11 +54,11 @@ def test_shares_of_a_batch_add_to_the_whole(example: str, tmp_path: Path) -> Non
             close(torch.stack(actual).sum(), expected, "gradient")
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_shares_of_a_validation_add_to_the_whole(example: str, tmp_path: Path) -> None:
     task = read(example, tmp_path)
     model = model_of(task)
-    expected, total = summed(task, model, WHOLE)
+    expected, total = summed(task, model, FULL_SHARD)
     parts = [summed(task, model, share) for share in THIRDS]
     assert sum(count for _, count in parts) == total > 0
     for name, value in expected.items():
@@ -69,7 +69,7 @@ def test_shares_of_a_validation_add_to_the_whole(example: str, tmp_path: Path) -
             assert_equal(actual, value, name)
 
 
-@pytest.mark.parametrize("example", [kind for kind in KINDS if kind != "lm"])
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if example != "lm"])
 def test_a_share_without_items_has_no_loss(example: str, tmp_path: Path) -> None:
     task = read(example, tmp_path, batch_size=2)
     batch = task.batch(0, Shard(2, 3))
@@ -81,12 +81,12 @@ def tensors_of(batch: Any) -> list[Tensor]:
     return [part for part in batch if isinstance(part, Tensor)]
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_a_batch_depends_on_its_number_alone(example: str, tmp_path: Path) -> None:
     a, b = read(example, tmp_path), read(example, tmp_path)
-    batches = [a.batch(step, WHOLE) for step in range(12)]
+    batches = [a.batch(step, FULL_SHARD) for step in range(12)]
     for step in (9, 2, 11, 2, 0):
-        actual = b.batch(step, WHOLE)
+        actual = b.batch(step, FULL_SHARD)
         for got, expected in zip(tensors_of(actual), tensors_of(batches[step]), strict=True):
             assert_equal(got, expected, f"step {step}")
     assert any(
@@ -112,7 +112,7 @@ def test_the_digest_is_that_of_the_data(example: str, tmp_path: Path) -> None:
     assert find_task(NAMES[example]).read(config).digest != digest
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_a_codec_comes_back_from_a_file(example: str, tmp_path: Path) -> None:
     task = read(example, tmp_path)
     save_tree(tmp_path / "codec", task.codec.state())
@@ -121,7 +121,7 @@ def test_a_codec_comes_back_from_a_file(example: str, tmp_path: Path) -> None:
     assert rebuilt.codec is codec
     assert rebuilt.model_arguments() == task.model_arguments()
     for step in range(3):
-        batches = (tensors_of(read_task.batch(step, WHOLE)) for read_task in (rebuilt, task))
+        batches = (tensors_of(read_task.batch(step, FULL_SHARD)) for read_task in (rebuilt, task))
         for got, expected in zip(*batches, strict=True):
             assert_equal(got, expected)
 
@@ -140,7 +140,7 @@ def test_it_is_learned(example: str, part: float, tmp_path: Path) -> None:
     carried: Any = None
     model.train()
     for step in range(60):
-        batch = task.batch(step, WHOLE)
+        batch = task.batch(step, FULL_SHARD)
         total, carried = task.loss(model, batch, carried)
         optimizer.zero_grad()
         (total / batch.total).backward()
@@ -159,10 +159,10 @@ def test_padding_never_matters(example: str, beam: int, tmp_path: Path) -> None:
     together = read(example, tmp_path, batch_size=64, **options)
     single = find_task(NAMES[example]).read(dataclasses.replace(together.config, batch_size=1))
     model = model_of(together)
-    batches = list(together.validation(WHOLE))
+    batches = list(together.validation(FULL_SHARD))
     assert len(batches) == 1
-    assert len(list(single.validation(WHOLE))) > 5
-    expected, actual = summed(single, model, WHOLE)[0], summed(together, model, WHOLE)[0]
+    assert len(list(single.validation(FULL_SHARD))) > 5
+    expected, actual = summed(single, model, FULL_SHARD)[0], summed(together, model, FULL_SHARD)[0]
     limits = {"exact", "edits"}  # what has no end is cut at a length that depends on the batch
     for name in expected.keys() - limits:
         close(actual[name].float(), expected[name].float(), "gradient", name)

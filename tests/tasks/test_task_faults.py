@@ -1,4 +1,4 @@
-"""Data that cannot be used: one line that names the file, the line, what was wanted, the cure."""
+"""Data that cannot be used: a message with the file, the line, the requirement and the remedy."""
 
 import dataclasses
 import re
@@ -59,21 +59,21 @@ FAULTS: list[tuple[str, dict[str, Any], str | None, str]] = [
 ]  # fmt: skip
 
 
-def read(kind: str, path: Path, folder: Path, **options: Any) -> Any:
-    config = dataclasses.replace(config_of(kind, folder, **options), paths=(str(path),))
-    return find_task(NAMES[kind]).read(config)
+def read(example: str, path: Path, folder: Path, **options: Any) -> Any:
+    config = dataclasses.replace(config_of(example, folder, **options), paths=(str(path),))
+    return find_task(NAMES[example]).read(config)
 
 
-@pytest.mark.parametrize(("kind", "options", "text", "message_pattern"), FAULTS)
-def test_a_fault_is_told_in_a_line(
-    kind: str, options: dict[str, Any], text: str | None, message_pattern: str, tmp_path: Path
+@pytest.mark.parametrize(("example", "options", "text", "message_pattern"), FAULTS)
+def test_a_fault_raises_with_one_line(
+    example: str, options: dict[str, Any], text: str | None, message_pattern: str, tmp_path: Path
 ) -> None:
-    suffix = ".csv" if text is not None and kind in ("classify", "numbers", "forecast") else ""
+    suffix = ".csv" if text is not None and example in ("classify", "numbers", "forecast") else ""
     path = tmp_path / f"data{suffix}"
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError) as caught:
-        read(kind, path, tmp_path, **options)
+        read(example, path, tmp_path, **options)
     message = str(caught.value).replace(f"{path}", "data")
     assert re.match(message_pattern.replace("?", r"\?"), message), message
     assert "\n" not in message
@@ -101,7 +101,7 @@ def test_texts_and_numbers_are_not_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "message_pattern"),
+    ("example", "text", "message_pattern"),
     [
         ("classify", "label,body\nsoft,a\nsoff,b\n",
          "data, line 3: label must be one of 'hard', 'soft', got 'soff'; did you mean 'soft'?"),
@@ -109,46 +109,47 @@ def test_texts_and_numbers_are_not_mixed(tmp_path: Path) -> None:
         ("numbers", "label,body\nup,hello\n", "data, line 2, column 'body': must be a number"),
     ],
 )  # fmt: skip
-def test_what_a_trained_model_does_not_know_is_told(
-    kind: str, text: str, message_pattern: str, tmp_path: Path
+def test_what_a_trained_model_does_not_know_raises(
+    example: str, text: str, message_pattern: str, tmp_path: Path
 ) -> None:
-    task = find_task(NAMES[kind]).read(config_of(kind, tmp_path))
-    path = tmp_path / ("data" if kind == "tag" else "data.csv")
+    task = find_task(NAMES[example]).read(config_of(example, tmp_path))
+    path = tmp_path / ("data" if example == "tag" else "data.csv")
     path.write_text(text)
     config = dataclasses.replace(task.config, paths=(str(path),))
     with pytest.raises(DataError) as caught:
-        find_task(NAMES[kind]).read(config, task.codec, validate_on_all=True)
+        find_task(NAMES[example]).read(config, task.codec, validate_on_all=True)
     assert str(caught.value).replace(str(path), "data").startswith(message_pattern)
 
 
 def test_a_model_of_texts_is_given_numbers_and_the_other_way(tmp_path: Path) -> None:
     texts, numbers = (
-        find_task("classify").read(config_of(kind, tmp_path)) for kind in ("classify", "numbers")
+        find_task("classify").read(config_of(example, tmp_path))
+        for example in ("classify", "numbers")
     )
     # Labels that the other knows, so that only the kind of data is at fault.
     (tmp_path / "n.csv").write_text("label,a\nsoft,1\nhard,2\n")
     (tmp_path / "t.csv").write_text("label,body\nup,a\ndown,b\n")
-    for task, other, message_pattern in ((texts, "n", "reads characters, got numbers"),
+    for task, data, message_pattern in ((texts, "n", "reads characters, got numbers"),
                               (numbers, "t", "must be numbers, as the model reads")):  # fmt: skip
-        column = None if other == "n" else "body"
-        config = dataclasses.replace(task.config, paths=(str(tmp_path / f"{other}.csv"),),
+        column = None if data == "n" else "body"
+        config = dataclasses.replace(task.config, paths=(str(tmp_path / f"{data}.csv"),),
                                      text=column)  # fmt: skip
         with pytest.raises(DataError, match=message_pattern):
             find_task("classify").read(config, task.codec, validate_on_all=True)
 
 
-def test_what_predictions_cannot_be_made_of_is_told(tmp_path: Path) -> None:
-    made = {}
-    for kind in ("tag", "forecast", "seq2seq"):
-        task = find_task(kind).read(config_of(kind, tmp_path))
-        made[kind] = (task.build_model(task.model_arguments()).eval(), task.codec)
+def test_what_predictions_cannot_be_made_of_raises(tmp_path: Path) -> None:
+    models = {}
+    for example in ("tag", "forecast", "seq2seq"):
+        task = find_task(example).read(config_of(example, tmp_path))
+        models[example] = (task.build_model(task.model_arguments()).eval(), task.codec)
     with pytest.raises(DataError, match="sentence 2: must have at least one token, got none"):
-        predict_tags(*made["tag"], [["Ada"], []])
+        predict_tags(*models["tag"], [["Ada"], []])
     with pytest.raises(DataError, match="source 2: must have at least one token, got ' '"):
-        translate(*made["seq2seq"], ["one", " "])
+        translate(*models["seq2seq"], ["one", " "])
     table = read_table(tmp_path / "forecast.csv")
     past = table.numbers("warm")[:, None].expand(-1, 2)
     with pytest.raises(DataError, match="at least 6 rows of 2 columns, got 5 of 2"):
-        forecast(*made["forecast"], past[:5])
+        forecast(*models["forecast"], past[:5])
     with pytest.raises(DataError, match="at least 6 rows of 2 columns, got 80 of 1"):
-        forecast(*made["forecast"], past[:, :1])
+        forecast(*models["forecast"], past[:, :1])

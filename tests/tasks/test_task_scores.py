@@ -39,15 +39,15 @@ from unrolled.tasks._translation import Pair, Translation
 from unrolled.tasks.data._conll import Sentence
 from unrolled.tasks.data._tables import read_table
 
-WHOLE = Shard()
+FULL_SHARD = Shard()
 
 
 # Measures
 
 
-@pytest.mark.parametrize("kind", ["classify", "numbers"])
-def test_classes_are_measured_as_scikit_learn_does(kind: str, tmp_path: Path) -> None:
-    task = Classification.read(config_of(kind, tmp_path))
+@pytest.mark.parametrize("example", ["classify", "numbers"])
+def test_classes_are_measured_as_scikit_learn_does(example: str, tmp_path: Path) -> None:
+    task = Classification.read(config_of(example, tmp_path))
     model = task.build_model(task.model_arguments()).eval()
     labels = [task.data.labels[n] for n in task.validation_items]
     chances = class_probabilities(
@@ -62,8 +62,8 @@ def test_classes_are_measured_as_scikit_learn_does(kind: str, tmp_path: Path) ->
     }
     assert measure(task, model) == pytest.approx(expected, rel=1e-5)
     split = zip(task.data.labels, task.data.held_out, strict=True)
-    seen = [label for label, out in split if not out]
-    common = [max(sorted(set(seen)), key=seen.count)] * len(labels)
+    training_labels = [label for label, out in split if not out]
+    common = [max(sorted(set(training_labels)), key=training_labels.count)] * len(labels)
     assert task.baselines()["majority"] == pytest.approx(
         {
             "accuracy": accuracy_score(labels, common),
@@ -88,7 +88,7 @@ class Table(nn.Module):
 
 
 def test_tags_are_measured_by_hand() -> None:
-    """Of 6 tokens 4 are right; of 3 wanted and 2 found entities 1 is right."""
+    """Of 6 tokens 4 are right; of 3 true and 2 predicted entities 1 is right."""
     training = [Sentence(("a", "b", "c", "d"), ("B-P", "I-P", "O", "O")),
                 Sentence(("a", "c"), ("B-Q", "O"))]  # fmt: skip
     held_out = [
@@ -130,8 +130,8 @@ def test_forecasts_are_measured_in_the_datas_units(tmp_path: Path) -> None:
     model = task.build_model(task.model_arguments()).eval()
     table = read_table(config.paths[0])
     values = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
-    T, K, first = 6, 3, 80 - 20
-    origins = range(first, 80 - K + 1)
+    T, K, held_out_start = 6, 3, 80 - 20
+    origins = range(held_out_start, 80 - K + 1)
     expected = torch.stack([values[t : t + K] for t in origins]).flatten().numpy()
 
     def of(forecasts: list[Tensor]) -> dict[str, float]:
@@ -142,10 +142,12 @@ def test_forecasts_are_measured_in_the_datas_units(tmp_path: Path) -> None:
         }
 
     actual = measure(task, model)
-    own = [forecast(model, task.codec, values[:t]) for t in origins]
-    assert {name: actual[name] for name in ("mae", "rmse")} == pytest.approx(of(own), rel=1e-5)
-    deviation = values[:first].std(0, correction=0)
-    errors = (torch.stack(own).flatten() - torch.from_numpy(expected)).unflatten(0, (-1, 2))
+    forecasts = [forecast(model, task.codec, values[:t]) for t in origins]
+    assert {name: actual[name] for name in ("mae", "rmse")} == pytest.approx(
+        of(forecasts), rel=1e-5
+    )
+    deviation = values[:held_out_start].std(0, correction=0)
+    errors = (torch.stack(forecasts).flatten() - torch.from_numpy(expected)).unflatten(0, (-1, 2))
     loss = (errors / deviation).square().mean().item()
     assert actual["loss"] == pytest.approx(loss, rel=1e-5)
     naive = {
@@ -203,17 +205,17 @@ def test_training_never_sees_what_is_held_out(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     task = Forecasting.read(config)
 
-    def changed(first: int) -> Forecasting:
-        path.write_text("\n".join([*lines[: 1 + first], *(f"{t},7,9" for t in range(first, 80))]))
+    def changed(start: int) -> Forecasting:
+        path.write_text("\n".join([*lines[: 1 + start], *(f"{t},7,9" for t in range(start, 80))]))
         return Forecasting.read(config)
 
     same_past, other_past = changed(55), changed(54)
     assert_equal(same_past.codec.mean, task.codec.mean)
     assert_equal(same_past.codec.deviation, task.codec.deviation)
     for step in range(20):
-        for got, expected in zip(same_past.batch(step, WHOLE)[:2], task.batch(step, WHOLE)[:2],
-                               strict=True):  # fmt: skip
-            assert_equal(got, expected)
+        parts, changed_parts = (t.batch(step, FULL_SHARD)[:2] for t in (task, same_past))
+        for actual, expected in zip(changed_parts, parts, strict=True):
+            assert_equal(actual, expected)
     assert not torch.equal(other_past.codec.mean, task.codec.mean)
     assert same_past.digest != task.digest
 
@@ -227,24 +229,24 @@ def test_a_window_ends_where_its_forecast_begins(tmp_path: Path) -> None:
         window=5, horizon=2, validation_fraction=0.2, batch_size=4,
     )  # fmt: skip
     task = Forecasting.read(config)
-    (batch,) = task.validation(WHOLE)
+    (batch,) = task.validation(FULL_SHARD)
     days = task.codec.decode(batch.windows)[..., 0].round().int().T
     expected = task.codec.decode(batch.targets)[..., 0].round().int().T
     origins = [32, 33, 34, 35, 36, 37, 38] * 2
     assert expected.tolist() == [[t, t + 1] for t in origins]
     assert days.tolist() == [list(range(t - 5, t)) for t in origins]
     for step in range(40):
-        last = task.codec.decode(task.batch(step, WHOLE).targets).max().item()
-        assert last < 31.5
+        latest = task.codec.decode(task.batch(step, FULL_SHARD).targets).max().item()
+        assert latest < 31.5
 
 
-@pytest.mark.parametrize("kind", ["classify", "tag", "forecast", "seq2seq", "lm"])
-def test_all_data_are_measured_through_a_codec(kind: str, tmp_path: Path) -> None:
-    task = find_task(NAMES[kind]).read(config_of(kind, tmp_path))
-    full = find_task(NAMES[kind]).read(task.config, task.codec, validate_on_all=True)
+@pytest.mark.parametrize("example", ["classify", "tag", "forecast", "seq2seq", "lm"])
+def test_all_data_are_measured_through_a_codec(example: str, tmp_path: Path) -> None:
+    task = find_task(NAMES[example]).read(config_of(example, tmp_path))
+    full = find_task(NAMES[example]).read(task.config, task.codec, validate_on_all=True)
     counts = {"classify": 45, "forecast": 80 - 6 - 3 + 1}
-    actual, previous = (sum(b.size for b in t.validation(WHOLE)) for t in (full, task))
-    assert actual == counts.get(kind, actual)
+    actual, previous = (sum(b.size for b in t.validation(FULL_SHARD)) for t in (full, task))
+    assert actual == counts.get(example, actual)
     assert actual > 2 * previous
 
 
@@ -252,24 +254,24 @@ def test_one_row_is_enough_to_measure(tmp_path: Path) -> None:
     task = Classification.read(config_of("classify", tmp_path))
     (tmp_path / "one.csv").write_text("label,body\nsoft,aei\n")
     config = dataclasses.replace(task.config, paths=(str(tmp_path / "one.csv"),))
-    one = Classification.read(config, task.codec, validate_on_all=True)
+    single = Classification.read(config, task.codec, validate_on_all=True)
     model = task.build_model(task.model_arguments()).eval()
     chance = class_probabilities(model, task.codec, ["aei"])[
         0, task.codec.labels.encode(["soft"])
     ].item()
-    assert measure(one, model)["loss"] == pytest.approx(-math.log(chance), rel=1e-5)
+    assert measure(single, model)["loss"] == pytest.approx(-math.log(chance), rel=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
-def test_an_empty_text_is_told_from_the_start_alone(pooling: str) -> None:
+def test_an_empty_text_is_classified_by_the_initial_state(pooling: str) -> None:
     config = ClassificationConfig(hidden_size=4, pooling=pooling, bidirectional=False, batch_size=1)
     data = LabelledSequences(["", "ab", "b", ""], ["x", "y", "x", "y"], [False, False, True, True])
     task = Classification(config, data)
     model = task.build_model(task.model_arguments()).eval()
-    alone, beside = (
+    single, batched = (
         class_probabilities(model, task.codec, [""])[0],
         class_probabilities(model, task.codec, ["", "ab"])[0],
     )
-    assert alone.tolist() == pytest.approx(beside.tolist(), rel=1e-6)
+    assert single.tolist() == pytest.approx(batched.tolist(), rel=1e-6)
     assert math.isfinite(measure(task, model)["loss"])
     assert prefix_probabilities(model, task.codec, "").shape == (0, 2)

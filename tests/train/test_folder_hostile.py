@@ -23,8 +23,8 @@ from unrolled.models import load_tree, save_tree
 GIGABYTE = 1 << 30
 
 
-def put(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
-    """A change of what stands under keys; with the word "first", under whichever is first."""
+def replace(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A function that replaces the value under keys; the key "first" is the first one there is."""
 
     def change(tree: dict[str, Any]) -> None:
         at: Any = tree
@@ -49,33 +49,33 @@ def drop(*keys: Any) -> Callable[[dict[str, Any]], None]:
 NAN = float("nan")
 OF_MODEL: dict[str, Callable[[dict[str, Any]], None]] = {
     **{
-        f"hidden size {size!r}"[:30]: put("model", "hidden_size", value=size)
+        f"hidden size {size!r}"[:30]: replace("model", "hidden_size", value=size)
         for size in (10**12, 10**30, 100_000, 5, 0, -3, "4", NAN, None, [4], True)
     },
-    "many layers": put("model", "num_layers", value=10**9),
-    "huge embedding": put("model", "embedding_size", value=10**12),
-    "no cell": put("model", "cell", value="none"),
-    "cell a number": put("model", "cell", value=3),
-    "cell is code": put("model", "cell", value="/etc/passwd:Mine"),
-    "dropout a word": put("model", "dropout", value="all"),
-    "extra argument": put("model", "colour", value=1),
-    "model a list": put("model", value=[]),
+    "many layers": replace("model", "num_layers", value=10**9),
+    "huge embedding": replace("model", "embedding_size", value=10**12),
+    "no cell": replace("model", "cell", value="none"),
+    "cell a number": replace("model", "cell", value=3),
+    "cell is code": replace("model", "cell", value="/etc/passwd:Mine"),
+    "dropout a word": replace("model", "dropout", value="all"),
+    "extra argument": replace("model", "colour", value=1),
+    "model a list": replace("model", value=[]),
     "no model": drop("model"),
     "no codec": drop("codec"),
-    "codec a number": put("codec", value=3),
-    "task unknown": put("task", value="paint"),
-    "task a list": put("task", value=["lm"]),
-    "task another": put("task", value="tag"),
+    "codec a number": replace("codec", value=3),
+    "task unknown": replace("task", value="paint"),
+    "task a list": replace("task", value=["lm"]),
+    "task another": replace("task", value="tag"),
     "no weights": drop("state_dict"),
-    "weights a list": put("state_dict", value=[]),
+    "weights a list": replace("state_dict", value=[]),
     "weight missing": drop("state_dict", "first"),
-    "weight of no use": put("state_dict", "model.more", value=torch.ones(2)),
-    "weight a number": put("state_dict", "first", value=3.0),
-    "weight too short": put("state_dict", "first", value=lambda w: w[:-1].clone()),
-    "weight of one dimension": put("state_dict", "first", value=lambda w: w.flatten()),
-    "weight NaN": put("state_dict", "first", value=lambda w: w * NAN),
-    "weight infinite": put("state_dict", "first", value=lambda w: w / 0.0),
-    "weight whole": put("state_dict", "first", value=lambda w: w.long()),
+    "weight of no use": replace("state_dict", "model.more", value=torch.ones(2)),
+    "weight a number": replace("state_dict", "first", value=3.0),
+    "weight too short": replace("state_dict", "first", value=lambda w: w[:-1].clone()),
+    "weight of one dimension": replace("state_dict", "first", value=lambda w: w.flatten()),
+    "weight NaN": replace("state_dict", "first", value=lambda w: w * NAN),
+    "weight infinite": replace("state_dict", "first", value=lambda w: w / 0.0),
+    "weight whole": replace("state_dict", "first", value=lambda w: w.long()),
 }
 
 
@@ -92,17 +92,17 @@ def test_models(damaged: Path, capsys: pytest.CaptureFixture[str], damage: str) 
 
 CODECS: dict[str, dict[str, Callable[[dict[str, Any]], None]]] = {
     "lm": {
-        "characters fewer": put("codec", "characters", value="ab"),
-        "characters twice": put("codec", "characters", value="aabbc"),
-        "characters a number": put("codec", "characters", value=5),
-        "unit another": put("codec", "unit", value="piece"),
+        "characters fewer": replace("codec", "characters", value="ab"),
+        "characters twice": replace("codec", "characters", value="aabbc"),
+        "characters a number": replace("codec", "characters", value=5),
+        "unit another": replace("codec", "unit", value="piece"),
     },
     "classify": {
-        "labels fewer": put("codec", "labels", "entries", value=["x"]),
-        "labels numbers": put("codec", "labels", "entries", value=[1, 2]),
-        "no characters": put("codec", "characters", value=None),
-        "a mean": put("codec", "mean", value=torch.ones(2)),
-        "length a word": put("codec", "max_length", value="all"),
+        "labels fewer": replace("codec", "labels", "entries", value=["x"]),
+        "labels numbers": replace("codec", "labels", "entries", value=[1, 2]),
+        "no characters": replace("codec", "characters", value=None),
+        "a mean": replace("codec", "mean", value=torch.ones(2)),
+        "length a word": replace("codec", "max_length", value="all"),
     },
 }
 
@@ -133,33 +133,33 @@ def test_huge_weights_do_not_sample(damaged: Path, capsys: pytest.CaptureFixture
 
 
 OF_TRAINING: dict[str, Callable[[dict[str, Any]], None]] = {
-    "steps a word": put("global_step", value="two"),
-    "steps negative": put("global_step", value=-1),
+    "steps a word": replace("global_step", value="two"),
+    "steps negative": replace("global_step", value=-1),
     "no steps": drop("global_step"),
     "no optimizer": drop("optimizer_states"),
-    "optimizer empty": put("optimizer_states", value=[]),
-    "optimizer a list": put("optimizer_states", 0, value=[]),
-    "moments missing": put("optimizer_states", 0, "state", value={}),
+    "optimizer empty": replace("optimizer_states", value=[]),
+    "optimizer a list": replace("optimizer_states", 0, value=[]),
+    "moments missing": replace("optimizer_states", 0, "state", value={}),
     "moment of one": drop("optimizer_states", 0, "state", 0),
-    "moment too short": put("optimizer_states", 0, "state", 0, "exp_avg", value=torch.ones(1)),
-    "moment NaN": put("optimizer_states", 0, "state", 0, "exp_avg", value=lambda m: m * NAN),
-    "rate a word": put("optimizer_states", 0, "param_groups", 0, "betas", value="fast"),
+    "moment too short": replace("optimizer_states", 0, "state", 0, "exp_avg", value=torch.ones(1)),
+    "moment NaN": replace("optimizer_states", 0, "state", 0, "exp_avg", value=lambda m: m * NAN),
+    "rate a word": replace("optimizer_states", 0, "param_groups", 0, "betas", value="fast"),
     "groups fewer": drop("optimizer_states", 0, "param_groups", 0),
     "no schedule": drop("lr_schedulers"),
-    "schedule a word": put("lr_schedulers", 0, "last_epoch", value="late"),
+    "schedule a word": replace("lr_schedulers", 0, "last_epoch", value="late"),
     "no loops": drop("loops"),
-    "loops a number": put("loops", value=1),
-    "no callbacks": put("callbacks", "Metrics", value={"seconds": 1.0}),
-    "metrics of words": put("callbacks", "Metrics", "seconds", value="long"),
+    "loops a number": replace("loops", value=1),
+    "no callbacks": replace("callbacks", "Metrics", value={"seconds": 1.0}),
+    "metrics of words": replace("callbacks", "Metrics", "seconds", value="long"),
     "no processes": drop("processes"),
-    "processes a number": put("processes", value=1),
-    "no process": put("processes", value=[]),
-    "two processes": put("processes", value=lambda p: p * 2),
-    "process a number": put("processes", 0, value=3),
+    "processes a number": replace("processes", value=1),
+    "no process": replace("processes", value=[]),
+    "two processes": replace("processes", value=lambda p: p * 2),
+    "process a number": replace("processes", 0, value=3),
     "no chance": drop("processes", 0, "random"),
-    "chance of Python": put("processes", 0, "random", "python", value=(1, 2, 3)),
-    "chance of torch": put("processes", 0, "random", "torch", value=torch.ones(3)),
-    "version": put("pytorch-lightning_version", value="none"),
+    "chance of Python": replace("processes", 0, "random", "python", value=(1, 2, 3)),
+    "chance of torch": replace("processes", 0, "random", "torch", value=torch.ones(3)),
+    "version": replace("pytorch-lightning_version", value="none"),
 }
 
 
@@ -203,7 +203,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the pages of a process")
 def test_sizes_that_no_memory_holds(runs: Path, tmp_path: Path) -> None:
     """In a process that may take one gigabyte more than it has; a refusal takes a second."""
-    given: list[list[str]] = []
+    command_lines: list[list[str]] = []
     for task in TASKS:
         for name, size in (("hidden_size", 20_000), ("num_layers", 10**8)):
             folder = tmp_path / f"{task}-{name}-{size}" / task
@@ -214,9 +214,9 @@ def test_sizes_that_no_memory_holds(runs: Path, tmp_path: Path) -> None:
             save_tree(folder / "last.safetensors", tree)
             values = json.loads((folder / "config.json").read_text()) | {name: size}
             (folder / "config.json").write_text(json.dumps(values))
-            given += [list(map(str, arguments)) for arguments in commands(folder)[::2]]
+            command_lines += [list(map(str, arguments)) for arguments in commands(folder)[::2]]
     finished = subprocess.run(
-        [sys.executable, "-c", CAPPED, repr(given)],
+        [sys.executable, "-c", CAPPED, repr(command_lines)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -224,6 +224,6 @@ def test_sizes_that_no_memory_holds(runs: Path, tmp_path: Path) -> None:
     )
     assert finished.returncode == 0, finished.stderr
     lines = finished.stderr.splitlines()
-    assert len(lines) == len(given), finished.stderr
+    assert len(lines) == len(command_lines), finished.stderr
     assert all(line.startswith("unrolled: ") for line in lines)
     assert int(finished.stdout) * 1024 < GIGABYTE, finished.stdout

@@ -21,7 +21,7 @@ from unrolled.train._watching import WATCH_COLUMNS
 
 
 @pytest.fixture(scope="module")
-def untorn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six steps with all the files that a run writes."""
     place = tmp_path_factory.mktemp("whole")
     (place / "text").write_text("a b c d\n" * 30)
@@ -34,8 +34,8 @@ def untorn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def torn(untorn: Path, tmp_path: Path) -> Path:
-    shutil.copytree(untorn, tmp_path / "run")
+def run_copy(complete_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(complete_run, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -43,10 +43,10 @@ def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [row | {"seconds": ""} for row in rows]
 
 
-def test_a_row_counts_with_all_columns_and_its_line_end(untorn: Path, tmp_path: Path) -> None:
+def test_a_row_counts_with_all_columns_and_its_line_end(complete_run: Path, tmp_path: Path) -> None:
     """At every cut the rows are those whose last byte is there: never half a number."""
     for name in ("metrics.csv", "watch.csv"):
-        data = (untorn / name).read_bytes()
+        data = (complete_run / name).read_bytes()
         header, *rows = data.decode().splitlines()
         assert len(rows) >= 8
         for cut in range(len(data)):
@@ -57,41 +57,45 @@ def test_a_row_counts_with_all_columns_and_its_line_end(untorn: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, -1, -2, -37, -60])
-def test_a_run_goes_on_from_torn_metrics(torn: Path, untorn: Path, cut: int) -> None:
+def test_a_run_goes_on_from_torn_metrics(run_copy: Path, complete_run: Path, cut: int) -> None:
     for name in ("metrics.csv", "watch.csv"):
-        (torn / name).write_bytes((torn / name).read_bytes()[:cut])
-    complete = complete_rows(torn / "metrics.csv")
-    result = resume(torn, steps=7, progress=False)
+        (run_copy / name).write_bytes((run_copy / name).read_bytes()[:cut])
+    complete = complete_rows(run_copy / "metrics.csv")
+    result = resume(run_copy, steps=7, progress=False)
     assert result.step == 7
-    rows = read_rows(torn / "metrics.csv")
+    rows = read_rows(run_copy / "metrics.csv")
     assert without_seconds(rows[: len(complete)]) == without_seconds(complete)
     assert [row["step"] for row in rows[len(complete) :]] == ["7", "7"]
-    assert complete_rows(torn / "watch.csv", WATCH_COLUMNS) == complete_rows(torn / "watch.csv")
+    assert complete_rows(run_copy / "watch.csv", WATCH_COLUMNS) == complete_rows(
+        run_copy / "watch.csv"
+    )
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 300, b"\xff\xfe", b'"', b"7,1", b"9" * 5000 + b",,,\n"])
-def test_what_a_power_failure_leaves_behind_the_rows_is_dropped(torn: Path, tail: bytes) -> None:
-    previous = read_rows(torn / "metrics.csv")
-    with open(torn / "metrics.csv", "ab") as file:
+def test_what_a_power_failure_leaves_behind_the_rows_is_dropped(
+    run_copy: Path, tail: bytes
+) -> None:
+    previous = read_rows(run_copy / "metrics.csv")
+    with open(run_copy / "metrics.csv", "ab") as file:
         file.write(tail)
-    resume(torn, steps=7, progress=False)
-    assert read_rows(torn / "metrics.csv")[: len(previous)] == previous
+    resume(run_copy, steps=7, progress=False)
+    assert read_rows(run_copy / "metrics.csv")[: len(previous)] == previous
 
 
-def test_a_cut_configuration_or_checkpoint_is_named(torn: Path) -> None:
-    data = (torn / "config.json").read_bytes()
+def test_a_cut_configuration_or_checkpoint_is_named(run_copy: Path) -> None:
+    data = (run_copy / "config.json").read_bytes()
     for cut in range(len(data) - 1):  # the last byte is a line end
-        (torn / "config.json").write_bytes(data[:cut])
+        (run_copy / "config.json").write_bytes(data[:cut])
         with pytest.raises(FileError, match=r"config\.json: "):
-            read_config(torn / "config.json")
-    (torn / "config.json").write_bytes(data)
-    data = (torn / "last.safetensors").read_bytes()
+            read_config(run_copy / "config.json")
+    (run_copy / "config.json").write_bytes(data)
+    data = (run_copy / "last.safetensors").read_bytes()
     for cut in range(0, len(data), 97):
-        (torn / "last.safetensors").write_bytes(data[:cut])
+        (run_copy / "last.safetensors").write_bytes(data[:cut])
         with pytest.raises(FileError, match=r"last\.safetensors: "):
-            load_tree(torn / "last.safetensors")
+            load_tree(run_copy / "last.safetensors")
     with pytest.raises(FileError, match=r"last\.safetensors: "):
-        resume(torn, steps=7, progress=False)
+        resume(run_copy, steps=7, progress=False)
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "3", '{"task": "mine"}', '{"task": null}'])
@@ -101,30 +105,30 @@ def test_a_configuration_without_a_task_is_named(tmp_path: Path, text: str) -> N
         read_config(tmp_path / "config.json")
 
 
-def test_a_row_that_lacks_a_measure_is_no_validation(torn: Path) -> None:
-    previous = read_rows(torn / "metrics.csv")
-    text = (torn / "metrics.csv").read_text()
-    (torn / "metrics.csv").write_text(text.rpartition(",")[0] + ",\n")
-    result = resume(torn, steps=6, progress=False)
+def test_a_row_that_lacks_a_measure_is_no_validation(run_copy: Path) -> None:
+    previous = read_rows(run_copy / "metrics.csv")
+    text = (run_copy / "metrics.csv").read_text()
+    (run_copy / "metrics.csv").write_text(text.rpartition(",")[0] + ",\n")
+    result = resume(run_copy, steps=6, progress=False)
     assert result.validation_step == 3
     head = next(row for row in previous if row["validation_loss"])
     assert result.validation["loss"] == float(head["validation_loss"])
 
 
-def test_other_files_do_not_matter(torn: Path) -> None:
+def test_other_files_do_not_matter(run_copy: Path) -> None:
     for name in ("best.safetensors", "curve.png"):
-        (torn / name).write_bytes((torn / name).read_bytes()[:40])
-    (torn / ".lock").write_bytes(b"\0")
-    assert resume(torn, steps=7, progress=False).step == 7
-    assert (torn / "curve.png").read_bytes()[-8:-4] == b"IEND"
+        (run_copy / name).write_bytes((run_copy / name).read_bytes()[:40])
+    (run_copy / ".lock").write_bytes(b"\0")
+    assert resume(run_copy, steps=7, progress=False).step == 7
+    assert (run_copy / "curve.png").read_bytes()[-8:-4] == b"IEND"
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "watch.csv", "curve.png"])
-def test_measurements_that_cannot_be_written_do_not_stop_a_run(torn: Path, name: str) -> None:
-    (torn / name).unlink()
-    (torn / name).mkdir()
+def test_measurements_that_cannot_be_written_do_not_stop_a_run(run_copy: Path, name: str) -> None:
+    (run_copy / name).unlink()
+    (run_copy / name).mkdir()
     with pytest.warns(UserWarning, match=rf"run/{name}: Is a directory; the run continues"):
-        result = resume(torn, steps=7, progress=False)
+        result = resume(run_copy, steps=7, progress=False)
     assert load_tree(result.last)["global_step"] == 7
 
 
@@ -168,25 +172,25 @@ open_file = open
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint(
-    torn: Path, untorn: Path, capsys: pytest.CaptureFixture[str]
+    run_copy: Path, complete_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It begins anew, and is the run that it would have been."""
     for name in ("last.safetensors", "best.safetensors"):
-        (torn / name).unlink()
-    assert command(["train", "lm", "--run", str(torn), "--hidden-size", "4"]) == 2
-    assert f"continue it with --resume {torn}" in capsys.readouterr().err
-    assert command(["train", "lm", "--resume", str(torn)]) == 0
-    rows = [without_seconds(read_rows(run / "metrics.csv")) for run in (torn, untorn)]
+        (run_copy / name).unlink()
+    assert command(["train", "lm", "--run", str(run_copy), "--hidden-size", "4"]) == 2
+    assert f"continue it with --resume {run_copy}" in capsys.readouterr().err
+    assert command(["train", "lm", "--resume", str(run_copy)]) == 0
+    rows = [without_seconds(read_rows(run / "metrics.csv")) for run in (run_copy, complete_run)]
     assert rows[0] == rows[1]
 
 
 def test_a_run_that_was_killed_before_its_configuration(
-    untorn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    complete_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "notes").write_bytes(b"")
-    text = str(untorn.parent / "text")
+    text = str(complete_run.parent / "text")
     options = ["train", "lm", text, "--run", str(folder), "--window", "8", "--steps", "1"]
     assert command(options) == 2
     assert "goes on with it" not in capsys.readouterr().err

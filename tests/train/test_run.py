@@ -299,7 +299,7 @@ def refused(tmp_path: Path, run: str) -> Result:
     return resume(tmp_path / run, progress=False)
 
 
-def test_what_cannot_be_resumed_is_told(tmp_path: Path, config: LanguageModelConfig) -> None:
+def test_what_cannot_be_resumed_raises(tmp_path: Path, config: LanguageModelConfig) -> None:
     with pytest.raises(FileError, match=r"config\.json: No such file"):
         refused(tmp_path, "absent")
     run = fit(dataclasses.replace(config, steps=2), tmp_path / "run", progress=False).run

@@ -21,7 +21,7 @@ __all__ = ["interrupt_at"]
 
 pytestmark = pytest.mark.slow
 
-KINDS = ["classify", "tag", "forecast", "seq2seq", "copy"]
+EXAMPLES = ["classify", "tag", "forecast", "seq2seq", "copy"]
 
 
 def small(example: str, folder: Path, **options: Any) -> Any:
@@ -29,7 +29,7 @@ def small(example: str, folder: Path, **options: Any) -> Any:
     return config_of(example, folder, **arguments)
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_a_resumed_run_reaches_the_same_bits(
     example: str, tmp_path: Path, interrupt_at: Any
 ) -> None:
@@ -50,11 +50,11 @@ def test_a_resumed_run_reaches_the_same_bits(
     assert validated == ["4", "8", "12"]
 
 
-@pytest.mark.parametrize("example", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_best_checkpoint_has_the_measures_of_its_validation(
     example: str, tmp_path: Path
 ) -> None:
-    """Read back by itself, it says on the task's data what the metrics file says of its step."""
+    """Loaded without its run, it has the scores that the metrics file has at its step."""
     config = small(example, tmp_path, dropout=0.2)
     result = fit(config, tmp_path / "run", progress=False)
     assert result.best is not None

@@ -33,12 +33,12 @@ class Learner(LightningModule):
         self.dropout = nn.Dropout(0.3)
         self.below = LSTM(WIDTH, H)
         self.above = GRU(H, WIDTH, batch_first=True)
-        self.seen: list[tuple[Tensor, Tensor]] = []  # what each layer got
+        self.inputs: list[tuple[Tensor, Tensor]] = []  # of each layer
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.dropout(batch)
         hidden = self.below(x)[0].transpose(0, 1)
-        self.seen.append((x.detach(), hidden.detach()))
+        self.inputs.append((x.detach(), hidden.detach()))
         output, _ = self.above(hidden)
         return (output.transpose(0, 1)[1:] - batch[:-1]).square().mean()
 
@@ -78,7 +78,7 @@ def test_rows_are_the_measurements(tmp_path: Path) -> None:
     learner = run(tmp_path, 5, Watch(5, lags=(1, 3, 99), rows=2, directions=99))
     rows = read_watch(tmp_path / WATCH)
     assert {row["step"] for row in rows} == {"5"}
-    x, hidden = learner.seen[4]
+    x, hidden = learner.inputs[4]
     expected = {}
     for module, layer, inputs in (
         ("below", learner.below, x[:, :2]),

@@ -29,8 +29,8 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def anew() -> Iterator[None]:
-    """Nothing is known of graphs compiled before."""
+def fresh_dynamo() -> Iterator[None]:
+    """Dynamo without graphs of earlier tests."""
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -222,8 +222,8 @@ def test_a_changed_setting_is_seen() -> None:
     layer.cell = layer.cell.replace(scale=2.0)
     close(compiled(x)[0], layer(x)[0], "output")
     assert not torch.equal(compiled(x)[0], old_output)
-    twin = copy.deepcopy(layer)
-    close(torch.compile(twin, fullgraph=True, backend="eager")(x)[0], layer(x)[0], "output")
+    copied = copy.deepcopy(layer)
+    close(torch.compile(copied, fullgraph=True, backend="eager")(x)[0], layer(x)[0], "output")
 
 
 def test_lengths_need_a_program() -> None:

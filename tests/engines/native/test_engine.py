@@ -202,13 +202,13 @@ def test_weights_that_were_changed_behind_the_layer_s_back_are_refused(grad: boo
 def test_gradients_of_few_tokens_and_of_chunks_that_end_in_few(T: int, N: int) -> None:
     """Weight gradients sum over chunks of 256 tokens; one to four tokens have code of their own."""
     layer, x = nn.LSTM(5, 7), torch.randn(T, N, 5)
-    twin = copy.deepcopy(layer).double()
+    double_layer = copy.deepcopy(layer).double()
     grads = _gradients(layer, x)
     with engines.use("reference"):
         y = x.double().requires_grad_()
-        output, final = twin(y)
+        output, final = double_layer(y)
         loss = output.sin().sum() + sum(state.cos().sum() for state in final)
-        output_grads = torch.autograd.grad(loss, [y, *twin.parameters()])
+        output_grads = torch.autograd.grad(loss, [y, *double_layer.parameters()])
     for mine, expected in zip(grads, [output, *final, *output_grads], strict=True):
         close(mine, expected, "gradient")
 

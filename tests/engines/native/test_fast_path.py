@@ -1,4 +1,4 @@
-"""The fast path gives the bits of the general one, and is not taken where it does not apply."""
+"""The fast path has the bits of the general one, and does not run where it does not apply."""
 
 import contextlib
 import copy

@@ -1,6 +1,6 @@
 """torch.func over layers: ensembles, gradients of each sample, higher derivatives; against loops.
 
-Many sweeps at once are one call of the core, which ``one_call`` proves.
+Many sweeps at once are one call of the core: the fixture ``batch_sizes`` checks it.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ calls = pytest.mark.parametrize("call", CALLS)
 
 
 @pytest.fixture
-def one_call(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sweeps each batched call of the core ran; single sweeps fail."""
     counts: list[int] = []
 
@@ -102,7 +102,7 @@ def test_an_ensemble_is_its_members(
     options: dict[str, Any],
     call: dict[str, Any],
     own_input: bool,
-    one_call: list[int],
+    batch_sizes: list[int],
 ) -> None:
     layers = _members(layer_name, options, 3)
     call = _call(call, options)
@@ -118,7 +118,7 @@ def test_an_ensemble_is_its_members(
     assert set(ran) == {"native"}
     output_gradients = random_like(parts)
     grads = gradients(parts, [x, *unpack(hx), *stacked.values()], output_gradients)
-    assert set(one_call) == {3}
+    assert set(batch_sizes) == {3}
     totals = [torch.zeros_like(t) for t in (x, *unpack(hx))]
     for k, layer in enumerate(layers):
         parameters = x[k] if own_input else x
@@ -136,7 +136,7 @@ def test_an_ensemble_is_its_members(
 
 
 @pytest.mark.parametrize("frozen", ["weight_hh_l0", "weight_ih_l0", "bias_hh_l0"])
-def test_members_may_share_a_matrix(frozen: str, one_call: list[int]) -> None:
+def test_members_may_share_a_matrix(frozen: str, batch_sizes: list[int]) -> None:
     layers = _members("gru", {}, 4)
     stacked = _stacked(layers)
     shared = stacked.pop(frozen)[0].clone().requires_grad_()
@@ -147,7 +147,7 @@ def test_members_may_share_a_matrix(frozen: str, one_call: list[int]) -> None:
 
     output = vmap(member)(stacked)
     (grads,) = gradients([output], [shared])
-    assert set(one_call) == {4}
+    assert set(batch_sizes) == {4}
     for k, layer in enumerate(layers):
         layer.load_state_dict({**{n: p[k] for n, p in stacked.items()}, frozen: shared.detach()})
     outputs = torch.stack([layer(x)[0] for layer in layers])
@@ -159,7 +159,7 @@ def test_members_may_share_a_matrix(frozen: str, one_call: list[int]) -> None:
 @calls
 @cases
 def test_gradients_of_each_sample(
-    layer_name: str, options: dict[str, Any], call: dict[str, Any], one_call: list[int]
+    layer_name: str, options: dict[str, Any], call: dict[str, Any], batch_sizes: list[int]
 ) -> None:
     (layer,) = _members(layer_name, options, 1)
     call = _call(call, options)
@@ -170,7 +170,7 @@ def test_gradients_of_each_sample(
         return sum(part.sin().sum() for part in _run(layer, weights, x, None, call))
 
     actual = vmap(grad(loss), (None, 0))(weights, batches)
-    assert set(one_call) == {4}
+    assert set(batch_sizes) == {4}
     for k, x in enumerate(batches):
         layer.zero_grad()
         loss(dict(layer.named_parameters()), x).backward()
@@ -210,7 +210,7 @@ def test_sums_of_each_sample_in_chunks(
             close(actual[name][k], parameter, "gradient", name)
 
 
-def test_samples_of_each_member(one_call: list[int]) -> None:
+def test_samples_of_each_member(batch_sizes: list[int]) -> None:
     """vmap in vmap: an ensemble's gradients for each sample, and for each pair."""
     layers = _members("lstm", {}, 3)
     stacked = _stacked(layers)
@@ -220,7 +220,7 @@ def test_samples_of_each_member(one_call: list[int]) -> None:
         return functional_call(layers[0], weights, (x,))[0].sin().sum()
 
     per_sample = vmap(vmap(grad(loss), (None, 0)), (0, None))(stacked, x)
-    assert set(one_call) == {12}
+    assert set(batch_sizes) == {12}
     pairs = vmap(vmap(grad(loss), (0, None)), (None, 0))(stacked, x)
     for k, layer in enumerate(layers):
         for b in range(4):
@@ -254,7 +254,7 @@ def test_an_ensemble_trains_as_its_members_do() -> None:
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])
-def test_any_dimension_may_be_mapped(dim: int, one_call: list[int]) -> None:
+def test_any_dimension_may_be_mapped(dim: int, batch_sizes: list[int]) -> None:
     (layer,) = _members("lstm", {}, 1)
     x = _input({}, 4)
     moved = x.movedim(0, dim)
@@ -273,7 +273,7 @@ def test_what_decides_the_order_is_not_mapped(argument: str, mapped: Tensor) -> 
         vmap(lambda x, m: layer(x, **{argument: m})[0])(_input({}, 3), mapped)
 
 
-def test_states_alone_may_be_mapped(one_call: list[int]) -> None:
+def test_states_alone_may_be_mapped(batch_sizes: list[int]) -> None:
     (layer,) = _members("lstm", {}, 1)
     x = _input({}).requires_grad_()
     h, c = (tokens(4, 1, 2, 4, seed=seed) for seed in (5, 6))
@@ -285,7 +285,7 @@ def test_states_alone_may_be_mapped(one_call: list[int]) -> None:
         gradients([output], leaves), gradients([expected], leaves), strict=True
     ):
         close(mine, reference, "gradient")
-    assert set(one_call) == {4}
+    assert set(batch_sizes) == {4}
 
 
 @cases

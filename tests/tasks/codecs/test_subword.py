@@ -1,4 +1,4 @@
-"""Vocabularies of pieces and of words: exact round trips, the same on every run, faults told."""
+"""Vocabularies of pieces and of words: exact round trips, the same on every run, and errors."""
 
 import json
 import subprocess
@@ -144,7 +144,7 @@ def _without_a_byte(text: str) -> str:
         ({"characters_per_token": None}, "state must be that of a subword vocabulary"),
     ],
 )
-def test_a_damaged_state_is_told(pieces: SubwordVocabulary, damage: dict, message: str) -> None:
+def test_a_damaged_state_raises(pieces: SubwordVocabulary, damage: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SubwordVocabulary.from_state(pieces.state() | damage)
     with pytest.raises(ValueError, match="state must be that of a subword vocabulary"):
@@ -208,7 +208,7 @@ def test_words_come_back_from_their_state(padding: bool, unknown: bool) -> None:
             TokenVocabulary.from_state(state | {"entries": entries})
 
 
-def test_an_unknown_label_is_told_with_its_place() -> None:
+def test_an_unknown_label_raises_with_its_location() -> None:
     labels = TokenVocabulary(["happy", "sad"])
     message = r"^t\.csv, line 3: label must be one of 'happy', 'sad', got 'hapy'; did you mean 'h"
     with pytest.raises(DataError, match=message):

@@ -96,7 +96,7 @@ def test_lines_as_they_come(tmp_path: Path, text: str, tokens: list[tuple[str, .
         ("a\tO\n \tO\n", {}, "line 2: must have a token in column 0, got nothing"),
     ],
 )
-def test_a_damaged_file_is_told(tmp_path: Path, text: str, arguments: dict, message: str) -> None:
+def test_a_damaged_file_raises(tmp_path: Path, text: str, arguments: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_conll(file_of(tmp_path, text), **arguments)
 
@@ -154,7 +154,7 @@ def test_numbers_that_do_not_count_are_tokens(tmp_path: Path, text: str) -> None
     assert tokens == [line.split()[0] for line in text.split("\n") if line]
 
 
-def test_bytes_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_raise(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"a O\ncaf\xe9 O\n")
     with pytest.raises(DataError, match="x, line 2: must be UTF-8, got the byte 0xe9"):
         read_conll(tmp_path / "x")
@@ -191,7 +191,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (Sentence(("a",), ("O\n",)), [["O"]], "must not be empty or have tabs or line ends"),
     ],
 )
-def test_what_cannot_be_written_is_told(
+def test_what_cannot_be_written_raises(
     tmp_path: Path, sentence: Sentence, predicted: list[list[str]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -333,7 +333,7 @@ def test_an_entity_does_not_cross_sentences() -> None:
     assert split.micro == EntityScore(2, 2, 2)
 
 
-def test_unequal_sentences_are_told() -> None:
+def test_unequal_sentences_raise() -> None:
     with pytest.raises(ValueError, match="predicted must have 2 labels as in expected, got 1"):
         entity_scores([["O", "O"]], [["O"]])
     with pytest.raises(ValueError, match=r"shorter|longer"):

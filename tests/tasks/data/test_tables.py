@@ -53,7 +53,7 @@ def test_columns_come_as_text_and_as_numbers(tmp_path: Path) -> None:
         ("a.csv", '"x", "y z"\n"1", "2"\n'),
         ("a.csv", '"x";"y z"\n1;2\n'),
         ("a.txt", '"x"\t"y z"\n1\t2\n'),
-        # The rows tell what the header alone does not.
+        # The rows show what the header alone does not.
         ("a.csv", "x;y z\n1;2\n  \n"),
         ("a.csv", "x,y z\r1,2\r"),
         ("a.tsv", "x,y z\n1,2\n"),
@@ -114,8 +114,8 @@ def test_what_the_csv_module_writes_is_read(rows: list[tuple[str, str]]) -> None
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("left", "right"), *rows])
         table = read_table(path)
-    assert table.text("left") == [left for left, _ in rows]
-    assert table.text("right") == [right for _, right in rows]
+    assert table.text("left") == [left_text for left_text, _ in rows]
+    assert table.text("right") == [right_text for _, right_text in rows]
 
 
 def test_a_place_is_the_line_on_which_the_row_begins(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_missing_numbers_are_refused_or_nan(tmp_path: Path, cell: str) -> None:
         ("a\n1\n\n2\n", "line 3: must have a field, got an empty line, which may be a"),
     ],
 )
-def test_a_damaged_file_is_told_with_its_line(
+def test_a_damaged_file_raises_with_its_line(
     tmp_path: Path, text: str | bytes, message: str
 ) -> None:
     with pytest.raises(DataError, match=message) as caught:
@@ -192,7 +192,7 @@ def test_a_damaged_file_is_told_with_its_line(
         ("-inf", "must be a finite number, got '-inf'"),
     ],
 )
-def test_a_cell_that_is_no_number_is_told(tmp_path: Path, cell: str, message: str) -> None:
+def test_a_cell_that_is_not_a_number_raises(tmp_path: Path, cell: str, message: str) -> None:
     table = table_of(tmp_path, f"x,y\n{cell},1\n")
     for missing in ("refuse", "nan"):
         with pytest.raises(DataError, match=message):
@@ -237,7 +237,7 @@ def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None
         (["a", '"a\nb"'], "line 3, .* on one line and without tabs, got 'a.nb'"),
     ],
 )
-def test_names_that_are_missing_or_nearly_the_same_are_told(
+def test_names_that_are_missing_or_nearly_the_same_raise(
     tmp_path: Path, cells: list[str], message: str
 ) -> None:
     table = table_of(tmp_path, "x,y\n" + "".join(f"{cell},1\n" for cell in cells))
@@ -245,10 +245,10 @@ def test_names_that_are_missing_or_nearly_the_same_are_told(
         table.categories("x", "a label")
 
 
-def test_an_unknown_column_is_told_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_column_raises_with_the_known_ones(tmp_path: Path) -> None:
     table = table_of(tmp_path, "text,label\na,b\n")
-    known = r"column must be one of 'text', 'label', got 'lable'; did you mean 'label'\?"
-    with pytest.raises(DataError, match=known):
+    message = r"column must be one of 'text', 'label', got 'lable'; did you mean 'label'\?"
+    with pytest.raises(DataError, match=message):
         table.text("lable")
     with pytest.raises(DataError, match=r"got 'zzz'$"):
         table.numbers("zzz")
@@ -269,7 +269,7 @@ def test_long_names_and_cells_leave_a_short_message(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000
 
 
-def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_files_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: cannot be read \(No such file"):
         read_table(tmp_path / "none.csv")
     with pytest.raises(DataError, match="cannot be read"):
@@ -345,19 +345,19 @@ def test_parquet_of_other_types_is_read_as_its_csv_would_be(tmp_path: Path) -> N
     assert table.text("local") == [f"2024-10-27 00:30:00.00000000{k}" for k in (1, 2)]
     assert table.text("zoned") == [f"2024-10-27 00:30:00.00000000{k}Z" for k in (1, 2)]
     for name in ("local", "zoned", "spent"):
-        first, second = table.times(name)
-        assert first.value < second.value
+        earlier, later = table.times(name)
+        assert earlier.value < later.value
     assert table.text("clock") == ["00:00:00.000000005", "00:00:00.000000006"]
     assert "blank" in table
 
 
-def test_several_values_in_a_cell_are_told(tmp_path: Path) -> None:
+def test_several_values_in_a_cell_raise(tmp_path: Path) -> None:
     table = read_table(
         write_parquet(tmp_path / "t.parquet", {"x": [[1.0, 2.0], [3.0]], "y": [1, 2]})
     )
-    several = r"row 1, column 'x': must be a (number|text), got a list of values in one cell; give"
+    message = r"row 1, column 'x': must be a (number|text), got a list of values in one cell; give"
     for read in (table.numbers, table.text, lambda _: table.numeric_columns()):
-        with pytest.raises(DataError, match=several):
+        with pytest.raises(DataError, match=message):
             read("x")
 
 
@@ -382,7 +382,7 @@ def test_standard_input_is_a_table_of_the_same_bytes(
         assert table.name == "standard input"
 
 
-def test_damaged_parquet_is_told(tmp_path: Path) -> None:
+def test_damaged_parquet_raises(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.parquet: must have rows"):
         read_table(write_parquet(tmp_path / "t.parquet", {"a": []}))
     (tmp_path / "bad.pq").write_bytes(b"PAR1 and no more")

@@ -61,17 +61,17 @@ def test_columns_are_named_once_and_alike_in_each_table(tmp_path: Path) -> None:
     for name in ("target", "covariate"):
         with pytest.raises(DataError, match=f"--{name} must have distinct columns, got 'x' twice"):
             read(tmp_path, "x,y\n1,2\n", **{"target": ("y",), name: ("x", "x")})
-    first, second = write(tmp_path, "x,y\n1,2\n", "a.csv"), write(tmp_path, "y\n1\n", "b.csv")
+    path_a, path_b = write(tmp_path, "x,y\n1,2\n", "a.csv"), write(tmp_path, "y\n1\n", "b.csv")
     with pytest.raises(
         DataError, match=r"b\.csv: must have the columns of numbers of .*a\.csv, got"
     ):
-        read_series(ForecastConfig(paths=(first, second)))
+        read_series(ForecastConfig(paths=(path_a, path_b)))
 
 
 def test_rows_of_one_name_are_a_series_however_it_is_written(tmp_path: Path) -> None:
     text = "store,x\n1,1\n2,5\n1.0,2\n 2 ,6\n"
     _, _, series = read(tmp_path, text, series="store")
-    assert [(one.name, one.values.flatten().tolist()) for one in series] == [
+    assert [(item.name, item.values.flatten().tolist()) for item in series] == [
         ("1", [1.0, 2.0]),
         ("2", [5.0, 6.0]),
     ]
@@ -87,7 +87,7 @@ def test_a_series_that_is_too_short_is_not_left_out(tmp_path: Path) -> None:
         read(tmp_path, "store,x\na,1\na,2\nb,3\n", series="store")
 
 
-def test_other_notations_of_numbers_are_told(tmp_path: Path) -> None:
+def test_other_notations_of_numbers_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2, column 'x': .* got '1,5'; write a point, not a"):
         read(tmp_path, "day;x\n1;1,5\n2;2,5\n", time="day")
     with pytest.raises(DataError, match="got '1,234,567'; write nothing between thousands"):
@@ -129,24 +129,24 @@ def test_what_is_forecast_from_is_read_as_in_training(tmp_path: Path) -> None:
     """Each series for itself, its rows wherever they stand; short and unordered ones refused."""
     days = range(12)
     rows = [f"{s},{t},{v + t}" for t in days for s, v in (("north", 0.0), ("south", -500.0))]
-    both = write(tmp_path, "\n".join(["store,day,x", *rows]))
+    two_stores = write(tmp_path, "\n".join(["store,day,x", *rows]))
     north = write(tmp_path, "\n".join(["store,day,x", *rows[::2]]), "north.csv")
-    config = ForecastConfig(paths=(both,), time="day", series="store", window=4, horizon=2)
+    config = ForecastConfig(paths=(two_stores,), time="day", series="store", window=4, horizon=2)
     codec = Forecasting.read(config).codec
-    inputs = Forecasting.read_inputs(config, codec, [both])
+    inputs = Forecasting.read_inputs(config, codec, [two_stores])
     assert [dict(item.key_columns) for item in inputs] == [{"store": "north"}, {"store": "south"}]
     assert [item.value.flatten().tolist() for item in inputs] == [
         [float(t) for t in days],
         [t - 500.0 for t in days],
     ]
-    several = Forecasting.read_inputs(config, codec, [both, north])
-    assert [dict(item.key_columns) for item in several] == [
-        {"file": both, "store": "north"},
-        {"file": both, "store": "south"},
+    inputs_of_files = Forecasting.read_inputs(config, codec, [two_stores, north])
+    assert [dict(item.key_columns) for item in inputs_of_files] == [
+        {"file": two_stores, "store": "north"},
+        {"file": two_stores, "store": "south"},
         {"file": north, "store": "north"},
     ]
     renamed = [write(tmp_path, "\n".join(["file,day,x", *rows]), f"{k}.csv") for k in (1, 2)]
-    by_file = ForecastConfig(paths=(both,), time="day", series="file", window=4, horizon=2)
+    by_file = ForecastConfig(paths=(two_stores,), time="day", series="file", window=4, horizon=2)
     assert [
         tuple(item.key_columns.items()) for item in Forecasting.read_inputs(by_file, codec, renamed)
     ] == [

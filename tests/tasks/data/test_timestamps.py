@@ -16,21 +16,21 @@ AWARE = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES)
 
 @given(AWARE, AWARE, st.sampled_from(["T", " "]))
 def test_times_with_offsets_compare_as_pythons_do(
-    first: datetime, second: datetime, mark: str
+    time: datetime, other_time: datetime, mark: str
 ) -> None:
-    a, b = (parse_timestamp(time.isoformat(mark)) for time in (first, second))
+    a, b = (parse_timestamp(moment.isoformat(mark)) for moment in (time, other_time))
     assert a is not None
     assert b is not None
     assert a.type == b.type
-    assert (a.value < b.value, a.value == b.value) == (first < second, first == second)
+    assert (a.value < b.value, a.value == b.value) == (time < other_time, time == other_time)
 
 
 @given(st.datetimes(), st.datetimes())
-def test_times_without_offset_compare_as_pythons_do(first: datetime, second: datetime) -> None:
-    a, b = (parse_timestamp(str(time)) for time in (first, second))
+def test_times_without_offset_compare_as_pythons_do(time: datetime, other_time: datetime) -> None:
+    a, b = (parse_timestamp(str(moment)) for moment in (time, other_time))
     assert a is not None
     assert b is not None
-    assert (a.value < b.value, a.value == b.value) == (first < second, first == second)
+    assert (a.value < b.value, a.value == b.value) == (time < other_time, time == other_time)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False))

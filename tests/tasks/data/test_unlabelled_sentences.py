@@ -1,4 +1,4 @@
-"""What a tagger is given to predict: plain sentences and columns, told apart."""
+"""Inputs of a tagger: plain sentences and columns are distinguished."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def read(
          "2\tmet\t_\tV\t_\t_\t_\t_\t_\t_\n", ["Ada met"]),
     ],
 )  # fmt: skip
-def test_sentences_and_columns_are_told_apart(
+def test_sentences_and_columns_are_distinguished(
     tmp_path: Path, text: str, sentences: list[str]
 ) -> None:
     assert read(tmp_path, text, tags_of(WORDS, ["B-PER", "O"])) == sentences

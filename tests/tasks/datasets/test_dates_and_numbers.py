@@ -121,8 +121,8 @@ def test_dates_come_back_from_their_words() -> None:
         year = message[5].replace(" oh ", " ")
         number = value_of(year)
         if "hundred" not in year and "thousand" not in year:
-            century, rest = year.split(" ")
-            number = 100 * value_of(century) + value_of(rest)
+            century, year_of_century = year.split(" ")
+            number = 100 * value_of(century) + value_of(year_of_century)
         assert iso == f"{number}-{months.split().index(month) + 1:02}-{place:02}"
     assert forms == {False, True}
 
@@ -139,7 +139,7 @@ def test_pairs_of_validation_were_never_seen(make: type) -> None:
     assert make(5000, 700, seed=2)[0] != training
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_raise() -> None:
     with pytest.raises(ValueError, match="number must be from 0 to 999999, got 1000000"):
         number_in_words(10**6)
     with pytest.raises(ValueError, match="number must be from 1 to 99, got 0"):

@@ -19,12 +19,12 @@ def test_digits_are_rows_of_scikit_learns_pictures() -> None:
     training, validation = digits()
     assert training.inputs.shape == (8, 1437, 8)
     assert validation.inputs.shape == (8, 360, 8)
-    both = torch.cat([training.inputs, validation.inputs], 1)
+    images = torch.cat([training.inputs, validation.inputs], 1)
     for t, n in ((0, 0), (3, 77), (7, 1796)):
-        assert (both[t, n] * 16).tolist() == data.images[n][t].tolist()
+        assert (images[t, n] * 16).tolist() == data.images[n][t].tolist()
     assert torch.cat([training.labels, validation.labels]).tolist() == data.target.tolist()
     assert training.classes[3] == "3"
-    assert both.max() == 1.0
+    assert images.max() == 1.0
 
 
 def test_digits_move_as_their_label_says() -> None:
@@ -58,13 +58,13 @@ def test_videos_show_digits_that_training_lacks() -> None:
 
     training, validation = moving_digits(300, 100, frames=2, size=8)
     still = [digits()[i].inputs.transpose(0, 1).flatten(1) for i in range(2)]
-    known = [{tuple(sorted(picture.tolist())) for picture in part} for part in still]
-    assert shapes(training.inputs) <= known[0]
-    assert shapes(validation.inputs) <= known[1]
-    assert not known[0] & known[1]
+    digit_shapes = [{tuple(sorted(picture.tolist())) for picture in part} for part in still]
+    assert shapes(training.inputs) <= digit_shapes[0]
+    assert shapes(validation.inputs) <= digit_shapes[1]
+    assert not digit_shapes[0] & digit_shapes[1]
 
 
-def test_no_single_frame_tells_the_direction() -> None:
+def test_no_single_frame_shows_the_direction() -> None:
     training, _ = moving_digits(4000, 1, frames=3, size=12)
     mass = training.inputs.sum((2, 3), keepdim=True)
     angle = torch.arange(12) * (2 * math.pi / 12)
@@ -80,9 +80,11 @@ def test_no_single_frame_tells_the_direction() -> None:
 
 
 def test_the_seed_decides_the_videos() -> None:
-    first, repeated, other = (moving_digits(20, 5, seed=seed)[0] for seed in (1, 1, 2))
-    assert torch.equal(first.inputs, repeated.inputs)
-    assert not torch.equal(first.inputs, other.inputs)
+    videos, repeated_videos, other_videos = (
+        moving_digits(20, 5, seed=seed)[0] for seed in (1, 1, 2)
+    )
+    assert torch.equal(videos.inputs, repeated_videos.inputs)
+    assert not torch.equal(videos.inputs, other_videos.inputs)
     for name, least in (("training", 1), ("validation", 1), ("frames", 2), ("size", 8)):
         with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - 1}"):
             moving_digits(**{name: least - 1})

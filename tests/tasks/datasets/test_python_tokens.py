@@ -27,16 +27,16 @@ def pieces_of(source: str) -> list[list[tuple[str, str]]]:
 
 def test_lines_are_labelled_by_hand() -> None:
     source = "if inner == 'a b':  # no\n\treturn 0x1F+_x\n"
-    kinds = ["KEYWORD", "NAME", "OP", "STRING", "OP", "COMMENT"]
+    types = ["KEYWORD", "NAME", "OP", "STRING", "OP", "COMMENT"]
     texts = ["if", "inner", "==", "'a b'", ":", "# no"]
     second = [("KEYWORD", "return"), ("NUMBER", "0x1F"), ("OP", "+"), ("NAME", "_x")]
-    assert pieces_of(source) == [list(zip(kinds, texts, strict=True)), second]
+    assert pieces_of(source) == [list(zip(types, texts, strict=True)), second]
     line = tag_lines(b"a = 12\n")[0]
     assert line.tokens == tuple("a = 12")
     assert line.labels == ("B-NAME", "O", "B-OP", "O", "B-NUMBER", "I-NUMBER")
 
 
-def test_lines_that_do_not_tell_are_left_out() -> None:
+def test_lines_without_a_certain_label_are_left_out() -> None:
     assert pieces_of('x = """a\nb = 1\n""" + y\n\n   \nz\n') == [[("NAME", "z")]]
     assert pieces_of("a = 1\n" + "b" * 121 + "\n") == [
         [("NAME", "a"), ("OP", "="), ("NUMBER", "1")]
@@ -63,13 +63,13 @@ def test_the_standard_library_is_labelled() -> None:
     assert [len(part) for part in lines] == [900, 300]
     assert not lines[0] & lines[1]
     assert all(has_entities(s.labels) for s in training)
-    kinds = {span.type for s in validation for span in find_spans(s.labels)}
-    assert kinds == {"COMMENT", "KEYWORD", "NAME", "NUMBER", "OP", "STRING"}
+    types = {span.type for s in validation for span in find_spans(s.labels)}
+    assert types == {"COMMENT", "KEYWORD", "NAME", "NUMBER", "OP", "STRING"}
 
 
-def test_too_few_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = [file for file in standard_library() if file.name in ("heapq.py", "bisect.py")]
-    monkeypatch.setattr(python_tokens, "standard_library", lambda: few)
+def test_too_few_lines_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [file for file in standard_library() if file.name in ("heapq.py", "bisect.py")]
+    monkeypatch.setattr(python_tokens, "standard_library", lambda: files)
     with pytest.raises(DataError, match=r"training must be at most \d+, .*got 9999"):
         python_tags(9999, 5)
     with pytest.raises(DataError, match="validation must be at most"):

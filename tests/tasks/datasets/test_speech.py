@@ -86,13 +86,13 @@ def by_sums(
     return frames
 
 
-@pytest.mark.parametrize("own", SETTINGS)
-def test_frames_are_the_sums_of_their_equations(own: dict[str, float]) -> None:
-    frames = LogMel(**own)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_frames_are_the_sums_of_their_equations(settings: dict[str, float]) -> None:
+    frames = LogMel(**settings)
     x = noise(frames.window + 4 * frames.hop + 3)
     x[: frames.window] *= 1e-4  # the floor counts
     defaults = {"rate": RATE, "window": 512, "hop": 220, "bands": 32, "low": 60.0, "high": 8000.0}
-    expected = by_sums(x.astype(np.float64), **({**defaults, "floor": 1e-5} | own))
+    expected = by_sums(x.astype(np.float64), **({**defaults, "floor": 1e-5} | settings))
     assert len(expected) >= 5
     close(torch.from_numpy(frames(x)), torch.tensor(expected), "output")
 
@@ -106,9 +106,9 @@ def test_a_tone_is_loudest_in_its_band() -> None:
         assert (frames(tone).argmax(1) == band).all()
 
 
-@pytest.mark.parametrize("own", SETTINGS)
-def test_frames_as_they_arrive_are_those_of_the_whole(own: dict[str, float]) -> None:
-    frames = LogMel(**own)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_frames_as_they_arrive_are_those_of_the_whole(settings: dict[str, float]) -> None:
+    frames = LogMel(**settings)
     x = noise(9001)
     full = frames(x)
     assert full.shape == (1 + (9001 - frames.window) // frames.hop, frames.bands)
@@ -182,7 +182,7 @@ def low_share(sound: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("at_once", [1, 1000])
-def test_words_are_said_as_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_follow_voice_rate_and_pitch(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "_WORDS_PER_PROCESS", at_once)
     sayings = [
         SpeechRequest("seven", "en+m1"),
@@ -190,76 +190,86 @@ def test_words_are_said_as_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -
         SpeechRequest("seven", "en+m1", rate=90),
         SpeechRequest("seven", "en+m1", pitch=95),
     ]
-    message_pattern = synthesize(sayings)
-    assert all(x.dtype == np.float32 and 0.05 < np.abs(x).max() <= 1 for x in message_pattern)
-    assert len(message_pattern[2]) > 1.4 * len(message_pattern[0])
-    assert low_share(message_pattern[3]) < 0.3 * low_share(message_pattern[0])
+    recordings = synthesize(sayings)
+    assert all(x.dtype == np.float32 and 0.05 < np.abs(x).max() <= 1 for x in recordings)
+    assert len(recordings[2]) > 1.4 * len(recordings[0])
+    assert low_share(recordings[3]) < 0.3 * low_share(recordings[0])
     # In another order each is still where it was asked for.
-    repeated = synthesize(sayings[::-1])[::-1]
-    assert [abs(len(x) - len(y)) < 300 for x, y in zip(message_pattern, repeated, strict=True)] == [
-        True
-    ] * 4
+    repeated_recordings = synthesize(sayings[::-1])[::-1]
+    assert [
+        abs(len(x) - len(y)) < 300 for x, y in zip(recordings, repeated_recordings, strict=True)
+    ] == [True] * 4
     assert synthesize([]) == []
 
 
 def test_utterances_are_spans_in_silence() -> None:
-    made = utterances(43, snr=math.inf, seed=4)
-    labels = [one.label for one in made]
+    sample = utterances(43, snr=math.inf, seed=4)
+    labels = [utterance.label for utterance in sample]
     assert {label: labels.count(label) for label in (*WORDS, SILENCE)} == {
         label: 2 + (label == WORDS[0]) for label in (*WORDS, SILENCE)
     }
-    for one in made:
-        seconds = len(one.samples) / RATE
-        inside = np.zeros(len(one.samples), bool)
-        for word, start, stop in one.spans:
+    for utterance in sample:
+        seconds = len(utterance.samples) / RATE
+        inside = np.zeros(len(utterance.samples), bool)
+        for word, start, stop in utterance.spans:
             assert word in WORDS
             assert 0.05 < (stop - start) / RATE < 1.5
             inside[start:stop] = True
-            assert np.abs(one.samples[[start, stop - 2]]).min() > 0, (
+            assert np.abs(utterance.samples[[start, stop - 2]]).min() > 0, (
                 "spans are cut to what is heard"
             )
-        assert not one.samples[~inside].any()
-        assert len(one.spans) <= 2
-        last = one.spans[-1].end / RATE if one.spans else 0.0
-        if one.label == SILENCE:
-            assert seconds - last + 1e-4 >= 0.4
+        assert not utterance.samples[~inside].any()
+        assert len(utterance.spans) <= 2
+        end_of_speech = utterance.spans[-1].end / RATE if utterance.spans else 0.0
+        if utterance.label == SILENCE:
+            assert seconds - end_of_speech + 1e-4 >= 0.4
         else:
-            assert one.spans[-1].word == one.label
-            assert seconds - last < 0.2 + 1e-4
-    assert {len(one.spans) for one in made if one.label != SILENCE} == {1, 2}
+            assert utterance.spans[-1].word == utterance.label
+            assert seconds - end_of_speech < 0.2 + 1e-4
+    assert {len(utterance.spans) for utterance in sample if utterance.label != SILENCE} == {1, 2}
 
 
-def test_noise_is_as_strong_as_told() -> None:
+def test_noise_has_the_given_strength() -> None:
     clean, noisy = (utterances(15, snr=snr, seed=2) for snr in (math.inf, 10.0))
-    for one, other in zip(clean, noisy, strict=True):
-        assert (one.spans, one.voice, one.label) == (other.spans, other.voice, other.label)
-        behind = other.samples - one.samples
-        for _, start, stop in one.spans:
-            word = np.sqrt(np.mean(np.square(one.samples[start:stop].astype(np.float64))))
+    for clean_utterance, noisy_utterance in zip(clean, noisy, strict=True):
+        assert (clean_utterance.spans, clean_utterance.voice, clean_utterance.label) == (
+            noisy_utterance.spans,
+            noisy_utterance.voice,
+            noisy_utterance.label,
+        )
+        behind = noisy_utterance.samples - clean_utterance.samples
+        for _, start, stop in clean_utterance.spans:
+            word = np.sqrt(
+                np.mean(np.square(clean_utterance.samples[start:stop].astype(np.float64)))
+            )
             level = 20 * math.log10(word / np.sqrt(np.mean(np.square(behind.astype(np.float64)))))
             assert level == pytest.approx(10, abs=1.5), "a piece of the noise may be louder"
     drawn = utterances(15, seed=2)
-    assert [one.spans for one in drawn] == [one.spans for one in clean]
-    same = [np.array_equal(x.samples, y.samples) for x, y in zip(drawn, clean, strict=True)]
-    assert 0 < sum(same) < 15, "a quarter is without noise"
+    assert [utterance.spans for utterance in drawn] == [utterance.spans for utterance in clean]
+    without_noise = [
+        np.array_equal(x.samples, y.samples) for x, y in zip(drawn, clean, strict=True)
+    ]
+    assert 0 < sum(without_noise) < 15, "a quarter is without noise"
 
 
 def test_phrases_are_words_with_pauses() -> None:
-    for one in phrases(4, words=3, snr=20.0):
-        assert len(one.spans) == 3
-        assert one.spans[-1].word == one.label
-        ends = [0, *(span.end for span in one.spans)]
-        pauses = [(span.start - end) / RATE for span, end in zip(one.spans, ends, strict=False)]
+    for utterance in phrases(4, words=3, snr=20.0):
+        assert len(utterance.spans) == 3
+        assert utterance.spans[-1].word == utterance.label
+        ends = [0, *(span.end for span in utterance.spans)]
+        pauses = [
+            (span.start - end) / RATE for span, end in zip(utterance.spans, ends, strict=False)
+        ]
         assert all(0.15 - 1e-4 <= pause <= 0.6 + 1e-4 for pause in pauses)
-        assert len(one.samples) - ends[-1] == round(0.25 * RATE)
-        assert one.voice.partition("+")[2] in HELD_OUT
+        assert len(utterance.samples) - ends[-1] == round(0.25 * RATE)
+        assert utterance.voice.partition("+")[2] in HELD_OUT
 
 
 def test_equal_arguments_give_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "_WORDS_PER_PROCESS", 7)
-    first, repeated, other = (utterances(12, seed=seed) for seed in (7, 7, 8))
-    assert all(np.array_equal(x.samples, y.samples) for x, y in zip(first, repeated, strict=True))
-    assert [x.spans for x in first] != [x.spans for x in other]
+    sample, repeated, sample_of_other_seed = (utterances(12, seed=seed) for seed in (7, 7, 8))
+    assert all(np.array_equal(x.samples, y.samples) for x, y in zip(sample, repeated, strict=True))
+    assert [x.spans for x in sample] != [x.spans for x in sample_of_other_seed]
 
 
 def test_held_out_voices_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,10 +281,11 @@ def test_held_out_voices_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -
     assert min(map(len, voices)) >= 9
     frames = LogMel()
     for part, held_out in ((training, False), (validation, True)):
-        made = utterances(len(part.labels), held_out=held_out, seed=3)
-        assert [one.label for one in made] == part.labels
+        sample = utterances(len(part.labels), held_out=held_out, seed=3)
+        assert [utterance.label for utterance in sample] == part.labels
         assert all(
-            np.array_equal(frames(one.samples), x) for one, x in zip(made, part.inputs, strict=True)
+            np.array_equal(frames(utterance.samples), x)
+            for utterance, x in zip(sample, part.inputs, strict=True)
         )
 
     def small(seed: int) -> object:
@@ -310,20 +321,20 @@ def test_held_out_voices_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -
         (partial(spoken_words, 1, 0), "validation must be at least 1, got 0"),
     ],
 )
-def test_wrong_arguments_are_told(make: partial, message: str) -> None:
+def test_wrong_arguments_raise(make: partial, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.parametrize("voice", ["xx", "en+nobody"])
-def test_voices_that_it_lacks_are_told(voice: str) -> None:
+def test_unknown_voices_raise(voice: str) -> None:
     with pytest.raises(DataError, match=r"speech: espeak-ng in .* has no voice") as caught:
         synthesize([SpeechRequest("one", voice)])
     assert f"'{voice}'" in str(caught.value)
 
 
 @pytest.mark.parametrize("files", [[], ["/no/libespeak.so", "/nor/this.so"]])
-def test_a_missing_library_is_told_with_both_cures(
+def test_a_missing_library_raises_with_both_remedies(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "_libraries", lambda: [(file, None) for file in files])
@@ -331,13 +342,13 @@ def test_a_missing_library_is_told_with_both_cures(
         DataError, match="speech: the library espeak-ng must be installed, got none"
     ) as caught:
         synthesize([SpeechRequest("one", "en")])
-    told = str(caught.value)
-    assert told.endswith("; pip install 'unrolled[speech]', or apt-get install libespeak-ng1")
-    assert all(file in told for file in files)
-    assert "\n" not in told
+    message = str(caught.value)
+    assert message.endswith("; pip install 'unrolled[speech]', or apt-get install libespeak-ng1")
+    assert all(file in message for file in files)
+    assert "\n" not in message
 
 
-def test_a_library_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_that_crashes_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "espeak.py"
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     monkeypatch.setattr(espeak, "__file__", str(program))

@@ -1,4 +1,4 @@
-"""The classic problems: what is wanted follows from what is given, by loops over single tokens."""
+"""The classic problems: targets computed again from the inputs, by loops over single tokens."""
 
 import math
 from collections.abc import Callable
@@ -86,10 +86,10 @@ def test_dyck_words_never_close_what_is_not_open() -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_generator_decides(name: str) -> None:
     make: Any = MAKERS[name]
-    first, repeated, other = (make(8, 5, generator(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first.inputs, repeated.inputs)
-    assert torch.equal(first.targets, repeated.targets)
-    assert not torch.equal(first.inputs, other.inputs)
+    batch, repeated, other_seed = (make(8, 5, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(batch.inputs, repeated.inputs)
+    assert torch.equal(batch.targets, repeated.targets)
+    assert not torch.equal(batch.inputs, other_seed.inputs)
     with pytest.raises(ValueError, match="N must be at least 1, got 0"):
         make(8, 0)
 

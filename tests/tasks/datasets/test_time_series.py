@@ -45,7 +45,7 @@ def test_gaps_are_filled_along_a_straight_line_and_marked() -> None:
     assert table.text("date")[:2] == ["1958-03-29", "1958-04-05"]
 
 
-def test_an_unknown_series_is_told() -> None:
+def test_an_unknown_series_raises() -> None:
     with pytest.raises(
         DataError, match=r"series: name must be one of sunspots, .*prices, got 'gold'"
     ):
