@@ -112,8 +112,8 @@ class Config:
     log_every: int = option(20, "Steps between training rows in metrics.csv.", minimum=1)
     watch: int | None = option(
         None,
-        "Write gradient norms by lag, gate saturation and spectral radii to watch.csv after every "
-        "this many steps.",
+        "Steps between measurements of gradient norms by lag, gate saturation and spectral radii, "
+        "written to watch.csv; none by default.",
         minimum=1,
     )
     tensorboard: bool = option(False, "Also write TensorBoard event files.")
@@ -121,7 +121,7 @@ class Config:
     accelerator: str = option(
         "auto", "Device: cpu, gpu, or auto (a GPU if there is one).", choices=("auto", "cpu", "gpu")
     )
-    devices: int = option(1, "Processes (GPUs) on each machine.", minimum=1)
+    devices: int = option(1, "Processes on each machine; on GPUs, one for each GPU.", minimum=1)
     nodes: int = option(
         1,
         "Number of machines; with more than one, start the command with torchrun on each.",
@@ -327,7 +327,8 @@ class ProblemConfig(Config):
     data: str = option(
         "adding",
         "Problem: adding (the sum of two marked numbers), copy (recall tokens after a delay), "
-        "parity (of the ones so far), or dyck (whether all brackets so far are closed).",
+        "parity (whether the number of ones so far is odd), or dyck (whether all brackets so far "
+        "are closed).",
         choices=("adding", "copy", "parity", "dyck"),
     )
     length: int = option(

@@ -25,6 +25,7 @@ def bench(
     cell: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="<str>",
             help="Cell to time, as in train. Can be repeated.  [default: RNN, GRU, LSTM]",
             show_default=False,
         ),
@@ -69,17 +70,18 @@ def bench(
     page: Annotated[
         Path | None,
         typer.Option(
-            help="With --tasks: Markdown file for the tables; by default beside the JSON file.",
+            help="With --tasks: Markdown file for the tables; by default next to the JSON file.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Time layers against torch.nn (or, for other cells, a Python loop over the steps).
+    """Time layers, or compare trained models with published results.
 
-    Times are in milliseconds per call, for inference and for training.
+    Layers are timed against torch.nn, or for cells that it does not have against a Python loop over
+    the steps. Times are in milliseconds per call, for inference and for training.
 
     With --tasks: train on the adding problem, copy memory, parity, Dyck-1, digits, sunspots, and
-    the bytes of source code, and write a page with the results beside published ones.
+    the bytes of source code, and write a page that compares the results with published ones.
     """
     for name, value in (("rounds", rounds), ("threads", threads)):
         if value is not None and value < 1:

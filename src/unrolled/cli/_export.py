@@ -55,11 +55,11 @@ def export(
     ] = False,
     cell: CellOption = None,
 ) -> None:
-    """Write a trained model as one file: for unrolled.runtime, which needs no torch, or as ONNX.
+    """Export a trained model for unrolled.runtime, or to ONNX.
 
-    The file has the weights, the cell's equations, and the vocabulary, labels and scales. Runs of
-    every task can be exported (as ONNX, all but seq2seq), and so can modules that apply supported
-    layers one after another.
+    The runtime needs no torch. The file has the weights, the cell's equations, and the vocabulary,
+    labels and scales. Runs of every task can be exported (as ONNX, all but seq2seq), and so can
+    modules that apply supported layers one after another.
     """
     as_onnx = output.suffix == ".onnx"
     if as_onnx and weights != "float32":

@@ -34,12 +34,12 @@ def inspect(
     ] = 6,
     cell: CellOption = None,
 ) -> None:
-    """Analyze a trained network: write an HTML page, with its pictures as PNG files beside it.
+    """Analyze a trained network on an HTML page.
 
-    The page shows gradient norms by lag (compared with untrained RNN, LSTM and GRU layers), gate
-    saturation, eigenvalues and singular values of the recurrent matrices, activations of single
-    units over the input, the trajectory of the hidden state, the training curve, and all
-    parameters.
+    Its pictures are written as PNG files to the same folder. The page shows gradient norms by lag
+    (compared with untrained RNN, LSTM and GRU layers), gate saturation, eigenvalues and singular
+    values of the recurrent matrices, activations of single units over the input, the trajectory of
+    the hidden state, the training curve, and all parameters.
     """
     path = checkpoint_of(run)
     trained = load_model(path, cell)
@@ -65,4 +65,4 @@ def inspect(
         title = f"{trained.task}: {config.cell}, {config.num_layers} × {config.hidden_size} units"
         files = write_page(folder / "index.html", title, sections)
     print(f"page      {folder / 'index.html'}")
-    print(f"pictures  {len(files) - 1} beside it")
+    print(f"pictures  {len(files) - 1} in the same folder")

@@ -65,7 +65,7 @@ def _option(field: Field[Any]) -> tuple[object, object]:
     show_default = field.default is not None and field.default != ()
     if field.type == tuple[str, ...]:
         option = typer.Option(
-            metavar="TEXT", help=f"{text} Can be repeated.", show_default=show_default
+            metavar="<str>", help=f"{text} Can be repeated.", show_default=show_default
         )
         return Annotated[list[str] | None, option], None
     limits = range_text(field)

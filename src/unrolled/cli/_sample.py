@@ -50,9 +50,10 @@ def sample(
     ] = 0,
     cell: CellOption = None,
 ) -> None:
-    """Generate text with a trained language model, one token at a time.
+    """Generate text with a trained language model.
 
-    A token is a byte, a character or a subword, depending on the --vocabulary of the run.
+    Text is generated one token at a time. A token is a byte, a character or a subword, depending on
+    the --vocabulary of the run.
     """
     if prime == "":
         raise UserError("--prime must have at least one character, got an empty string")

@@ -43,23 +43,23 @@ HELP = {
     "forecast": """Train a forecaster of one or several time series.
 
     DATA is a table (CSV, TSV or Parquet) with its rows in the order of time; by default a built-in
-    series (--data). It is evaluated on the end of each series, and compared with a persistence and
-    a seasonal naive baseline.
+    series (--data). The model is evaluated on the end of each series, and compared with a
+    persistence and a seasonal naive baseline.
     """,
     "seq2seq": """Train an encoder-decoder that translates text to text.
 
     DATA are files with a source and its target on each line, separated by a tab; by default dates
     and numbers in words, to be written in digits.
     """,
-    "problem": """Train on a synthetic problem on which recurrent networks are compared.
+    "problem": """Train on a synthetic problem: adding, copy, parity or Dyck-1.
 
-    The adding problem, copy memory, parity or Dyck-1, at any length; every batch is newly
-    generated.
+    These problems are used in the literature to compare recurrent networks. Sequences can have any
+    length; every batch is newly generated.
     """,
 }
 ENDING = """
     Ctrl-C stops the run and writes a checkpoint. --resume continues from it, and gives exactly the
-    same numbers as a run that was not interrupted.
+    same results as a run that was not interrupted.
     """
 _RUN_VARIABLE = "UNROLLED_RUN"
 """The environment variable in which the first process passes its run folder to the others."""

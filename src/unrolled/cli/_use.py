@@ -68,7 +68,9 @@ def predict(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="Text to predict from, instead of files. Can be repeated.", show_default=False
+            metavar="<str>",
+            help="Text to predict from, instead of files. Can be repeated.",
+            show_default=False,
         ),
     ] = None,
     every_step: Annotated[
@@ -89,7 +91,7 @@ def predict(
     ] = None,
     cell: CellOption = None,
 ) -> None:
-    """Predict with a trained model: labels, tags, a forecast, or target texts.
+    """Predict labels, tags, forecasts or target texts.
 
     Input has the format of the training data.
 
