@@ -19,7 +19,7 @@ namespace unrolled {
 // in float.
 enum class NumberFormat { native, bfloat16, float16 };
 
-// For up to so many tokens the gradient of a weight is written row by row, in the caller's format.
+// For up to this many tokens the gradient of a weight is written row by row, in the caller's format.
 constexpr Index kFewTokens = 4;
 
 // An array that the kernels read or write in the type of the computation or as bfloat16. One pointer is set,
@@ -43,7 +43,7 @@ template <class T>
 struct Call {
     const Program* program;
     Index T_steps, N, I, total;  // total: number of tokens
-    const Index* sizes;          // [T_steps], not rising, sizes[0] <= N; null: N each
+    const Index* sizes;          // [T_steps], non-increasing, sizes[0] <= N; null: N each
     TokenRows token_rows;
     Storage<const T> tokens;           // [rows, I]
     Weights<T> input;                  // [x_parts * x_width, I]
@@ -59,7 +59,7 @@ struct Call {
 };
 
 // Gradients of parameters and vectors are sums over sequences: over all, or with `groups` G over those of
-// equal n % G, [G, ...]. Sizes are multiples of G. An output that is not wanted is null.
+// equal n % G, [G, ...]. Sizes are multiples of G. An output that is not needed is null.
 template <class T>
 struct Gradients {
     const Call<T>* call;  // of the forward run, whose output and saved array are read

@@ -1,4 +1,4 @@
-// A call as a caller has it: sizes, and arrays as one flat list of addresses and numbers of elements.
+// A call as the caller describes it: sizes, and arrays as one flat list of addresses and numbers of elements.
 // Both are checked against the program before anything runs.
 #pragma once
 
@@ -27,7 +27,7 @@ CallShape shape_of(const IndexList& numbers);
 //
 // `arrays` has a pair for each array, (address, elements), or (0, 0) for none, in this order: sizes,
 // table, tokens, output, saved; weight and bias of the input product and of each recurrent product;
-// vectors; initial and final states. Backward goes on with gradients: inputs are those of the output and
+// vectors; initial and final states. In backward gradients follow: inputs are those of the output and
 // of the final states; outputs are those of the tokens, the initial states, the vectors, weight and bias
 // of the input product and of each recurrent product.
 struct RawCall {
@@ -39,12 +39,12 @@ struct RawCall {
     CancelFlag* cancel = nullptr;
 };
 
-// They throw std::invalid_argument where arrays do not fit the program. `wide`: double instead of float.
+// Both throw std::invalid_argument if arrays do not match the program. `wide`: double instead of float.
 // Calls may share inputs, not outputs.
 void run_forward(const RawCall* calls, std::size_t count, const std::string& build, bool wide);
 void run_backward(const RawCall* calls, std::size_t count, const std::string& build, bool wide);
 
-// Runs a snapshot, which has parameters of its own: `arrays` lacks the saved one, weights, biases and
+// Runs a snapshot, which has its own parameters: `arrays` lacks the saved one, weights, biases and
 // vectors.
 void run_snapshot(const RawCall& call, Snapshot& snapshot);
 

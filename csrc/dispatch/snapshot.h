@@ -11,7 +11,7 @@ namespace unrolled {
 // How packed weights are stored: in float, in bfloat16, or in int8 with a scale for each row.
 enum class WeightFormat { float32, bfloat16, int8 };
 
-// The parameters of a layer in one direction, borrowed for the life of its snapshot.
+// The parameters of a layer in one direction, borrowed as long as the snapshot exists.
 struct Parameters {
     const Program* program;
     Index I;
@@ -20,7 +20,7 @@ struct Parameters {
     std::vector<const float*> vectors;
 };
 
-// N sequences that take steps one at a time, on at most `threads` threads. A step allocates no memory.
+// Runs N sequences one step at a time, on at most `threads` threads. A step allocates no memory.
 class Steps {
 public:
     Steps(const Parameters& parameters, Index N, Index threads);

@@ -1,4 +1,4 @@
-// Where tokens lie in the caller's arrays. src/unrolled/_token_rows.py orders ragged batches by length.
+// Where tokens are in the caller's arrays. src/unrolled/_token_rows.py orders ragged batches by length.
 #pragma once
 
 #include "support/types.h"
@@ -7,7 +7,7 @@ namespace unrolled {
 
 // The row of token (t, n). Sequences are numbered from the longest; tokens step by step.
 struct TokenRows {
-    const Index* table = nullptr;  // [total] by token number; null where the batch is dense
+    const Index* table = nullptr;  // [total] by token number; null if the batch is dense
     Index start = 0;               // dense: row start + t * stride_t + n * stride_n
     Index stride_t = 0, stride_n = 0;
 

@@ -1,4 +1,4 @@
-// What forward and backward share: locations of tokens, the division of a sweep among threads, matrices
+// What forward and backward share: locations of tokens, the division of a sweep among threads, and matrices
 // in the form that suits the size of a call.
 #pragma once
 

@@ -1,5 +1,5 @@
 // Memory and small helpers of the kernels. No inline function of the standard library is used here, nor
-// in files that include this one: the linker keeps one copy of such a function for all builds, maybe one
+// in files that include this one: the linker keeps one copy of such a function for all builds, possibly
 // with instructions that the processor lacks.
 #pragma once
 

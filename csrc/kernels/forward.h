@@ -357,7 +357,7 @@ private:
     Index rows_ = 0, steps_ = 0, ldx_ = 0;
     ForwardMatrices<T> matrices_;
     std::vector<Buffer<T>> results_, states_;
-    Buffer<T> inputs_, row_buffers_;          // row_buffers_: rows of tokens in bfloat16, widened
+    Buffer<T> inputs_, row_buffers_;          // row_buffers_: rows of tokens in bfloat16, converted
     std::vector<ProjectedChunks<T>> chunks_;  // by thread, where threads share the sequences
     Buffer<T> workspaces_;                    // by thread, for products with bfloat16
     Index workspace_size_ = 0;

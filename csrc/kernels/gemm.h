@@ -72,7 +72,7 @@ struct Matrix {
     Index ld(Index first, Index count) const { return is_unpacked(first) ? shape.width : count * lanes<T>; }
 };
 
-// One vector of columns, with pitch ld: up to `lanes` rows of W, transposed; zeros behind them.
+// One vector of columns, with pitch ld: up to `lanes` rows of W, transposed, followed by zeros.
 template <class T, class Number>
 void pack_vector(const Number* const* rows, Index valid, Index K, T* to, Index ld) {
     Index k = 0;
@@ -146,7 +146,7 @@ struct Target {
     const T* bias;  // padded like a row of results
 };
 
-// The rows of W of one vector of units; lanes behind the last unit repeat it.
+// The rows of W of one vector of units; lanes after the last unit repeat it.
 template <class T, class Number>
 void point_at(const Number* (&W)[lanes<T>], const Number* all, const Shape<T>& shape, Index part,
               Index group) {
@@ -189,7 +189,7 @@ Index bf16_workspace(Index rows, Index K) {
     return (rows + lanes<T>)*K;
 }
 
-// Deinterleaves rows into the workspace, one behind the other.
+// Deinterleaves rows into the workspace, one after the other.
 template <class T>
 void deinterleave_rows(const T* const* rows, Index count, Index K, const T** deinterleaved, T* workspace) {
     for (Index r = 0; r < count; ++r) {
@@ -308,7 +308,7 @@ OuterFunction<T> find_outer(int v, bool tile_rows) {
 }
 
 // Rows [m0, m1) of C [·, K] (+)= Dᵀ S over tokens: D has rows with pitch ld, S is given by row pointers.
-// `workspace` has room for kChunk * (m1 - m0 + panel) numbers.
+// `workspace` holds kChunk * (m1 - m0 + panel) numbers.
 template <class T>
 void weight_gradient(const T* D, Index ld, Index m0, Index m1, const T* const* S, Index K, Index tokens, T* C,
                      bool first, T* workspace) {

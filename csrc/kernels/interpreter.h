@@ -140,7 +140,7 @@ void copy_rows(const NodeRows<T>& from, const Part& part, Index width, T* to, In
     }
 }
 
-// Adds the rows and units of a part to padded rows of such width.
+// Adds the rows and units of a part to padded rows of this width.
 template <class T>
 void accumulate_rows(const NodeRows<T>& from, const Part& part, Index width, T* to) {
     const GroupRange range = groups_of_thread<T>(width, part.thread, part.count);
@@ -176,7 +176,7 @@ public:
         interpreter.compute_hoisted();
     }
 
-    // Allocates rows for a node that is computed anew for every token.
+    // Allocates rows for a node that is computed again for every token.
     void allocate(int node, Index rows, Index width) {
         reserve(node, rows, width);
         node_rows_[node].stride = pitch(width);

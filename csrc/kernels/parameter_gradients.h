@@ -19,7 +19,7 @@ inline Index product_gradient_column(const Program& p, int node) {
 }
 
 // The matrix of a transposed product. Its rows are the outputs of the product, part by part; the gradient
-// of each part lies somewhere in a row of product gradients.
+// of each part is somewhere in a row of product gradients.
 template <class T>
 Matrix<T> transposed(const Program& p, const Storage<const T>& W, const std::vector<int>& parts, Index width,
                      Index columns, Index rows, Index total) {
@@ -95,7 +95,7 @@ public:
     }
 
 private:
-    // The widest row of the caller's that is read.
+    // The widest row of the caller's arrays that is read.
     Index max_row() const { return max(call_.I, p_.states[0]); }
 
     // The position of token i where the tokens of a group stand together.
@@ -200,7 +200,7 @@ private:
     const std::vector<Buffer<T>>* initial_states_ = nullptr;
     const std::vector<Buffer<T>>* sources_ = nullptr;
     Matrix<T> input_back_;
-    Buffer<T> workspaces_, zeros_, row_buffers_;  // row_buffers_: rows in bfloat16, widened
+    Buffer<T> workspaces_, zeros_, row_buffers_;  // row_buffers_: rows in bfloat16, converted
     Buffer<const T*> pointers_;
     Index ld_ = 0, workspace_size_ = 0, max_tokens_ = 0;
 };

@@ -16,7 +16,7 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// During its life subnormal numbers are flushed to zero and no operation traps.
+// While it exists, subnormal numbers are flushed to zero and no operation traps.
 class FlushSubnormals {
 public:
 #if defined(__x86_64__)
@@ -66,7 +66,7 @@ public:
     }
 
 private:
-    static constexpr double kWorkBetweenPolls = 2e8;  // some ten milliseconds
+    static constexpr double kWorkBetweenPolls = 2e8;  // about ten milliseconds
 
     CancelFlag* cancel_;
     double work_, done_ = 0;

@@ -271,7 +271,7 @@ void deinterleave(const Number* from, Index count, T* to) {
     for (Index k = full; k < count; ++k) to[k] = T(widened(from[k]));
 }
 
-// Dot products of rows in bfloat16 with a deinterleaved row: a shift and a mask widen two numbers.
+// Dot products of rows in bfloat16 with a deinterleaved row: a shift and a mask convert two numbers.
 template <class T>
 Vec<T> dots_bf16(const Half* const* W, const T* a, Index K, Vec<T> start) {
     Vec<T> acc[lanes<T>];

@@ -13,13 +13,13 @@ namespace unrolled {
 // translators are not supported.
 class Model {
 public:
-    // `weights`: their format by name; empty: that of the file. Throws std::invalid_argument where this
+    // `weights`: their format by name; empty: that of the file. Throws std::invalid_argument if this
     // version cannot read the file.
     Model(Safetensors file, const std::string& weights);
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    // For N sequences; the model must outlive it. Throws std::invalid_argument where the model has two
+    // For N sequences; the model must outlive it. Throws std::invalid_argument if the model has two
     // directions, or N is below 1.
     std::unique_ptr<Pipeline> pipeline(Index N) const;
 

@@ -54,7 +54,7 @@ public:
 
     // The width of state k: 0 holds means, maxima or weighted sums; 1 the number of steps or the sum of
     // weights; 2 the highest score. A number of 0 and 1 is the sum of two floats, so that a state that is
-    // read and written back continues to the bit.
+    // read and written back continues bit for bit.
     static Index state_width(std::size_t k, Index width) { return k == 0 ? 2 * width : k == 1 ? 2 : 1; }
 
     void read_state(std::size_t k, Index n, float* to) const {

@@ -18,7 +18,7 @@ struct FloatView {
 };
 
 // The memory and work that a file may ask for, in numbers, counted while it is read: a fixed amount plus a
-// multiple of its bytes. limits.py has the same.
+// multiple of its bytes. src/unrolled/_limits.py has the same.
 class Budget {
 public:
     explicit Budget(Index bytes) : bytes_(bytes), left_(kBaseNumbers + kNumbersPerByte * bytes) {}
@@ -31,7 +31,7 @@ private:
     Index bytes_, left_;
 };
 
-// They throw std::invalid_argument for an unknown name.
+// Both throw std::invalid_argument for an unknown name.
 WeightFormat weight_format_of(const std::string& name);
 Activation activation_of(const std::string& name);
 
@@ -39,7 +39,7 @@ Activation activation_of(const std::string& name);
 class Layer {
 public:
     // The program is borrowed, too. `arrays`: weight and bias (or none) of the input product and of each
-    // recurrent product, then the vectors (or none). Throws std::invalid_argument where they do not fit,
+    // recurrent product, then the vectors (or none). Throws std::invalid_argument if they do not match,
     // or are far smaller than the buffers of the program.
     Layer(const Program& program, Index I, const std::vector<FloatView>& arrays, WeightFormat format,
           const std::string& build);
@@ -118,12 +118,12 @@ struct Block {
 // layers, `threads` in all.
 class Pipeline {
 public:
-    // Throws std::invalid_argument where N or `threads` is below 1, or widths do not fit.
+    // Throws std::invalid_argument if N or `threads` is below 1, or widths do not match.
     Pipeline(const Source& source, const std::vector<Block>& blocks, Index N, Index threads);
     Pipeline(const Pipeline&) = delete;
     Pipeline& operator=(const Pipeline&) = delete;
 
-    // A thread's exclusive use of a pipeline; false where another thread has it.
+    // A thread's exclusive use of a pipeline; false if another thread has it.
     class ExclusiveUse {
     public:
         explicit ExclusiveUse(Pipeline& pipeline)
@@ -194,7 +194,7 @@ private:
     std::vector<double> scale_;
     const Build& build_;
     std::vector<RunningBlock> blocks_;
-    std::size_t last_computing_ = 0;  // behind this block there are only activations
+    std::size_t last_computing_ = 0;  // only activations follow this block
     std::vector<State> states_;
     std::vector<float> scratch_[2];
     double work_ = 0;

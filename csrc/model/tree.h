@@ -1,4 +1,4 @@
-// Trees of plain values and arrays in a safetensors file, as io.py writes them.
+// Trees of plain values and arrays in a safetensors file, as src/unrolled/io.py writes them.
 #pragma once
 
 #include <stdexcept>

@@ -1,5 +1,4 @@
-// A cell's program as the core reads it, and what is derived from it: its schedules and the layout of its
-// vectors.
+// A cell's program as the core reads it, and the schedules and layouts of vectors derived from it.
 #pragma once
 
 #include <string>
@@ -12,7 +11,7 @@ namespace unrolled {
 
 enum class NodeKind { operation, input, state, vector, constant, size, gradient, product, transposed };
 
-// One value of a step. Arguments stand before the nodes that read them.
+// One value of a step. Arguments precede the nodes that read them.
 struct Node {
     NodeKind kind = NodeKind::operation;
     Op op = Op::add;          // of an operation
@@ -93,7 +92,7 @@ struct Program {
 };
 
 // Parses and validates a program's text, and derives its schedules; throws std::invalid_argument with
-// line and reason. I is 0 where it is unknown; then no width may be I.
+// line and reason. I is 0 if it is unknown; then no width may be I.
 Program parse(const std::string& text, Index H, Index P, Index I);
 
 // Throws std::invalid_argument if the buffers of a sweep over N sequences exceed the largest size.
@@ -105,7 +104,7 @@ Index step_footprint(const Program& program);
 // Derives stored_index_of and state_index_of, which validate() reads.
 void index_nodes(Program& program);
 
-// Throws std::invalid_argument if nodes and declarations do not fit together.
+// Throws std::invalid_argument if nodes and declarations contradict each other.
 void validate(const Program& program);
 
 // Derives all other fields.

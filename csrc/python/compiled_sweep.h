@@ -12,15 +12,15 @@
 
 namespace unrolled {
 
-// A batch of equal sweeps: how many, and which tensors are stacked, with a first dimension of that size; the
-// others are shared. count 0: one sweep.
+// A batch of sweeps of equal shape: how many, and which tensors are stacked, with a first dimension of that
+// size; the others are shared. count 0: one sweep.
 struct Batched {
     Index count = 0;
     std::vector<bool> stacked;
     bool has(std::size_t k) const { return k < stacked.size() && stacked[k]; }
 };
 
-// What stays the same between runs: the program, where the tokens lie, and which tensor of a run (tokens,
+// What all runs share: the program, the rows of the tokens, and which tensor of a run (tokens,
 // states, then parameters in any order) is which array of the core.
 class CompiledSweep {
 public:
@@ -307,7 +307,7 @@ private:
     std::string build_;
     CallShape shape_;  // without I and threads
     nb::object counts_, table_;
-    Index total_ = 0;  // number of tokens, where there is no table
+    Index total_ = 0;  // number of tokens, if there is no table
     Index states_;
     ArrayIndices parameters_;
     StateShapes state_shapes_;

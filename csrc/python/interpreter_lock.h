@@ -18,7 +18,7 @@ auto take_lock(F call) noexcept -> decltype(call()) {
     }
 }
 
-// Releases the interpreter's lock during its life.
+// Releases the interpreter's lock while it exists.
 class ReleasedLock {
 public:
     ReleasedLock() : state_(PyEval_SaveThread()) {}
@@ -32,7 +32,7 @@ private:
     PyThreadState* state_;
 };
 
-// Acquires the lock during its life, on a thread that released it.
+// Acquires the lock while it exists, on a thread that released it.
 class AcquiredLock {
 public:
     AcquiredLock() : state_(take_lock([] { return PyGILState_Ensure(); })) {}

@@ -10,7 +10,7 @@ namespace unrolled {
 
 namespace nb = nanobind;
 
-// Owns the result of a call; null: the exception that it raised goes on.
+// Owns the result of a call; null: its exception propagates.
 inline nb::object checked(PyObject* result) {
     if (!result) throw nb::python_error();
     return nb::steal(result);
@@ -31,7 +31,7 @@ struct TensorMethods {
 };
 const TensorMethods& names();
 
-// Types of numbers that the core computes with or widens.
+// Types of numbers that the core computes with or converts.
 enum class NumberType { float32, float64, bfloat16, float16, other };
 
 inline NumberFormat number_format_of(NumberType type) {
@@ -58,7 +58,7 @@ struct View : nb::dlpack::dltensor {
 // tensor of float32.
 void name_tensors(nb::handle type, nb::handle single);
 
-// A tensor's view. Where torch has none (no storage, a device without addresses) view_of raises its error,
+// A tensor's view. If torch has none (no storage, a device without addresses) view_of raises its error,
 // and try_view is false.
 View view_of(nb::handle tensor);
 bool try_view(nb::handle tensor, View& view);
@@ -79,7 +79,7 @@ Index bytes_needed(nb::handle tensor, const View& view);
 // Sizes as in messages: [2, 3].
 std::string text_of(const std::vector<Index>& sizes);
 
-// A contiguous tensor of another one's type, not initialized or of zeros.
+// A contiguous tensor of the same type as another, not initialized or zeros.
 nb::object empty(nb::handle like, const std::vector<Index>& shape);
 nb::object zeros(nb::handle like, const std::vector<Index>& shape);
 

@@ -1,4 +1,4 @@
-// Memory that sweeps use again and again.
+// A pool of memory that sweeps reuse.
 #pragma once
 
 #include "support/types.h"
@@ -13,7 +13,7 @@ void release_memory(void* memory);
 // Throws std::bad_alloc.
 [[noreturn]] void out_of_memory();
 
-// During its life this thread allocates memory that any thread may release at any time.
+// While it exists, this thread allocates memory that any thread may release at any time.
 class LongLivedMemory {
 public:
     LongLivedMemory();

@@ -5,7 +5,7 @@
 
 namespace unrolled {
 
-// a * b; throws std::invalid_argument where a factor is negative or the product is far above any call's.
+// a * b; throws std::invalid_argument if a factor is negative or the product is far above that of any call.
 Index checked_product(Index a, Index b);
 
 }  // namespace unrolled

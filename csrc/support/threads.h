@@ -24,8 +24,8 @@ bool forked();
 // Forks between the process that loaded the library and this one.
 int forks();
 
-// During its life no floating-point operation of this thread traps; afterwards the host's masks and flags are
-// restored.
+// While it exists, no floating-point operation of this thread traps; afterwards the host's masks and flags
+// are restored.
 class MaskedFloatTraps {
 public:
     MaskedFloatTraps();
