@@ -253,7 +253,7 @@ def test_one_of_two_states_is_an_input(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = net(x, torch.zeros(1, N, H))
     close(torch.from_numpy(exported(net, tmp_path).run(x.numpy())), expected, "output")
-    with pytest.raises(ExportError, match="initial states that are all inputs, or all made in"):
+    with pytest.raises(ExportError, match="initial states that are all inputs, or all created in"):
         export(net_of(one_given_one_made), tmp_path / "m")
 
 

@@ -136,7 +136,7 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
         ):
             result = fit(config, folder)
     except BaseException:
-        # A run that failed before it started leaves no folder; one that started has files in it.
+        # Remove the folder of a run that failed before it wrote any files.
         with contextlib.suppress(OSError):
             if is_first() and creates_folder and not any(folder.iterdir()):
                 folder.rmdir()
@@ -145,9 +145,9 @@ def _fit(name: str, config: Config, run: Path | None) -> None:
 
 
 def _folder(name: str, config: Config, run: Path | None) -> Path:
-    """The run's folder, which is created if needed."""
+    """The run folder, created if needed."""
     if "LOCAL_RANK" in os.environ:
-        # One of several processes: the first one, or whoever started it, has checked the folder.
+        # One of several processes: the first process or the launcher has checked the folder.
         if run is None and _RUN_VARIABLE in os.environ:
             return Path(os.environ[_RUN_VARIABLE])
         if run is None:

@@ -1,6 +1,6 @@
-"""A trained module, or a run, as a file for ``unrolled.runtime``: weights, programs, vocabulary.
+"""Exports trained modules as files for ``unrolled.runtime``: weights, programs, vocabulary.
 
-``runtime.schema`` says what a file holds.
+The contents of a file are declared in ``unrolled.runtime._schema``.
 """
 
 from unrolled.export._exporting import export

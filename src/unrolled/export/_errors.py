@@ -1,4 +1,4 @@
-"""Errors about a user's forward: where in the code, what is expected there, and the cure."""
+"""Errors about a module's forward: the line of code, what is expected there, and advice."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ _SHAPES = (
     "that is batch_first and h[-1] its final state; batch_first, not permute, sets the order of "
     "axes"
 )
-_CURES: Mapping[object, str] = {
+_ADVICE: Mapping[object, str] = {
     **dict.fromkeys(
         (torch.bmm, torch.matmul, torch.einsum, "bmm", "matmul", torch.baddbmm), _ATTENTION
     ),
@@ -35,13 +35,13 @@ _CURES: Mapping[object, str] = {
 }  # fmt: skip
 
 
-def error_at(node: fx.Node, expected: str, cure: str | None = None) -> ExportError:
-    """The error that a node is not what is expected there."""
+def error_at(node: fx.Node, expected: str, advice: str | None = None) -> ExportError:
+    """An error that names the line of a node and what is expected there."""
     name = getattr(node.target, "__name__", str(node.target))
     if name.startswith("_tensor_constant"):  # torch.fx's name for it
         name = "a tensor that the module holds"
-    cure = _CURES.get(node.target) if cure is None else cure
-    hint = f"; {cure}" if cure else ""
+    advice = _ADVICE.get(node.target) if advice is None else advice
+    hint = f"; {advice}" if advice else ""
     source = source_of(node)
     if source is None:  # the graph was not traced from code
         return ExportError(f"{node.name}: must be {expected}, got {node.format_node()}{hint}")
@@ -49,7 +49,7 @@ def error_at(node: fx.Node, expected: str, cure: str | None = None) -> ExportErr
 
 
 def unknown_module_error(node: fx.Node, module: nn.Module) -> ExportError:
-    """The error that a module is not known, with the line that calls it."""
+    """An error that a module cannot be exported, with the line that calls it."""
     source = source_of(node)
     prefix = "" if source is None else f"{source}: "
     try:

@@ -1,4 +1,4 @@
-"""Writes a trained module, or the model of a run, as a file for ``unrolled.runtime``."""
+"""Writes a trained module as a file for ``unrolled.runtime``."""
 
 import os
 from collections.abc import Mapping
@@ -23,26 +23,26 @@ def export(
 ) -> None:
     """Write a module as a file that ``unrolled.runtime.load`` reads.
 
-    The module is exported as in evaluation, without dropout, and is left as it was.
+    The module is exported in evaluation mode, without dropout, and is not changed.
 
     Args:
         module: a layer of ``unrolled.nn``, a model of ``unrolled.models``, a ``Forecaster``, or any
-            module that is a chain of layers, embeddings, linear layers, activations and dropout:
-            each reads the result of the one before. ``y[-1]`` of a layer's outputs (``y[:, -1]``
-            with batch_first), or ``h[-1]`` of its final state, may follow the layer, and
-            ``torch.cat((h[-2], h[-1]), 1)`` where it has two directions. States that the module's
-            forward makes for a layer (zeros, or the same row for all sequences) become the initial
-            states of the file; packed sequences become sequences with lengths.
-        task, codec: information for users of the file, stored as it is, tensors as arrays. The
-            scale of a codec of numbers (mean, deviation) is applied before the module, and undone
-            after forecasts.
+            module that is a chain of layers, embeddings, linear layers, activations and dropout, in
+            which each reads the result of the one before. A layer may be followed by ``y[-1]`` of
+            its outputs (``y[:, -1]`` with batch_first) or ``h[-1]`` of its final state, or, with
+            two directions, by ``torch.cat((h[-2], h[-1]), 1)``. States that the module's forward
+            creates for a layer (zeros, or the same row for all sequences) become the initial states
+            of the file; packed sequences become sequences with lengths.
+        task, codec: information for users of the file, stored unchanged, with tensors as arrays.
+            The scale of a codec of numbers (mean, deviation) is applied before the module, and
+            inverted after forecasts.
         weights: the format of matrices in the file and in the runtime: "float32", "bfloat16" or
             "int8".
 
     Raises:
         ExportError: the module is not such a chain, or not in float32.
-        TypeError: it is not a module.
-        ValueError: there is no such format.
+        TypeError: ``module`` is not a module.
+        ValueError: ``weights`` is not one of the formats.
         OSError: the file cannot be written.
     """
     check_format("export", weights)

@@ -1,5 +1,5 @@
-"""The initial states that a module's forward makes for a layer: zeros of the batch's size, or a row
-of numbers for all sequences."""
+"""Reads the initial states that a module's forward creates for a layer: zeros of the batch's size,
+or the same row for all sequences."""
 
 import operator
 from collections.abc import Iterator
@@ -14,23 +14,23 @@ from unrolled.nn import Recurrent
 from unrolled.nn._snapshot import array_of
 from unrolled.runtime._schema import InitialStates
 
-_MAKERS = (
+_CREATORS = (
     "zeros", "ones", "full", "zeros_like", "ones_like", "cat", "stack", "new_zeros", "new_ones",
     "new_full", "expand", "repeat", "unsqueeze", "squeeze", "transpose", "permute", "view",
     "reshape", "zero_", "expand_as",
 )  # fmt: skip
-"""Functions of torch, and methods, that make states or change their layout."""
+"""Functions and methods of torch that create states or change their layout."""
 _STATE_OPERATIONS = (operator.getitem, torch.transpose, torch.zeros_like)
-"""Functions that a module may apply to states that are its inputs."""
+"""Functions that a module may apply to states that are inputs."""
 _IDENTITIES = (
     "to", "cpu", "cuda", "detach", "detach_", "requires_grad_", "contiguous", "clone", "type_as",
     "float", "double",
 )  # fmt: skip
-"""Methods that change no number of a state."""
+"""Methods that do not change the values of a state."""
 
 
 class _NotConstantError(ValueError):
-    """A state depends on the sequence: a node is not what the message expects."""
+    """A state depends on the sequence; the message says what is expected of the node."""
 
     def __init__(self, node: fx.Node, expected: str) -> None:
         super().__init__(expected)
@@ -59,10 +59,11 @@ class InitialStateReader:
         self.state_inputs: set[str] = set()  # inputs of the module that are states
 
     def rows(self, call: fx.Node) -> InitialStates | None:
-        """The initial states in a call of the layer; None for zeros, or for inputs of the module.
+        """The initial states in a call of the layer; None if they are zeros, or are inputs of the
+        module.
 
         Raises:
-            ExportError: they are something else.
+            ExportError: they depend on the sequence, or have a wrong shape.
         """
         hx = call.kwargs.get("hx", call.args[1] if len(call.args) > 1 else None)
         states_passed = hx if isinstance(hx, tuple | list) else [hx]
@@ -87,13 +88,13 @@ class InitialStateReader:
         if not any(state.any() for state in states):
             return None
         if any(are_inputs):
-            raise error_at(call, "initial states that are all inputs, or all made in forward")
+            raise error_at(call, "initial states that are all inputs, or all created in forward")
         dtype = next(self.layer.parameters()).dtype
         arrays = [array_of(state.to(dtype), "start", self.dtype) for state in states]
         return tuple(tuple(array[row] for array in arrays) for row in range(count))
 
     def _learned(self, node: object) -> LearnedInitialState | None:
-        """The module that holds the states, where there is one."""
+        """The ``LearnedInitialState`` that the states come from, or None."""
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None
         child = self.module.get_submodule(str(node.target))
@@ -144,7 +145,7 @@ class InitialStateReader:
 
 
 class _Evaluation:
-    """Runs the nodes that make a state, for a batch of N."""
+    """Evaluates the nodes that create a state, for a batch of N."""
 
     def __init__(self, module: nn.Module, data: set[fx.Node], axis: int, N: int) -> None:
         self.module, self.data, self.axis, self.N = module, data, axis, N
@@ -178,7 +179,7 @@ class _Evaluation:
         name = getattr(node.target, "__name__", str(node.target))
         if name in _IDENTITIES and isinstance(node.args[0], fx.Node):
             return self._value(node.args[0])
-        if name not in _MAKERS:
+        if name not in _CREATORS:
             raise _NotConstantError(node, "initial states of zeros, or the same for all sequences")
         read = [argument for argument in node.all_input_nodes if argument in self.data]
         reads_type_only = name.startswith("new_") and read == [node.args[0]]
@@ -201,7 +202,7 @@ class _Evaluation:
         return node.target(*args, **options)
 
     def _resolve(self, argument: object) -> object:
-        """An argument with values in the place of nodes."""
+        """An argument with nodes replaced by their values."""
         if isinstance(argument, fx.Node):
             return torch.zeros(()) if argument in self.data else self._value(argument)
         if isinstance(argument, tuple | list):
@@ -213,7 +214,7 @@ class _Evaluation:
 
 
 def _is_batch_size(node: fx.Node, axis: int) -> bool:
-    """Whether a node is the size of an axis of something."""
+    """Whether a node is the size of a tensor along ``axis``."""
     if node.op == "call_method" and node.target == "size":
         return bool(node.args[1:] == (axis,) or node.kwargs.get("dim") == axis)
     sizes = node.args[0] if node.args else None
@@ -228,7 +229,7 @@ def _is_attribute(node: fx.Node, name: str) -> bool:
 
 
 def _sized_by(node: fx.Node) -> Iterator[fx.Node]:
-    """The node whose size a node is."""
+    """The node whose size this node reads, if any."""
     owner = node.args[0] if node.args else None
     if not isinstance(owner, fx.Node):
         return

@@ -1,18 +1,20 @@
-"""In-place operations whose result is not read: a graph without them computes something else."""
+"""Rejects in-place operations that the exported graph would lose, since no node reads their
+result."""
 
 from torch import fx, nn
 
 from unrolled.export._errors import error_at
 
 _HARMLESS = ("requires_grad_", "detach_", "share_memory_", "pin_memory_")
-"""Methods that change no number."""
+"""Methods that change no values."""
 
 
 def check_inplace_operations(module: nn.Module, graph: fx.Graph) -> None:
-    """Refuse a graph that loses an in-place change of something that the first output reads.
+    """Check that no node changes a value in place on which the first output depends, unless the
+    output depends on that node.
 
     Raises:
-        ExportError: there is such a change; the message has its line.
+        ExportError: a node does so; the message has its line.
     """
     output = next(node for node in reversed(graph.nodes) if node.op == "output").args[0]
     if isinstance(output, tuple | list):
@@ -49,7 +51,7 @@ def _changed(module: nn.Module, node: fx.Node) -> list[object]:
 
 
 def _is_read(value: object, read: set[fx.Node]) -> bool:
-    """Whether a value, or what it is a view of, is read."""
+    """Whether a value, or a tensor that it is a view of, is read."""
     while isinstance(value, fx.Node):
         if value in read:
             return True

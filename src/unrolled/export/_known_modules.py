@@ -1,4 +1,4 @@
-"""Known modules as blocks of ``runtime.schema``: layers, models of the library, torch's own."""
+"""Describes layers, models of this library and known modules of torch as blocks of a file."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ from unrolled.tasks._forecasting import Forecaster
 
 B = TypeVar("B", bound=Block)
 Describe = Callable[[nn.Module, str, torch.dtype], list[Block]]
-"""Describes a module at a path, whose parameters must be of a dtype."""
+"""Takes a module, its path and the dtype of its parameters; returns its blocks."""
 
 
 def is_known(module: nn.Module) -> bool:
@@ -45,7 +45,7 @@ def is_known(module: nn.Module) -> bool:
 
 
 def _needs_tracing(child: nn.Module) -> bool:
-    """Whether a child of a Sequential is a module of the user's own."""
+    """Whether a child of a Sequential is a class of the user's."""
     if isinstance(child, nn.Sequential):
         return not is_known(child)
     package = type(child).__module__.partition(".")[0]
@@ -53,14 +53,14 @@ def _needs_tracing(child: nn.Module) -> bool:
 
 
 def describe(module: nn.Module, path: str, dtype: torch.dtype) -> list[Block]:
-    """The blocks of a known module. In a chain a layer passes its outputs on.
+    """The blocks of a known module. A layer in a Sequential passes on its outputs.
 
     Args:
-        path: of the module, for messages.
-        dtype: of all parameters.
+        path: the path of the module, for messages.
+        dtype: the dtype of all parameters.
 
     Raises:
-        ExportError: the module is not known, or not of the dtype.
+        ExportError: the module is not known, or has another dtype.
     """
     if not is_known(module):
         raise ExportError(
@@ -70,7 +70,7 @@ def describe(module: nn.Module, path: str, dtype: torch.dtype) -> list[Block]:
     if module._forward_hooks or module._forward_pre_hooks:
         raise ExportError(f"{path}: must have no hooks, which change what it computes, got some")
     if isinstance(module, nn.Sequential):
-        children = module._modules.items()  # named_children skips a module that is in it twice
+        children = module._modules.items()  # named_children skips repeated modules
         prefix = "" if path == type(module).__name__ else f"{path}."
         return [
             block
@@ -83,7 +83,7 @@ def describe(module: nn.Module, path: str, dtype: torch.dtype) -> list[Block]:
 
 
 def unknown_module_hint(module: nn.Module) -> str:
-    """Names torch's layers, or single steps, within a module that is not known."""
+    """Advice on a module that is not known, if it contains torch's layers or single steps."""
     named = [
         (type(child).__name__ + (f" ({name})" if name else ""), child)
         for name, child in module.named_modules()
@@ -104,10 +104,10 @@ def unknown_module_hint(module: nn.Module) -> str:
 
 
 def describe_translator(model: EncoderDecoder, dtype: torch.dtype) -> TranslatorModel:
-    """An encoder and a decoder. Begin and end are the last two tokens of the target.
+    """Describe an encoder and a decoder; the last two tokens of the target are begin and end.
 
     Raises:
-        ExportError: a module within is not known, or not of the dtype.
+        ExportError: a submodule is not known, or has another dtype.
     """
     if type(model).forward is not EncoderDecoder.forward or "forward" in vars(model):
         raise ExportError(
@@ -132,7 +132,7 @@ def describe_translator(model: EncoderDecoder, dtype: torch.dtype) -> Translator
 
 
 def describe_one(module: nn.Module, path: str, block_type: type[B], dtype: torch.dtype) -> B:
-    """The only block of a module, which must be of a type."""
+    """The only block of a module, which must have this type."""
     blocks = describe(module, path, dtype)
     if len(blocks) != 1 or not isinstance(blocks[0], block_type):
         expected = block_type.__name__.removesuffix("Block").lower()

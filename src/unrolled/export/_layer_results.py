@@ -1,4 +1,4 @@
-"""Which node of a graph holds which part of a layer's results."""
+"""Tracks which nodes of a graph hold which parts of a layer's results."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from unrolled.nn import Recurrent
 from unrolled.nn._snapshot import ExportError
 
 Role = str | int
-"""Of a node: "all" (outputs and state), "outputs", "states" (a tuple of several), "state"; "packed"
-for outputs as packed sequences, "unpacked" for the pair that pad_packed_sequence returns; "last"
-for the output at the end of each sequence; a negative number for a row of the state."""
+"""What a node holds: "all" (outputs and state), "outputs", "states" (a tuple of several), or
+"state"; "packed" for outputs as packed sequences, "unpacked" for the pair that pad_packed_sequence
+returns; "last" for the final output of each sequence; a negative number for a row of the state."""
 
 
 class LayerResults:
-    """The results of the last layer so far.
+    """The results of the last layer that was visited.
 
     Attributes:
         has_lengths: whether the layer reads lengths.
-        packed_batch_first: batch_first of packed sequences; None where they are not packed.
+        packed_batch_first: batch_first of packed sequences; None if they are not packed.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LayerResults:
         return self.role(node) == "state" and self._rows() == 1 and self.are_fresh(current)
 
     def item(self, node: fx.Node, current: fx.Node | None) -> Role | None:
-        """The role of an item of a result; None where it cannot be exported."""
+        """The role of an item of a result; None if it cannot be exported."""
         owner, key = node.args
         role = self.role(owner)
         if role == "all" and key == 0:
@@ -88,19 +88,19 @@ class LayerResults:
         return "last" if role == "outputs" and index == last_step and plain else None
 
     def item_error(self, node: fx.Node) -> ExportError:
-        """The error that an item cannot be exported."""
+        """An error that an item cannot be exported."""
         last_step = "[:, -1]" if self.batch_first else "[-1]"
         if self.has_lengths:
             return error_at(
                 node, "a layer's outputs, or [-1] of its state, where sequences have lengths"
             )
-        cure = None
+        advice = None
         if self.bidirectional:
-            cure = (
+            advice = (
                 "the backward direction ends at the first step: torch.cat((h[-2], h[-1]), 1) has "
                 "the final states of both"
             )
-        return error_at(node, f"a layer's outputs, or {last_step} of them in one direction", cure)
+        return error_at(node, f"a layer's outputs, or {last_step} of them in one direction", advice)
 
     def _rows(self) -> int:
         """L·D of the layer."""

@@ -1,4 +1,4 @@
-"""A module as a model of ``runtime.schema``."""
+"""Describes a module in the schema of exported files."""
 
 from dataclasses import replace
 
@@ -21,10 +21,10 @@ def describe_model(
     """A module in the schema of exported files, with the scale of a codec of numbers.
 
     Args:
-        dtype: of all parameters: float32 in a file, float64 for ONNX.
+        dtype: the dtype of all parameters: float32 in a file; float64 is possible for ONNX.
 
     Raises:
-        ExportError: the module is not a chain, or not of the dtype.
+        ExportError: the module is not a chain, or has another dtype.
     """
     module = _unwrap(module)
     if isinstance(module, EncoderDecoder):
@@ -38,7 +38,7 @@ def describe_model(
 
 
 def plain_values(codec: object) -> object:
-    """A codec with arrays in the place of tensors."""
+    """A codec with arrays in place of tensors."""
     if isinstance(codec, Tensor):
         return codec.detach().cpu().numpy()
     if isinstance(codec, dict):
@@ -61,8 +61,8 @@ def _unwrap(module: nn.Module) -> nn.Module:
 
 
 def _with_scale(blocks: list[Block], codec: object) -> list[Block]:
-    """Blocks behind the scale of a codec, which brings numbers to standard units, and forecasts
-    back from them."""
+    """Add the scale of a codec to blocks: it converts numbers to standard units, and forecasts back
+    to the units of the data."""
     if not isinstance(codec, dict) or codec.get("mean") is None:
         return blocks
     mean, deviation = (_float64(codec[name]) for name in ("mean", "deviation"))

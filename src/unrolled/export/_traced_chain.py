@@ -1,4 +1,4 @@
-"""Modules of the user's own, traced from the input to the output by ``torch.fx``."""
+"""Describes a user's module as a chain of blocks, by tracing it with ``torch.fx``."""
 
 import copy
 import inspect
@@ -37,18 +37,18 @@ _POOLINGS: dict[object, str] = {
 }  # fmt: skip
 _MATRIX_PRODUCTS = (torch.bmm, torch.matmul, torch.einsum, operator.matmul, "bmm")
 _LENGTH_METHODS = ("cpu", "to", "long", "int", "tolist")
-"""Methods after which lengths are still lengths."""
+"""Methods that may be applied to lengths before a layer reads them."""
 
 
 def describe_chain(module: nn.Module, dtype: torch.dtype) -> list[Block]:
-    """The blocks of a module, as it is in evaluation.
+    """The blocks of a module in evaluation mode.
 
     Args:
-        dtype: of all parameters.
+        dtype: the dtype of all parameters.
 
     Raises:
-        ExportError: a module within is not known or not of the dtype, or it reads something else
-            than the result of the one before it.
+        ExportError: a submodule is not known, has another dtype, or reads something other than the
+            result of the one before it.
     """
     name = type(module).__name__
     with torch.no_grad():
@@ -68,15 +68,15 @@ def describe_chain(module: nn.Module, dtype: torch.dtype) -> list[Block]:
 def _trace_chain(module: nn.Module, dtype: torch.dtype) -> "_Chain":
     """The chain of a module.
 
-    Optional inputs that are states are left out where the code allows it: the states that it makes
-    in their place are the initial states of the file.
+    It is traced without the optional inputs that are states, if possible: the states that forward
+    then creates become the initial states of the file.
     """
     chain = _Chain(module, trace(module), dtype)
-    left_out = _optional_inputs(module) & chain.state_inputs
-    if not left_out:
+    omitted = _optional_inputs(module) & chain.state_inputs
+    if not omitted:
         return chain
     try:
-        graph = trace(module, dict.fromkeys(left_out))
+        graph = trace(module, dict.fromkeys(omitted))
     except ExportError:  # the code does not run without them
         return chain
     return _Chain(module, graph, dtype)
@@ -91,10 +91,10 @@ def _optional_inputs(module: nn.Module) -> set[str]:
 
 
 class _Chain:
-    """Walks along a graph in which each node reads the result of the one before it.
+    """Converts a graph, in which each node reads the result of the one before, to blocks.
 
     Attributes:
-        current: the node that the next block reads; None right behind a layer, whose results are
+        current: the node that the next block reads; None directly after a layer, whose results are
             in ``results``.
         source: the input of the module.
         data: the input and the results of the blocks so far.
@@ -113,7 +113,7 @@ class _Chain:
         needed = self._needed_nodes(graph)
         nodes = [node for node in graph.nodes if node in needed]
         for node in nodes:
-            # Before the operations on its results, of which an error would say less.
+            # First, since an error about an operation on its results would be less helpful.
             if node.op == "call_module":
                 child = module.get_submodule(str(node.target))
                 if not is_known(child):
@@ -143,8 +143,8 @@ class _Chain:
             self.data.add(self.current)
 
     def _needed_nodes(self, graph: fx.Graph) -> set[fx.Node]:
-        """The nodes that the first output needs. States and lengths that a layer receives are not
-        among them: the runtime passes its own."""
+        """The nodes that the first output needs, except states and lengths of layers, which the
+        runtime passes itself."""
         needed: set[fx.Node] = set()
         pending = [next(node for node in reversed(graph.nodes) if node.op == "output")]
         while pending:
@@ -170,9 +170,9 @@ class _Chain:
         child = self.module.get_submodule(str(node.target))
         packed = self.current is not None and self._is_packed(self.current)
         if packed and not isinstance(child, Recurrent):
-            raise error_at(node, "a layer, or pad_packed_sequence, behind packed sequences")
+            raise error_at(node, "a layer, or pad_packed_sequence, after packed sequences")
         if node.args[:1] != (self.current,) or not self._reads_nothing_else(node):
-            raise error_at(node, "a module that reads the result of the one before it, and no more")
+            raise error_at(node, "a module that reads only the result of the one before it")
         if isinstance(child, nn.Softmax | nn.LogSoftmax) and child.dim == self._rank() - 1:
             child = copy.copy(child)
             child.dim = -1
@@ -184,9 +184,7 @@ class _Chain:
     def _enter_layer(self, node: fx.Node, layer: Recurrent, packed: bool) -> None:
         packing = self.results.packed_batch_first
         if packed and layer.batch_first != packing:
-            raise error_at(
-                node, f"a layer with batch_first={packing}, as pack_padded_sequence has it"
-            )
+            raise error_at(node, f"a layer with batch_first={packing}, as in pack_padded_sequence")
         reader = InitialStateReader(self.module, self.data, self.source, layer, self.dtype)
         if (rows := reader.rows(node)) is not None:
             block = self.blocks.pop()
@@ -201,7 +199,7 @@ class _Chain:
         return node.target is pack_padded_sequence or self.results.role(node) == "packed"
 
     def _reads_nothing_else(self, node: fx.Node) -> bool:
-        """Whether a module has no further arguments, or a layer only states and lengths."""
+        """Whether a module has no further arguments, except states and lengths of a layer."""
         if not self._is_layer(node):
             return len(node.args) == 1 and not node.kwargs
         lengths = node.kwargs.get("lengths")
@@ -269,7 +267,7 @@ class _Chain:
         return 2 if any(isinstance(block, LastBlock | PoolingBlock) for block in self.blocks) else 3
 
     def _pool(self, node: fx.Node) -> None:
-        """The mean or maximum over the steps, right behind a layer."""
+        """The mean or maximum over the steps, directly after a layer."""
         options = arguments_of(node, ("dim", "keepdim"), 1)
         dim = options.pop("dim", None)
         steps = int(self.results.batch_first)
@@ -296,7 +294,7 @@ class _Chain:
         return self.current is not None and node.args[0] is self.current
 
     def _item(self, node: fx.Node) -> None:
-        """A part of a layer's results: (outputs, state), the state's own, or the last step."""
+        """An item of a layer's results: of (outputs, state), of the state, or the last step."""
         role = self.results.item(node, self.current)
         if role is None:
             raise self.results.item_error(node)
@@ -313,7 +311,7 @@ class _Chain:
         self.current = node
 
     def _concatenate_directions(self, node: fx.Node) -> None:
-        """The final states of both directions of the last layer, one beside the other."""
+        """The final states of both directions of the last layer, concatenated."""
         arguments = arguments_of(node, ("tensors", "dim"))
         dim = arguments.get("dim", arguments.get("axis", 0))
         tensors = arguments["tensors"]
@@ -354,7 +352,7 @@ class _Chain:
         if isinstance(output, tuple | list):
             output = output[0]  # the runtime returns the state by itself
         if self.current is not None and self._is_packed(self.current):
-            raise error_at(self.current, "pad_packed_sequence behind packed sequences")
+            raise error_at(self.current, "pad_packed_sequence after packed sequences")
         if output is not self.current and self.results.role(output) != "all":
-            culprit = output if isinstance(output, fx.Node) else node
-            raise error_at(culprit, "the result of the last module")
+            invalid = output if isinstance(output, fx.Node) else node
+            raise error_at(invalid, "the result of the last module")

@@ -1,4 +1,4 @@
-"""The graph of a module's forward, by ``torch.fx``. The module is left as it was, and each node
+"""Traces a module's forward by ``torch.fx``, without changing the module. Each node of the graph
 records the line of the user's code that it comes from."""
 
 import collections
@@ -24,11 +24,11 @@ from unrolled.nn._snapshot import ExportError
 
 R = TypeVar("R")
 _lock = threading.Lock()
-"""Held while functions of torch are replaced, so that no second thread takes a replacement for the
+"""Held while functions of torch are replaced, so that no second thread takes a replacement for an
 original."""
 _MAX_LINE = 80
-"""Characters of a line in a message."""
-_CURES = {
+"""The maximum number of characters of a line of code in a message."""
+_ADVICE = {
     "control flow": "a branch or loop that depends on the input cannot be exported",
     "len": "len() of an input is not known while tracing; use x.size(0)",
     "cannot be iterated": "a loop over the steps cannot be exported; use a layer, which contains "
@@ -36,17 +36,17 @@ _CURES = {
     "failed to unpack": "a size that depends on the input cannot be used here; torch.zeros and "
     "x.new_zeros accept it",
 }
-"""The cure for an error while the code is traced, by words of its message."""
+"""Advice for errors during tracing, by words of their message."""
 
 
 def trace(module: nn.Module, inputs: dict[str, object] | None = None) -> fx.Graph:
-    """The graph of a module's forward.
+    """Trace a module's forward.
 
     Args:
         inputs: values for some of the module's inputs.
 
     Raises:
-        ExportError: its code cannot run without numbers; the message has the line.
+        ExportError: the code needs the values of the input; the message has the line.
     """
     if isinstance(module, fx.GraphModule):
         return module.graph
@@ -54,7 +54,9 @@ def trace(module: nn.Module, inputs: dict[str, object] | None = None) -> fx.Grap
         with _traceable_functions(module):
             return _Tracer().trace(module, inputs)
     except Exception as error:  # whatever the module's own code raises while it is traced
-        fault = next((cure for words, cure in _CURES.items() if words in str(error)), str(error))
+        fault = next(
+            (advice for words, advice in _ADVICE.items() if words in str(error)), str(error)
+        )
         fault = fault.strip().replace("\n", " ")
         user_frames = [
             (frame, line)
@@ -69,15 +71,15 @@ def trace(module: nn.Module, inputs: dict[str, object] | None = None) -> fx.Grap
 
 
 def source_of(node: fx.Node) -> str | None:
-    """Where in the user's code a node comes from: module, file, line number and the line."""
+    """The origin of a node in the user's code: module, file, line number and line."""
     source = node.meta.get("source")
     return source if isinstance(source, str) else None
 
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """A module in evaluation. Afterwards all attributes, buffers, lists and training flags of it
-    and its children are what they were, and so is the state of torch's random numbers."""
+    """Put a module in evaluation mode; afterwards restore the attributes, buffers, lists and
+    training flags of it and its children, and the state of torch's random number generator."""
     modules = list(module.modules())
     attributes = [(vars(child), dict(vars(child))) for child in modules]
     containers = _Containers()
@@ -100,7 +102,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
 
 
 class _Containers:
-    """The contents of lists, dictionaries and sets, and of those within them."""
+    """Saves and restores the contents of nested lists, dictionaries and sets."""
 
     def __init__(self) -> None:
         self._recorded: set[int] = set()
@@ -153,7 +155,7 @@ def _tensors(values: Mapping[str, object]) -> list[Tensor]:
 
 
 class _Tracer(fx.Tracer):
-    """Layers and known modules are nodes; the code of all other modules is traced."""
+    """A tracer for which layers and known modules are leaves; all other modules are traced."""
 
     @override
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -184,7 +186,7 @@ class _Tracer(fx.Tracer):
         return node
 
     def _enclosing_path(self, node: fx.Node) -> str:
-        """The path of the module whose forward runs."""
+        """The path of the module whose forward is running."""
         path = str(next(reversed(self.module_stack.values()), ("",))[0])
         return path.rpartition(".")[0] if node.op == "call_module" else path
 
@@ -204,8 +206,8 @@ def _line_of(frame: FrameType, line: int) -> str:
 
 @contextmanager
 def _traceable_functions(module: nn.Module) -> Iterator[None]:
-    """Replaces functions that fail on a tracer's values: creation with sizes as first arguments,
-    packing of sequences, and ``Variable``."""
+    """Replace functions that fail on proxies: those that create tensors from sizes, those that pack
+    sequences, and ``Variable``."""
     with _lock:
         originals: list[Callable[..., object]] = [
             torch.zeros, torch.ones, torch.full, pack_padded_sequence, pad_packed_sequence
@@ -239,7 +241,7 @@ def _globals_of(module: nn.Module) -> dict[str, object]:
 
 
 def _traceable(function: Callable[..., R]) -> Callable[..., R | fx.Proxy]:
-    """A function that becomes one node where it is called on a tracer's values."""
+    """A function that becomes one node when it is called on proxies."""
 
     def call(*args: object, **kwargs: object) -> R | fx.Proxy:
         proxy = next(_proxies((args, tuple(kwargs.values()))), None)
@@ -251,7 +253,7 @@ def _traceable(function: Callable[..., R]) -> Callable[..., R | fx.Proxy]:
 
 
 def _proxies(values: object) -> Iterator[fx.Proxy]:
-    """The tracer's values within nested tuples and lists."""
+    """The proxies in nested tuples and lists."""
     if isinstance(values, fx.Proxy):
         yield values
     elif isinstance(values, tuple | list):

@@ -1,5 +1,6 @@
-"""The model of most tasks: tokens or numbers in, recurrent layers, a head on each step or on the
-whole sequence. Sequence to sequence is in ``encoder_decoder``.
+"""The model of most tasks: an encoder of tokens or numbers, recurrent layers, and a linear head.
+
+The model of sequence-to-sequence tasks is in ``_encoder_decoder``.
 """
 
 from typing import Literal, get_args
@@ -16,9 +17,9 @@ InputName = Literal["embedding", "one-hot", "numbers"]
 
 
 class OneHot(nn.Module):
-    """Indices to unit vectors: `[...]` integers below `num_classes` to `[..., num_classes]`.
+    """Maps indices `[...]` below `num_classes` to unit vectors `[..., num_classes]`.
 
-    An embedding is this times its weight: `embedding(i) == OneHot(V)(i) @ embedding.weight`.
+    An embedding is its product with a weight: `embedding(i) == OneHot(V)(i) @ embedding.weight`.
 
     Raises:
         RuntimeError: an index is negative or not below `num_classes`.
@@ -39,7 +40,7 @@ class OneHot(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Encoder (embedding, one-hot, or none for numbers), recurrent layers, linear head.
+    """An encoder (embedding, one-hot, or none for numbers), recurrent layers, and a linear head.
 
     Args:
         input_size: the number V of different tokens, or the width F of numeric inputs.
@@ -51,15 +52,15 @@ class SequenceModel(nn.Module):
         input: "embedding" looks up a learned vector for each token; "one-hot" feeds the unit
             vector of width V; "numbers" feeds `[T, N, F]` unchanged.
         embedding_size: width of the embedding; not used with other inputs.
-        dropout: probability, after the encoder, between the layers and before the head.
-        bidirectional: read in both directions.
+        dropout: probability of dropout after the encoder, between the layers and before the head.
+        bidirectional: whether the layers read in both directions.
         pooling: what the head is applied to: each step (None), the "last" state, or the "mean",
             "max" or "attention" over all steps.
-        initial: initial state: "zero" or "learned".
+        initial: the initial state, "zero" or "learned".
 
     Raises:
-        ValueError: an argument is out of its range; the message names it.
-        unrolled.models.CellNameError: there is no such cell.
+        ValueError: an argument is out of range.
+        unrolled.models.CellNameError: there is no cell of this name.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class SequenceModel(nn.Module):
         D = self.recurrent.spec.num_directions
         self.pooling = None if pooling is None else Pooling(pooling, width, D)
         self.head = nn.Linear(width, output_size)
-        # Checkpoints have its parameters under this name.
+        # Named `start` since checkpoints have its parameters under this name.
         self.start = LearnedInitialState(self.recurrent) if initial == "learned" else None
 
     def forward(
@@ -126,8 +127,8 @@ class SequenceModel(nn.Module):
         `[T, N, outputs]` or `[N, outputs]`, and the final state.
 
         A state is `[L·D, N, H]`, or a tuple for cells with several; None is the initial state of
-        the model. Splitting a sequence and carrying the state gives the same outputs. ``lengths``
-        `[N]` are those of the sequences; steps past them are ignored.
+        the model. Splitting a sequence and passing on the state gives the same outputs.
+        ``lengths`` `[N]` are those of the sequences; later steps are ignored.
         """
         hidden, final_state = self._run_layers(input, state, lengths)
         if self.pooling is not None:
@@ -138,7 +139,7 @@ class SequenceModel(nn.Module):
         """The head's output for each prefix of the sequence: `[T, N, outputs]`.
 
         Raises:
-            ValueError: the model reads in both directions.
+            ValueError: the model is bidirectional.
         """
         if self.recurrent.bidirectional:
             raise ValueError(

@@ -87,9 +87,9 @@ def make_program(cell: Cell | type[Cell] | object, projected: bool = False) -> P
     if isinstance(cell, type) and issubclass(cell, Cell):
         cell = cell()
     if not isinstance(cell, Cell):
-        cure = "; a layer has one: layer.cell" if hasattr(cell, "forward") else ""
+        advice = "; a layer has one: layer.cell" if hasattr(cell, "forward") else ""
         raise TypeError(
-            f"make_program: cell must be a Cell or a subclass of it, got {cell!r}{cure}"
+            f"make_program: cell must be a Cell or a subclass of it, got {cell!r}{advice}"
         )
     traced = trace(cell, projected)
     derivative = differentiate(traced)

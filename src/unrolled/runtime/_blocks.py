@@ -1,7 +1,7 @@
-"""The blocks of a model as the core runs them, on NumPy arrays; ``schema`` describes them.
+"""The blocks of a model, which the core runs on NumPy arrays; ``_schema`` describes them in a file.
 
-Shapes: T time, N batch, I input. A block takes rows [T, N, width] of float32, an embedding takes
-tokens, which are whole numbers.
+Shapes: T time, N batch, I input. A block reads float32 [T, N, width], an embedding reads integer
+tokens.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.integer]
 
 LayerStates = list[tuple[Float32Array, ...]]
-"""For each layer and direction (a layer's directions one after the other) each of its states,
-[N, width]."""
+"""For each layer and direction, in the order of torch.nn, a tuple of its states, [N, width]
+each."""
 
 
 @lru_cache(maxsize=64)
 def dense_layout(T: int, N: int) -> BatchLayout:
-    """The layout of sequences of T steps each, shared by calls, since small ones repeat."""
+    """The layout of N sequences of T steps, cached since the same sizes are often used again."""
     return BatchLayout(T, N)
 
 
@@ -40,11 +40,11 @@ class Embedding:
         return int(self.table.shape[1])
 
     def run(self, tokens: TokenArray) -> Float32Array:
-        """[...] whole numbers to [..., width].
+        """Tokens [...] to rows [..., width].
 
         Raises:
-            TypeError: they are not whole numbers.
-            IndexError: one is negative or not below V.
+            TypeError: the tokens are not integers.
+            IndexError: a token is negative or not below V.
         """
         if tokens.dtype.kind not in "iu":
             raise TypeError(f"Embedding: x must be tokens, whole numbers, got {tokens.dtype}")
@@ -102,7 +102,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Last:
-    """The output at the end of each sequence; in two directions that of both."""
+    """The final output of each sequence; with two directions, that of both."""
 
 
 class Pooling:
@@ -164,7 +164,7 @@ def _address_and_size(array: NDArray[np.generic] | None) -> tuple[int, int]:
 
 
 def _sort_rows(state: Float32Array, order: IntArray | None) -> Float32Array:
-    """Rows of the caller's sequences, the longest sequence first."""
+    """The caller's states, sorted so that the longest sequence is first."""
     return np.ascontiguousarray(state if order is None else state[order], np.float32)
 
 
@@ -177,7 +177,7 @@ def _unsort_rows(state: Float32Array, order: IntArray | None) -> Float32Array:
 
 
 class Recurrent:
-    """Layers in one or two directions, the outputs of two side by side ("concat") or added ("sum").
+    """Layers in one or two directions, whose outputs are concatenated ("concat") or added ("sum").
 
     ``start`` holds the initial states, with N = 1; None means zeros.
     """
@@ -207,11 +207,11 @@ class Recurrent:
         return added
 
     def last_outputs(self, states: LayerStates) -> Float32Array:
-        """The output at the end of each sequence, of both directions: [N, width]."""
+        """The final output of each sequence, of both directions: [N, width]."""
         return self.merge_directions([layer[0] for layer in states[-self.num_directions :]])
 
     def initial_states(self, N: int) -> LayerStates | None:
-        """Those of N sequences; None means zeros."""
+        """The initial states of N sequences; None means zeros."""
         if self.start is None:
             return None
         return [tuple(np.repeat(state, N, 0) for state in states) for states in self.start]

@@ -1,8 +1,8 @@
-"""From texts and numbers to a model's input, and from its outputs to labels and texts, without
+"""Codecs convert texts and numbers to a model's input, and its outputs to labels and texts, without
 torch.
 
-Each class is the counterpart of a codec of ``unrolled.tasks``, made from the same plain values;
-``text`` defines the numbering of vocabularies for both.
+Each class is the counterpart of a codec of ``unrolled.tasks``, created from the same plain values.
+Both number their vocabularies by ``_text``.
 """
 
 import operator
@@ -29,20 +29,20 @@ A = TypeVar("A", bound=np.generic)
 
 
 class Codec(Protocol):
-    """What ``Model.encode`` and ``Model.decode`` call."""
+    """The methods behind ``Model.encode`` and ``Model.decode``."""
 
     def encode(self, items: object) -> "tuple[TokenArray | Values | WordArrays, IntArray]":
-        """x and the lengths [N] of its sequences."""
+        """Convert items to x and the lengths [N] of its sequences."""
 
     def decode(self, y: object, lengths: ArrayLike | None) -> Decoded:
-        """The labels, texts or values of a result."""
+        """Convert a result to labels, texts or values."""
 
 
 def codec_of(task: str | None, state: object) -> Codec:
-    """The codec of a task, from the plain values in a file.
+    """Create the codec of a task from the plain values in a file.
 
     Raises:
-        ValueError: the task has no codec, or the values are not those of its codec.
+        ValueError: the task has no codec, or the values are not the state of its codec.
     """
     if task is None or state is None:
         raise ValueError(
@@ -60,7 +60,7 @@ def codec_of(task: str | None, state: object) -> Codec:
 
 
 class _Vocabulary:
-    """Words, characters or labels by number."""
+    """Maps words, characters or labels to numbers and back."""
 
     def __init__(self, fields: Fields) -> None:
         padding, unknown = bool(fields.value("padding")), bool(fields.value("unknown"))
@@ -84,7 +84,7 @@ class _Vocabulary:
 
 
 class _TextCodec:
-    """Of language models: bytes, characters or subword pieces."""
+    """The codec of language models: bytes, characters or subword pieces."""
 
     def __init__(self, fields: Fields) -> None:
         self.unit = fields.text("unit")
@@ -119,7 +119,7 @@ class _TextCodec:
         return [self._numbers[c] for c in decoded]
 
     def decode(self, y: object, lengths: ArrayLike | None) -> str | list[str]:
-        """Tokens [T] to a text, [T, N] to a list of texts."""
+        """Convert tokens [T] to a text, or [T, N] to a list of texts."""
         tokens = np.asarray(y)
         if tokens.size and tokens.dtype.kind not in "iu":
             raise TypeError(
@@ -145,7 +145,7 @@ class _TextCodec:
 
 
 class _ClassCodec:
-    """Of classifiers: characters, or numbers in their own units, which the model scales."""
+    """The codec of classifiers: characters, or numbers, which the model scales."""
 
     def __init__(self, fields: Fields) -> None:
         self._characters = fields.nullable("characters", _vocabulary_of)
@@ -164,7 +164,7 @@ class _ClassCodec:
 
 
 class _TagCodec:
-    """Of taggers: words, and their characters if the model reads them."""
+    """The codec of taggers: words, and their characters if the model reads them."""
 
     def __init__(self, fields: Fields) -> None:
         self._words = _Vocabulary(fields.fields("words"))
@@ -187,7 +187,7 @@ class _TagCodec:
         return (words, *_pad(spellings)), lengths
 
     def decode(self, y: object, lengths: ArrayLike | None) -> list[str] | list[list[str]]:
-        """[T, N, labels] to the labels of each sentence, [N, labels] to one label of each."""
+        """Convert [T, N, labels] to the labels of each sentence, or [N, labels] to one of each."""
         count = len(self._labels.names)
         if np.ndim(np.asarray(y)) == 2:
             return self._labels.names_of(_argmax(y, 2, count))
@@ -197,7 +197,7 @@ class _TagCodec:
 
 
 class _ForecastCodec:
-    """Of forecasters: values in their own units, which the model scales."""
+    """The codec of forecasters: values in the units of the data, which the model scales."""
 
     def __init__(self, fields: Fields) -> None:
         self._columns, self._targets = fields.texts("columns"), fields.integer("targets")
@@ -224,7 +224,7 @@ class _ForecastCodec:
 
 
 class _TranslationCodec:
-    """Of sequence to sequence: texts of sources, tokens of targets."""
+    """The codec of sequence-to-sequence models: source texts, and tokens of targets."""
 
     def __init__(self, fields: Fields) -> None:
         source, target = fields.fields("source"), fields.fields("target")
@@ -244,8 +244,8 @@ class _TranslationCodec:
         return _pad([np.array(tokens, int) for tokens in sources])
 
     def decode(self, y: object, lengths: ArrayLike | None) -> list[str]:
-        """Hypotheses, or lists of tokens, to texts; begin and end, numbered behind the vocabulary,
-        are left out."""
+        """Convert hypotheses, or lists of tokens, to texts, without the tokens begin and end, whose
+        numbers follow the vocabulary."""
         count = len(self._target.names)
         texts = []
         for item in _list_of(y):
@@ -338,8 +338,8 @@ def _sequences(items: object, width: int, dtype: np.dtype[A]) -> list[NDArray[A]
 
 
 def _pad(items: list[NDArray[A]]) -> tuple[NDArray[A], IntArray]:
-    """One batch [T, N, …] with zeros behind the end of each sequence, and the lengths; T is at
-    least 1."""
+    """Pad sequences with zeros at the end to a batch [T, N, …], T at least 1; also returns their
+    lengths."""
     if not items:
         raise ValueError("encode: items must be one or more, got none")
     lengths = np.array([len(item) for item in items])
@@ -350,7 +350,7 @@ def _pad(items: list[NDArray[A]]) -> tuple[NDArray[A], IntArray]:
 
 
 def _sequence_ends(batch: IntArray, lengths: ArrayLike | None) -> list[int]:
-    """The lengths of sequences [T, N, …]; T each where none are passed."""
+    """The lengths of the sequences of a batch [T, N, …]; by default T."""
     T, N = batch.shape[:2]
     ends = [T] * N if lengths is None else [int(length) for length in np.asarray(lengths)]
     if len(ends) != N or any(not 0 <= end <= T for end in ends):
@@ -365,8 +365,8 @@ def _argmax(y: object, ndim: int, labels: int) -> IntArray:
         raise ValueError(
             f"decode: y must be outputs of shape [{axes}, {labels}], got shape {list(scores.shape)}"
         )
-    likeliest: IntArray = scores.argmax(-1)
-    return likeliest
+    numbers: IntArray = scores.argmax(-1)
+    return numbers
 
 
 def _check_range(numbers: Iterable[SupportsInt], count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A model, run over whole sequences."""
+"""``Model`` runs an exported model over whole sequences."""
 
 import os
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ ModelStates = Sequence[LayerStates | None]
 
 
 class Model:
-    """A chain of blocks: tokens or numbers in, the last block's numbers out.
+    """A chain of blocks, which maps tokens or numbers to the output of the last block.
 
     Attributes:
-        task: what it was trained on ("lm", "classify", …), or None.
-        codec: vocabulary, labels and scales of the task as plain values; ``encode`` and ``decode``
-            use them.
+        task: the task that it was trained on ("lm", "classify", …), or None.
+        codec: vocabulary, labels and scales of the task as plain values, for ``encode`` and
+            ``decode``.
         batch_first: sequences are [N, T, …], as in the module that was exported.
-        threads: of a call of ``run``; a stream has its own number.
+        threads: the number of threads of ``run``; ``stream`` has an argument for its number.
     """
 
     def __init__(
@@ -58,12 +58,13 @@ class Model:
     ) -> None:
         """
         Args:
-            model: in the values of ``runtime.schema``; ``load`` reads them from a file.
-            weights: the format in which the core keeps them: "float32", "bfloat16" or "int8".
-            size: bytes of the file, which bound what it may ask for; None where there is no file.
+            model: the blocks (``_schema``), which ``load`` reads from a file.
+            weights: the format of weights in the core: "float32", "bfloat16" or "int8".
+            size: the size of the file in bytes, which limits the size of the model; None if the
+                model is not from a file.
 
         Raises:
-            ValueError, TypeError: the values do not fit together, or there is no such format.
+            ValueError, TypeError: the model is inconsistent, or there is no such format.
         """
         check_format("Model", weights)
         check_model(model, size)
@@ -79,30 +80,29 @@ class Model:
         self._codec: Codec | None = None
 
     def encode(self, items: object) -> tuple[TokenArray | Outputs | WordArrays, IntArray]:
-        """The input of ``run`` for texts or numbers of the task: x and the lengths [N] of its
-        sequences.
+        """Convert texts or numbers of the task to the input of ``run``: x, and the lengths [N] of
+        its sequences.
 
         Args:
             items: a list. Tasks "lm", "classify" and "seq2seq" take texts (a classifier of numbers
                 takes arrays [T, F]), "tag" takes sentences as lists of words, "forecast" takes
-                values [T, F] in their own units, of which it reads the last window.
+                values [T, F] in the units of the data, of which it reads the last window.
 
         Raises:
-            ImportError: the vocabulary is one of subword pieces, which needs the package
-                tokenizers.
-            TypeError: items is not such a list.
+            ImportError: the vocabulary has subword pieces, and the package tokenizers is missing.
+            TypeError: items is not a list of such items.
             ValueError: the task cannot read an item, or the model was exported without a task.
         """
         x, lengths = self._loaded_codec().encode(items)
         return (x.swapaxes(0, 1) if self.batch_first and not isinstance(x, tuple) else x), lengths
 
     def decode(self, y: object, lengths: ArrayLike | None = None) -> "Decoded":
-        """The labels or texts of a result of ``run``, or of one step of a stream.
+        """Convert a result of ``run``, or of one step of a stream, to labels, texts or values.
 
-        "classify" gives the likeliest label of each sequence, "tag" the likeliest label of each
-        step (``lengths`` are those of the sentences), "forecast" values [N, K] by column, "seq2seq"
-        texts. "lm" gives the texts of tokens; the outputs of its ``run`` are scores of the next
-        token, not tokens.
+        The result is the most likely label of each sequence for "classify", the most likely label
+        of each step for "tag" (with the ``lengths`` of the sentences), values [N, K] by column for
+        "forecast", and texts for "seq2seq". For "lm" it is the text of tokens y; the outputs of
+        ``run`` are scores of the next token, not tokens.
 
         Raises:
             IndexError, TypeError, ValueError: y is not such a result, or the model was exported
@@ -145,38 +145,40 @@ class Model:
         state: ModelStates | None = None,
         return_state: bool = False,
     ) -> Outputs | tuple[Outputs, list[LayerStates | None]]:
-        """Whole sequences: tokens [T, N] or numbers [T, N, I] to outputs [T, N, …], or to [N, …]
-        where the model pools over the steps; [N, T, …] with ``batch_first``.
+        """Run whole sequences: tokens [T, N] or numbers [T, N, I] to outputs [T, N, …], or to
+        [N, …] if the model pools over the steps. With ``batch_first`` inputs and outputs are
+        [N, T, …].
 
-        Each step equals that of a stream to the bit. A tagger that reads characters takes the three
-        arrays of ``encode``; a forecaster gives [N, K, targets] in float64, in the data's units.
+        Each step is bit-identical to that of a stream. A tagger that reads characters takes the
+        three arrays of ``encode``; a forecaster returns float64 [N, K, targets], in the units of
+        the data.
 
         Args:
-            lengths: [N], of the sequences; outputs beyond are zeros before the head.
+            lengths: [N], those of the sequences; the head reads zeros after the end of a sequence.
             state: the state that an earlier call returned, to continue from: for each recurrent
-                block, for each of its layers (and directions), a tuple of arrays [N, width]. A
-                mean, maximum or attention over the steps covers this call only. ``state[0]`` is
-                what a stream's ``state`` takes where one block is recurrent and nothing is pooled;
-                a stream lists the layers of all blocks, and a pooling as one more, of three arrays.
+                block a list with, for each of its layers (and directions), a tuple of arrays
+                [N, width]. A pooling covers only this call. A stream has one list for the layers
+                of all blocks, with three arrays for a pooling: its ``state`` is ``state[0]`` if the
+                model has one recurrent block and no pooling.
             return_state: return (outputs, state).
 
         Raises:
-            TypeError: x is of another kind of numbers.
-            ValueError: a shape or a length does not fit.
+            TypeError: x has the wrong kind of numbers.
+            ValueError: a shape or a length is wrong.
         """
         rows, blocks = self._read(x)
         outputs, final = self._run_blocks(rows, blocks, lengths, state)
         return (outputs, final) if return_state else outputs
 
     def _read(self, x: ArrayLike | WordArrays) -> tuple[Float32Array, list[RunnableBlock]]:
-        """The first rows [T, N, width], and the blocks that are left to run."""
+        """The result [T, N, width] of the first block, and the other blocks."""
         head, tail = self.blocks[0], self.blocks[1:]
         if isinstance(head, Words):
             return head.run(head.check(x), self.threads), tail
         if isinstance(head, Embedding):
             return head.run(self._check_tokens(x)), tail
         numbers = self._check_numbers(x)
-        if isinstance(head, Scale):  # it reads float64 too, which resolves large numbers better
+        if isinstance(head, Scale):  # accepts float64, which resolves large numbers better
             return head.run(numbers), tail
         return np.ascontiguousarray(numbers, np.float32), self.blocks
 
@@ -216,15 +218,15 @@ class Model:
         return (y.swapaxes(0, 1) if self.batch_first and not pooled else y), final
 
     def stream(self, batch: int = 1, threads: int = 1) -> Stream:
-        """Sequences that take one step at a time, ``batch`` of them.
+        """A stream of ``batch`` sequences, which runs one step at a time.
 
         Args:
-            threads: that share the work of a step, where it is long enough to pay: the caller's,
-                and others that it wakes. The numbers are the same.
+            threads: the number of threads for a step, the caller's included; short steps use only
+                the caller's. Results do not depend on it.
 
         Raises:
-            TypeError: batch or threads is not a whole number.
-            ValueError: the model reads in both directions, or batch or threads is below 1.
+            TypeError: batch or threads is not an integer.
+            ValueError: the model is bidirectional, or batch or threads is below 1.
         """
         if any(isinstance(block, Words) for block in self.blocks):
             return WordStream(self, batch, threads)
@@ -253,7 +255,7 @@ class Model:
 
     @property
     def inputs(self) -> int | None:
-        """Width of the numbers that the model reads; None where it reads tokens."""
+        """The width of the numbers that the model reads; None if it reads tokens."""
         head = next(block for block in self.blocks if not isinstance(block, Activation))
         return head.inputs if isinstance(head, Scale | Linear | Recurrent) else None
 
@@ -284,14 +286,14 @@ class Model:
 
 
 def names_of(blocks: Sequence[RunnableBlock]) -> str:
-    """A chain in a line."""
+    """The names of a chain's blocks on one line."""
     return " → ".join(
         block.name if isinstance(block, Activation) else type(block).__name__ for block in blocks
     )
 
 
 def _last_values(values: Float32Array, lengths: IntArray | None) -> Float32Array:
-    """The last step of each sequence, [N, F] of [T, N, F]."""
+    """The last values of each sequence, [N, F], from [T, N, F]."""
     if lengths is None:
         last_step: Float32Array = values[-1]
         return last_step
@@ -304,10 +306,10 @@ def _last_values(values: Float32Array, lengths: IntArray | None) -> Float32Array
 
 
 def checked_lengths(lengths: ArrayLike | None, T: int, N: int) -> IntArray | None:
-    """Lengths [N] of sequences of at most T steps.
+    """Check the lengths [N] of sequences of at most T steps.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the shape or a length is wrong.
     """
     if lengths is None:
         return None

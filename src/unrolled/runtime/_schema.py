@@ -1,9 +1,9 @@
-"""The schema of an exported file: its blocks, field by field, as frozen values.
+"""The schema of an exported file: a frozen dataclass for each block.
 
-The names of fields are the keys of the file. ``encode`` writes these values, ``decode`` reads them
-back, ``validate`` checks them, ``build`` makes the blocks that run. ``unrolled.export`` makes them
-from modules, ``unrolled.onnx`` turns them into nodes. A change here requires the same change in the
-reader in C++ (csrc/model).
+The names of fields are the keys of the file. ``unrolled.export`` creates blocks from modules,
+``_encode`` writes them to a file, ``_decode`` reads them, ``_validate`` checks them, ``_build``
+creates the blocks that run, and ``unrolled.onnx`` converts blocks to ONNX nodes. A change here
+requires the same change in the reader in C++ (csrc/model).
 
 Letters of shapes: V tokens, N sequences, I inputs, H units, P units of the output, L layers,
 D directions.
@@ -20,12 +20,12 @@ from unrolled import _core
 
 KIND = "unrolled model"
 VERSION = 2
-"""Of the schema; a file of a higher one is refused. Version 2 added words, forecasts, translators,
-merge="sum", batch_first and low-precision weights. A file without these says 1, so that libraries
-that read version 1 read it.
+"""The version of the schema; files of later versions are rejected. Version 2 added words,
+forecasts, translators, merge="sum", batch_first and low-precision weights. A file without these is
+written as version 1, so that older versions of the library can read it.
 """
 FORMATS = ("float32", "bfloat16", "int8")
-"""Formats of weights, by the core's names."""
+"""The formats of weights, named as in the core."""
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "softmax", "log_softmax")
 POOLINGS = ("mean", "max", "attention")
 MERGES = ("concat", "sum")
@@ -33,20 +33,20 @@ MERGES = ("concat", "sum")
 FloatArray = NDArray[np.float32 | np.float64]
 """float32 in a file; float64 in a model that is exported to ONNX in double precision."""
 InitialStates = tuple[tuple[FloatArray, ...], ...]
-"""For each layer and direction each of its states, [1, width]."""
+"""For each layer and direction a tuple of its states, [1, width] each."""
 
 INFORMATIVE = {"informative": True}
-"""Metadata of fields that are written for people and for ONNX; readers of files skip them."""
+"""Metadata of fields for people and for ONNX; readers of files skip them."""
 OPTIONAL = {"optional": True}
-"""Metadata of fields that a file leaves out where they have their default."""
+"""Metadata of fields that a file omits if they have the default value."""
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A matrix [rows, columns] of low precision, which replaces an array of float32 in a file: int8
-    with the largest size of each row [rows], or bfloat16 as the upper halves of float32.
+    """A low-precision matrix [rows, columns], in place of a float32 array in a file: int8 with the
+    largest absolute value of each row [rows], or bfloat16 as the upper halves of float32.
 
-    Blocks in memory hold the dequantized matrix (``quantize``).
+    Blocks in memory hold the dequantized matrix (``_quantize``).
     """
 
     kept: str
@@ -98,7 +98,7 @@ class LinearBlock:
 
 @dataclass(frozen=True)
 class ActivationBlock:
-    """A function of each number, or of each row; in a file its name is the block's."""
+    """A function of each number, or of each row; in a file its name is the name of the block."""
 
     function: str
 
@@ -109,7 +109,7 @@ class ActivationBlock:
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The output at the end of each sequence; in two directions that of both."""
+    """The final output of each sequence; with two directions, that of both."""
 
     block: ClassVar[str] = "last"
 
@@ -147,7 +147,7 @@ class LayerDirection:
 
     @property
     def width(self) -> int:
-        """Of the output."""
+        """The width of the output."""
         return self.sizes[2]
 
     @cached_property
@@ -167,7 +167,7 @@ class LayerDirection:
 
 @dataclass(frozen=True)
 class RecurrentBlock:
-    """L layers in D directions, each reading the merged outputs of the one before.
+    """L layers in D directions; each layer reads the merged outputs of the layer before.
 
     ``start`` holds the initial states; None means zeros. ``states`` are the names of the
     cell's states.
@@ -189,18 +189,18 @@ class RecurrentBlock:
 
     @property
     def width(self) -> int:
-        """Of the output, both directions merged."""
+        """The width of the output, with both directions merged."""
         return self.merged_width(self.layers[-1])
 
     def merged_width(self, layer: tuple[LayerDirection, ...]) -> int:
-        """Of the output of one layer."""
+        """The width of the output of one layer."""
         widths = [direction.width for direction in layer]
         return widths[0] if self.merge == "sum" else sum(widths)
 
 
 @dataclass(frozen=True)
 class WordsBlock:
-    """Rows of a table of words beside the final states of layers over their characters."""
+    """Embeddings of words, concatenated with the final states of layers over their characters."""
 
     block: ClassVar[str] = "words"
     words: FloatArray
@@ -214,10 +214,11 @@ class WordsBlock:
 
 @dataclass(frozen=True)
 class ForecastBlock:
-    """Changes from the last known values, for ``horizon`` steps of the first ``targets`` columns.
+    """Forecasts ``horizon`` steps of the first ``targets`` columns, as differences from the last
+    known values.
 
-    ``mean`` and ``deviation`` [targets] bring forecasts back to the units of the data; None leaves
-    them in standard units.
+    ``mean`` and ``deviation`` [targets] convert forecasts to the units of the data; without them
+    forecasts are in standard units.
     """
 
     block: ClassVar[str] = "forecast"
@@ -233,7 +234,8 @@ class ForecastBlock:
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """tanh(W [c; y] + b), with the context c of a decoder's output y over the encoder's outputs."""
+    """tanh(W [c; y] + b) of a decoder's output y and its context c, by attention over the encoder's
+    outputs."""
 
     block: ClassVar[str] = "attention"
     combine: LinearBlock
@@ -255,7 +257,7 @@ Block = (
 
 @dataclass(frozen=True)
 class ChainModel:
-    """Blocks of which each reads what the one before it computes."""
+    """A chain of blocks, each of which reads the result of the block before."""
 
     blocks: tuple[Block, ...]
     batch_first: bool = field(default=False, metadata=OPTIONAL)
@@ -263,8 +265,8 @@ class ChainModel:
 
 @dataclass(frozen=True)
 class TranslatorModel:
-    """An encoder and a decoder, each an embedding and layers; attention, if there is any, and a
-    head follow those of the decoder. ``begin`` and ``end`` are the tokens around a target."""
+    """An encoder and a decoder, each with an embedding and layers; the decoder also has attention,
+    if any, and a head. ``begin`` and ``end`` are the tokens around a target."""
 
     encoder: tuple[EmbeddingBlock, RecurrentBlock]
     decoder: tuple[EmbeddingBlock, RecurrentBlock, AttentionBlock | None, LinearBlock]

@@ -1,4 +1,4 @@
-"""Sequences that take one step at a time."""
+"""Streams run a model one step at a time."""
 
 import operator
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ from unrolled.runtime._task_blocks import Forecast, RunnableBlock, WordArrays, W
 
 
 class StreamedModel(Protocol):
-    """What a stream reads of its ``Model``."""
+    """The attributes of ``Model`` that a stream reads."""
 
     blocks: list[RunnableBlock]
 
@@ -35,12 +35,12 @@ class StreamedModel(Protocol):
 
 
 class Stream(_core.Stream):
-    """N sequences that take one step at a time; the weights are the model's, shared by all streams.
+    """Runs a model on N sequences, one step at a time. All streams of a model share its weights.
 
-    ``step(x, out=None)`` takes N tokens (one whole number where N = 1, or an array of int64 or
-    int32) or float32 numbers [N, I], and gives float32 [N, width]. With ``out``, such an array,
-    which may be x, it allocates no memory. Arrays are contiguous (``numpy.ascontiguousarray``).
-    Only one thread at a time may be in a step.
+    ``step(x, out=None)`` takes N tokens (an int64 or int32 array, or one integer if N = 1) or
+    float32 numbers [N, I], and returns float32 [N, width]. With ``out``, a float32 array of this
+    shape that may also be x, it allocates no memory. Arrays must be contiguous
+    (``numpy.ascontiguousarray``). Only one thread at a time may call ``step``.
     """
 
     _scales_in_core = True
@@ -66,14 +66,14 @@ class Stream(_core.Stream):
     @property
     def state(self) -> LayerStates:
         """The states before the next step: for each layer, in the order of the model, a tuple of
-        each of its states [N, width]. A mean, maximum or attention over the steps is one more
-        entry: the sum so far [N, 2·width] and its weight [N, 2], each as two floats that add up to
-        it, and the highest score [N, 1]. Reading gives copies, and setting copies; a stream
-        continues from a state to the bit.
+        its states, [N, width] each. A pooling (mean, maximum or attention over the steps) has one
+        more entry: the sum so far [N, 2·width] and its weight [N, 2], each as two floats that add
+        up to it, and the highest score [N, 1]. Reading and setting copy the arrays. A stream that
+        is set to a state continues bit for bit.
 
         Raises:
-            TypeError: what is set is not a list of tuples of real arrays.
-            ValueError: a shape does not fit.
+            TypeError: the value is not a list of tuples of real arrays.
+            ValueError: a shape is wrong.
         """
         states = [tuple(_empty((self.batch, w)) for w in widths) for widths in self._state_widths]
         for k, array in enumerate(chain.from_iterable(states)):
@@ -107,12 +107,14 @@ class Stream(_core.Stream):
             self.copy_state(k, np.ascontiguousarray(array, np.float32), True)
 
     def reset(self, rows: "Iterable[int] | NDArray[np.generic] | None" = None) -> None:
-        """Return all sequences to their initial states, or those of these numbers (or of a mask,
-        a boolean for each).
+        """Reset sequences to their initial states: all, or those selected by ``rows``.
+
+        Args:
+            rows: indices of sequences, or a mask with a boolean for each sequence.
 
         Raises:
-            IndexError: a number is negative or not below N.
-            TypeError: rows is not a list of whole numbers.
+            IndexError: an index is negative or not below N.
+            TypeError: rows is neither a list of integers nor a mask.
         """
         self.begin(np.ascontiguousarray(self._row_numbers(rows), np.int64))
 
@@ -132,20 +134,20 @@ class Stream(_core.Stream):
         return numbers
 
     def copy(self) -> Self:
-        """Another stream in the same state."""
+        """A new stream in the same state."""
         stream = type(self)(self._model, self.batch, self.threads)
         stream.state = self.state
         return stream
 
 
 class WordStream(Stream):
-    """Sentences of which each step takes the next word, (words [N], characters [C, N], spellings
-    [N]), as ``Model.encode`` gives them for sentences of one word."""
+    """Runs a tagger that reads characters, one word at a time: (words [N], characters [C, N],
+    spellings [N]), as ``Model.encode`` returns them for sentences of one word."""
 
     def step(
         self, x: WordArrays | Sequence[ArrayLike], out: Float32Array | None = None
     ) -> Float32Array:
-        """The scores [N, labels] of a word in each sentence."""
+        """The scores [N, labels] of the next word of each sentence."""
         words = self._model.blocks[0]
         assert isinstance(words, Words)
         if isinstance(x, tuple | list) and len(x) == 3:
@@ -160,16 +162,17 @@ class WordStream(Stream):
 
 
 class ForecastStream(Stream):
-    """Series of which each step takes the next values and gives the forecast from there.
+    """Runs a forecaster: each step takes the next values and returns the forecast after them.
 
-    It remembers all steps since the last ``reset``, where training saw windows of one length.
+    The state covers all steps since the last ``reset``, whereas training used windows of fixed
+    length.
     """
 
     _scales_in_core = False
 
     def step(self, x: ArrayLike, out: Float64Array | None = None) -> Float64Array:
-        """Values [N, F] (or [F] where N = 1), float32 or float64 in their own units, to forecasts
-        [N, K, targets] in float64."""
+        """Values [N, F] (or [F] if N = 1), float32 or float64 in the units of the data, to float64
+        forecasts [N, K, targets]."""
         scale, forecast = self._model.blocks[0], self._model.blocks[-1]
         assert isinstance(forecast, Forecast)
         shape = (self.batch, self._model.inputs or 0)
@@ -201,7 +204,7 @@ class ForecastStream(Stream):
 
 
 class _Stages:
-    """What the core runs in a step, from the blocks of a model."""
+    """The stages of one step in the core, from the blocks of a model."""
 
     def __init__(self, width: int | None) -> None:
         self.table: Float32Array | None = None
@@ -236,12 +239,12 @@ def _stages_of(model: StreamedModel) -> _Stages:
         elif isinstance(block, Activation):
             stages.stages.append(block.name)
         elif isinstance(block, Pooling):
-            stages.state_widths.append((2 * block.width, 2, 1))  # as `Stream.state` says
+            stages.state_widths.append((2 * block.width, 2, 1))  # see `Stream.state`
             stages.stages.append(block.core)
         elif isinstance(block, Words):
             stages.width = block.width
         elif not isinstance(block, Last | Forecast):  # each step may be the last one
-            raise ValueError(f"Model: stream has no steps of {type(block).__name__}")
+            raise ValueError(f"Model: stream cannot run the block {type(block).__name__}")
         stages.starts += [None] * (len(stages.stages) - len(stages.starts))
     return stages
 

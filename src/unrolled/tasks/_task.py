@@ -1,4 +1,4 @@
-"""The interface of a task to the code that trains, evaluates and uses it.
+"""The interface of tasks, for the code that trains, evaluates and applies them.
 
 The training loop is in ``unrolled.train``.
 """
@@ -32,8 +32,8 @@ class Shard:
 
 
 class Batch(Protocol):
-    """What a loss is computed from. A mean over the batch is a mean over ``total`` items, of which
-    this process has ``size``."""
+    """The data of one step. A mean over the batch is a mean over ``total`` items, of which this
+    process has ``size``."""
 
     @property
     def size(self) -> int: ...
@@ -46,7 +46,7 @@ class Codec(Protocol):
     """Turns data into tensors and back (vocabularies, labels, scales)."""
 
     def state(self) -> Mapping[str, object]:
-        """Plain values and tensors from which ``codec_from_state`` makes the same codec."""
+        """Plain values and tensors from which ``codec_from_state`` restores the codec."""
 
 
 ConfigT = TypeVar("ConfigT", bound=Config, default=Any)
@@ -57,8 +57,8 @@ ValueT = TypeVar("ValueT", default=Any)
 
 
 class PredictionInput(NamedTuple, Generic[ValueT]):
-    """One item to predict from: its name in messages and output, a value that the codec encodes,
-    and the columns that identify it where the output is a table."""
+    """One input of a prediction: its name in messages and output, a value that the codec encodes,
+    and the columns that identify it if the output is a table."""
 
     name: str
     value: ValueT
@@ -75,17 +75,17 @@ class Task(ABC, Generic[ConfigT, ModelT, CodecT, BatchT]):
     name: ClassVar[str]
     """The name of the command: ``unrolled train NAME``."""
     unit: ClassVar[str]
-    """What the items of a batch are, in the plural."""
+    """The items of a batch, in the plural."""
     metric_names: ClassVar[tuple[str, ...]]
     """The names in ``scores``: the loss, then the metrics of a full validation."""
     loss_metrics: ClassVar[tuple[str, ...]] = ("loss",)
-    """Those of them that are functions of the loss alone."""
+    """The names in ``metric_names`` that depend only on the loss."""
     progress_metric: ClassVar[str] = "loss"
-    """The one of ``loss_metrics`` that the progress line and the curve show."""
+    """The name in ``loss_metrics`` that the progress line and the curve show."""
 
     baselines_use_training: ClassVar[bool] = False
-    """Whether a baseline is fitted to the training part; with ``validate_on_all`` that is the
-    validation data themselves."""
+    """Whether a baseline is fitted to the training part, which with ``validate_on_all`` is the
+    validation data."""
 
     config: ConfigT
     codec: CodecT
@@ -100,11 +100,11 @@ class Task(ABC, Generic[ConfigT, ModelT, CodecT, BatchT]):
         """Read the data of a configuration.
 
         Args:
-            codec: of a trained model; without it a new one is made from the training part.
+            codec: the codec of a trained model; by default a new one, made from the training part.
             validate_on_all: use all of the user's data for validation.
 
         Raises:
-            DataError: the data are missing or not usable; the message says why.
+            DataError: the data are missing or unusable.
         """
 
     @classmethod
@@ -114,10 +114,10 @@ class Task(ABC, Generic[ConfigT, ModelT, CodecT, BatchT]):
         """Read the items to predict from, by the same functions as ``read``.
 
         Args:
-            config: of the run, which defines what is read from a source and how.
-            codec: of the trained model.
+            config: the configuration of the run, which defines what is read and how.
+            codec: the codec of the trained model.
             sources: files and standard input.
-            texts: items that are texts already; they come first.
+            texts: further items, which come first.
 
         Raises:
             DataError: a source cannot be read or used, or the task makes no predictions.
@@ -127,12 +127,12 @@ class Task(ABC, Generic[ConfigT, ModelT, CodecT, BatchT]):
     @classmethod
     @abstractmethod
     def codec_from_state(cls, state: Any) -> CodecT:
-        """The codec whose ``state()`` this is."""
+        """Restore a codec from its ``state()``."""
 
     @classmethod
     @abstractmethod
     def build_model(cls, arguments: Mapping[str, Any]) -> ModelT:
-        """A new model with these arguments."""
+        """Build a model with these arguments."""
 
     @classmethod
     @abstractmethod
@@ -173,8 +173,8 @@ class Task(ABC, Generic[ConfigT, ModelT, CodecT, BatchT]):
 
     @abstractmethod
     def example(self, text: str | None) -> tuple[tuple[Tensor, ...], list[str] | None]:
-        """One example for plots, made from a text or taken from the validation part: the arguments
-        of the model, and a label for each step of the first sequence.
+        """An example for plots, from a text or from the validation part: the arguments of the
+        model, and a label for each step of the first sequence.
 
         Raises:
             DataError: the text is too short, or the task does not read texts.
@@ -195,7 +195,7 @@ class Task(ABC, Generic[ConfigT, ModelT, CodecT, BatchT]):
 
 @torch.no_grad()
 def measure(task: Task, model: nn.Module) -> dict[str, float]:
-    """The metrics of a model on the validation part; call ``model.eval()`` before."""
+    """The metrics of a model on the validation part; call ``model.eval()`` first."""
     carried: HiddenState | None = None
     sums: dict[str, Tensor] = {}
     for batch in task.validation(Shard()):

@@ -1,4 +1,4 @@
-"""Train a task from its configuration, or resume a run, in the folder of the run."""
+"""Trains a task from its configuration, or resumes a run, in the folder of the run."""
 
 import dataclasses
 import logging
@@ -64,11 +64,12 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run that has finished, or was interrupted by a signal (0: it was not).
+    """The result of a run that has finished, or that a signal has interrupted.
 
-    `step` is the number of optimizer steps. `validation` has the scores, by name, of the latest
-    validation, after `validation_step`; `best_validation` those of the checkpoint `best`, after
-    `best_step`. Without a validation they are empty, and `best` and the steps are None.
+    `step` is the number of optimizer steps, and `signal` the number of the signal, or 0.
+    `validation` has the scores, by name, of the last validation, after `validation_step`, and
+    `best_validation` those of the checkpoint `best`, after `best_step`. If there was no validation,
+    they are empty, and `best` and the steps are None.
     """
 
     task: Task
@@ -93,10 +94,10 @@ class Result:
 def fit(config: Config, run: str | os.PathLike[str], *, progress: TextIO | bool = True) -> Result:
     """Train on the task of a configuration; replaces the files of an earlier run in the folder.
 
-    The folder gets `config.json`, `metrics.csv`, `last.safetensors`, `best.safetensors` (lowest
+    The folder then has `config.json`, `metrics.csv`, `last.safetensors`, `best.safetensors` (lowest
     validation loss) and `curve.png`. Ctrl-C or SIGTERM stops the run after the current step, with a
-    valid checkpoint (`Result.interrupted`). Equal seeds give equal numbers: the global generators
-    of torch and Python are seeded.
+    valid checkpoint (`Result.interrupted`). Runs with the same seed give the same results, since
+    the global generators of torch and Python are seeded.
 
     Args:
         config: a configuration of `unrolled.config`.
@@ -128,8 +129,9 @@ def resume(
     steps: int | None = None,
     progress: TextIO | bool = True,
 ) -> Result:
-    """Resume a run from its last checkpoint, with exactly the numbers of an uninterrupted run; a
-    run without a checkpoint starts from the beginning.
+    """Resume a run from its last checkpoint, with exactly the results of an uninterrupted run.
+
+    A run without a checkpoint starts from the beginning.
 
     Args:
         run: the run folder.
@@ -185,7 +187,7 @@ def _load_checkpoint(path: Path, name: str, config: Config) -> Tree:
 
 
 def _check_contents(path: Path, tree: Tree, task: str) -> None:
-    """Check that a checkpoint is of a run of this task.
+    """Check that a checkpoint is complete, and from a run of this task.
 
     Raises:
         FileError: it is not.
@@ -202,10 +204,10 @@ def _check_contents(path: Path, tree: Tree, task: str) -> None:
 
 
 def _check_model(path: Path, tree: Tree, task: Task) -> None:
-    """Check a checkpoint against the model of the configuration, before that one is created.
+    """Check that a checkpoint has the model of the configuration, before the model is created.
 
     Raises:
-        FileError: the checkpoint is of another model.
+        FileError: the checkpoint has another model.
     """
     try:
         stored, expected = tree["model"], task.model_arguments()
@@ -222,7 +224,7 @@ def _check_model(path: Path, tree: Tree, task: Task) -> None:
 
 
 def new_model(task: Task) -> nn.Module:
-    """The untrained model of a task; seeds the global generators before it draws the weights."""
+    """Seed the global random generators, and initialise the model of a task."""
     random.seed(task.config.seed)
     torch.manual_seed(task.config.seed)
     model: nn.Module = task.build_model(task.model_arguments())
@@ -240,7 +242,7 @@ def new_model(task: Task) -> nn.Module:
 
 
 def _read_task(config: Config) -> Task:
-    """The task of a configuration with its data; checks first that the run can start."""
+    """Check that the run can start, and read the task of a configuration with its data."""
     processes = config.devices * config.nodes
     if config.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError(
@@ -260,7 +262,7 @@ def _check_processes(config: Config) -> None:
     """Check the number of processes against the launcher's environment variables.
 
     Raises:
-        ValueError: torchrun started another number, or there are several machines but no launcher.
+        ValueError: torchrun started another number, or several machines have no launcher.
     """
     processes, has_torchrun = config.devices * config.nodes, "TORCHELASTIC_RUN_ID" in os.environ
     if has_torchrun and os.environ["WORLD_SIZE"] != str(processes):
@@ -323,7 +325,7 @@ def _callbacks(
     checkpoints: Checkpoints,
     interrupt: Interrupt,
 ) -> list[Callback]:
-    """The callbacks; they must measure, then show, then save, then stop."""
+    """The callbacks, in the order in which they measure, show, save and stop."""
     stream = sys.stderr if progress is True else progress
     callbacks: list[Callback] = [Metrics(run / METRICS, task)]
     if stream and is_first():

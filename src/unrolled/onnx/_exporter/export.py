@@ -1,4 +1,4 @@
-"""Modules exported as ONNX files: checked, and written atomically."""
+"""Exports modules as ONNX files, which are checked and written atomically."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from unrolled.onnx._exporter.model_graph import model_graph
 
 OPSET = 18
 """The oldest opset whose reductions read axes from an input and whose Split takes a number of
-parts; no operator that is used has changed its meaning since."""
+parts; later opsets do not change the operators that are used."""
 IR_VERSION = 8
-"""That of the ONNX release of OPSET."""
+"""The IR version of the ONNX release that introduced OPSET."""
 MAX_BYTES = 2**31 - 1
-"""The largest file, by its format."""
+"""The largest size that the file format allows."""
 
 
 def export(
@@ -32,9 +32,9 @@ def export(
 ) -> None:
     """Write a module as an ONNX file, for any runtime that reads opset 18.
 
-    Layers whose equations are those of the standard operators RNN, LSTM and GRU become these; all
-    other cells, and projections, become a Scan whose body is the cell's program. T and N are free.
-    Dropout does nothing, as in evaluation.
+    Layers with the equations of the standard operators RNN, LSTM and GRU become these operators;
+    all other cells, and projections, become a Scan whose body is the cell's program. T and N are
+    dynamic. Dropout does nothing, as in evaluation.
 
     ========== ========================================== ==========================================
     ``x``      numbers [T, N, I], or tokens [T, N]        input; [N, T, …] with batch_first
@@ -44,30 +44,29 @@ def export(
     ``h_n`` …  [L·D, N, width]                            outputs
     ========== ========================================== ==========================================
 
-    In a chain with several recurrent layers of the user the states of the k-th are ``h_0_k`` and
-    ``h_n_k``. A tagger that reads characters has inputs ``characters`` and ``spellings``, as
-    ``encode`` of its runtime model gives them. The output after the end of a sequence is zero
-    before the head, as in our layers. Numbers are float32; a module in float64 is written in
-    float64, with all its layers as Scan.
+    In a chain of several recurrent layers the states of the k-th are ``h_0_k`` and ``h_n_k``. A
+    tagger that reads characters has inputs ``characters`` and ``spellings``, as ``encode`` of its
+    runtime model returns them. After the end of a sequence the head reads zeros, as in our layers.
+    Numbers are float32; a module in float64 is written in float64, with all its layers as Scan.
 
     Args:
         module: what ``unrolled.export.export`` takes: a layer of ``unrolled.nn``, a model of
             ``unrolled.models``, a chain of layers, embeddings, linear layers and activations.
         path: the file.
         task, codec: written to the file's metadata as text (JSON). The scale of a codec of numbers
-            is applied before the module, and taken back from forecasts.
-        lengths: give the file an input for lengths.
-        states: give the file inputs for the states before the first step. Without a value they are
-            zero, or the learned initial state of the model.
-        portable: use only what ONNX Runtime, OpenVINO and tract compute alike; see
-            docs/onnx-runtimes.md. An operator RNN, LSTM or GRU is then used for a layer without
-            lengths whose activation functions are the default ones, a Scan for every other; inputs
-            for states are then required.
+            is applied before the module, and inverted after forecasts.
+        lengths: add an input for lengths.
+        states: add inputs for the states before the first step. Their default values are zero, or
+            the learned initial state of the model.
+        portable: use only operators that ONNX Runtime, OpenVINO and tract compute alike; see
+            docs/onnx-runtimes.md. The operators RNN, LSTM and GRU are then used only for layers
+            without lengths whose activation functions are the default ones, and Scan for all
+            others; inputs for states are then required.
 
     Raises:
         ExportError: the module is not such a chain, or too large for a file (2 GiB); or
             ``portable`` and ``states`` with a learned initial state, or ``portable`` in float64.
-        TypeError: an argument has another type, or the codec holds a value that JSON cannot.
+        TypeError: an argument has the wrong type, or the codec holds a value that JSON cannot.
         OSError: the file cannot be written.
     """
     _check_arguments(module, task, lengths=lengths, states=states, portable=portable)

@@ -1,4 +1,4 @@
-"""ONNX models as modules: whole models whose operators are supported, or their layers alone."""
+"""Imports ONNX models as modules: whole models, or only their recurrent layers."""
 
 import keyword
 from collections.abc import Iterator, Mapping
@@ -25,10 +25,10 @@ from unrolled.onnx._importer.values import Value
 class ImportedLayer:
     """One node RNN, LSTM or GRU of a model.
 
-    ``name`` is the node's, or that of its first output; ``module`` is the result of ``from_node``;
-    ``hx`` holds the initial states where the file has them as constants, else None: [D, N, H] as
-    the module takes them, but [D, 1, H] where all sequences start with the same state, to be
-    expanded to the batch.
+    ``name`` is the name of the node, or of its first output; ``module`` is the result of
+    ``from_node``; ``hx`` holds the initial states if they are constants in the file, else None:
+    [D, N, H] as the module takes them, or [D, 1, H] if all sequences start with the same state,
+    which has to be expanded to the batch.
     """
 
     name: str
@@ -37,28 +37,28 @@ class ImportedLayer:
 
 
 def load(source: Source, *, optional: bool = False) -> fx.GraphModule:
-    """An ONNX model as a module of layers of this library and of torch.
+    """Import an ONNX model as a module of layers of this library and of torch.
 
-    The module takes the graph's inputs and returns its outputs, each in their order; a graph with
-    several outputs returns a tuple. Nodes RNN, LSTM and GRU become layers as by ``from_node``
-    (``batch_first`` where the graph transposes before and after them), lookups in a table
-    ``nn.Embedding``, products with weights ``nn.Linear``, constant initial states a
+    The module takes the graph's inputs and returns its outputs, in the order of the graph; a graph
+    with several outputs returns a tuple. RNN, LSTM and GRU nodes become layers, as by ``from_node``
+    (with ``batch_first`` if the graph transposes before and after them), lookups in a table become
+    ``nn.Embedding``, products with weights ``nn.Linear``, and constant initial states a
     ``LearnedInitialState``; all else becomes functions of torch. The module can be trained, printed
     (``.code``) and, if it is a chain, exported for the runtime.
 
-    Where the graph depends on sizes that the file fixes (torch's newer exporter writes ``nn.RNN``
-    as single steps), the module raises ValueError for inputs of another shape.
+    If the graph depends on sizes that the file fixes (torch's newer exporter writes ``nn.RNN`` as
+    single steps), the module raises ValueError for inputs of another shape.
 
     Args:
-        source: a file, or the result of ``onnx.load``. Weights beside the file are read from its
-            folder only.
-        optional: whether inputs with a default value in the file are inputs of the module. By
+        source: a file, or the result of ``onnx.load``. External weights are read only from the
+            folder of the file.
+        optional: whether inputs with a default value in the file are inputs of the module; by
             default they are constants.
 
     Raises:
         unrolled.io.FileError: the file is missing or damaged.
         RefusedError: a node is not supported; the message names it.
-        ValueError: the model is damaged, or a node has attributes or weights that do not fit.
+        ValueError: the model is damaged, or attributes or weights of a node are inconsistent.
     """
     return build_module(read_model(source), {}, optional)
 
@@ -66,11 +66,7 @@ def load(source: Source, *, optional: bool = False) -> fx.GraphModule:
 def build_module(
     model: onnx.ModelProto, weights: Mapping[str, np.ndarray], optional: bool = False
 ) -> fx.GraphModule:
-    """As ``load``, with some of the graph's inputs as constants.
-
-    Raises:
-        as ``load``.
-    """
+    """As ``load``, from a model in memory and with constants ``weights`` for some inputs."""
     with _contradictions_as_value_errors():
         b = converted_graph(model, weights, optional)
         module = b.finish([output.name for output in model.graph.output])
@@ -79,12 +75,11 @@ def build_module(
 
 
 def layers_of(source: Source) -> list[ImportedLayer]:
-    """The nodes RNN, LSTM and GRU of any model, in their order, without those in the graphs of
-    other nodes' attributes.
+    """Import the RNN, LSTM and GRU nodes of any model, in their order, except those in subgraphs.
 
     Raises:
         unrolled.io.FileError: the file is missing or damaged.
-        ValueError: the model is damaged, a node has attributes or weights that do not fit, or its
+        ValueError: the model is damaged, attributes or weights of a node are inconsistent, or its
             weights are not constant.
     """
     model = read_model(source)
@@ -130,7 +125,7 @@ def converted_graph(
     weights: Mapping[str, np.ndarray] | None = None,
     optional: bool = False,
 ) -> GraphBuilder:
-    """All values of a graph, of which some inputs are given as constants."""
+    """Convert all nodes of a graph; ``weights`` are constants for some of its inputs."""
     b = GraphBuilder(model)
     graph = model.graph
     with_default = optional and model.ir_version >= 4
@@ -149,7 +144,7 @@ def converted_graph(
 
 
 def _input_sizes(b: GraphBuilder, model: onnx.ModelProto) -> dict[str, tuple[str, Sizes]]:
-    """Name and sizes of each input of the module, by its placeholder; None where one is free."""
+    """Name and sizes of each input of the module, by its placeholder; None for a free size."""
     inputs: dict[str, tuple[str, Sizes]] = {}
     for info in model.graph.input:
         node, tensor_type = b.values[info.name].node, info.type.tensor_type
@@ -160,7 +155,7 @@ def _input_sizes(b: GraphBuilder, model: onnx.ModelProto) -> dict[str, tuple[str
 
 
 def _argument_name(name: str, b: GraphBuilder) -> str:
-    """A valid name of an argument."""
+    """A valid and unique argument name for an input."""
     cleaned = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     is_valid = cleaned[:1].isalpha() and cleaned != "self" and not keyword.iskeyword(cleaned)
     return b.unique_name(cleaned if is_valid else f"input_{cleaned}")
@@ -168,7 +163,7 @@ def _argument_name(name: str, b: GraphBuilder) -> str:
 
 @contextmanager
 def _contradictions_as_value_errors() -> Iterator[None]:
-    """Raise errors that contradictions in a model cause as ValueError."""
+    """Raise ValueError for the errors that an inconsistent model causes."""
     try:
         yield
     except ValueError:

@@ -45,7 +45,7 @@ def holds_number(cell: object) -> bool:
         return False
     if isinstance(cell, NOT_SCALAR):
         return not isinstance(cell, bytes)
-    return parse_number(cell) is not None or bool(number_cure(cell))
+    return parse_number(cell) is not None or bool(number_advice(cell))
 
 
 def describe_type(cell: object) -> str:
@@ -55,7 +55,7 @@ def describe_type(cell: object) -> str:
     return "a list of values in one cell; give each a column of its own"
 
 
-def number_cure(cell: object) -> str:
+def number_advice(cell: object) -> str:
     """How to correct a text that is a number in another notation; empty for other cells."""
     text = cell.strip() if isinstance(cell, str) else ""
     if re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", text):

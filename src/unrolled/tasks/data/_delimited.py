@@ -160,12 +160,12 @@ def _long_fields() -> Iterator[None]:
 
 def _ragged(source: Source, line: int, header: Record, record: list[str], delimiter: str) -> str:
     width = len(header[1])
-    cure = f"quote fields with {delimiter!r}, quotes or line ends"
+    advice = f"quote fields with {delimiter!r}, quotes or line ends"
     if header[1][0].lstrip().startswith("#"):
-        cure = f"remove the comments above the header, if line {header[0]} is one"
+        advice = f"remove the comments above the header, if line {header[0]} is one"
     elif record[0].lstrip().startswith("#"):
-        cure = "remove the comment, if it is one"
+        advice = "remove the comment, if it is one"
     return (
         f"{source}, line {line}: must have {width} field{'s' if width > 1 else ''} as in the "
-        f"header, got {len(record)}; {cure}"
+        f"header, got {len(record)}; {advice}"
     )

@@ -22,7 +22,7 @@ from unrolled.tasks.data._cells import (
     holds_number,
     is_missing,
     normalize_name,
-    number_cure,
+    number_advice,
     parse_number,
     spelling_key,
 )
@@ -229,14 +229,14 @@ class Table:
         if number is not None and math.isfinite(number):
             return number
         shown = describe_type(cell) if isinstance(cell, NOT_SCALAR) else brief(str(cell))
-        requirement, cure = "a number", number_cure(cell)
+        requirement, advice = "a number", number_advice(cell)
         if is_missing(cell):
             shown = brief("" if cell is None else str(cell))
-            cure = "; fill the cell or remove the row"
+            advice = "; fill the cell or remove the row"
         elif number is not None:
             requirement = "a finite number"
         location = self._cell_location(row, column)
-        raise DataError(f"{location}: must be {requirement}, got {shown}{cure}")
+        raise DataError(f"{location}: must be {requirement}, got {shown}{advice}")
 
 
 def read_table(source: Source, delimiter: str | None = None) -> Table:

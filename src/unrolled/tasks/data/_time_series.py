@@ -73,11 +73,11 @@ def _choose_columns(config: ForecastConfig, tables: Sequence[Table]) -> tuple[li
 def _numeric_columns(config: ForecastConfig, tables: Sequence[Table]) -> list[str]:
     """All columns of numbers without another role; they must be the same in each table."""
     excluded = {config.time, config.series, *config.covariate}
-    cure = "name the columns to forecast with --target"
+    advice = "name the columns to forecast with --target"
     try:
         columns = [table.numeric_columns(excluded) for table in tables]
     except DataError as error:
-        raise DataError(f"{error}; or {cure}") from None
+        raise DataError(f"{error}; or {advice}") from None
     for table, names in zip(tables, columns, strict=True):
         if not names:
             raise DataError(
@@ -88,7 +88,7 @@ def _numeric_columns(config: ForecastConfig, tables: Sequence[Table]) -> list[st
             name = min(set(names) ^ set(columns[0]))
             raise DataError(
                 f"{table.name}: must have the columns of numbers of {tables[0].name}, got "
-                f"{name!r} in only one of the two; {cure}"
+                f"{name!r} in only one of the two; {advice}"
             )
     return columns[0]
 
@@ -154,11 +154,11 @@ def _check_order(table: Table, column: str, names: Sequence[str]) -> None:
     for row, (name, time) in enumerate(zip(names, times, strict=True)):
         previous = previous_row.get(name)
         if previous is not None and not times[previous].is_before(time):
-            cure = "sort the rows"
+            advice = "sort the rows"
             if time.type == LOCAL and ":" in cells[row]:
-                cure += ", or append its offset from UTC to each time (02:30+02:00)"
+                advice += ", or append its offset from UTC to each time (02:30+02:00)"
             raise DataError(
                 f"{table.location(row)}, column {column!r}: times must be in rising order, got "
-                f"{cells[row]!r} after {cells[previous]!r}; {cure}"
+                f"{cells[row]!r} after {cells[previous]!r}; {advice}"
             )
         previous_row[name] = row
