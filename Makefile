@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# What builds the module stays in the environment: in a new one for each build all would be compiled again.
+# The build tools are installed in the environment: an isolated build would compile everything again each time.
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 MAKEFLAGS += --no-print-directory
@@ -14,29 +14,29 @@ CHECK := $(CMAKE) --build build
 
 .PHONY: demo test test-long core core-long capi wheel c sanitize fuzz neon lint hooks measure clean
 
-# The main job: a language model learns the machine's own Python sources, then writes some.
+# Trains a language model on this machine's Python sources, then samples from it.
 demo: $(INSTALLED)
 	$(BIN)/python -m unrolled.cli.demo
 
 test: lint capi wheel
 	$(BIN)/python -m pytest -n 2 -m 'not long'
 
-# What only a long run can show. `make test test-long` sets up and builds once.
+# Tests that need many repetitions. `make test test-long` sets up and builds once.
 test-long: capi core-long
 	$(BIN)/python -m pytest -n 2 -m long
 
-# The core's own tests, on the objects that the module was linked from.
+# The C++ tests of the core, with the objects from which the module was linked.
 core core-long: $(INSTALLED) $(CMAKE)
 	$(CORE_TESTS) -B build/core -DUNROLLED_CORE="$$(ls -t $(CURDIR)/build/*-*-*/libcore.a | head -n 1)"
 	$(CHECK)/core --parallel 2 --target $(subst core,check,$@)
 
-# The example of the C interface, as a user builds it.
+# Builds the example of the C interface as a user would.
 capi: core
 	$(CMAKE) --install build/core --prefix $(CURDIR)/build/installed
 	$(CMAKE) -S examples/c -B build/effect -DCMAKE_PREFIX_PATH=$(CURDIR)/build/installed
 	$(CHECK)/effect
 
-# The wheel, where there is no torch. The objects are those of the module's build.
+# Builds the wheel from the objects of the module's build, and tests it in an environment without torch.
 wheel: $(INSTALLED)
 	rm -rf build/wheel build/without-torch
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
@@ -51,14 +51,14 @@ c: $(CMAKE)
 	$(CHECK)/c --parallel 2
 	$(CMAKE) --install build/c --prefix $(PREFIX)
 
-# What this machine runs, with the address and the undefined behaviour sanitizer.
+# The C++ tests with the address and undefined behavior sanitizers, for all builds that this machine can run.
 sanitize: $(CMAKE)
 	$(CORE_TESTS) -B build/sanitize -DUNROLLED_SANITIZE=ON \
 		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
 	$(CHECK)/sanitize --parallel 2 --target check
 
-# Random calls of the module with both sanitizers: make fuzz FUZZ='--cells 20000 --seed 1'. On two of
-# the builds of the kernels: the processor's best, and one whose layout it has not.
+# Random calls of the module with both sanitizers: make fuzz FUZZ='--cells 20000 --seed 1'. Two builds
+# of the kernels are tested: the best one for the processor, and one with another vector width.
 FUZZ ?= --calls 2000 --cells 1000
 PRELOAD = $(shell for one in libasan.so libubsan.so libstdc++.so; do g++ -print-file-name=$$one; done)
 fuzz: $(INSTALLED) $(CMAKE)
@@ -69,7 +69,7 @@ fuzz: $(INSTALLED) $(CMAKE)
 	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m tests.support.fuzz \
 		--core build/fuzz/_core.*.so $(FUZZ)
 
-# NEON under an emulator.
+# The C++ tests for NEON, in an emulator.
 neon: $(CMAKE)
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 		{ echo 'make neon: apt-get install g++-aarch64-linux-gnu qemu-user'; exit 1; }

@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one batch: each has the same result as by itself.
+"""Sequences of different lengths in one batch: each has the same result as alone.
 
 With `lengths=`, the final state of a sequence is the one at its end, the reverse direction starts
 there, the output after it is zero, and the padding (here NaN) has no influence.

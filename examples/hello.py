@@ -7,12 +7,13 @@ in 15 epochs with Adam; each epoch prints what the network writes before the epo
              h l o, its state the logits; learning rate 0.1, loss summed over the steps.
   layer      the same sizes as one RNN layer; learning rate 0.05, loss averaged over the steps.
   embedding  Embedding(4→10), a two-layer RNN(8, batch_first), Linear(8→4), so that all four
-             letters are output classes; learning rate 0.05, mean loss. Its labels are also found
-             as [3, 1, 2, 2, 3], which spells "ohllo"; "ohlol" is [3, 1, 2, 3, 2]. Both are run.
+             letters are output classes; learning rate 0.05, mean loss. Some tutorials have the
+             labels [3, 1, 2, 2, 3], which spell "ohllo"; "ohlol" is [3, 1, 2, 3, 2]. Both are run.
 
-A logit that is a tanh ends at ±1, so the first two learn slowly and not from every start. Of the
-seeds 0 to 99 (`--seeds 100` counts them), 84 write "ohlol" in the cell's last epoch, 56 in the
-layer's, and all 100 learn the embedding's, with either word. Seed 0, the default, learns all four.
+The logits of the first two are tanh values, limited to ±1, so they learn slowly, and not from every
+seed. Of the seeds 0 to 99 (`--seeds 100` counts them), 84 write "ohlol" in the cell's last epoch,
+56 in the layer's, and all 100 learn the embedding's, with either word. Seed 0, the default, learns
+all four.
 
     python examples/hello.py [--seed SEED | --seeds COUNT]
 """
