@@ -149,7 +149,7 @@ def test_an_interrupted_write_leaves_the_old_file(
 
 KILLED = """
 import os, signal, sys
-from unrolled import atomic
+from unrolled import _atomic as atomic
 atomic.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 atomic.write(sys.argv[1], b"new")
 """

@@ -99,7 +99,7 @@ class Shared(GRU):
 """
 SCRIPT = """
 import sys
-from unrolled.cells import Cell, naming, tanh
+from unrolled.cells import Cell, tanh
 from unrolled.config import ProblemConfig
 from unrolled.models import find_cell
 print("runs")

@@ -95,7 +95,7 @@ FILES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "one array": (many_blocks_of_one_array, "each array must have one place"),
     "functions": (many_functions_of_many_numbers, OVER_BUDGET),
     "narrow vectors": (many_narrow_vectors, OVER_BUDGET),
-    "gradients": (many_gradients, "too many gradients of one number"),
+    "gradients": (many_gradients, "too many gradients of width 1"),
 }
 """With the reason for which each is refused: it is counted, before memory is allocated or work is
 done."""
@@ -185,7 +185,7 @@ def accepted_in_c(path: Path) -> bool:
     """Of two directions a model is read, and only its stream refused."""
     read = subprocess.run([STEPS, path, "0", "1"], input=b"", capture_output=True)
     assert read.returncode in (0, REFUSED), read.stderr
-    return read.returncode == 0 or read.stderr.startswith(b"stream: ")
+    return read.returncode == 0 or read.stderr.startswith(b"Model: stream ")
 
 
 MODULES = {

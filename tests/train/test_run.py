@@ -188,7 +188,7 @@ def test_a_second_ctrl_c_stops_at_once_and_harms_no_checkpoint(
 def test_place_and_carried_state_are_those_of_the_last_step(
     tmp_path: Path, config: LanguageModelConfig, interrupt_at: Any
 ) -> None:
-    assert len(LanguageModeling.read(config).training) == 9
+    assert len(LanguageModeling.read(config).training_windows) == 9
     interrupt_at(13)
     tree = load_tree(fit(config, tmp_path / "run", progress=False).last)
     assert tree["global_step"] == 13
@@ -310,10 +310,10 @@ def test_what_cannot_be_resumed_raises(tmp_path: Path, config: LanguageModelConf
         refused(tmp_path, "cut")
     shutil.copytree(run, tmp_path / "foreign")
     (tmp_path / "foreign" / "config.json").write_text('{"hidden": 3}')
-    with pytest.raises(FileError, match=r"config\.json: not the configuration"):
+    with pytest.raises(FileError, match=r"config\.json: not a valid configuration"):
         refused(tmp_path, "foreign")
     (tmp_path / "text").write_bytes(read_text(limit=1300).swapcase())
-    with pytest.raises(DataError, match="they have changed since"):
+    with pytest.raises(DataError, match="but they have changed"):
         refused(tmp_path, "run")
 
 

@@ -56,7 +56,7 @@ def call(
 
 
 def trained(place: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
-    process = call(place, *arguments, before=launcher)
+    process = call(place, *arguments, launcher=launcher)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
@@ -108,11 +108,11 @@ def test_processes_that_torchrun_starts(place: Path) -> None:
     """With as many as --devices says; with another number each process says so."""
     launcher = tuple(TORCHRUN)
     arguments = [*TASKS["lm"], "--steps", 6, "--run", "torchrun"]
-    process = call(place, "lm", *arguments, before=launcher)
+    process = call(place, "lm", *arguments, launcher=launcher)
     assert process.returncode != 0
     assert "unrolled: --devices must give (times --nodes) the 2 processes that" in process.stderr
     shutil.rmtree(place / "torchrun", ignore_errors=True)
-    out = trained(place, "lm", *arguments, "--devices", 2, before=launcher)
+    out = trained(place, "lm", *arguments, "--devices", 2, launcher=launcher)
     assert out.count("run  ") == out.count("checkpoint  ") == 1
     trained(place, "lm", *TASKS["lm"], "--steps", 6, "--run", "alone")
     assert_same_rows(place / "torchrun" / "metrics.csv", place / "alone" / "metrics.csv")

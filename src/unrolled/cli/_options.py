@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yaml import Node, SafeLoader
 
 C = TypeVar("C", bound=Config)
+MAX_DEPTH = 20  # of lists and mappings within each other in a file of options
 Command = Callable[..., None]
 Run = Callable[[str, type[Config], typer.Context, dict[str, Any]], None]
 
@@ -177,7 +178,9 @@ def _yaml_items(file: Path) -> list[tuple[str, object]]:
     from unrolled.io import CORRUPT_FILE_ERRORS
 
     try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        _check_depth(file, text)
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             actual = "an empty file" if root is None else f"a {root.id}"
@@ -193,9 +196,22 @@ def _yaml_items(file: Path) -> list[tuple[str, object]]:
     except OSError as error:
         raise UserError(f"--config: {file}: {error.strerror or error}") from None
     except (yaml.YAMLError, *CORRUPT_FILE_ERRORS) as error:
-        problem = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"--config: {file} must be a YAML file of options ({problem})") from None
+        raise UserError(f"--config: {file} must be a YAML file of options ({error})") from None
     return items
+
+
+def _check_depth(file: Path, text: str) -> None:
+    """Refuse deep nesting, which the reader of YAML would follow by recursion."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(
+                f"--config: {file} must be a YAML file of options (it is nested too deeply)"
+            )
 
 
 def _yaml_value(loader: "SafeLoader", node: "Node") -> object:
