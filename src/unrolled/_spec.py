@@ -1,7 +1,5 @@
-"""The frozen description of a network: cell, sizes, layers, directions; parameter names and shapes.
-
-It has no arrays: ``unrolled.nn`` builds a network from it with torch, the runtime without.
-"""
+"""The immutable description of a recurrent network: cell, sizes, layers, directions, and the names
+and shapes of its parameters."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -64,7 +62,7 @@ class Spec:
 
     @property
     def output_size(self) -> int:
-        """Width of a layer's output, both directions merged."""
+        """Width of a layer's output, with both directions merged."""
         width = self.cell.state_widths(self.sizes(0))[0]
         return width * (self.num_directions if self.merge == "concat" else 1)
 

@@ -29,9 +29,9 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 METADATA_KEY = "unrolled"
 VERSION = 1
 _MAX_DEPTH = 64
-"""Nested lists and objects; trees have a dozen."""
+"""The maximum depth of nested lists and objects; trees have about a dozen."""
 _MAX_NUMBER_LENGTH = 400
-"""Characters; 64-bit numbers have two dozen."""
+"""The maximum number of characters of a number; 64-bit numbers have up to two dozen."""
 _DTYPES = frozenset(
     [
         "bool",
@@ -65,7 +65,7 @@ CORRUPT_FILE_ERRORS = (
 
 
 class FileError(ValueError):
-    """A file cannot be read; the message names the file and the fault."""
+    """A file cannot be read; the message names the file and the reason."""
 
     def __init__(self, path: str | os.PathLike[str], fault: str) -> None:
         self.path = Path(path)

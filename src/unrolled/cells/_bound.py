@@ -1,6 +1,6 @@
-"""A cell with its parameters: one step, on the arrays of any library.
+"""``BoundCell`` runs one step of a cell on given parameters, with the arrays of any library.
 
-How a step is repeated over time, differentiated or compiled is left to the engines.
+Engines repeat steps over time, differentiate and compile them.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ from unrolled.cells._values import Array, Gates, State
 class BoundCell(Generic[Array]):
     """A cell with its prepared parameters: the step as a function of arrays.
 
-    The projection of ``proj_size`` is applied here: the output state passes through it whatever the
-    cell, and no loop over time knows of it.
+    The projection of ``proj_size`` is applied here, so that neither cells nor loops over time need
+    to handle it.
     """
 
     def __init__(self, cell: Cell, sizes: Sizes, parameters: Mapping[str, Array]) -> None:
@@ -44,7 +44,7 @@ class BoundCell(Generic[Array]):
         self._cell = copy_with(cell, {**vectors, **products})
 
     def advance(self, x: Gates | Array, states: tuple[Array, ...]) -> tuple[Array, ...]:
-        """States at t from the input products at t (as ``split_input`` gives them) and the states
+        """States at t from the input products at t (the result of ``split_input``) and the states
         at t-1."""
         h = self._recurrent(states[0]) if self._recurrent is not None else None
         result = self._cell.step(x, h, State(self.states, states))
@@ -74,7 +74,7 @@ class _BoundProduct(Generic[Array]):
         self.bias = parameters.get(bias_name)
 
     def stacked(self, v: Array) -> Array:
-        """All targets side by side: [..., K] to [..., M]."""
+        """All targets concatenated: [..., K] to [..., M]."""
         if self.declared.blocks == 1:
             return linear(v, self.weight, self.bias)
         result: Array = self._block_diagonal(v, self.weight)
@@ -90,7 +90,7 @@ class _BoundProduct(Generic[Array]):
         return result
 
     def by_target(self, stacked: Array) -> Gates | Array:
-        """The result as equations name it: by target, or the one vector."""
+        """The result by target, or as one vector if the product has no targets."""
         names = self.declared.targets
         return Gates(names, split(stacked, len(names))) if names else stacked
 
@@ -143,6 +143,6 @@ def check_step(
 
 
 def _description(error: Exception) -> str:
-    """The text of an exception, with its class where that is not a usual one."""
+    """The message of an exception, with the name of its class unless that is a common one."""
     usual = isinstance(error, RuntimeError | TypeError | ValueError)
     return str(error) if usual else f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ from unrolled.cells._declaration import (
 
 
 def check_names(cls: type, attribute: str, names: object) -> None:
-    """Raise a CellError unless an attribute is a tuple of different names of attributes."""
+    """Raise a CellError unless an attribute is a tuple of distinct names."""
     subject = f"cell {cls.__name__}: {attribute}"
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise CellError(f"{subject} must be a tuple of names, got {names!r}")
@@ -28,7 +28,7 @@ def check_names(cls: type, attribute: str, names: object) -> None:
 
 
 def check_product(cell: str, name: str, declared: object, gates: tuple[str, ...]) -> None:
-    """Raise a CellError unless one of the usual products feeds gates of the cell."""
+    """Raise a CellError unless ``input`` or ``recurrent`` is a product for gates of the cell."""
     if declared is None and name == "recurrent":
         return
     if not isinstance(declared, Product):
@@ -51,7 +51,7 @@ def check_blocks(
 
 
 def check_step_signature(cell: str, step: Callable[..., object]) -> None:
-    """Raise a CellError unless a step has its four arguments."""
+    """Raise a CellError unless ``step`` takes (self, x, h, state)."""
     expected = ["self", "x", "h", "state"]
     arguments = list(inspect.signature(step).parameters)
     if len(arguments) != len(expected):
@@ -66,7 +66,7 @@ def check_attributes(
     attributes: Mapping[str, object],
     reserved: Collection[str],
 ) -> None:
-    """Raise a CellError where a width is no size, or a setting hides a member of ``Cell``."""
+    """Raise a CellError if a width is not a size, or a setting hides a member of ``Cell``."""
     for state, size in widths.items():
         check_size(f"cell {cell}: widths", state, size)
     for key, value in list(attributes.items()):

@@ -1,4 +1,4 @@
-"""What a cell declares beside its equations: products, vectors, and the sizes that they have."""
+"""The declarations of a cell: products, vectors and their sizes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ROTATIONS = "rotations"
 
 
 class CellError(TypeError):
-    """A cell's declaration or step contradicts itself; the message names the cell and the fault."""
+    """A cell's declaration or step is inconsistent; the message names the cell and the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Product(Generic[Result_co]):
 
     @property
     def parts(self) -> int:
-        """How many vectors the result has: one for each target."""
+        """The number of vectors in the result: one for each target."""
         return max(1, len(self.targets))
 
     def __call__(self, v: Value) -> Result_co:
@@ -82,14 +82,15 @@ def product(
     blocks: int = 1,
     init: Init | str = None,
 ) -> Product[Value] | Product[Gates]:
-    """Declare a matrix product of a cell's own, W v + b, applied in ``step`` as ``self.name(v)``.
+    """Declare a matrix product W v + b, which ``step`` applies as ``self.name(v)``.
 
-    Parameters ``weight_name`` and, if ``bias``, ``bias_name``. With targets the result has one
-    vector of ``width`` for each (``self.name(v).target``), stacked in the weight in their order;
-    without, the result is one vector. Sizes are numbers or letters: I (input), H (hidden), P (the
-    output state: ``proj_size``, or H). ``blocks`` makes the matrix block-diagonal: within each
-    target, block k of the result sees only block k of v. ``init`` is as for a vector, of the
-    weight; "rotations" starts a square one as ``unrolled.nn.init.rotations_`` does.
+    Its parameters are ``weight_name`` and, if ``bias``, ``bias_name``. With targets the result has
+    a vector of ``width`` for each target (``self.name(v).target``), stacked in the weight in their
+    order; without targets the result is one vector. Sizes are numbers or letters: I (input), H
+    (hidden), P (the output state: ``proj_size``, or H). ``blocks`` makes the matrix block-diagonal:
+    within each target, block k of the result reads only block k of v. ``init`` initialises the
+    weight, with values as for a vector; "rotations" calls ``unrolled.nn.init.rotations_`` for a
+    square weight.
     """
     check_targets(targets)
     if not isinstance(blocks, int) or blocks < 1:
@@ -102,13 +103,13 @@ def product(
 
 
 def vector(size: Size = "H", init: Init = None, bias: bool = False) -> Value:
-    """Declare a parameter vector of a cell's own, in ``step`` ``self.name``.
+    """Declare a parameter vector, which ``step`` reads as ``self.name``.
 
-    ``size`` 1 is a number shared by all units. ``init`` is a starting value, or a pair (low, high)
-    between which it is drawn (else it is drawn as the weights are); with ``bias`` the vector is 0
-    in layers built with ``bias=False``.
+    ``size`` 1 is a number shared by all units. ``init`` is an initial value, or a pair (low, high)
+    for a uniform distribution; by default the vector is initialised as the weights are. With
+    ``bias`` the vector is 0 in layers built with ``bias=False``.
 
-    What it returns is typed as what ``self.name`` is in ``step``.
+    The result has the type of ``self.name`` in ``step``.
     """
     check_size("vector", "size", size)
     _check_init("vector", init)
@@ -117,8 +118,8 @@ def vector(size: Size = "H", init: Init = None, bias: bool = False) -> Value:
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Shape of one parameter, and its starting value: a constant, a range to draw from, the name of
-    an initialisation, or None for the range of the weights."""
+    """Shape of one parameter, and its initialisation: a constant, the range of a uniform
+    distribution, a name, or None for the distribution of the weights."""
 
     shape: tuple[int, ...]
     init: Init | str = None
@@ -126,7 +127,7 @@ class ParameterSpec:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The letters of one layer: I inputs, H hidden units, P width of the output state."""
+    """The sizes of one layer: I inputs, H hidden units, P width of the output state."""
 
     I: int  # noqa: E741
     H: int
@@ -143,7 +144,7 @@ class Sizes:
 
 
 def parameter_names(product_name: str) -> tuple[str, str]:
-    """Weight and bias of a product: torch.nn's names for the usual two, else the product's own."""
+    """The names of a product's weight and bias, as in torch.nn for ``input`` and ``recurrent``."""
     short = {"input": "ih", "recurrent": "hh"}.get(product_name, product_name)
     return f"weight_{short}", f"bias_{short}"
 

@@ -1,8 +1,8 @@
 """The functions that equations are written with, for the arrays of any library.
 
 One name serves torch tensors, NumPy arrays and, through ``__cell_function__``, tracers that record
-the operations applied to them. The library is looked up by the argument's type and never imported:
-an argument of that type proves that it is loaded.
+the operations applied to them. No library is imported here: if an argument has a library's type,
+the library is loaded already.
 """
 
 import math
@@ -82,7 +82,8 @@ def clip(x: Array, low: float, high: float) -> Array:
 
 
 def where(condition: Array, x: Array | float, y: Array | float) -> Array:
-    """x where the condition holds, else y; a NaN in the one not selected stays out."""
+    """x where the condition holds, else y; NaN in the operand that is not selected has no
+    effect."""
     return _apply("where", condition, x, y)
 
 
@@ -107,7 +108,7 @@ def zeros(array: Array, size: int) -> Array:
 
 
 def split(x: Array, count: int) -> Sequence[Array]:
-    """The last axis cut into equal parts."""
+    """Split the last axis into equal parts."""
     parts: object = _apply("split", x, count)
     return cast(Sequence[Array], parts)
 

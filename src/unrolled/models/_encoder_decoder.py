@@ -45,8 +45,9 @@ class DotAttention(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """Embedding and recurrent layers over the source; the same over the target, from the encoder's
-    final state (Sutskever et al. 2014); a head for the logits of the next token.
+    """An encoder (embedding and recurrent layers over the source), a decoder (the same over the
+    target, from the encoder's final state; Sutskever et al. 2014), and a head for the logits of the
+    next token.
 
     Args:
         source_size, target_size: numbers of different tokens.

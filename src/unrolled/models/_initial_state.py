@@ -31,8 +31,8 @@ class InitialStateFromFeatures(nn.Module):
     State s of layer and direction k is tanh(W_ks f + b_ks). Karpathy & Fei-Fei (2015) start the
     decoder of a picture's caption from the picture's features in a similar way.
 
-    Not for the sLSTM, which divides by one of its states: that state must be positive, and this
-    one lies between -1 and 1.
+    Not suitable for the sLSTM, which divides by one of its states: that state must be positive,
+    whereas these are between -1 and 1.
     """
 
     def __init__(self, features: int, stack: Recurrent) -> None:

@@ -1,4 +1,4 @@
-"""The language model: tokens in, logits of the next token out, state carried by the caller."""
+"""The language model, which maps tokens to logits of the next token; callers carry the state."""
 
 from typing import TypedDict
 

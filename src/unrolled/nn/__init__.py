@@ -1,6 +1,6 @@
-"""Recurrent layers for PyTorch: drop-in for ``torch.nn``'s, and for any cell.
+"""Recurrent layers for PyTorch: drop-in replacements for those of ``torch.nn``, and for any cell.
 
-``RNN``, ``LSTM``, ``GRU`` and their cells take torch's arguments and compute torch's numbers;
+``RNN``, ``LSTM``, ``GRU`` and their cells take torch's arguments and compute the same results;
 ``Recurrent`` and ``RecurrentCell`` take any cell. ``convert`` replaces the layers of a model.
 """
 

@@ -1,4 +1,4 @@
-"""One step as a module: ``torch.nn``'s cells, and any other."""
+"""Single steps as modules: the cells of ``torch.nn``, and ``RecurrentCell`` for any cell."""
 
 import torch
 from torch import Tensor
@@ -21,21 +21,21 @@ from unrolled.nn.types import Device, HiddenState, Lengths, Resets, StepCall
 
 
 class RecurrentCell(RecurrentBase):
-    """One step of any cell, for loops of your own.
+    """One step of any cell, for custom loops.
 
     Call with ``input`` [N, I] or [I] and ``hx`` (zeros by default) [N, width] or [width], a tuple
     if the cell has several states; returns the new states in the form of ``hx``. ``lengths`` [N] of
-    zeros and ones leaves the states of the rows with 0 as they are; ``resets`` [N] bool replaces
-    those of the rows with True by ``reset_state`` (zeros by default) before the step.
+    zeros and ones: states of sequences with 0 do not change. ``resets`` [N] bool: states of
+    sequences with True are replaced by ``reset_state`` (zeros by default) before the step.
 
-    Parameters are those of :class:`unrolled.nn.Recurrent` without the layer's number:
-    ``weight_ih``, ``weight_hh``, ``bias_ih``, ``bias_hh``, and the cell's own.
+    Parameters are named as in :class:`unrolled.nn.Recurrent`, without the number of the layer:
+    ``weight_ih``, ``weight_hh``, ``bias_ih``, ``bias_hh``, and further ones of the cell.
 
     Raises:
-        ValueError: a number of dimensions or a value is wrong.
-        RuntimeError: a size, dtype or device does not fit.
-        TypeError: an argument is of a wrong kind.
-        CellError: the cell contradicts itself.
+        ValueError: the number of dimensions or a value is wrong.
+        RuntimeError: a size, dtype or device is wrong.
+        TypeError: an argument has the wrong type.
+        CellError: the declaration of the cell is inconsistent.
     """
 
     __call__: StepCall[HiddenState]
@@ -95,7 +95,7 @@ class RecurrentCell(RecurrentBase):
         self._names = list(self.spec.parameters(0))
 
     def reset_parameters(self) -> None:
-        """Initialise all weights and biases again, in the order of the parameters."""
+        """Initialise all weights and biases, in the order of the parameters."""
         init_parameters(self, self.spec, 0, "")
 
     def forward(
@@ -107,7 +107,7 @@ class RecurrentCell(RecurrentBase):
         resets: Resets | None = None,
         reset_state: HiddenState | None = None,
     ) -> HiddenState:
-        """One step; see the class."""
+        """Run one step; see the docstring of the class."""
         plain = lengths is None and resets is None and reset_state is None
         if plain and not torch.compiler.is_compiling():
             fast_path = self._runner.fast_path or self._runner.make_fast_path()
@@ -118,7 +118,7 @@ class RecurrentCell(RecurrentBase):
         leaf: HiddenState | None = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:
             return leaf
-        parameters = [self._read_parameters()]  # read once: parametrised weights are computed
+        parameters = [self._read_parameters()]  # read once: parametrized weights are computed
         layout, call = self._normalize(parameters, input, hx, lengths, resets, reset_state)
         _, final = self._run(call, parameters)
         return layout.restore_states(call.input, final)
@@ -132,13 +132,13 @@ class RecurrentCell(RecurrentBase):
         resets: Resets | None = None,
         reset_state: HiddenState | None = None,
     ) -> Sweep:
-        """The request that this call makes to an engine (for :func:`unrolled.engines.explain`)."""
+        """The sweep of a call, for :func:`unrolled.engines.explain`."""
         parameters = [self._read_parameters()]
         _, call = self._normalize(parameters, input, hx, lengths, resets, reset_state)
         return self._first_sweep(call, parameters)
 
     def extra_repr(self) -> str:
-        """As torch.nn prints it."""
+        """The arguments as torch.nn prints them."""
         arguments = [f"{self.input_size}, {self.hidden_size}"]
         if self.bias is not True:
             arguments.append(f"bias={self.bias}")
@@ -184,7 +184,7 @@ class RNNCell(Elman, RecurrentCell):
 
 
 class LSTMCell(RecurrentCell):
-    """Equivalent to ``torch.nn.LSTMCell``; ``hx`` is (h, c), and so is what it returns."""
+    """Equivalent to ``torch.nn.LSTMCell``; ``hx`` and the result are (h, c)."""
 
     __call__: StepCall[tuple[Tensor, Tensor]]
 

@@ -54,15 +54,15 @@ def move_parameters(source: nn.Module, target: nn.Module, computed: set[str]) ->
     target._non_persistent_buffers_set |= source._non_persistent_buffers_set
 
 
-def foreign_names(module: nn.Module, names: set[str]) -> list[str]:
+def further_names(module: nn.Module, names: set[str]) -> list[str]:
     """Parameters, buffers and submodules that are neither a layer's nor used to compute its
     weights."""
     computed = computed_names(module, names)
-    foreign = [
+    further = [
         name
         for name in [*module._parameters, *module._buffers]
         if name not in names
         and not any(name.startswith(f"{weight}_") for weight in computed)
         and not (name in module._parameters and module._parameters[name] is None)
     ]
-    return foreign + [name for name in module._modules if name != _CONTAINER]
+    return further + [name for name in module._modules if name != _CONTAINER]

@@ -185,8 +185,8 @@ def _replace(module: nn.Module, layer_type: _LayerType, target: type[nn.Module])
         return why
     plain, replacement = (_build(module, cls, layer_type) for cls in (base, target))
     names = _parameter_names(replacement)
-    if foreign := computed_weights.foreign_names(module, names):
-        return f"it holds {', '.join(foreign)}"
+    if further := computed_weights.further_names(module, names):
+        return f"it holds {', '.join(further)}"
     computed = computed_weights.computed_names(module, names)
     added = vars(module).keys() - vars(plain).keys()
     methods = sorted(key for key in added if callable(getattr(base, key, None)))

@@ -39,7 +39,7 @@ def chrono_(layer: Layer, steps: int) -> Layer:
 
     Args:
         layer: a layer or cell of ``unrolled.nn``; all its layers and directions are set.
-        steps: of the longest dependency, at least 3.
+        steps: the length of the longest dependency, at least 3.
 
     Returns:
         The layer.
@@ -64,7 +64,7 @@ def chrono_(layer: Layer, steps: int) -> Layer:
         )
     with torch.no_grad():
         for sweep in layer.spec.sweeps:
-            # Drawn once: gates that work together open and close together.
+            # Drawn once, so that gates that work together open and close together.
             log_u = torch.empty(layer.spec.hidden_size).uniform_(1, steps - 1).log_()
             for name, sign in signs.items():
                 bias, *further_biases = _biases(layer, sweep, name)

@@ -1,4 +1,4 @@
-"""The types of what layers take and return."""
+"""Types of the arguments and results of layers."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar, overload
@@ -19,19 +19,19 @@ __all__ = [
 ]
 
 HiddenState = Tensor | tuple[Tensor, ...]
-"""States of a layer or a cell: one tensor, or a tuple where the cell has several states."""
+"""States of a layer or a cell: one tensor, or a tuple if the cell has several states."""
 
 InitialState = Tensor | Sequence[Tensor]
-"""States as an argument; a list is as good as a tuple."""
+"""States as an argument, where a list is allowed for a tuple."""
 
 Lengths = Tensor | ArrayLike
-"""Steps of each row, [N] integers: a tensor, an array or a list."""
+"""Length of each sequence, [N] integers: a tensor, an array or a list."""
 
 Resets = Tensor | ArrayLike
-"""Where an episode begins, [T, N] bool: a tensor, an array or nested lists."""
+"""True where an episode begins, [T, N] bool: a tensor, an array or nested lists."""
 
 Device = torch.device | str | int | None
-"""Where parameters lie, as torch.nn takes it; None for the default device."""
+"""The device of parameters, as in torch.nn; None for the default device."""
 
 State = TypeVar("State", covariant=True)
 

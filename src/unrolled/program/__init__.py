@@ -1,7 +1,7 @@
-"""Programs: a cell's ``step`` as a list of operations, recorded, differentiated, printed.
+"""Programs: a cell's ``step``, traced to a list of operations and differentiated.
 
-``make_program(cell)`` runs the step once on tracers and derives its gradients. A program knows
-neither torch nor arrays: the engine that runs it brings them.
+``make_program(cell)`` runs the step once on tracers and derives its gradients. A program has no
+arrays and does not depend on torch; engines run it.
 """
 
 from unrolled.program._graph import Node, ProgramError

@@ -1,7 +1,7 @@
 """A graph of vectors and operations, which folds constants, shares equal nodes and simplifies.
 
-A :class:`NodeGraph` creates all nodes, and returns the existing node where an equal one exists.
-Nothing here knows cells.
+A :class:`NodeGraph` creates all nodes, and returns an existing node if it is equal. This module
+does not depend on cells.
 """
 
 from collections.abc import Sequence
@@ -10,25 +10,29 @@ from dataclasses import dataclass, field
 from unrolled.program._operations import COMMUTATIVE, COMPARISONS, OPERATIONS, REDUCTIONS
 
 Width = int | str
-"""Units of a vector: a letter (H, P), a number, or 1 for a value shared by all units."""
+"""The width of a vector: a letter (H, P), a number, or 1 for a value shared by all units."""
 
 LEAVES = frozenset({"const", "size", "x", "state", "vector", "grad"})
 PRODUCTS = frozenset({"product", "transposed"})
 
 
 class ProgramError(TypeError):
-    """A recording that cannot be a program; the message gives the operation and the reason."""
+    """A step cannot become a program; the message gives the operation and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """One vector.
 
-    ``op`` is an operation, a leaf (``const``, ``size`` the number of
-    units of a width, ``x`` an input product, ``state`` at t-1, ``vector``
-    a parameter, ``grad`` of a new state) or a product: ``product`` of a node with one block of a
-    matrix, ``transposed`` of the gradients of all its blocks. ``key`` is a leaf's name or number, a
-    product's (matrix, block).
+    ``op`` is one of
+
+    - an operation;
+    - a leaf: ``const``, ``size`` (the number of units of a width), ``x`` (an input product),
+      ``state`` (at t-1), ``vector`` (a parameter), ``grad`` (of a new state);
+    - ``product``: of a node with one block of a matrix;
+    - ``transposed``: the transposed product with the gradients of all blocks of a matrix.
+
+    ``key`` is the name or number of a leaf, or (matrix, block) of a product.
     """
 
     number: int
@@ -40,18 +44,18 @@ class Node:
 
     @property
     def is_mask(self) -> bool:
-        """Whether it holds truth values."""
+        """Whether the vector holds truth values."""
         return self.op in COMPARISONS
 
     @property
     def value(self) -> float | None:
-        """The number of a constant, else None."""
+        """The value of a constant, else None."""
         return float(self.key[0]) if self.op == "const" else None
 
 
 @dataclass
 class NodeGraph:
-    """All nodes in the order of their creation, which is an order of computation."""
+    """All nodes in the order of their creation, so that arguments precede their uses."""
 
     nodes: list[Node] = field(default_factory=list)
     _by_content: dict[tuple[object, ...], Node] = field(default_factory=dict)
@@ -67,12 +71,12 @@ class NodeGraph:
     def product(
         self, op: str, args: Sequence[Node], key: tuple[str | float, ...], width: Width
     ) -> Node:
-        """A matrix product; it opens a stage unless its source is known before the step."""
+        """A matrix product; it begins a stage unless its source is known before the step."""
         stage = max((arg.stage + (arg.op not in LEAVES) for arg in args), default=0)
         return self._node(op, tuple(args), key, width, stage)
 
     def apply(self, op: str, *args: Node) -> Node:
-        """An operation on nodes, folded or simplified where that changes no value."""
+        """An operation on nodes, folded or simplified if that changes no value."""
         if len(args) != OPERATIONS[op].arity:
             raise ProgramError(f"{op}: must have {OPERATIONS[op].arity} arguments, got {len(args)}")
         if all(arg.value is not None for arg in args):
@@ -125,8 +129,8 @@ class NodeGraph:
         stage: int,
     ) -> Node:
         numbers = [arg.number for arg in args]
-        # The order of arguments does not matter where the operation commutes; the node keeps the
-        # order in which it was first written.
+        # Arguments of commutative operations may be in any order; the node keeps the order in which
+        # it was first written.
         content = (op, tuple(sorted(numbers) if op in COMMUTATIVE else numbers), key)
         if content not in self._by_content:
             self._by_content[content] = Node(len(self.nodes), op, args, key, width, stage)
@@ -135,7 +139,7 @@ class NodeGraph:
 
 
 def joint_width(op: str, args: Sequence[Node]) -> Width:
-    """The width of a pointwise result: all equal, values of width 1 fit everywhere."""
+    """The width of a pointwise result: that of all arguments whose width is not 1."""
     widths = {arg.width for arg in args} - {1}
     if len(widths) > 1:
         listed = " and ".join(sorted(map(str, widths)))
@@ -144,7 +148,7 @@ def joint_width(op: str, args: Sequence[Node]) -> Width:
 
 
 def dependencies(outputs: Sequence[Node]) -> list[Node]:
-    """The nodes that the outputs depend on, themselves included, in an order of computation."""
+    """The outputs and all nodes that they depend on; arguments precede their uses."""
     visited: dict[int, Node] = {}
     stack = list(outputs)
     while stack:

@@ -18,7 +18,7 @@ class Listing:
         self.products = products
 
     def lines(self, returned: Sequence[Node]) -> list[str]:
-        """Assignments and a ``return``, as the step has them."""
+        """Assignments and a ``return``, as in the step."""
         order = _between(returned, ())
         body = self._definitions(order, _count_uses(order))
         return [*body, f"return {', '.join(self.expression(node) for node in returned)}"]
@@ -51,7 +51,7 @@ class Listing:
         ]
 
     def expression(self, node: Node, rank: int = 0, as_definition: bool = False) -> str:
-        """The node as text, in brackets where it binds less tightly than ``rank``."""
+        """The node as text, in brackets if it binds less tightly than ``rank``."""
         if not as_definition and node.number in self.names:
             return self.names[node.number]
         if node.op not in OPERATIONS:
@@ -116,7 +116,7 @@ def _count_uses(order: Iterable[Node]) -> dict[int, int]:
 
 
 def _between(outputs: Sequence[Node], available: Iterable[Node]) -> list[Node]:
-    """Operations that lead from the available nodes to the outputs, in an order of computation."""
+    """Operations that lead from the available nodes to the outputs; arguments come first."""
     visited = {node.number for node in available}
     order: list[Node] = []
     stack = list(outputs)

@@ -1,7 +1,7 @@
 """The operations of a program: name, code, cost, value for numbers, printed form.
 
-Derivatives are in ``differentiate``. Codes are stable: they are written into files. A new operation
-gets a new code, and none is reused.
+Derivatives are in ``_differentiate``. Codes are stable: they are written into files. A new
+operation gets a new code, and none is reused.
 """
 
 import math

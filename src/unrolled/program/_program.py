@@ -13,7 +13,7 @@ from unrolled.program._trace import Traced, trace
 
 @dataclass(frozen=True)
 class Program:
-    """One step of a cell in both directions. ``print`` shows it."""
+    """One step of a cell, forward and backward. ``print`` shows both."""
 
     traced: Traced
     derivative: Derivative
@@ -35,7 +35,7 @@ class Program:
 
     @cached_property
     def stages(self) -> int:
-        """The number of stages: products of computed vectors each open another one."""
+        """The number of stages; each product of a computed vector begins another stage."""
         return 1 + max(node.stage for node in self.traced.states)
 
     def __str__(self) -> str:
@@ -78,11 +78,11 @@ class Program:
 
 
 def make_program(cell: Cell | type[Cell] | object, projected: bool = False) -> Program:
-    """Trace a cell, or a class of cells, derive its gradients, choose the vectors to store.
+    """Trace a cell or its class, derive its gradients, and choose the vectors to store.
 
     Raises:
-        TraceError: the step cannot be a program; the message names cell, operation and line.
-        TypeError: it is not a cell.
+        TraceError: the step cannot be traced; the message names cell, operation and line.
+        TypeError: ``cell`` is not a cell.
     """
     if isinstance(cell, type) and issubclass(cell, Cell):
         cell = cell()
@@ -99,7 +99,7 @@ def make_program(cell: Cell | type[Cell] | object, projected: bool = False) -> P
 
 
 def free_vectors(traced: Traced) -> list[Node]:
-    """The vectors that are in memory after forward in any case: all states, before and after."""
+    """The vectors that are in memory after forward in any case: the states at t-1 and at t."""
     return [*traced.states, *state_leaves(traced)]
 
 

@@ -1,4 +1,4 @@
-"""From the schema to blocks that run, with their weights packed."""
+"""Builds blocks that run, with packed weights, from the schema."""
 
 import numpy as np
 
@@ -31,9 +31,9 @@ from unrolled.runtime._task_blocks import Forecast, RunnableBlock, Words
 
 
 def build_block(block: Block, weights: str) -> RunnableBlock:
-    """The block of the runtime, with its matrices packed in a format of ``schema.FORMATS``.
+    """Build a block of the runtime, with its matrices packed in the format ``weights``.
 
-    The values have been checked (``validate``).
+    The description has been checked by ``_validate``.
     """
     match block:
         case EmbeddingBlock():

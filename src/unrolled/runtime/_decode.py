@@ -1,5 +1,5 @@
-"""From the tree of a file to the schema. The file may come from anywhere: each value's type is
-checked here, whether the values fit together is left to ``validate``."""
+"""Converts the tree of a file to the schema, and checks the type of each value, since files may be
+untrusted. ``_validate`` checks that the values are consistent."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -37,10 +37,10 @@ def decode_file(tree: object, weights: str | None = None) -> ExportedFile:
     """The contents of a file.
 
     Args:
-        weights: a format to use in place of the one that the file says.
+        weights: a format of weights to use in place of that in the file.
 
     Raises:
-        ValueError, TypeError: the tree is not an exported model, or a newer one.
+        ValueError, TypeError: the tree is not an exported model, or has a later version.
     """
     fields = Fields("file", tree)
     kind = fields.value("kind")
@@ -59,7 +59,7 @@ def decode_file(tree: object, weights: str | None = None) -> ExportedFile:
 
 
 class _Decoder:
-    """Decodes blocks. No array may stand in two places: what is packed is then no larger than the
+    """Decodes blocks. No array may be used twice, so that packed weights are no larger than the
     file."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class _Decoder:
     def block(self, tree: object) -> Block:
         """
         Raises:
-            ValueError, TypeError: it is not a block of a chain.
+            ValueError, TypeError: the tree is not a block of a chain.
         """
         block = self.block_or_attention(tree)
         if isinstance(block, AttentionBlock):
@@ -182,7 +182,7 @@ class _Decoder:
     def _array(
         self, fields: Fields, name: str, value: object, ndim: int | None = None
     ) -> NDArray[np.float32]:
-        """An array of float32, dequantized where the file has it in a low precision."""
+        """A float32 array, dequantized if the file has it in low precision."""
         if isinstance(value, dict):
             value = dequantize(self._quantized(Fields(name, value)))
         else:
@@ -214,7 +214,7 @@ class _Decoder:
         return np.ascontiguousarray(_typed(fields, name, value, np.dtype(np.float64), 1))
 
     def _claim(self, value: object) -> None:
-        """Refuse an array that another field has already."""
+        """Raise ValueError if another field has the same array."""
         if isinstance(value, np.ndarray):
             if id(value) in self._arrays:
                 raise ValueError("file: each array must have one place, got one in two places")

@@ -1,4 +1,4 @@
-"""From the schema to the tree of a file, which ``unrolled.io.save`` writes."""
+"""Converts the schema to the tree of a file, which ``unrolled.io.save`` writes."""
 
 from collections.abc import Iterable
 
@@ -58,14 +58,14 @@ def _needs_version_2(model: ChainModel | TranslatorModel) -> bool:
 
 
 class _Encoder:
-    """Encodes blocks, with the matrices that the core multiplies by in the format ``weights``.
+    """Encodes blocks, with the matrices of products in the format ``weights``.
 
     Embeddings, biases and vectors stay in float32.
     """
 
     def __init__(self, weights: str) -> None:
         self.weights = weights
-        self.quantizes = False  # whether a matrix so far was quantized
+        self.quantizes = False  # whether any matrix was quantized
 
     def model(self, model: ChainModel | TranslatorModel) -> Tree:
         if isinstance(model, TranslatorModel):

@@ -1,4 +1,4 @@
-"""Values of a file by key, each of the type that is asked for."""
+"""Reads values of a file by key, and checks their types."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -10,13 +10,13 @@ from unrolled._limits import brief
 
 T = TypeVar("T")
 _MAX_INTEGER = 10**15
-"""Above all sizes; the reader in C++ has the same bound."""
+"""An upper bound of all sizes; the reader in C++ has the same bound."""
 
 
 class Fields:
-    """The values of a dictionary by key, of the types that the schema wants.
+    """The values of a dictionary by key, with checks of their types.
 
-    ``owner`` begins the messages.
+    ``owner`` is the start of error messages.
     """
 
     def __init__(self, owner: str, tree: object) -> None:

@@ -1,13 +1,13 @@
-"""Low-precision weights in a file, as the core multiplies by them: bfloat16, or int8 with a scale
-for each row.
+"""Quantizes weights for a file in the formats of the core: bfloat16, or int8 with a scale for each
+row.
 
 Packing a dequantized weight gives the same bits as packing the weight before it was quantized.
-For bfloat16, whose values are a subset of float32's, this is plain. For int8 the core computes
-s = m / 127 from the largest size m of a row and rounds w / s to q. The file holds q and m, and
-w' = q s, except that w' = ±m where q = ±127. No other value is as large, since 126 s < m, so the
-core finds m again and with it s. w' / s differs from q by two roundings of 2⁻²⁴ each, which is
-never enough to change q. A matrix with a row whose scale is subnormal, or with a value that is not
-finite, stays in float32.
+For bfloat16, whose values are a subset of those of float32, this is obvious. For int8 the core
+computes s = m / 127 from the largest absolute value m of a row and rounds w / s to q. The file
+holds q and m, and w' = q s, except that w' = ±m where q = ±127. No other value is as large, since
+126 s < m, so the core computes the same m and s again. w' / s differs from q by two roundings of
+2⁻²⁴ each, which is never enough to change q. A matrix with a row whose scale is subnormal, or with
+a value that is not finite, remains in float32.
 """
 
 import numpy as np
@@ -19,14 +19,14 @@ _SMALLEST_NORMAL = np.finfo(np.float32).tiny
 
 
 def quantize(weight: NDArray[np.float32], weights: str) -> QuantizedWeight | None:
-    """A matrix in a format of ``schema.FORMATS``; None where it stays in float32."""
+    """A matrix in one of the ``FORMATS``; None if it remains in float32."""
     if weights == "float32" or not np.isfinite(weight).all():
         return None
     return _to_bfloat16(weight) if weights == "bfloat16" else _to_int8(weight)
 
 
 def _to_bfloat16(weight: NDArray[np.float32]) -> QuantizedWeight:
-    """The upper halves of the bits, rounded to nearest, ties to even."""
+    """The upper halves of the float32 bits, rounded to nearest, ties to even."""
     bits = weight.view(np.uint32)
     upper = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
     return QuantizedWeight("bfloat16", upper.astype(np.uint16))
@@ -43,7 +43,7 @@ def _to_int8(weight: NDArray[np.float32]) -> QuantizedWeight | None:
 
 
 def dequantize(weight: QuantizedWeight) -> NDArray[np.float32]:
-    """The matrix in float32."""
+    """Convert a quantized matrix to float32."""
     values = weight.values
     if weight.largest is None:
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)

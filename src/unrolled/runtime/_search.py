@@ -1,7 +1,6 @@
-"""Writing a target: the likeliest token at each step, or a beam of hypotheses.
+"""Greedy search and beam search for a target sequence.
 
-A ``Writer`` reads tokens with a model, in the arrays of that model; ``tasks.search`` has one for
-torch.
+A ``Writer`` runs a model on tokens; ``unrolled.tasks._search`` has one for models in torch.
 """
 
 from collections.abc import Sequence
@@ -9,39 +8,39 @@ from typing import NamedTuple, Protocol
 
 
 class Hypothesis(NamedTuple):
-    """Tokens without begin and end; the sum of their log probabilities, the end's included."""
+    """Tokens without begin and end, and the sum of their log probabilities, including the end."""
 
     tokens: list[int]
     score: float
 
 
 class Writer(Protocol):
-    """A model that has read its sources and writes, in each row of a batch."""
+    """A model that has read its sources, and writes a target in each row of a batch."""
 
-    def likeliest(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
-        """Read a token in each row: the log probability of each row's likeliest next token, and
-        that token."""
+    def most_likely(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
+        """Read a token in each row; returns the log probability of the most likely next token of
+        each row, and that token."""
 
     def best(
         self, tokens: Sequence[int], rows: Sequence[int], scores: Sequence[float], count: int
     ) -> tuple[list[float], list[tuple[int, int]]]:
-        """Read a token in each row, which continues the row of that number.
+        """Read a token in each row; row n continues the previous row ``rows[n]``.
 
         Returns:
             The ``count`` highest sums of a row's score and the log probability of a next token,
-            in falling order; and the row and the next token of each.
+            in descending order, with the row and the next token of each.
         """
 
 
 def greedy(
     writer: Writer, rows: int, *, begin: int, end: int, limit: int = 200
 ) -> list[Hypothesis]:
-    """The likeliest token at each step, for ``rows`` sources side by side.
+    """Greedy search: the most likely token at each step, for a batch of ``rows`` sources.
 
     Args:
         begin, end: tokens that a target starts with and ends with.
-        limit: the most tokens of a target, its end included; one that has not ended by then is
-            returned as it is.
+        limit: the maximum number of tokens of a target, including the end; a target that has not
+            ended by then is returned without an end.
 
     Raises:
         ValueError: limit is below 1.
@@ -52,8 +51,8 @@ def greedy(
     total = [0.0] * rows
     alive = set(range(rows))
     for _ in range(limit):
-        log_probabilities, likeliest = writer.likeliest(tokens)
-        tokens = [likeliest[n] if n in alive else end for n in range(rows)]
+        log_probabilities, most_likely = writer.most_likely(tokens)
+        tokens = [most_likely[n] if n in alive else end for n in range(rows)]
         for n in sorted(alive):
             total[n] += log_probabilities[n]
             if tokens[n] == end:
@@ -74,14 +73,15 @@ def beam(
     limit: int = 200,
     penalty: float = 1.0,
 ) -> list[Hypothesis]:
-    """The best hypotheses for one source, the best first; each step continues ``width`` of them.
+    """Beam search: the best hypotheses for one source, in descending order; each step continues
+    ``width`` of them.
 
     Hypotheses are ranked by score / lengthᵖ with p = ``penalty`` (Wu et al. 2016 use 0.6 to 1 in a
-    similar form), where the length counts the end; p = 0 ranks by the probability alone, which
-    favours short ones. The search stops once ``width`` hypotheses have ended and no other one would
-    rank above the worst of these if it ended now at no cost; with p = 0 none could later either.
-    Hypotheses that have not ended after ``limit`` tokens are ranked as they are. A width of 1 gives
-    the result of ``greedy``.
+    similar form), where the length includes the end; p = 0 ranks by probability alone, which favors
+    short hypotheses. The search stops once ``width`` hypotheses have ended and no other hypothesis
+    would rank above the worst of these if it ended now with probability 1; with p = 0 none could
+    later either. Hypotheses that have not ended after ``limit`` tokens are ranked without an end. A
+    width of 1 gives the result of ``greedy``.
 
     Raises:
         ValueError: width or limit is below 1.

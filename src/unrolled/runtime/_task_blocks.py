@@ -26,8 +26,8 @@ characters of each word, [T·N], 0 where there is no word."""
 
 
 class Words:
-    """Words by number beside their spelling: E(w) and the final output of layers over the
-    characters."""
+    """Word embeddings, concatenated with the final output of layers over the characters of each
+    word."""
 
     def __init__(self, words: Embedding, characters: Embedding, spelling: Recurrent) -> None:
         self.words, self.characters, self.spelling = words, characters, spelling
@@ -38,11 +38,11 @@ class Words:
         return self.words.width + (widths[0] if self.spelling.merge == "sum" else sum(widths))
 
     def check(self, x: object) -> WordArrays:
-        """The three arrays, as ``Model.encode`` gives them.
+        """Check the three arrays that ``Model.encode`` returns.
 
         Raises:
-            TypeError: they are not three arrays.
-            ValueError: their shapes do not fit, or spellings are not whole numbers of characters.
+            TypeError: x is not a tuple of three arrays.
+            ValueError: a shape is wrong, or spellings are not numbers of characters.
         """
         if not isinstance(x, tuple | list) or len(x) != 3:
             raise TypeError(
@@ -70,7 +70,7 @@ class Words:
         return words, characters, spellings.astype(np.int64)
 
     def run(self, x: WordArrays, threads: int) -> Float32Array:
-        """[T, N, width]."""
+        """Embed words as [T, N, width]."""
         words, characters, spellings = x
         layout = layout_of_lengths(len(characters), words.size, "time", spellings)
         initial = self.spelling.initial_states(words.size)
@@ -81,10 +81,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Changes [N, K·targets] from the last known values to forecasts [N, K, targets], in float64.
+    """Converts differences [N, K·targets] from the last known values to float64 forecasts
+    [N, K, targets].
 
-    ``mean`` and ``deviation`` [targets] bring them from standard units to the units of the data;
-    None leaves them.
+    ``mean`` and ``deviation`` [targets] convert forecasts to the units of the data; without them
+    they are in standard units.
     """
 
     horizon: int

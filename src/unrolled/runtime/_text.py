@@ -1,6 +1,6 @@
-"""How texts are split into tokens and joined again, and how entries of a vocabulary are numbered.
+"""Splits texts into tokens, joins tokens, and numbers the entries of vocabularies.
 
-Shared by the codecs of training with torch (``unrolled.tasks``) and of the runtime (``codec``).
+Shared by the codecs of training (``unrolled.tasks.codecs``) and of the runtime (``_codec``).
 """
 
 import re
@@ -13,8 +13,8 @@ _WORD = re.compile(r"[\w'’-]+|<unknown>")
 _TOKEN = re.compile(r"[\w'’-]+|[^\w\s]")
 
 LETTERS = "0-9A-Za-z_\x80-\xff"
-"""Of words in byte pair encoding, as in a regular expression. Bytes above 127, which are mostly
-letters in UTF-8, count as letters, so that no character is split."""
+"""The characters of words in byte pair encoding, in the syntax of regular expressions. Bytes above
+127, which are mostly letters in UTF-8, count as letters, so that no character is split."""
 # No piece goes beyond a line end, or the end of a run of letters or of other signs.
 _CHUNK_END = re.compile(
     rf"\n|[{LETTERS}](?![{LETTERS}])|[^{LETTERS}\s](?![^{LETTERS}\s])".encode("latin-1")
@@ -34,12 +34,13 @@ def number_entries(
 
 
 def split_tokens(text: str, unit: str) -> list[str]:
-    """A text as its characters, or as words and single signs."""
+    """Split a text into characters, or into words and single punctuation marks."""
     return list(text) if unit == "characters" else _TOKEN.findall(text)
 
 
 def join_tokens(tokens: Sequence[str], unit: str) -> str:
-    """Tokens as a text: words separated by one blank, signs right behind the previous token."""
+    """Join tokens to a text: words are separated by spaces, and a punctuation mark directly follows
+    the previous token."""
     if unit == "characters":
         return "".join(tokens)
     joined = (" " + token if _WORD.fullmatch(token) else token for token in tokens)

@@ -1,4 +1,4 @@
-"""Sequence to sequence without torch: an encoder reads, a decoder writes."""
+"""Runs sequence-to-sequence models without torch: an encoder, and a decoder with a search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from unrolled.runtime._validate import check_format, check_model, check_token
 
 
 class Translator(Model):
-    """An encoder and a decoder: tokens in, tokens out.
+    """An encoder and a decoder, which map source tokens to target tokens.
 
     Attributes:
-        task, codec, threads: as of a :class:`Model`.
+        task, codec, threads: as for :class:`Model`.
         begin, end: tokens that a target starts with and ends with.
     """
 
@@ -41,7 +41,7 @@ class Translator(Model):
         codec: object = None,
         size: int | None = None,
     ) -> None:
-        """Arguments and errors are those of :class:`Model`."""
+        """Takes the arguments of :class:`Model`, and raises its errors."""
         check_format("Translator", weights)
         check_model(model, size)
         source, encoder = model.encoder
@@ -67,16 +67,16 @@ class Translator(Model):
         """The target of each source: tokens [T, N] to N hypotheses (tokens, score).
 
         Args:
-            lengths: [N], of the sources.
-            width: hypotheses of a beam; 1 writes the likeliest token at each step.
-            limit: the most tokens of a target, its end included.
-            penalty: of a beam, see ``search.beam``.
-            begin, end: tokens to use in place of the file's.
+            lengths: [N], those of the sources.
+            width: the beam width; 1 is greedy search.
+            limit: the maximum number of tokens of a target, including its end.
+            penalty: exponent p of the length by which a beam ranks hypotheses, score / lengthᵖ.
+            begin, end: tokens to use in place of those in the file.
 
         Raises:
-            TypeError: x is not tokens.
+            TypeError: x has no tokens.
             IndexError: a token is not in the vocabulary.
-            ValueError: a shape, a length or a number does not fit.
+            ValueError: a shape, a length or a number is wrong.
         """
         begin_token, end_token = self._token("begin", begin), self._token("end", end)
         if width < 1:
@@ -124,7 +124,7 @@ class Translator(Model):
         return [str(text) for text in decoded]
 
     def stream(self, batch: int = 1, threads: int = 1) -> NoReturn:
-        """A translator has no stream.
+        """Raise an error: a translator has no stream.
 
         Raises:
             ValueError: always.
@@ -168,14 +168,14 @@ class Translator(Model):
 
 @dataclass(frozen=True)
 class _AttentionMemory:
-    """An encoder's outputs [T, W] of one source, as the products of attention with them."""
+    """An encoder's outputs [T, W] for one source, with the products that attention computes."""
 
     scores: Linear
     values: Linear
 
     @classmethod
     def of(cls, outputs: Float32Array) -> "_AttentionMemory | None":
-        """None of a source without a token."""
+        """The memory of a source; None for an empty source."""
         if not len(outputs):
             return None
         rows, columns = (np.ascontiguousarray(matrix) for matrix in (outputs, outputs.T))
@@ -188,14 +188,14 @@ class _AttentionMemory:
 
 
 class _Writer:
-    """The decoder behind N sources, or behind one of which it writes several hypotheses."""
+    """The decoder for N sources, or for several hypotheses of one source."""
 
     def __init__(
         self, model: Translator, states: LayerStates, memories: Sequence[_AttentionMemory | None]
     ) -> None:
         self.model, self.states, self.memories = model, states, memories
 
-    def likeliest(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
+    def most_likely(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
         log_probabilities = self._read(tokens)
         best = log_probabilities.argmax(-1)
         return log_probabilities[np.arange(len(best)), best].tolist(), best.tolist()

@@ -1,5 +1,5 @@
-"""Whether the values of a model fit together: widths along the chain, arrays and programs, what one
-file may ask for. No model is built for it."""
+"""Checks that a model is consistent (widths along the chain, arrays, programs) and that a file does
+not require too much memory, before the model is built."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -28,7 +28,7 @@ from unrolled.runtime._schema import (
 def check_format(owner: str, weights: str) -> None:
     """
     Args:
-        owner: begins the message.
+        owner: the start of the message.
 
     Raises:
         ValueError: the core has no weights of this format.
@@ -40,13 +40,14 @@ def check_format(owner: str, weights: str) -> None:
 
 
 def check_model(model: ChainModel | TranslatorModel, size: int | None = None) -> None:
-    """Check all blocks, and the memory and work that they ask for.
+    """Check all blocks, and the memory and work that they require.
 
     Args:
-        size: bytes of the file, which bound what it may ask for; None where there is no file.
+        size: the size of the file in bytes, which limits what it may require; None if there is no
+            file.
 
     Raises:
-        ValueError, TypeError: two values do not fit, or the file asks for more than it may.
+        ValueError, TypeError: values are inconsistent, or the file requires more than it may.
     """
     budget = None if size is None else Budget(size)
     if isinstance(model, ChainModel):
@@ -56,8 +57,8 @@ def check_model(model: ChainModel | TranslatorModel, size: int | None = None) ->
 
 
 def _check_chain(blocks: tuple[Block, ...], name: str, budget: Budget | None) -> None:
-    """Check each block, its place, and that it reads what the block before it computes."""
-    width: int | None = None  # of the rows so far; None where nothing says it yet
+    """Check each block, its position, and that it can read the output of the block before."""
+    width: int | None = None  # the width of the current rows; None while it is unknown
     previous: Block | None = None
     pooled = False
     for block in blocks:
@@ -173,7 +174,7 @@ def _check_place(block: Block, previous: Block | None, pooled: bool) -> None:
 
 
 def _check_targets(blocks: tuple[Block, ...]) -> None:
-    """A forecast continues columns that the model reads."""
+    """Check that a forecast continues columns that the model reads."""
     head, forecast = blocks[0], blocks[-1]
     if not isinstance(forecast, ForecastBlock):
         return
@@ -190,21 +191,21 @@ def _check_targets(blocks: tuple[Block, ...]) -> None:
 
 
 def _inputs(block: Block, width: int | None) -> int | None:
-    """The numbers of a row that a block reads, where rows have ``width`` numbers so far."""
+    """The width of the rows that a block reads, which are now ``width`` wide."""
     if isinstance(block, LinearBlock | RecurrentBlock | ForecastBlock):
         return block.inputs
     return block.width if isinstance(block, PoolingBlock | ScaleBlock) else width
 
 
 def _width(block: Block, inputs: int | None) -> int | None:
-    """The numbers of a row that a block computes."""
+    """The width of the rows that a block computes."""
     if isinstance(block, EmbeddingBlock | WordsBlock | LinearBlock | RecurrentBlock):
         return block.width
     return inputs
 
 
 def _check_recurrent(block: RecurrentBlock, budget: Budget | None) -> None:
-    """Check layers against one another, and the initial states against the layers."""
+    """Check that layers match each other, and that initial states match the layers."""
     if block.merge not in MERGES:
         raise ValueError(f"recurrent: merge must be concat or sum, got {brief(block.merge)}")
     counts = {len(layer) for layer in block.layers}
@@ -246,7 +247,7 @@ def _check_recurrent(block: RecurrentBlock, budget: Budget | None) -> None:
 
 
 def _check_direction(direction: LayerDirection, budget: Budget | None) -> None:
-    """Check the program, and that each of its arrays is there."""
+    """Check the program, and that all of its arrays are present."""
     program = direction.core_program
     if program.state_widths[0] != direction.width:
         raise ValueError(
@@ -273,8 +274,7 @@ def _check_direction(direction: LayerDirection, budget: Budget | None) -> None:
 
 
 def _expected_arrays(direction: LayerDirection) -> Iterator[tuple[str, int]]:
-    """What each array of a program is, and how many numbers it has; the core has parsed the text
-    by now."""
+    """The name and the number of elements of each array of a program whose text is valid."""
     letters = dict(zip("IHP", direction.sizes, strict=True))
     input_rows = 0
     products: list[tuple[int, int]] = []  # rows, columns
@@ -299,7 +299,7 @@ def _expected_arrays(direction: LayerDirection) -> Iterator[tuple[str, int]]:
 
 
 def _check_translator(model: TranslatorModel, budget: Budget | None) -> None:
-    """Check both chains, and what the decoder takes from the encoder."""
+    """Check both chains, and that the decoder matches the encoder."""
     target, decoder, attention, head = model.decoder
     encoder = model.encoder[1]
     _check_chain(model.encoder, "encoder", budget)
@@ -326,7 +326,7 @@ def _check_translator(model: TranslatorModel, budget: Budget | None) -> None:
 def check_token(name: str, token: object, tokens: int) -> None:
     """
     Raises:
-        ValueError: it is not a token of a vocabulary of so many.
+        ValueError: the value is not a token below ``tokens``.
     """
     if type(token) is not int or not 0 <= token < tokens:
         raise ValueError(
@@ -335,7 +335,8 @@ def check_token(name: str, token: object, tokens: int) -> None:
 
 
 def _check_initial_states(encoder: RecurrentBlock, decoder: RecurrentBlock) -> None:
-    """The decoder starts from the encoder's final states, those of two directions added."""
+    """Check that the decoder can start from the encoder's final states, of which those of two
+    directions are added."""
     if decoder.num_directions != 1:
         raise ValueError(f"decoder: must have one direction, got {decoder.num_directions}")
     for layer in encoder.layers:

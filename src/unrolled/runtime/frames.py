@@ -1,6 +1,6 @@
-"""Sound as the frames that a model reads: log-mel energies, of a whole signal or as it arrives.
+"""Computes log-mel energies as frames for a model, of a whole signal or of a live one.
 
-Only NumPy is needed, so that it runs where the runtime does.
+Needs only NumPy, as the runtime does.
 """
 
 import numpy as np
@@ -20,26 +20,26 @@ class LogMel:
         y_t[b] = log(floor + Σ_k F[k, b] |X_t[k]|²)
 
     F[:, b] is a triangle over frequency: 0 at the centre of the band below, 1 at its own, 0 at that
-    of the band above. The centres lie at equal distances on the mel scale,
-    mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987), with ``low`` and ``high`` for the feet of
-    the outermost two. These are the filters of Davis & Mermelstein (1980), without their cosine
-    transform. Frame t reads the samples from hop·t to hop·t + window - 1: nothing is centred, so
-    no frame waits for more than its last sample.
+    of the band above. The centres are equidistant on the mel scale,
+    mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987); the first triangle begins at ``low`` and
+    the last one ends at ``high``. These are the filters of Davis & Mermelstein (1980), without
+    their cosine transform. Frame t reads the samples from hop·t to hop·t + window - 1: nothing is
+    centred, so no frame waits for more than its last sample.
 
     The arithmetic is float64 and separate for each row, so that the bits of a row do not depend on
     the number of rows.
 
     Args:
-        rate: samples a second.
-        window: samples of a frame.
+        rate: samples per second.
+        window: samples per frame.
         hop: samples from one frame to the next, at most ``window``.
-        bands: numbers of a frame.
-        low, high: the outermost frequencies in Hz, at most half the rate.
-        floor: energy that is added, since silence has no logarithm.
+        bands: numbers per frame.
+        low, high: the lowest and highest frequency in Hz, at most half the rate.
+        floor: energy that is added, so that the logarithm of silence is finite.
 
     Raises:
-        ValueError: an argument is out of its range, or a band so narrow that no frequency of the
-            window falls into it.
+        ValueError: an argument is out of range, or a band is so narrow that it contains no
+            frequency of the window.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class LogMel:
         self._filters = _triangles(frequencies, bands, low, high)
 
     def __call__(self, samples: ArrayLike) -> Float32Array:
-        """Samples [n] in floating point, full scale ±1, to frames [T, bands] in float32. T is
-        1 + (n - window) // hop, or 0 of fewer samples than a window.
+        """Convert floating-point samples [n], full scale ±1, to float32 frames [T, bands], where T
+        is 1 + (n - window) // hop, or 0 if there are fewer samples than a window.
 
         Raises:
-            TypeError: they are not in floating point.
-            ValueError: they have another number of dimensions.
+            TypeError: the samples are not floating-point numbers.
+            ValueError: the samples have more than one dimension.
         """
         return self.frames_of(_checked(samples))
 
     def frames_of(self, samples: Float64Array) -> Float32Array:
-        """The same for samples that are float64 [n] already."""
+        """The same for samples that are float64 [n]."""
         T = max(0, 1 + (len(samples) - self.window) // self.hop)
         frames = np.empty((T, self.bands), np.float32)
         for t in range(0, T, _FRAMES_PER_CHUNK):
@@ -102,13 +102,13 @@ class LogMel:
         return energies
 
     def framer(self) -> "Framer":
-        """A framer for a signal that arrives in pieces."""
+        """A framer for a live signal, which arrives in pieces."""
         return Framer(self)
 
 
 class Framer:
-    """Frames of a signal that arrives in pieces of any size. Together they equal the frames of the
-    joined signal to the bit."""
+    """Computes the frames of a signal that arrives in pieces of any size. They are bit-identical to
+    the frames of the whole signal."""
 
     def __init__(self, log_mel: LogMel) -> None:
         self._log_mel = log_mel
@@ -118,7 +118,7 @@ class Framer:
         """The frames [T, bands] that these samples complete, often none.
 
         Raises:
-            TypeError, ValueError: those of ``LogMel``.
+            TypeError, ValueError: see ``LogMel``.
         """
         self._buffer = np.concatenate([self._buffer, _checked(samples)])
         frames = self._log_mel.frames_of(self._buffer)
@@ -126,7 +126,7 @@ class Framer:
         return frames
 
     def reset(self) -> None:
-        """Start over, as if no samples had come."""
+        """Discard all samples, and start over."""
         self._buffer = np.empty(0)
 
 

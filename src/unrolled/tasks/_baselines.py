@@ -1,6 +1,6 @@
 """Baselines that a model must beat: predictions with little or no learning.
 
-They are scored by `metrics` and `entities`, as models are.
+They are scored by the same metrics as models.
 """
 
 import lzma

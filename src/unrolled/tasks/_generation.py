@@ -14,9 +14,9 @@ def distribution(
 
     Args:
         logits: of any floating dtype; the result is float32 (float64 stays float64).
-        temperature: divides the logits; 0 gives the likeliest token probability 1.
-        top_k: keep the k likeliest tokens; None keeps all.
-        top_p: then keep the likeliest tokens, until their probabilities (after temperature and
+        temperature: divides the logits; 0 gives the most likely token probability 1.
+        top_k: keep the k most likely tokens; None keeps all.
+        top_p: then keep the most likely tokens, until their probabilities (after temperature and
             top_k) sum to `top_p` or more; at least one is kept.
 
     Raises:
@@ -32,7 +32,7 @@ def distribution(
     probabilities = torch.softmax(ordered[:top_k], 0)
     sum_before = probabilities.cumsum(0) - probabilities
     if top_p < 1.0:
-        # The likeliest stays, whatever rounding does to a tiny top_p.
+        # The most likely token stays, whatever rounding does to a tiny top_p.
         dropped = sum_before >= top_p
         dropped[0] = False
         probabilities = probabilities.masked_fill(dropped, 0.0)

@@ -1,4 +1,4 @@
-"""Metrics of predictions: classes, forecasts, texts. Those of entities are in `entities`."""
+"""Metrics of predictions: classes, forecasts, texts. Those of entities are in `_entities`."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """Greedy and beam search for a target, with a torch model.
 
-The search itself is in ``runtime.search``, which serves exported models too.
+The search itself is in ``unrolled.runtime._search``, which exported models use as well.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from unrolled.runtime._search import Hypothesis
 
 
 class GreedyOptions(TypedDict, total=False):
-    """Options of ``runtime.search.greedy``."""
+    """Options of ``greedy`` in ``unrolled.runtime._search``."""
 
     begin: Required[int]
     end: Required[int]
@@ -25,7 +25,7 @@ class GreedyOptions(TypedDict, total=False):
 
 
 class BeamOptions(GreedyOptions, total=False):
-    """Options of ``runtime.search.beam``."""
+    """Options of ``beam`` in ``unrolled.runtime._search``."""
 
     width: int
     penalty: float
@@ -38,11 +38,11 @@ def greedy(
     lengths: Tensor | None = None,
     **options: Unpack[GreedyOptions],
 ) -> list[Hypothesis]:
-    """The likeliest token at each step, for a batch of sources `[T, N]`.
+    """The most likely token at each step, for a batch of sources `[T, N]`.
 
     Args:
         model: in evaluation mode if it has dropout.
-        options: begin, end and limit of ``runtime.search.greedy``.
+        options: begin, end and limit, see ``unrolled.runtime._search``.
 
     Raises:
         ValueError: limit is below 1.
@@ -52,10 +52,10 @@ def greedy(
 
 @torch.no_grad()
 def beam(model: EncoderDecoder, source: Tensor, **options: Unpack[BeamOptions]) -> list[Hypothesis]:
-    """The best hypotheses for one source `[T]`, in falling order.
+    """The best hypotheses for one source `[T]`, in descending order.
 
     Args:
-        options: begin, end, width, limit and penalty of ``runtime.search.beam``.
+        options: begin, end, width, limit and penalty, see ``unrolled.runtime._search``.
 
     Raises:
         ValueError: width or limit is below 1.
@@ -70,7 +70,7 @@ class _Decoder:
         self.model, self.device = model, source.device
         self.memory, self.state = model.encode(source, lengths)
 
-    def likeliest(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
+    def most_likely(self, tokens: Sequence[int]) -> tuple[list[float], list[int]]:
         best = self._step(tokens, self.memory).max(-1)
         return best.values.tolist(), best.indices.tolist()
 

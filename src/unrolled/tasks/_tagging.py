@@ -236,7 +236,7 @@ class Tagging(
 def predict_tags(
     model: Tagger, codec: TaggingCodec, sentences: Sequence[Sequence[str]]
 ) -> list[list[str]]:
-    """The likeliest label of each token.
+    """The most likely label of each token.
 
     Raises:
         DataError: a sentence has no tokens.
