@@ -123,7 +123,7 @@ def test_the_second_layer_of_a_stack() -> None:
 @pytest.mark.parametrize("class_name", ["SimpleRNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("width", [I, H])
-def test_stacked_cells_are_no_directions(class_name: str, bias: bool, width: int) -> None:
+def test_stacked_cells_are_not_directions(class_name: str, bias: bool, width: int) -> None:
     """Each cell alone is a layer of a stack; the whole is refused wherever its shapes show."""
     keras = pytest.importorskip("keras")
     sizes = (H, H) if width == I else (H, H - 1)

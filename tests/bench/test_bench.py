@@ -25,7 +25,7 @@ PLAN = Plan(rounds=2, sample_ms=0.01)
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("cell", "peer"), [("LSTM", speed.TORCH), ("MGU", speed.LOOP)])
-def test_a_row_is_of_a_cell_and_what_it_stands_in_for(cell: str, peer: str, training: bool) -> None:
+def test_a_row_is_of_a_cell_and_its_peer(cell: str, peer: str, training: bool) -> None:
     row = speed.compare(cell, (5, 2, 3, 4), training, PLAN)
     assert (row.peer, row.training, row.shape) == (peer, training, (5, 2, 3, 4))
     assert row.ratio == row.theirs.median_ms / row.ours.median_ms > 0
@@ -96,7 +96,7 @@ def test_faults_are_reported(
 # Comparisons
 
 
-def test_trials_have_names_of_their_own_and_measures_that_there_are() -> None:
+def test_trials_have_distinct_names_and_existing_scores() -> None:
     names = [name_of(name, config) for name, c in COMPARISONS.items() for config in c.trials]
     assert len(set(names)) == len(names)
     for comparison in COMPARISONS.values():

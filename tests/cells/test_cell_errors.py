@@ -88,7 +88,7 @@ def test_a_projection_that_a_step_does_not_allow() -> None:
 
 
 @pytest.mark.parametrize("cell", ["LSTM", None, nn.GRU, dict, torch.nn.GRUCell(3, 4)])
-def test_what_is_no_cell(cell: Any) -> None:
+def test_what_is_not_a_cell_raises(cell: Any) -> None:
     for make in (nn.Recurrent, nn.RecurrentCell):
         with pytest.raises(TypeError, match="cell must be a Cell or a subclass of it, got"):
             make(cell, 3, 4)

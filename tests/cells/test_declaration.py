@@ -11,39 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.paths import ROOT
+from tests.support.declared_cells import CELLS, LIBRARY, PAGE, TwoHeads
 from unrolled import cells
 from unrolled.cells import Cell, Sizes
 from unrolled.cells._bound import BoundCell
 from unrolled.nn import Recurrent, RecurrentCell
-
-PAGE = ROOT / "docs/decisions/0002-cell-declaration.md"
-
-
-def _cells_of_page() -> dict[str, type[Cell]]:
-    space: dict[str, Any] = {"__name__": "page"}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S):
-        exec(block, space)
-    return {name: value for name, value in _cells_of(space) if value.__module__ == "page"}
-
-
-def _cells_of(space: dict[str, Any]) -> list[tuple[str, type[Cell]]]:
-    return [
-        (name, value)
-        for name, value in space.items()
-        if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
-    ]
-
-
-class TwoHeads(cells.SLSTM):
-    """The block-diagonal form of a cell whose default is dense."""
-
-    def __init__(self) -> None:
-        super().__init__(heads=2, forget="exp")
-
-
-LIBRARY = dict(_cells_of({name: getattr(cells, name) for name in cells.__all__}))
-CELLS = LIBRARY | _cells_of_page() | {"TwoHeads": TwoHeads}
 
 
 def test_the_library_holds_the_published_cells_and_the_page_names_them() -> None:
@@ -83,7 +55,7 @@ def test_layer_equals_the_same_lines_on_numpy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_every_parameter_has_its_true_gradient(name: str) -> None:
+def test_every_parameter_has_the_numerical_gradient(name: str) -> None:
     layer = Recurrent(CELLS[name], 2, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
     x = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
     named = dict(layer.named_parameters())
@@ -96,7 +68,7 @@ def test_every_parameter_has_its_true_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_every_second_derivative_is_true(name: str) -> None:
+def test_every_second_derivative_is_the_numerical_one(name: str) -> None:
     layer = Recurrent(CELLS[name], 2, 4, dtype=torch.float64)
     x = torch.randn(2, 2, 2, dtype=torch.float64, requires_grad=True)
     named = dict(layer.named_parameters())
@@ -212,7 +184,7 @@ def test_functions_of_two_arguments(layer_name: str) -> None:
     assert cells.sqrt(cells.exp(cells.log(x * x))).tolist() == pytest.approx([1.0, 2.0, 3.0])
 
 
-def test_functions_refuse_what_is_no_array() -> None:
+def test_functions_raise_without_an_array() -> None:
     with pytest.raises(TypeError, match=r"sigmoid: x must be a torch tensor, .* got str"):
         cells.sigmoid("x")
 

@@ -93,7 +93,7 @@ def test_replace_gives_another_cell() -> None:
 
 
 @pytest.mark.parametrize("cell", [cells.LSTM(), cells.JANET(), cells.GRU()])
-def test_replace_knows_the_settings(cell: Cell) -> None:
+def test_replace_checks_the_settings(cell: Cell) -> None:
     with pytest.raises(TypeError, match=f"{type(cell).__name__}.replace: gamma must be a setting"):
         cell.replace(gamma=2)
     with pytest.raises(ValueError, match="beta must be finite"):

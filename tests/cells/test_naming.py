@@ -129,7 +129,7 @@ def test_cells_of_scripts_and_packages(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_trains_evaluates_and_goes_on_with_a_class(tmp_path: Path) -> None:
+def test_a_run_trains_evaluates_and_resumes_with_a_class(tmp_path: Path) -> None:
     from unrolled.tasks import find_task, load_trained
     from unrolled.train import fit, resume
 

@@ -148,32 +148,32 @@ FAULTS: list[tuple[list[str], str]] = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with texts, a run of two steps, and that run's checkpoint cut in half."""
-    place = tmp_path_factory.mktemp("cli")
-    (place / "empty").touch()
-    (place / "short").write_bytes(b"short " * 50)
-    (place / "folder").mkdir()
+    workspace = tmp_path_factory.mktemp("cli")
+    (workspace / "empty").touch()
+    (workspace / "short").write_bytes(b"short " * 50)
+    (workspace / "folder").mkdir()
     config = LanguageModelConfig(
-        paths=(str(place / "short"),), vocabulary="characters", hidden_size=4, batch_size=2,
+        paths=(str(workspace / "short"),), vocabulary="characters", hidden_size=4, batch_size=2,
         window=8, steps=2, accelerator="cpu",
     )  # fmt: skip
-    checkpoint = fit(config, place / "run", progress=False).last
+    checkpoint = fit(config, workspace / "run", progress=False).last
     data = checkpoint.read_bytes()
-    (place / "run" / "cut.safetensors").write_bytes(data[: len(data) // 2])
-    return place
+    (workspace / "run" / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    return workspace
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), FAULTS, ids=[" ".join(a) for a, _ in FAULTS])
 def test_a_users_error_is_one_line(
-    place: Path,
+    workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(workspace)
     files = sorted(Path().rglob("*"))
     assert run(arguments) == 2
     error = capsys.readouterr().err
@@ -183,10 +183,10 @@ def test_a_users_error_is_one_line(
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_reported(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_missing_gpu_is_reported(workspace: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
-    arguments = ["train", "lm", str(place / "short"), "--run", str(folder), "--accelerator", "gpu"]
-    assert run(arguments) == 2
+    text = str(workspace / "short")
+    assert run(["train", "lm", text, "--run", str(folder), "--accelerator", "gpu"]) == 2
     assert (
         "--accelerator must be cpu or auto, because torch finds no GPU" in capsys.readouterr().err
     )
@@ -195,9 +195,9 @@ def test_a_missing_gpu_is_reported(place: Path, tmp_path: Path, capsys: Any) -> 
 
 @pytest.mark.slow
 def test_sampling_is_seeded_and_continues_the_prime(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(workspace)
 
     def sample(*arguments: str) -> str:
         assert run(["sample", "run", "--prime", "sho", "--length", "20", *arguments]) == 0
@@ -258,12 +258,15 @@ def test_ctrl_c_leaves_a_checkpoint_that_samples_and_resumes(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_runs_get_folders_of_their_own(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_each_run_gets_a_new_folder(
+    workspace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("lm", "lm-2"):
-        assert run(["train", "lm", str(place / "short"), *SMALL, "--steps", "1"]) == 0
+        assert run(["train", "lm", str(workspace / "short"), *SMALL, "--steps", "1"]) == 0
         out = capsys.readouterr().out
         assert out.startswith(f"run         runs/{name}\n")
         assert f"runs/{name}/best.safetensors, runs/{name}/last.safetensors" in out

@@ -22,6 +22,7 @@ from unrolled.train._callbacks import read_rows
 
 pytestmark = pytest.mark.slow
 
+LIMITS = ["--max-length", 20, "--learning-rate", 0.05]
 SMALL = ["--steps", 12, "--validate-every", 4, "--hidden-size", 8, "--batch-size", 5]
 # Line ends of three kinds, and what is none.
 TAGGED = (
@@ -32,29 +33,29 @@ LINES = [f"{'nice' if k % 3 else 'bad'} day\u2028{k % 4}" for k in range(30)]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs: a tagger, a translator, classifiers of lines and of files."""
-    place = tmp_path_factory.mktemp("inputs")
-    (place / "tag.txt").write_bytes(TAGGED)
-    (place / "seq2seq.txt").write_bytes(PAIRS)
+    workspace = tmp_path_factory.mktemp("inputs")
+    (workspace / "tag.txt").write_bytes(TAGGED)
+    (workspace / "seq2seq.txt").write_bytes(PAIRS)
     rows = (f'{"soft" if "nice" in line else "hard"},"{line}"' for line in LINES)
-    (place / "lines.csv").write_text("\n".join(["label,body", *rows]))
+    (workspace / "lines.csv").write_text("\n".join(["label,body", *rows]))
     for k, line in enumerate(LINES):
-        label = place / "texts" / ("soft" if "nice" in line else "hard")
+        label = workspace / "texts" / ("soft" if "nice" in line else "hard")
         label.mkdir(parents=True, exist_ok=True)
         (label / f"{k}.txt").write_text(line)
-    (place / "texts" / ".ipynb_checkpoints").mkdir()
-    (place / "texts" / ".ipynb_checkpoints" / "0.txt").write_text("nice day")
-    (place / "texts" / "soft" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1\xff\xfe")
+    (workspace / "texts" / ".ipynb_checkpoints").mkdir()
+    (workspace / "texts" / ".ipynb_checkpoints" / "0.txt").write_text("nice day")
+    (workspace / "texts" / "soft" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1\xff\xfe")
     runs = {
-        "tag": ["tag", place / "tag.txt"],
-        "seq2seq": ["seq2seq", place / "seq2seq.txt", "--max-length", 20, "--learning-rate", 0.05],
-        "lines": ["classify", place / "lines.csv", "--text", "body"],
-        "folder": ["classify", place / "texts"],
+        "tag": ["tag", workspace / "tag.txt"],
+        "seq2seq": ["seq2seq", workspace / "seq2seq.txt", *LIMITS],
+        "lines": ["classify", workspace / "lines.csv", "--text", "body"],
+        "folder": ["classify", workspace / "texts"],
     }
     for name, arguments in runs.items():
-        assert run([*map(str, ["train", *arguments, *SMALL, "--run", place / name])]) == 0
-    return place
+        assert run([*map(str, ["train", *arguments, *SMALL, "--run", workspace / name])]) == 0
+    return workspace
 
 
 def from_standard_input(
@@ -71,34 +72,34 @@ def model_row(capsys: Any, *arguments: object) -> dict[str, float]:
 
 
 def test_a_tagger_gives_every_word_what_evaluate_counts(
-    place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accuracy = model_row(capsys, place / "tag", place / "tag.txt")["accuracy"]
-    printed = output_of(capsys, "predict", place / "tag", place / "tag.txt")
+    accuracy = model_row(capsys, workspace / "tag", workspace / "tag.txt")["accuracy"]
+    printed = output_of(capsys, "predict", workspace / "tag", workspace / "tag.txt")
     pairs = [line.rsplit(" ", 1) for line in printed.split("\n") if line]
     lines_of_data = [line.split(" ") for line in re.split("\r\n|\r", TAGGED.decode()) if line]
     assert [token for token, _ in pairs] == [token for token, _ in lines_of_data]
     right = sum(label == true for (_, label), (_, true) in zip(pairs, lines_of_data, strict=True))
     assert right / len(lines_of_data) == pytest.approx(accuracy)
-    assert from_standard_input(capsys, monkeypatch, TAGGED, "predict", place / "tag") == printed
+    assert from_standard_input(capsys, monkeypatch, TAGGED, "predict", workspace / "tag") == printed
     plain = "Ada met Bo\u2028Lee\r\n\r\nBo saw .".encode() + b"\n"
     first_two = "\n\n".join(printed.split("\n\n")[:2]) + "\n\n"
-    for arguments in (["predict", place / "tag"], ["predict", place / "tag", "-"]):
+    for arguments in (["predict", workspace / "tag"], ["predict", workspace / "tag", "-"]):
         assert from_standard_input(capsys, monkeypatch, plain, *arguments) == first_two
     texts = ["--text", "Ada met Bo\u2028Lee", "--text", "Bo saw ."]
-    assert output_of(capsys, "predict", place / "tag", *texts) == first_two
-    line = error_of(capsys, "predict", place / "tag", "--text", " ")
+    assert output_of(capsys, "predict", workspace / "tag", *texts) == first_two
+    line = error_of(capsys, "predict", workspace / "tag", "--text", " ")
     assert "--text must have at least one token, got ' '" in line
 
 
 def test_a_translator_reads_lines_as_in_training(
-    place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The targets of a file of pairs may stay where they are; what is exact is what evaluate
     counts."""
-    exact = model_row(capsys, place / "seq2seq", place / "seq2seq.txt")["exact"]
-    printed = output_of(capsys, "predict", place / "seq2seq", place / "seq2seq.txt")
-    _, codec = load_trained(place / "seq2seq" / "best.safetensors", find_task("seq2seq"))
+    exact = model_row(capsys, workspace / "seq2seq", workspace / "seq2seq.txt")["exact"]
+    printed = output_of(capsys, "predict", workspace / "seq2seq", workspace / "seq2seq.txt")
+    _, codec = load_trained(workspace / "seq2seq" / "best.safetensors", find_task("seq2seq"))
     lines = re.split("\r\n|\r|\n", PAIRS.decode("utf-8-sig"))[:-1]
     expected = [codec.target.normalize(line.split("\t")[1]) if line else "" for line in lines]
     targets = printed.split("\n")[:-1]
@@ -107,22 +108,22 @@ def test_a_translator_reads_lines_as_in_training(
     assert right > 0
     assert right / 27 == pytest.approx(exact)
     assert all(not target for target, line in zip(targets, lines, strict=True) if not line)
-    predict = ["predict", place / "seq2seq"]
+    predict = ["predict", workspace / "seq2seq"]
     assert from_standard_input(capsys, monkeypatch, PAIRS, *predict) == printed
     sources = re.sub(b"\t[^\r\n]*", b"", PAIRS)
     assert from_standard_input(capsys, monkeypatch, sources, *predict) == printed
 
 
-def test_a_translators_limits_are_the_runs(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_translators_limits_are_the_runs(workspace: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "long").write_text(f"one\n{'x' * 21}\n")
     (tmp_path / "pairs").write_text(f"one\t1\n{'x' * 21}\t1\n")
     for command, name in (("predict", "long"), ("evaluate", "pairs")):
-        line = error_of(capsys, command, place / "seq2seq", tmp_path / name)
+        line = error_of(capsys, command, workspace / "seq2seq", tmp_path / name)
         assert f"{name}, line 2: source and target must have at most 20 characters, got 21" in line
     assert "--text: source and target must have at most 20" in error_of(
-        capsys, "predict", place / "seq2seq", "--text", "x" * 21
+        capsys, "predict", workspace / "seq2seq", "--text", "x" * 21
     )
-    model, codec = load_trained(place / "seq2seq" / "best.safetensors", find_task("seq2seq"))
+    model, codec = load_trained(workspace / "seq2seq" / "best.safetensors", find_task("seq2seq"))
     assert codec.limit == 8  # twice the longest target, of three characters and an end
     with torch.no_grad():  # always writes the first character, and never ends
         model.head.bias[codec.target.tokens.encode(["1"])] = 1e9
@@ -130,45 +131,47 @@ def test_a_translators_limits_are_the_runs(place: Path, tmp_path: Path, capsys: 
 
 
 def test_lines_are_texts_where_the_runs_texts_were_cells(
-    place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of a folder is one text, a folder all of its own."""
-    accuracy = model_row(capsys, place / "lines", place / "lines.csv")["accuracy"]
+    accuracy = model_row(capsys, workspace / "lines", workspace / "lines.csv")["accuracy"]
     data = "\r\n".join([*LINES, ""]).encode()
     (tmp_path / "lines.txt").write_bytes(data)
-    rows = output_of(capsys, "predict", place / "lines", tmp_path / "lines.txt").split("\n")[:-1]
+    rows = output_of(capsys, "predict", workspace / "lines", tmp_path / "lines.txt").split("\n")[
+        :-1
+    ]
     labels = ["soft" if "nice" in line else "hard" for line in LINES]
     guesses = [row.split("\t")[0] for row in rows]
     assert sum(a == b for a, b in zip(guesses, labels, strict=True)) / 30 == pytest.approx(accuracy)
-    printed = from_standard_input(capsys, monkeypatch, data, "predict", place / "lines")
+    printed = from_standard_input(capsys, monkeypatch, data, "predict", workspace / "lines")
     named = f"{tmp_path / 'lines.txt'}, line "
     assert printed == "".join(f"{row}\n".replace(named, "standard input, line ") for row in rows)
 
-    printed = output_of(capsys, "predict", place / "folder", tmp_path / "lines.txt")
+    printed = output_of(capsys, "predict", workspace / "folder", tmp_path / "lines.txt")
     assert len(printed.split("\n")) == 2
-    files = output_of(capsys, "predict", place / "folder", place / "texts").split("\n")[:-1]
+    files = output_of(capsys, "predict", workspace / "folder", workspace / "texts").split("\n")[:-1]
     assert len(files) == len(LINES)
-    accuracy = model_row(capsys, place / "folder", place / "texts")["accuracy"]
+    accuracy = model_row(capsys, workspace / "folder", workspace / "texts")["accuracy"]
     right = sum(Path(row.split("\t")[2]).parent.name == row.split("\t")[0] for row in files)
     assert right / len(files) == pytest.approx(accuracy)
     (tmp_path / "empty").mkdir()
     assert "empty: must have text files, got none" in error_of(
-        capsys, "predict", place / "folder", tmp_path / "empty"
+        capsys, "predict", workspace / "folder", tmp_path / "empty"
     )
 
 
-def test_hidden_files_are_neither_labels_nor_texts(place: Path) -> None:
-    _, codec = load_trained(place / "folder" / "best.safetensors", find_task("classify"))
+def test_hidden_files_are_neither_labels_nor_texts(workspace: Path) -> None:
+    _, codec = load_trained(workspace / "folder" / "best.safetensors", find_task("classify"))
     assert codec.labels.entries == ("hard", "soft")
 
 
 @pytest.mark.parametrize("example", ["tag", "seq2seq", "lines", "folder"])
 def test_training_ends_with_the_scores_of_both_checkpoints(
-    place: Path, example: str, tmp_path: Path, capsys: Any
+    workspace: Path, example: str, tmp_path: Path, capsys: Any
 ) -> None:
     """Resumed for two steps, so that the best may be of the part before."""
     run_folder = tmp_path / "run"
-    shutil.copytree(place / example, run_folder)
+    shutil.copytree(workspace / example, run_folder)
     name = find_task("classify" if example in ("lines", "folder") else example).name
     out = output_of(capsys, "train", name, "--resume", run_folder, "--steps", 14)
     rows = [row for row in read_rows(run_folder / "metrics.csv") if row["validation_loss"]]
@@ -203,11 +206,11 @@ def test_sample_begins_with_what_the_vocabulary_knows(
     assert "--prime: characters must be in the vocabulary, got '§'" in line
 
 
-def test_commands_write_utf_8_under_an_ascii_locale(place: Path) -> None:
+def test_commands_write_utf_8_under_an_ascii_locale(workspace: Path) -> None:
     text = "Ada met Bo\u2028Lee\n"
     ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ran = subprocess.run(
-        [sys.executable, "-m", "unrolled", "predict", str(place / "tag")],
+        [sys.executable, "-m", "unrolled", "predict", str(workspace / "tag")],
         input=text.encode(),
         capture_output=True,
         env={**os.environ, **ascii_locale},
@@ -218,10 +221,18 @@ def test_commands_write_utf_8_under_an_ascii_locale(place: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full stands for a full disk")
-def test_output_that_does_not_fit_on_the_disk_is_a_fault(place: Path) -> None:
+def test_output_that_does_not_fit_on_the_disk_is_a_fault(workspace: Path) -> None:
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "unrolled", "predict", str(place / "tag"), "--text", "Ada met"],
+            [
+                sys.executable,
+                "-m",
+                "unrolled",
+                "predict",
+                str(workspace / "tag"),
+                "--text",
+                "Ada met",
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
@@ -230,7 +241,7 @@ def test_output_that_does_not_fit_on_the_disk_is_a_fault(place: Path) -> None:
     assert ran.stderr == b"unrolled: No space left on device\n"
 
 
-def test_labels_are_checked_before_training(tmp_path: Path, place: Path, capsys: Any) -> None:
+def test_labels_are_checked_before_training(tmp_path: Path, workspace: Path, capsys: Any) -> None:
     """Whichever share the sentence falls in; of a trained model, against those it knows."""
     sentences = ["Ada B-PER\nmet O\n"] * 20
     for k in (0, 7, 19):
@@ -239,11 +250,11 @@ def test_labels_are_checked_before_training(tmp_path: Path, place: Path, capsys:
         line = error_of(capsys, "train", "tag", tmp_path / "data", "--run", tmp_path / "run")
         assert f"data, line {3 * k + 1}: must be O, or one of B, I, L, U, E, S with" in line
         assert not (tmp_path / "run").exists()
-        line = error_of(capsys, "evaluate", place / "tag", tmp_path / "data")
+        line = error_of(capsys, "evaluate", workspace / "tag", tmp_path / "data")
         assert f"data, line {3 * k + 1}: label must be one of 'B-PER', 'O', got 'PER'" in line
     (tmp_path / "data").write_text("Ada O\nmet O\n")
-    assert "entity_f1" in model_row(capsys, place / "tag", tmp_path / "data")
-    assert "entity f1" in output_of(capsys, "evaluate", place / "tag", tmp_path / "data")
+    assert "entity_f1" in model_row(capsys, workspace / "tag", tmp_path / "data")
+    assert "entity f1" in output_of(capsys, "evaluate", workspace / "tag", tmp_path / "data")
 
 
 def test_the_column_of_the_tokens_is_the_runs(tmp_path: Path, capsys: Any) -> None:
@@ -280,9 +291,9 @@ def test_tags_that_are_printed_are_read_again(
 
 @pytest.mark.parametrize("name", ["tag", "seq2seq", "lines"])
 def test_a_checkpoint_alone_reads_as_in_its_run(
-    place: Path, tmp_path: Path, capsys: Any, name: str
+    workspace: Path, tmp_path: Path, capsys: Any, name: str
 ) -> None:
-    shutil.copy(place / name / "best.safetensors", tmp_path / "model.safetensors")
-    (data,) = place.glob(f"{name}.*")
+    shutil.copy(workspace / name / "best.safetensors", tmp_path / "model.safetensors")
+    (data,) = workspace.glob(f"{name}.*")
     printed = output_of(capsys, "predict", tmp_path / "model.safetensors", data)
-    assert printed == output_of(capsys, "predict", place / name, data) != ""
+    assert printed == output_of(capsys, "predict", workspace / name, data) != ""

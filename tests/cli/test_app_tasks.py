@@ -46,44 +46,44 @@ def options_of(example: str, folder: Path, **options: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained run of each kind; classifiers of texts read in one direction."""
-    place = tmp_path_factory.mktemp("tasks")
+    workspace = tmp_path_factory.mktemp("tasks")
     torch.set_num_threads(1)
     for example in EXAMPLES:
         options = {"bidirectional": False} if example == "classify" else {}
-        arguments = options_of(example, place, **options)
-        assert run(["train", NAMES[example], *arguments, "--run", str(place / example)]) == 0
-    return place
+        arguments = options_of(example, workspace, **options)
+        assert run(["train", NAMES[example], *arguments, "--run", str(workspace / example)]) == 0
+    return workspace
 
 
-def trained(place: Path, example: str) -> tuple[Any, Any]:
+def trained(workspace: Path, example: str) -> tuple[Any, Any]:
     task = find_task(NAMES[example])
-    path = place / example / "best.safetensors"
+    path = workspace / example / "best.safetensors"
     return load_trained(path, task)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_evaluate_says_what_training_said(place: Path, example: str, capsys: Any) -> None:
-    actual = json.loads(output_of(capsys, "evaluate", place / example, "--json"))
-    rows = [row for row in read_rows(place / example / "metrics.csv") if row["validation_loss"]]
+def test_evaluate_prints_the_scores_of_training(workspace: Path, example: str, capsys: Any) -> None:
+    actual = json.loads(output_of(capsys, "evaluate", workspace / example, "--json"))
+    rows = [row for row in read_rows(workspace / example / "metrics.csv") if row["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     expected = {name: float(best[f"validation_{name}"]) for name in actual["model"]}
     assert actual["model"] == pytest.approx(expected, rel=1e-12)
-    task = find_task(NAMES[example]).read(config_of(example, place, **STEPS))
+    task = find_task(NAMES[example]).read(config_of(example, workspace, **STEPS))
     assert {name: actual[name] for name in actual if name != "model"} == task.baselines()
-    lines = output_of(capsys, "evaluate", place / example).splitlines()
+    lines = output_of(capsys, "evaluate", workspace / example).splitlines()
     assert [line.split("  ")[0].strip() for line in lines] == list(actual)
     assert lines[0].endswith(task.format_scores(actual["model"]))
 
 
-def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_evaluate_measures_all_of_other_data(workspace: Path, tmp_path: Path, capsys: Any) -> None:
     """Against the library's own predictions of the same rows."""
     rows = [("soft", "aei"), ("hard", "krt"), ("soft", "ou"), ("soft", "kkk")]
     path = tmp_path / "other.csv"
     path.write_text("\n".join(["label,body", *map(",".join, rows)]))
-    actual = json.loads(output_of(capsys, "evaluate", place / "classify", path, "--json"))
-    model, codec = trained(place, "classify")
+    actual = json.loads(output_of(capsys, "evaluate", workspace / "classify", path, "--json"))
+    model, codec = trained(workspace, "classify")
     guesses = codec.labels.decode(
         class_probabilities(model, codec, [text for _, text in rows]).argmax(-1)
     )
@@ -92,61 +92,67 @@ def test_evaluate_measures_all_of_other_data(place: Path, tmp_path: Path, capsys
     assert actual["majority of these data"]["accuracy"] == 3 / 4
 
 
-def test_predict_prints_the_label_of_texts_and_rows(place: Path, capsys: Any) -> None:
-    model, codec = trained(place, "classify")
+def test_predict_prints_the_label_of_texts_and_rows(workspace: Path, capsys: Any) -> None:
+    model, codec = trained(workspace, "classify")
     texts = ["aeiou", "krtpd", ""]
     printed = output_of(
-        capsys, "predict", place / "classify", *(x for t in texts for x in ("--text", t))
+        capsys, "predict", workspace / "classify", *(x for t in texts for x in ("--text", t))
     )
     for line, text in zip(printed.splitlines(), texts, strict=True):
         (chances,) = class_probabilities(model, codec, [text])
         best = int(chances.argmax())
         assert line == f"{codec.labels.entries[best]}\t{chances[best].item()!r}\t{text!r}"
-    model, codec = trained(place, "numbers")
-    table = read_table(place / "numbers.csv")
-    lines = output_of(capsys, "predict", place / "numbers", place / "numbers.csv").splitlines()
+    model, codec = trained(workspace, "numbers")
+    table = read_table(workspace / "numbers.csv")
+    lines = output_of(
+        capsys, "predict", workspace / "numbers", workspace / "numbers.csv"
+    ).splitlines()
     assert len(lines) == len(table) == 45
-    task = find_task("classify").read(config_of("numbers", place))
+    task = find_task("classify").read(config_of("numbers", workspace))
     for line, sequence, at in zip(lines, task.data.inputs, task.data.locations, strict=True):
         (chances,) = class_probabilities(model, codec, [sequence])
         label = codec.labels.entries[int(chances.argmax())]
         assert line == f"{label}\t{chances.max().item()!r}\t{at}"
 
 
-def test_predict_each_ends_with_what_the_whole_text_is(place: Path, capsys: Any) -> None:
+def test_predict_each_ends_with_the_prediction_of_the_text(workspace: Path, capsys: Any) -> None:
     text = "aekrtiou"
-    complete = output_of(capsys, "predict", place / "classify", "--text", text).split("\t")
-    lines = output_of(capsys, "predict", place / "classify", "--text", text, "--each").splitlines()
+    complete = output_of(capsys, "predict", workspace / "classify", "--text", text).split("\t")
+    lines = output_of(
+        capsys, "predict", workspace / "classify", "--text", text, "--each"
+    ).splitlines()
     _, label, chance = lines[-1].split("\t")
     assert label == complete[0]
     assert float(chance) == pytest.approx(float(complete[1]), rel=1e-6)
     assert [line.split("\t")[0] for line in lines] == [repr(c) for c in text]
-    model, codec = trained(place, "classify")
+    model, codec = trained(workspace, "classify")
     chances = prefix_probabilities(model, codec, text).max(-1).values.tolist()
     assert [float(line.split("\t")[2]) for line in lines] == chances
-    refused = error_of(capsys, "predict", place / "numbers", place / "numbers.csv", "--each")
+    refused = error_of(
+        capsys, "predict", workspace / "numbers", workspace / "numbers.csv", "--each"
+    )
     assert "--each requires a model that reads in one direction" in refused
 
 
-def test_predict_tags_tokens(place: Path, tmp_path: Path, capsys: Any) -> None:
-    model, codec = trained(place, "tag")
+def test_predict_tags_tokens(workspace: Path, tmp_path: Path, capsys: Any) -> None:
+    model, codec = trained(workspace, "tag")
     sentences = [["Ada", "Lee", "met"], ["Bo", "slept"]]
     expected = "".join(
         "".join(f"{token} {label}\n" for token, label in zip(tokens, labels, strict=True)) + "\n"
         for tokens, labels in zip(sentences, predict_tags(model, codec, sentences), strict=True)
     )
     texts = [x for tokens in sentences for x in ("--text", " ".join(tokens))]
-    assert output_of(capsys, "predict", place / "tag", *texts) == expected
+    assert output_of(capsys, "predict", workspace / "tag", *texts) == expected
     (tmp_path / "tokens").write_text("\n\n".join("\n".join(tokens) for tokens in sentences))
-    assert output_of(capsys, "predict", place / "tag", tmp_path / "tokens") == expected
+    assert output_of(capsys, "predict", workspace / "tag", tmp_path / "tokens") == expected
 
 
-def test_predict_forecasts_the_next_rows(place: Path, capsys: Any) -> None:
-    model, codec = trained(place, "forecast")
-    table = read_table(place / "forecast.csv")
+def test_predict_forecasts_the_next_rows(workspace: Path, capsys: Any) -> None:
+    model, codec = trained(workspace, "forecast")
+    table = read_table(workspace / "forecast.csv")
     past = torch.stack([table.numbers("warm"), table.numbers("wet")], 1)
     head, *rows = output_of(
-        capsys, "predict", place / "forecast", place / "forecast.csv"
+        capsys, "predict", workspace / "forecast", workspace / "forecast.csv"
     ).splitlines()
     assert head == "step,warm,wet"
     actual = [[float(cell) for cell in row.split(",")] for row in rows]
@@ -156,12 +162,12 @@ def test_predict_forecasts_the_next_rows(place: Path, capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_predict_translates_lines(place: Path, tmp_path: Path, beam: int, capsys: Any) -> None:
-    model, codec = trained(place, "seq2seq")
+def test_predict_translates_lines(workspace: Path, tmp_path: Path, beam: int, capsys: Any) -> None:
+    model, codec = trained(workspace, "seq2seq")
     sources = ["one two", "six"]
     (tmp_path / "sources").write_text("\n".join(sources))
     expected = translate(model, codec, sources, width=beam)
-    arguments = ["predict", place / "seq2seq", tmp_path / "sources", "--beam", beam]
+    arguments = ["predict", workspace / "seq2seq", tmp_path / "sources", "--beam", beam]
     assert output_of(capsys, *arguments).splitlines() == expected
 
 
@@ -202,7 +208,7 @@ def test_a_printed_configuration_is_read_back(name: str, tmp_path: Path, capsys:
         ("precision: 8", "--precision must be one of 32, bf16, 16, got '8'"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_reported(
+def test_a_file_that_is_not_a_configuration_is_reported(
     text: str, expected: str, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "file.yaml").write_text(text)
@@ -265,38 +271,38 @@ def test_a_cell_of_a_file_trains_and_runs_only_where_it_is_allowed(
 
 
 def test_lines_of_both_sides_go_together(
-    place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty line is translated by an empty line; standard input is read like a file."""
-    data = json.loads((place / "seq2seq" / "config.json").read_text())["paths"][0]
+    data = json.loads((workspace / "seq2seq" / "config.json").read_text())["paths"][0]
     sources = [line.split("\t")[0] for line in Path(data).read_text().splitlines()][:70]
     lines = [sources[0], "", *sources[1:], ""]
     file = tmp_path / "sources"
     file.write_text("\n".join([*lines, ""]))
-    model, codec = trained(place, "seq2seq")
+    model, codec = trained(workspace, "seq2seq")
     # Alone, each is what it is beside the others.
     expected = [translate(model, codec, [line])[0] if line else "" for line in lines]
-    printed = output_of(capsys, "predict", place / "seq2seq", file)
+    printed = output_of(capsys, "predict", workspace / "seq2seq", file)
     assert printed.split("\n") == [*expected, ""]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
-    assert output_of(capsys, "predict", place / "seq2seq") == printed
+    assert output_of(capsys, "predict", workspace / "seq2seq") == printed
 
 
 # Export
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_exported_run_says_what_the_run_says(
-    place: Path, example: str, tmp_path: Path, capsys: Any
+def test_an_exported_run_has_the_outputs_of_the_run(
+    workspace: Path, example: str, tmp_path: Path, capsys: Any
 ) -> None:
     """Of the user's own texts and numbers, in a few lines without torch."""
-    line = output_of(capsys, "export", place / example, tmp_path / "model.safetensors")
+    line = output_of(capsys, "export", workspace / example, tmp_path / "model.safetensors")
     assert line.startswith(f"model       {tmp_path / 'model.safetensors'} (")
     with pytest.raises(FileError, match=r"best\.safetensors: is a checkpoint of a run, not"):
-        load(place / example / "best.safetensors")
+        load(workspace / example / "best.safetensors")
     runtime = load(tmp_path / "model.safetensors")
     assert runtime.task == NAMES[example]
-    model, codec = trained(place, example)
+    model, codec = trained(workspace, example)
     items: Any = {
         "classify": ["aeiou", "k", "tpuoi"],
         "numbers": [torch.arange(4.0)[:, None], torch.tensor([[5.0], [1.0], [-2.0]])],
@@ -317,8 +323,8 @@ def test_an_exported_run_says_what_the_run_says(
         assert decoded == says(model, codec, items)
 
 
-def test_what_cannot_be_exported_is_reported(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_what_cannot_be_exported_is_reported(workspace: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "m"
-    line = error_of(capsys, "export", place / "numbers", out, "--weights", "int2")
+    line = error_of(capsys, "export", workspace / "numbers", out, "--weights", "int2")
     assert "weights must be one of float32, bfloat16, int8, got 'int2'" in line
     assert not out.exists()

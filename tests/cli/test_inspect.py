@@ -46,7 +46,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return name, fit(config, folder / "run", progress=False).run
 
 
-def test_a_page_stands_alone(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_is_self_contained(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
     name, folder = trained
     assert run(["inspect", str(folder), "--units", "2"]) == 0
     page = folder / "inspect" / "index.html"
@@ -66,7 +66,7 @@ def test_a_page_stands_alone(trained: Any, capsys: pytest.CaptureFixture[str]) -
     assert all((page.parent / p).read_bytes().startswith(b"\x89PNG\r\n") for p in pictures)
 
 
-def test_a_text_of_ones_own(trained: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_text_of_the_user(trained: Any, tmp_path: Path, capsys: Any) -> None:
     name, folder = trained
     texts = {"lm": "the fox", "classify": "abc", "tag": "Anna goes", "seq2seq": "one three",
              "problem": "(()())"}  # fmt: skip

@@ -54,7 +54,7 @@ def test_a_hostile_file_of_options(
     assert len(error) < 1000
 
 
-def test_what_yaml_says_of_options_arrives(
+def test_options_of_a_yaml_file_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "steps: 7\nlearning-rate: 1e-3\nclip: 2\nprecision: 16\ncell: LSTM\nsuffixes: [.a, .b]\n"

@@ -31,9 +31,9 @@ def from_stdin(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables, and a run on each."""
-    place = tmp_path_factory.mktemp("predict")
+    workspace = tmp_path_factory.mktemp("predict")
     torch.set_num_threads(1)
     days = range(60)
     level = {"north": 25_000_000.0, "south": -500.0}
@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "texts": ["body,kind"] + [f"text {k},{'up' if k % 2 else 'down'}" for k in range(40)],
     }
     for name, lines in tables.items():
-        (place / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        (workspace / f"{name}.csv").write_text("\n".join(lines) + "\n")
     options = {
         "two": ["forecast", *FORECAST, "--series", "store"],
         "small": ["forecast", *FORECAST],
@@ -55,88 +55,90 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "texts": ["classify", "--label", "kind", "--text", "body"],
     }
     for name, (task, *task_options) in options.items():
-        data = str(place / f"{name}.csv")
-        assert run(["train", task, data, *TRAIN, *task_options, "--run", str(place / name)]) == 0
-    return place
+        data = str(workspace / f"{name}.csv")
+        assert (
+            run(["train", task, data, *TRAIN, *task_options, "--run", str(workspace / name)]) == 0
+        )
+    return workspace
 
 
-def trained(place: Path, name: str, task: str) -> Any:
-    return load_trained(place / name / "best.safetensors", find_task(task))
+def trained(workspace: Path, name: str, task: str) -> Any:
+    return load_trained(workspace / name / "best.safetensors", find_task(task))
 
 
-def test_each_series_has_the_forecast_of_its_own_rows(place: Path, capsys: Any) -> None:
-    model, codec = trained(place, "two", "forecast")
-    table = read_table(place / "two.csv")
+def test_each_series_has_the_forecast_of_its_own_rows(workspace: Path, capsys: Any) -> None:
+    model, codec = trained(workspace, "two", "forecast")
+    table = read_table(workspace / "two.csv")
     values = table.numbers("x")[:, None]
     expected = {
         name: forecast(model, codec, values[k::2]).flatten().tolist()
         for k, name in enumerate(["north", "south"])
     }
-    printed = output_of(capsys, "predict", place / "two", place / "two.csv")
+    printed = output_of(capsys, "predict", workspace / "two", workspace / "two.csv")
     rows = list(csv.DictReader(io.StringIO(printed)))
     assert [(row["store"], row["step"], float(row["x"])) for row in rows] == [
         (name, str(step), value)
         for name, values in expected.items()
         for step, value in enumerate(values, 1)
     ]
-    printed_of_file = output_of(capsys, "predict", place / "two", place / "north.csv")
+    printed_of_file = output_of(capsys, "predict", workspace / "two", workspace / "north.csv")
     assert printed_of_file.splitlines() == printed.splitlines()[:3]
     printed_of_files = output_of(
-        capsys, "predict", place / "two", place / "north.csv", place / "two.csv"
+        capsys, "predict", workspace / "two", workspace / "north.csv", workspace / "two.csv"
     )
     files = [row["file"] for row in csv.DictReader(io.StringIO(printed_of_files))]
-    assert files == [f"{place / 'north.csv'}"] * 2 + [f"{place / 'two.csv'}"] * 4
+    assert files == [f"{workspace / 'north.csv'}"] * 2 + [f"{workspace / 'two.csv'}"] * 4
 
 
 @pytest.mark.parametrize("name", ["two", "words", "texts"])
 def test_standard_input_is_a_file_of_the_same_bytes(
-    name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     pa = pytest.importorskip("pyarrow.csv")
     import pyarrow.parquet as parquet
 
-    expected = output_of(capsys, "predict", place / name, place / f"{name}.csv")
-    parquet.write_table(pa.read_csv(place / f"{name}.csv"), place / f"{name}.parquet")
-    bytes_of = (place / f"{name}.csv").read_bytes()
-    (place / f"{name}.tsv").write_bytes(b"\xef\xbb\xbf" + bytes_of.replace(b",", b"\t"))
+    expected = output_of(capsys, "predict", workspace / name, workspace / f"{name}.csv")
+    parquet.write_table(pa.read_csv(workspace / f"{name}.csv"), workspace / f"{name}.parquet")
+    bytes_of = (workspace / f"{name}.csv").read_bytes()
+    (workspace / f"{name}.tsv").write_bytes(b"\xef\xbb\xbf" + bytes_of.replace(b",", b"\t"))
     for suffix in (".csv", ".tsv", ".parquet"):
-        path = place / f"{name}{suffix}"
+        path = workspace / f"{name}{suffix}"
         from_stdin(monkeypatch, path)
-        printed = output_of(capsys, "predict", place / name)
+        printed = output_of(capsys, "predict", workspace / name)
         location = re.compile(r"(?m)\t[^\t\n]*$")
         assert location.sub("", printed) == location.sub("", expected)
         if suffix != ".parquet":
-            assert printed == expected.replace(str(place / f"{name}.csv"), "standard input")
-        assert output_of(capsys, "predict", place / name, path) == printed.replace(
+            assert printed == expected.replace(str(workspace / f"{name}.csv"), "standard input")
+        assert output_of(capsys, "predict", workspace / name, path) == printed.replace(
             "standard input", str(path)
         )
 
 
 def test_a_damaged_table_on_standard_input_is_not_read_as_lines(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "bad.csv").write_text("body,kind\ntext 1,up\ntext, 2,down\n")
     from_stdin(monkeypatch, tmp_path / "bad.csv")
-    line = error_of(capsys, "predict", place / "texts")
+    line = error_of(capsys, "predict", workspace / "texts")
     assert "standard input, line 3: must have 2 fields as in the header, got 3" in line
 
 
-def test_times_out_of_order_are_refused_as_in_training(place: Path, capsys: Any) -> None:
-    lines = (place / "north.csv").read_text().splitlines()
-    path = place / "late.csv"
+def test_times_out_of_order_are_refused_as_in_training(workspace: Path, capsys: Any) -> None:
+    lines = (workspace / "north.csv").read_text().splitlines()
+    path = workspace / "late.csv"
     path.write_text("\n".join([*lines[:30], lines[31], lines[30], *lines[32:]]))
-    line = error_of(capsys, "predict", place / "two", path)
+    line = error_of(capsys, "predict", workspace / "two", path)
     assert "late.csv, line 32, column 'day': times must be in rising order, got '29' after" in line
-    assert line == error_of(capsys, "evaluate", place / "two", path)
+    assert line == error_of(capsys, "evaluate", workspace / "two", path)
 
 
-def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: Any) -> None:
-    lines = (place / "words.csv").read_text().splitlines()
-    without = place / "without.csv"
+def test_the_column_of_labels_is_not_a_step(workspace: Path, capsys: Any) -> None:
+    lines = (workspace / "words.csv").read_text().splitlines()
+    without = workspace / "without.csv"
     without.write_text("\n".join(line.rpartition(",")[0] for line in lines))
-    model, codec = trained(place, "words", "classify")
-    printed = output_of(capsys, "predict", place / "words", place / "words.csv")
-    assert output_of(capsys, "predict", place / "words", without) == printed.replace(
+    model, codec = trained(workspace, "words", "classify")
+    printed = output_of(capsys, "predict", workspace / "words", workspace / "words.csv")
+    assert output_of(capsys, "predict", workspace / "words", without) == printed.replace(
         "words.", "without."
     )
     guesses = []
@@ -144,45 +146,47 @@ def test_the_column_of_labels_is_no_number_of_a_sequence(place: Path, capsys: An
         numbers = torch.tensor([k, -k, k / 3], dtype=torch.float64)[:, None]
         (chances,) = class_probabilities(model, codec, [numbers])
         label = codec.labels.entries[int(chances.argmax())]
-        at = f"{place / 'words.csv'}, line {k + 2}"
+        at = f"{workspace / 'words.csv'}, line {k + 2}"
         assert line == f"{label}\t{chances.max().item()!r}\t{at}"
         guesses.append(label)
     right = sum(guess == ("up" if k % 2 else "down") for k, guess in enumerate(guesses))
     scores = json.loads(
-        output_of(capsys, "evaluate", place / "words", place / "words.csv", "--json")
+        output_of(capsys, "evaluate", workspace / "words", workspace / "words.csv", "--json")
     )
     assert scores["model"]["accuracy"] == right / 40
 
 
-def test_steps_have_the_names_of_the_run(place: Path, capsys: Any) -> None:
+def test_steps_have_the_names_of_the_run(workspace: Path, capsys: Any) -> None:
     """A table may have fewer steps or more, but neither others nor the same in another order."""
-    text = (place / "words.csv").read_text()
-    path = place / "other.csv"
+    text = (workspace / "words.csv").read_text()
+    path = workspace / "other.csv"
     for header, row in (("a,b", "1,2"), ("a,b,c,d", "1,2,3,4"), ("a,kind,b", "1,up,2")):
         path.write_text(f"{header}\n{row}\n")
-        assert len(output_of(capsys, "predict", place / "words", path).splitlines()) == 1
+        assert len(output_of(capsys, "predict", workspace / "words", path).splitlines()) == 1
     path.write_text("id," + text.replace("\n", "\n1,").removesuffix("1,"))
     said_of = (
         r"other.csv: columns must be those of the run in their order, 'a' for step 1, got 'id'"
     )
     for command in ("predict", "evaluate"):
-        assert said_of in error_of(capsys, command, place / "words", path)
-    train = ["train", "classify", place / "words.csv", path, "--label", "kind"]
+        assert said_of in error_of(capsys, command, workspace / "words", path)
+    train = ["train", "classify", workspace / "words.csv", path, "--label", "kind"]
     assert "words.csv: columns must be those of the run in their order" in error_of(capsys, *train)
 
 
-def test_texts_are_those_of_the_runs_column(place: Path, capsys: Any) -> None:
-    model, codec = trained(place, "texts", "classify")
-    printed = output_of(capsys, "predict", place / "texts", place / "texts.csv").splitlines()
+def test_texts_are_those_of_the_runs_column(workspace: Path, capsys: Any) -> None:
+    model, codec = trained(workspace, "texts", "classify")
+    printed = output_of(
+        capsys, "predict", workspace / "texts", workspace / "texts.csv"
+    ).splitlines()
     assert len(printed) == 40
     for k in (0, 39):
         (chances,) = class_probabilities(model, codec, [f"text {k}"])
         assert printed[k].split("\t")[1] == repr(chances.max().item())
 
 
-def test_small_errors_are_printed_in_full(place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_small_errors_are_printed_in_full(workspace: Path, tmp_path: Path, capsys: Any) -> None:
     """In the last line of training, in metrics.csv and by evaluate: the same numbers."""
-    data = place / "small.csv"
+    data = workspace / "small.csv"
     printed = output_of(
         capsys, "train", "forecast", data, *TRAIN, *FORECAST, "--run", tmp_path / "run"
     )
@@ -190,9 +194,9 @@ def test_small_errors_are_printed_in_full(place: Path, tmp_path: Path, capsys: A
     row = [row for row in read_rows(tmp_path / "run" / "metrics.csv") if row["validation_mae"]][-1]
     scores = "  ".join(f"{name} {row[f'validation_{name}']}" for name in ("loss", "mae", "rmse"))
     assert line == f"validation, last {scores}  (step 4)"
-    scores = json.loads(output_of(capsys, "evaluate", place / "small", "--json"))["model"]
+    scores = json.loads(output_of(capsys, "evaluate", workspace / "small", "--json"))["model"]
     assert 1e-10 < scores["mae"] < 1e-7
-    rows = [r for r in read_rows(place / "small" / "metrics.csv") if r["validation_loss"]]
+    rows = [r for r in read_rows(workspace / "small" / "metrics.csv") if r["validation_loss"]]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     expected = {name: float(best[f"validation_{name}"]) for name in scores}
     assert scores == pytest.approx(expected, rel=1e-12)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tests.runtime.test_files import FILES
+from tests.support.c_steps import WEIGHTS, error_of_steps, run_steps
 from tests.support.damaged_models import DAMAGES, QUANTIZED
-from tests.support.paths import EFFECT, EXAMPLES, STEPS
+from tests.support.paths import EFFECT, EXAMPLES, GOLDEN_FILES, STEPS
 from tests.support.runtime_models import PUBLISHED, random
 from unrolled import cells, io
 from unrolled.cells import Cell
@@ -27,24 +27,11 @@ from unrolled.runtime import Model, load
 from unrolled.runtime._blocks import Recurrent
 from unrolled.runtime._task_blocks import Forecast, Words
 
-WEIGHTS = (None, "float32", "bfloat16", "int8")  # by the header's numbers
 LOAD, TOKEN, ARGUMENT = 8, 4, 2  # exit statuses of steps
 
 pytestmark = pytest.mark.skipif(
     not (STEPS.exists() and EFFECT.exists()), reason="`make capi` builds what is tested"
 )
-
-
-def run(path: Path, N: int, script: bytes, weights: str | None = None) -> bytes:
-    """What the C side says to these letters; an error's text and status are raised."""
-    command = [STEPS, path, str(WEIGHTS.index(weights)), str(N)]
-    return subprocess.run(command, input=script, capture_output=True, check=True).stdout
-
-
-def refused(path: Path, script: bytes = b"", N: int = 1) -> tuple[int, str]:
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        run(path, N, script)
-    return caught.value.returncode, caught.value.stderr.decode()
 
 
 def floats(data: bytes, *shape: int) -> np.ndarray:
@@ -81,10 +68,10 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
     stream.reset([N - 1])
     expected += [stream.step(row) for row in x[4:]]
     states = b"".join(np.array(s).tobytes() for layer in stream.state for s in layer)
-    actual = run(path, N, script + b"g", weights)
+    actual = run_steps(path, N, script + b"g", weights)
     assert actual == np.stack(expected).tobytes() + states
     # States that are written are gone on from; what begins anew begins where a stream does.
-    repeated = run(
+    repeated = run_steps(
         path, N, b"w" + states + steps_of(x[:1]) + b"r" + b"\xff" * 8 + steps_of(x[:4]), weights
     )
     assert repeated == stream.step(x[0]).tobytes() + np.stack(expected[:4]).tobytes()
@@ -135,8 +122,8 @@ def test_low_precision_weights_and_batches(weights: str, N: int, tmp_path: Path)
     same_steps(tmp_path / "short", N)
     same_steps(tmp_path / "short", N, "int8")
     same_steps(tmp_path / "m", N, weights)
-    assert run(tmp_path / "short", 1, x) == run(tmp_path / "m", 1, x, weights)
-    assert (run(tmp_path / "m", 1, x) == run(tmp_path / "m", 1, x, weights)) is (
+    assert run_steps(tmp_path / "short", 1, x) == run_steps(tmp_path / "m", 1, x, weights)
+    assert (run_steps(tmp_path / "m", 1, x) == run_steps(tmp_path / "m", 1, x, weights)) is (
         weights == "float32"
     )
 
@@ -144,17 +131,17 @@ def test_low_precision_weights_and_batches(weights: str, N: int, tmp_path: Path)
 def test_the_description_of_a_model(tmp_path: Path) -> None:
     tokens = SequenceModel(11, 4, hidden_size=9, cell="LSTM", num_layers=2, pooling="max")
     export(tokens, tmp_path / "m", task="classify", codec={"characters": 'aé\n"😀'})
-    actual = np.frombuffer(run(tmp_path / "m", 3, b"i"), np.int64)
+    actual = np.frombuffer(run_steps(tmp_path / "m", 3, b"i"), np.int64)
     assert actual.tolist() == [11, 1, 4, 3, 7, 9, 9, 9, 9, 18, 2, 1]
-    described = json.loads(run(tmp_path / "m", 1, b"d"))["tree"]["dict"]
+    described = json.loads(run_steps(tmp_path / "m", 1, b"d"))["tree"]["dict"]
     assert described["task"] == "classify"
     assert described["codec"]["dict"]["characters"] == 'aé\n"😀'
     export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), tmp_path / "m")
-    actual = np.frombuffer(run(tmp_path / "m", 1, b"i"), np.int64)
+    actual = np.frombuffer(run_steps(tmp_path / "m", 1, b"i"), np.int64)
     assert actual.tolist() == [0, 3, 2, 1, 1, 5]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GOLDEN_FILES, ids=lambda path: path.stem)
 def test_old_files_step(path: Path) -> None:
     """Or report that they cannot; the tests of the runtime check their numbers."""
     blocks = load(path).blocks
@@ -163,9 +150,9 @@ def test_old_files_step(path: Path) -> None:
         or isinstance(blocks[0], Words)
         or isinstance(blocks[-1], Forecast)
     ):
-        assert "not in the C interface" in refused(path)[1]
+        assert "not in the C interface" in error_of_steps(path)[1]
     elif any(isinstance(block, Recurrent) and block.num_directions > 1 for block in blocks):
-        assert "Model: stream needs one direction, got two" in refused(path)[1]
+        assert "Model: stream needs one direction, got two" in error_of_steps(path)[1]
     else:
         same_steps(path)
 
@@ -174,15 +161,15 @@ def test_invalid_tokens_and_rows_are_reported(tmp_path: Path) -> None:
     export(SequenceModel(4, 2, hidden_size=3, embedding_size=2), tmp_path / "m")
     for token in (4, -1, 2**62, -(2**63)):
         x = np.array([[0, token]], np.int64)
-        assert refused(tmp_path / "m", steps_of(x), 2) == (
+        assert error_of_steps(tmp_path / "m", steps_of(x), 2) == (
             TOKEN,
             "a token must be from 0 to V - 1\n",
         )
     for row in (2, -1):
         script = b"r" + np.array([1, row], np.int64).tobytes()
-        assert refused(tmp_path / "m", script, 2)[0] == ARGUMENT
+        assert error_of_steps(tmp_path / "m", script, 2)[0] == ARGUMENT
     for N in (0, -1, 2**31 - 1):
-        assert refused(tmp_path / "m", N=N)[0] == LOAD
+        assert error_of_steps(tmp_path / "m", N=N)[0] == LOAD
 
 
 @pytest.mark.parametrize(("message", "damage"), DAMAGES + QUANTIZED)
@@ -190,24 +177,24 @@ def test_what_the_runtime_refuses_is_refused(message: str, damage: Any, tmp_path
     path = tmp_path / "m.safetensors"
     weights = "int8" if (message, damage) in QUANTIZED else "float32"
     export(nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), path, weights=weights)
-    assert run(path, 1, b"") == b""
+    assert run_steps(path, 1, b"") == b""
     tree = io.load(path)
     damage(tree)
     io.save(path, tree)
-    status, stderr = refused(path)
+    status, stderr = error_of_steps(path)
     assert status == LOAD
     assert stderr.startswith(f"{path}: holds no model that this version reads (")
 
 
 def test_missing_files_and_other_files_are_reported(tmp_path: Path) -> None:
-    assert refused(tmp_path / "absent")[1].endswith("absent: No such file or directory\n")
-    assert "not a whole safetensors file" in refused(tmp_path)[1]
+    assert error_of_steps(tmp_path / "absent")[1].endswith("absent: No such file or directory\n")
+    assert "not a whole safetensors file" in error_of_steps(tmp_path)[1]
     assert (
         "not a whole safetensors file (it is too short, or no file)"
-        in refused(Path("/dev/null"))[1]
+        in error_of_steps(Path("/dev/null"))[1]
     )
     io.save(tmp_path / "m", {"a": np.ones(3)})
-    assert "holds no model" in refused(tmp_path / "m")[1]
+    assert "holds no model" in error_of_steps(tmp_path / "m")[1]
 
 
 def test_the_example(tmp_path: Path) -> None:

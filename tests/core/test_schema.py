@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tests.core.test_c_interface import refused, run
+from tests.support.c_steps import error_of_steps, run_steps
 from tests.support.paths import STEPS
 from tests.support.runtime_models import random
 from unrolled import io
@@ -86,7 +86,7 @@ def _cases(name: str, folder: Path) -> list[tuple[int, str]]:
 def _accepts(path: Path, tree: Any) -> bool:
     io.save(path, tree)
     try:
-        run(path, 1, b"")
+        run_steps(path, 1, b"")
     except subprocess.CalledProcessError:
         return False
     return True
@@ -135,4 +135,4 @@ def test_blocks_that_the_reader_does_not_support_are_named(block: str, tmp_path:
     tree = io.load(tmp_path / "m")
     tree["blocks"].append({"block": block})
     io.save(tmp_path / "m", tree)
-    assert f"{block}: not in the C interface" in refused(tmp_path / "m")[1]
+    assert f"{block}: not in the C interface" in error_of_steps(tmp_path / "m")[1]

@@ -54,7 +54,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_a_page_stands_alone(tmp_path: Path) -> None:
+def test_a_page_is_self_contained(tmp_path: Path) -> None:
     marked = coloured_text("<&>", torch.tensor([1.0, 0.0, -1.0]))
     section = Section(
         "Loss & <gain>",
@@ -89,7 +89,7 @@ def test_a_page_stands_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_pictures_need_names_of_their_own(tmp_path: Path) -> None:
+def test_pictures_need_distinct_names(tmp_path: Path) -> None:
     for names in (["a", "a"], ["../a"]):
         section = Section("s", [Picture(name, PNG, "c") for name in names])
         with pytest.raises(

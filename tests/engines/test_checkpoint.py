@@ -295,7 +295,7 @@ def test_torchs_checkpoint_around_a_layer(reentrant: bool, form: dict[str, Any])
         close(mine, reference, "gradient")
 
 
-def test_what_is_no_number_of_steps_is_refused() -> None:
+def test_a_wrong_number_of_steps_raises() -> None:
     with pytest.raises(ValueError, match="checkpoint must be a bool or a number of steps, got -2"):
         nn.LSTM(3, 4, checkpoint=-2)
     with pytest.raises(TypeError, match=r"checkpoint must be .* got 2\.5"):

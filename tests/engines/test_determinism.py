@@ -102,7 +102,7 @@ def test_threads_and_repetition_do_not_matter(layer_name: str, size: tuple[int, 
 
 
 @pytest.mark.parametrize("layer_name", SOME_LAYERS)
-def test_a_resumed_run_goes_on_to_the_same_bits(layer_name: str) -> None:
+def test_a_resumed_run_reaches_the_same_bits(layer_name: str) -> None:
     unsplit = Training(layer_name, SIZES[0])
     losses = unsplit.steps(6)
     halted = Training(layer_name, SIZES[0])

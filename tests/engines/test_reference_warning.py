@@ -81,7 +81,7 @@ def test_a_layer_of_torchs_with_a_function_of_torchs() -> None:
     assert "the cell RNN runs on the reference engine" in str(warning.message)
 
 
-def test_nothing_is_said_where_it_was_asked_for() -> None:
+def test_no_warning_where_the_reference_is_requested() -> None:
     layer = nn.Recurrent(foreign(), 3, 4)
 
     def forced() -> None:
@@ -93,7 +93,7 @@ def test_nothing_is_said_where_it_was_asked_for() -> None:
     assert len(raised(lambda: layer(X))) == 1
 
 
-def test_nothing_is_said_where_nothing_is_faster() -> None:
+def test_no_warning_where_no_engine_is_faster() -> None:
     """Shapes only, complex numbers, explanations, and second derivatives of the native engine."""
     cell = foreign()
     meta = nn.Recurrent(cell, 3, 4, device="meta")

@@ -162,7 +162,7 @@ def test_a_missing_file_raises(name: str) -> None:
         find_cell(f"{name}:MyCell")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(CellNameError, match="before the colon must be a Python file"):
         find_cell(f"{tmp_path}:MyCell")
 

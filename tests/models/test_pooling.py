@@ -104,9 +104,7 @@ def test_scores_far_apart_as_it_runs(sign: float) -> None:
 
 @pytest.mark.parametrize("cell", ["GRU", "LSTM", "CoRNN", wiring.PEEPHOLE])
 @pytest.mark.parametrize("name", [None, *NAMES])
-def test_after_each_step_the_model_says_what_it_says_of_the_prefix(
-    name: str | None, cell: str
-) -> None:
+def test_the_output_after_each_step_is_that_of_the_prefix(name: str | None, cell: str) -> None:
     options: dict[str, Any] = {"initial": "learned", "num_layers": 2, "pooling": name}
     model = wiring.drawn(SequenceModel(5, 2, cell=cell, hidden_size=4, **options))
     x = torch.randint(5, (T, N))

@@ -64,7 +64,7 @@ def model(request: pytest.FixtureRequest) -> SequenceModel:
     return new_model(CASES[request.param])
 
 
-def test_it_is_torchs_modules_wired_alike(model: SequenceModel) -> None:
+def test_it_equals_torch_modules_with_the_same_wiring(model: SequenceModel) -> None:
     x = inputs(model, T, N)
     actual, final = model(x)
     for n in range(N):
@@ -74,7 +74,7 @@ def test_it_is_torchs_modules_wired_alike(model: SequenceModel) -> None:
             close(a[:, n : n + 1], b, "output")
 
 
-def test_it_goes_on_from_a_given_state(model: SequenceModel) -> None:
+def test_it_continues_from_a_given_state(model: SequenceModel) -> None:
     x, hx = inputs(model, T, N), states(model.recurrent, N)
     actual, final = model(x, pack(hx))
     for n in range(N):

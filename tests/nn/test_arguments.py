@@ -145,13 +145,13 @@ def test_a_probability_is_a_number_of_any_library(dropout: Any) -> None:
 
 
 @pytest.mark.parametrize("dropout", [torch.tensor(True), np.bool_(False), True, "0.5", b"0.5"])
-def test_what_is_no_probability(dropout: Any) -> None:
+def test_dropout_must_be_a_probability(dropout: Any) -> None:
     with pytest.raises(ValueError, match=r"GRU: dropout should be .* in \[0, 1\], got"):
         nn.GRU(3, 4, 2, dropout=dropout)
 
 
 @pytest.mark.parametrize("dropout", [None, "much", [0.5], 0.5j, np.ones(2), torch.ones(2), 10**400])
-def test_what_is_no_number_at_all(dropout: Any) -> None:
+def test_dropout_must_be_a_number(dropout: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^GRU: .*; dropout must be a number in .*"):
         nn.GRU(3, 4, 2, dropout=dropout)
 

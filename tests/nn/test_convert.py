@@ -65,7 +65,7 @@ def test_numbers_and_parameters_stay() -> None:
     close(model(x), expected, "output")
 
 
-def test_an_optimizer_goes_on() -> None:
+def test_an_optimizer_continues_after_conversion() -> None:
     model, x = make_pair()
     unconverted = copy.deepcopy(model)
     moves = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (model, unconverted)]

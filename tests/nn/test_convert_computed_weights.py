@@ -89,7 +89,7 @@ def agree(mine: Any, theirs: Any, x: Tensor) -> None:
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 @pytest.mark.parametrize("class_name", CLASSES)
 @pytest.mark.parametrize("to", ["unrolled", "torch"])
-def test_what_computes_a_weight_comes_along(class_name: str, parametrization: str, to: str) -> None:
+def test_parametrizations_are_converted(class_name: str, parametrization: str, to: str) -> None:
     (original, x), (reference, _) = (
         make_module(nn if to == "torch" else torch.nn, class_name, parametrization)
         for _ in range(2)

@@ -86,7 +86,7 @@ def curve(model: Mixed, plan: dict[int, dict[str, Any]], steps: int = 16) -> tup
     return torch.stack(losses), torch.cat(momenta)
 
 
-def test_training_goes_on_in_the_middle_of_a_run() -> None:
+def test_training_continues_after_conversion() -> None:
     model = Mixed().double()
     unconverted = copy.deepcopy(model)
     converted = nn.convert(copy.deepcopy(model), subclass=True)
@@ -185,7 +185,7 @@ def quiet_lightning() -> Iterator[None]:
 
 @pytest.mark.usefixtures("quiet_lightning")
 @pytest.mark.filterwarnings("ignore:::lightning")
-def test_lightning_goes_on_from_torchs_checkpoint_and_back(tmp_path: Path) -> None:
+def test_lightning_resumes_a_checkpoint_of_torch_layers_and_back(tmp_path: Path) -> None:
     start = Training(4)
     uninterrupted = copy.deepcopy(start)
     train(uninterrupted, 4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cells.test_declaration import CELLS
+from tests.support.declared_cells import CELLS
 from tests.support.tolerances import close
 from unrolled import cells, engines
 from unrolled.cells import Cell, Sizes, product, vector

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.paths import GOLDEN
+from tests.support.paths import GOLDEN, GOLDEN_FILES
 from unrolled import io
 from unrolled.export import export
 from unrolled.models import EncoderDecoder, Tagger
@@ -41,15 +41,12 @@ print([name for name in (*heavy, "unrolled.tasks", "unrolled.models") if name in
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     lines = completed.stdout.splitlines()
-    assert lines[0].startswith(f"{len(FILES)} ")
+    assert lines[0].startswith(f"{len(GOLDEN_FILES)} ")
     assert all(repr(task) in lines[0] for task in ("lm", "classify", "tag", "forecast", "seq2seq"))
     assert lines[1:] == ["(1, 4)", "[]"]
 
 
-FILES = sorted(GOLDEN.glob("*.safetensors"))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GOLDEN_FILES, ids=lambda path: path.stem)
 def test_old_files_keep_loading(path: Path) -> None:
     """Their names begin with the version of the schema; the expected numbers are beside them."""
     golden = json.loads(path.with_suffix(".json").read_text())
@@ -81,7 +78,7 @@ def decoded(model: Any, items: Any) -> Any:
 
 def test_there_are_old_files_of_each_kind() -> None:
     """By version; what version 1 can say is said by version 1."""
-    names = [path.stem for path in FILES]
+    names = [path.stem for path in GOLDEN_FILES]
     assert sum(name.startswith("v1-") for name in names) >= 7
     assert sum(name.startswith("v2-") for name in names) >= 11
 
@@ -116,7 +113,7 @@ MODULES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_bytes_changed_at_random_do_no_harm(name: str, tmp_path: Path) -> None:
+def test_randomly_changed_bytes_load_or_raise(name: str, tmp_path: Path) -> None:
     """A file that loads also runs; another one raises a FileError."""
     path = tmp_path / "m"
     module, options, x = MODULES[name]

@@ -61,7 +61,7 @@ def test_threads_own_streams_of_one_model(tmp_path: Path) -> None:
     assert all(np.array_equal(arrays, expected) for arrays in outputs.values())
 
 
-def test_two_threads_in_one_stream_do_no_harm(tmp_path: Path) -> None:
+def test_two_threads_in_one_stream_step_or_raise(tmp_path: Path) -> None:
     """Each step succeeds, or raises an error."""
     stream = exported(random(LSTM(64, 300)), tmp_path).stream()
     x = np.ones((1, 64), np.float32)
@@ -159,7 +159,7 @@ def test_rows_out_of_range_are_not_reset(tmp_path: Path) -> None:
     assert np.array_equal(stream.state[0][0], initial * [[0], [1], [0]])
 
 
-def test_layers_have_streams_of_their_own() -> None:
+def test_layers_have_separate_streams() -> None:
     layer = random(Recurrent(cells.MGU, 3, 5, num_layers=2))
     x = np.random.default_rng(11).standard_normal((6, 2, 3), np.float32)
     stream = layer.stream(2)

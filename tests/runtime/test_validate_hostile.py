@@ -244,7 +244,7 @@ def test_one_schema(old: str, new: str, tmp_path: Path) -> None:
         assert not accepted_in_c(tmp_path / "model")
 
 
-def test_a_budget_counts_all_that_one_file_asks_for() -> None:
+def test_the_budget_counts_everything_in_one_file() -> None:
     budget = Budget(100)
     for _ in range(2):
         budget.take(BASE_NUMBERS // 2, "part")

@@ -112,7 +112,7 @@ def test_every_item_once_for_measuring() -> None:
         batches_by_length(lengths, 0)
 
 
-def test_padding_stands_behind_the_end() -> None:
+def test_padding_is_behind_the_end() -> None:
     batch, lengths = pad([torch.tensor([1, 2, 3]), torch.tensor([], dtype=torch.int64)], -1)
     assert batch.tolist() == [[1, -1], [2, -1], [3, -1]]
     assert (lengths.tolist(), lengths.dtype, batch.dtype) == ([3, 0], torch.int64, torch.int64)

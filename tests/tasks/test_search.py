@@ -241,7 +241,7 @@ def test_the_penalty_decides_between_short_and_long() -> None:
     assert search(chain, penalty=1.0, **options)[0] == ([2], 0.28)
 
 
-def test_a_limit_hands_over_what_has_not_ended() -> None:
+def test_a_limit_returns_unfinished_hypotheses() -> None:
     chain = Chain([[0, 0, 0.8, 0.2], [0.25] * 4, [0, 0, 0.75, 0.25], [0, 0.2, 0.2, 0.6]])
     assert search(chain, width=2, limit=2, penalty=0.0) == [([2, 2], 0.6), ([2, 3], 0.2)]
     assert search(chain, width=2, limit=3, penalty=0.0) == [([2, 2, 2], 0.45), ([2, 2, 3], 0.15)]

@@ -42,7 +42,7 @@ class Oracle(torch.nn.Module):
 
 
 @pytest.mark.parametrize("data", ["adding", "copy", "parity", "dyck"])
-def test_who_is_right_is_said_to_be(data: str) -> None:
+def test_right_answers_have_full_scores(data: str) -> None:
     task = task_of(data)
     assert measure(task, Oracle(task)) == pytest.approx(
         {"loss": 0.0, "accuracy": 1.0, "solved": 1.0}, abs=1e-6
@@ -50,7 +50,7 @@ def test_who_is_right_is_said_to_be(data: str) -> None:
 
 
 @pytest.mark.parametrize("data", ["parity", "dyck"])
-def test_who_is_wrong_in_some_sequences_solves_the_others(data: str) -> None:
+def test_sequences_with_wrong_answers_are_not_solved(data: str) -> None:
     """40 sequences in batches of 16, 16 and 8: two of each are answered the wrong way round."""
     task = task_of(data)
     actual = measure(task, Oracle(task, wrong=2))
@@ -168,7 +168,7 @@ def test_chrono_steps_initialize_the_gates_of_every_layer() -> None:
     assert bool(plain.get_parameter("recurrent.bias_hh_l0")[5:10].any())
 
 
-def test_recurrent_matrices_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
+def test_recurrent_matrices_have_their_own_learning_rate(tmp_path: Path) -> None:
     """Adam's first step moves each number by the learning rate."""
     rates = {"learning_rate": 0.01, "recurrent_lr_scale": 0.25, "schedule": "constant"}
     options: dict[str, Any] = {"steps": 1, "weight_decay": 0.0, "hidden_size": 5, **rates}

@@ -168,7 +168,7 @@ def test_padding_never_matters(example: str, beam: int, tmp_path: Path) -> None:
         close(actual[name].float(), expected[name].float(), "gradient", name)
 
 
-def test_data_are_written_alike(tmp_path: Path) -> None:
+def test_small_data_are_the_same_on_every_call(tmp_path: Path) -> None:
     for example in READ:
         data = write_data(example, tmp_path).read_bytes()
         assert write_data(example, tmp_path).read_bytes() == data

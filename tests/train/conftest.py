@@ -1,11 +1,14 @@
-"""Runs that tests damage, trained once."""
+"""Runs that tests damage, trained once; interrupts in the middle of training."""
 
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.damaged_runs import TASKS, train_runs
+from unrolled.train._callbacks import Metrics
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,25 @@ def damaged(request: pytest.FixtureRequest, runs: Path, tmp_path: Path) -> Path:
     shutil.copytree(runs / request.param, tmp_path / request.param)
     (tmp_path / request.param / "best.safetensors").unlink()
     return tmp_path / request.param
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Send this process SIGINT while it is in the given step, or in the validation after it."""
+    begin, measure = Metrics.on_train_batch_end, Metrics.on_validation_end
+
+    def arm(step: int, validation: bool = False, number: int = signal.SIGINT) -> None:
+        def on_train_batch_end(self: Metrics, trainer: Any, *options: Any) -> None:
+            if trainer.global_step == step and not validation:
+                signal.raise_signal(number)
+            begin(self, trainer, *options)
+
+        def on_validation_end(self: Metrics, trainer: Any, *options: Any) -> None:
+            if trainer.global_step == step and validation:
+                signal.raise_signal(number)
+            measure(self, trainer, *options)
+
+        monkeypatch.setattr(Metrics, "on_train_batch_end", on_train_batch_end)
+        monkeypatch.setattr(Metrics, "on_validation_end", on_validation_end)
+
+    return arm

@@ -8,12 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
+from tests.support.training_runs import assert_equal_trees
 from unrolled.models import load_tree
 from unrolled.train._callbacks import read_rows
 
@@ -23,40 +21,22 @@ STEPS = 200
 TIMEOUT = 300  # seconds; what hangs, hangs for ever
 
 
-def assert_same_tree(actual: Any, expected: Any, name: str = "tree") -> None:
-    """Equal to the bit."""
-    assert type(actual) is type(expected), name
-    if isinstance(expected, Tensor):
-        assert actual.dtype == expected.dtype, name
-        assert torch.equal(actual, expected), name
-    elif isinstance(expected, dict):
-        assert actual.keys() == expected.keys(), name
-        for key in expected:
-            assert_same_tree(actual[key], expected[key], f"{name}.{key}")
-    elif isinstance(expected, list | tuple):
-        assert len(actual) == len(expected), name
-        for k, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
-            assert_same_tree(ours, theirs, f"{name}.{k}")
-    else:
-        assert actual == expected, name
-
-
 def assert_same_run(actual: Path, expected: Path) -> None:
     """Weights, optimizer, chance and carried state to the bit; metrics but for the seconds."""
     for file in ("last.safetensors", "best.safetensors"):
         trees = [load_tree(run / file) for run in (actual, expected)]
         for name in ("state_dict", "optimizer_states", "processes", "global_step"):
-            assert_same_tree(trees[0][name], trees[1][name], name)
+            assert_equal_trees(trees[0][name], trees[1][name], name)
     rows = [read_rows(run / "metrics.csv") for run in (actual, expected)]
     for row in (*rows[0], *rows[1]):
         del row["seconds"]
     assert rows[0] == rows[1]
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "unrolled", "train", "lm", *arguments],
-        cwd=place,
+        cwd=workspace,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -84,13 +64,13 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], reset_state: 
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text, and the run in `whole` that nothing disturbed."""
-    place = tmp_path_factory.mktemp("kill")
+    workspace = tmp_path_factory.mktemp("kill")
     draw = random.Random(0)
-    (place / "text").write_text("".join(draw.choice("abcd \n") for _ in range(3000)))
-    finish(start(place, *arguments("whole")))
-    return place
+    (workspace / "text").write_text("".join(draw.choice("abcd \n") for _ in range(3000)))
+    finish(start(workspace, *arguments("whole")))
+    return workspace
 
 
 def arguments(run: str) -> list[str]:
@@ -101,10 +81,10 @@ def arguments(run: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_killed_again_and_again(place: Path) -> None:
+def test_killed_again_and_again(workspace: Path) -> None:
     draw = random.Random(1)
-    run = place / "killed"
-    process = start(place, *arguments("killed"))
+    run = workspace / "killed"
+    process = start(workspace, *arguments("killed"))
     killed = 0
     for _ in range(3):
         checkpoint = run / "last.safetensors"
@@ -117,39 +97,39 @@ def test_killed_again_and_again(place: Path) -> None:
         killed += process.returncode == -signal.SIGKILL
         load_tree(checkpoint)
         (run / f".unrolled-{killed:016x}.tmp").write_bytes(b"what a killed process left")
-        process = start(place, "--resume", "killed")
+        process = start(workspace, "--resume", "killed")
     assert killed >= 1
     finish(process)
-    assert_same_run(run, place / "whole")
+    assert_same_run(run, workspace / "whole")
     assert not list(run.glob(".*"))
 
 
-def test_asked_to_end(place: Path) -> None:
-    process = start(place, *arguments("asked"))
-    wait_for_checkpoint(place / "asked", process)
+def test_asked_to_end(workspace: Path) -> None:
+    process = start(workspace, *arguments("asked"))
+    wait_for_checkpoint(workspace / "asked", process)
     process.terminate()
     error = finish(process, 143)
     assert "unrolled: interrupted after step" in error
-    finish(start(place, "--resume", "asked"))
-    assert_same_run(place / "asked", place / "whole")
+    finish(start(workspace, "--resume", "asked"))
+    assert_same_run(workspace / "asked", workspace / "whole")
 
 
-def test_one_at_a_time(place: Path) -> None:
+def test_one_at_a_time(workspace: Path) -> None:
     """A second process is refused while the first trains, not after it was killed."""
-    process = start(place, *arguments("busy"))
-    wait_for_checkpoint(place / "busy", process)
+    process = start(workspace, *arguments("busy"))
+    wait_for_checkpoint(workspace / "busy", process)
     process.send_signal(signal.SIGSTOP)
     with contextlib.ExitStack() as stack:
         stack.callback(process.communicate)
         stack.callback(process.kill)
-        previous = sorted((place / "busy").iterdir())
-        error = finish(start(place, "--resume", "busy"), 2)
+        previous = sorted((workspace / "busy").iterdir())
+        error = finish(start(workspace, "--resume", "busy"), 2)
         assert (
             error
             == "unrolled: busy: the folder must have one run at a time, but another process is "
             "training in it\n"
         )
-        assert sorted((place / "busy").iterdir()) == previous
-    assert (place / "busy" / ".lock").exists()
-    finish(start(place, "--resume", "busy"))
-    assert_same_run(place / "busy", place / "whole")
+        assert sorted((workspace / "busy").iterdir()) == previous
+    assert (workspace / "busy" / ".lock").exists()
+    finish(start(workspace, "--resume", "busy"))
+    assert_same_run(workspace / "busy", workspace / "whole")

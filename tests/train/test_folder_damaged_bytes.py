@@ -58,9 +58,7 @@ def test_flipped_bits(damaged: Path) -> None:
     assert 50 < failed < 150
 
 
-def test_flipped_bits_in_a_run_that_goes_on(
-    damaged: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flipped_bits_in_a_resumed_run(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = damaged / "last.safetensors"
     data = path.read_bytes()
     begin = 8 + int.from_bytes(data[:8], "little")

@@ -23,14 +23,14 @@ from unrolled.train._watching import WATCH_COLUMNS
 @pytest.fixture(scope="module")
 def complete_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six steps with all the files that a run writes."""
-    place = tmp_path_factory.mktemp("whole")
-    (place / "text").write_text("a b c d\n" * 30)
+    workspace = tmp_path_factory.mktemp("whole")
+    (workspace / "text").write_text("a b c d\n" * 30)
     config = LanguageModelConfig(
-        paths=(str(place / "text"),), window=8, hidden_size=4, embedding_size=3, batch_size=2,
+        paths=(str(workspace / "text"),), window=8, hidden_size=4, embedding_size=3, batch_size=2,
         steps=6, log_every=1, validate_every=3, watch=3, accelerator="cpu",
     )  # fmt: skip
-    fit(config, place / "run", progress=False)
-    return place / "run"
+    fit(config, workspace / "run", progress=False)
+    return workspace / "run"
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_row_counts_with_all_columns_and_its_line_end(complete_run: Path, tmp_
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, -1, -2, -37, -60])
-def test_a_run_goes_on_from_torn_metrics(run_copy: Path, complete_run: Path, cut: int) -> None:
+def test_a_run_resumes_from_truncated_metrics(run_copy: Path, complete_run: Path, cut: int) -> None:
     for name in ("metrics.csv", "watch.csv"):
         (run_copy / name).write_bytes((run_copy / name).read_bytes()[:cut])
     complete = complete_rows(run_copy / "metrics.csv")
@@ -105,7 +105,7 @@ def test_a_configuration_without_a_task_is_named(tmp_path: Path, text: str) -> N
         read_config(tmp_path / "config.json")
 
 
-def test_a_row_that_lacks_a_measure_is_no_validation(run_copy: Path) -> None:
+def test_a_row_without_a_score_is_not_a_validation(run_copy: Path) -> None:
     previous = read_rows(run_copy / "metrics.csv")
     text = (run_copy / "metrics.csv").read_text()
     (run_copy / "metrics.csv").write_text(text.rpartition(",")[0] + ",\n")

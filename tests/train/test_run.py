@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from tests.support.training_runs import assert_equal_trees, learned_tree, rows_without_seconds
 from unrolled.config import LanguageModelConfig
 from unrolled.diagnostics import loss_curve
 from unrolled.io import FileError
@@ -60,57 +60,6 @@ def config(tmp_path: Path) -> LanguageModelConfig:
     )
 
 
-@pytest.fixture
-def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Send this process SIGINT while it is in the given step, or in the validation after it."""
-    begin, measure = Metrics.on_train_batch_end, Metrics.on_validation_end
-
-    def arm(step: int, validation: bool = False, example: int = signal.SIGINT) -> None:
-        def on_train_batch_end(self: Metrics, trainer: Any, *options: Any) -> None:
-            if trainer.global_step == step and not validation:
-                signal.raise_signal(example)
-            begin(self, trainer, *options)
-
-        def on_validation_end(self: Metrics, trainer: Any, *options: Any) -> None:
-            if trainer.global_step == step and validation:
-                signal.raise_signal(example)
-            measure(self, trainer, *options)
-
-        monkeypatch.setattr(Metrics, "on_train_batch_end", on_train_batch_end)
-        monkeypatch.setattr(Metrics, "on_validation_end", on_validation_end)
-
-    return arm
-
-
-def assert_same(got: Any, expected: Any, place: str = "") -> None:
-    """Equal to the bit, except the seconds."""
-    assert type(got) is type(expected), place
-    if isinstance(expected, Tensor):
-        assert torch.equal(got, expected), place
-    elif isinstance(expected, dict):
-        assert got.keys() == expected.keys(), place
-        for key in expected.keys() - {"seconds"}:
-            assert_same(got[key], expected[key], f"{place}.{key}")
-    elif isinstance(expected, list | tuple):
-        assert len(got) == len(expected), place
-        for i, (a, b) in enumerate(zip(got, expected, strict=True)):
-            assert_same(a, b, f"{place}.{i}")
-    else:
-        assert got == expected, place
-
-
-def what_was_learned(path: Path) -> dict[str, Any]:
-    """All of a checkpoint but Lightning's own counters of loops."""
-    tree = load_tree(path)
-    assert {"state_dict", "optimizer_states", "lr_schedulers", "processes", "codec"} < tree.keys()
-    del tree["loops"]
-    return tree
-
-
-def rows_but_seconds(path: Path) -> list[dict[str, str]]:
-    return [row | {"seconds": ""} for row in read_rows(path)]
-
-
 @pytest.mark.parametrize("cell", ["GRU", "LSTM"])
 @pytest.mark.parametrize(
     ("step", "validation"), [(1, False), (13, False), (18, False), (20, False), (20, True)]
@@ -132,9 +81,9 @@ def test_a_resumed_run_reaches_the_same_bits(
     second = resume(tmp_path / "parts", progress=False)
     assert (second.step, second.interrupted) == (STEPS, False)
     for name in ("last.safetensors", "best.safetensors"):
-        got, expected = (what_was_learned(result.run / name) for result in (second, complete))
-        assert_same(got, expected)
-    assert rows_but_seconds(second.metrics) == rows_but_seconds(complete.metrics)
+        got, expected = (learned_tree(result.run / name) for result in (second, complete))
+        assert_equal_trees(got, expected)
+    assert rows_without_seconds(second.metrics) == rows_without_seconds(complete.metrics)
 
 
 @pytest.mark.parametrize(("step", "validation"), [(13, False), (20, False), (20, True)])
@@ -169,7 +118,7 @@ def test_sigterm_amid_a_validation_waits_for_its_end(
     assert validated == ["10", "20"]
 
 
-def test_a_second_ctrl_c_stops_at_once_and_harms_no_checkpoint(
+def test_a_second_ctrl_c_stops_at_once_and_keeps_the_checkpoint(
     tmp_path: Path, config: LanguageModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def twice(self: Metrics, trainer: Any, *options: Any) -> None:
@@ -199,7 +148,7 @@ def test_place_and_carried_state_are_those_of_the_last_step(
 def test_the_seed_fixes_every_bit(tmp_path: Path, config: LanguageModelConfig) -> None:
     a, b = (fit(config, tmp_path / name, progress=False).last for name in "ab")
     c = fit(dataclasses.replace(config, seed=1), tmp_path / "c", progress=False).last
-    assert_same(what_was_learned(a), what_was_learned(b))
+    assert_equal_trees(learned_tree(a), learned_tree(b))
     key = "model.recurrent.weight_hh_l0"
     assert not torch.equal(load_tree(a)["state_dict"][key], load_tree(c)["state_dict"][key])
 
@@ -225,7 +174,7 @@ def test_it_learns_a_text_by_heart(tmp_path: Path, input: str, cell: str, vocabu
     assert measured.loss == pytest.approx(result.validation["loss"], abs=1e-3)
 
 
-def test_a_finished_run_can_go_on(tmp_path: Path, config: LanguageModelConfig) -> None:
+def test_a_finished_run_can_be_continued(tmp_path: Path, config: LanguageModelConfig) -> None:
     config = dataclasses.replace(config, steps=14, schedule="constant")
     fit(config, tmp_path / "run", progress=False)
     longer = resume(tmp_path / "run", steps=25, progress=False)
@@ -313,7 +262,7 @@ def test_what_cannot_be_resumed_raises(tmp_path: Path, config: LanguageModelConf
     with pytest.raises(FileError, match=r"config\.json: not a valid configuration"):
         refused(tmp_path, "foreign")
     (tmp_path / "text").write_bytes(read_text(limit=1300).swapcase())
-    with pytest.raises(DataError, match="but they have changed"):
+    with pytest.raises(DataError, match="the run was started with, but they have changed"):
         refused(tmp_path, "run")
 
 
@@ -367,7 +316,7 @@ def test_bars_and_clocks() -> None:
     assert [clock(s) for s in (0.4, 67, 3723)] == ["0:00", "1:07", "1:02:03"]
 
 
-def test_the_state_is_carried_from_window_to_window_and_starts_anew_at_the_beginning(
+def test_the_state_is_carried_over_windows_and_reset_at_the_start(
     config: LanguageModelConfig,
 ) -> None:
     """Two steps of training against the same two windows by hand."""

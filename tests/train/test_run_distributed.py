@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.test_checkpoint_after_kill import assert_same_tree
+from tests.support.training_runs import assert_equal_trees
 from unrolled.models import load_tree
 from unrolled.train._callbacks import read_rows
 
@@ -27,27 +27,27 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("two")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("two")
     draw = random.Random(0)
-    (place / "text").write_text("".join(draw.choice("abcd \n") for _ in range(3000)))
+    (workspace / "text").write_text("".join(draw.choice("abcd \n") for _ in range(3000)))
     for label in ("xyz", "uvw"):
-        (place / "texts" / label).mkdir(parents=True)
+        (workspace / "texts" / label).mkdir(parents=True)
         for n in range(20):
             text = "".join(draw.choice(label) for _ in range(draw.randint(1, 30)))
-            (place / "texts" / label / str(n)).write_text(text)
-    return place
+            (workspace / "texts" / label / str(n)).write_text(text)
+    return workspace
 
 
 def call(
-    place: Path, *arguments: object, launcher: tuple[str, ...] = ()
+    workspace: Path, *arguments: object, launcher: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     loopback = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     # torchrun would take --run for the beginning of an option of its own.
     module = ["-m", "--", "unrolled"] if launcher else ["-m", "unrolled"]
     return subprocess.run(
         [sys.executable, *launcher, *module, "train", *map(str, arguments)],
-        cwd=place,
+        cwd=workspace,
         env=os.environ | loopback,
         capture_output=True,
         text=True,
@@ -55,8 +55,8 @@ def call(
     )
 
 
-def trained(place: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
-    process = call(place, *arguments, launcher=launcher)
+def trained(workspace: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
+    process = call(workspace, *arguments, launcher=launcher)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
@@ -76,43 +76,43 @@ def assert_same_rows(actual: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_two_processes_learn_as_one_and_go_on(place: Path, task: str) -> None:
+def test_two_processes_learn_as_one_and_resume(workspace: Path, task: str) -> None:
     single, two, parts = (f"{task}-{name}" for name in ("one", "two", "parts"))
-    trained(place, task, *TASKS[task], "--steps", 6, "--run", single)
+    trained(workspace, task, *TASKS[task], "--steps", 6, "--run", single)
     constant = ["--schedule", "constant", "--devices", 2]
-    out = trained(place, task, *TASKS[task], "--steps", 6, "--run", two, "--devices", 2)
+    out = trained(workspace, task, *TASKS[task], "--steps", 6, "--run", two, "--devices", 2)
     assert out.count("run  ") == out.count("checkpoint  ") == 1
-    assert_same_rows(place / two / "metrics.csv", place / single / "metrics.csv")
+    assert_same_rows(workspace / two / "metrics.csv", workspace / single / "metrics.csv")
     if task == "lm":
         return
     complete, part = f"{task}-whole", parts
-    trained(place, task, *TASKS[task], *constant, "--steps", 6, "--run", complete)
-    trained(place, task, *TASKS[task], *constant, "--steps", 3, "--run", part)
-    config = place / part / "config.json"
+    trained(workspace, task, *TASKS[task], *constant, "--steps", 6, "--run", complete)
+    trained(workspace, task, *TASKS[task], *constant, "--steps", 3, "--run", part)
+    config = workspace / part / "config.json"
     config_text = config.read_text()
     config.write_text(json.dumps(json.loads(config_text) | {"devices": 1}))
-    process = call(place, task, "--resume", part, "--steps", 6)
+    process = call(workspace, task, "--resume", part, "--steps", 6)
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
         "unrolled: --devices must give the number of processes that the run was started with, 2, "
         "got 1"
     ]
     config.write_text(config_text)
-    trained(place, task, "--resume", part, "--steps", 6)
-    actual, expected = (load_tree(place / run / "last.safetensors") for run in (part, complete))
+    trained(workspace, task, "--resume", part, "--steps", 6)
+    actual, expected = (load_tree(workspace / run / "last.safetensors") for run in (part, complete))
     for name in ("state_dict", "optimizer_states", "processes"):
-        assert_same_tree(actual[name], expected[name])
+        assert_equal_trees(actual[name], expected[name])
 
 
-def test_processes_that_torchrun_starts(place: Path) -> None:
+def test_processes_that_torchrun_starts(workspace: Path) -> None:
     """With as many as --devices says; with another number each process says so."""
     launcher = tuple(TORCHRUN)
     arguments = [*TASKS["lm"], "--steps", 6, "--run", "torchrun"]
-    process = call(place, "lm", *arguments, launcher=launcher)
+    process = call(workspace, "lm", *arguments, launcher=launcher)
     assert process.returncode != 0
     assert "unrolled: --devices must give (times --nodes) the 2 processes that" in process.stderr
-    shutil.rmtree(place / "torchrun", ignore_errors=True)
-    out = trained(place, "lm", *arguments, "--devices", 2, launcher=launcher)
+    shutil.rmtree(workspace / "torchrun", ignore_errors=True)
+    out = trained(workspace, "lm", *arguments, "--devices", 2, launcher=launcher)
     assert out.count("run  ") == out.count("checkpoint  ") == 1
-    trained(place, "lm", *TASKS["lm"], "--steps", 6, "--run", "alone")
-    assert_same_rows(place / "torchrun" / "metrics.csv", place / "alone" / "metrics.csv")
+    trained(workspace, "lm", *TASKS["lm"], "--steps", 6, "--run", "alone")
+    assert_same_rows(workspace / "torchrun" / "metrics.csv", workspace / "alone" / "metrics.csv")

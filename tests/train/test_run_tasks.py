@@ -10,14 +10,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.small_tasks import NAMES, config_of
-from tests.train.test_run import assert_same, interrupt_at, rows_but_seconds, what_was_learned
+from tests.support.training_runs import assert_equal_trees, learned_tree, rows_without_seconds
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained, measure
 from unrolled.train import Diverged, fit, resume
 from unrolled.train._callbacks import read_rows
 from unrolled.train._watching import read_watch
-
-__all__ = ["interrupt_at"]
 
 pytestmark = pytest.mark.slow
 
@@ -43,9 +41,9 @@ def test_a_resumed_run_reaches_the_same_bits(
     second = resume(tmp_path / "parts", progress=False)
     assert (second.step, second.interrupted) == (12, False)
     for name in ("last.safetensors", "best.safetensors"):
-        got, expected = (what_was_learned(result.run / name) for result in (second, complete))
-        assert_same(got, expected)
-    assert rows_but_seconds(second.metrics) == rows_but_seconds(complete.metrics)
+        got, expected = (learned_tree(result.run / name) for result in (second, complete))
+        assert_equal_trees(got, expected)
+    assert rows_without_seconds(second.metrics) == rows_without_seconds(complete.metrics)
     validated = [row["step"] for row in read_rows(complete.metrics) if row["validation_loss"]]
     assert validated == ["4", "8", "12"]
 
@@ -68,7 +66,7 @@ def test_the_best_checkpoint_has_the_measures_of_its_validation(
     assert load_tree(result.best)["global_step"] == int(best["step"])
 
 
-def test_training_stops_when_nothing_gets_better(tmp_path: Path) -> None:
+def test_training_stops_when_the_loss_stays_the_same(tmp_path: Path) -> None:
     """Steps too small to change the loss: no validation is better than the first."""
     config = small("classify", tmp_path, patience=2, steps=60, learning_rate=1e-12)
     result = fit(config, tmp_path / "run", progress=False)
@@ -79,7 +77,7 @@ def test_training_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     assert len(set(losses)) == 1
 
 
-def test_training_goes_on_while_it_gets_better(tmp_path: Path) -> None:
+def test_training_continues_while_the_loss_falls(tmp_path: Path) -> None:
     config = small("classify", tmp_path, patience=1, steps=24, schedule="constant")
     assert fit(config, tmp_path / "run", progress=False).step == 24
 
@@ -113,7 +111,7 @@ def test_tensorboard_reads_what_the_metrics_file_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("example", ["classify", "tag", "forecast", "seq2seq"])
-def test_a_loss_that_is_no_number_ends_the_run(example: str, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(example: str, tmp_path: Path) -> None:
     config = small(example, tmp_path, learning_rate=1e10, validate_every=1, steps=40)
     message = r"the loss must be finite, got (nan|inf) at step (\d+); .*--learning-rate"
     with pytest.raises(Diverged, match=message) as caught:
@@ -134,7 +132,7 @@ def test_layers_are_watched_and_the_run_stays_the_same(tmp_path: Path) -> None:
         config = small("seq2seq", tmp_path, watch=watch, steps=8)
         results.append(fit(config, tmp_path / str(watch), progress=False))
     states = [load_tree(result.last)["state_dict"] for result in results]
-    assert_same(states[1], states[0])
+    assert_equal_trees(states[1], states[0])
     rows = read_watch(results[1].run / "watch.csv")
     assert not (results[0].run / "watch.csv").exists()
     assert {row["step"] for row in rows} == {"4", "8"}

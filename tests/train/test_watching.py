@@ -106,7 +106,7 @@ def test_the_run_is_the_same_with_and_without(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / WATCH).exists()
 
 
-def test_a_run_that_goes_on_has_the_rows_of_a_whole_one(tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path: Path) -> None:
     run(tmp_path / "whole", 8, Watch(2))
     run(tmp_path / "parts", 5, Watch(2))
     path = tmp_path / "parts" / WATCH

@@ -104,7 +104,7 @@ def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
         work.backward_batched(3, stacked, fitting, output, saved, output_grads, needs, 1)
 
 
-def test_a_class_that_is_none_of_tensors_is_refused() -> None:
+def test_a_class_that_is_not_a_tensor_raises() -> None:
     with pytest.raises(AttributeError):
         _core.name_tensors(int, torch.empty(0))
 

@@ -65,7 +65,7 @@ def test_results_do_not_share_memory(fast_path_calls: list[bool]) -> None:
     assert len({t.untyped_storage().data_ptr() for t in (x, y, h, c)}) == 4
 
 
-def test_weights_are_read_anew(fast_path_calls: list[bool]) -> None:
+def test_weights_are_read_at_each_call(fast_path_calls: list[bool]) -> None:
     layer, x = nn.GRU(4, 5), torch.randn(3, 2, 4)
     with torch.no_grad():
         output = layer(x)[0]

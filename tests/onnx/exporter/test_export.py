@@ -8,10 +8,11 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from tests.support.every_operation import EveryOperation
 from tests.support.onnx_files import Batch, check_layer, exported_session, node_counts, randomize
 from tests.support.tolerances import close
 from unrolled import cells, engines
-from unrolled.cells import Cell, product, vector
+from unrolled.cells import Cell
 from unrolled.nn import GRU, LSTM, RNN, Recurrent
 from unrolled.onnx import export
 from unrolled.onnx._activations import Activation
@@ -117,37 +118,9 @@ def test_a_clip_that_the_operator_lacks_becomes_a_scan(tmp_path: Path) -> None:
     check_layer(layer, run, Batch.of(layer, 9, 3, lengths=False, states=False))
 
 
-class Everything(Cell):
-    """Every operation of programs, states of several widths, and a state that is computed once for
-    all sequences."""
-
-    gates = ("a", "b")
-    states = ("h", "s", "unit", "constant")
-    widths = {"s": 3, "unit": 1}  # noqa: RUF012
-    down, up = product(width=3), product("u", "v", source=3, bias=False)
-    fixed, twice = product(source=3, width=3), product("p", "q", blocks=5)
-    w, k, v = vector(), vector(1), vector(3)
-
-    def step(self, x: Any, h: Any, state: Any) -> Any:
-        c = cells
-        a, b = x.a + h.a, x.b - h.b
-        s = c.tanh(self.down(a)) + self.fixed(c.softsign(self.v))
-        up, twice = self.up(s), self.twice(b)
-        soft = c.softplus(a) / (2 + c.exp(c.minimum(b, 0.5))) + abs(b) ** 1.5
-        hard = c.hard_sigmoid(up.u) * c.hard_tanh(up.v) + c.relu(twice.p) - twice.q
-        root = c.sqrt(1 + a * a) + c.log(2 + b * b) + c.clip(b, -0.2, 0.3)
-        least = c.maximum(c.minimum(c.maximum(soft, self.k), 0.9), self.w)
-        masks = (a < b) * 0.5 + (a <= b) * 1.0 + (a == b) * 1.0 + (a != b) * 0.25
-        chosen = c.where(state.s == 0, 0.1, c.where(s > 0, s, -s))
-        new = c.sigmoid(hard + root * 0.1 + least + masks) - c.mean(soft) * 0.1
-        unit_state = c.mean(state.h) + state.unit * self.k
-        constant_state = c.tanh(self.w)
-        return new, chosen + s, unit_state, c.where(a < b, constant_state, constant_state)
-
-
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
 def test_every_operation_of_a_program(options: dict[str, Any], tmp_path: Path) -> None:
-    layer = randomize(Recurrent(Everything, 4, 5, **options))
+    layer = randomize(Recurrent(EveryOperation, 4, 5, **options))
     run = exported_session(layer, tmp_path, lengths=True, states=True)
     check_layer(layer, run, Batch.of(layer, 4, 3, lengths=True, states=True))
     run = exported_session(layer, tmp_path)
@@ -156,7 +129,7 @@ def test_every_operation_of_a_program(options: dict[str, Any], tmp_path: Path) -
 
 def test_float64_stays_float64(tmp_path: Path) -> None:
     """ONNX Runtime runs an LSTM in float64 as Scan only."""
-    for make in (LSTM, partial(Recurrent, cells.SLSTM), partial(Recurrent, Everything)):
+    for make in (LSTM, partial(Recurrent, cells.SLSTM), partial(Recurrent, EveryOperation)):
         layer = randomize(make(3, 5, num_layers=2, bidirectional=True)).double()
         run = exported_session(layer, tmp_path, lengths=True)
         batch = Batch.of(layer, 5, 3, lengths=True, states=False)

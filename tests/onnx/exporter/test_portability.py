@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.onnx.exporter.test_export import Everything
 from tests.support.command_line import run_export
+from tests.support.every_operation import EveryOperation
 from tests.support.onnx_files import Batch, check_layer, randomize
 from tests.support.onnx_runtimes import RUNTIMES, Load, OpenVINO, Tract
 from tests.support.tolerances import close
@@ -59,7 +59,7 @@ LAYERS: dict[str, Any] = {
     "CoRNN": partial(Recurrent, cells.CoRNN),
     "memoryless": partial(Recurrent, Memoryless),
     "autonomous": partial(Recurrent, Autonomous),
-    "every operation": partial(Recurrent, Everything),
+    "every operation": partial(Recurrent, EveryOperation),
     "other functions": partial(
         Recurrent, OperatorLSTM(Activation("HardSigmoid"), Activation("Elu"), Activation("Relu"))
     ),

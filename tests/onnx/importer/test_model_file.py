@@ -88,7 +88,7 @@ def test_files_that_are_missing_or_not_onnx(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(4))
-def test_damaged_files_are_refused_and_do_no_harm(cut: int, tmp_path: Path) -> None:
+def test_damaged_files_load_or_raise(cut: int, tmp_path: Path) -> None:
     """Cut at random places, or with random bytes changed: a module, or a ValueError."""
     path, refused = tmp_path / "model.onnx", 0
     if cut < 3:
@@ -203,7 +203,7 @@ def other_sequence(model: onnx.ModelProto) -> None:
         (other_sequence, "its sequence must be a product with weights"),
     ],
 )
-def test_a_scan_that_is_no_cell_is_refused(
+def test_a_scan_that_is_not_a_cell_raises(
     spoil: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
     model = scan()

@@ -139,7 +139,7 @@ def test_of_conll_u_the_words_are_read(tmp_path: Path) -> None:
         ("a 1 O\nb 2 O\n", {"token": 1}, "line 1: .* --token-column 2"),
     ],
 )
-def test_counters_are_no_tokens(
+def test_counters_are_not_tokens(
     tmp_path: Path, text: str, arguments: dict[str, int], cure: str
 ) -> None:
     with pytest.raises(DataError, match=cure):
@@ -279,7 +279,7 @@ def sentences(draw: st.DrawFn) -> tuple[list[EntitySpan], int]:
 
 
 @given(sentences())
-def test_every_scheme_says_the_same(sentence: tuple[list[EntitySpan], int]) -> None:
+def test_every_scheme_has_the_same_spans(sentence: tuple[list[EntitySpan], int]) -> None:
     entities, length = sentence
     for scheme in ("IOB1", "IOB2", "BILOU"):
         labels = labels_from_spans(entities, length, scheme)
@@ -320,7 +320,7 @@ def test_scores_by_hand() -> None:
     assert "PER  precision  50.00%  recall  33.33%  F1  40.00%  (3 in the" in str(scores)
 
 
-def test_no_entities_are_no_division_by_zero() -> None:
+def test_scores_without_entities_are_defined() -> None:
     scores = entity_scores([["O"]], [["O"]])
     assert (scores.micro.precision, scores.micro.recall, scores.micro.f1) == (0.0, 0.0, 0.0)
     assert scores.by_type == {}

@@ -63,7 +63,7 @@ def test_lines_end_at_line_ends_only(source_of: object, data: bytes, lines: list
         (b"a\n\n\0", "line 3: must be UTF-8, got a zero byte"),
     ],
 )
-def test_what_is_no_text_is_refused_with_its_line(
+def test_bytes_that_are_not_text_raise_with_their_line(
     source_of: object, data: bytes, message: str
 ) -> None:
     source = source_of(data)  # type: ignore[operator]

@@ -85,7 +85,7 @@ def test_the_suffix_and_the_argument_decide_before_the_header(tmp_path: Path) ->
         ('5" pipe,x\n1,2\n', ('5" pipe', "x")),
     ],
 )
-def test_a_delimiter_within_a_name_or_a_cell_is_none(
+def test_a_delimiter_in_a_name_or_a_cell_does_not_count(
     tmp_path: Path, text: str, columns: tuple[str, ...]
 ) -> None:
     assert table_of(tmp_path, text).columns == columns
@@ -96,7 +96,7 @@ def test_names_that_pandas_gives_are_names(tmp_path: Path) -> None:
     assert table_of(tmp_path, "2019,x\n5,6\n").columns == ("2019", "x")
 
 
-def test_two_delimiters_that_cut_alike_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_delimiters_raise(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"line 2: must have one delimiter, got ',' and ';', either"
     ):
@@ -217,7 +217,7 @@ def test_names_that_are_written_otherwise_are_one_or_refused(tmp_path: Path) -> 
     assert actual == ["pos", "pos", "Pos", "1", "1", "-2", "0.5", "none"]
 
 
-def test_names_in_which_a_number_stands_stay_as_they_are(tmp_path: Path) -> None:
+def test_names_with_a_number_stay_as_they_are(tmp_path: Path) -> None:
     names = ["10.05", "105", "v1.0.2", "2.0 mm", "10000000000000001", "10000000000000002"]
     table = table_of(tmp_path, "\n".join(["x", *names]))
     assert table.categories("x", "a label") == names
@@ -361,7 +361,7 @@ def test_several_values_in_a_cell_raise(tmp_path: Path) -> None:
             read("x")
 
 
-def test_bytes_harm_no_column_beside_them(tmp_path: Path) -> None:
+def test_other_columns_are_read_beside_bytes(tmp_path: Path) -> None:
     columns = {"picture": [b"\xff\xfe"], "x": [1.5]}
     table = read_table(write_parquet(tmp_path / "t.parquet", columns))
     assert table.numeric_columns() == ["x"]

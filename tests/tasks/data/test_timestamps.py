@@ -82,5 +82,5 @@ def test_an_offset_is_another_kind() -> None:
      "2024-01-01 24:00", "2024-01-01 3:00 PM", "2024-01 10:00", "2024-01/02", "Jan 2024", "1_0",
      "week 10", "2024-Q5", "2024-W54", "0001-01-01 00:00+05:00", [1]],
 )  # fmt: skip
-def test_other_text_is_no_time(cell: Any) -> None:
+def test_other_text_is_not_a_time(cell: Any) -> None:
     assert parse_timestamp(cell) is None
