@@ -1,7 +1,7 @@
-"""The name under which a cell can be imported again: that of a published one, or the path of its
+"""Finds the name under which a cell can be imported: that of a published cell, or the path of its
 class.
 
-Configurations and checkpoints hold names, no objects. ``unrolled.models.find_cell`` reads them.
+Configurations and checkpoints contain these names, which ``unrolled.models.find_cell`` reads.
 """
 
 import sys
@@ -18,8 +18,8 @@ def cell_name(cell: Cell | type[Cell]) -> str:
     A cell object with settings is named by the variable of its module that holds it.
 
     Raises:
-        ValueError: no name leads to it: it is defined in a function or in an interactive session,
-            or it has settings and no variable at the top level of a module.
+        ValueError: the cell cannot be imported: it is defined in a function or in an interactive
+            session, or it has settings and no variable at the top level of a module.
     """
     if not isinstance(cell, type) and not _is_default(cell):
         return _object_name(cell)

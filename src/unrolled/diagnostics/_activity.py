@@ -1,6 +1,6 @@
 """The activations of a layer's units over a sequence: states, coloured text, principal components.
 
-The coloured text is HTML for `page`; `pictures` draws the rest.
+The coloured text is HTML for `_page`; `_pictures` draws the rest.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The gates of any cell, observed while its own `step` runs: every bounded function that it calls.
 
 No equation is repeated here. A torch function mode intercepts the calls of functions, and the
-frame of `step` has the names of the results. `pictures` draws the gates.
+frame of `step` has the names of the results. `_pictures` draws the gates.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Gradients by lag: how much of the past reaches the present, and whether it vanishes or explodes.
 
-Computes numbers only; `pictures` draws them.
+Computes numbers only; `_pictures` draws them.
 """
 
 import copy

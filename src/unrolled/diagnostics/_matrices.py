@@ -1,6 +1,6 @@
 """The matrices of a recurrent layer: eigenvalues, singular values, and a table of all parameters.
 
-Computes numbers only; `pictures` draws them.
+Computes numbers only; `_pictures` draws them.
 """
 
 from collections.abc import Iterator

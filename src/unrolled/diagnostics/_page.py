@@ -1,6 +1,6 @@
 """A self-contained HTML page: sections of text, tables and pictures.
 
-`inspection` decides what is on it.
+`_inspection` decides what is on it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Pictures of the measurements, as PNGs in memory, in colours that people with colour blindness can
 distinguish.
 
-The numbers come from `gradients`, `gates`, `matrices` and `activity`.
+The numbers come from `_gradients`, `_gates`, `_matrices` and `_activity`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""ONNX: modules exported as files of standard operators, and such files imported as modules.
+"""Exports modules to ONNX files, and imports ONNX files as modules.
 
 Needs the package ``onnx``.
 """

@@ -38,7 +38,7 @@ ACTIVATIONS: dict[str, ActivationFormula] = {
     "Softsign": ActivationFormula(lambda x, a, b: cells.softsign(x)),
     "Softplus": ActivationFormula(lambda x, a, b: cells.softplus(x)),
 }
-"""All functions that the definition of the operators names."""
+"""All functions in the definition of the operators."""
 
 
 @dataclass(frozen=True)

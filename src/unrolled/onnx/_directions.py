@@ -1,4 +1,4 @@
-"""Layers that ``Recurrent`` does not have: backward only, or with a cell for each direction."""
+"""Layers that ``Recurrent`` cannot express: backward only, or with a cell for each direction."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ State = Tensor | Sequence[Tensor]
 
 
 class Directions(nn.Module):
-    """A layer forward, a layer backward, or both side by side, each a one-layer ``Recurrent`` in
-    one direction.
+    """A forward layer, a backward layer, or both with concatenated outputs; each is a one-layer
+    ``Recurrent`` in one direction.
 
     Call it like a :class:`unrolled.nn.Recurrent`, with ``input`` [T, N, I] ([N, T, I] with
     ``batch_first``) and optionally ``hx`` and ``lengths``; it returns outputs and final states. The
@@ -39,7 +39,7 @@ class Directions(nn.Module):
 
     @property
     def batch_first(self) -> bool:
-        """Whether it reads [N, T, I]; setting it sets it in each direction."""
+        """Whether the input is [N, T, I]; setting it sets it in each direction."""
         layer = self.backwards if self.forwards is None else self.forwards
         return layer is not None and layer.batch_first
 
@@ -51,7 +51,7 @@ class Directions(nn.Module):
 
     @property
     def num_directions(self) -> int:
-        """D."""
+        """The number of directions, 1 or 2."""
         return len(self.cells)
 
     def forward(
@@ -61,7 +61,7 @@ class Directions(nn.Module):
         *,
         lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        """Run over a batch; see the class."""
+        """Run over a batch; see the docstring of the class."""
         if not isinstance(input, Tensor):
             raise TypeError(f"Directions: input must be a Tensor, got {type(input).__name__}")
         if input.dim() != 3:

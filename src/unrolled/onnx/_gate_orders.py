@@ -1,6 +1,6 @@
-"""The order of gates in our layers and in ONNX's operators: the one place that states it.
+"""The order of gates in our layers and in ONNX's operators, and conversions between them.
 
-Everything is of one direction, as NumPy arrays: W [G·H, I], R [G·H, H], B [2·G·H], P [3·H], each
+All arrays are NumPy arrays of one direction: W [G·H, I], R [G·H, H], B [2·G·H], P [3·H], each
 without the operators' first dimension of directions. Candidates are called g (LSTM; c in ONNX) and
 n (GRU; h in ONNX) on both sides.
 """

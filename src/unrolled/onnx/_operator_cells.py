@@ -1,8 +1,8 @@
 """The operators RNN, LSTM and GRU of ONNX as cells.
 
-An ``Operator`` holds what a node says about its equations, without sizes, directions and weights.
-``cell_of`` returns its cell: one of ``unrolled.cells`` where the equations are the same, else one
-of the general cells of this file.
+An ``Operator`` describes the equations of a node, without sizes, directions and weights.
+``cell_of`` returns its cell: one of ``unrolled.cells`` with the same equations, else one of the
+general cells of this file.
 """
 
 from dataclasses import dataclass, replace
@@ -112,14 +112,14 @@ class OperatorGRU(Cell):
 
 @dataclass(frozen=True)
 class Operator:
-    """What a node says about the equations of one direction.
+    """The equations of one direction of a node.
 
     ``name`` is "RNN", "LSTM" or "GRU"; ``activations`` are in the operator's order, (f), (f, g, h),
     (f, g), without a clip of their own. ``clip`` t bounds the argument of each by [-t, t], but for
     h of the LSTM: the text of the definition leaves that open, ONNX Runtime does not clip c.
 
     Raises:
-        ValueError: a value does not fit the operator.
+        ValueError: a value is not valid for the operator.
     """
 
     name: str
@@ -181,7 +181,7 @@ _FUNCTIONS: dict[Activation, ValueFunction] = {
 
 
 def cell_of(operator: Operator) -> Cell:
-    """The cell with an operator's equations; one of ``unrolled.cells`` where there is one."""
+    """The cell with an operator's equations, from ``unrolled.cells`` if it has one."""
     if operator in _CELLS:
         return _CELLS[operator]()
     functions = [replace(function, clip=operator.clip) for function in operator.activations]

@@ -1,9 +1,8 @@
-"""The layers of this library behind the interface of ``onnx.backend``: models and nodes run on
-arrays.
+"""Implements the interface of ``onnx.backend`` with the layers of this library.
 
-    from unrolled.onnx.backend import Backend
+from unrolled.onnx.backend import Backend
 
-    (y,) = Backend.run_model(model, [x])
+(y,) = Backend.run_model(model, [x])
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ __all__ = ["Backend", "Prepared"]
 
 
 class Prepared(onnx.backend.base.BackendRep):
-    """A model that can be run. Inputs that are weights of its layers are read at each call."""
+    """A model that can be run. Inputs that are weights of layers are read at each call."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -47,7 +46,7 @@ class Prepared(onnx.backend.base.BackendRep):
             inputs: arrays, one for each input in their order, or by name.
 
         Raises:
-            ValueError: there are more or fewer of them.
+            ValueError: the number of inputs is wrong.
         """
         named = inputs if isinstance(inputs, Mapping) else self._by_name(inputs)
         if missing := [name for name in self.inputs if name not in named]:

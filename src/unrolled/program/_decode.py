@@ -1,6 +1,6 @@
 """Reads the forward part of a program's text, from a file or a graph, into nodes.
 
-``encode`` writes the text and documents its lines; the gradients in it are skipped.
+``_encode`` writes the text and documents its lines; the gradients in it are skipped.
 """
 
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""torch modules as ONNX models: standard operators where a layer is one, else Scan."""
+"""Exports modules as ONNX models: layers become standard operators if possible, else Scan."""

@@ -1,4 +1,4 @@
-"""Which parts of a program are activation functions of the standard operators."""
+"""Finds activation functions of the standard operators in a program."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

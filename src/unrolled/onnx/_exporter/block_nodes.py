@@ -1,4 +1,4 @@
-"""Blocks of a chain that are not recurrent, as nodes: from rows [T, N, width] to rows or [N, ·].
+"""Converts the blocks of a chain, except recurrent ones, to nodes: [T, N, width] to rows or [N, ·].
 
 ``unrolled.runtime._schema`` defines what each block computes.
 """
@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Graph, Value], Value]] = {
 
 
 def embedding(g: Graph, table: np.ndarray, tokens: Value, name: str) -> Value:
-    """Rows of a table, by tokens."""
+    """Rows of a table, looked up by token."""
     return g.op("Gather", g.named(table.astype(g.dtype), name), tokens, axis=0)
 
 
@@ -94,8 +94,8 @@ def _step_count(g: Graph, y: Value, lengths: Lengths | None) -> Value:
 def forecast(
     g: Graph, changes: Value, x: Value, block: ForecastBlock, lengths: Lengths | None
 ) -> Value:
-    """Changes [N, K·targets] to forecasts [N, K, targets] in float64 and the units of the data,
-    from the final values of x [T, N, F]."""
+    """Convert differences [N, K·targets] from the final values of x [T, N, F] to float64 forecasts
+    [N, K, targets] in the units of the data."""
     ends = np.array([block.targets], INTEGERS)
     x = g.op("Slice", x, _AXIS_0, ends, np.array([2], INTEGERS))
     if lengths is None:

@@ -1,4 +1,4 @@
-"""A graph of ONNX under construction: nodes, and the arrays that they read.
+"""Builds ONNX graphs of nodes and the arrays that they read.
 
 The functions that make nodes (``pointwise``, ``scan_nodes``, ``operator_nodes``, ``block_nodes``)
 depend on ``Graph`` only. ``FileGraph`` becomes a file; ``torch_graph`` has the graph inside torch's
@@ -38,7 +38,7 @@ _ELEMENT_TYPES: dict[np.dtype[np.generic], int] = {
 class Graph(Protocol):
     """A graph to which nodes are added.
 
-    ``dtype`` is that of its numbers; a ``portable`` graph has only nodes that ONNX Runtime,
+    ``dtype`` is the dtype of its values; a ``portable`` graph has only nodes that ONNX Runtime,
     OpenVINO and tract compute alike.
     """
 
@@ -46,15 +46,15 @@ class Graph(Protocol):
     portable: bool
 
     def op(self, op_type: str, *inputs: Value | None, **attributes: AttributeValue) -> Value:
-        """The result of an operator; None stands for an input that is left out."""
+        """The result of an operator; None is an omitted input."""
 
     def multi_op(
         self, op_type: str, count: int, *inputs: Value | None, **attributes: AttributeValue
     ) -> list[Value]:
-        """The results of an operator that has several."""
+        """The results of an operator with several results."""
 
     def named(self, value: Value, name: str) -> Value:
-        """The same value; an array gets a name by which readers of the file find it."""
+        """The same value; an array gets a name in the file."""
 
     def body(self) -> "Body":
         """A graph inside this one, which may read the values of this one."""
@@ -147,7 +147,7 @@ class FileGraph:
         )
 
     def set_default(self, name: str, array: np.ndarray) -> None:
-        """Set the value of an input for calls that leave it out."""
+        """Set the default value of an input."""
         self._arrays[name] = array
 
     def initializers(self) -> list[TensorProto]:

@@ -1,6 +1,6 @@
 """Which programs are those of the standard operators RNN, LSTM and GRU.
 
-The patterns are the operators' own cells (``operator_cells``), traced, with the activation
+The patterns are the operators' own cells (``_operator_cells``), traced, with the activation
 functions left open. So a program is recognized by its equations, whatever the name of its cell and
 the order of its gates; the class of a cell does not matter.
 """
@@ -33,7 +33,7 @@ class OperatorMatch:
     """A program as an operator, and the parts of the program that belong to each gate.
 
     ``input`` has the block of the input product of each gate, ``recurrent`` product and block,
-    ``peepholes`` the vector; gates by their letters in ``gate_orders``.
+    ``peepholes`` the vector; gates by their letters in ``_gate_orders``.
     """
 
     operator: Operator

@@ -1,4 +1,4 @@
-"""The graph that torch's own exporter records, behind the interface of ``Graph``."""
+"""Implements ``Graph`` for the graph that torch's own exporter builds."""
 
 from collections.abc import Sequence
 from itertools import count

@@ -1,4 +1,4 @@
-"""The attributes of a node, read by name and held to their types."""
+"""Reads the attributes of a node by name, and checks their types."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ class Attributes:
     Every method but ``get`` and ``flag`` raises ValueError for a value of another type.
 
     Raises:
-        ValueError: an attribute refers to one of a function, or its text is not UTF-8.
+        ValueError: an attribute refers to an attribute of a function, or its text is not UTF-8.
     """
 
     def __init__(self, node: onnx.NodeProto) -> None:

@@ -1,9 +1,9 @@
-"""Checks of inputs on whose sizes a graph depends.
+"""Inserts checks of inputs on whose sizes a graph depends.
 
 Exporters write the sizes of their example into a graph. Layers, linear layers and pointwise
-functions take any T and N, and so does a module that consists of them. A graph that reads single
-steps, cuts or rearranges by number, or adds constants with a row for each step would give wrong
-numbers for other sizes: such inputs are checked at each call.
+functions accept any T and N, and so does a module that consists of them. A graph that reads single
+steps, slices or reshapes to fixed sizes, or adds constants with a row for each step would return
+wrong results for other sizes: the sizes of its inputs are checked at each call.
 """
 
 import operator
@@ -22,10 +22,10 @@ Sizes = Sequence[int | None]
 
 
 def check_sizes(x: Tensor, name: str, sizes: Sizes) -> Tensor:
-    """x itself, if it has these sizes.
+    """Check the sizes of x, and return x.
 
     Raises:
-        ValueError: it has others.
+        ValueError: x has other sizes.
     """
     shape = tuple(x.shape)
     if len(shape) != len(sizes) or any(
@@ -61,7 +61,7 @@ def guard_inputs(module: fx.GraphModule, inputs: Mapping[str, tuple[str, Sizes]]
 
 
 def _size_dependent_inputs(module: fx.GraphModule) -> list[fx.Node]:
-    """The placeholders from which a node reads whose result is right for one T and N only."""
+    """The placeholders read by nodes whose result is right for only one T and N."""
     classifier = _Classifier(module)
     dependent: set[fx.Node] = set()
     used: set[fx.Node] = set()  # other than as initial states, whose shape the layer checks
@@ -84,14 +84,14 @@ def _inputs_of(node: fx.Node) -> list[fx.Node]:
 
 
 class _Classifier:
-    """Says which nodes of a graph take any T and N."""
+    """Finds the nodes of a graph that accept any T and N."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
         self.states = self._state_nodes()
 
     def takes_any_size(self, node: fx.Node) -> bool:
-        """Whether a node computes the same for any T and N, or fails."""
+        """Whether a node is right, or raises an error, for any T and N."""
         target, args = node.target, node.args
         if node.op != "call_function":
             return True

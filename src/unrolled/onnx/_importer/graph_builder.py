@@ -1,4 +1,4 @@
-"""The graph of ``torch.fx`` that an imported model becomes, while its nodes are converted.
+"""Builds the ``torch.fx`` graph of an imported model while its nodes are converted.
 
 The rules for single operators are in ``math_rules``, ``shape_rules`` and ``recurrent_rules``.
 """
@@ -20,12 +20,12 @@ from unrolled.onnx._importer.shape_inference import ShapeInference
 from unrolled.onnx._importer.values import RefusedError, Value
 
 MAX_INTEGERS = 1024
-"""Numbers of an operator's axes, shapes and bounds."""
+"""The maximum number of elements of an operator's axes, shapes and bounds."""
 
 
 @dataclass(frozen=True)
 class ImportedNode:
-    """A node, its attributes, and its inputs as values (None: left out)."""
+    """A node, its attributes, and its inputs as values (None: omitted)."""
 
     proto: onnx.NodeProto
     attributes: Attributes
@@ -37,7 +37,7 @@ class ImportedNode:
         return node_label(self.proto)
 
     def input(self, index: int) -> Value:
-        """An input that must be present.
+        """A required input.
 
         Raises:
             RefusedError: it is absent.
@@ -48,14 +48,14 @@ class ImportedNode:
         return value
 
     def optional_input(self, index: int) -> Value | None:
-        """An input, or None if it is left out."""
+        """An input, or None if it is omitted."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     def constant_integers(self, index: int) -> list[int] | None:
         """The integers of a constant input; None if it is not constant.
 
         Raises:
-            RefusedError: there are more than any operator reads.
+            RefusedError: there are more of them than any operator reads.
         """
         value = self.optional_input(index)
         if value is None or value.array is None:
@@ -68,7 +68,7 @@ class ImportedNode:
         return [int(item) for item in np.asarray(value.array).reshape(-1)]
 
     def required_inputs(self) -> list[Value]:
-        """All inputs, each of which must be present."""
+        """All inputs, which are required."""
         return [self.input(index) for index in range(len(self.inputs))]
 
 
@@ -99,7 +99,7 @@ class GraphBuilder:
         return name in self.shapes.integer_values
 
     def define(self, values: Mapping[str, Value]) -> None:
-        """Define what names stand for."""
+        """Define the values of names."""
         self.values |= values
         for name, value in values.items():
             if value.array is not None:
@@ -129,7 +129,7 @@ class GraphBuilder:
             self.charge(array.size, "constant")
             name = self.unique_name("constant")
             self.root.register_buffer(name, torch.from_numpy(np.array(array)))
-            # The array is held so that its id is not used again.
+            # Keep the array alive so that its id is not reused.
             self._constants[id(array)] = (name, array)
         return self.graph.get_attr(self._constants[id(array)][0])
 
@@ -165,7 +165,7 @@ class GraphBuilder:
         return not value.swapped or (dims is not None and len(dims) > 2)
 
     def finish(self, outputs: Sequence[str]) -> fx.GraphModule:
-        """The module that returns these values; nodes without use are removed.
+        """Build the module that returns these values; unused nodes are removed.
 
         Raises:
             RefusedError: a value has no node.
@@ -179,7 +179,7 @@ class GraphBuilder:
         return fx.GraphModule(self.root, self.graph, "Imported")
 
     def charge(self, numbers: int, label: str) -> None:
-        """Count numbers against the file's budget, before they are made.
+        """Count elements against the file's budget, before they are allocated.
 
         Raises:
             ValueError: the budget is exhausted.
@@ -198,11 +198,11 @@ class GraphBuilder:
         size: Callable[..., int] | None = None,
         inputs: Sequence[Value | None] | None = None,
     ) -> Value | None:
-        """The result of a function of a node's inputs (by default all) if these are constant, else
+        """The result of a function of a node's inputs (by default all) if they are constant, else
         None.
 
-        The numbers that are read and made are counted before the function runs: ``size`` computes
-        how many are made from the arrays, by default as many as are read.
+        The elements of inputs and result are counted before the function runs: ``size`` computes
+        the number of the result's elements from the inputs; by default it equals theirs.
         """
         tensors = self._constant_inputs(n, size, inputs)
         return None if tensors is None else Value(array=function(*tensors).numpy())
@@ -236,7 +236,7 @@ class GraphBuilder:
 
 
 Rule = Callable[[GraphBuilder, ImportedNode], list[Value]]
-"""Converts a node: gives its outputs as values."""
+"""Converts a node; returns its outputs as values."""
 
 
 class RuleTable(dict[str, Rule]):

@@ -21,7 +21,7 @@ FunctionKey = tuple[str, str]
 
 
 def read_model(source: Source) -> onnx.ModelProto:
-    """A valid ONNX model with all its weights inside and its functions inlined.
+    """Read and check an ONNX model, load its external weights, and inline its functions.
 
     Raises:
         unrolled.io.FileError: the file is missing or damaged.
@@ -45,7 +45,7 @@ def read_model(source: Source) -> onnx.ModelProto:
         raise FileError(source, f"not an ONNX model ({error})") from None
     try:
         _check_external_size(model, Path(source).parent)
-        # Reads files of this folder only, and follows no links.
+        # Reads only files of this folder, and does not follow links.
         external_data_helper.load_external_data_for_model(model, str(Path(source).parent))
         return _checked(model)
     except Exception as error:  # the checker's own class among them
@@ -53,7 +53,7 @@ def read_model(source: Source) -> onnx.ModelProto:
 
 
 def _check_external_size(model: onnx.ModelProto, folder: Path) -> None:
-    """Hold what tensors read from files beside the model to the size of those files.
+    """Check that tensors read no more from external files than the size of these files.
 
     Raises:
         ValueError: they read far more.
@@ -69,10 +69,10 @@ def _check_external_size(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def _check_inlined_size(model: onnx.ModelProto) -> None:
-    """Hold the nodes of inlined functions to the file's budget.
+    """Count the nodes of inlined functions against the file's budget.
 
     Raises:
-        ValueError: they are too many, or a function calls itself.
+        ValueError: there are too many, or a function calls itself.
     """
     functions = {(function.domain, function.name): function for function in model.functions}
     counts: dict[FunctionKey, int] = {}

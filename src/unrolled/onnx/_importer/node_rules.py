@@ -1,6 +1,6 @@
 """The rules of all operators, and the conversion of one node by its rule.
 
-An operator without a rule is refused by name only if one of the model's outputs needs its result.
+An operator without a rule raises an error only if an output of the model needs its result.
 """
 
 import onnx
@@ -15,7 +15,7 @@ RULES = recurrent_rules.RULES | math_rules.RULES | shape_rules.RULES
 
 
 def convert_node(b: GraphBuilder, node: onnx.NodeProto) -> None:
-    """Define the outputs of a node, as values or as the reason why they have none."""
+    """Define the outputs of a node as values, or as the reason why they cannot be converted."""
     inputs = [b.values[name] if name else None for name in node.input]
     try:
         attributes = Attributes(node)

@@ -1,4 +1,4 @@
-"""One node RNN, LSTM or GRU as a layer: its attributes read, its weights in our order."""
+"""Converts an RNN, LSTM or GRU node to a layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,20 +63,20 @@ def is_recurrent(node: onnx.NodeProto) -> bool:
 
 
 def from_node(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Recurrent | Directions:
-    """The layer with the equations and weights of a node RNN, LSTM or GRU.
+    """Convert an RNN, LSTM or GRU node to a layer with its equations and weights.
 
-    A :class:`unrolled.nn.LSTM`, ``GRU`` or ``RNN`` where the equations are theirs, else a
-    :class:`unrolled.nn.Recurrent`; a node that runs backward only, or has a different cell in each
+    The layer is a :class:`unrolled.nn.LSTM`, ``GRU`` or ``RNN`` if it has their equations, else a
+    :class:`unrolled.nn.Recurrent`; a node that runs only backward, or has a different cell in each
     direction, becomes a :class:`Directions`. With ``layout`` 1 the layer is ``batch_first``.
-    Without B it has no biases. Lengths and initial states are arguments of its calls.
+    Without B it has no biases. Lengths and initial states are arguments of the layer's calls.
 
     Args:
         node: the node.
         tensors: the node's W, R, B and P by their names in the graph.
 
     Raises:
-        ValueError: the node is none of the three, an attribute or a shape does not fit, or a
-            weight is missing.
+        ValueError: the node is not one of the three, an attribute or a shape is wrong, or a weight
+            is missing.
     """
     if not is_recurrent(node):
         raise ValueError(f"from_node: node must be RNN, LSTM or GRU, got {node.op_type!r}")
@@ -124,7 +124,7 @@ def _layer(node: onnx.NodeProto, weights: _Weights) -> Recurrent | Directions:
 
 
 def _checked_sizes(op: str, weights: _Weights, D: int, hidden_size: object) -> tuple[int, int]:
-    """I and H, once every weight has the shape that follows from them."""
+    """I and H, after checking the shapes of all weights."""
     W, R = weights.W, weights.R
     if W.ndim != 3 or R.ndim != 3 or 0 in W.shape or 0 in R.shape:
         raise ValueError(
@@ -156,11 +156,11 @@ def _check_weight(
 def check_state(
     node: onnx.NodeProto, name: str, shape: Sequence[int | str], D: int, H: int
 ) -> bool:
-    """Whether an initial state, of which some sizes may be names, is certain to have D and H where
-    the operator requires them.
+    """Whether an initial state, some of whose sizes may be names, certainly has the sizes D and H
+    that the operator requires.
 
     Raises:
-        ValueError: it is certain not to have them.
+        ValueError: it certainly has other sizes.
     """
     batched = Attributes(node).get("layout", 0) == 1
     required: list[int | str] = ["N", D, H] if batched else [D, "N", H]
@@ -216,10 +216,10 @@ def _activations(names: list[str], attributes: Attributes) -> list[Activation]:
 def _assigned(
     attribute: str, functions: list[str], have_parameter: list[bool], attributes: Attributes
 ) -> list[float | None]:
-    """α or β of each function: those that have one consume the numbers in order.
+    """α or β of each function. Functions that have the parameter consume the numbers in order.
 
-    A list with a number for every function, also for those without the parameter, is read by
-    position; it is refused where the two readings differ.
+    A list with a number for every function, even those without the parameter, is read by position;
+    it raises an error if this gives other values.
     """
     numbers = attributes.numbers(attribute)
     remaining = iter(numbers)
@@ -238,7 +238,7 @@ def _assigned(
 
 
 def _parameters(op: str, cell: Cell, weights: _Weights, d: int) -> dict[str, np.ndarray]:
-    """The parameters of direction d by their names without suffix, in our order of gates."""
+    """The parameters of direction d by their names without suffix, with our order of gates."""
     our_order = GATES[op][0]
     gates = cell.gates or tuple(our_order)
 
@@ -271,7 +271,8 @@ def _parameters(op: str, cell: Cell, weights: _Weights, d: int) -> dict[str, np.
 def filled_layer(
     cell: Cell, options: LayerOptions, parameters: Sequence[Mapping[str, np.ndarray]]
 ) -> Recurrent:
-    """A layer with these parameters, one mapping for each direction; draws no random numbers."""
+    """Build a layer with these parameters, one mapping for each direction, without drawing random
+    numbers."""
     with torch.random.fork_rng(devices=[]):
         layer = _new_layer(cell, options, bidirectional=len(parameters) == 2)
     with torch.no_grad():
@@ -289,7 +290,7 @@ class _Keywords(TypedDict):
 
 
 def _new_layer(cell: Cell, options: LayerOptions, bidirectional: bool) -> Recurrent:
-    """An ``unrolled.nn.RNN``, ``LSTM`` or ``GRU`` where the cell is theirs."""
+    """Build an ``unrolled.nn.RNN``, ``LSTM`` or ``GRU`` for their cells, else a ``Recurrent``."""
     keywords: _Keywords = {
         "bias": options.bias,
         "batch_first": options.batch_first,

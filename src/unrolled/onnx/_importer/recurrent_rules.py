@@ -82,10 +82,10 @@ def _constant_weights(n: ImportedNode) -> dict[str, np.ndarray]:
 def _has_shape(
     b: GraphBuilder, n: ImportedNode, index: int, state: Value | None, D: int, H: int
 ) -> bool:
-    """Whether an initial state is left out, or certain to have the sizes that a layer requires.
+    """Whether an initial state is omitted, or certainly has the sizes that a layer requires.
 
     Raises:
-        ValueError: it is certain not to have them.
+        ValueError: it certainly has other sizes.
     """
     if state is None:
         return True
@@ -107,7 +107,7 @@ def _has_shape(
 class _InitialStates:
     """The initial states of a recurrent node.
 
-    ``have_shape`` says of each whether its shape is certain to fit. Zeros of another shape are
+    ``have_shape`` says for each whether its shape is certainly right. Zeros of another shape are
     passed to the layer, which checks them.
     """
 
@@ -116,7 +116,7 @@ class _InitialStates:
     batched: bool
 
     def argument(self, b: GraphBuilder, layer: Recurrent | Directions, x: fx.Node) -> Argument:
-        """The argument ``hx`` of the layer; None where all states are zeros that fit."""
+        """The argument ``hx`` of the layer; None if all states are zeros of the right shape."""
         are_zero = [
             value is None or (fits and _is_zero(value))
             for value, fits in zip(self.values, self.have_shape, strict=True)
@@ -152,7 +152,7 @@ def _shared_row(value: Value) -> np.ndarray | None:
 
 
 def _per_sequence(value: Value) -> Value:
-    """A state with a row for each sequence: the argument of a module has them already."""
+    """A state with a row for each sequence; an argument of the module has these rows already."""
     unexpanded = value.unexpanded
     return value if unexpanded is None or unexpanded.array is not None else unexpanded
 
@@ -192,7 +192,7 @@ def _scan(b: GraphBuilder, n: ImportedNode) -> list[Value]:
 
 
 def _scan_direction(n: ImportedNode) -> bool:
-    """Whether a Scan runs backward, along the first axis of all it reads and gives."""
+    """Whether a Scan runs backward, along the first axis of all inputs and outputs."""
     directions = {
         *(n.attributes.integers("scan_input_directions") or [0]),
         *(n.attributes.integers("scan_output_directions") or [0]),

@@ -1,4 +1,4 @@
-"""The body of a Scan, read as the step of a cell.
+"""Reads the body of a Scan as the step of a cell.
 
 ``unrolled.onnx.export`` writes cells that no standard operator has as a Scan. Its body consists of
 products with constant weights, constant vectors and pointwise functions; its one sequence is a
@@ -24,7 +24,7 @@ from unrolled.onnx._importer.scan_cell import (
 )
 
 _VECTOR_FUNCTIONS = {"Exp", "Log", "Sqrt", "Sigmoid", "Tanh", "Relu", "Softplus", "Softsign"}
-"""Functions that take arrays only, no Python numbers."""
+"""Functions that take only arrays, not Python numbers."""
 
 
 @dataclass
@@ -44,8 +44,8 @@ class _Product:
 
 @dataclass(frozen=True)
 class ScanBody:
-    """The cell of a body, the parameters of its own products and vectors, and whether the body
-    keeps its states after the end of a sequence."""
+    """The cell of a body, the parameters of its products and vectors, and whether the body keeps
+    its states after the end of a sequence."""
 
     cell: Cell
     parameters: dict[str, np.ndarray]
@@ -63,8 +63,8 @@ def read_body(
 
     Args:
         graph: the body.
-        outer_constant: gives the constant of a name outside of the body, or raises.
-        state_count: the number of its states.
+        outer_constant: returns the constant of a name outside of the body, or raises.
+        state_count: the number of states.
         input_rows: the rows of the input product, [N, input_rows].
         input_bias: whether the input product has a bias.
 

@@ -1,4 +1,4 @@
-"""A cell whose step is a record of operations, as the body of a Scan becomes."""
+"""A cell whose step is a list of operations, from the body of a Scan."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 @dataclass(frozen=True)
 class Operation:
     """A function of ``FUNCTIONS``, or a product of the cell by its number; the names that it reads
-    and gives."""
+    and defines."""
 
     function: str
     inputs: tuple[str, ...]
@@ -67,9 +67,9 @@ class StepRecord:
 
 
 class ScanCell(Cell):
-    """A cell whose step is a record of operations.
+    """A cell whose step is a list of operations.
 
-    The cell's own product number k is ``p{k}``, its vector number k ``v{k}``.
+    Product number k of the cell is called ``p{k}``, vector number k ``v{k}``.
     """
 
     def __init__(

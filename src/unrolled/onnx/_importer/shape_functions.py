@@ -1,4 +1,4 @@
-"""Shapes of the results of single operators, from the shapes of what they read.
+"""Shapes of the results of single operators, from the shapes of their inputs.
 
 A size is a number, the name of a free dimension, or "" if it is unknown.
 """
@@ -108,7 +108,7 @@ def _remaining_size(x: Dims, sizes: Dims) -> Size:
 
 
 def shape_range(x: Dims, attributes: Attributes) -> Dims:
-    """The sizes that an operator Shape gives."""
+    """The sizes that the operator Shape returns."""
     return x[attributes.integer("start", 0) : attributes.optional_integer("end")]
 
 

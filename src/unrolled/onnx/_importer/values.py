@@ -1,4 +1,4 @@
-"""What the names in a graph of ONNX stand for while the graph is imported."""
+"""The values of names in an ONNX graph while the graph is imported."""
 
 from dataclasses import dataclass
 

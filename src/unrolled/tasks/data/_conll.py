@@ -1,6 +1,6 @@
 """Labelled tokens: reads and writes CoNLL-style files.
 
-A data set is a list of sentences. The meaning of labels is in `entities`.
+A data set is a list of sentences. The meaning of labels is in `_entities`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""CSV and TSV files as column names and cells of text. Their meaning is left to `tables`."""
+"""CSV and TSV files as column names and cells of text, which `_tables` interprets."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Parquet files as column names and cells, read with pyarrow. Their meaning is left to `tables`."""
+"""Parquet files as column names and cells, read with pyarrow; `_tables` interprets them."""
 
 import io
 from collections.abc import Iterable, Sequence

@@ -69,7 +69,7 @@ def read_utf8(source: Source) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # With a byte order mark the position counts from behind it; the lines are the same.
+        # The position does not count a byte order mark; line numbers are the same.
         prefix, byte = error.object[: error.start], error.object[error.start]
         fault = f"the byte 0x{byte:02x}"
     else:

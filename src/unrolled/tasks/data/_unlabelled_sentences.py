@@ -10,7 +10,7 @@ from unrolled.tasks.data._source import Source, read_lines
 
 class ColumnGuide(NamedTuple):
     """What distinguishes columns from plain sentences: the vocabularies of the model, and the
-    columns of labels and tokens in the data of the run, as for `conll.read_conll`."""
+    columns of labels and tokens in the data of the run, as for `read_conll`."""
 
     words: TokenVocabulary
     labels: TokenVocabulary

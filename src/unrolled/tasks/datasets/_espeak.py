@@ -1,4 +1,4 @@
-"""Synthesizes words with the library espeak-ng: a separate program, which `speech` starts.
+"""Synthesizes words with the library espeak-ng: a separate program, which `_speech` starts.
 
 The library keeps state between utterances (pitch, echo, noise), so that only a new process gives
 the same samples for the same text. It imports only the standard library, to start fast.
