@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 LIMITS = ["--max-length", 20, "--learning-rate", 0.05]
 SMALL = ["--steps", 12, "--validate-every", 4, "--hidden-size", 8, "--batch-size", 5]
-# Line ends of three kinds, and what is none.
+# Line ends of three kinds, and a separator that does not end a line.
 TAGGED = (
     "Ada B-PER\r\nmet O\r\nBo\u2028Lee B-PER\r\n\r\nBo B-PER\rsaw O\r. O\r\rBo O\r\r" * 12
 ).encode()

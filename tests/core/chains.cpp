@@ -11,13 +11,13 @@
 
 namespace {
 
-std::atomic<long> taken{0};
+std::atomic<long> allocations{0};
 
 }  // namespace
 
 // Arrays of all parameters.
 void* operator new(std::size_t bytes) {
-    ++taken;
+    ++allocations;
     if (void* const actual = std::malloc(bytes ? bytes : 1)) return actual;
     throw std::bad_alloc();
 }
@@ -100,7 +100,7 @@ using Row = std::vector<float>;
 // The outputs of some steps, between which a sequence is reset and states are copied.
 std::vector<Row> steps(Pipeline& pipeline, Pipeline& other, const std::vector<Row>& x, Row& state) {
     std::vector<Row> result(x.size(), Row(static_cast<std::size_t>(pipeline.batch() * kOutputs)));
-    const long before = taken;
+    const long before = allocations;
     blocks_left = 0;
     for (std::size_t t = 0; t < x.size(); ++t) {
         pipeline.step(x[t].data(), result[t].data());
@@ -113,7 +113,7 @@ std::vector<Row> steps(Pipeline& pipeline, Pipeline& other, const std::vector<Ro
         }
     }
     blocks_left = 1L << 40;
-    if (taken != before) throw std::runtime_error("a step takes memory");
+    if (allocations != before) throw std::runtime_error("a step allocates memory");
     return result;
 }
 

@@ -30,8 +30,8 @@ std::string text_of(const std::string& code) {
 template <class T>
 bool close(T actual, long double exact, double limit) {
     if (std::isnan(exact)) return std::isnan(actual);
-    const long double most = std::numeric_limits<T>::max();
-    if (exact > most) return std::isinf(actual) && actual > 0;
+    const long double largest = std::numeric_limits<T>::max();
+    if (exact > largest) return std::isinf(actual) && actual > 0;
     if (std::fabs(exact) < std::numeric_limits<T>::min())
         return std::fabs(actual) <= std::numeric_limits<T>::min();
     const int unit = std::ilogb(exact) - std::numeric_limits<T>::digits + 1;

@@ -55,9 +55,9 @@ void check_json(Checks& checks) {
                              "1 2",
                              "\xef\xbb\xbf"
                              "1"})
-        checks.that(!holds(text), std::string("taken for JSON: ") + text);
+        checks.that(!holds(text), std::string("accepted as JSON: ") + text);
     for (const char* text : {" 0 ", "-0.5e-3", "[]", "{ }", "[[], {}]", R"({"a": [1, null, true]})"})
-        checks.that(holds(text), std::string("not taken for JSON: ") + text);
+        checks.that(holds(text), std::string("not accepted as JSON: ") + text);
     const std::string escaped = R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u20ac\ud83d\ude00é")";
     checks.that(
         unrolled::Json(escaped).string() == "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xa9",

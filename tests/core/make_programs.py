@@ -141,9 +141,11 @@ class Functions(Cell):
         power = positive ** (0.5 * c) + a**2
         bent = cells.softplus(30 * a) / 30 + cells.softsign(b) + abs(c) + cells.hard_tanh(2 * a)
         cut = cells.clip(3 * b, -0.5, 0.75) + cells.hard_sigmoid(9 * c) + cells.relu(-b)
-        most = cells.maximum(a, b) - cells.minimum(b, c) + cells.maximum(a, 0.25)
+        spread = cells.maximum(a, b) - cells.minimum(b, c) + cells.maximum(a, 0.25)
         chosen = cells.where((a < b) * (b <= c), a * b - c, c - a * self.u)
-        return tanh(0.2 * (smooth + power + bent + cut + most + chosen) + 0.1 * cells.sigmoid(h.a))
+        return tanh(
+            0.2 * (smooth + power + bent + cut + spread + chosen) + 0.1 * cells.sigmoid(h.a)
+        )
 
 
 class Memoryless(Cell):

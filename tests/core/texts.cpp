@@ -191,12 +191,12 @@ Problem nudged(Problem problem, Random& random) {
 }
 
 // Where results are finite and well-conditioned.
-bool agrees(const Vector& found, const Vector& expected, const Vector& near) {
+bool agrees(const Vector& actual, const Vector& expected, const Vector& near) {
     for (std::size_t k = 0; k < expected.size(); ++k) {
         if (!std::isfinite(expected[k]) || !std::isfinite(near[k])) continue;
         const double moved = std::fabs(near[k] - expected[k]);
-        const double room = 1e-9 * (1 + std::fabs(expected[k])) + 1e5 * moved;
-        if (!(std::fabs(found[k] - expected[k]) <= room)) return false;
+        const double tolerance = 1e-9 * (1 + std::fabs(expected[k])) + 1e5 * moved;
+        if (!(std::fabs(actual[k] - expected[k]) <= tolerance)) return false;
     }
     return true;
 }

@@ -203,14 +203,14 @@ def test_a_sweep_lets_other_threads_run(make_call: Callable[..., Any], bidirecti
     second = threading.Thread(target=count)
     second.start()
     try:
-        most = 0
+        max_count = 0
         for _ in range(20):
             previous = counted
             call()
-            most = max(most, counted - previous)
-            if most >= ENOUGH:
+            max_count = max(max_count, counted - previous)
+            if max_count >= ENOUGH:
                 break
     finally:
         finished.set()
         second.join()
-    assert most >= ENOUGH
+    assert max_count >= ENOUGH

@@ -231,7 +231,7 @@ def test_a_translator(options: dict[str, Any], attention: bool, tmp_path: Path) 
     ids=str,
 )
 def test_hypotheses_are_those_of_the_model(options: dict[str, Any], tmp_path: Path) -> None:
-    """Tokens and scores, also of begin and end of one's own; a source without a token, too."""
+    """Tokens and scores, also with given begin and end tokens, and for a source without a token."""
     model = random(EncoderDecoder(9, 7, hidden_size=6, embedding_size=4, **options))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -52,8 +52,8 @@ def cases(draw: st.DrawFn) -> Case:
     dtype = draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
     H = draw(st.sampled_from(SIZES))
     # ReLU's derivative jumps at 0, and rounding between layers moves values across it.
-    most = 1 if class_name == "relu" and dtype == torch.bfloat16 else 4
-    L = draw(st.integers(1, most))
+    max_layers = 1 if class_name == "relu" and dtype == torch.bfloat16 else 4
+    L = draw(st.integers(1, max_layers))
     options = {
         "input_size": draw(st.sampled_from(SIZES)),
         "hidden_size": H,

@@ -73,7 +73,7 @@ def agree(layer_name: str, ours: Module, theirs: Module) -> dict[str, Tensor]:
 
 
 class Skewed(Module):
-    """A parametrisation of one's own."""
+    """A parametrisation of the user."""
 
     def forward(self, raw: Tensor) -> Tensor:
         return torch.sin(raw) + raw.flip(0)

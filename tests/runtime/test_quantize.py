@@ -59,8 +59,8 @@ def test_a_quantized_file_has_the_bits_of_a_dense_one(
         assert not np.array_equal(full, output)
         # And in float32 it is what was rounded; beside int8, inputs are rounded to 16 bits.
         in_float32 = load(tmp_path / "quantized", weights="float32").run(x)
-        most = 1e-5 if weights == "bfloat16" else 1e-3
-        assert np.abs(in_float32 - output).max() <= most * max(1, np.abs(output).max())
+        tolerance = 1e-5 if weights == "bfloat16" else 1e-3
+        assert np.abs(in_float32 - output).max() <= tolerance * max(1, np.abs(output).max())
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
@@ -133,25 +133,25 @@ def test_a_weight_that_int8_cannot_express_stays_in_float32() -> None:
     assert quantize(np.full((2, 3), np.nan, np.float32), "bfloat16") is None
 
 
-@pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.02), ("int8", 0.02)])
-def test_low_precision_weights_are_near(weights: str, most: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("weights", "max_error"), [("bfloat16", 0.02), ("int8", 0.02)])
+def test_low_precision_weights_are_near(weights: str, max_error: float, tmp_path: Path) -> None:
     """bfloat16 rounds to 1 part in 256, int8 to half a 127th of a row's largest."""
     layer = LSTM(20, 64)
     x = np.random.default_rng(7).standard_normal((30, 2, 20), np.float32)
     full = exported(layer, tmp_path).run(x)
     close(torch.from_numpy(full), run_reference(layer, x)[0], "output")
     error = np.abs(exported(layer, tmp_path, weights=weights).run(x) - full).max()
-    assert 1e-6 < error < most
+    assert 1e-6 < error < max_error
 
 
 def as_whole(x: np.ndarray, fused: bool) -> np.ndarray:
     """Each row of x rounded to 16 bits, as the core does it: in float32, so that ties fall to the
     same side; on some processors in one operation with the half that is added."""
-    most = np.abs(x).max(-1, keepdims=True)
-    most[most == 0] = 1
-    steps = (np.float32(32767) / most).astype(float) * x
+    largest = np.abs(x).max(-1, keepdims=True)
+    largest[largest == 0] = 1
+    steps = (np.float32(32767) / largest).astype(float) * x
     steps = steps if fused else steps.astype(np.float32)
-    return np.trunc((steps + np.copysign(0.5, x)).astype(np.float32)) * (most / 32767.0)
+    return np.trunc((steps + np.copysign(0.5, x)).astype(np.float32)) * (largest / 32767.0)
 
 
 def as_tiny(weight: np.ndarray) -> np.ndarray:

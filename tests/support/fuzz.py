@@ -19,7 +19,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-MOST = 20  # failures, then a run ends
+MAX_FAILURES = 20  # failures, then a run ends
 
 
 def use_core(path: Path) -> None:
@@ -52,7 +52,7 @@ def main() -> int:
         _check(options.only_cell, cell=True, shows=True)
         return 0
     failed = _run(options.seed, options.calls, cell=False)
-    if failed < MOST:
+    if failed < MAX_FAILURES:
         failed += _run(options.seed, options.cells, cell=True)
     return failed > 0
 
@@ -99,7 +99,7 @@ def _run(begin: int, count: int, cell: bool) -> int:
             failed += 1
             print(f"\nfailed: --only{'-cell' * cell} {seed}")
             traceback.print_exc()
-            if failed == MOST:
+            if failed == MAX_FAILURES:
                 break
     label = "calls of random cells" if cell else "calls"
     seconds = time.monotonic() - start

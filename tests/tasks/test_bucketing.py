@@ -53,15 +53,15 @@ def padding(lengths: list[int], batches: list[list[int]]) -> float:
     return 1 - sum(lengths[i] for batch in batches for i in batch) / cells
 
 
-@pytest.mark.parametrize(("count", "most"), [(400, 0.18), (5000, 0.04)])
-def test_buckets_leave_little_padding(count: int, most: float) -> None:
+@pytest.mark.parametrize(("count", "max_padding"), [(400, 0.18), (5000, 0.04)])
+def test_buckets_leave_little_padding(count: int, max_padding: float) -> None:
     lengths = lengths_of(count)
     buckets = Buckets(lengths, 16, seed=1)
     steps = 3 * count // 16
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
     without = padding(lengths, [order[i : i + 16] for i in range(0, count - 15, 16)])
     assert without > 0.4
-    assert padding(lengths, [buckets.items(k) for k in range(steps)]) < most
+    assert padding(lengths, [buckets.items(k) for k in range(steps)]) < max_padding
 
 
 def test_seeds_and_epochs_differ() -> None:

@@ -182,7 +182,7 @@ def test_special_entries_come_first() -> None:
     assert words.encode(["a", "b", "c", "zzz"]).tolist() == [2, 3, 1, 1]
     assert words.decode([0, 1, 2]) == [PADDING, UNKNOWN, "a"]
     assert TokenVocabulary(["a"], unknown=True).encode(["a", "b"]).tolist() == [1, 0]
-    # A text that reads like a special entry is none.
+    # A text that reads like a special entry is not one.
     assert TokenVocabulary([PADDING], padding=True, unknown=True).encode(
         [PADDING, UNKNOWN]
     ).tolist() == [

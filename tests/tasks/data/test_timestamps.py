@@ -1,4 +1,4 @@
-"""Times as tables write them, against Python's own; what could be read in two ways is none."""
+"""Times as tables write them, against Python's own; ambiguous text is not a time."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
