@@ -70,7 +70,7 @@ def same_steps(path: Path, N: int = 3, weights: str | None = None) -> None:
     states = b"".join(np.array(s).tobytes() for layer in stream.state for s in layer)
     actual = run_steps(path, N, script + b"g", weights)
     assert actual == np.stack(expected).tobytes() + states
-    # States that are written are gone on from; what begins anew begins where a stream does.
+    # A stream continues from states that are written, and a reset one starts like a new stream.
     repeated = run_steps(
         path, N, b"w" + states + steps_of(x[:1]) + b"r" + b"\xff" * 8 + steps_of(x[:4]), weights
     )

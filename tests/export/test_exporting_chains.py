@@ -269,7 +269,7 @@ class Branching(nn.Module):
 
 
 class WithTail(nn.Module):
-    """A layer, and something behind it."""
+    """A layer, followed by another module."""
 
     def __init__(self, tail: nn.Module) -> None:
         super().__init__()

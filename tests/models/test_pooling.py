@@ -1,4 +1,4 @@
-"""Pooling against plain loops, whole and as it runs, and what is behind a sequence."""
+"""Pooling and its prefixes against plain loops, and values in the padding."""
 
 from typing import Any
 

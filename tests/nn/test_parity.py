@@ -106,7 +106,7 @@ def build(module: Any, case: Case) -> Any:
 
 
 def numbers(shape: list[int], case: Case, dtype: torch.dtype) -> Tensor:
-    """Random leaf with the case's rounding, in the dtype of whoever runs."""
+    """Random leaf with the case's rounding, in the dtype of the run."""
     return torch.randn(shape, dtype=torch.float64).to(case.dtype).to(dtype)
 
 

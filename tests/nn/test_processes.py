@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-TIMEOUT = 120  # seconds; what hangs, hangs for ever
+TIMEOUT = 120  # seconds, after which a process counts as hanging
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,7 @@ WRITES: dict[str, Callable[[Module], None]] = {
     "load_state_dict": _load,
     "load_state_dict assign": lambda module: _load(module, assign=True),
     "replaced": _replace,
-    "registered anew": _register,
+    "registered again": _register,
     "share_memory": _share,
     "reset_parameters": lambda module: module.reset_parameters(),
     "to float32 and back": _convert,

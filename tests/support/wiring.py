@@ -21,7 +21,7 @@ PEEPHOLE = f"{subjects.__file__}:Peephole"
 
 
 def drawn(model: Any, scale: float = 0.5, seed: int = 0) -> Any:
-    """A model in float64 that is not in training, with every number of it drawn anew."""
+    """A model in float64 in evaluation mode, with random values in all parameters."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.double().parameters():
         parameter.data.normal_(0.0, scale, generator=generator)

@@ -44,7 +44,7 @@ def score_of(model: EncoderDecoder, source: Tensor, tokens: list[int], has_end: 
 
 
 def argmax(model: EncoderDecoder, source: Tensor, limit: int) -> Hypothesis:
-    """Greedy search by writing the whole target anew at each step."""
+    """Greedy search that runs the decoder on the whole target at each step."""
     tokens: list[int] = []
     while len(tokens) < limit:
         logits = model(source[:, None], torch.tensor([[BEGIN, *tokens]]).t())
@@ -227,7 +227,7 @@ def test_poor_ends_do_not_stop_a_beam() -> None:
 
 
 def test_a_beam_looks_further_than_greedy() -> None:
-    """The first token of the best target is not the likeliest one."""
+    """The first token of the best target is not the most likely one."""
     chain = Chain([[0, 0, 0.6, 0.4], [0.25] * 4, [0.25, 0.3, 0.25, 0.2], [0, 1, 0, 0]])
     assert search(chain, width=1, limit=2)[0] == ([2], 0.18)
     assert search(chain, width=2, limit=2, penalty=0.0) == [([3], 0.4), ([2], 0.18)]

@@ -18,7 +18,7 @@ from unrolled.train._callbacks import read_rows
 pytestmark = pytest.mark.slow
 
 STEPS = 200
-TIMEOUT = 300  # seconds; what hangs, hangs for ever
+TIMEOUT = 300  # seconds, after which a process counts as hanging
 
 
 def assert_same_run(actual: Path, expected: Path) -> None:

@@ -174,7 +174,7 @@ open_file = open
 def test_a_run_that_was_killed_before_its_first_checkpoint(
     run_copy: Path, complete_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It begins anew, and is the run that it would have been."""
+    """It starts from the beginning, and equals a run that was not killed."""
     for name in ("last.safetensors", "best.safetensors"):
         (run_copy / name).unlink()
     assert command(["train", "lm", "--run", str(run_copy), "--hidden-size", "4"]) == 2

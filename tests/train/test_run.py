@@ -74,7 +74,7 @@ def test_a_resumed_run_reaches_the_same_bits(
     interrupt_at(step, validation)
     interrupted = fit(config, tmp_path / "parts", progress=False)
     assert (interrupted.step, interrupted.interrupted) == (step, True)
-    # What a killed process may leave behind its last checkpoint.
+    # What a killed process may write after its last checkpoint.
     with open(interrupted.metrics, "a") as file:
         file.write(f"{step + 1},1,1.0,1.0,1.0,1.0,1.0,,,\n{step + 2},1,")
     torch.manual_seed(99)

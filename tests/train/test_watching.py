@@ -110,7 +110,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path: Path) -> N
     run(tmp_path / "whole", 8, Watch(2))
     run(tmp_path / "parts", 5, Watch(2))
     path = tmp_path / "parts" / WATCH
-    # What a killed process may leave behind its last checkpoint.
+    # What a killed process may write after its last checkpoint.
     with open(path, "a") as file:
         file.write("6,below,0,0,spectral_radius,recurrent.i,9\n8,below,0,0,spec")
     previous = [row for row in read_watch(path) if int(row["step"]) <= 5]

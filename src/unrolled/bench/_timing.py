@@ -107,7 +107,7 @@ def _estimate(call: Call, sample_ms: float) -> float:
 
 
 def _sample(call: Call, repeats: int) -> float:
-    """Milliseconds per call, over so many repeats."""
+    """Milliseconds per call, over this many repeats."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()

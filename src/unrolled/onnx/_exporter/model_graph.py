@@ -1,4 +1,4 @@
-"""The graph of a whole model: its inputs, the nodes of each block, its outputs."""
+"""Builds the graph of a whole model: inputs, the nodes of each block, outputs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,7 +44,7 @@ def model_graph(
     """The graph of a module; see ``unrolled.onnx.export``.
 
     Raises:
-        ExportError: the module is not a chain with a layer in it.
+        ExportError: the module is not a chain that contains a layer.
     """
     name = type(module).__name__
     model = _chain_of(module, codec)
@@ -159,7 +159,7 @@ class _ChainWriter:
                 self.output_dtype = _FLOAT64
 
     def _add_words(self, block: WordsBlock) -> None:
-        """Words beside the final states of layers over their characters."""
+        """Word embeddings, concatenated with the final states of layers over their characters."""
         g, spelling = self.g, block.spelling
         self.inputs.append(value_info("characters", INTEGERS, ["C", "TN"]))
         self.inputs.append(value_info("spellings", INTEGERS, ["TN"]))
@@ -215,7 +215,7 @@ class _ChainWriter:
         for state, default in zip(block.states, defaults, strict=True):
             name = self._state_name(state, "0")
             self.inputs.append(value_info(name, g.dtype, [rows, "N", default.shape[-1]]))
-            if not g.portable:  # OpenVINO and tract take such a value for a constant
+            if not g.portable:  # OpenVINO and tract treat a default value as a constant
                 g.set_default(name, default)
             names.append(name)
         return names if g.portable else [g.op("Expand", name, shape) for name in names]

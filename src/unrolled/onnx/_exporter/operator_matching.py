@@ -1,4 +1,4 @@
-"""Which programs are those of the standard operators RNN, LSTM and GRU.
+"""Recognizes programs of the standard operators RNN, LSTM and GRU.
 
 The patterns are the operators' own cells (``_operator_cells``), traced, with the activation
 functions left open. So a program is recognized by its equations, whatever the name of its cell and
@@ -20,7 +20,7 @@ from unrolled.program._graph import Node
 from unrolled.program._trace import trace
 
 _OPEN_FUNCTIONS = {"sigmoid": "f", "tanh": "g", "softsign": "h"}
-"""In patterns these operations stand for any activation function, by its letter in the cells."""
+"""Operations that stand for any activation function in patterns, with its letter in the cells."""
 
 BoundValue = Activation | float | None | tuple[str | float, ...]
 Bindings = Mapping[tuple[str, str], BoundValue]
@@ -121,7 +121,7 @@ class _Pattern:
     def match_all(
         self, expected_nodes: tuple[Node, ...], nodes: tuple[Node, ...], bindings: Bindings
     ) -> Iterator[Bindings]:
-        """The bindings with which each node matches the node of the pattern in its place."""
+        """The bindings with which each node matches its node of the pattern."""
         if len(expected_nodes) != len(nodes):
             return
         if not expected_nodes:
@@ -163,7 +163,7 @@ class _Pattern:
                 yield from self._match(expected.args[0], argument, bound)
 
     def _match_sum(self, expected: Node, node: Node, bindings: Bindings) -> Iterator[Bindings]:
-        """Sums are equal in any order of their terms."""
+        """Match a sum, whose terms may be in any order."""
         expected_terms, terms = _terms(expected), _terms(node)
         if len(expected_terms) == len(terms):
             for ordered in permutations(terms):

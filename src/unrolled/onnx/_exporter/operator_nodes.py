@@ -1,4 +1,4 @@
-"""A layer as one of the standard operators, where its program is the operator's."""
+"""Writes a layer as a standard operator, if its program is that of the operator."""
 
 from collections.abc import Sequence
 
@@ -42,7 +42,9 @@ def operator_node(
     zeros)."""
     op_type, D = match.operator.name, len(sweeps)
     widths = sweeps[0].state_widths
-    if initial_states is None and g.portable:  # without them tract must know N at loading
+    if (
+        initial_states is None and g.portable
+    ):  # without them tract has to know N when it loads the file
         initial_states = [zeros(g, x, width, D) for width in widths]
     W, R, B, P = _stacked_weights(g, sweeps, match)
     output, *final_states = g.multi_op(
@@ -68,7 +70,7 @@ def operator_node(
 
 
 def _stacked_weights(g: Graph, sweeps: Sequence[Sweep], match: OperatorMatch) -> list[Value | None]:
-    """W, R, B and P with a first axis of directions; None where absent."""
+    """W, R, B and P with a first axis of directions; None if absent."""
     directions = [_weights(g, sweep, match) for sweep in sweeps]
     stacked: list[Value | None] = []
     for letter, parts in zip("WRBP", zip(*directions, strict=True), strict=True):
@@ -82,7 +84,7 @@ def _stacked_weights(g: Graph, sweeps: Sequence[Sweep], match: OperatorMatch) ->
 
 
 def _weights(g: Graph, sweep: Sweep, match: OperatorMatch) -> list[Value | None]:
-    """W, R, B and P of one direction in the operator's order; None where absent."""
+    """W, R, B and P of one direction in the operator's order; None if absent."""
     H, gates = sweep.H, GATES[match.operator.name][1]
     weights, biases = _blocks(g, sweep)
     input_blocks = [(0, match.input[gate]) if gate in match.input else None for gate in gates]
@@ -105,7 +107,7 @@ def _weights(g: Graph, sweep: Sweep, match: OperatorMatch) -> list[Value | None]
 
 
 def _blocks(g: Graph, sweep: Sweep) -> tuple[list[_Blocks], list[_Blocks]]:
-    """The blocks of the weight and of the bias of each product; None where there is no bias."""
+    """The blocks of the weight and of the bias of each product; None if it has no bias."""
     weights: list[_Blocks] = []
     biases: list[_Blocks] = []
     for k, product in enumerate((sweep.forward.input, *sweep.forward.products)):
@@ -125,7 +127,7 @@ def _selected(
 
 
 def _with_zeros(g: Graph, parts: Sequence[Value | None], shape: tuple[int, ...]) -> Value | None:
-    """The parts in a row, zeros for those that are absent; None if all are."""
+    """Concatenate the parts, with zeros for absent ones; None if all are absent."""
     if all(part is None for part in parts):
         return None
     absent = np.zeros(shape, g.dtype)

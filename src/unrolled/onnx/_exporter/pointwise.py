@@ -1,4 +1,4 @@
-"""The operations of a program as operators of ONNX: one table, independent of cells."""
+"""Writes the operations of a program as ONNX operators, by one table for all cells."""
 
 from collections.abc import Callable, Sequence
 

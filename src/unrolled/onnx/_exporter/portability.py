@@ -1,7 +1,7 @@
-"""What ONNX Runtime, OpenVINO and tract compute alike.
+"""Checks whether a chain can be written so that ONNX Runtime, OpenVINO and tract compute it alike.
 
-How nodes are written for all three is said where they are made (``recurrent_layers``,
-``scan_nodes``); the versions are in docs/onnx-runtimes.md.
+The nodes are written by ``recurrent_layers`` and ``scan_nodes``; the versions of the runtimes are
+in docs/onnx-runtimes.md.
 """
 
 from collections.abc import Sequence

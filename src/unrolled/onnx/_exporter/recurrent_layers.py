@@ -1,4 +1,4 @@
-"""Recurrent layers as nodes: each becomes a standard operator, or a Scan for each direction."""
+"""Writes recurrent layers as nodes: a standard operator, or a Scan for each direction."""
 
 from collections.abc import Sequence
 from dataclasses import replace

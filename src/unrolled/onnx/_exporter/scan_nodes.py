@@ -1,8 +1,8 @@
-"""A sweep as the operator Scan: its body is one step of the cell's program.
+"""Writes a sweep as the operator Scan, whose body is one step of the cell's program.
 
-The input product is one multiplication for all steps, before the Scan. With lengths each step
-*selects*: after the end of a sequence its state stays as it is, so in the reverse direction the
-sequence starts at its end, and values in the padding have no effect.
+The input product is one matrix product for all steps, before the Scan. With lengths each step
+*selects*: after the end of a sequence its state does not change, so that in the reverse direction
+the sequence starts at its end, and values in the padding have no effect.
 """
 
 from collections.abc import Sequence
@@ -60,13 +60,13 @@ def _reads_everything(sweep: Sweep) -> bool:
 
 
 def _product(g: Graph, v: Value, transposed_weight: Value, bias: Value | None, name: str) -> Value:
-    """W v + b of rows v [..., K], from W's transpose; ``name`` has a place for weight or bias."""
+    """W v + b of rows v [..., K], from W's transpose; ``name`` is a format of the arrays' names."""
     product = g.op("MatMul", v, g.named(transposed_weight, name.format("weight")))
     return product if bias is None else g.op("Add", product, g.named(bias, name.format("bias")))
 
 
 class _Step:
-    """The body of a Scan: reads states and the input product, gives new states and the output."""
+    """The body of a Scan: reads states and the input product, returns new states and the output."""
 
     def __init__(self, outer: Graph, sweep: Sweep, masked: bool) -> None:
         self.sweep = sweep
@@ -159,7 +159,7 @@ class _Step:
         return self.parts[number]
 
     def _new_state(self, node: Node, old_state: Value) -> Value:
-        """A new state [N, width], also where it is the same for all sequences."""
+        """A new state [N, width], expanded if it is the same for all sequences."""
         value = self.values[node.number]
         if node.number in self.truth_values:
             value = self.g.op("CastLike", value, old_state)

@@ -1,4 +1,4 @@
-"""Nodes for the sizes of sequences: T, N, lengths and the masks made from them."""
+"""Nodes for the sizes of sequences: T, N, lengths and masks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,9 +30,9 @@ def reversed_steps(g: Graph, x: Value) -> Value:
 
 @dataclass
 class Lengths:
-    """The lengths [N] of the sequences of x [T, N, ·], in int64, and values made from them.
+    """The lengths [N] of the sequences of x [T, N, ·], in int64, and values computed from them.
 
-    Each value is made once, when it is first needed.
+    The nodes of each value are created once, when it is first needed.
     """
 
     g: Graph

@@ -1,4 +1,4 @@
-"""One layer in one direction, as the functions that make nodes read it."""
+"""One layer in one direction, as it is read by the functions that create nodes."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ class Sweep:
     """One layer in one direction.
 
     ``forward`` is the cell's program; ``matrices`` are weight and bias (or None) of the input
-    product and of each further product, in the order of the program; ``vectors`` the cell's own;
-    ``name`` begins the names of its arrays.
+    product and of each further product, in the order of the program; ``vectors`` are those of the
+    cell; ``name`` is the prefix of the arrays' names.
     """
 
     forward: Forward

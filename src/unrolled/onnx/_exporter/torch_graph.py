@@ -28,7 +28,7 @@ class TorchGraph:
         self.dtype, self.portable = np.dtype(dtype), portable
         self.outer = outer
         self.inputs: list[ir.Value] = []
-        # Nodes are put into the exporter's list by hand: its own functions have no operator with a
+        # Nodes are added to the exporter's list directly: its functions have no operator with a
         # variable number of results, as Scan has.
         self.nodes: list[ir.Node] = [] if outer else evaluator.default().nodes  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ class TorchGraph:
         return ir.Graph(self.inputs, outputs, nodes=self.nodes, name=_unique_name("step"))
 
     def result(self, value: Value) -> object:
-        """A value as torch's own translations calculate with it."""
+        """A value that torch's own translations can compute with."""
         from onnxscript import opset18
 
         return opset18.Identity(self._ir_value(value))  # type: ignore[type-var]

@@ -1,6 +1,6 @@
-"""The operator ``unrolled::sweep`` of our layers, translated for ``torch.onnx.export``.
+"""Translates the operator ``unrolled::sweep`` of our layers for ``torch.onnx.export``.
 
-``recurrent_layers`` decides what a sweep becomes; here the arguments of the operator are read.
+This module reads the arguments of the operator; ``recurrent_layers`` writes the nodes of a sweep.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ def translation_table(
 ) -> dict[Callable[..., object], Callable[..., object]]:
     """The ``custom_translation_table`` with which ``torch.onnx.export`` translates our layers.
 
-    With it any model that contains layers of ``unrolled.nn`` is exported, of any cell, with free T
-    and N, and with lengths::
+    With it torch exports any model that contains layers of ``unrolled.nn``, with any cell, dynamic
+    T and N, and lengths::
 
         torch.onnx.export(
             model.eval(), (x,), "model.onnx", dynamo=True,
@@ -41,9 +41,9 @@ def translation_table(
             custom_translation_table=unrolled.onnx.translation_table(),
         )
 
-    A layer in one direction becomes RNN, LSTM or GRU where its equations are the operator's, else a
-    Scan over its program, as in :func:`unrolled.onnx.export`. Resets have no operator and are
-    refused, as are numbers of another type than float32 and float64.
+    A layer in one direction becomes RNN, LSTM or GRU if it has the equations of the operator, else
+    a Scan over its program, as in :func:`unrolled.onnx.export`. Resets raise an error, and so do
+    dtypes other than float32 and float64.
 
     Args:
         portable: use for our layers only nodes that ONNX Runtime, OpenVINO and tract compute alike,
@@ -65,7 +65,7 @@ def translation_table(
     def sweep(*args: object, **options: object) -> object:
         return translate(*args, **options)  # type: ignore[arg-type]  # torch binds the arguments
 
-    # torch reads annotations as types of ONNX; an argument without one is passed as it is.
+    # torch reads annotations as types of ONNX; an argument without one is passed unchanged.
     sweep.__annotations__ = {"program": str}
     return {torch.ops.unrolled.sweep.default: sweep}
 

@@ -31,8 +31,8 @@ def check_standardization(mean: object, deviation: object) -> None:
     shape = mean.shape if isinstance(mean, Tensor) else None
     for name, value in (("mean", mean), ("deviation", deviation)):
         if not _is_vector(value) or value.shape != shape:
-            found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"codec: {name} must have a number for each column, got {found}")
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"codec: {name} must have a number for each column, got {got}")
         if not value.is_floating_point() or not bool(value.isfinite().all()):
             raise ValueError(f"codec: {name} must be finite, got {value.tolist()[:5]}")
         if name == "deviation" and not bool((value > 0).all()):

@@ -1,6 +1,6 @@
 """A vocabulary of subwords: byte pair encoding by the library `tokenizers`.
 
-It has the interface of `vocabulary.Vocabulary`.
+It has the interface of `Vocabulary`.
 """
 
 from collections.abc import Sequence

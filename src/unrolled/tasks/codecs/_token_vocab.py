@@ -1,7 +1,6 @@
 """A vocabulary of words, characters or labels: lists of strings to numbers and back.
 
-`vocabulary.Vocabulary` and `subword.SubwordVocabulary` split a text themselves; here the caller
-has split it.
+`Vocabulary` and `SubwordVocabulary` split a text themselves; here the caller has split it.
 """
 
 from collections import Counter

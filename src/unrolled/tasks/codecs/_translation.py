@@ -35,10 +35,10 @@ class TranslationState(TypedDict):
 
 
 class TextCodec:
-    """Texts as tokens: characters, or words and single signs.
+    """Converts texts to tokens (characters, or words and single punctuation marks) and back.
 
-    Blanks before a word are not kept: in the output, words are separated by one blank and signs
-    follow without one.
+    Spaces before a word are not kept: in the output, words are separated by one space, and
+    punctuation marks follow without a space.
     """
 
     def __init__(self, unit: str, tokens: TokenVocabulary) -> None:
@@ -84,7 +84,7 @@ class TranslationCodec:
 
     Args:
         source, target: the codecs of the two sides.
-        limit: tokens of a generated target, its end included, at most.
+        limit: the maximum number of tokens of a generated target, including its end.
 
     Raises:
         ValueError: the limit is not a positive integer.

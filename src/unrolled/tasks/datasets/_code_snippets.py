@@ -44,7 +44,7 @@ _LANGUAGE = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in 
 _MAX_PER_FILE = 8
 _MAX_BYTES = 1 << 18
 _VALIDATION_PERIOD = 5
-"""One file in so many is for validation."""
+"""One in this many files is for validation."""
 
 
 Parts = tuple[list[str], list[str]]

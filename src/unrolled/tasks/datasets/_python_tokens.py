@@ -19,7 +19,7 @@ from unrolled.tasks.data._text_files import standard_library
 _MAX_LENGTH = 120
 _MAX_LINES_PER_FILE = 250
 _VALIDATION_PERIOD = 10
-"""One file in so many is for validation."""
+"""One in this many files is for validation."""
 _TOKEN_TYPES = {
     tokenize.COMMENT: "COMMENT",
     tokenize.NUMBER: "NUMBER",
