@@ -228,7 +228,7 @@ def _from_direction(
 
 
 def _with_candidate(parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The parameters of ResetBeforeGRU: its candidate has a recurrent product of its own."""
+    """The parameters of ResetBeforeGRU: its candidate has a separate recurrent product."""
     divided = dict(parameters)
     H = parameters["weight_hh"].shape[-1]
     for name in ("weight", "bias"):

@@ -31,7 +31,7 @@ MEASURED = ("src", "csrc", "CMakeLists.txt", "benchmarks", ":!benchmarks/results
 
 
 class Environment(TypedDict):
-    """What must be reported with every measurement."""
+    """The facts that are reported with every measurement."""
 
     processor: str
     cores: int | None

@@ -1,4 +1,4 @@
-"""The LSTM family: cells with a memory c beside their output h.
+"""The LSTM family: cells with a memory c in addition to their output h.
 
 The gates i (input), f (forget), o (output) and the candidate g are those of
 :class:`unrolled.cells.LSTM`.

@@ -53,7 +53,7 @@ def trace(module: nn.Module, inputs: dict[str, object] | None = None) -> fx.Grap
     try:
         with _traceable_functions(module):
             return _Tracer().trace(module, inputs)
-    except Exception as error:  # whatever the module's own code raises while it is traced
+    except Exception as error:  # the module's code may raise anything while it is traced
         fault = next(
             (advice for words, advice in _ADVICE.items() if words in str(error)), str(error)
         )

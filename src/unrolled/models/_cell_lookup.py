@@ -26,7 +26,7 @@ class CellNameError(ValueError):
 
 
 class StackOptions(TypedDict, total=False):
-    """Options of :class:`unrolled.nn.Recurrent` beside its sizes."""
+    """Options of :class:`unrolled.nn.Recurrent`, except its sizes."""
 
     num_layers: int
     bias: bool
@@ -47,7 +47,7 @@ def published_cells() -> dict[str, type[Cell]]:
 
 
 def find_cell(name: CellLike) -> Cell | type[Cell]:
-    """A cell by its name: a published one, whatever the case of its letters, or a class as
+    """A cell by its name: a published one, in upper or lower case, or a class as
     ``path/to/file.py:MyCell`` or ``package.module:MyCell``. A cell or a class is returned as is.
 
     Raises:

@@ -2,7 +2,7 @@
 
 ``torch.nn.utils.parametrize`` gives the module a class with a property for the weight, and keeps
 the original parameters in a submodule. Pruning and the older ``weight_norm`` and ``spectral_norm``
-rename the parameter, add masks or vectors beside it, and set the weight as a plain tensor before
+rename the parameter, add masks or vectors, and set the weight as a plain tensor before
 each call.
 """
 

@@ -9,7 +9,7 @@ from unrolled.program._operations import OPERATIONS
 class Listing:
     """Names for nodes, and expressions over them.
 
-    A node has a line of its own if the step gave it a name or if it is used more than once; all
+    A node has a separate line if the step gave it a name or if it is used more than once; all
     others are written inline.
     """
 
@@ -107,7 +107,7 @@ class Listing:
 
 
 def _count_uses(order: Iterable[Node]) -> dict[int, int]:
-    """How many times each node is an argument."""
+    """The number of times that each node is an argument."""
     count: dict[int, int] = {}
     for node in order:
         for arg in node.args:

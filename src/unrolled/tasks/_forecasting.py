@@ -23,7 +23,7 @@ from unrolled.tasks.data._time_series import Series, check_length, read_series, 
 _VALIDATION_BATCH = 256
 
 Origin = tuple[int, int]
-"""Where a forecast begins: the number of a series, and a step of it."""
+"""The start of a forecast: the number of a series, and a step of it."""
 
 
 class ForecastingBatch(NamedTuple):

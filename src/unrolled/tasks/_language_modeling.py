@@ -187,7 +187,7 @@ class LanguageModeling(Task[LanguageModelConfig, LanguageModel, AnyVocabulary, W
 
     @cached_property
     def _characters_per_token(self) -> float:
-        """Of the validation part; the codec has that of the training part."""
+        """Characters per token of the validation part; the codec has those of the training part."""
         if isinstance(self.codec, Vocabulary):
             return 1.0
         tokens = [window.targets.flatten() for window in self.validation_windows]

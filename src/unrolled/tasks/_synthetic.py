@@ -37,7 +37,7 @@ class SyntheticBatch(NamedTuple):
 
 
 class SyntheticState(TypedDict):
-    """What a checkpoint has of a :class:`SyntheticCodec`."""
+    """The state of a :class:`SyntheticCodec` in a checkpoint."""
 
     name: str
 

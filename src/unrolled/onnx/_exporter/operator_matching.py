@@ -178,7 +178,7 @@ class _Pattern:
 
 
 def _bind(bindings: Bindings, key: tuple[str, str], value: BoundValue) -> Bindings | None:
-    """With one more open part bound, or None if it is bound to another value."""
+    """The bindings with one more open part, or None if it is bound to another value."""
     if key in bindings:
         return bindings if bindings[key] == value else None
     return {**bindings, key: value}

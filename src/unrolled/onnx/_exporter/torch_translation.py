@@ -71,7 +71,7 @@ def translation_table(
 
 
 class _Translation:
-    """What the operator of our layers becomes."""
+    """The translation of the operator of our layers."""
 
     def __init__(self, portable: bool) -> None:
         self.portable = portable

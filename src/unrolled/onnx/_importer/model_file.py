@@ -114,7 +114,7 @@ def _nested_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """The tensors whose numbers are in files beside the model."""
+    """The tensors whose values are in external files."""
     tensors = list(model.graph.initializer)
     function_nodes = (node for function in model.functions for node in function.node)
     for node in _nested_nodes([*model.graph.node, *function_nodes]):

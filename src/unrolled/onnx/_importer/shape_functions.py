@@ -13,7 +13,7 @@ Dims = list[Size]
 Shape = Dims | None
 """None is a shape of unknown rank."""
 MIN_UNBOUNDED_END = 2**31 - 1
-"""From here on the end of a slice is the end of the axis."""
+"""Ends of slices from this value on mean the end of the axis."""
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:
@@ -132,7 +132,7 @@ def slice_along(
 
 
 def squeeze(x: Dims, axes: Sequence[int] | None) -> Shape:
-    """Without these axes, by default without all of size one."""
+    """Remove these axes, by default all of size one."""
     if axes is None:
         return None if any(isinstance(size, str) for size in x) else [s for s in x if s != 1]
     dropped = {axis % len(x) for axis in axes}
@@ -140,12 +140,12 @@ def squeeze(x: Dims, axes: Sequence[int] | None) -> Shape:
 
 
 def transpose(x: Dims, perm: Sequence[int] | None) -> Shape:
-    """Axes in another order, by default reversed."""
+    """Transpose the axes, by default to the reverse order."""
     return [x[axis] for axis in (range(len(x))[::-1] if perm is None else perm)]
 
 
 def unsqueeze(x: Dims, axes: Sequence[int]) -> Shape:
-    """With axes of size one inserted at these places of the result."""
+    """Insert axes of size one at these positions of the result."""
     rank = len(x) + len(axes)
     inserted = {axis % rank for axis in axes}
     sizes = iter(x)

@@ -246,7 +246,7 @@ class ShapeInference:
         return [[x[0], D, x[1], H], [D, x[1], H], [D, x[1], H]]
 
     def _scan(self, x: Dims, node: onnx.NodeProto, attributes: Attributes) -> list[Shape]:
-        """Of a Scan over the steps of a layer: its input is [T, N, ·]."""
+        """The outputs of a Scan over the steps of a layer, whose input is [T, N, ·]."""
         count = len(node.input) - attributes.integer("num_scan_inputs")
         states = [self.dims.get(name) for name in node.input[:count]]
         sequence = self.dims.get(node.input[count])

@@ -1,6 +1,6 @@
-"""Rules for operators that move numbers.
+"""Rules for operators that reshape, slice, join and transpose.
 
-Those that only undo how the operators RNN, LSTM and GRU lay out their outputs leave no node.
+Operators that only undo the layout of the outputs of RNN, LSTM and GRU add no node to the graph.
 """
 
 import math
@@ -18,7 +18,7 @@ from unrolled.onnx._importer.values import LayerOutput, RefusedError, Value
 
 RULES = RuleTable()
 _UNBOUNDED_ENDS = (2**31 - 1, 2**31, 2**63 - 1)
-"""How exporters write that a slice goes to the end."""
+"""The values by which exporters mark a slice that goes to the end."""
 
 
 def layer_output(b: GraphBuilder, output: LayerOutput) -> Value:

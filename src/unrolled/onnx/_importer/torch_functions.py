@@ -1,4 +1,4 @@
-"""Operators of ONNX on torch tensors, where torch has no function of the same meaning."""
+"""ONNX operators on torch tensors, for operators without an equivalent function in torch."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

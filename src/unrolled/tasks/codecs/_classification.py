@@ -16,7 +16,8 @@ from unrolled.tasks.data._source import DataError
 
 
 class ClassificationState(TypedDict):
-    """What a checkpoint has of a :class:`ClassificationCodec`; first versions had no columns."""
+    """The state of a :class:`ClassificationCodec` in a checkpoint; first versions had no
+    columns."""
 
     characters: TokenVocabularyState | None
     labels: TokenVocabularyState

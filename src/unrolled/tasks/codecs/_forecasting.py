@@ -9,7 +9,7 @@ from unrolled.tasks.codecs._standardization import check_standardization
 
 
 class ForecastingState(TypedDict):
-    """What a checkpoint has of a :class:`ForecastingCodec`."""
+    """The state of a :class:`ForecastingCodec` in a checkpoint."""
 
     columns: list[str]
     targets: int

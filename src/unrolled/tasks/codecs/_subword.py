@@ -22,7 +22,7 @@ _MAX_TRAINING_LENGTH = 4096
 
 
 class SubwordState(TypedDict):
-    """What a checkpoint has of a :class:`SubwordVocabulary`."""
+    """The state of a :class:`SubwordVocabulary` in a checkpoint."""
 
     unit: Literal["piece"]
     tokenizer: str

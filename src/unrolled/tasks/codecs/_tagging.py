@@ -13,7 +13,7 @@ from unrolled.tasks.data._conll import Sentence, split_on_blanks
 
 
 class TaggingState(TypedDict):
-    """What a checkpoint has of a :class:`TaggingCodec`."""
+    """The state of a :class:`TaggingCodec` in a checkpoint."""
 
     words: TokenVocabularyState
     characters: TokenVocabularyState | None

@@ -19,7 +19,7 @@ _MAX_LISTED = 20
 
 
 class TokenVocabularyState(TypedDict):
-    """What a checkpoint has of a :class:`TokenVocabulary`."""
+    """The state of a :class:`TokenVocabulary` in a checkpoint."""
 
     entries: list[str]
     padding: bool

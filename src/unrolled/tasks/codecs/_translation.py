@@ -20,14 +20,14 @@ class Pair(NamedTuple):
 
 
 class TextState(TypedDict):
-    """What a checkpoint has of a :class:`TextCodec`."""
+    """The state of a :class:`TextCodec` in a checkpoint."""
 
     unit: str
     tokens: TokenVocabularyState
 
 
 class TranslationState(TypedDict):
-    """What a checkpoint has of a :class:`TranslationCodec`; the first versions had no limit."""
+    """The state of a :class:`TranslationCodec` in a checkpoint; the first versions had no limit."""
 
     source: TextState
     target: TextState

@@ -12,7 +12,7 @@ from unrolled.tasks.data._text_files import TextError
 
 
 class VocabularyState(TypedDict):
-    """What a checkpoint has of a :class:`Vocabulary`."""
+    """The state of a :class:`Vocabulary` in a checkpoint."""
 
     unit: Literal["byte", "character"]
     characters: str | None
@@ -47,7 +47,7 @@ class Vocabulary:
 
     @property
     def unit(self) -> Literal["byte", "character"]:
-        """What one token is."""
+        """The unit of a token: byte or character."""
         return "byte" if self.characters is None else "character"
 
     def __len__(self) -> int:
