@@ -17,7 +17,6 @@ from unrolled.tasks._metrics import (
     class_counts,
     edit_distance,
     error_rate,
-    exact_match,
     f1_scores,
     macro_f1,
     mean_absolute_error,
@@ -62,7 +61,6 @@ def test_nothing_is_not_a_number() -> None:
     nothing = class_counts(torch.tensor([-100]), torch.tensor([0]), 2)
     assert math.isnan(accuracy(nothing))
     assert math.isnan(macro_f1(nothing))
-    assert math.isnan(exact_match([], []))
     assert math.isnan(error_rate([], []))
 
 
@@ -159,10 +157,9 @@ def test_the_edit_distance_is_a_distance(a: str, b: str, c: str) -> None:
 
 def test_texts_are_compared() -> None:
     expected, predicted = ["kitten", "abcd", "x"], ["sitting", "abcd", ""]
-    assert exact_match(expected, predicted) == pytest.approx(1 / 3)
     assert error_rate(expected, predicted) == pytest.approx(4 / 11)
     with pytest.raises(ValueError, match="shorter"):
-        exact_match(expected, ["a"])
+        error_rate(expected, ["a"])
 
 
 def test_bits_per_character_count_the_text() -> None:

@@ -139,12 +139,6 @@ def error_rate(
     return edits / symbols if symbols else math.nan
 
 
-def exact_match(expected: Iterable[object], predicted: Iterable[object]) -> float:
-    """The fraction of pairs that are equal, in [0, 1]; NaN without any."""
-    equal = [pair[0] == pair[1] for pair in zip(expected, predicted, strict=True)]
-    return sum(equal) / len(equal) if equal else math.nan
-
-
 def bits_per_character(loss: float, characters_per_token: float = 1.0) -> float:
     """A cross-entropy in nats per token as bits per character: loss / (ln 2 · characters/token).
 
