@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from unrolled import cells, nn
 from unrolled.cells import Cell, CellError, product, vector
@@ -133,37 +132,3 @@ def test_a_layer_works_under_another_default_device() -> None:
     finally:
         torch.set_default_device(None)
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
-
-
-def test_nan_before_a_cut_spares_the_weights_of_an_activation(engine: str) -> None:
-    if engine != "reference":
-        pytest.skip("a module as activation runs on the reference engine")
-    activation = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
-    layer = nn.RNN(3, 4, nonlinearity=activation.double(), dtype=torch.float64)
-    x = torch.randn(6, 2, 3, dtype=torch.float64)
-    cuts = torch.zeros(6, 2, dtype=torch.bool)
-    cuts[2] = True
-
-    def gradients(x: Tensor, **options: Any) -> list[Tensor]:
-        output = layer(x, **options)[0]
-        return list(torch.autograd.grad(output[-4:].sin().sum(), list(layer.parameters())))
-
-    poisoned = x.clone()
-    poisoned[:2] = float("nan")
-    for mine, expected in zip(gradients(poisoned, resets=cuts), gradients(x[2:]), strict=True):
-        torch.testing.assert_close(mine, expected)
-
-
-def test_half_precision_keeps_its_state_in_float32(engine: str) -> None:
-    """200 steps of an integrator: rounded to bfloat16 at each, it would stand still at 256."""
-    if engine == "aten":
-        pytest.skip("aten refuses half precision on the CPU")
-
-    def step(self: Cell, x: Any, h: Any, state: Any) -> Any:
-        return state.h + x
-
-    cell = type("Sum", (Cell,), {"step": step, "recurrent": None})
-    layer = nn.Recurrent(cell, 1, 1, bias=False, dtype=torch.bfloat16)
-    torch.nn.init.ones_(layer.weight_ih_l0)
-    output, _ = layer(torch.ones(1000, 1, 1, dtype=torch.bfloat16))
-    assert output[-1].item() == 1000.0

@@ -298,3 +298,21 @@ def test_a_hidden_overflow_before_a_cut_touches_no_gradient(options: dict[str, A
     leaves = [x, *layer.parameters()]
     close(output[12:, :1], episode, "output")
     close_all(gradients([output[12:, :1]], leaves), gradients([episode], leaves), "gradient")
+
+
+@pytest.mark.parametrize("engine", ["reference"], indirect=True)
+def test_nan_before_a_cut_spares_the_weights_of_an_activation(engine: str) -> None:
+    activation = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+    layer = nn.RNN(3, 4, nonlinearity=activation.double(), dtype=torch.float64)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    cuts = torch.zeros(6, 2, dtype=torch.bool)
+    cuts[2] = True
+
+    def gradients(x: Tensor, **options: Any) -> list[Tensor]:
+        output = layer(x, **options)[0]
+        return list(torch.autograd.grad(output[-4:].sin().sum(), list(layer.parameters())))
+
+    poisoned = x.clone()
+    poisoned[:2] = float("nan")
+    for mine, expected in zip(gradients(poisoned, resets=cuts), gradients(x[2:]), strict=True):
+        torch.testing.assert_close(mine, expected)

@@ -34,6 +34,7 @@ from tests.support.weights import (
     warm,
 )
 from unrolled import engines, nn
+from unrolled.cells import Cell
 
 # torch warns of a device that is not there where its oneDNN is switched off.
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN:UserWarning")
@@ -372,3 +373,17 @@ def test_mixed_dtypes_are_refused_in_graphs() -> None:
         refused = error_of(nn, "GRU", mix, compiled=True) is not None
         assert refused == bool(mix), mix
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"], indirect=True)
+def test_half_precision_keeps_its_state_in_float32(engine: str) -> None:
+    """1000 steps of an integrator: rounded to bfloat16 at each, it would stand still at 256."""
+
+    def step(self: Cell, x: Any, h: Any, state: Any) -> Any:
+        return state.h + x
+
+    cell = type("Sum", (Cell,), {"step": step, "recurrent": None})
+    layer = nn.Recurrent(cell, 1, 1, bias=False, dtype=torch.bfloat16)
+    torch.nn.init.ones_(layer.weight_ih_l0)
+    output, _ = layer(torch.ones(1000, 1, 1, dtype=torch.bfloat16))
+    assert output[-1].item() == 1000.0
