@@ -10,7 +10,8 @@ namespace unrolled {
 // and have equal numbers of threads.
 struct Build {
     const char* name;
-    int lanes;  // floats in a vector
+    int lanes;           // floats in a vector
+    bool bf16_products;  // whether it computes those of Call::bf16_products; otherwise it ignores them
     void (*forward_float)(const Call<float>* const* runs, Index count);
     void (*forward_double)(const Call<double>* const* runs, Index count);
     void (*backward_float)(const Gradients<float>* const* runs, Index count);

@@ -55,6 +55,7 @@ struct Call {
     T* saved;                          // out: [total, saved_pitch]; null: inference
     int threads;                       // at most
     CancelFlag* cancel;                // or null
+    bool bf16_products;                // factors of products are rounded to bfloat16, sums are float
     [[gnu::always_inline]] Index size(Index t) const { return sizes ? sizes[t] : N; }
 };
 

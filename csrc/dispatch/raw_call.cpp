@@ -187,6 +187,12 @@ void read_parameters(const Program& p, const CallShape& s, ArrayReader& arrays, 
 enum class CallArrays { forward, backward, snapshot };
 
 template <class T>
+bool rounds_to_bfloat16(const RawCall& raw) {
+    if (sizeof(T) != sizeof(float) || raw.format == NumberFormat::float16) return false;
+    return raw.bf16_products || raw.format == NumberFormat::bfloat16;
+}
+
+template <class T>
 Call<T> read_call(const RawCall& raw, ArrayReader& arrays, CallArrays kind) {
     const Program& p = *raw.program;
     const CallShape& s = raw.shape;
@@ -196,6 +202,7 @@ Call<T> read_call(const RawCall& raw, ArrayReader& arrays, CallArrays kind) {
     check_buffer_sizes(p, s.N);
     call.program = &p;
     call.cancel = raw.cancel;
+    call.bf16_products = rounds_to_bfloat16<T>(raw);
     call.T_steps = s.T;
     call.N = s.N;
     call.I = s.I;

@@ -91,10 +91,10 @@ nb::object backward_batched(const CompiledSweep& sweep, Index count, std::vector
 void bind_compiled_sweep(nb::module_& m) {
     nb::class_<CompiledSweep>(m, "CompiledSweep", "What stays the same between runs of a sweep.")
         .def(nb::init<nb::handle, std::string, const IndexList&, nb::object, nb::object, Index,
-                      CompiledSweep::ArrayIndices, CompiledSweep::StateShapes, Index>(),
+                      CompiledSweep::ArrayIndices, CompiledSweep::StateShapes, Index, bool>(),
              nb::arg("program"), nb::arg("build"), nb::arg("rows"), nb::arg("counts").none(),
              nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"), nb::arg("state_shapes"),
-             nb::arg("groups"))
+             nb::arg("groups"), nb::arg("bf16_products"))
         .def("forward", &forward, nb::arg("tensors"), nb::arg("training"), nb::arg("threads"))
         .def("backward", &backward, nb::arg("tensors"), nb::arg("output"), nb::arg("saved").none(),
              nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
@@ -108,6 +108,8 @@ void bind_compiled_sweep(nb::module_& m) {
              nb::arg("output"), nb::arg("saved"), nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
         .def("reached", &CompiledSweep::reached, nb::arg("tensor"),
              "Whether a gradient reaches a tensor of a run, by its number.")
+        .def_prop_ro("bf16_products", &CompiledSweep::bf16_products,
+                     "Whether float32 is rounded to bfloat16 in products, where the build can.")
         .def_prop_ro("total", &CompiledSweep::total, "Number of tokens.");
 }
 

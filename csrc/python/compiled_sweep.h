@@ -29,7 +29,7 @@ public:
 
     CompiledSweep(nb::handle program, std::string build, const IndexList& rows, nb::object counts,
                   nb::object table, Index states, ArrayIndices parameters, StateShapes state_shapes,
-                  Index groups)
+                  Index groups, bool bf16_products)
         : program_(nb::cast<const Program*>(program)),
           owner_(nb::borrow(program)),
           build_(std::move(build)),
@@ -38,7 +38,8 @@ public:
           states_(states),
           parameters_(std::move(parameters)),
           state_shapes_(std::move(state_shapes)),
-          groups_(groups) {
+          groups_(groups),
+          bf16_products_(bf16_products) {
         const Program& p = *program_;
         if (rows.size() != 6)
             throw std::invalid_argument("rows: must have 6 numbers, got " + std::to_string(rows.size()));
@@ -170,6 +171,8 @@ public:
 
     const std::string& build() const { return build_; }
 
+    bool bf16_products() const { return bf16_products_; }
+
     Index total() const { return table_.is_none() ? total_ : view_of(table_).numel(); }
 
 private:
@@ -215,6 +218,7 @@ private:
                                             " tensors, got " + std::to_string(k));
         check_parameters(inputs);
         run.call.program = program_;
+        run.call.bf16_products = bf16_products_;
         run.call.shape = shape_;
         run.call.shape.I = inputs.tokens().size(-1);
         run.call.shape.threads = threads;
@@ -313,6 +317,7 @@ private:
     StateShapes state_shapes_;
     std::vector<bool> reached_;  // by tensor of a run
     Index groups_;               // see Gradients
+    bool bf16_products_;         // see Call
 };
 
 }  // namespace unrolled

@@ -62,10 +62,11 @@ public:
     // (output, final states) without gradient. If `grad` is set and a tensor requires one:
     // [states, parameters], for autograd. None where the call is not plain.
     nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first, bool grad,
-                          const std::string& build, Index threads) {
+                          const std::string& build, Index threads, bool bf16_products) {
         InputShape f;
         f.batch_first = batch_first;
         f.threads = threads;
+        f.bf16_products = bf16_products;
         if (sweeps_.empty() || is_observed() || !read_input(input, f)) return nb::none();
         OwnedViews states;
         if (!read_states(hx, f, states)) return nb::none();
@@ -85,7 +86,7 @@ private:
 
     struct InputShape {
         Index T = 0, N = 0, threads = 1;
-        bool batch_first = false, contiguous = false;
+        bool batch_first = false, contiguous = false, bf16_products = false;
         NumberType type = NumberType::float32;
     };
 
@@ -297,7 +298,8 @@ private:
                std::move(arrays),
                1,
                number_format_of(f.type),
-               nullptr};
+               nullptr,
+               f.bf16_products};
         return true;
     }
 
@@ -325,7 +327,7 @@ void bind_fast_path(nb::module_& m) {
              nb::arg("step"))
         .def("__call__", &FastPath::operator(), nb::arg("input").none(), nb::arg("hx").none(),
              nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
-             nb::arg("threads"));
+             nb::arg("threads"), nb::arg("bf16_products"));
 }
 
 }  // namespace unrolled

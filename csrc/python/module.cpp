@@ -37,6 +37,9 @@ NB_MODULE(_core, m) {
         },
         "Builds of the kernels that this processor can run, best first.",
         nb::sig("def builds() -> list[str]"));
+    m.def(
+        "multiplies_bfloat16", [](const std::string& build) { return find_build(build).bf16_products; },
+        nb::arg("build"), "Whether a build (\"\": the best one) has products in bfloat16.");
     nb::class_<Program>(m, "Program", "A program, parsed, validated and scheduled.")
         .def(
             "__init__",

@@ -22,6 +22,7 @@ class Program:
 
 def instruction_sets() -> dict[str, bool]: ...
 def builds() -> list[str]: ...
+def multiplies_bfloat16(build: str) -> bool: ...
 def forward(
     program: Program, build: str, wide: bool, shape: Sequence[int], arrays: Sequence[int]
 ) -> None: ...
@@ -32,6 +33,7 @@ def name_tensors(kind: type[Tensor], single: Tensor) -> None: ...
 
 class CompiledSweep:
     total: int
+    bf16_products: bool
     def reached(self, tensor: int) -> bool: ...
     def __init__(
         self,
@@ -44,6 +46,7 @@ class CompiledSweep:
         parameters: Sequence[int],
         state_shapes: Sequence[Sequence[int]],
         groups: int,
+        bf16_products: bool,
     ) -> None: ...
     def forward(
         self, tensors: Tensors, training: bool, threads: int
@@ -113,6 +116,7 @@ class FastPath:
         grad: bool,
         build: str,
         threads: int,
+        bf16_products: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]] | list[Any] | None: ...
 
 class Layer:

@@ -247,7 +247,9 @@ def test_the_core_refuses_sizes_that_do_not_fit(place: int, size: int) -> None:
     if place < 2 and size > 1 << 40:
         place_of = [*shape[:2], 2, 0, 1, 1]
         with pytest.raises(ValueError, match="sizes: product must be from 0 to"):
-            _core.CompiledSweep(program, "", place_of, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1)
+            _core.CompiledSweep(
+                program, "", place_of, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1, False
+            )
 
 
 def test_the_core_refuses_programs_of_sizes_out_of_range() -> None:

@@ -48,7 +48,7 @@ def test_a_damaged_program_is_refused(change: Callable[[str], str], message: str
 def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     place = (2, 1, 2, 0, 1, 1)
-    work = _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1)
+    work = _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 1, False)
     fitting = [torch.randn(shape) for shape in [(2, 5), (12, 5), (12,), (12, 4), (12,)]]
     output, saved, final = work.forward(fitting, True, 1)
     assert output.shape == (2, 4)
@@ -74,8 +74,8 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
     with pytest.raises(RuntimeError, match="meta"):
         work.forward([fitting[0].to("meta"), *fitting[1:]], False, 1)
     with pytest.raises(ValueError, match="state_shapes: must have 1 entries, got 0"):
-        _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [], 1)
-    work = _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2)
+        _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [], 1, False)
+    work = _core.CompiledSweep(program, "", place, None, None, 0, [1, 2, 3, 4], [(1, 4)], 2, False)
     with pytest.raises(ValueError, match="groups: must divide the sequences of each step, got 2"):
         work.backward(fitting, output, saved, output_grads, [True] * 5, 1)
 
@@ -83,7 +83,7 @@ def test_a_run_whose_tensors_do_not_fit_is_refused() -> None:
 def test_runs_side_by_side_whose_tensors_do_not_fit_are_refused() -> None:
     program = _core.Program(TEXT, 4, 4)
     work = _core.CompiledSweep(
-        program, "", (2, 1, 2, 0, 1, 1), None, None, 0, [1, 2, 3, 4], [(1, 4)], 1
+        program, "", (2, 1, 2, 0, 1, 1), None, None, 0, [1, 2, 3, 4], [(1, 4)], 1, False
     )
     fitting = [torch.randn(shape) for shape in [(2, 5), (3, 12, 5), (12,), (3, 12, 4), (12,)]]
     stacked = [False, True, False, True, False]

@@ -59,16 +59,20 @@ def make_sweep_call(
     state_count: int,
     leading_shape: tuple[int, ...] = (),
     groups: int = 1,
+    *,
+    bf16_products: bool,
 ) -> SweepCall:
     """A call with all states [*leading_shape, N, width], or with none (``state_count`` 0); for
-    ``groups`` see ``compile_sweep``."""
+    ``groups`` and ``bf16_products`` see ``compile_sweep``."""
     program = traced_program(cell, sizes.projected)
     matrices = program.matrix_names()
     index_of = {name: 1 + state_count + k for k, name in enumerate(names)}
     indices = [index_of.get(name, -1) for name in program.parameter_names(cell)]
     shapes = tuple((*leading_shape, rows.N, width) for width in cell.state_widths(sizes))
     loaded = load_program(program.text, *program.sizes(sizes))
-    compiled = compile_sweep(loaded, rows, state_count, indices, shapes, groups)
+    compiled = compile_sweep(
+        loaded, rows, state_count, indices, shapes, groups, bf16_products=bf16_products
+    )
     biases = tuple(index_of[name] for name in matrices[1::2] if name in index_of)
     return SweepCall(cell, sizes, rows, shapes, state_count, names, biases, compiled)
 

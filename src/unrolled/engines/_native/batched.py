@@ -135,7 +135,13 @@ class _MergedSweeps:
         single = self.single
         rows = single.rows.repeated(self.batch.count)
         return make_sweep_call(
-            single.cell, single.sizes, rows, single.names, single.state_count, groups=groups
+            single.cell,
+            single.sizes,
+            rows,
+            single.names,
+            single.state_count,
+            groups=groups,
+            bf16_products=single.compiled.bf16_products,
         )
 
     def inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -17,6 +17,12 @@ _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
 
 forced_build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
 
+
+def bf16_products() -> bool:
+    """Whether float32 layers round what products multiply to bfloat16, if the build can."""
+    return False
+
+
 StateShapes = tuple[tuple[int, ...], ...]
 """Shapes of the final states, [..., N, width] each."""
 
@@ -28,6 +34,8 @@ def compile_sweep(
     parameter_indices: Sequence[int],
     state_shapes: StateShapes,
     groups: int = 1,
+    *,
+    bf16_products: bool,
 ) -> _core.CompiledSweep:
     """Build the part of a sweep that is the same in all runs.
 
@@ -35,7 +43,8 @@ def compile_sweep(
     width], all or none (zeros); parameters. ``parameter_indices`` has, for each array of the
     program (a weight and a bias for each product, then the vectors), its index among these tensors,
     or -1 if it is absent. The gradients of parameters are [G, ...] with ``groups`` G: group g sums
-    over the sequences n with n % G == g.
+    over the sequences n with n % G == g. With ``bf16_products`` the numbers that products of
+    float32 multiply are rounded to bfloat16, if the build can do that.
     """
     geometry = (rows.T, rows.N, rows.rows, rows.start, rows.stride_t, rows.stride_n)
     counts = None if rows.counts is None else to_tensor(rows.counts)
@@ -51,6 +60,7 @@ def compile_sweep(
         parameter_indices,
         state_shapes,
         groups,
+        bf16_products,
     )
 
 

@@ -16,7 +16,7 @@ from unrolled._spec import Spec
 from unrolled._token_rows import TokenRows
 from unrolled.cells import Cell, Sizes
 from unrolled.engines._native.autograd import SweepFunction, make_sweep_call
-from unrolled.engines._native.call import forced_build, run_forward
+from unrolled.engines._native.call import bf16_products, forced_build, run_forward
 from unrolled.engines._native.compiled import NativeCompiledStack
 from unrolled.engines._native.fast_path import NativeFastPath
 from unrolled.engines._native.functorch import run_transformed
@@ -133,7 +133,9 @@ def _run(
         return in_float32(run, tokens, states, parameters)
     prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
     cell = with_dense_products(cell, sizes)
-    call = make_sweep_call(cell, sizes, rows, list(prepared), len(states))
+    call = make_sweep_call(
+        cell, sizes, rows, list(prepared), len(states), bf16_products=bf16_products()
+    )
     tensors = (tokens, *states, *prepared.values())
     if is_transformed():
         return run_transformed(call, tensors)

@@ -21,7 +21,7 @@ from unrolled.engines._native.autograd import (
     SweepFunction,
     make_sweep_call,
 )
-from unrolled.engines._native.call import forced_build
+from unrolled.engines._native.call import bf16_products, forced_build
 from unrolled.engines._native.programs import (
     load_program,
     needs_preparation,
@@ -68,7 +68,7 @@ class NativeFastPath:
         self.spec = spec
         self.step = step
         self.sweeps = _fast_sweeps(spec, step)
-        self.cached_calls: dict[tuple[int, int, bool, int, str], list[SweepCall]] = {}
+        self.cached_calls: dict[tuple[int, int, bool, int, str, bool], list[SweepCall]] = {}
         merge = None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge)
         self.core = _core.FastPath(
             [
@@ -97,6 +97,7 @@ class NativeFastPath:
         """
         if forward_ad._current_level >= 0 or not is_unobserved():
             return None
+        rounds = bf16_products()
         result = self.core(
             input,
             hx,
@@ -105,6 +106,7 @@ class NativeFastPath:
             torch.is_grad_enabled(),
             forced_build.get(),
             torch.get_num_threads(),
+            rounds,
         )
         if not isinstance(result, list):
             return result
@@ -122,7 +124,7 @@ class NativeFastPath:
                 return None
             used = [w for w in weights[k * count : (k + 1) * count] if w is not None]
             sweep_weights.append(used + unused)
-        calls = self._calls(T, N, batch_first, len(states))
+        calls = self._calls(T, N, batch_first, len(states), rounds)
         return self._train(calls, input, states, sweep_weights)
 
     def _train(
@@ -155,9 +157,11 @@ class NativeFastPath:
         output, final_states = run_layers(self.spec, input, run_layer)
         return output, tuple(torch.cat(sweeps) for sweeps in zip(*final_states, strict=True))
 
-    def _calls(self, T: int, N: int, batch_first: bool, state_count: int) -> list[SweepCall]:
+    def _calls(
+        self, T: int, N: int, batch_first: bool, state_count: int, rounds: bool
+    ) -> list[SweepCall]:
         """The call of each sweep, cached for the last few sizes."""
-        key = (T, N, batch_first, state_count, forced_build.get())
+        key = (T, N, batch_first, state_count, forced_build.get(), rounds)
         calls = self.cached_calls.get(key)  # read once: another thread may clear the cache
         if calls is not None:
             return calls
@@ -172,7 +176,13 @@ class NativeFastPath:
             names += [name for name, _ in sweep.unused]
             calls.append(
                 make_sweep_call(
-                    self.spec.cell, layer_sweep.sizes, rows, names, state_count, leading_shape
+                    self.spec.cell,
+                    layer_sweep.sizes,
+                    rows,
+                    names,
+                    state_count,
+                    leading_shape,
+                    bf16_products=rounds,
                 )
             )
         self.cached_calls[key] = calls

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled import _core
 from unrolled._token_rows import BatchLayout, Major
 from unrolled.engines._episodes import Episodes, find_episodes
-from unrolled.engines._native.call import compile_sweep
+from unrolled.engines._native.call import bf16_products, compile_sweep
 from unrolled.engines._native.programs import load_program
 from unrolled.engines._precision import HALF
 from unrolled.engines._torch_modes import to_numpy
@@ -127,7 +127,15 @@ class SweepArguments:
         indices += range(offset + count, offset + count + len(self.vectors))
         tensors = [tokens.flatten(0, 1), *states, *self.matrices, *self.vectors]
         shapes = tuple((rows.N, width) for width in self.state_widths)
-        return compile_sweep(self.load_program(), rows, len(states), indices, shapes), tensors
+        compiled = compile_sweep(
+            self.load_program(),
+            rows,
+            len(states),
+            indices,
+            shapes,
+            bf16_products=bf16_products(),
+        )
+        return compiled, tensors
 
     def saved_shape(self, training: bool) -> tuple[int, int]:
         """The shape of what backward needs: one row for each token."""
