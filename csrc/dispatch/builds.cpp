@@ -8,6 +8,9 @@ namespace unrolled {
     namespace name {           \
     extern const Build build;  \
     }
+#ifdef UNROLLED_WITH_avx512bf16
+UNROLLED_DECLARE(avx512bf16)
+#endif
 #ifdef UNROLLED_WITH_avx512
 UNROLLED_DECLARE(avx512)
 #endif
@@ -39,6 +42,14 @@ bool offers_avx512() {
 #endif
 }
 
+bool offers_avx512bf16() {
+#if defined(__x86_64__)
+    return offers_avx512() && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
 bool offers_avx2() {
 #if defined(__x86_64__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -60,6 +71,7 @@ constexpr bool offers_neon() {
 // Initialized when the library is loaded and never destroyed: a forked child would wait for a thread of its
 // parent that initializes it, and threads of a process that ends may still read it.
 static const InstructionSet sets[] = {
+    {"avx512bf16", offers_avx512bf16()},
     {"avx512", offers_avx512()},
     {"avx2", offers_avx2()},
     {"neon", offers_neon()},
@@ -75,6 +87,9 @@ namespace {
 
 std::vector<const Build*> find_builds() {
     std::vector<const Build*> list;
+#ifdef UNROLLED_WITH_avx512bf16
+    if (offers_avx512bf16()) list.push_back(&avx512bf16::build);
+#endif
 #ifdef UNROLLED_WITH_avx512
     if (offers_avx512()) list.push_back(&avx512::build);
 #endif

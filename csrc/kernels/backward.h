@@ -31,6 +31,10 @@ public:
         parameter_gradients_.begin(threads_, steps_, product_gradients_.data(), ld_, initial_states_,
                                    sources_);
         pointers_ = Buffer<const T*>(threads_ * call_.N);
+        if (multiplies_bf16(call_)) {
+            workspace_size_ = round_up(bf16_workspace<T>(tile_rows(), p_.product_gradient_pitch), 16);
+            workspaces_ = Buffer<T>(threads_ * workspace_size_);
+        }
         interpreters_.reserve(threads_);
         for (Index k = 0; k < threads_; ++k) {
             interpreters_.emplace_back(p_, p_.backward_schedule);
@@ -62,8 +66,8 @@ private:
         sources_ = std::vector<Buffer<T>>(p_.products.size());
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
-            matrices_[k] = transposed(p_, call_.products[k].weight, p_.grad_products[k], q.width, q.source,
-                                      tile_rows(), call_.total);
+            matrices_[k] = transposed(call_, call_.products[k].weight, p_.grad_products[k], q.width, q.source,
+                                      tile_rows());
             results_[k] = zeros<T>(call_.N * pitch(q.source));
             if (!source_is_state(p_, k) && g_.grad_weights[k + 1])
                 sources_[k] = zeros<T>(steps_ * call_.N * pitch(q.source));
@@ -219,7 +223,8 @@ private:
                 const Index width = p_.products[key].source, ld = pitch(width);
                 multiply(pointers, part.last - part.first, matrices_[key],
                          groups_of_thread<T>(width, part.thread, part.count),
-                         Target<T>{nullptr, 0, results_[key].data() + part.first * ld, ld, zeros_.data()});
+                         Target<T>{nullptr, 0, results_[key].data() + part.first * ld, ld, zeros_.data()},
+                         workspaces_.part(thread * workspace_size_));
             }
             interpreter.run(f, part);
             copy_product_gradients(interpreter, part, f, rows);
@@ -376,6 +381,8 @@ private:
     std::vector<Buffer<T>> results_, sources_, state_gradients_, new_state_gradients_, initial_states_,
         vector_gradients_;
     Buffer<T> product_gradients_, output_rows_, zeros_;
+    Buffer<T> workspaces_;  // by thread, for products with bfloat16
+    Index workspace_size_ = 0;
     Buffer<const T*> pointers_;
     Buffer<Index> gradient_column_;  // by node: its column in a row of product gradients, or -1
     Buffer<int> state_gradient_of_;  // by node: the state whose gradient it is, or -1

@@ -139,30 +139,38 @@ void divide(const Matrix<T>& m, bool units, Index thread, Index count, F work) {
     work(min(all, panels * thread / count * m.vectors), min(all, panels * (thread + 1) / count * m.vectors));
 }
 
-// The matrix of W [parts * width, k], for products with `rows` rows at a time, `total` in all.
+// Whether products of a call take pairs of bfloat16.
 template <class T>
-Matrix<T> make_matrix(const Storage<const T>& W, Index parts, Index width, Index k, Index rows, Index total) {
+bool multiplies_bf16(const Call<T>& call) {
+    return kMultipliesBf16<T> && call.bf16_products;
+}
+
+// The matrix of W [parts * width, k], for products with `rows` rows at a time, of all tokens of a call.
+template <class T>
+Matrix<T> make_matrix(const Call<T>& call, const Storage<const T>& W, Index parts, Index width, Index k,
+                      Index rows) {
     Matrix<T> m;
     m.shape = {parts, width, k};
     m.segments = Buffer<Segment>(1);
     m.segments[0] = {0, k, 0, 0};
     m.vectors = vectors_for(rows);
-    if (total <= kFewRows) m.unpacked = W;
+    if (call.total <= kFewRows) m.unpacked = W;
+    else if (multiplies_bf16(call)) m.bf16 = Buffer<Bf16Pair>(m.shape.vectors() * lanes<T> * m.pairs());
     else m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * k);
     return m;
 }
 
 // The matrix of W [k, width], not transposed, for rows whose numbers lie in segments of k.
 template <class T>
-Matrix<T> make_transposed(const Storage<const T>& W, Index width, Index k, Buffer<Segment> segments,
-                          Index rows, Index total) {
-    const bool is_unpacked = total <= kFewRows;
+Matrix<T> make_transposed(const Call<T>& call, const Storage<const T>& W, Index width, Index k,
+                          Buffer<Segment> segments, Index rows) {
+    const bool is_unpacked = call.total <= kFewRows, in_pairs = !is_unpacked && multiplies_bf16(call);
     Matrix<T> m;
     m.count = segments.count();
     Index used = 0;
     for (Index s = 0; s < m.count; ++s) {
         segments[s].b = is_unpacked ? segments[s].source : used;
-        used += segments[s].length;
+        used += in_pairs ? divide_up(segments[s].length, 2) : segments[s].length;
     }
     m.segments = static_cast<Buffer<Segment>&&>(segments);
     m.vectors = vectors_for(rows);
@@ -172,7 +180,9 @@ Matrix<T> make_transposed(const Storage<const T>& W, Index width, Index k, Buffe
         m.packed = Buffer<T>(lanes<T> * k);
     } else {
         m.shape = {1, width, used};
-        m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * used);
+        const Index numbers = m.shape.vectors() * lanes<T> * used;
+        if (in_pairs) m.bf16 = Buffer<Bf16Pair>(numbers);
+        else m.packed = Buffer<T>(numbers);
     }
     return m;
 }

@@ -33,16 +33,11 @@ public:
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
         pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
         if (call.tokens.half) row_buffers_ = Buffer<T>(threads_ * steps_ * rows_ * call.I);
-        if (call.tokens.half && call.total <= kFewRows) {
-            Index K = call.I;
-            for (const Product& q : p_.products) K = max(K, q.source);
-            workspace_size_ = bf16_workspace<T>(kFewRows, K);
-            workspaces_ = Buffer<T>(threads_ * workspace_size_);
-        }
         if (!units_ && threads_ > 1 && ahead > 1) divide_steps();
         matrices_.make(packed_matrices, rows_, steps_ * rows_);
         // No memory is allocated inside a parallel region.
         if (packed_matrices) matrices_.find_packed(units_ ? threads_ : 1);
+        make_workspaces();
         make_results();
         make_states();
         assign_output_slots();
@@ -90,6 +85,14 @@ private:
             while (steps > 0 && call_.size(steps - 1) <= batch_.part(false, k, threads_).first) --steps;
             chunks_.emplace_back(divide_up(steps, steps_), steps_ * rows_ * ldx_);
         }
+    }
+
+    void make_workspaces() {
+        if (!matrices_.need_workspace()) return;
+        Index numbers = call_.I;
+        for (const Product& q : p_.products) numbers = max(numbers, q.source);
+        workspace_size_ = round_up(bf16_workspace<T>(steps_ * rows_, numbers), 16);
+        workspaces_ = Buffer<T>(threads_ * workspace_size_);
     }
 
     void make_results() {

@@ -25,8 +25,7 @@ public:
         rows_ = rows;
         input_rows_ = input_rows;
         if (!packed_) {
-            own_input_ =
-                make_matrix(call_.input.weight, p_.x_parts, p_.x_width, call_.I, input_rows, call_.total);
+            own_input_ = make_matrix(call_, call_.input.weight, p_.x_parts, p_.x_width, call_.I, input_rows);
             input_ = &own_input_;
         }
         input_bias_ = zeros<T>(p_.x_parts * pitch(p_.x_width));
@@ -59,6 +58,10 @@ public:
     bool packed_before() const { return packed_; }
     const Matrix<T>& input() const { return *input_; }
     const Matrix<T>& product(std::size_t k) const { return *products_[k]; }
+    // Whether products need bf16_workspace().
+    bool need_workspace() const {
+        return input_->unpacked.half || (kMultipliesBf16<T> && input_->bf16.data());
+    }
     const T* input_bias() const { return input_bias_.data(); }
     const T* bias(std::size_t k) const { return biases_[k].data(); }
 
@@ -66,7 +69,7 @@ private:
     void make_product(std::size_t k) {
         const Product& q = p_.products[k];
         if (!packed_) {
-            own_[k] = make_matrix(call_.products[k].weight, q.parts, q.width, q.source, rows_, call_.total);
+            own_[k] = make_matrix(call_, call_.products[k].weight, q.parts, q.width, q.source, rows_);
             own_[k].accumulators = p_.product_accumulators[k].data();
             products_[k] = &own_[k];
         }

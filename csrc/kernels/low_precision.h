@@ -2,15 +2,12 @@
 // the next. A row's result depends on that row alone, as in tiles.h.
 #pragma once
 
-#include "kernels/tiles.h"
+#include "kernels/bf16.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
 // The weights of one lane for two k; zero behind the last k.
-struct Bf16Pair {
-    Half even, odd;
-};
 struct Int8Pair {
     Int8 even, odd;
 };
@@ -18,7 +15,9 @@ struct Int8Pair {
 // Numbers of a row that share a scale: the sum of so many products fits in 32 bits.
 constexpr Index kBlock = 512;
 
-// bfloat16 is widened to float by a shift or a mask.
+#if !UNROLLED_MULTIPLIES_BF16
+
+// bfloat16 is widened to float by a shift or a mask, where the processor does not multiply it.
 template <class T, int R, int V>
 void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pair* B, Index,
                const TileColumn<T>* columns, Index row, Prefetch prefetch) {
@@ -53,6 +52,8 @@ void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pai
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
 }
+
+#endif
 
 // Quantizes numbers to integers of 16 bits, the largest to 32767, and returns their scale: NaN where a
 // number is not finite, zero where all are negligible. Zeros pad the last vector.
@@ -133,9 +134,18 @@ void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pai
                       acc[r][v] * load(columns[v].scale));
 }
 
+template <class T, class Number>
+using TileFunction = void (*)(const RowNumber<T, Number>* const* rows, const Segment* segments, int count,
+                              const Number* B, Index ld, const TileColumn<T>* columns, Index row,
+                              Prefetch prefetch);
+
 template <class T, int R, int V>
 TileFunction<T, Bf16Pair> tile_of(const Bf16Pair*) {
+#if UNROLLED_MULTIPLIES_BF16
+    return tile_bf16_pairs<T, R, V>;
+#else
     return tile_bf16<T, R, V>;
+#endif
 }
 template <class T, int R, int V>
 TileFunction<T, Int8Pair> tile_of(const Int8Pair*) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/batch.h"
+#include "kernels/weight_gradient.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -21,18 +22,18 @@ inline Index product_gradient_column(const Program& p, int node) {
 // The matrix of a transposed product. Its rows are the outputs of the product, part by part; the gradient
 // of each part is somewhere in a row of product gradients.
 template <class T>
-Matrix<T> transposed(const Program& p, const Storage<const T>& W, const std::vector<int>& parts, Index width,
-                     Index columns, Index rows, Index total) {
+Matrix<T> transposed(const Call<T>& call, const Storage<const T>& W, const std::vector<int>& parts,
+                     Index width, Index columns, Index rows) {
     Index count = 0;
     for (int node : parts) count += node >= 0;
     Buffer<Segment> segments(count);
     count = 0;
     for (std::size_t part = 0; part < parts.size(); ++part)
         if (parts[part] >= 0)
-            segments[count++] = {product_gradient_column(p, parts[part]), width, 0,
+            segments[count++] = {product_gradient_column(*call.program, parts[part]), width, 0,
                                  static_cast<Index>(part) * width};
-    return make_transposed(W, columns, static_cast<Index>(parts.size()) * width,
-                           static_cast<Buffer<Segment>&&>(segments), rows, total);
+    return make_transposed(call, W, columns, static_cast<Index>(parts.size()) * width,
+                           static_cast<Buffer<Segment>&&>(segments), rows);
 }
 
 template <class T>
@@ -51,14 +52,17 @@ public:
         sources_ = &sources;
         const Index tokens = steps * call_.N;
         if (g_.grad_tokens)
-            input_back_ =
-                transposed(p_, call_.input.weight, p_.grad_x, p_.x_width, call_.I, tokens, call_.total);
+            input_back_ = transposed(call_, call_.input.weight, p_.grad_x, p_.x_width, call_.I, tokens);
         zeros_ = zeros<T>(pitch(call_.I));
         Index widest = max(p_.x_width, call_.I);
         for (const Product& q : p_.products) widest = max(widest, max(q.width, q.source));
         workspace_size_ = min(tokens, kChunk) * (widest + (kTileVectors + 1) * lanes<T>);
         workspace_size_ = round_up(max(workspace_size_, 8 * kTileRows * pitch(call_.I)), 16);
         workspaces_ = Buffer<T>(threads * workspace_size_);
+        if (g_.grad_tokens && multiplies_bf16(call_)) {
+            rounded_size_ = round_up(bf16_workspace<T>(input_gradient_rows(), p_.product_gradient_pitch), 16);
+            rounded_ = Buffer<T>(threads * rounded_size_);
+        }
         max_tokens_ = tokens;
         pointers_ = Buffer<const T*>(threads * max_tokens_);
         if (call_.tokens.half) row_buffers_ = Buffer<T>(threads * max_tokens_ * max_row());
@@ -157,8 +161,8 @@ private:
             }
             const T* D = product_gradients_ + product_gradient_column(p_, parts[k]) + group * ld_;
             for (Index i = 0; rows && i < max<Index>(tokens, 1); i += kChunk)
-                weight_gradient(D + i * ld, ld, m0, m1, S + i, K, min(kChunk, tokens - i), rows,
-                                first && i == 0, workspace);
+                weight_gradient_of_chunk(D + i * ld, ld, m0, m1, S + i, K, min(kChunk, tokens - i), rows,
+                                         first && i == 0, workspace);
             for (Index m = m0; rows_of_part.half && m < m1; ++m) {
                 weight_gradient(D + m, ld, 0, 1, S, K, tokens, workspace, true, workspace);
                 write(rows_of_part, m * K, workspace, K);
@@ -167,6 +171,19 @@ private:
                 for (Index i = 0; i < tokens; ++i)
                     for (Index m = m0; m < m1; ++m) sums[m] += D[i * ld + m];
         }
+    }
+
+    void weight_gradient_of_chunk(const T* D, Index ld, Index m0, Index m1, const T* const* S, Index K,
+                                  Index tokens, T* C, bool first, T* workspace) const {
+        if constexpr (kMultipliesBf16<T>)
+            if (multiplies_bf16(call_) && tokens > kFewTokens)
+                return weight_gradient_bf16(D, ld, m0, m1, S, K, tokens, C, first, workspace);
+        weight_gradient(D, ld, m0, m1, S, K, tokens, C, first, workspace);
+    }
+
+    // The tokens whose gradients are computed at once.
+    Index input_gradient_rows() const {
+        return max<Index>(kTileRows, workspace_size_ / pitch(call_.I) / kTileRows * kTileRows);
     }
 
     // Gradients of the inputs: gradients of products times the input's weights, token by token.
@@ -180,11 +197,12 @@ private:
         const GroupRange all{0, input_back_.shape.groups()};
         Index t = start, n = from;
         while (t < end && n >= call_.size(t)) n -= call_.size(t++);
-        const Index block = max<Index>(kTileRows, workspace_size_ / ld / kTileRows * kTileRows);
+        const Index block = input_gradient_rows();
         for (Index i = from; i < to; i += block) {
             const Index block_tokens = min(block, to - i);
             multiply(pointers + i, block_tokens, input_back_, all,
-                     Target<T>{nullptr, 0, workspace, ld, zeros_.data()});
+                     Target<T>{nullptr, 0, workspace, ld, zeros_.data()},
+                     rounded_.part(thread * rounded_size_));
             for (Index k = 0; k < block_tokens; ++k) {
                 write(g_.grad_tokens, batch_.row(t, n) * call_.I, workspace + k * ld, call_.I);
                 for (++n; t < end && n >= call_.size(t); ++t) n = 0;
@@ -202,7 +220,8 @@ private:
     Matrix<T> input_back_;
     Buffer<T> workspaces_, zeros_, row_buffers_;  // row_buffers_: rows in bfloat16, converted
     Buffer<const T*> pointers_;
-    Index ld_ = 0, workspace_size_ = 0, max_tokens_ = 0;
+    Buffer<T> rounded_;  // by thread, for products with bfloat16
+    Index ld_ = 0, workspace_size_ = 0, rounded_size_ = 0, max_tokens_ = 0;
 };
 
 }  // namespace UNROLLED_BUILD

@@ -168,7 +168,7 @@ inline Half rounded_to_bf16(float x) {
 
 typedef signed char Int8;
 
-// Vectors from numbers of T or bfloat16; load_part_as from bfloat16 only.
+// Vectors from numbers of T or bfloat16.
 template <class T>
 inline Vec<T> load_as(const T* p) {
     return load(p);
@@ -190,6 +190,10 @@ inline Vec<T> load_as(const Half* p) {
     const auto halves = *reinterpret_cast<const typename S::H*>(p);
     const auto bits = __builtin_convertvector(halves, typename S::B) << 16;
     return __builtin_convertvector((typename S::F)bits, Vec<T>);
+}
+template <class T>
+inline Vec<T> load_part_as(const T* p, std::int64_t count) {
+    return load_part(p, count);
 }
 template <class T>
 inline Vec<T> load_part_as(const Half* p, std::int64_t count) {

@@ -227,12 +227,16 @@ public:
         const Matrix<float>& m = versions_.of(vectors_for(count), 1);
         const GroupRange range = groups_of_thread<float>(width_, 0, 1);
         const Index ld = pitch(width_);
-        float results[kStackNumbers];
-        const Index max_rows = min<Index>(kTileRows, kStackNumbers / ld);
-        if (max_rows < 1) return apply_wide(m, rows, count, results, to);
+        float results[kStackNumbers], rounded[kStackNumbers];
+        const Index numbers = kMultipliesBf16<float> && m.bf16.data() ? bf16_workspace<float>(1, source_) : 0;
+        Buffer<float> long_row;
+        if (numbers > kStackNumbers) long_row = Buffer<float>(numbers);
+        float* const workspace = long_row.data() ? long_row.data() : rounded;
+        const Index max_rows = min<Index>(kTileRows, kStackNumbers / max(ld, numbers));
+        if (max_rows < 1) return apply_wide(m, rows, count, results, workspace, to);
         for (Index r = 0; r < count; r += max_rows) {
             const Index some = min(max_rows, count - r);
-            run(m, range, rows + r * source_, some, results, to + r * width_);
+            run(m, range, rows + r * source_, some, results, workspace, to + r * width_);
         }
     }
 
@@ -240,24 +244,25 @@ private:
     static constexpr Index kStackNumbers = 2048;
 
     // A few panels of a row at once.
-    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* results, float* to) {
+    void apply_wide(const Matrix<float>& m, const float* rows, Index count, float* results, float* workspace,
+                    float* to) {
         const Index all = groups_of_thread<float>(width_, 0, 1).last;
         const Index turn = kStackNumbers / lanes<float> / m.vectors * m.vectors;
         for (Index r = 0; r < count; ++r, rows += source_, to += width_)
             for (Index v = 0; v < all; v += turn) {
                 const Index from = v * lanes<float>;
                 multiply(&rows, 1, m, GroupRange{v, min(all, v + turn)},
-                         Target<float>{nullptr, 0, results - from, 0, bias_.data()});
+                         Target<float>{nullptr, 0, results - from, 0, bias_.data()}, workspace);
                 copy(to + from, results, min(width_ - from, turn * lanes<float>));
             }
     }
 
     void run(const Matrix<float>& m, GroupRange range, const float* rows, Index count, float* results,
-             float* to) {
+             float* workspace, float* to) {
         const float* pointers[kTileRows];
         const Index ld = pitch(width_);
         for (Index r = 0; r < count; ++r) pointers[r] = rows + r * source_;
-        multiply(pointers, count, m, range, Target<float>{nullptr, 0, results, ld, bias_.data()});
+        multiply(pointers, count, m, range, Target<float>{nullptr, 0, results, ld, bias_.data()}, workspace);
         for (Index r = 0; r < count; ++r) copy(to + r * width_, results + r * ld, width_);
     }
 

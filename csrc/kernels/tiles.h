@@ -57,10 +57,6 @@ inline void prefetch_if(bool& beyond_caches, const void* at) {
     for (int line = 0; line < lines; ++line) __builtin_prefetch(static_cast<const char*>(at) + line * 64);
 }
 
-template <class T, class Number>
-using TileFunction = void (*)(const T* const* rows, const Segment* segments, int count, const Number* B,
-                              Index ld, const TileColumn<T>* columns, Index row, Prefetch prefetch);
-
 template <class T, class Number, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
           const TileColumn<T>* columns, Index row, Prefetch prefetch) {
