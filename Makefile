@@ -54,7 +54,7 @@ c: $(CMAKE)
 # The C++ tests with the address and undefined behavior sanitizers, for all builds that this machine can run.
 sanitize: $(CMAKE)
 	$(CORE_TESTS) -B build/sanitize -DUNROLLED_SANITIZE=ON \
-		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
+		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512_bf16 /proc/cpuinfo),avx512bf16;)$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512;)avx2;neon;plain;plain16"
 	$(CHECK)/sanitize --parallel 2 --target check
 
 # Random calls of the module with both sanitizers: make fuzz FUZZ='--cells 20000 --seed 1'. Two builds
@@ -64,7 +64,7 @@ PRELOAD = $(shell for one in libasan.so libubsan.so libstdc++.so; do g++ -print-
 fuzz: $(INSTALLED) $(CMAKE)
 	$(CMAKE) -S . -B build/fuzz -DUNROLLED_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
 		-Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
-		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512,avx2);neon;plain16"
+		-DUNROLLED_BUILDS="$(if $(shell grep -sm1 avx512_bf16 /proc/cpuinfo),avx512bf16,$(if $(shell grep -sm1 avx512dq /proc/cpuinfo),avx512,avx2));neon;plain16"
 	$(CMAKE) --build build/fuzz --parallel 2 --target _core
 	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m tests.support.fuzz \
 		--core build/fuzz/_core.*.so $(FUZZ)

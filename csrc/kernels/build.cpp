@@ -71,12 +71,11 @@ void narrow(const float* from, Half* to, Index count, NumberFormat format) {
 
 }  // namespace
 
-constexpr bool kBf16Products = false;
-
 extern const Build build;
-const Build build = {UNROLLED_NAME,   lanes<float>,    kBf16Products,    forward<float>,
-                     forward<double>, backward<float>, backward<double>, widen,
-                     narrow,          make_snapshot,   make_affine,      activate};
+const Build build = {UNROLLED_NAME,    lanes<float>,    kMultipliesBf16<float>,
+                     forward<float>,   forward<double>, backward<float>,
+                     backward<double>, widen,           narrow,
+                     make_snapshot,    make_affine,     activate};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled
