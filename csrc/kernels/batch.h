@@ -154,6 +154,7 @@ Matrix<T> make_matrix(const Call<T>& call, const Storage<const T>& W, Index part
     m.segments = Buffer<Segment>(1);
     m.segments[0] = {0, k, 0, 0};
     m.vectors = vectors_for(rows);
+    m.rounds = multiplies_bf16(call);
     if (call.total <= kFewRows) m.unpacked = W;
     else if (multiplies_bf16(call)) m.bf16 = Buffer<Bf16Pair>(m.shape.vectors() * lanes<T> * m.pairs());
     else m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * k);

@@ -103,7 +103,24 @@ inline void round_row(const float* from, Index count, Half* to) {
         for (Index l = 0; l < min(L, count - k); ++l) to[k + l] = static_cast<Half>(lanes_of_vector[l]);
     }
 }
-inline void round_row(const Half* from, Index count, Half* to) { copy(to, from, count); }
+
+// The pairs of up to two vectors of numbers, zeros behind them.
+inline Bf16Pairs round_neighbors(const Half* p, Index count) {
+    if (count >= 2 * lanes<float>) return load_bf16_pairs(p);
+    Half rounded[2 * lanes<float>] = {};
+    copy(rounded, p, count);
+    return load_bf16_pairs(rounded);
+}
+inline Bf16Pairs round_neighbors(const float* p, Index count) {
+    alignas(64) Half rounded[2 * lanes<float>];
+#if defined(__AVX512BF16__)
+    if (count >= 2 * lanes<float>)
+        return (Bf16Pairs)_mm512_cvtne2ps_pbh((__m512)load(p + lanes<float>), (__m512)load(p));
+#endif
+    clear(rounded, 2 * lanes<float>);
+    round_row(p, min<Index>(count, 2 * lanes<float>), rounded);
+    return load_bf16_pairs(rounded);
+}
 
 // One vector of columns, with pitch ld: up to `lanes` rows of W in pairs, transposed.
 template <class Number>
@@ -112,12 +129,8 @@ void pack_pairs_of_rows(const Number* const* rows, Index valid, Index K, Bf16Pai
     for (Index k = 0; k < K; k += 2 * L) {
         const Index numbers = min(2 * L, K - k), pairs = divide_up(numbers, 2);
         Vec<float> block[L];
-        for (Index l = 0; l < L; ++l) {
-            alignas(64) Half rounded[2 * L];
-            if (numbers < 2 * L || l >= valid) clear(rounded, 2 * L);
-            if (l < valid) round_row(rows[l] + k, numbers, rounded);
-            block[l] = (Vec<float>)load_bf16_pairs(rounded);
-        }
+        for (Index l = 0; l < L; ++l)
+            block[l] = l < valid ? (Vec<float>)round_neighbors(rows[l] + k, numbers) : Vec<float>{};
         transpose<float>(block);
         for (Index pair = 0; pair < pairs; ++pair)
             store_bf16_pairs(to + (k / 2 + pair) * ld, (Bf16Pairs)block[pair]);
@@ -183,27 +196,17 @@ void tile_bf16_pairs(const Half* const* rows, const Segment* segments, int count
         for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
 }
 
-// Dot products of `lanes` rows of W with one row, both in bfloat16, added to `start`.
-inline Vec<float> dots_bf16_pairs(const Half* const* W, const Half* a, Index K, Vec<float> start) {
+// Dot products of `lanes` rows of W with one row in bfloat16, added to `start`.
+template <class Number>
+Vec<float> dots_bf16_pairs(const Number* const* W, const Half* a, Index K, Vec<float> start) {
     constexpr Index L = lanes<float>;
     Vec<float> acc[L];
 #pragma GCC unroll 16
     for (int l = 0; l < L; ++l) acc[l] = Vec<float>{};
-    const Index whole = K / (2 * L) * (2 * L);
-    for (Index k = 0; k < whole; k += 2 * L) {
-        const Bf16Pairs x = load_bf16_pairs(a + k);
+    for (Index k = 0; k < K; k += 2 * L) {
+        const Bf16Pairs x = round_neighbors(a + k, K - k);
 #pragma GCC unroll 16
-        for (int l = 0; l < L; ++l) add_bf16_products(acc[l], x, load_bf16_pairs(W[l] + k));
-    }
-    if (whole < K) {
-        Half x[2 * L] = {};
-        copy(x, a + whole, K - whole);
-#pragma GCC unroll 16
-        for (int l = 0; l < L; ++l) {
-            Half w[2 * L] = {};
-            copy(w, W[l] + whole, K - whole);
-            add_bf16_products(acc[l], load_bf16_pairs(x), load_bf16_pairs(w));
-        }
+        for (int l = 0; l < L; ++l) add_bf16_products(acc[l], x, round_neighbors(W[l] + k, K - k));
     }
     return start + sums<float>(acc);
 }

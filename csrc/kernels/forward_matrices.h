@@ -59,9 +59,7 @@ public:
     const Matrix<T>& input() const { return *input_; }
     const Matrix<T>& product(std::size_t k) const { return *products_[k]; }
     // Whether products need bf16_workspace().
-    bool need_workspace() const {
-        return input_->unpacked.half || (kMultipliesBf16<T> && input_->bf16.data());
-    }
+    bool need_workspace() const { return input_->unpacked.half || input_->takes_bf16(); }
     const T* input_bias() const { return input_bias_.data(); }
     const T* bias(std::size_t k) const { return biases_[k].data(); }
 

@@ -34,65 +34,31 @@ void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const 
               dots(W, rows[r], m.shape.k, load(column.from + r * column.from_stride)));
 }
 
-// The same with bfloat16, and rows that are deinterleaved. For several rows the weights are widened and
-// deinterleaved first, which gives the same sums in the same order.
-template <class T>
-void multiply_bf16(const T* const* rows, Index count, const Matrix<T>& m, const TileColumn<T>& column,
-                   Index part, Index group, T* workspace) {
-    const Half* W[lanes<T>];
-    point_at<T>(W, m.unpacked.half, m.shape, part, group);
-    const Index K = m.shape.k;
-    if (count == 1) return store(column.to, dots_bf16(W, rows[0], K, load(column.from)));
-    const T* wide[lanes<T>];
-    for (Index l = 0; l < lanes<T>; ++l) {
-        deinterleave(W[l], K, workspace + l * K);
-        wide[l] = workspace + l * K;
-    }
-    for (Index r = 0; r < count; ++r)
-        store(column.to + r * column.to_stride,
-              dots(wide, rows[r], K, load(column.from + r * column.from_stride)));
-}
-
-#if UNROLLED_MULTIPLIES_BF16
-template <class Rows>
-void multiply_bf16_pairs(const Rows& rows, Index count, const Matrix<float>& m,
-                         const TileColumn<float>& column, Index part, Index group) {
-    const Half* W[lanes<float>];
-    point_at<float>(W, m.unpacked.half, m.shape, part, group);
-    for (Index r = 0; r < count; ++r)
-        store(column.to + r * column.to_stride,
-              dots_bf16_pairs(W, rows.rounded(r), m.shape.k, load(column.from + r * column.from_stride)));
-}
-#endif
-
 // The numbers of workspace of products with bfloat16: of rows with so many numbers.
 template <class T>
 Index bf16_workspace(Index rows, Index numbers) {
     return kMultipliesBf16<T> ? rows * divide_up(numbers, 2) : (rows + lanes<T>)*numbers;
 }
 
-// Deinterleaves rows into the workspace, one after the other.
-template <class T>
-void deinterleave_rows(const T* const* rows, Index count, Index K, const T** deinterleaved, T* workspace) {
-    for (Index r = 0; r < count; ++r) {
-        deinterleave(rows[r], K, workspace + r * K);
-        deinterleaved[r] = workspace + r * K;
-    }
-}
-
-// The rows of a product: where they are, and their copies in bfloat16 if the matrix is multiplied with
-// these.
+// The rows of a product, and in the workspace their copies for weights in bfloat16: rounded if these are
+// multiplied as they are, else deinterleaved.
 template <class T>
 class ProductRows {
 public:
-    ProductRows(const T* const* rows, const Matrix<T>& m, [[maybe_unused]] Index count, T* workspace)
-        : rows_(rows), rounded_(reinterpret_cast<Half*>(workspace)), stride_(round_up(m.row_numbers(), 2)) {
-        if constexpr (kMultipliesBf16<T>)
-            if (m.bf16.data() || m.unpacked.half)
-                for (Index r = 0; r < count; ++r) round_row(rows[r], m.row_numbers(), rounded_ + r * stride_);
+    ProductRows(const T* const* rows, Index count, const Matrix<T>& m, T* workspace)
+        : rows_(rows), copies_(workspace), numbers_(m.row_numbers()) {
+        if (m.takes_bf16()) {
+            if constexpr (kMultipliesBf16<T>)
+                for (Index r = 0; r < count; ++r) round_row(rows[r], numbers_, const_cast<Half*>(rounded(r)));
+        } else if (m.unpacked.half) {
+            for (Index r = 0; r < count; ++r) deinterleave(rows[r], numbers_, copies_ + r * numbers_);
+        }
     }
 
-    const Half* rounded(Index r) const { return rounded_ + r * stride_; }
+    const Half* rounded(Index r) const {
+        return reinterpret_cast<const Half*>(copies_) + r * round_up(numbers_, 2);
+    }
+    const T* deinterleaved(Index r) const { return copies_ + r * numbers_; }
 
     // Rows of a tile; pointers to copies are written into `pointers`.
     const T* const* tile(Index r, Index, const T**) const { return rows_ + r; }
@@ -103,9 +69,55 @@ public:
 
 private:
     const T* const* rows_;
-    Half* rounded_;
-    Index stride_;
+    T* copies_;
+    Index numbers_;
 };
+
+// Deinterleaved rows times weights in bfloat16. For several rows the weights are widened and deinterleaved
+// first, which gives the same sums in the same order.
+template <class T>
+void multiply_bf16(const ProductRows<T>& rows, Index count, const Matrix<T>& m, const TileColumn<T>& column,
+                   Index part, Index group, T* workspace) {
+    const Half* W[lanes<T>];
+    point_at<T>(W, m.unpacked.half, m.shape, part, group);
+    const Index K = m.shape.k;
+    if (count == 1) return store(column.to, dots_bf16(W, rows.deinterleaved(0), K, load(column.from)));
+    const T* wide[lanes<T>];
+    for (Index l = 0; l < lanes<T>; ++l) {
+        deinterleave(W[l], K, workspace + l * K);
+        wide[l] = workspace + l * K;
+    }
+    for (Index r = 0; r < count; ++r)
+        store(column.to + r * column.to_stride,
+              dots(wide, rows.deinterleaved(r), K, load(column.from + r * column.from_stride)));
+}
+
+#if UNROLLED_MULTIPLIES_BF16
+template <class Number>
+void multiply_bf16_pairs(const ProductRows<float>& rows, Index count, const Matrix<float>& m,
+                         const Number* weights, const TileColumn<float>& column, Index part, Index group) {
+    const Number* W[lanes<float>];
+    point_at<float>(W, weights, m.shape, part, group);
+    for (Index r = 0; r < count; ++r)
+        store(column.to + r * column.to_stride,
+              dots_bf16_pairs(W, rows.rounded(r), m.shape.k, load(column.from + r * column.from_stride)));
+}
+#endif
+
+// Rows times one vector of units of an unpacked matrix.
+template <class T>
+void multiply_unpacked(const T* const* rows, const ProductRows<T>& product_rows, Index count,
+                       const Matrix<T>& m, const TileColumn<T>& column, Index part, Index group,
+                       T* workspace) {
+    if constexpr (kMultipliesBf16<T>) {
+        if (m.takes_bf16() && m.unpacked.half)
+            return multiply_bf16_pairs(product_rows, count, m, m.unpacked.half, column, part, group);
+        if (m.takes_bf16())
+            return multiply_bf16_pairs(product_rows, count, m, m.unpacked.native, column, part, group);
+    }
+    if (m.unpacked.native) return multiply_dots(rows, count, m, column, part, group);
+    multiply_bf16(product_rows, count, m, column, part, group, workspace + count * m.shape.k);
+}
 
 // While the tiles of one panel run, each prefetches its share of the next panel: of weights beyond the
 // second-level cache the first tile would otherwise wait for all.
@@ -149,10 +161,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
     const Index first = range.first * parts, last = range.last * parts;
     const int tile_rows =
         m.vectors <= kTileVectors ? kTileRows : kMaxTileVectors / static_cast<int>(m.vectors);
-    const T* deinterleaved[kFewRows];
-    const ProductRows<T> product_rows(rows, m, count, workspace);
-    if (m.unpacked.half && !kMultipliesBf16<T>)
-        deinterleave_rows(rows, count, m.shape.k, deinterleaved, workspace);
+    const ProductRows<T> product_rows(rows, count, m, workspace);
     TileColumn<T> columns[kMaxTileVectors];
     Index panel_vectors = 1, group = range.first, part = 0;
     for (Index from = first; from < last; from += panel_vectors) {
@@ -164,14 +173,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
                 columns[v] = {target.inputs + at, target.inputs_stride, target.inputs + at,
                               target.inputs_stride};
             else columns[v] = {target.bias + at, 0, target.results + at, target.results_stride};
-            if (m.unpacked.native) multiply_dots(rows, count, m, columns[0], part, group);
-            if (m.unpacked.half) {
-                if constexpr (kMultipliesBf16<T>)
-                    multiply_bf16_pairs(product_rows, count, m, columns[0], part, group);
-                else
-                    multiply_bf16(deinterleaved, count, m, columns[0], part, group,
-                                  workspace + count * m.shape.k);
-            }
+            if (m.dot()) multiply_unpacked(rows, product_rows, count, m, columns[0], part, group, workspace);
             if (++part == parts) {
                 part = 0;
                 ++group;

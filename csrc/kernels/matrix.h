@@ -55,6 +55,7 @@ struct Matrix {
     Buffer<Segment> segments;
     Index count = 1;  // of segments
     const int* accumulators = nullptr;
+    bool rounds = false;  // unpacked: rows and weights are rounded to bfloat16
 
     // The numbers of a row, from its first to the last that a segment has.
     Index row_numbers() const {
@@ -75,6 +76,9 @@ struct Matrix {
     Index packed_rows() const {
         return sizeof(Number) == sizeof(Bf16Pair) && bf16.data() ? pairs() : shape.k;
     }
+
+    // Whether rows are multiplied as bfloat16.
+    bool takes_bf16() const { return kMultipliesBf16<T> && (bf16.data() || (dot() && rounds)); }
 
     bool dot() const { return static_cast<bool>(unpacked); }
 

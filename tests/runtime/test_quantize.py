@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.support.runtime_models import exported, random, run_reference
-from tests.support.tolerances import close
+from tests.support.tolerances import close, tolerance_of_bfloat16_weights
 from unrolled import cells
 from unrolled.export import export
 from unrolled.models import EncoderDecoder, SequenceModel
@@ -57,9 +57,9 @@ def test_a_quantized_file_has_the_bits_of_a_dense_one(
         assert np.array_equal(dense_file.run(x), output)
         full = load(tmp_path / "dense_file").run(x)
         assert not np.array_equal(full, output)
-        # And in float32 it is what was rounded; beside int8, inputs are rounded to 16 bits.
+        # And in float32 it is what was rounded; beside int8, rows are rounded to 16 bits.
         in_float32 = load(tmp_path / "quantized", weights="float32").run(x)
-        tolerance = 1e-5 if weights == "bfloat16" else 1e-3
+        tolerance = tolerance_of_bfloat16_weights(1e-5) if weights == "bfloat16" else 1e-3
         assert np.abs(in_float32 - output).max() <= tolerance * max(1, np.abs(output).max())
 
 

@@ -7,6 +7,8 @@ and output gradients are of order one, so that is the size of the summands.
 import torch
 from torch import Tensor
 
+from unrolled import _core
+
 TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
     (torch.float64, "output"): (
         1e-14,
@@ -26,8 +28,9 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
     ),
     (torch.bfloat16, "output"): (
         2**-7,
-        "2 eps, against float64: the state is float32 inside a call, so the only roundings are one "
-        "of each layer's output, at most 4 of at most half an eps, passed on by weights below 1",
+        "2 eps, against float64: one rounding of each layer's output, at most 4 of at most half an "
+        "eps, and where the processor multiplies bfloat16 those of the rows of products, each half "
+        "an eps at most and of random sign; states are float32 inside a call",
     ),
     (torch.bfloat16, "gradient"): (
         2**-5,
@@ -62,6 +65,14 @@ TOLERANCES: dict[tuple[torch.dtype, str], tuple[float, str]] = {
     ),
     (torch.float16, "random"): (2**-7, "as bfloat16, with three bits more"),
 }
+
+
+def tolerance_of_bfloat16_weights(float32_products: float) -> float:
+    """The tolerance of runtime models with weights in bfloat16, against float32: where the
+    processor multiplies bfloat16, rows of products are rounded as well."""
+    if _core.multiplies_bfloat16(""):
+        return TOLERANCES[torch.bfloat16, "output"][0]
+    return float32_products
 
 
 def close(
