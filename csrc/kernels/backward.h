@@ -20,7 +20,7 @@ public:
           persistent_(p_, p_.backward_schedule, call_),
           barrier_(threads_, call_.cancel),
           parameter_gradients_(g, batch_) {
-        if (!units_) threads_ = min(threads_, max<Index>(1, divide_up(call_.N, kTileRows)));
+        if (!units_) threads_ = min(threads_, max<Index>(1, call_.N / kMinRows));
         batch_.divide_rows(threads_);
         steps_ = min(call_.T_steps, chunk_steps());
         ld_ = p_.product_gradient_pitch + 16;  // an odd number of cache lines: columns are read, too

@@ -16,10 +16,13 @@ constexpr double kMinStepForBarrier = 1e5;
 // A single step uses several threads from this many multiplications.
 constexpr double kMinStepForThreads = 3e5;
 
-// Roughly the size of a second-level cache. Larger weights are better read by one thread each, unless
-// every thread has enough rows to use them for.
-constexpr Index kCache = 768 * 1024;
-constexpr Index kSomeRows = 8, kManyRows = 16;
+// Threads share the sequences if each has so many: at least two, since one row alone reads all weights as
+// slowly; more if the weights exceed a second-level cache, and many if they exceed a share of the third.
+constexpr Index kCache = 768 * 1024, kLargeCache = 4'500'000;
+constexpr Index kMinRows = 2, kSomeRows = 3, kManyRows = 24;
+
+// Two sweeps with fewer sequences for each of two threads run on one thread each.
+constexpr Index kRowsOfHalf = 16;
 
 template <class T>
 class Batch {
@@ -77,10 +80,9 @@ public:
         if (threads == 1 || schedule.whole_rows || !schedule.uniform) return false;
         Index weights = 0;
         for (const Product& p : program.products) weights += p.parts * p.width * p.source;
-        const Index tiles = divide_up(call.N, kTileRows);
-        const bool uneven = 4 * tiles < 3 * round_up(tiles, threads);
-        const bool few = call.N < (tiles % threads ? kManyRows : kSomeRows) * threads;
-        return uneven || (few && weights * static_cast<Index>(sizeof(T)) > kCache);
+        const Index bytes = weights * static_cast<Index>(sizeof(T));
+        const Index rows = bytes > kLargeCache ? kManyRows : bytes > kCache ? kSomeRows : kMinRows;
+        return call.N < rows * threads;
     }
 
     // Whether `count` such sweeps run faster with one thread each: if a sweep alone would use one thread;
@@ -90,15 +92,13 @@ public:
         if (limit_ < 2 || count < 2 || all < kMinWorkForThreads) return false;
         const Index alone = threads(schedule);
         if (alone == 1 || count >= 2 * limit_) return true;
-        return count == limit_ && (by_units(schedule, alone) || call.N < kManyRows * limit_);
+        return count == limit_ && (by_units(schedule, alone) || call.N < kRowsOfHalf * limit_);
     }
 
-    // Divides the sequences: whole tiles of them; in a ragged batch, sorted by length, equal shares of
-    // the tokens.
+    // Divides the sequences: equal shares of them; in a ragged batch, sorted by length, of the tokens.
     void divide_rows(Index threads) {
         bounds_ = Buffer<Index>(threads + 1);
-        const Index tiles = divide_up(call.N, kTileRows);
-        for (Index k = 0; k <= threads; ++k) bounds_[k] = min(call.N, tiles * k / threads * kTileRows);
+        for (Index k = 0; k <= threads; ++k) bounds_[k] = call.N * k / threads;
         if (!call.sizes || call.total == 0) return;
         Index t = call.T_steps, tokens = 0, k = 1;
         for (Index n = 0; n < call.N && k < threads; ++n) {

@@ -25,7 +25,7 @@ public:
           persistent_(p_, p_.forward_schedule, call),
           barrier_(threads_, call.cancel),
           matrices_(call) {
-        threads_ = min(threads_, units_ ? blocks() : max<Index>(1, divide_up(call.N, kTileRows)));
+        threads_ = min(threads_, units_ ? blocks() : max<Index>(1, call.N / kMinRows));
         batch_.divide_rows(threads_);
         rows_ = units_ ? call.N : batch_.max_rows();
         steps_ = min(call.T_steps, max<Index>(1, ahead / max<Index>(1, rows_)));

@@ -137,13 +137,14 @@ bool exceeds_caches(const Matrix<T>& m) {
     return m.shape.vectors() * lanes<T> * bytes > kNear;
 }
 
-// All rows times one panel.
+// All rows times one panel, in tiles of almost equal size: each reads the whole panel, whatever its rows.
 template <class T, class Number>
-void run_tiles(const ProductRows<T>& rows, Index count, Index tile_rows, const Matrix<T>& m, const Number* B,
+void run_tiles(const ProductRows<T>& rows, Index count, Index tiles, const Matrix<T>& m, const Number* B,
                Index from, Index panel_vectors, const TileColumn<T>* columns, Prefetch prefetch) {
     const Index ld = m.ld(from, panel_vectors);
-    for (Index r = 0; r < count; r += tile_rows) {
-        const int R = static_cast<int>(min<Index>(tile_rows, count - r));
+    for (Index tile = 0; tile < tiles; ++tile) {
+        const Index r = count * tile / tiles;
+        const int R = static_cast<int>(count * (tile + 1) / tiles - r);
         const RowNumber<T, Number>* pointers[kTileRows];
         tile_for<T, Number>(R, static_cast<int>(panel_vectors))(rows.tile(r, R, pointers), m.segments.data(),
                                                                 static_cast<int>(m.count), B, ld, columns, r,
@@ -159,8 +160,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
               const Target<T>& target, T* workspace = nullptr) {
     const Index parts = m.shape.parts, block_pitch = pitch(m.shape.width);
     const Index first = range.first * parts, last = range.last * parts;
-    const int tile_rows =
-        m.vectors <= kTileVectors ? kTileRows : kMaxTileVectors / static_cast<int>(m.vectors);
+    const Index tiles = divide_up(count, max_tile_rows(m.vectors));
     const ProductRows<T> product_rows(rows, count, m, workspace);
     TileColumn<T> columns[kMaxTileVectors];
     Index panel_vectors = 1, group = range.first, part = 0;
@@ -182,8 +182,8 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
         if (m.dot()) continue;
         if (m.unpacked_transposed.half && m.is_unpacked(from)) {
             if constexpr (sizeof(T) == sizeof(float))
-                run_tiles(product_rows, count, tile_rows, m, m.unpacked_transposed.half + from * lanes<T>,
-                          from, panel_vectors, columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
+                run_tiles(product_rows, count, tiles, m, m.unpacked_transposed.half + from * lanes<T>, from,
+                          panel_vectors, columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {
@@ -191,26 +191,26 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
             if (m.bf16.data()) {
                 const Index next = from + panel_vectors < last ? from + panel_vectors : first;
                 Prefetch prefetch = prefetch_next(m.bf16.data() + next * lanes<T> * m.pairs(),
-                                                  panel_vectors * lanes<T>, count / tile_rows);
+                                                  panel_vectors * lanes<T>, tiles);
                 prefetch.beyond_caches = exceeds_caches<Bf16Pair>(m);
-                run_tiles(product_rows, count, tile_rows, m, m.bf16.data() + start, from, panel_vectors,
-                          columns, prefetch);
+                run_tiles(product_rows, count, tiles, m, m.bf16.data() + start, from, panel_vectors, columns,
+                          prefetch);
                 continue;
             }
             if (m.int8.data()) {
                 for (Index v = 0; v < panel_vectors; ++v)
                     columns[v].scale = m.scales.data() + (from + v) * lanes<T>;
-                run_tiles(product_rows, count, tile_rows, m, m.int8.data() + start, from, panel_vectors,
-                          columns, Prefetch{nullptr, 0, exceeds_caches<Int8>(m)});
+                run_tiles(product_rows, count, tiles, m, m.int8.data() + start, from, panel_vectors, columns,
+                          Prefetch{nullptr, 0, exceeds_caches<Int8>(m)});
                 continue;
             }
         }
         Prefetch prefetch;
         if (!m.unpacked_transposed)
             prefetch = prefetch_next(m.at(from + panel_vectors < last ? from + panel_vectors : first),
-                                     panel_vectors * lanes<T>, count / tile_rows);
+                                     panel_vectors * lanes<T>, tiles);
         prefetch.beyond_caches = exceeds_caches<T>(m);
-        run_tiles(product_rows, count, tile_rows, m, m.at(from), from, panel_vectors, columns, prefetch);
+        run_tiles(product_rows, count, tiles, m, m.at(from), from, panel_vectors, columns, prefetch);
     }
 }
 

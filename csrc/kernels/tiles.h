@@ -23,6 +23,11 @@ constexpr int vectors_for(Index rows) {
     return rows > 3 ? kTileVectors : rows <= 1 ? kMaxTileVectors : kMaxTileVectors / static_cast<int>(rows);
 }
 
+// The most rows of a tile with this many vectors.
+constexpr Index max_tile_rows(Index vectors) {
+    return vectors <= kTileVectors ? kTileRows : kMaxTileVectors / vectors;
+}
+
 // A segment of k: numbers from `a` on in a row, rows from `b` on of the packed matrix, which come from
 // row `source` on of the weights.
 struct Segment {

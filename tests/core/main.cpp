@@ -67,6 +67,7 @@ int run(const Options& options) {
     check_files(options.files, options.quick, files_checks);
     check_functions(options.quick, subjects);
     check_values(texts, options.quick, subjects);
+    check_rows(texts, options.quick, subjects);
     check_texts(texts, options.quick, subjects, texts_checks);
     tell("memory", memory_checks);
     tell("files", files_checks);

@@ -37,6 +37,9 @@ unrolled::Program load(const std::string& text, Index H, Index I);
 // Values and gradients of all programs against the naive reference.
 void check_values(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects);
 
+// Each sequence of a batch against the same one among more sequences.
+void check_rows(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects);
+
 // exp, sigmoid and tanh over their range, in units in the last place.
 void check_functions(bool quick, std::vector<Subject>& subjects);
 
