@@ -82,17 +82,23 @@ public:
         }
     };
 
-    // Its result is (output [..., P], the saved array or None, final states).
-    Execution forward(nb::handle tensors, const Batched& batched, bool training, Index threads) const {
+    // Its result is (output [..., P], the saved array or None, final states). The saved array is
+    // [tokens, saved_pitch], or with `saved_size` that many numbers, see mark_saved.
+    Execution forward(nb::handle tensors, const Batched& batched, bool training, Index threads,
+                      Index saved_size = 0) const {
         Execution run = begin_call(tensors, batched, threads);
         const nb::object& tokens = run.inputs.arrays[0].tensor;
         std::vector<Index> rows = run.inputs.tokens().sizes();
         rows.back() = state_shapes_[0].back();
         const OwnedTensor output = make_output(tokens, batched, rows, covers_all_rows());
         OwnedTensor saved;
-        if (training)
-            saved = make_output(run.inputs.half() ? float_tensor() : nb::handle(tokens), batched,
-                                {total(), program_->saved_pitch}, program_->saved_whole);
+        if (training) {
+            std::vector<Index> shape = {total(), program_->saved_pitch};
+            if (saved_size > 0) shape = {saved_size};
+            saved = make_output(run.inputs.half() ? float_tensor() : nb::handle(tokens), batched, shape,
+                                program_->saved_whole);
+            if (saved_size > 0) mark_saved(saved, run.inputs.wide());
+        }
         add_inputs(run, output, training ? &saved : nullptr);
         nb::list final;
         for (const std::vector<Index>& shape : state_shapes_) {
@@ -281,6 +287,22 @@ private:
         if (view.is(shape)) return;
         throw std::runtime_error(std::string(name) + " must have shape " + text_of(shape) + ", got " +
                                  text_of(view.sizes()));
+    }
+
+    // Writes what lies behind the numbers of the tokens: zeros, and at the end 1 if products are in
+    // bfloat16, else 0. The array's view is then only of those of the tokens.
+    void mark_saved(OwnedTensor& saved, bool wide) const {
+        const Index used = checked_product(total(), program_->saved_pitch), size = saved.view.numel();
+        if (size <= used)
+            throw std::invalid_argument("saved_size: must be above " + std::to_string(used) + ", got " +
+                                        std::to_string(size));
+        const auto mark = [&](auto* numbers) {
+            for (Index k = used; k < size; ++k) numbers[k] = 0;
+            numbers[size - 1] = bf16_products_ ? 1 : 0;
+        };
+        if (wide) mark(reinterpret_cast<double*>(saved.view.address()));
+        else mark(reinterpret_cast<float*>(saved.view.address()));
+        saved.sizes[0] = used;
     }
 
     bool covers_all_rows() const { return total() == shape_.rows; }

@@ -49,7 +49,7 @@ class CompiledSweep:
         bf16_products: bool,
     ) -> None: ...
     def forward(
-        self, tensors: Tensors, training: bool, threads: int
+        self, tensors: Tensors, training: bool, threads: int, saved_size: int = 0
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]: ...
     def backward(
         self,

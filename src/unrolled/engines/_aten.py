@@ -44,6 +44,10 @@ class AtenEngine(Engine):
         assert function is not None
         return run_packed(sweep, partial(_run_fused, function))
 
+    def arithmetic(self, sweep: Sweep) -> str:
+        """That of torch's function, which depends on the device."""
+        return f"that of torch for {str(sweep.tokens.dtype).removeprefix('torch.')}"
+
     def traced_stack(self, spec: Spec) -> TracedStack | None:
         """The whole stack as torch.nn's layers run it."""
         function = fused_function(spec.cell, spec.proj_size > 0)

@@ -39,7 +39,13 @@ def run_in_segments(engine: Engine, sweep: Sweep, steps: int | bool) -> tuple[Te
     cell_with, module_parameters = without_modules(sweep.cell)
     resets = sweep.reset_states or ()
     tensors = (sweep.tokens, *sweep.states, *resets, *sweep.parameters.values(), *module_parameters)
-    template = replace(sweep, tokens=sweep.tokens[:0].detach(), states=(), parameters={})
+    template = replace(
+        sweep,
+        tokens=sweep.tokens[:0].detach(),
+        states=(),
+        parameters={},
+        bf16_products=sweep.takes_bf16_products,  # in backward as in forward
+    )
     names = list(sweep.parameters)
     segments = _Segments(
         engine, template, segment_steps, len(sweep.states), len(resets), names, cell_with

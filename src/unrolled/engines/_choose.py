@@ -25,14 +25,19 @@ ENGINES: dict[str, Engine] = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """The engine that runs a call, and why each engine cannot run it (None: it can)."""
+    """The engine that runs a call, its arithmetic, and why each engine cannot run it (None: it
+    can)."""
 
     engine: str
     forced: bool
     refusals: dict[str, str | None]
+    arithmetic: str
+    """Such as "float32 (build avx2)" or "products in bfloat16, sums in float32 (build avx512bf16)":
+    numbers in half precision are only stored in it."""
 
     def __str__(self) -> str:
         lines = [f"engine: {self.engine}" + (" (forced)" if self.forced else "")]
+        lines.append(f"arithmetic: {self.arithmetic}")
         lines += [
             f"  {name}: {refusal or 'can run this'}" for name, refusal in self.refusals.items()
         ]
@@ -102,7 +107,9 @@ def explain(layer: _Layer, input: object, hx: object = None, **options: object) 
         )
     sweep = layer.first_sweep(input, hx, **options)
     refusals = {name: engine.supports(sweep) for name, engine in ENGINES.items()}
-    return Explanation(choose(sweep).name, forced_engine.get() is not None, refusals)
+    engine = choose(sweep)
+    is_forced = forced_engine.get() is not None
+    return Explanation(engine.name, is_forced, refusals, engine.arithmetic(sweep))
 
 
 @contextmanager

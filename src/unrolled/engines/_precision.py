@@ -1,6 +1,6 @@
 """The dtypes of a call: casts by autocast, half precision computed in float32, dtype checks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,22 @@ def cast_for_autocast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(dtype)
+
+
+def casts_parameters(dtype: torch.dtype | None, tensors: Iterable[Tensor]) -> bool:
+    """Whether autocast casts the parameters of a sweep, as it does those of a matrix product.
+
+    For bfloat16 on the CPU it need not: engines can take float32 and round what products multiply,
+    which spares casts of parameters and of their gradients.
+    """
+    is_rounded = dtype == torch.bfloat16
+    return not is_rounded or any(t.dtype != torch.float32 or not t.is_cpu for t in tensors)
+
+
+def allows_bf16_products() -> bool:
+    """Whether torch's switch ``torch.backends.mkldnn.rnn.fp32_precision``, or one that it falls
+    back to, allows recurrent layers in float32 to round what products multiply to bfloat16."""
+    return torch._C._get_fp32_precision_getter("mkldnn", "rnn") == "bf16"
 
 
 def check_dtypes(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unrolled._spec import Spec
 from unrolled.cells import Cell, Sizes
 from unrolled.engines._episodes import Batch
-from unrolled.engines._precision import States
+from unrolled.engines._precision import HALF, States, allows_bf16_products
 from unrolled.engines._torch_modes import is_transformed
 
 
@@ -35,6 +35,9 @@ class Sweep:
     states: States
     parameters: dict[str, Tensor]
     reset_states: States | None = None
+    bf16_products: bool | None = None
+    """Whether products in float32 round what they multiply to bfloat16, where an engine can; None:
+    as torch's switch says, see ``allows_bf16_products``."""
 
     @property
     def is_differentiated(self) -> bool:
@@ -46,6 +49,14 @@ class Sweep:
     def is_transformed(self) -> bool:
         """Whether functorch or forward-mode differentiation is active around this call."""
         return is_transformed()
+
+    @property
+    def takes_bf16_products(self) -> bool:
+        """Whether products multiply numbers in bfloat16, where an engine can."""
+        if self.bf16_products is not None:
+            return self.bf16_products
+        dtype = self.tokens.dtype
+        return dtype == torch.bfloat16 or (dtype == torch.float32 and allows_bf16_products())
 
     def reset_states_or_zeros(self) -> States:
         """The states after a reset, [N, width] each."""
@@ -117,6 +128,11 @@ class Engine(ABC):
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
         """Outputs [..., P] with the leading dimensions of the tokens, zero in padding, and the
         final states [N, width]."""
+
+    def arithmetic(self, sweep: Sweep) -> str:
+        """The type of numbers that this sweep is computed in, for ``explain``."""
+        dtype = sweep.tokens.dtype
+        return str(torch.float32 if dtype in HALF else dtype).removeprefix("torch.")
 
     def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
         """For plain calls of a layer, or of a single ``step`` of a cell."""

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from unrolled._spec import Spec
 from unrolled.engines._episodes import Batch
-from unrolled.engines._precision import States, autocast_dtype, cast_for_autocast, check_dtypes
+from unrolled.engines._precision import (
+    States,
+    autocast_dtype,
+    cast_for_autocast,
+    casts_parameters,
+    check_dtypes,
+)
 from unrolled.engines._request import Sweep
 
 RunLayer = Callable[[range, Tensor], tuple[list[Tensor], list[States]]]
@@ -55,8 +61,10 @@ def run_stack(
     arguments = (spec, batch, states, parameters, reset_states, run_sweep)
     batch_first = batch.layout.major == "batch"
     run_layer = partial(_run_layer, *arguments)
+    dtype = autocast_dtype(tokens)
     output, final_states = run_layers(spec, tokens, run_layer, dropout, batch_first)
-    return output, tuple(torch.stack(sweeps) for sweeps in zip(*final_states, strict=True))
+    final = [torch.stack(sweeps) for sweeps in zip(*final_states, strict=True)]
+    return cast_for_autocast(output, dtype), tuple(cast_for_autocast(s, dtype) for s in final)
 
 
 def _run_layer(
@@ -87,12 +95,15 @@ def make_sweep(
     parameters: dict[str, Tensor],
     reset_states: States | None,
 ) -> Sweep:
-    """Sweep number ``index`` of a stack, cast as autocast requires.
+    """Sweep number ``index`` of a stack, cast as autocast requires: to its dtype, or to float32
+    with products in bfloat16.
 
     Raises:
         RuntimeError: the tensors have different dtypes.
     """
-    dtype = autocast_dtype(tokens)
+    dtype, bf16_products = autocast_dtype(tokens), None
+    if dtype is not None and not casts_parameters(dtype, parameters.values()):
+        dtype, bf16_products = torch.float32, True
     sweep = Sweep(
         spec.cell,
         spec.sweeps[index].sizes,
@@ -104,6 +115,7 @@ def make_sweep(
         None
         if reset_states is None
         else tuple(cast_for_autocast(state[index], dtype) for state in reset_states),
+        bf16_products,
     )
     sweep_states = (*sweep.states, *(sweep.reset_states or ()))
     check_dtypes(type(spec.cell).__name__, sweep.tokens, sweep_states, sweep.parameters)

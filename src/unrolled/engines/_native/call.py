@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled._token_rows import TokenRows
+from unrolled.engines._precision import allows_bf16_products
 from unrolled.engines._torch_modes import to_tensor
 
 _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
@@ -19,9 +20,12 @@ forced_build: ContextVar[str] = ContextVar("forced build of the kernels", defaul
 
 
 def bf16_products() -> bool:
-    """Whether float32 layers round what products multiply to bfloat16, if the build can."""
-    return False
+    """Whether layers in float32 have products in bfloat16: the build has them, and torch's switch
+    allows them."""
+    return _MULTIPLIES_BFLOAT16[forced_build.get()] and allows_bf16_products()
 
+
+_MULTIPLIES_BFLOAT16 = {build: _core.multiplies_bfloat16(build) for build in ("", *_core.builds())}
 
 StateShapes = tuple[tuple[int, ...], ...]
 """Shapes of the final states, [..., N, width] each."""
@@ -65,12 +69,15 @@ def compile_sweep(
 
 
 def run_forward(
-    sweep: _core.CompiledSweep, tensors: Sequence[Tensor], training: bool
+    sweep: _core.CompiledSweep, tensors: Sequence[Tensor], training: bool, saved_size: int = 0
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """Output [..., P], what backward needs, and the final states."""
+    """Output [..., P], what backward needs, and the final states.
+
+    What backward needs is [tokens, saved_width], or with ``saved_size`` [saved_size]: zeros follow
+    these numbers, and a one at the end if products are in bfloat16.
+    """
     threads = torch.get_num_threads()  # a separate line: Dynamo drops a call with this one inside
-    results: tuple[Tensor, Tensor | None, list[Tensor]] = sweep.forward(tensors, training, threads)
-    return results
+    return sweep.forward(tensors, training, threads, saved_size)
 
 
 def run_backward(

@@ -64,6 +64,8 @@ class NativeCompiledStack:
         inner = torch.float32 if constants.needs_preparation and dtype in HALF else dtype
         parameters = {name: parameter.to(inner) for name, parameter in sweep.parameters.items()}
         prepared = prepare_parameters(sweep.cell, constants.block_diagonal, parameters)
+        if constants.needs_preparation:  # under autocast a product in it is in half precision
+            prepared = {name: parameter.to(inner) for name, parameter in prepared.items()}
         absent = sweep.tokens.new_empty(0, dtype=inner)  # torch takes no None in a list
         resets = sweep.batch.resets
         record_run("native")
@@ -83,6 +85,7 @@ class NativeCompiledStack:
             sweep.batch.symbolic_lengths,
             resets.t() if resets is not None and batch_first else resets,
             torch.is_grad_enabled() or is_tracing(),  # a trace is checked without gradients
+            "bfloat16" if sweep.bf16_products or dtype == torch.bfloat16 else "switch",
         )
         return output.to(dtype), tuple(state.to(dtype) for state in final)
 

@@ -16,7 +16,7 @@ from unrolled._spec import Spec
 from unrolled._token_rows import TokenRows
 from unrolled.cells import Cell, Sizes
 from unrolled.engines._native.autograd import SweepFunction, make_sweep_call
-from unrolled.engines._native.call import bf16_products, forced_build, run_forward
+from unrolled.engines._native.call import forced_build, run_forward
 from unrolled.engines._native.compiled import NativeCompiledStack
 from unrolled.engines._native.fast_path import NativeFastPath
 from unrolled.engines._native.functorch import run_transformed
@@ -51,10 +51,20 @@ class NativeEngine(Engine):
 
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
         """Outputs and final states; half precision is computed in float32, state included."""
+        products = sweep.takes_bf16_products
         if sweep.batch.resets is not None:
-            return run_packed(sweep, partial(_run_packed, sweep.sizes))
+            return run_packed(sweep, partial(_run_packed, sweep.sizes, products))
         rows = sweep.batch.layout.token_rows(sweep.reverse)
-        return _run(sweep.cell, sweep.sizes, rows, sweep.tokens, sweep.states, sweep.parameters)
+        run = partial(_run, sweep.sizes, products, sweep.cell, rows)
+        return run(sweep.tokens, sweep.states, sweep.parameters)
+
+    def arithmetic(self, sweep: Sweep) -> str:
+        """Which products the build of the kernels has, with its name."""
+        build = forced_build.get() or _core.builds()[0]
+        words = super().arithmetic(sweep)
+        if sweep.takes_bf16_products and _core.multiplies_bfloat16(build):
+            words = "products in bfloat16, sums in float32"
+        return f"{words} (build {build})"
 
     def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
         """For calls that the core runs in one call for a whole layer."""
@@ -79,6 +89,7 @@ class NativeEngine(Engine):
 
 def _run_packed(
     sizes: Sizes,
+    bf16_products: bool,
     cell: Cell,
     tokens: Tensor,
     batch_sizes: list[int],
@@ -86,7 +97,7 @@ def _run_packed(
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
     rows = TokenRows.of_packed(batch_sizes, len(states[0]))
-    return _run(cell, sizes, rows, tokens, states, parameters)
+    return _run(sizes, bf16_products, cell, rows, tokens, states, parameters)
 
 
 @contextmanager
@@ -120,8 +131,9 @@ def _has_no_addresses(tokens: Tensor) -> bool:
 
 
 def _run(
-    cell: Cell,
     sizes: Sizes,
+    bf16_products: bool,
+    cell: Cell,
     rows: TokenRows,
     tokens: Tensor,
     states: States,
@@ -129,12 +141,12 @@ def _run(
 ) -> tuple[Tensor, States]:
     if tokens.dtype in HALF and needs_preparation(cell, sizes):
         # The core computes half precision in float32, but torch prepares the parameters.
-        run = partial(_run, cell, sizes, rows)
+        run = partial(_run, sizes, bf16_products, cell, rows)
         return in_float32(run, tokens, states, parameters)
     prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
     cell = with_dense_products(cell, sizes)
     call = make_sweep_call(
-        cell, sizes, rows, list(prepared), len(states), bf16_products=bf16_products()
+        cell, sizes, rows, list(prepared), len(states), bf16_products=bf16_products
     )
     tensors = (tokens, *states, *prepared.values())
     if is_transformed():

@@ -10,11 +10,14 @@
   program has widths I;
 - ``lengths`` [N] and ``resets`` [T, N] ([N, T]) as tensors, which only the operator reads: a graph
   neither breaks nor changes with their values;
-- ``training``: whether to save what backward needs.
+- ``training``: whether to save what backward needs;
+- ``products``: "bfloat16" if products in float32 round what they multiply, where the build can;
+  "switch" if torch's switch for that decides, when the operator runs.
 
 A list that may be empty may also be None: AOTInductor passes None for an empty list.
 
-The results are the output, the final states, and what backward needs (empty without ``training``).
+The results are the output, the final states, and what backward needs (empty without ``training``):
+its last number tells whether products were in bfloat16.
 """
 
 from collections.abc import Sequence
@@ -27,31 +30,31 @@ from unrolled.engines._autograd_context import AutogradContext
 from unrolled.engines._episodes import Episodes
 from unrolled.engines._native.call import run_backward, run_forward
 from unrolled.engines._native.operator_arguments import SweepArguments, Tensors
+from unrolled.engines._precision import allows_bf16_products
 
 _ARGUMENTS = """Tensor values, Tensor[] states, Tensor[]? reset_states, Tensor[]? matrices,
     Tensor[]? vectors, str program, int[] sizes, bool batch_first, bool reverse, Tensor? lengths,
     Tensor? resets"""
+_ARGUMENT_COUNT = 11
 Item = TypeVar("Item")
 _Results = tuple[Tensor, list[Tensor], Tensor]
 _Grads = tuple[Tensor, Tensor, Tensor | None, Sequence[Tensor | None]]
 
 
-def _forward(arguments: SweepArguments, training: bool) -> _Results:
+def _forward(arguments: SweepArguments, training: bool, bf16_products: bool) -> _Results:
     arguments.check()
     episodes = arguments.find_episodes()
-    output, saved, final = run_forward(*arguments.compile(episodes), training)
+    compiled, tensors = arguments.compile(episodes, bf16_products)
+    saved_size = arguments.saved_size(training)
+    output, saved, final = run_forward(compiled, tensors, training, saved_size)
     if episodes is not None:
         index = torch.from_numpy(episodes.final)
         final = [
             torch.cat([end, state]).index_select(0, index)
             for end, state in zip(final, arguments.states, strict=True)
         ]
-    shape = arguments.saved_shape(training)
-    if saved is None or len(saved) < shape[0]:
-        padded = arguments.tokens.new_zeros(shape, dtype=arguments.saved_dtype)
-        if saved is not None:
-            padded[: len(saved)] = saved
-        saved = padded
+    if saved is None:
+        saved = arguments.tokens.new_empty(saved_size, dtype=arguments.saved_dtype)
     return output.view(*arguments.tokens.shape[:2], output.shape[1]), final, saved
 
 
@@ -64,7 +67,7 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of values, states, reset states, matrices (empty where there is none), vectors."""
     episodes = arguments.find_episodes()
-    compiled, tensors = arguments.compile(episodes)
+    compiled, tensors = arguments.compile(episodes, bool(saved[-1]))
     end_grads, unchanged_grads = _grads_of_final_states(arguments, episodes, final_grads)
     row_grads = None if output_grad is None else output_grad.contiguous().flatten(0, 1)
     count = len(arguments.states)
@@ -74,7 +77,7 @@ def _backward(
         compiled,
         tensors,
         output.contiguous().flatten(0, 1),
-        saved[: compiled.total].contiguous(),
+        saved[: compiled.total * arguments.load_program().saved_width].contiguous(),
         [row_grads, *end_grads],
         needs_grad,
     )
@@ -128,21 +131,32 @@ def _grads_of_initial_states(
 @torch.library.custom_op(
     "unrolled::sweep",
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool training) -> (Tensor, Tensor[], Tensor)",
+    schema=f"({_ARGUMENTS}, bool training, str products='') -> (Tensor, Tensor[], Tensor)",
     device_types="cpu",
 )
 def sweep(*arguments: object) -> _Results:
     """See the docstring of the module."""
-    *call, training = arguments
-    return _forward(SweepArguments.of_call(call), bool(training))
+    call, training, products = _split_arguments(arguments)
+    bf16_products = products == "bfloat16" or allows_bf16_products()
+    return _forward(SweepArguments.of_call(call), training, bf16_products)
+
+
+def _split_arguments(arguments: Sequence[object]) -> tuple[Sequence[object], bool, str]:
+    """The arguments that backward has too, ``training`` and ``products``, which old files lack.
+
+    The layers always pass ``products``: torch keeps compiled graphs on disk by the arguments of
+    operators, so that graphs with an older form of the results are not taken.
+    """
+    call, (training, *rest) = arguments[:_ARGUMENT_COUNT], arguments[_ARGUMENT_COUNT:]
+    return call, bool(training), str(rest[0]) if rest else ""
 
 
 @sweep.register_fake
 def _(*arguments: object) -> _Results:
-    *call, training = arguments
+    call, training, _ = _split_arguments(arguments)
     parsed = SweepArguments.of_call(call)
     output = parsed.tokens.new_empty((*parsed.tokens.shape[:2], parsed.state_widths[0]))
-    saved = parsed.tokens.new_empty(parsed.saved_shape(bool(training)), dtype=parsed.saved_dtype)
+    saved = parsed.tokens.new_empty(parsed.saved_size(training), dtype=parsed.saved_dtype)
     return output, [torch.empty_like(state) for state in parsed.states], saved
 
 
@@ -175,9 +189,9 @@ class _OperatorContext(AutogradContext, Protocol):
 
 
 def _save_for_backward(ctx: _OperatorContext, inputs: tuple[object, ...], output: _Results) -> None:
-    *call, training = inputs
+    call, training, _ = _split_arguments(inputs)
     arguments, (result, _, saved) = SweepArguments.of_call(call), output
-    ctx.training = bool(training)
+    ctx.training = training
     ctx.missing_lists = [tensors is None for tensors in call[1:5]]
     ctx.save_for_backward(*arguments.tensors, arguments.lengths, arguments.resets, result, saved)
     ctx.counts = [len(tensors) for tensors in _lists(arguments)]
@@ -207,7 +221,8 @@ def _differentiate(
             _split(tensor_grads, ctx.counts), ctx.missing_lists, strict=True
         )
     ]
-    return (tokens_grad, *list_grads, *(None,) * 7)
+    constants = len(ctx.needs_input_grad) - 1 - len(list_grads)
+    return (tokens_grad, *list_grads, *(None,) * constants)
 
 
 def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrolled import _core
 from unrolled._token_rows import BatchLayout, Major
 from unrolled.engines._episodes import Episodes, find_episodes
-from unrolled.engines._native.call import bf16_products, compile_sweep
+from unrolled.engines._native.call import compile_sweep
 from unrolled.engines._native.programs import load_program
 from unrolled.engines._precision import HALF
 from unrolled.engines._torch_modes import to_numpy
@@ -109,7 +109,9 @@ class SweepArguments:
             resets = resets.t()
         return find_episodes(layout, resets, self.reverse)
 
-    def compile(self, episodes: Episodes | None) -> tuple[_core.CompiledSweep, list[Tensor]]:
+    def compile(
+        self, episodes: Episodes | None, bf16_products: bool
+    ) -> tuple[_core.CompiledSweep, list[Tensor]]:
         """The sweep for the core, and its tensors; episodes are its sequences, and tokens are not
         copied."""
         tokens = self.tokens.contiguous()
@@ -133,13 +135,14 @@ class SweepArguments:
             len(states),
             indices,
             shapes,
-            bf16_products=bf16_products(),
+            bf16_products=bf16_products,
         )
         return compiled, tensors
 
-    def saved_shape(self, training: bool) -> tuple[int, int]:
-        """The shape of what backward needs: one row for each token."""
-        return self.T * self.N * training, self.load_program().saved_width
+    def saved_size(self, training: bool) -> int:
+        """How many numbers forward saves: some for each token, and one that ``operator``
+        describes."""
+        return (self.T * self.N * self.load_program().saved_width + 1) * training
 
     @property
     def saved_dtype(self) -> torch.dtype:
