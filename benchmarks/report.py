@@ -36,6 +36,10 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
         tables.arithmetic_bound,
     ),
     "half": ("bfloat16", tables.half),
+    "busy": (
+        "A busy machine: mean (median, 90 % below) beside spinning processes for each core",
+        tables.busy,
+    ),
     "functorch": ("Ensembles and per-sample gradients with torch.func", tables.functorch),
     "memory": ("Memory of a training step", tables.memory),
 }

@@ -4,6 +4,7 @@ python benchmarks/run_all.py [--rounds 15] [--threads 2] [--only REGEX] [--quick
 """
 
 import arithmetic_bound
+import busy
 import grid
 import half
 import harness
@@ -29,6 +30,7 @@ SECTIONS = {
     "quantized": quantized.rows,
     "arithmetic_bound": arithmetic_bound.rows,
     "half": half.rows,
+    "busy": busy.rows,
     "functorch": transforms.rows,
     "memory": memory.rows,
 }

@@ -236,6 +236,29 @@ def half(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def busy(rows: Sequence[Row]) -> str:
+    """Means, medians and 90th percentiles of single calls; ratios are of means, by peer."""
+    peers = [OURS, f"{OURS} 1 thread", "torch", "onnxruntime", "openvino"]
+    titles = ["ours", "ours, 1 thread", "torch", "ONNX Runtime", "OpenVINO"]
+    lines = [["ms", *titles, "1 thread / ours", "torch / ours", "fastest peer / ours"]]
+    for r in rows:
+        means = {who: r["peers"][who]["mean_ms"] for who in peers if who in r["peers"]}
+        mine = means[OURS]
+        ratios = [
+            means[peers[1]],
+            means["torch"],
+            min(means[who] for who in means.keys() - peers[:2]),
+        ]
+        times = [_busy_times(r["peers"][who]) if who in means else "" for who in peers]
+        lines.append([r["name"], *times, *(cut(ratio / mine) for ratio in ratios)])
+    return table(lines)
+
+
+def _busy_times(times: dict[str, float]) -> str:
+    """The mean, and in brackets the median and the 90th percentile."""
+    return f"{times['mean_ms']:.3g} ({times['median_ms']:.3g}, {times['p90_ms']:.3g})"
+
+
 def functorch(rows: Sequence[Row]) -> str:
     """torch.func, compared with loops in Python."""
     peers = ["unrolled vmap", "unrolled loop", "torch loop"]

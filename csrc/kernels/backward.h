@@ -1,7 +1,8 @@
 // The backward sweep: the derived program, from the last step to the first.
 #pragma once
 
-#include "kernels/parameter_gradients.h"
+#include "kernels/backward_nodes.h"
+#include "kernels/rounds.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -18,16 +19,16 @@ public:
           threads_(batch_.threads(p_.backward_schedule)),
           units_(batch_.by_units(p_.backward_schedule, threads_)),
           persistent_(p_, p_.backward_schedule, call_),
-          barrier_(threads_, call_.cancel),
+          nodes_(p_, persistent_),
+          rounds_(limit_threads(), units_, call_.cancel),
           parameter_gradients_(g, batch_) {
-        if (!units_) threads_ = min(threads_, max<Index>(1, call_.N / kMinRows));
         batch_.divide_rows(threads_);
         steps_ = min(call_.T_steps, chunk_steps());
         ld_ = p_.product_gradient_pitch + 16;  // an odd number of cache lines: columns are read, too
         product_gradients_ = zeros<T>(steps_ * call_.N * ld_);
         make_matrices();
         make_states();
-        plan_nodes();
+        nodes_.plan(call_.N, sources_);
         parameter_gradients_.begin(threads_, steps_, product_gradients_.data(), ld_, initial_states_,
                                    sources_);
         pointers_ = Buffer<const T*>(threads_ * call_.N);
@@ -41,16 +42,23 @@ public:
             interpreters_[k].set_nodes(persistent_.node_rows());
             locate_products(interpreters_[k]);
         }
+        positions_ = Buffer<Position>(threads_);
+        for (Index k = 0; k < threads_; ++k)
+            positions_[k] = {InterruptPoller(call_.cancel, batch_.work()), divide_up(call_.T_steps, steps_)};
     }
 
     void run() {
-        run_threads(threads_, [this](Index thread, Index count) { sweep(thread, count); });
+        rounds_.run([this](Index part) { return sweep(part); }, [](Index) {});
         for (std::size_t k = 0; k < p_.vectors.size(); ++k) write_vector_gradient(k);
     }
 
 private:
-    static constexpr int kOutput = -2;
     static constexpr Index kMaxTokens = 8192;  // of a chunk, with groups
+
+    Index limit_threads() {
+        if (!units_) threads_ = min(threads_, max<Index>(1, call_.N / kMinRows));
+        return threads_;
+    }
 
     // The steps of a chunk. With groups a chunk should have kChunk tokens of each.
     Index chunk_steps() const {
@@ -100,136 +108,110 @@ private:
             vector_gradients_[k] = zeros<T>(call_.N * pitch(p_.vectors[k]));
     }
 
-    // Plans where each node is computed: gradients of products in a row of product gradients, gradients
-    // of states in the buffer of the step before, others in persistent or temporary buffers.
-    void plan_nodes() {
-        const Index count = static_cast<Index>(p_.nodes.size());
-        gradient_column_ = Buffer<Index>(count);
-        state_gradient_of_ = Buffer<int>(count);
-        saved_column_ = Buffer<int>(count);
-        for (Index k = 0; k < count; ++k) {
-            gradient_column_[k] = state_gradient_of_[k] = saved_column_[k] = -1;
-            const int number = static_cast<int>(k);
-            if (const int s = stored_index(p_, number); s >= 0) saved_column_[k] = s;
-            else if (const int n = new_state_index(p_, number); n >= 0)
-                saved_column_[k] = n == 0 ? kOutput : static_cast<int>(p_.stored.size()) + n - 1;
+    enum class Stage { pack, steps, gradients };
+
+    // Where a part stands.
+    struct alignas(64) Position {
+        InterruptPoller poller;
+        Index chunk;      // from the last one to the first; that before begins next
+        Index start = 0;  // the first step of the chunk
+        Index t = -1;     // before `start`: the chunk has no more steps
+        Index rows = 0;   // of the step
+        std::size_t phase = 0;
+        Stage stage = Stage::pack;
+        bool stepping = false, met = false;
+    };
+
+    // Part k, up to where it needs results of other parts; false at its end.
+    bool sweep(Index k) {
+        Position& at = positions_[k];
+        if (at.stage == Stage::steps) {
+            if (run_steps(at, k)) at.stage = Stage::gradients;
+            return !is_cancelled(call_.cancel);
         }
-        find_used();
-        for (std::size_t k = 0; k < p_.product_gradients.size(); ++k)
-            if (computed(p_.product_gradients[k]))
-                gradient_column_[p_.product_gradients[k]] = p_.product_gradient_columns[k];
-        find_copied();
-        for (std::size_t k = 0; k < p_.states.size(); ++k) {
-            const int node = p_.grad_states[k];
-            if (node >= 0 && computed(node) && gradient_column_[node] < 0 && state_gradient_of_[node] < 0 &&
-                p_.nodes[node].width == p_.states[k])
-                state_gradient_of_[node] = static_cast<int>(k);
+        if (at.stage == Stage::pack) {
+            pack_matrices(k);
+        } else {
+            const Index end = min(call_.T_steps, at.start + steps_);
+            parameter_gradients_.add(k, threads_, at.start, end, end == call_.T_steps);
         }
-        for (const Phase& phase : p_.backward_schedule.phases)
-            for (const Instruction& i : phase.work)
-                if (p_.backward_schedule.slot[i.result] < 0 && gradient_column_[i.result] < 0 &&
-                    state_gradient_of_[i.result] < 0)
-                    persistent_.allocate(i.result, call_.N, p_.nodes[i.result].width);
-        moving_ = Buffer<int>(count);
-        for (Index k = 0; k < count; ++k) {
-            const NodeKind kind = p_.nodes[k].kind;
-            const bool moves = saved_column_[k] != -1 || gradient_column_[k] >= 0 ||
-                               state_gradient_of_[k] >= 0 || kind == NodeKind::state ||
-                               kind == NodeKind::gradient;
-            if (moves && used_[k]) moving_[moving_count_++] = static_cast<int>(k);
-        }
+        if (at.chunk == 0 && k == 0) write_initial_gradients();
+        if (at.chunk == 0 || is_cancelled(call_.cancel)) return false;
+        at.start = --at.chunk * steps_;
+        at.t = min(call_.T_steps, at.start + steps_) - 1;
+        at.stage = Stage::steps;
+        return true;
     }
 
-    // Finds the nodes that this direction reads or computes.
-    void find_used() {
-        used_ = Buffer<bool>(static_cast<Index>(p_.nodes.size()));
-        for (Index k = 0; k < used_.count(); ++k) used_[k] = false;
-        auto read = [&](int node) {
-            if (node >= 0) used_[node] = true;
-        };
-        for (const Phase& phase : p_.backward_schedule.phases)
-            for (const Instruction& i : phase.work) {
-                read(i.result);
-                for (int k = 0; k < i.count; ++k) read(i.args[k]);
-            }
-        for (int node : p_.product_gradients) read(node);
-        for (int node : p_.grad_states) read(node);
-        for (int node : p_.grad_vectors) read(node);
-        for (std::size_t k = 0; k < p_.products.size(); ++k)
-            if (sources_[k].count()) read(p_.sources[k]);
-    }
-
-    // Whether backward computes the node at each step.
-    bool computed(int node) const {
-        if (p_.nodes[node].kind != NodeKind::operation || available(node)) return false;
-        return !persistent_.node_rows()[node].base;
-    }
-
-    bool available(int node) const { return stored_index(p_, node) >= 0 || new_state_index(p_, node) >= 0; }
-
-    void sweep(Index thread, Index count) {
-        pack_matrices(thread, count);
-        barrier_.wait(thread, count);
-        const Index chunks = divide_up(call_.T_steps, steps_);
-        InterruptPoller poller(call_.cancel, batch_.work());
-        for (Index c = chunks - 1; c >= 0 && !is_cancelled(call_.cancel); --c) {
-            const Index start = c * steps_, end = min(call_.T_steps, start + steps_);
-            if (units_) sweep_chunk(batch_.part(true, thread, count), thread, start, end, poller);
-            else
-                for (Index k = thread; k < threads_; k += count)
-                    sweep_chunk(batch_.part(false, k, threads_), k, start, end, poller);
-            barrier_.wait(thread, count);
-            parameter_gradients_.add(thread, count, start, end, c == chunks - 1);
-            barrier_.wait(thread, count);
-        }
-        if (thread > 0) return;
+    void write_initial_gradients() {
         for (std::size_t k = 0; k < p_.states.size(); ++k)
             if (g_.grad_initial[k])
                 copy_rows({state_gradients_[k].data(), pitch(p_.states[k]), false}, {0, call_.N, 0, 1},
                           p_.states[k], g_.grad_initial[k], p_.states[k]);
     }
 
-    void pack_matrices(Index thread, Index count) {
+    void pack_matrices(Index part) {
         for (std::size_t k = 0; k < matrices_.size(); ++k)
-            divide(matrices_[k], units_, thread, count,
+            divide(matrices_[k], units_, part, threads_,
                    [&](Index a, Index b) { pack_transposed(matrices_[k], call_.products[k].weight, a, b); });
-        parameter_gradients_.pack_matrices(thread, count);
+        parameter_gradients_.pack_matrices(part, threads_);
     }
 
-    void sweep_chunk(const Part& part, Index thread, Index start, Index end, InterruptPoller& poller) {
-        for (Index t = end - 1; t >= start; --t) {
-            const Index last = min(part.last, call_.size(t));
-            if (poller.cancelled_after(max<Index>(0, last - part.first))) return;
-            if (last > part.first || (units_ && call_.size(t) > 0))
-                step(interpreters_[thread], {part.first, last, part.thread, part.count}, thread, t, start);
+    // Steps of a chunk, up to where part k needs results of other parts; true at the end of the chunk.
+    bool run_steps(Position& at, Index k) {
+        const Part all = batch_.part(units_, k, threads_);
+        for (; at.t >= at.start; --at.t) {
+            if (!at.stepping) {
+                at.rows = max<Index>(0, min(all.last, call_.size(at.t)) - all.first);
+                if (at.poller.cancelled_after(at.rows)) return false;
+                if (at.rows == 0) continue;
+            }
+            if (!step(at, {all.first, all.first + at.rows, all.thread, all.count}, k)) return false;
         }
+        return true;
     }
 
     T* gradient_rows(Index t, Index start) {
         return product_gradients_.data() + (batch_.offset(t) - batch_.offset(start)) * ld_;
     }
 
-    void step(Interpreter<T>& interpreter, const Part& part, Index thread, Index t, Index start) {
-        for (std::size_t k = 0; k < p_.states.size(); ++k) add_output_gradient(part, k, t);
-        locate_nodes(interpreter, part, t, start);
-        const T** pointers = pointers_.data() + thread * call_.N;
-        T* const rows = gradient_rows(t, start);
-        for (std::size_t f = 0; f < p_.backward_schedule.phases.size(); ++f) {
-            const Phase& phase = p_.backward_schedule.phases[f];
-            if (!phase.products.empty()) barrier_.wait(part.thread, part.count);
-            for (int number : phase.products) {
-                const int key = p_.nodes[number].index;
-                for (Index r = part.first; r < part.last; ++r) pointers[r - part.first] = rows + r * ld_;
-                const Index width = p_.products[key].source, ld = pitch(width);
-                multiply(pointers, part.last - part.first, matrices_[key],
-                         groups_of_thread<T>(width, part.thread, part.count),
-                         Target<T>{nullptr, 0, results_[key].data() + part.first * ld, ld, zeros_.data()},
-                         workspaces_.part(thread * workspace_size_));
-            }
-            interpreter.run(f, part);
-            copy_product_gradients(interpreter, part, f, rows);
+    // Part k of a step, from where it stands; false where it needs results of other parts.
+    bool step(Position& at, const Part& part, Index k) {
+        Interpreter<T>& interpreter = interpreters_[k];
+        if (!at.stepping) {
+            for (std::size_t s = 0; s < p_.states.size(); ++s) add_output_gradient(part, s, at.t);
+            locate_nodes(interpreter, part, at.t, at.start);
+            at.phase = 0;
+            at.stepping = true;
         }
-        finish_step(interpreter, part, t, start);
+        T* const rows = gradient_rows(at.t, at.start);
+        for (; at.phase < p_.backward_schedule.phases.size(); ++at.phase) {
+            const bool reads_other_parts = !p_.backward_schedule.phases[at.phase].products.empty();
+            if (reads_other_parts && part.count > 1 && !at.met) {
+                at.met = true;
+                return false;
+            }
+            at.met = false;
+            run_phase(interpreter, part, at.phase, k, rows);
+        }
+        finish_step(interpreter, part, at.t, at.start);
+        at.stepping = false;
+        return true;
+    }
+
+    void run_phase(Interpreter<T>& interpreter, const Part& part, std::size_t f, Index k, T* rows) {
+        const T** pointers = pointers_.data() + k * call_.N;
+        for (int number : p_.backward_schedule.phases[f].products) {
+            const int key = p_.nodes[number].index;
+            for (Index r = part.first; r < part.last; ++r) pointers[r - part.first] = rows + r * ld_;
+            const Index width = p_.products[key].source, ld = pitch(width);
+            multiply(pointers, part.last - part.first, matrices_[key],
+                     groups_of_thread<T>(width, part.thread, part.count),
+                     Target<T>{nullptr, 0, results_[key].data() + part.first * ld, ld, zeros_.data()},
+                     workspaces_.part(k * workspace_size_));
+        }
+        interpreter.run(f, part);
+        copy_product_gradients(interpreter, part, f, rows);
     }
 
     // The gradient of the new state k: from later steps and, for the output, from the caller.
@@ -273,18 +255,19 @@ private:
     }
 
     void locate_nodes(Interpreter<T>& interpreter, const Part& part, Index t, Index start) {
-        for (Index i = 0; i < moving_count_; ++i) {
-            const int number = moving_[i];
+        for (Index i = 0; i < nodes_.moving_count(); ++i) {
+            const int number = nodes_.moving(i);
             const Node& node = p_.nodes[number];
             const bool one = node.width == 1;
             NodeRows<T>& place = interpreter.node(number);
-            if (saved_column_[number] == kOutput) place = output_rows(part, t, 1);
-            else if (saved_column_[number] >= 0) place = saved(t, saved_column_[number], node.width);
-            else if (gradient_column_[number] >= 0)
-                place = {gradient_rows(t, start) + gradient_column_[number], ld_, one};
-            else if (state_gradient_of_[number] >= 0)
-                place = {state_gradients_[state_gradient_of_[number]].data(),
-                         pitch(p_.states[state_gradient_of_[number]]), one};
+            if (nodes_.saved_column(number) == BackwardNodes<T>::kOutput) place = output_rows(part, t, 1);
+            else if (nodes_.saved_column(number) >= 0)
+                place = saved(t, nodes_.saved_column(number), node.width);
+            else if (nodes_.gradient_column(number) >= 0)
+                place = {gradient_rows(t, start) + nodes_.gradient_column(number), ld_, one};
+            else if (nodes_.state_gradient_of(number) >= 0)
+                place = {state_gradients_[nodes_.state_gradient_of(number)].data(),
+                         pitch(p_.states[nodes_.state_gradient_of(number)]), one};
             else if (node.kind == NodeKind::state) place = state_before(part, node.index, t);
             else place = {new_state_gradients_[node.index].data(), pitch(p_.states[node.index]), one};
         }
@@ -300,40 +283,13 @@ private:
         }
     }
 
-    // Gradients of products that are not computed in a row of product gradients: a stored vector, the
-    // gradient of a new state, the result of a transposed product. Each is copied once a step, by the
-    // phase that computes it, since other threads read it in later phases.
-    void find_copied() {
-        copied_in_phase_ = Buffer<Index>(static_cast<Index>(p_.product_gradients.size()));
-        for (Index k = 0; k < copied_in_phase_.count(); ++k)
-            copied_in_phase_[k] =
-                gradient_column_[p_.product_gradients[k]] < 0 ? phase_of(p_.product_gradients[k]) : -1;
-    }
-
-    // The phase that computes a transposed product; 0 for values from before the step.
-    Index phase_of(int node) const {
-        for (std::size_t f = 0; f < p_.backward_schedule.phases.size(); ++f)
-            for (int number : p_.backward_schedule.phases[f].products)
-                if (number == node) return static_cast<Index>(f);
-        return 0;
-    }
-
     void copy_product_gradients(Interpreter<T>& interpreter, const Part& part, std::size_t phase, T* rows) {
         for (std::size_t k = 0; k < p_.product_gradients.size(); ++k) {
-            if (copied_in_phase_[k] != static_cast<Index>(phase)) continue;
+            if (nodes_.copied_in_phase(k) != static_cast<Index>(phase)) continue;
             const int node = p_.product_gradients[k];
-            copy_rows(interpreter.node(node), part, product_gradient_width(node),
+            copy_rows(interpreter.node(node), part, nodes_.product_gradient_width(node),
                       rows + p_.product_gradient_columns[k], ld_);
         }
-    }
-
-    Index product_gradient_width(int node) const {
-        for (int x : p_.grad_x)
-            if (x == node) return p_.x_width;
-        for (std::size_t k = 0; k < p_.products.size(); ++k)
-            for (int found : p_.grad_products[k])
-                if (found == node) return p_.products[k].width;
-        return 0;
     }
 
     void finish_step(Interpreter<T>& interpreter, const Part& part, Index t, Index start) {
@@ -374,7 +330,9 @@ private:
     Index threads_;
     bool units_;
     PersistentBuffers<T> persistent_;
-    Barrier barrier_;
+    BackwardNodes<T> nodes_;
+    Rounds rounds_;
+    Buffer<Position> positions_;  // by part
     ParameterGradients<T> parameter_gradients_;
     Index steps_ = 0, ld_ = 0, zero_width_ = 1;
     std::vector<Matrix<T>> matrices_;
@@ -384,13 +342,6 @@ private:
     Buffer<T> workspaces_;  // by thread, for products with bfloat16
     Index workspace_size_ = 0;
     Buffer<const T*> pointers_;
-    Buffer<Index> gradient_column_;  // by node: its column in a row of product gradients, or -1
-    Buffer<int> state_gradient_of_;  // by node: the state whose gradient it is, or -1
-    Buffer<int> saved_column_;       // by node: its column in a saved row, kOutput, or -1
-    Buffer<bool> used_;              // by node: whether this direction reads or computes it
-    Buffer<int> moving_;             // nodes whose location changes from step to step
-    Index moving_count_ = 0;
-    Buffer<Index> copied_in_phase_;  // by product gradient: the phase that copies it, or -1
     std::vector<Interpreter<T>> interpreters_;
 };
 

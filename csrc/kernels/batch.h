@@ -67,7 +67,7 @@ public:
         if (all < kMinWorkForThreads) return 1;
         const bool needs_barrier = by_units(schedule, limit_);
         if (needs_barrier && token * static_cast<double>(call.N) < kMinStepForBarrier) return 1;
-        return limit_;
+        return needs_barrier ? min(limit_, trusted_threads()) : limit_;
     }
 
     // Threads of a single step.
@@ -75,14 +75,14 @@ public:
         return multiplications() * static_cast<double>(call.N) < kMinStepForThreads ? 1 : limit_;
     }
 
-    // Whether threads share the units of each step, with a barrier, rather than the sequences.
+    // Whether threads share the units of each step, and wait for one another, rather than the sequences.
     bool by_units(const Schedule& schedule, Index threads) const {
         if (threads == 1 || schedule.whole_rows || !schedule.uniform) return false;
         Index weights = 0;
         for (const Product& p : program.products) weights += p.parts * p.width * p.source;
         const Index bytes = weights * static_cast<Index>(sizeof(T));
         const Index rows = bytes > kLargeCache ? kManyRows : bytes > kCache ? kSomeRows : kMinRows;
-        return call.N < rows * threads;
+        return call.N < rows * threads && trusted_threads() > 1;
     }
 
     // Whether `count` such sweeps run faster with one thread each: if a sweep alone would use one thread;

@@ -4,6 +4,7 @@
 #include "kernels/batch.h"
 #include "kernels/chunks.h"
 #include "kernels/forward_matrices.h"
+#include "kernels/rounds.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -23,9 +24,8 @@ public:
           threads_(ahead > 1 ? batch_.threads(p_.forward_schedule) : batch_.threads_of_a_step()),
           units_(batch_.by_units(p_.forward_schedule, threads_)),
           persistent_(p_, p_.forward_schedule, call),
-          barrier_(threads_, call.cancel),
-          matrices_(call) {
-        threads_ = min(threads_, units_ ? blocks() : max<Index>(1, call.N / kMinRows));
+          matrices_(call),
+          rounds_(limit_threads(), units_, call.cancel) {
         batch_.divide_rows(threads_);
         rows_ = units_ ? call.N : batch_.max_rows();
         steps_ = min(call.T_steps, max<Index>(1, ahead / max<Index>(1, rows_)));
@@ -47,20 +47,26 @@ public:
             interpreters_[k].set_nodes(persistent_.node_rows());
             locate_products(interpreters_[k]);
         }
+        positions_ = Buffer<Position>(threads_);
+        for (Index k = 0; k < threads_; ++k) positions_[k] = {InterruptPoller(call.cancel, batch_.work())};
     }
 
     void run() {
-        run_threads(threads_, [this](Index thread, Index count) { sweep(thread, count); });
-        if (out_of_memory_) out_of_memory();
+        rounds_.run([this](Index part) { return sweep(part); },
+                    [this](Index thread) {
+                        for (Index k = 1; !chunks_.empty() && k < threads_; ++k)
+                            project_for((thread + k) % threads_, thread);
+                    });
     }
 
     // Step t of all sequences, from the call's tokens to its output. The work is divided into `threads_`
-    // parts, as the matrices were packed, whatever the size of the team.
+    // parts, as the matrices were packed, also where one thread does all of it.
     void advance(Index t) {
-        barrier_.restart();
-        run_threads(threads_, [this, t](Index thread, Index count) {
-            if (count == threads_) return advance(t, thread, thread + 1);
-            if (thread == 0) advance(t, 0, threads_);
+        if (trusted_threads() >= threads_)
+            return rounds_.run([this, t](Index part) { return step(t, part); }, [](Index) {});
+        run_threads(1, [this, t](Index, Index) {
+            for (bool more = true; more;)
+                for (Index k = 0; k < threads_; ++k) more = step(t, k);
         });
     }
 
@@ -71,6 +77,12 @@ public:
     }
 
 private:
+    // The number of threads that have something to do.
+    Index limit_threads() {
+        threads_ = min(threads_, units_ ? blocks() : max<Index>(1, call_.N / kMinRows));
+        return threads_;
+    }
+
     // Cache lines of the widest part; no two threads share one.
     Index blocks() const {
         Index widest = p_.x_width;
@@ -154,21 +166,6 @@ private:
                p_.nodes[node].width == width && !persistent_.node_rows()[node].base;
     }
 
-    void pack_matrices(Index thread, Index count) {
-        if (!matrices_.packed_before()) matrices_.pack(units_, thread, count);
-        else if (thread == 0 && units_ && count != threads_) find_packed_for_team(count);
-    }
-
-    // A smaller team divides the units differently, and its panels may not be packed yet. No exception
-    // may leave a parallel region: it would end the process.
-    void find_packed_for_team(Index count) {
-        try {
-            matrices_.find_packed(count);
-        } catch (...) {
-            out_of_memory_ = true;
-        }
-    }
-
     NodeRows<T> state_after(std::size_t k, Index t) {
         const Index ld = pitch(p_.states[k]), size = call_.N * ld;
         const bool one = p_.states[k] == 1;
@@ -180,36 +177,56 @@ private:
         return call_.saved + batch_.offset(t) * p_.saved_pitch + p_.saved_columns[column];
     }
 
-    void sweep(Index thread, Index count) {
-        pack_matrices(thread, count);
-        barrier_.wait(thread, count);
-        if (out_of_memory_) return;
-        if (units_) return sweep(batch_.part(true, thread, count), thread);
-        for (Index k = thread; k < threads_; k += count) sweep(batch_.part(false, k, threads_), k);
-        for (Index k = 1; count > 1 && k < threads_; ++k) project_for((thread + k) % threads_, thread);
-    }
+    // Where a part stands.
+    struct alignas(64) Position {
+        InterruptPoller poller;
+        Index t = 0, projected = 0;  // the step, and the first one whose inputs are not projected yet
+        Index rows = 0;              // of the step
+        std::size_t phase = 0;
+        T* x = nullptr;  // inputs of the step
+        bool begun = false, stepping = false, met = false;
+    };
 
-    void sweep(const Part& part, Index thread) {
-        save_final_states(part, 0, min(part.last, max(part.first, call_.size(0))));
-        Interpreter<T>& interpreter = interpreters_[thread];
-        const T** pointers = pointers_.data() + thread * steps_ * rows_;
-        T* const own = projected_inputs(thread);
-        InterruptPoller poller(call_.cancel, batch_.work());
-        for (Index start = 0; start < call_.T_steps; start += steps_) {
-            if (call_.size(start) <= part.first) return;
-            const Index end = min(call_.T_steps, start + steps_), chunk = start / steps_;
-            const bool helped = !chunks_.empty() && !chunks_[thread].claim(chunk);
-            T* x = helped ? chunks_[thread].wait(chunk, call_.cancel) : own;
-            if (!x) return;
-            if (!helped) project(part, start, end, thread, x);
-            for (Index t = start; t < end; ++t) {
-                const Index n = min(part.last, call_.size(t)) - part.first;
-                if (n <= 0 || poller.cancelled_after(n)) return;
-                step(interpreter, {part.first, part.first + n, part.thread, part.count}, t, x, pointers,
-                     workspaces_.part(thread * workspace_size_));
-                x += n * ldx_;
+    // Part k, up to where it needs results of other parts; false at its end. Threads that share the units
+    // pack for themselves only.
+    bool sweep(Index k) {
+        Position& at = positions_[k];
+        const Part all = batch_.part(units_, k, threads_);
+        if (!at.begun) {
+            at.begun = true;
+            if (!matrices_.packed_before()) {
+                matrices_.pack(units_, k, threads_);
+                if (!units_ && threads_ > 1) return true;
             }
         }
+        if (at.t == 0 && !at.stepping)
+            save_final_states(all, 0, min(all.last, max(all.first, call_.size(0))));
+        for (;;) {
+            if (!at.stepping && !begin_step(at, all, k)) return false;
+            const Part part{all.first, all.first + at.rows, all.thread, all.count};
+            if (!run_phases(at, part, at.t > 0, k)) return true;
+            finish_step(interpreters_[k], part, at.t++);
+            at.x += at.rows * ldx_;
+        }
+    }
+
+    // Projects inputs where the last ones are used up. False if there are no more steps.
+    bool begin_step(Position& at, const Part& part, Index k) {
+        if (at.t == call_.T_steps) return false;
+        at.rows = min(part.last, call_.size(at.t)) - part.first;
+        if (at.rows <= 0) return false;
+        if (at.t == at.projected) {
+            const Index end = min(call_.T_steps, at.t + steps_), chunk = at.t / steps_;
+            const bool helped = !chunks_.empty() && !chunks_[k].claim(chunk);
+            at.x = helped ? chunks_[k].wait(chunk, call_.cancel) : projected_inputs(k);
+            if (!at.x) return false;
+            if (!helped) project(part, at.t, end, k, at.x);
+            at.projected = end;
+        }
+        if (at.poller.cancelled_after(at.rows)) return false;
+        locate_nodes(interpreters_[k], part, at.t, at.x);
+        at.stepping = true;
+        return true;
     }
 
     // Projects inputs for another thread, from the last chunk back, until all are claimed.
@@ -238,19 +255,26 @@ private:
                  workspaces_.part(thread * workspace_size_));
     }
 
-    void step(Interpreter<T>& interpreter, const Part& part, Index t, T* x, const T** pointers,
-              T* workspace) {
-        locate_nodes(interpreter, part, t, x);
-        for (std::size_t f = 0; f < p_.forward_schedule.phases.size(); ++f) {
-            const bool first = f == 0 && t > 0 && !p_.products.empty();
-            if (first || (f > 0 && needs_barrier(f))) barrier_.wait(part.thread, part.count);
-            run_phase(interpreter, part, f, x, pointers, workspace);
+    // The phases of a step; false where one needs results of other parts first.
+    bool run_phases(Position& at, const Part& part, bool first_meets, Index k) {
+        for (; at.phase < p_.forward_schedule.phases.size(); ++at.phase) {
+            const bool meets =
+                at.phase > 0 ? reads_other_parts(at.phase) : first_meets && !p_.products.empty();
+            if (meets && part.count > 1 && !at.met) {
+                at.met = true;
+                return false;
+            }
+            at.met = false;
+            run_phase(interpreters_[k], part, at.phase, at.x, pointers_.data() + k * steps_ * rows_,
+                      workspaces_.part(k * workspace_size_));
         }
-        finish_step(interpreter, part, t);
+        at.phase = 0;
+        at.stepping = false;
+        return true;
     }
 
-    // Whether a phase reads results of all threads.
-    bool needs_barrier(std::size_t f) const { return !p_.forward_schedule.phases[f].products.empty(); }
+    // Whether a phase reads results of all parts.
+    bool reads_other_parts(std::size_t f) const { return !p_.forward_schedule.phases[f].products.empty(); }
 
     void run_phase(Interpreter<T>& interpreter, const Part& part, std::size_t f, T* x, const T** pointers,
                    T* workspace) {
@@ -267,20 +291,19 @@ private:
         interpreter.run(f, part);
     }
 
-    // Parts [from, to) of step t, phase by phase.
-    void advance(Index t, Index from, Index to) {
-        for (Index k = from; k < to; ++k) {
-            const Part part = batch_.part(units_, k, threads_);
-            project(part, t, t + 1, k, projected_inputs(k));
-            locate_nodes(interpreters_[k], part, t, projected_inputs(k));
+    // Part k of one step, up to where it needs results of other parts; false at its end.
+    bool step(Index t, Index k) {
+        Position& at = positions_[k];
+        const Part part = batch_.part(units_, k, threads_);
+        if (!at.stepping) {
+            at.x = projected_inputs(k);
+            project(part, t, t + 1, k, at.x);
+            locate_nodes(interpreters_[k], part, t, at.x);
+            at.stepping = true;
         }
-        for (std::size_t f = 0; f < p_.forward_schedule.phases.size(); ++f) {
-            if (f > 0 && units_ && needs_barrier(f)) barrier_.wait(from, to - from == 1 ? threads_ : 1);
-            for (Index k = from; k < to; ++k)
-                run_phase(interpreters_[k], batch_.part(units_, k, threads_), f, projected_inputs(k),
-                          pointers_.data() + k * steps_ * rows_, workspaces_.part(k * workspace_size_));
-        }
-        for (Index k = from; k < to; ++k) finish_step(interpreters_[k], batch_.part(units_, k, threads_), t);
+        if (!run_phases(at, part, false, k)) return true;
+        finish_step(interpreters_[k], part, t);
+        return false;
     }
 
     // The buffer of the projected inputs of part k.
@@ -356,9 +379,10 @@ private:
     Index threads_;
     bool units_;
     PersistentBuffers<T> persistent_;
-    Barrier barrier_;
     Index rows_ = 0, steps_ = 0, ldx_ = 0;
     ForwardMatrices<T> matrices_;
+    Rounds rounds_;
+    Buffer<Position> positions_;  // by part
     std::vector<Buffer<T>> results_, states_;
     Buffer<T> inputs_, row_buffers_;          // row_buffers_: rows of tokens in bfloat16, converted
     std::vector<ProjectedChunks<T>> chunks_;  // by thread, where threads share the sequences
@@ -368,7 +392,6 @@ private:
     Buffer<int> output_slot_;  // by node: the state that it computes in place, or -1
     Buffer<int> moving_;       // nodes whose location changes from step to step
     Index moving_count_ = 0;
-    bool out_of_memory_ = false;  // while the first thread packed inside a parallel region
     std::vector<Interpreter<T>> interpreters_;
 };
 

@@ -1,4 +1,4 @@
-// Threads of a sweep: OpenMP's, which torch uses too, and a spinning barrier.
+// Threads of a sweep: OpenMP's, which torch uses too; what each of them sets and checks.
 #pragma once
 
 #include <sched.h>
@@ -70,41 +70,6 @@ private:
 
     CancelFlag* cancel_;
     double work_, done_ = 0;
-};
-
-// A barrier: each thread counts its visits and waits until all have as many, or the sweep is cancelled. A
-// thread that waits long yields its core.
-class Barrier {
-public:
-    Barrier(Index threads, const CancelFlag* cancel)
-        : rounds_(zeros<int>(threads * kPadding)), cancel_(cancel) {}
-
-    // Resets the counts, before a parallel region: its threads may differ from those of the last one.
-    void restart() {
-        for (Index k = 0; k < rounds_.count(); k += kPadding) rounds_[k] = 0;
-    }
-
-    void wait(Index thread, Index count) {
-        if (count == 1) return;
-        const int round = rounds_[thread * kPadding] + 1;
-        __atomic_store_n(&rounds_[thread * kPadding], round, __ATOMIC_RELEASE);
-        for (Index other = 0; other < count; ++other)
-            for (int spins = 0; !reached(other, round); ++spins) {
-                if (spins < 2000) pause();
-                else if (is_cancelled(cancel_)) return;
-                else sched_yield();
-            }
-    }
-
-private:
-    static constexpr Index kPadding = 32;  // two cache lines: they are fetched in pairs
-
-    bool reached(Index other, int round) const {
-        return __atomic_load_n(&rounds_[other * kPadding], __ATOMIC_ACQUIRE) - round >= 0;
-    }
-
-    Buffer<int> rounds_;
-    const CancelFlag* cancel_;
 };
 
 // Runs work(thread, count) on at most `threads` threads; `count` is how many there are.

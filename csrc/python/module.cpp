@@ -9,6 +9,7 @@
 #include "python/bind.h"
 #include "python/interpreter_lock.h"
 #include "python/tensors.h"
+#include "support/threads.h"
 
 namespace nb = nanobind;
 
@@ -80,6 +81,8 @@ NB_MODULE(_core, m) {
         free, "Run backward; see raw_call.h.");
     m.def("name_tensors", &name_tensors, nb::arg("kind"), nb::arg("single"),
           "Set the class of tensors, and a tensor of float32.");
+    m.def("set_max_wait", &set_max_wait, nb::arg("wait"), nb::arg("distrust"),
+          "For tests: the nanoseconds after which a thread is late, and for which it is distrusted then.");
     bind_compiled_sweep(m);
     bind_fast_path(m);
     bind_stream(m);

@@ -24,6 +24,32 @@ bool forked();
 // Forks between the process that loaded the library and this one.
 int forks();
 
+// Nanoseconds of a clock that never goes back.
+Index now();
+
+// Threads that wait for one another lose much where other processes use the cores: a thread that was put to
+// sleep comes back after a time slice. So each thread that comes late is reported, and for a while fewer
+// threads are trusted to be in time: half as many. The while is longer each time that threads come late soon
+// after a new attempt, and short again once they were in time for long enough. All sweeps of the process
+// share this.
+void report_late_thread(Index threads);
+void report_threads_in_time(Index nanoseconds);
+
+// How many threads may wait for one another at present, and the nanoseconds until `threads` may.
+Index trusted_threads();
+Index distrusted_for(Index threads);
+
+// After so many nanoseconds a thread for which others wait is late, unless a round takes about as long.
+Index max_wait();
+
+// For tests: sets max_wait(), and for how long threads are distrusted at first; negative numbers restore
+// the defaults. Forgets reports.
+void set_max_wait(Index wait, Index distrust);
+
+// Waits at most so many nanoseconds, without using a core, until wake_sleepers() sets `ended`.
+void sleep_until(const int& ended, Index nanoseconds);
+void wake_sleepers(int& ended);
+
 // While it exists, no floating-point operation of this thread traps; afterwards the host's masks and flags
 // are restored.
 class MaskedFloatTraps {

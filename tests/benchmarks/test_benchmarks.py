@@ -217,6 +217,7 @@ def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
         "published",
         "latency",
         "arithmetic_bound",
+        "busy",
         "half",
         "transforms",
         "memory",

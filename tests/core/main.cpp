@@ -57,12 +57,13 @@ int run(const Options& options) {
         for (const unrolled::Build* build : unrolled::available_builds()) subjects.push_back({build, {}});
     else subjects.push_back({&unrolled::find_build(options.build), {}});
     const std::vector<Text> texts = read_texts(options.programs);
-    Checks texts_checks, memory_checks, files_checks;
+    Checks texts_checks, memory_checks, files_checks, rounds_checks;
     check_memory(memory_checks);
     if (check_shortage) check_shortage(texts, *subjects.front().build, memory_checks);
     if (check_chains)
         for (const Subject& subject : subjects) check_chains(texts, *subject.build, memory_checks);
     for (Subject& subject : subjects) check_hosts(texts, *subject.build, subject.checks);
+    check_rounds(texts, *subjects.front().build, options.quick, rounds_checks);
     check_json(files_checks);
     check_files(options.files, options.quick, files_checks);
     check_functions(options.quick, subjects);
@@ -72,7 +73,9 @@ int run(const Options& options) {
     tell("memory", memory_checks);
     tell("files", files_checks);
     tell("texts", texts_checks);
-    long failed = memory_checks.failed() + files_checks.failed() + texts_checks.failed();
+    tell("rounds", rounds_checks);
+    long failed =
+        rounds_checks.failed() + memory_checks.failed() + files_checks.failed() + texts_checks.failed();
     for (const Subject& subject : subjects) {
         tell(subject.build->name, subject.checks);
         failed += subject.checks.failed();

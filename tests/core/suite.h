@@ -57,6 +57,9 @@ void check_chains(const std::vector<Text>& texts, const unrolled::Build& build, 
 // Floating-point exceptions that the host has unmasked, and long streams.
 void check_hosts(const std::vector<Text>& texts, const unrolled::Build& build, Checks& checks);
 
+// Threads of a sweep that come late, leave and return.
+void check_rounds(const std::vector<Text>& texts, const unrolled::Build& build, bool quick, Checks& checks);
+
 // Exported files, whole and damaged, through the C interface.
 void check_files(const std::string& folder, bool quick, Checks& checks);
 
