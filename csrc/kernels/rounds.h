@@ -28,6 +28,7 @@ public:
             return run_threads(1, [&](Index, Index) {
                 while (advance(Index(0))) {
                 }
+                after(Index(0));
             });
         for (Index k = 0; k < parts_; ++k) {
             state(k) = kAway;

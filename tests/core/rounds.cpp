@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -154,7 +155,10 @@ Results trained(const Problem& problem, int threads, const unrolled::Build& buil
 
 bool same(const Results& a, const Results& b) {
     for (std::size_t k = 0; k < a.size(); ++k)
-        if (a[k].values != b[k].values) return false;
+        if (a[k].values.size() != b[k].values.size() ||
+            (!a[k].values.empty() &&
+             std::memcmp(a[k].values.data(), b[k].values.data(), a[k].values.size() * sizeof(double))))
+            return false;
     return a.size() == b.size();
 }
 
