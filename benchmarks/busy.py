@@ -35,7 +35,7 @@ from unrolled.export import export
 from unrolled.runtime import load
 
 SAMPLE_MS = 60.0
-BUDGET_S = 8.0  # of a row; but each peer has MIN_ROUNDS samples
+BUDGET_S = 4.0  # of a row; but each peer has MIN_ROUNDS samples
 MIN_ROUNDS = 3
 LOADS = (0, 1, 2)  # neighbours for each core
 RUNTIME = [("LSTM", (200, 1, 128, 128)), ("GRU", (200, 1, 128, 128))]
