@@ -11,6 +11,10 @@ namespace UNROLLED_BUILD {
 
 constexpr Index kProjected = 96;  // the most tokens whose inputs are projected at once
 
+// Threads that share the sequences divide the steps into at least so many chunks: one with fewer sequences
+// projects chunks for another.
+constexpr Index kMinChunks = 6;
+
 template <class T>
 class Forward {
 public:
@@ -29,6 +33,7 @@ public:
         batch_.divide_rows(threads_);
         rows_ = units_ ? call.N : batch_.max_rows();
         steps_ = min(call.T_steps, max<Index>(1, ahead / max<Index>(1, rows_)));
+        if (!units_ && threads_ > 1) steps_ = min(steps_, divide_up(call.T_steps, kMinChunks));
         ldx_ = p_.x_parts * pitch(p_.x_width);
         inputs_ = Buffer<T>((units_ ? 1 : threads_) * steps_ * rows_ * ldx_);
         pointers_ = Buffer<const T*>(threads_ * steps_ * rows_);
