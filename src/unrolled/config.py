@@ -99,8 +99,8 @@ class Config:
     )
     precision: str = option(
         "32",
-        "Floating-point precision: 32, bf16 (autocast), or 16 (autocast with loss scaling; GPU "
-        "only).",
+        "Floating-point precision: 32, bf16 (autocast: products in bfloat16, sums and weights in "
+        "float32), or 16 (autocast with loss scaling; GPU only).",
         choices=("32", "bf16", "16"),
     )
     validate_every: int = option(

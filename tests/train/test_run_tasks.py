@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.support.small_tasks import NAMES, config_of
 from tests.support.training_runs import assert_equal_trees, learned_tree, rows_without_seconds
+from unrolled import _core
 from unrolled.models import load_tree
 from unrolled.tasks import find_task, load_trained, measure
 from unrolled.train import Diverged, fit, resume
@@ -95,6 +96,24 @@ def test_bfloat16_learns_as_float32_does(example: str, tmp_path: Path) -> None:
     assert losses["bf16"][-1] < losses["bf16"][0]
     assert losses["bf16"] != losses["32"]
     assert losses["bf16"] == pytest.approx(losses["32"], rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_the_core_gets_the_precision(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether products are in bfloat16, in each sweep of a run; parameters are in float32."""
+    made = []
+    original = _core.CompiledSweep
+
+    def make(*arguments: Any) -> _core.CompiledSweep:
+        sweep = original(*arguments)
+        made.append(sweep.bf16_products)
+        return sweep
+
+    monkeypatch.setattr(_core, "CompiledSweep", make)
+    fit(small("classify", tmp_path, precision=precision), tmp_path / "run", progress=False)
+    assert set(made) == {precision == "bf16"}
 
 
 def test_tensorboard_reads_what_the_metrics_file_holds(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Every published cell in bfloat16 against float64 on the rounded weights and data."""
+
+import copy
+import inspect
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.tolerances import close
+from tests.support.weights import flat
+from unrolled import _core, cells, engines, nn
+from unrolled.engines import use_build
+
+BUILDS = [build for build in _core.builds() if _core.multiplies_bfloat16(build)]
+PUBLISHED = [
+    name
+    for name, cell in vars(cells).items()
+    if inspect.isclass(cell) and issubclass(cell, cells.Cell) and cell is not cells.Cell
+]
+SENSITIVE = ("ExpRNN", "LayerNormLSTM")
+"""A matrix exponential in float32 is rounded as well; normalization magnifies small sums."""
+SIZES = [(1, 1, 1, 1), (6, 9, 3, 7), (9, 4, 33, 33), (3, 2, 16, 64)]
+
+
+def results(layer: Any, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Output and final states; gradients of all parameters and the input."""
+    x = x.detach().requires_grad_()
+    parts = flat(layer(x))
+    torch.manual_seed(2)
+    seeds = [torch.randn(part.shape).bfloat16().to(part.dtype) for part in parts]
+    leaves = [x, *layer.parameters()]
+    grads = torch.autograd.grad(parts, leaves, seeds, allow_unused=True)
+    return parts, [grad for grad in grads if grad is not None]
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_cells(name: str, size: tuple[int, int, int, int], build: str) -> None:
+    """The reference engine in bfloat16, which computes in float32, tells what rounding does to
+    cells that pass on more than they got."""
+    T, N, I, H = size  # noqa: E741
+    if name == "SLSTM" and H % 4:
+        pytest.skip("its heads divide the units")
+    torch.manual_seed(0)
+    layer = nn.Recurrent(getattr(cells, name), I, H).bfloat16()
+    x = torch.randn(T, N, I).bfloat16()
+    with engines.use("reference"):
+        expected = results(copy.deepcopy(layer).double(), x.double())
+        rounded = results(layer, x)
+    with use_build(build), engines.use("native"):
+        actual = results(layer, x)
+        for threads in (1, 3):
+            old = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                again = results(layer, x)
+            finally:
+                torch.set_num_threads(old)
+            for mine, other in zip(chain(*again), chain(*actual), strict=True):
+                assert torch.equal(mine, other)
+    labels = ("random", "random") if name in SENSITIVE else ("output", "gradient")
+    for kind, label in enumerate(labels):
+        for k, mine in enumerate(actual[kind]):
+            close(mine, expected[kind][k], label, f"{name} {label} {k}", rounded[kind][k])
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("H", [1, 7, 33])
+def test_a_sequence_s_infinities_reach_no_other(H: int, value: float, build: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.GRU(3, H).bfloat16()
+    x = torch.randn(5, 9, 3).bfloat16()
+    spoiled = x.clone()
+    spoiled[2, 4] = value
+    with use_build(build), torch.no_grad():
+        clean, output = layer(x)[0], layer(spoiled)[0]
+    others = [n for n in range(9) if n != 4]
+    assert torch.equal(output[:, others], clean[:, others])
+    assert torch.equal(output[:2], clean[:2])
