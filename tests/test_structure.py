@@ -11,8 +11,8 @@ SUBJECTS = {
     "": {"packages", "public_names", "structure"},
     "cells": {"published", "types"},
     "engines": {
-        "determinism", "extremes", "fork_and_exit", "gradients", "interrupt", "random_calls",
-        "threads", "unused_parameters",
+        "block_diagonal", "determinism", "extremes", "fork_and_exit", "gradients", "interrupt",
+        "random_calls", "threads", "unused_parameters",
     },
     "nn": {"errors", "inplace", "laws", "parity", "processes", "tracing", "weights"},
     "core": {"c_interface", "includes", "operations", "programs", "schema"},

@@ -172,12 +172,13 @@ template <class T>
 void read_parameters(const Program& p, const CallShape& s, ArrayReader& arrays, Call<T>& call) {
     call.saved = arrays.take<T>(checked_product(call.total, p.saved_pitch), true, "saved");
     const Index M = p.x_parts * p.x_width;
-    call.input.weight = arrays.input_storage<T>(checked_product(M, s.I), false, "input weight");
+    call.input.weight =
+        arrays.input_storage<T>(checked_product(M, input_columns(p, s.I)), false, "input weight");
     call.input.bias = arrays.input<T>(M, true, "input bias");
     for (const Product& q : p.products) {
         const Index rows = q.parts * q.width;
         const Storage<const T> weight =
-            arrays.input_storage<T>(checked_product(rows, q.source), false, "weight");
+            arrays.input_storage<T>(checked_product(rows, q.columns), false, "weight");
         call.products.push_back({weight, arrays.input<T>(rows, true, "bias")});
     }
     for (Index w : p.vectors) call.vectors.push_back(arrays.input<T>(w, true, "vector"));
@@ -259,11 +260,11 @@ Gradients<T> read_gradients(const RawCall& raw, const Call<T>& call, ArrayReader
     for (Index w : p.vectors)
         g.grad_vectors.push_back(arrays.output<T>(checked_product(G, w), true, "grad_vector"));
     const Index M = checked_product(G, p.x_parts * p.x_width);
-    g.grad_weights.push_back(weight_gradient<T>(call, arrays, checked_product(M, s.I)));
+    g.grad_weights.push_back(weight_gradient<T>(call, arrays, checked_product(M, input_columns(p, s.I))));
     g.grad_biases.push_back(arrays.output<T>(M, true, "grad input bias"));
     for (const Product& q : p.products) {
         const Index rows = checked_product(G, q.parts * q.width);
-        g.grad_weights.push_back(weight_gradient<T>(call, arrays, checked_product(rows, q.source)));
+        g.grad_weights.push_back(weight_gradient<T>(call, arrays, checked_product(rows, q.columns)));
         g.grad_biases.push_back(arrays.output<T>(rows, true, "grad bias"));
     }
     return g;

@@ -75,7 +75,7 @@ private:
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
             matrices_[k] = transposed(call_, call_.products[k].weight, p_.grad_products[k], q.width, q.source,
-                                      tile_rows());
+                                      q.diagonal_blocks, tile_rows());
             results_[k] = zeros<T>(call_.N * pitch(q.source));
             if (!source_is_state(p_, k) && g_.grad_weights[k + 1])
                 sources_[k] = zeros<T>(steps_ * call_.N * pitch(q.source));

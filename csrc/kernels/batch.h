@@ -49,10 +49,10 @@ public:
     // Multiplications of a token.
     double multiplications() const {
         double count = static_cast<double>(program.x_parts) * static_cast<double>(program.x_width) *
-                       static_cast<double>(call.I);
+                       static_cast<double>(call.I / program.x_diagonal_blocks);
         for (const Product& p : program.products)
             count +=
-                static_cast<double>(p.parts) * static_cast<double>(p.width) * static_cast<double>(p.source);
+                static_cast<double>(p.parts) * static_cast<double>(p.width) * static_cast<double>(p.columns);
         return count;
     }
 
@@ -79,7 +79,7 @@ public:
     bool by_units(const Schedule& schedule, Index threads) const {
         if (threads == 1 || schedule.whole_rows || !schedule.uniform) return false;
         Index weights = 0;
-        for (const Product& p : program.products) weights += p.parts * p.width * p.source;
+        for (const Product& p : program.products) weights += p.parts * p.width * p.columns;
         const Index bytes = weights * static_cast<Index>(sizeof(T));
         const Index rows = bytes > kLargeCache ? kManyRows : bytes > kCache ? kSomeRows : kMinRows;
         return call.N < rows * threads && trusted_threads() > 1;
@@ -136,6 +136,14 @@ void divide(const Matrix<T>& m, bool units, Index thread, Index count, F work) {
         return;
     }
     const Index all = m.shape.vectors(), panels = divide_up(all, m.vectors);
+    if (m.shape.blocks > 1) {
+        Index number = 0;
+        for (Index from = 0, size; from < all; from += size, ++number) {
+            size = m.panel(from, all);
+            if (number % count == thread) work(from, from + size);
+        }
+        return;
+    }
     work(min(all, panels * thread / count * m.vectors), min(all, panels * (thread + 1) / count * m.vectors));
 }
 
@@ -145,26 +153,52 @@ bool multiplies_bf16(const Call<T>& call) {
     return kMultipliesBf16<T> && call.bf16_products;
 }
 
-// The matrix of W [parts * width, k], for products with `rows` rows at a time, of all tokens of a call.
+// The matrix of W [parts * width, k / blocks], for products with `rows` rows at a time, of all tokens of a
+// call.
 template <class T>
 Matrix<T> make_matrix(const Call<T>& call, const Storage<const T>& W, Index parts, Index width, Index k,
-                      Index rows) {
+                      Index blocks, Index rows) {
     Matrix<T> m;
-    m.shape = {parts, width, k};
-    m.segments = Buffer<Segment>(1);
-    m.segments[0] = {0, k, 0, 0};
+    set_shape(m, parts, width, k, blocks);
     m.vectors = vectors_for(rows);
     m.rounds = multiplies_bf16(call);
     if (call.total <= kFewRows) m.unpacked = W;
     else if (multiplies_bf16(call)) m.bf16 = Buffer<Bf16Pair>(m.shape.vectors() * lanes<T> * m.pairs());
-    else m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * k);
+    else m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * m.shape.k);
     return m;
 }
 
-// The matrix of W [k, width], not transposed, for rows whose numbers lie in segments of k.
+// A block-diagonal W [k, width / blocks]; each segment has the rows of all blocks of a part.
 template <class T>
-Matrix<T> make_transposed(const Call<T>& call, const Storage<const T>& W, Index width, Index k,
+Matrix<T> make_transposed_blocks(const Call<T>& call, const Storage<const T>& W, Index width, Index blocks,
+                                 const Buffer<Segment>& segments, Index rows) {
+    const bool is_few = call.total <= kFewRows, in_pairs = !is_few && multiplies_bf16(call);
+    Matrix<T> m;
+    m.count = segments.count();
+    const Index block_k = m.count ? segments[0].length / blocks : 0;
+    m.shape = {1, width, 0, blocks, block_k};
+    m.shape.k = m.shape.max_blocks() * block_k * m.count;
+    m.vectors = vectors_for(rows);
+    m.segments = divide_segments(m.shape, segments.data(), m.count, in_pairs);
+    m.ends = panel_ends(m.shape);
+    for (Index s = 0; s < m.count; ++s) m.block_row = max(m.block_row, segments[s].a + segments[s].length);
+    // Vectors that read from several blocks are packed.
+    if (is_few && m.shape.block_width() % lanes<T> == 0) {
+        m.unpacked_transposed = W;
+        for (Index s = 0; s < m.segments.count(); ++s) m.segments[s].b = m.segments[s].source;
+    } else if (in_pairs) {
+        m.bf16 = Buffer<Bf16Pair>(m.shape.vectors() * lanes<T> * m.pairs());
+    } else {
+        m.packed = Buffer<T>(m.shape.vectors() * lanes<T> * m.shape.k);
+    }
+    return m;
+}
+
+// The matrix of W [k, width / blocks], not transposed, for rows whose numbers lie in segments of k.
+template <class T>
+Matrix<T> make_transposed(const Call<T>& call, const Storage<const T>& W, Index width, Index k, Index blocks,
                           Buffer<Segment> segments, Index rows) {
+    if (blocks > 1) return make_transposed_blocks(call, W, width, blocks, segments, rows);
     const bool is_unpacked = call.total <= kFewRows, in_pairs = !is_unpacked && multiplies_bf16(call);
     Matrix<T> m;
     m.count = segments.count();

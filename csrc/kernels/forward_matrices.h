@@ -25,7 +25,8 @@ public:
         rows_ = rows;
         input_rows_ = input_rows;
         if (!packed_) {
-            own_input_ = make_matrix(call_, call_.input.weight, p_.x_parts, p_.x_width, call_.I, input_rows);
+            own_input_ = make_matrix(call_, call_.input.weight, p_.x_parts, p_.x_width, call_.I,
+                                     p_.x_diagonal_blocks, input_rows);
             input_ = &own_input_;
         }
         input_bias_ = zeros<T>(p_.x_parts * pitch(p_.x_width));
@@ -67,7 +68,8 @@ private:
     void make_product(std::size_t k) {
         const Product& q = p_.products[k];
         if (!packed_) {
-            own_[k] = make_matrix(call_, call_.products[k].weight, q.parts, q.width, q.source, rows_);
+            own_[k] = make_matrix(call_, call_.products[k].weight, q.parts, q.width, q.source,
+                                  q.diagonal_blocks, rows_);
             own_[k].accumulators = p_.product_accumulators[k].data();
             products_[k] = &own_[k];
         }

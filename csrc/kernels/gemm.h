@@ -16,12 +16,14 @@ struct Target {
     const T* bias;  // padded like a row of results
 };
 
-// The rows of W of one vector of units; lanes after the last unit repeat it.
-template <class T, class Number>
-void point_at(const Number* (&W)[lanes<T>], const Number* all, const Shape<T>& shape, Index part,
-              Index group) {
-    for (Index l = 0; l < lanes<T>; ++l)
-        W[l] = all + (part * shape.width + min(group * lanes<T> + l, shape.width - 1)) * shape.k;
+// A row times the rows of weights of a vector of units, which may be of several blocks.
+template <class T>
+Vec<T> block_dots(const T* const* W, const T* row, const Shape<T>& shape, Index group, Vec<T> start) {
+    const BlockRange blocks = shape.blocks_of(group);
+    if (blocks.count == 1) return dots(W, row + blocks.first * shape.block_k, shape.block_k, start);
+    const T* by_lane[lanes<T>];
+    point_at_sources(by_lane, row, shape, group);
+    return dots_by_lane(W, by_lane, shape.block_k, start);
 }
 
 template <class T>
@@ -31,7 +33,7 @@ void multiply_dots(const T* const* rows, Index count, const Matrix<T>& m, const 
     point_at<T>(W, m.unpacked.native, m.shape, part, group);
     for (Index r = 0; r < count; ++r)
         store(column.to + r * column.to_stride,
-              dots(W, rows[r], m.shape.k, load(column.from + r * column.from_stride)));
+              block_dots(W, rows[r], m.shape, group, load(column.from + r * column.from_stride)));
 }
 
 // The numbers of workspace of products with bfloat16: of rows with so many numbers.
@@ -51,7 +53,10 @@ public:
             if constexpr (kMultipliesBf16<T>)
                 for (Index r = 0; r < count; ++r) round_row(rows[r], numbers_, const_cast<Half*>(rounded(r)));
         } else if (m.unpacked.half) {
-            for (Index r = 0; r < count; ++r) deinterleave(rows[r], numbers_, copies_ + r * numbers_);
+            const Index K = m.shape.block_k;  // the numbers of each block by themselves
+            for (Index r = 0; r < count; ++r)
+                for (Index k = 0; k < numbers_; k += K)
+                    deinterleave(rows[r] + k, K, copies_ + r * numbers_ + k);
         }
     }
 
@@ -74,22 +79,24 @@ private:
 };
 
 // Deinterleaved rows times weights in bfloat16. For several rows the weights are widened and deinterleaved
-// first, which gives the same sums in the same order.
+// first, which gives the same sums in the same order; also for one row and units of several blocks.
 template <class T>
 void multiply_bf16(const ProductRows<T>& rows, Index count, const Matrix<T>& m, const TileColumn<T>& column,
                    Index part, Index group, T* workspace) {
     const Half* W[lanes<T>];
     point_at<T>(W, m.unpacked.half, m.shape, part, group);
-    const Index K = m.shape.k;
-    if (count == 1) return store(column.to, dots_bf16(W, rows.deinterleaved(0), K, load(column.from)));
+    const Index K = m.shape.block_k;
+    const BlockRange blocks = m.shape.blocks_of(group);
+    if (count == 1 && blocks.count == 1)
+        return store(column.to, dots_bf16(W, rows.deinterleaved(0) + blocks.first * K, K, load(column.from)));
     const T* wide[lanes<T>];
     for (Index l = 0; l < lanes<T>; ++l) {
         deinterleave(W[l], K, workspace + l * K);
         wide[l] = workspace + l * K;
     }
     for (Index r = 0; r < count; ++r)
-        store(column.to + r * column.to_stride,
-              dots(wide, rows.deinterleaved(r), K, load(column.from + r * column.from_stride)));
+        store(column.to + r * column.to_stride, block_dots(wide, rows.deinterleaved(r), m.shape, group,
+                                                           load(column.from + r * column.from_stride)));
 }
 
 #if UNROLLED_MULTIPLIES_BF16
@@ -98,9 +105,16 @@ void multiply_bf16_pairs(const ProductRows<float>& rows, Index count, const Matr
                          const Number* weights, const TileColumn<float>& column, Index part, Index group) {
     const Number* W[lanes<float>];
     point_at<float>(W, weights, m.shape, part, group);
-    for (Index r = 0; r < count; ++r)
+    const BlockRange blocks = m.shape.blocks_of(group);
+    const Index K = m.shape.block_k;
+    for (Index r = 0; r < count; ++r) {
+        const Vec<float> start = load(column.from + r * column.from_stride);
+        const Half* by_lane[lanes<float>];
+        if (blocks.count > 1) point_at_sources(by_lane, rows.rounded(r), m.shape, group);
         store(column.to + r * column.to_stride,
-              dots_bf16_pairs(W, rows.rounded(r), m.shape.k, load(column.from + r * column.from_stride)));
+              blocks.count > 1 ? dots_bf16_pairs_by_lane(W, by_lane, K, start)
+                               : dots_bf16_pairs(W, rows.rounded(r) + blocks.first * K, K, start));
+    }
 }
 #endif
 
@@ -116,7 +130,7 @@ void multiply_unpacked(const T* const* rows, const ProductRows<T>& product_rows,
             return multiply_bf16_pairs(product_rows, count, m, m.unpacked.native, column, part, group);
     }
     if (m.unpacked.native) return multiply_dots(rows, count, m, column, part, group);
-    multiply_bf16(product_rows, count, m, column, part, group, workspace + count * m.shape.k);
+    multiply_bf16(product_rows, count, m, column, part, group, workspace + count * m.row_numbers());
 }
 
 // While the tiles of one panel run, each prefetches its share of the next panel: of weights beyond the
@@ -146,9 +160,9 @@ void run_tiles(const ProductRows<T>& rows, Index count, Index tiles, const Matri
         const Index r = count * tile / tiles;
         const int R = static_cast<int>(count * (tile + 1) / tiles - r);
         const RowNumber<T, Number>* pointers[kTileRows];
-        tile_for<T, Number>(R, static_cast<int>(panel_vectors))(rows.tile(r, R, pointers), m.segments.data(),
-                                                                static_cast<int>(m.count), B, ld, columns, r,
-                                                                prefetch);
+        tile_for<T, Number>(R, static_cast<int>(panel_vectors))(
+            rows.tile(r, R, pointers), m.segments_of(from), static_cast<int>(m.count), B, ld, columns, r,
+            prefetch);
         prefetch.at += prefetch.bytes_per_k * m.template packed_rows<Number>();
     }
 }
@@ -182,8 +196,8 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
         if (m.dot()) continue;
         if (m.unpacked_transposed.half && m.is_unpacked(from)) {
             if constexpr (sizeof(T) == sizeof(float))
-                run_tiles(product_rows, count, tiles, m, m.unpacked_transposed.half + from * lanes<T>, from,
-                          panel_vectors, columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
+                run_tiles(product_rows, count, tiles, m, m.unpacked_transposed.half + m.shape.place(from),
+                          from, panel_vectors, columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {

@@ -28,13 +28,16 @@ void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pai
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
     const Index K = segments[0].length;
+    const T* a[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) a[r] = rows[r] + segments[0].a;
     for (Index k = 0; k < K; k += 2, B += V * lanes<T>) {
         prefetch_if<lines>(prefetch.beyond_caches, B + 6 * V * lanes<T>);
         Vec<T> even[R], odd[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-            even[r] = broadcast(rows[r][k]);
-            odd[r] = broadcast(k + 1 < K ? rows[r][k + 1] : T(0));
+            even[r] = broadcast(a[r][k]);
+            odd[r] = broadcast(k + 1 < K ? a[r][k + 1] : T(0));
         }
 #pragma GCC unroll 32
         for (int v = 0; v < V; ++v) {
@@ -102,7 +105,8 @@ void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pai
         alignas(64) std::int16_t numbers[R][kBlock];
         float scale[R];
         const Index length = min(kBlock, K - start);
-        for (int r = 0; r < R; ++r) scale[r] = quantize_block(rows[r] + start, length, numbers[r]);
+        for (int r = 0; r < R; ++r)
+            scale[r] = quantize_block(rows[r] + segments[0].a + start, length, numbers[r]);
         Int16Pairs sum[R][V];
 #pragma GCC unroll 32
         for (int v = 0; v < V; ++v)

@@ -1,7 +1,7 @@
 // Matrices of products in the forms that suit their calls, and how they are packed.
 #pragma once
 
-#include "kernels/buffer.h"
+#include "kernels/block_diagonal.h"
 #include "kernels/low_precision.h"
 
 namespace unrolled {
@@ -9,16 +9,6 @@ namespace UNROLLED_BUILD {
 
 // For up to this many rows weights are read unpacked: packing would cost more.
 constexpr Index kFewRows = 8;
-
-// The vectors of a matrix: unit by unit, within it part by part, so that all gates of a unit stand
-// together and threads that share the units share the vectors.
-template <class T>
-struct Shape {
-    Index parts, width;                                          // columns: parts * width
-    Index k;                                                     // rows in all segments
-    Index groups() const { return divide_up(width, lanes<T>); }  // vectors of one part
-    Index vectors() const { return groups() * parts; }
-};
 
 // A range of groups of units.
 struct GroupRange {
@@ -50,15 +40,18 @@ struct Matrix {
     Buffer<Bf16Pair> bf16;  // packed in bfloat16, two k side by side; or
     Buffer<Int8Pair> int8;  // in int8, with a scale for each lane of each vector
     Buffer<T> scales;
-    Storage<const T> unpacked;             // [parts * width, k]
-    Storage<const T> unpacked_transposed;  // [k, width]
-    Buffer<Segment> segments;
-    Index count = 1;  // of segments
+    Storage<const T> unpacked;             // [parts * width, block_k]
+    Storage<const T> unpacked_transposed;  // [k, block_width]
+    Buffer<Segment> segments;              // `count` for all vectors; or for each group, with its blocks
+    Index count = 1;
+    Buffer<Index> ends;   // with blocks, by group: the next group that reads from other blocks
+    Index block_row = 0;  // with blocks: the numbers of a row
     const int* accumulators = nullptr;
     bool rounds = false;  // unpacked: rows and weights are rounded to bfloat16
 
     // The numbers of a row, from its first to the last that a segment has.
     Index row_numbers() const {
+        if (ends.count()) return block_row;
         Index end = 0;
         for (Index s = 0; s < count; ++s) end = max(end, segments[s].a + segments[s].length);
         return end;
@@ -66,6 +59,7 @@ struct Matrix {
 
     // Rows of the packed matrix in bfloat16: pairs do not reach from one segment to the next.
     Index pairs() const {
+        if (ends.count()) return count * divide_up(shape.k / max<Index>(count, 1), 2);
         Index sum = 0;
         for (Index s = 0; s < count; ++s) sum += divide_up(segments[s].length, 2);
         return sum;
@@ -84,17 +78,34 @@ struct Matrix {
 
     // The number of vectors of the panel that starts at `first`, and where it lies.
     Index panel(Index first, Index last) const {
-        const Index whole = shape.width / lanes<T>;
-        if (unpacked_transposed && first < whole) return min(vectors, min(last, whole) - first);
+        if (is_unpacked(first)) last = min(last, shape.width / lanes<T>);
+        if (ends.count()) last = min(last, ends[first / shape.parts] * shape.parts);
         return min(vectors, last - first);
+    }
+    const Segment* segments_of(Index first) const {
+        return segments.data() + (ends.count() ? first / shape.parts * count : 0);
     }
     bool is_unpacked(Index first) const { return unpacked_transposed && first < shape.width / lanes<T>; }
     const T* at(Index first) const {
-        if (is_unpacked(first)) return unpacked_transposed.native + first * lanes<T>;
+        if (is_unpacked(first)) return unpacked_transposed.native + shape.place(first);
         return unpacked_transposed ? packed.data() : packed.data() + first * lanes<T> * shape.k;
     }
-    Index ld(Index first, Index count) const { return is_unpacked(first) ? shape.width : count * lanes<T>; }
+    Index ld(Index first, Index count) const {
+        return is_unpacked(first) ? shape.block_width() : count * lanes<T>;
+    }
 };
+
+// Sets the shape of a matrix of rows [parts * width, k / blocks].
+template <class T>
+void set_shape(Matrix<T>& m, Index parts, Index width, Index k, Index blocks) {
+    m.shape = {parts, width, 0, blocks, k / blocks};
+    m.shape.k = m.shape.max_blocks() * m.shape.block_k;
+    const Segment all{0, k, 0, 0};
+    m.segments = blocks == 1 ? Buffer<Segment>(1) : divide_segments(m.shape, &all, 1, false);
+    if (blocks == 1) m.segments[0] = all;
+    m.ends = panel_ends(m.shape);
+    m.block_row = k;
+}
 
 // One vector of columns, with pitch ld: up to `lanes` rows of W, transposed, followed by zeros.
 template <class T, class Number>
@@ -112,24 +123,45 @@ void pack_vector(const Number* const* rows, Index valid, Index K, T* to, Index l
         for (Index l = 0; l < lanes<T>; ++l) to[k * ld + l] = l < valid ? T(widened(rows[l][k])) : T(0);
 }
 
-// Packs vectors [first, last) of W [parts * width, k], transposed.
+// The same where the rows are of several blocks, or shorter than the panel: in numbers, or in pairs.
+template <class T, class Number>
+void pack_blocks(const Number* const* rows, const Shape<T>& shape, Index group, T* to, Index ld) {
+    for (Index k = 0; k < shape.k; ++k) store(to + k * ld, Vec<T>{});
+    shape.for_numbers_of(
+        group, [&](Index lane, Index place, Index k) { to[place * ld + lane] = T(widened(rows[lane][k])); });
+}
+template <class T, class Number>
+void pack_blocks(const Number* const* rows, const Shape<T>& shape, Index group, Bf16Pair* to, Index ld) {
+    for (Index k = 0; k < shape.k; k += 2) clear(to + k / 2 * ld, lanes<T>);
+    shape.for_numbers_of(group, [&](Index lane, Index place, Index k) {
+        Bf16Pair& pair = to[place / 2 * ld + lane];
+        (place % 2 ? pair.odd : pair.even) = rounded_to_bf16(static_cast<float>(widened(rows[lane][k])));
+    });
+}
+
+// Packs vectors [first, last) of W [parts * width, block_k], transposed.
 template <class T, class Number>
 void pack_rows(Matrix<T>& m, const Number* W, Index first, Index last) {
-    const Index K = m.shape.k, width = m.shape.width;
-    for (Index from = first; from < last; from += m.vectors) {
-        const Index count = min<Index>(m.vectors, last - from), start = from * lanes<T>;
+    const Index K = m.shape.k;
+    const bool whole = m.shape.block_k == K;
+    for (Index from = first, count; from < last; from += count) {
+        count = m.panel(from, last);
+        const Index start = from * lanes<T>, ld = count * lanes<T>;
         for (Index v = 0; v < count; ++v) {
             const Index group = (from + v) / m.shape.parts, part = (from + v) % m.shape.parts;
-            const Index unit = group * lanes<T>, valid = min<Index>(lanes<T>, width - unit);
+            const Index valid = min<Index>(lanes<T>, m.shape.width - group * lanes<T>);
             const Number* rows[lanes<T>];
-            for (Index l = 0; l < lanes<T>; ++l) rows[l] = W + (part * width + unit + min(l, valid - 1)) * K;
+            point_at<T>(rows, W, m.shape, part, group);
             if constexpr (kMultipliesBf16<T>)
                 if (m.bf16.data()) {
-                    pack_pairs_of_rows(rows, valid, K, m.bf16.data() + start * m.pairs() + v * lanes<T>,
-                                       count * lanes<T>);
+                    Bf16Pair* const to = m.bf16.data() + start * m.pairs() + v * lanes<T>;
+                    if (whole) pack_pairs_of_rows(rows, valid, K, to, ld);
+                    else pack_blocks<T>(rows, m.shape, group, to, ld);
                     continue;
                 }
-            pack_vector(rows, valid, K, m.packed.data() + start * K + v * lanes<T>, count * lanes<T>);
+            T* const to = m.packed.data() + start * K + v * lanes<T>;
+            if (whole) pack_vector(rows, valid, K, to, ld);
+            else pack_blocks<T>(rows, m.shape, group, to, ld);
         }
     }
 }
@@ -140,45 +172,61 @@ void pack(Matrix<T>& m, const Storage<const T>& W, Index first, Index last) {
     else pack_rows(m, W.native, first, last);
 }
 
-// Packs vectors [first, last) of W [k, width], not transposed; there is one part.
+// Packs vectors [first, last) of W [k, block_width], not transposed; there is one part.
 template <class T, class Number>
 void pack_columns(Matrix<T>& m, const Number* W, Index first, Index last) {
-    const Index width = m.shape.width;
-    if (m.unpacked_transposed) first = max(first, width / lanes<T>);
-    for (Index from = first; from < last; from += m.vectors) {
-        const Index count = m.panel(from, last);
+    const Index width = m.shape.block_width();
+    if (m.unpacked_transposed) first = max(first, m.shape.width / lanes<T>);
+    for (Index from = first, count; from < last; from += count) {
+        count = m.panel(from, last);
         T* to = const_cast<T*>(m.at(from));
-        const Index start = from * lanes<T>, valid = min(count * lanes<T>, width - start);
+        const Index start = from * lanes<T>, end = start + count * lanes<T>;
+        const Segment* const segments = m.segments_of(from);
         for (Index s = 0; s < m.count; ++s)
-            for (Index k = 0; k < m.segments[s].length; ++k) {
-                T* at = to + (m.segments[s].b + k) * count * lanes<T>;
-                const Number* row = W + (m.segments[s].source + k) * width + start;
-                for (Index j = 0; j < valid; ++j) at[j] = T(widened(row[j]));
-                for (Index j = valid; j < count * lanes<T>; ++j) at[j] = 0;
+            for (Index k = 0; k < segments[s].length; ++k) {
+                T* at = to + (segments[s].b + k) * count * lanes<T>;
+                const Index block = m.shape.block_of_row(from, k) * width;
+                const Number* row = W + (segments[s].source + k) * width - block;
+                const Index a = max(start, block), b = min(end, block + width);
+                for (Index j = start; j < a; ++j) at[j - start] = 0;
+                for (Index j = a; j < b; ++j) at[j - start] = T(widened(row[j]));
+                for (Index j = b; j < end; ++j) at[j - start] = 0;
             }
     }
 }
 
 #if UNROLLED_MULTIPLIES_BF16
+// A vector of numbers from `column` on of a row, which begins behind or before it; zeros outside of the row.
+template <class Number>
+Vec<float> load_columns(const Number* row, Index width, Index column) {
+    if (column >= width || column + lanes<float> <= 0) return Vec<float>{};
+    if (column >= 0) return load_part_as<float>(row + column, width - column);
+    alignas(64) float numbers[lanes<float>] = {};
+    for (Index k = 0; k < min(width, column + lanes<float>); ++k) numbers[k - column] = widened(row[k]);
+    return load(numbers);
+}
+
 // The same in pairs along k.
 template <class Number>
 void pack_pairs_of_columns(Matrix<float>& m, const Number* W, Index first, Index last) {
     constexpr Index L = lanes<float>;
-    const Index width = m.shape.width;
-    const auto number = [&](Index row, Index column) {
-        return column < width ? load_part_as<float>(W + row * width + column, width - column) : Vec<float>{};
-    };
-    for (Index from = first; from < last; from += m.vectors) {
-        const Index count = min(m.vectors, last - from);
+    const Index width = m.shape.block_width();
+    for (Index from = first, count; from < last; from += count) {
+        count = m.panel(from, last);
         Bf16Pair* const to = m.bf16.data() + from * L * m.pairs();
+        const Segment* const segments = m.segments_of(from);
+        const auto numbers = [&](const Segment& segment, Index k, Index column) {
+            if (k >= segment.length) return Vec<float>{};
+            const Index block = m.shape.block_of_row(from, k) * width;
+            return load_columns(W + (segment.source + k) * width, width, column - block);
+        };
         for (Index s = 0; s < m.count; ++s)
-            for (Index k = 0; k < m.segments[s].length; k += 2)
+            for (Index k = 0; k < segments[s].length; k += 2)
                 for (Index v = 0; v < count; ++v) {
-                    const Index row = m.segments[s].source + k, column = (from + v) * L;
-                    const Vec<float> second =
-                        k + 1 < m.segments[s].length ? number(row + 1, column) : Vec<float>{};
-                    store_bf16_pairs(to + ((m.segments[s].b + k / 2) * count + v) * L,
-                                     rounded_pairs(number(row, column), second));
+                    const Index column = (from + v) * L;
+                    store_bf16_pairs(
+                        to + ((segments[s].b + k / 2) * count + v) * L,
+                        rounded_pairs(numbers(segments[s], k, column), numbers(segments[s], k + 1, column)));
                 }
     }
 }

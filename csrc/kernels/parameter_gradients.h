@@ -23,7 +23,7 @@ inline Index product_gradient_column(const Program& p, int node) {
 // of each part is somewhere in a row of product gradients.
 template <class T>
 Matrix<T> transposed(const Call<T>& call, const Storage<const T>& W, const std::vector<int>& parts,
-                     Index width, Index columns, Index rows) {
+                     Index width, Index columns, Index blocks, Index rows) {
     Index count = 0;
     for (int node : parts) count += node >= 0;
     Buffer<Segment> segments(count);
@@ -32,7 +32,7 @@ Matrix<T> transposed(const Call<T>& call, const Storage<const T>& W, const std::
         if (parts[part] >= 0)
             segments[count++] = {product_gradient_column(*call.program, parts[part]), width, 0,
                                  static_cast<Index>(part) * width};
-    return make_transposed(call, W, columns, static_cast<Index>(parts.size()) * width,
+    return make_transposed(call, W, columns, static_cast<Index>(parts.size()) * width, blocks,
                            static_cast<Buffer<Segment>&&>(segments), rows);
 }
 
@@ -52,7 +52,8 @@ public:
         sources_ = &sources;
         const Index tokens = steps * call_.N;
         if (g_.grad_tokens)
-            input_back_ = transposed(call_, call_.input.weight, p_.grad_x, p_.x_width, call_.I, tokens);
+            input_back_ = transposed(call_, call_.input.weight, p_.grad_x, p_.x_width, call_.I,
+                                     p_.x_diagonal_blocks, tokens);
         zeros_ = zeros<T>(pitch(call_.I));
         Index widest = max(p_.x_width, call_.I);
         for (const Product& q : p_.products) widest = max(widest, max(q.width, q.source));
@@ -86,19 +87,33 @@ public:
                 for (Index n = 0; n < call_.size(t); ++n, ++i)
                     pointers[grouped_position(i, tokens)] = native_row(
                         call_.tokens, batch_.row(t, n) * call_.I, call_.I, row_buffer, i, max_row());
-            weights(p_.grad_x, p_.x_width, call_.I, pointers, tokens, g_.grad_weights[0], g_.grad_biases[0],
-                    thread, count, workspace, first);
+            weights({p_.grad_x, p_.x_width, call_.I, p_.x_diagonal_blocks}, pointers, tokens,
+                    g_.grad_weights[0], g_.grad_biases[0], thread, count, workspace, first);
         }
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             if (!g_.grad_weights[k + 1] && !g_.grad_biases[k + 1]) continue;
             point_at_sources(k, start, end, tokens, pointers, row_buffer);
-            weights(p_.grad_products[k], p_.products[k].width, p_.products[k].source, pointers, tokens,
+            const Product& q = p_.products[k];
+            weights({p_.grad_products[k], q.width, q.source, q.diagonal_blocks}, pointers, tokens,
                     g_.grad_weights[k + 1], g_.grad_biases[k + 1], thread, count, workspace, first);
         }
         if (g_.grad_tokens) input_gradients(thread, count, start, end, pointers, workspace);
     }
 
 private:
+    // A product: the nodes of the gradients of its parts, and its blocks. Its weight has rows of K numbers.
+    struct Factor {
+        const std::vector<int>& parts;
+        Index width, source, blocks;
+        Index K = source / blocks, block_width = width / blocks;
+
+        // The first row of share number `thread` of `count`: of tiles of kTileRows rows, block by block.
+        Index share(Index thread, Index count) const {
+            const Index tiles = divide_up(block_width, kTileRows), tile = blocks * tiles * thread / count;
+            return tile / tiles * block_width + min(block_width, tile % tiles * kTileRows);
+        }
+    };
+
     // The widest row of the caller's arrays that is read.
     Index max_row() const { return max(call_.I, p_.states[0]); }
 
@@ -129,14 +144,14 @@ private:
     }
 
     // Threads share the rows of a gradient, or the groups.
-    void weights(const std::vector<int>& parts, Index width, Index K, const T* const* S, Index tokens,
-                 Storage<T> weight, T* bias, Index thread, Index count, T* workspace, bool first) {
-        const Index G = g_.groups, map_lanes = tokens / G, all = static_cast<Index>(parts.size()) * width;
+    void weights(const Factor& factor, const T* const* S, Index tokens, Storage<T> weight, T* bias,
+                 Index thread, Index count, T* workspace, bool first) {
+        const Index G = g_.groups, map_lanes = tokens / G;
+        const Index all = static_cast<Index>(factor.parts.size()) * factor.width;
         if (G == 1)
-            return weights_of(0, parts, width, K, S, tokens, weight, bias, {0, 0, thread, count}, workspace,
-                              first);
+            return weights_of(0, factor, S, tokens, weight, bias, {0, 0, thread, count}, workspace, first);
         for (Index g = G * thread / count; g < G * (thread + 1) / count; ++g)
-            weights_of(g, parts, width, K, S + g * map_lanes, map_lanes, offset_by(weight, g * all * K),
+            weights_of(g, factor, S + g * map_lanes, map_lanes, offset_by(weight, g * all * factor.K),
                        bias ? bias + g * all : nullptr, {0, 0, 0, 1}, workspace, first);
     }
 
@@ -144,32 +159,47 @@ private:
         return {from.native ? from.native + numbers : nullptr, from.half ? from.half + numbers : nullptr};
     }
 
-    void weights_of(Index group, const std::vector<int>& parts, Index width, Index K, const T* const* S,
-                    Index tokens, Storage<T> weight, T* bias, const Part& part, T* workspace, bool first) {
-        const Index blocks = divide_up(width, kTileRows), ld = ld_ * g_.groups;
-        const Index m0 = min(width, blocks * part.thread / part.count * kTileRows);
-        const Index m1 = min(width, blocks * (part.thread + 1) / part.count * kTileRows);
-        for (std::size_t k = 0; k < parts.size(); ++k) {
+    void weights_of(Index group, const Factor& factor, const T* const* S, Index tokens, Storage<T> weight,
+                    T* bias, const Part& part, T* workspace, bool first) {
+        const Index width = factor.width, K = factor.K, ld = ld_ * g_.groups;
+        const Index m0 = factor.share(part.thread, part.count);
+        const Index m1 = factor.share(part.thread + 1, part.count);
+        for (std::size_t k = 0; k < factor.parts.size(); ++k) {
             const Storage<T> rows_of_part = offset_by(weight, static_cast<Index>(k) * width * K);
             T* const rows = rows_of_part.native;
             T* const sums = bias ? bias + static_cast<Index>(k) * width : nullptr;
             if (first && sums) clear(sums + m0, m1 - m0);
-            if (parts[k] < 0) {
+            if (factor.parts[k] < 0) {
                 if (first && rows) clear(rows + m0 * K, (m1 - m0) * K);
                 for (Index i = m0 * K; rows_of_part.half && i < m1 * K; ++i) rows_of_part.half[i] = 0;
                 continue;
             }
-            const T* D = product_gradients_ + product_gradient_column(p_, parts[k]) + group * ld_;
-            for (Index i = 0; rows && i < max<Index>(tokens, 1); i += kChunk)
-                weight_gradient_of_chunk(D + i * ld, ld, m0, m1, S + i, K, min(kChunk, tokens - i), rows,
-                                         first && i == 0, workspace);
-            for (Index m = m0; rows_of_part.half && m < m1; ++m) {
-                weight_gradient(D + m, ld, 0, 1, S, K, tokens, workspace, true, workspace);
-                write(rows_of_part, m * K, workspace, K);
+            const T* D = product_gradients_ + product_gradient_column(p_, factor.parts[k]) + group * ld_;
+            for (Index a = m0, b; rows_of_part && a < m1; a = b) {
+                b = min(m1, (a / factor.block_width + 1) * factor.block_width);
+                block(D, ld, a, b, S, a / factor.block_width * K, K, tokens, rows_of_part, workspace, first);
             }
             if (sums)
                 for (Index i = 0; i < tokens; ++i)
                     for (Index m = m0; m < m1; ++m) sums[m] += D[i * ld + m];
+        }
+    }
+
+    // Rows [a, b) of the gradient of one part, which belong to one block: it reads K numbers of each source,
+    // from `column` on.
+    void block(const T* D, Index ld, Index a, Index b, const T* const* S, Index column, Index K, Index tokens,
+               const Storage<T>& rows, T* workspace, bool first) {
+        const T* sources[kChunk];
+        for (Index i = 0; i < max<Index>(tokens, 1); i += kChunk) {
+            const Index some = min(kChunk, tokens - i);
+            for (Index k = 0; k < some; ++k) sources[k] = S[i + k] + column;
+            if (rows.native)
+                weight_gradient_of_chunk(D + i * ld, ld, a, b, sources, K, some, rows.native, first && i == 0,
+                                         workspace);
+            for (Index m = a; rows.half && m < b; ++m) {
+                weight_gradient(D + m, ld, 0, 1, sources, K, some, workspace, true, workspace);
+                write(rows, m * K, workspace, K);
+            }
         }
     }
 

@@ -55,7 +55,7 @@ inline void pack_shares(Matrix<float>& m, const float* W, Index shares) {
 
 // The scale of a row for each lane.
 inline void find_scales(Matrix<float>& m, const float* W) {
-    const Index parts = m.shape.parts, K = m.shape.k, L = lanes<float>;
+    const Index parts = m.shape.parts, K = m.shape.block_k, L = lanes<float>;
     m.scales = zeros<float>(m.shape.vectors() * L);
     for (Index v = 0; v < m.shape.vectors(); ++v)
         for (Index l = 0; l < L && v / parts * L + l < m.shape.width; ++l)
@@ -71,7 +71,7 @@ void pack_pairs(const Matrix<float>& m, Index shares, Buffer<Two>& to, F convert
         const GroupRange own = groups_of_thread<float>(m.shape.width, thread, shares);
         const Index last = own.last * parts;
         for (Index from = own.first * parts, some; from < last; from += some) {
-            some = min(m.vectors, last - from);
+            some = m.panel(from, last);
             const float* const packed = m.packed.data() + from * L * K;
             for (Index k = 0; k < K; k += 2)
                 for (Index i = 0; i < some * L; ++i) {
@@ -83,11 +83,18 @@ void pack_pairs(const Matrix<float>& m, Index shares, Buffer<Two>& to, F convert
     }
 }
 
-// A weight [parts * width, k] in the forms that calls need, each packed at the first request.
+// A weight [parts * width, k / blocks] in the forms that calls need, each packed at the first request.
 class Versions {
 public:
-    Versions(const float* W, Index parts, Index width, Index K, const int* accumulators, WeightFormat format)
-        : W_(W), shape_{parts, width, K}, accumulators_(accumulators), format_(format) {}
+    Versions(const float* W, Index parts, Index width, Index K, Index blocks, const int* accumulators,
+             WeightFormat format)
+        : W_(W),
+          parts_(parts),
+          width_(width),
+          K_(K),
+          blocks_(blocks),
+          accumulators_(accumulators),
+          format_(format) {}
     Versions(const Versions&) = delete;
     Versions& operator=(const Versions&) = delete;
     ~Versions() {
@@ -129,12 +136,10 @@ private:
     }
 
     void pack(Matrix<float>& m, Index vectors, Index shares) const {
-        m.shape = shape_;
-        m.segments = Buffer<Segment>(1);
-        m.segments[0] = {0, shape_.k, 0, 0};
+        set_shape(m, parts_, width_, K_, blocks_);
         m.vectors = vectors;
         m.accumulators = accumulators_;
-        m.packed = Buffer<float>(shape_.vectors() * lanes<float> * shape_.k);
+        m.packed = Buffer<float>(m.shape.vectors() * lanes<float> * m.shape.k);
         pack_shares(m, W_, shares);
         if (format_ == WeightFormat::float32) return;
         if (format_ == WeightFormat::int8) {
@@ -149,7 +154,7 @@ private:
     }
 
     const float* W_;
-    Shape<float> shape_;
+    Index parts_, width_, K_, blocks_;
     const int* accumulators_;
     WeightFormat format_;
     int packing_ = 0;  // see ForkSafeLock
@@ -179,11 +184,11 @@ class PackedLayer final : public Snapshot, public PackedMatrices<float> {
 public:
     PackedLayer(const Parameters& parameters, WeightFormat format) : Snapshot(parameters) {
         const Program& p = *parameters_.program;
-        add(parameters_.input, p.x_parts, p.x_width, parameters_.I, nullptr, format);
+        add(parameters_.input, p.x_parts, p.x_width, parameters_.I, p.x_diagonal_blocks, nullptr, format);
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
-            add(parameters_.products[k], q.parts, q.width, q.source, p.product_accumulators[k].data(),
-                format);
+            add(parameters_.products[k], q.parts, q.width, q.source, q.diagonal_blocks,
+                p.product_accumulators[k].data(), format);
         }
     }
     ~PackedLayer() override {
@@ -203,9 +208,10 @@ protected:
     void sweep(const Call<float>& call) override { Forward<float>(call, call.threads, this).run(); }
 
 private:
-    void add(const Weights<float>& parameters, Index parts, Index width, Index K, const int* accumulators,
-             WeightFormat format) {
-        versions_.push_back(new Versions(parameters.weight.native, parts, width, K, accumulators, format));
+    void add(const Weights<float>& parameters, Index parts, Index width, Index K, Index blocks,
+             const int* accumulators, WeightFormat format) {
+        versions_.push_back(
+            new Versions(parameters.weight.native, parts, width, K, blocks, accumulators, format));
     }
 
     std::vector<Versions*> versions_;
@@ -217,7 +223,7 @@ public:
         : bias_(zeros<float>(pitch(width))),
           width_(width),
           source_(source),
-          versions_(parameters.weight.native, 1, width, source, nullptr, format) {
+          versions_(parameters.weight.native, 1, width, source, 1, nullptr, format) {
         copy(bias_.data(), parameters.bias, parameters.bias ? width : 0);
     }
 

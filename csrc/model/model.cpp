@@ -14,7 +14,7 @@
 namespace unrolled {
 namespace {
 
-constexpr Index kTreeVersion = 1, kVersion = 2;  // as io.py and runtime/_schema.py have them
+constexpr Index kTreeVersion = 1, kVersion = 3;  // as io.py and runtime/_schema.py have them
 constexpr std::size_t kMaxShown = 1000;          // characters of a reason
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }

@@ -9,7 +9,7 @@
 
 namespace unrolled {
 
-// A file of version 1 or 2 of the schema (src/unrolled/runtime/_schema.py). Word blocks, forecasts and
+// A file of version 1 to 3 of the schema (src/unrolled/runtime/_schema.py). Word blocks, forecasts and
 // translators are not supported.
 class Model {
 public:

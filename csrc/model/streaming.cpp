@@ -76,14 +76,15 @@ Layer::Layer(const Program& program, Index I, const std::vector<FloatView>& arra
         at += 2;
         return weights_of(at[-2], at[-1], rows, columns);
     };
-    parameters.input = weights(checked_product(p.x_parts, p.x_width), I);
+    const Index input_width = checked_product(p.x_parts, p.x_width), columns = input_columns(p, I);
+    parameters.input = weights(input_width, columns);
     for (const Product& q : p.products)
-        parameters.products.push_back(weights(checked_product(q.parts, q.width), q.source));
+        parameters.products.push_back(weights(checked_product(q.parts, q.width), q.columns));
     for (Index width : p.vectors) parameters.vectors.push_back(check_optional(*at++, width, "vector"));
     snapshot_.reset(find_build(build).snapshot(parameters, format));
-    work_ = static_cast<double>(p.x_parts) * static_cast<double>(p.x_width) * static_cast<double>(I);
+    work_ = static_cast<double>(input_width) * static_cast<double>(columns);
     for (const Product& q : p.products)
-        work_ += static_cast<double>(q.parts) * static_cast<double>(q.width * q.source);
+        work_ += static_cast<double>(q.parts) * static_cast<double>(q.width * q.columns);
 }
 
 Linear::Linear(FloatView weight, FloatView bias, Index width, Index source, WeightFormat format,

@@ -14,6 +14,7 @@ namespace {
 
 // Far above those of any cell. Within them sizes of buffers cannot overflow.
 constexpr Index kMaxNodes = 4096, kMaxWidth = Index(1) << 24;
+const char* const kHeader = "must be `unrolled-program 1` or `unrolled-program 2`";
 constexpr std::size_t kMaxShown = 200;  // characters of a line, or of the reason, in a message
 
 class Parser {
@@ -28,8 +29,9 @@ public:
             if (width < 1 || width > kMaxWidth)
                 throw std::invalid_argument("sizes: H and P must be from 1 to " + std::to_string(kMaxWidth) +
                                             ", got " + std::to_string(width));
-        if (!next_line() || word() != "unrolled-program" || number() != 1)
-            fail("must be `unrolled-program 1`");
+        if (!next_line() || word() != "unrolled-program") fail(kHeader);
+        version_ = number();
+        if (version_ < 1 || version_ > 2) fail(kHeader);
         end_line();
         while (next_line()) {
             section(word());
@@ -140,6 +142,9 @@ private:
         else if (name == "input") {
             program_.x_parts = static_cast<int>(number());
             program_.x_width = width();
+            program_.x_diagonal_blocks = diagonal_blocks();
+            divide(program_.x_width, program_.x_diagonal_blocks);
+            if (I_ > 0) divide(I_, program_.x_diagonal_blocks);
         } else if (name == "forward") program_.forward = node_list();
         else if (name == "stored") program_.stored = node_list();
         else if (name == "source") program_.sources = node_list();
@@ -161,8 +166,24 @@ private:
         p.parts = static_cast<int>(number());
         p.width = width();
         p.source = width();
+        p.diagonal_blocks = diagonal_blocks();
         if (p.parts < 1) fail("a product must have a part");
+        divide(p.width, p.diagonal_blocks);
+        p.columns = divide(p.source, p.diagonal_blocks);
         return p;
+    }
+
+    // The blocks on the diagonal of a product; version 1 has dense products only.
+    Index diagonal_blocks() {
+        std::string text;
+        return version_ > 1 && words_ >> text ? number(text, kMaxWidth) : 1;
+    }
+
+    Index divide(Index width, Index blocks) const {
+        if (blocks < 1 || width % blocks)
+            fail("blocks must divide the width and the source of their product, got " +
+                 std::to_string(blocks) + " for " + std::to_string(width));
+        return width / blocks;
     }
 
     int checked_index(Index value, std::size_t count) const {
@@ -274,7 +295,7 @@ private:
     }
 
     Program program_;
-    Index I_;
+    Index I_, version_ = 1;
     std::istringstream stream_;
     std::istringstream words_;
     std::string line_;

@@ -22,12 +22,15 @@ struct Node {
     Index width = 1;
 };
 
-// A recurrent product: its weight has shape [parts * width, source].
+// A recurrent product: its weight has shape [parts * width, columns]. It may be block-diagonal: then each
+// part consists of equal blocks, one after the other, and each reads its share of the source.
 struct Product {
-    int parts = 1;         // blocks of rows
-    Index width = 0;       // rows of a block
-    Index source = 0;      // columns
-    int source_node = -1;  // the node that is multiplied
+    int parts = 1;
+    Index width = 0;            // rows of a part
+    Index source = 0;           // units of the vector that is multiplied
+    Index diagonal_blocks = 1;  // of each part
+    Index columns = 0;          // source / diagonal_blocks
+    int source_node = -1;       // the node that is multiplied
 };
 
 // An operation on nodes, by their numbers.
@@ -63,10 +66,11 @@ struct Reached {
 
 struct Program {
     Index H = 0, P = 0;
-    std::vector<Index> states;   // widths
-    std::vector<Index> vectors;  // widths
-    int x_parts = 1;             // blocks of the input product
-    Index x_width = 0;           // width of a block
+    std::vector<Index> states;    // widths
+    std::vector<Index> vectors;   // widths
+    int x_parts = 1;              // blocks of the input product
+    Index x_width = 0;            // width of a block
+    Index x_diagonal_blocks = 1;  // see Product
     std::vector<Product> products;
     std::vector<Node> nodes;
     std::vector<int> forward;                     // by state: the node of its new value
@@ -97,6 +101,9 @@ Program parse(const std::string& text, Index H, Index P, Index I);
 
 // Throws std::invalid_argument if the buffers of a sweep over N sequences exceed the largest size.
 void check_buffer_sizes(const Program& program, Index N);
+
+// The columns of the input product's weight; throws std::invalid_argument if its blocks do not divide I.
+Index input_columns(const Program& program, Index I);
 
 // An upper bound of the numbers that one step of one sequence works on.
 Index step_footprint(const Program& program);

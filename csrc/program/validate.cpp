@@ -147,6 +147,13 @@ private:
 
 }  // namespace
 
+Index input_columns(const Program& p, Index I) {
+    if (I % p.x_diagonal_blocks)
+        throw std::invalid_argument("the blocks of the input product must divide I, got " +
+                                    std::to_string(p.x_diagonal_blocks) + " blocks of " + std::to_string(I));
+    return I / p.x_diagonal_blocks;
+}
+
 void validate(const Program& program) { Validator(program).run(); }
 
 }  // namespace unrolled

@@ -270,11 +270,12 @@ private:
     // transpose, and an empty bias no bias.
     void check_parameters(const Tensors& inputs) const {
         const Program& p = *program_;
-        check_shape(inputs, parameters_[0], {p.x_parts * p.x_width, inputs.tokens().size(-1)}, "weight");
+        const Index columns = input_columns(p, inputs.tokens().size(-1));
+        check_shape(inputs, parameters_[0], {p.x_parts * p.x_width, columns}, "weight");
         check_shape(inputs, parameters_[1], {p.x_parts * p.x_width}, "bias");
         std::size_t index = 2;
         for (const Product& q : p.products) {
-            check_shape(inputs, parameters_[index++], {q.parts * q.width, q.source}, "weight");
+            check_shape(inputs, parameters_[index++], {q.parts * q.width, q.columns}, "weight");
             check_shape(inputs, parameters_[index++], {q.parts * q.width}, "bias");
         }
         for (Index width : p.vectors) check_shape(inputs, parameters_[index++], {width}, "vector");

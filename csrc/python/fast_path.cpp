@@ -31,11 +31,12 @@ constexpr double kMaxWorkWithLock = 1e5;
 // Multiplications of a token, plus an estimate for the step and its pointwise operations, which dominate
 // where layers are narrow.
 double work_of(const Program& p, Index I) {
-    double work = 64 + static_cast<double>(p.x_parts) * static_cast<double>(p.x_width * I);
+    double work =
+        64 + static_cast<double>(p.x_parts) * static_cast<double>(p.x_width * (I / p.x_diagonal_blocks));
     for (const Phase& phase : p.forward_schedule.phases)
         for (const Instruction& i : phase.work) work += 4 * static_cast<double>(p.nodes[i.result].width);
     for (const Product& q : p.products)
-        work += static_cast<double>(q.parts) * static_cast<double>(q.width * q.source);
+        work += static_cast<double>(q.parts) * static_cast<double>(q.width * q.columns);
     return work;
 }
 

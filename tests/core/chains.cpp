@@ -51,7 +51,7 @@ Layer layer_of(const Program& p, Numbers& numbers, WeightFormat format, const st
         arrays.push_back(numbers.make(rows));
     };
     add(p.x_parts * p.x_width, kInputs);
-    for (const Product& q : p.products) add(q.parts * q.width, q.source);
+    for (const Product& q : p.products) add(q.parts * q.width, q.columns);
     for (Index width : p.vectors) arrays.push_back(numbers.make(width));
     return Layer(p, kInputs, arrays, format, build);
 }

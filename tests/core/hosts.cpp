@@ -45,7 +45,7 @@ std::vector<FloatView> parameters(const Program& p, IndexList& numbers) {
         arrays.push_back(numbers.make(rows));
     };
     add(p.x_parts * p.x_width, kInputs);
-    for (const Product& q : p.products) add(q.parts * q.width, q.source);
+    for (const Product& q : p.products) add(q.parts * q.width, q.columns);
     for (Index width : p.vectors) arrays.push_back(numbers.make(width));
     return arrays;
 }

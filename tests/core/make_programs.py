@@ -186,7 +186,26 @@ class InputWide(Cell):
         return tanh(x + h + self.read(s)), s
 
 
+class Heads(Cell):
+    """Block-diagonal products: blocks of whole vectors, of parts of vectors, of single units, and
+    of more columns than rows."""
+
+    states = ("h", "s", "u")
+    widths = {"s": 96, "u": 20}  # noqa: RUF012
+    whole = product("a", "b", source=96, width=96, blocks=3)
+    partial = product("a", "b", "c", source=20, width=20, blocks=2, bias=False)
+    single = product(source=20, width=20, blocks=20)
+    down = product(source=96, width=20, blocks=4)
+
+    def step(self, x: Any, h: Any, state: Any) -> Any:
+        whole, partial = self.whole(state.s), self.partial(state.u)
+        s = sigmoid(whole.a) * tanh(whole.b) + 0.5 * mean(h)
+        u = tanh(partial.a + self.single(partial.b) + self.down(s)) * sigmoid(partial.c)
+        return tanh(x + h) * mean(u), s, u
+
+
 CELLS = [
+    Heads,
     DeepTransition,
     LowRank,
     Fading,

@@ -142,7 +142,7 @@ private:
             const Index line = part * s.width + u;
             result[size(u)] = w.bias.given ? w.bias.values[size(line)] : 0;
             for (Index c = 0; c < s.columns; ++c)
-                result[size(u)] += w.weight.values[size(line * s.columns + c)] * v[size(c)];
+                result[size(u)] += w.weight.values[size(line * s.columns + c)] * v[size(s.source(u, c))];
         }
         return result;
     }
@@ -150,11 +150,11 @@ private:
     Vector transposed(const Node& node, const Values& values) const {
         const std::size_t key = size(node.index) + 1;
         const Shape& s = shapes_[key];
-        Vector result(size(s.columns));
+        Vector result(size(node.width));
         for (std::size_t k = 0; k < node.blocks.size(); ++k)
             for (Index u = 0; u < s.width; ++u)
                 for (Index c = 0; c < s.columns; ++c)
-                    result[size(c)] +=
+                    result[size(s.source(u, c))] +=
                         at(values[size(node.args[k])], size(u)) *
                         p_.weights[key].weight.values[size((node.blocks[k] * s.width + u) * s.columns + c)];
         return result;
@@ -185,13 +185,16 @@ private:
         }
         const Vector token = row(p_.tokens, p_.row_of(t, n), p_.I);
         Vector grad_token(size(p_.I));
+        const Shape& s = shapes_[0];
         for (std::size_t part = 0; part < g_.grad_x.size(); ++part) {
             const Vector grad = gradient(values, g_.grad_x[part], g_.x_width);
             weight(0, static_cast<Index>(part), grad, token);
-            for (std::size_t u = 0; u < grad.size(); ++u)
-                for (std::size_t c = 0; c < token.size(); ++c)
-                    grad_token[c] +=
-                        grad[u] * p_.weights[0].weight.values[(part * grad.size() + u) * token.size() + c];
+            for (Index u = 0; u < s.width; ++u)
+                for (Index c = 0; c < s.columns; ++c)
+                    grad_token[size(s.source(u, c))] +=
+                        grad[size(u)] *
+                        p_.weights[0]
+                            .weight.values[(part * grad.size() + size(u)) * size(s.columns) + size(c)];
         }
         set_row(grad_tokens_, p_.row_of(t, n), grad_token);
         for (std::size_t k = 0; k < g_.products.size(); ++k)
@@ -202,11 +205,13 @@ private:
     }
 
     void weight(std::size_t key, Index part, const Vector& grad, const Vector& source) {
-        for (std::size_t u = 0; u < grad.size(); ++u) {
-            const std::size_t line = size(part) * grad.size() + u;
-            grad_biases_[key][line] += grad[u];
-            for (std::size_t c = 0; c < source.size(); ++c)
-                grad_weights_[key][line * source.size() + c] += grad[u] * source[c];
+        const Shape& s = shapes_[key];
+        for (Index u = 0; u < s.width; ++u) {
+            const Index line = part * s.width + u;
+            grad_biases_[key][size(line)] += grad[size(u)];
+            for (Index c = 0; c < s.columns; ++c)
+                grad_weights_[key][size(line * s.columns + c)] +=
+                    grad[size(u)] * source[size(s.source(u, c))];
         }
     }
 

@@ -30,8 +30,9 @@ std::string Sizes::name() const {
 }
 
 std::vector<Shape> shapes(const unrolled::Program& program, Index I) {
-    std::vector<Shape> result{{program.x_parts, program.x_width, I}};
-    for (const auto& p : program.products) result.push_back({p.parts, p.width, p.source});
+    std::vector<Shape> result{
+        {program.x_parts, program.x_width, I / program.x_diagonal_blocks, program.x_diagonal_blocks}};
+    for (const auto& p : program.products) result.push_back({p.parts, p.width, p.columns, p.diagonal_blocks});
     return result;
 }
 

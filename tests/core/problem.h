@@ -82,9 +82,11 @@ struct Result {
 };
 using Results = std::vector<Result>;
 
-// Shape of the weights: rows and columns; the input's first.
+// Shape of the weights: rows and columns; the input's first. A row of a block-diagonal weight reads the
+// columns of its block.
 struct Shape {
-    Index parts, width, columns;
+    Index parts, width, columns, blocks;
+    Index source(Index unit, Index column) const { return unit / (width / blocks) * columns + column; }
     Index elements() const { return parts * width * columns; }
 };
 std::vector<Shape> shapes(const unrolled::Program& program, Index I);

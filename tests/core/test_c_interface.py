@@ -91,6 +91,7 @@ MODELS: dict[str, tuple[nn.Module, Any]] = {
     "wide head": (nn.Sequential(RNN(3, 20), nn.Linear(20, 2501), nn.LogSoftmax(-1)), None),
     "inside": (nn.Sequential(nn.Linear(3, 6), nn.Tanh(), GRU(6, 5), nn.ReLU(), LSTM(5, 3)), None),
     "scale": (nn.Sequential(GRU(3, 5), nn.Linear(5, 2)), CODEC),
+    "heads": (nn.Sequential(Layers(cells.SLSTM(heads=3), 3, 12), nn.Linear(12, 2)), None),
     **{
         f"{pooling}, {reads}": (
             SequenceModel(

@@ -53,7 +53,8 @@ struct Fault {
 
 const Fault kFaults[] = {
     // Lines that are missing, duplicated or too long.
-    {"unrolled-program 1", "unrolled-program 2"},
+    {"unrolled-program 1", "unrolled-program 0"},
+    {"unrolled-program 1", "unrolled-program 3"},
     {"unrolled-program 1", "unrolled-program 1 1"},
     {"state H\n", ""},
     {"state H\n", "state H H\n"},
@@ -135,6 +136,18 @@ const Fault kFaults[] = {
     {"transposed H 0 1 0 16", "transposed H 0 1 0 15"},
     {"transposed H 0 1 0 16", "transposed H 0 1 0 10"},
     {"dproduct 16", "dproduct -"},
+    // Blocks on the diagonal, which version 1 does not have.
+    {"product 1 H H", "product 1 H H 2"},
+    {"input 1 H", "input 1 H 1"},
+};
+
+// The same in a text of version 2, with H = 4, P = 2 and I = 3.
+const Fault kBlockFaults[] = {
+    {"product 1 H H", "product 1 H H 0"}, {"product 1 H H", "product 1 H H -2"},
+    {"product 1 H H", "product 1 H H 3"}, {"product 1 H H", "product 1 H H 8"},
+    {"product 1 H H", "product 1 H H H"}, {"product 1 H H", "product 1 H H 2 2"},
+    {"product 1 H H", "product 1 H 6 4"}, {"input 1 H", "input 1 H 2"},
+    {"input 1 H", "input 1 H 0"},         {"input 1 H", "input 1 H 3"},
 };
 
 bool accepted(const std::string& text, Index H, Index P) {
@@ -146,8 +159,7 @@ bool accepted(const std::string& text, Index H, Index P) {
     }
 }
 
-std::string changed(const Fault& fault) {
-    std::string text = kSound;
+std::string changed(const Fault& fault, std::string text = kSound) {
     const std::size_t at = text.find(fault.from);
     return text.replace(at, std::string(fault.from).size(), fault.to);
 }
@@ -157,6 +169,12 @@ void check_faults(Checks& checks) {
     for (const Fault& fault : kFaults)
         checks.that(!accepted(changed(fault), 4, 2),
                     std::string("accepted: `") + fault.to + "` for `" + fault.from + "`");
+    const std::string blocks =
+        changed({"product 1 H H", "product 1 H H 2"}, changed({"program 1", "program 2"}));
+    checks.that(accepted(blocks, 4, 2), "a sound text with blocks is refused");
+    for (const Fault& fault : kBlockFaults)
+        checks.that(!accepted(changed(fault, changed({"program 1", "program 2"})), 4, 2),
+                    std::string("accepted in version 2: `") + fault.to + "` for `" + fault.from + "`");
     for (Index H : {Index(-1), Index(0), Index(1) << 40, Index(1) << 62})
         checks.that(!accepted(kSound, H, 2), "a width that is out of range is accepted");
     std::string text = kSound;

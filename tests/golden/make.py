@@ -58,6 +58,7 @@ def modules() -> dict[str, tuple[nn.Module, dict[str, Any]]]:
             EncoderDecoder(5, 6, hidden_size=4, cell="LSTM", bidirectional=True, attention=False),
             {},
         ),
+        "heads": (nn.Sequential(Recurrent(cells.SLSTM(heads=2), 2, 4), nn.Linear(4, 2)), {}),
     }
 
 

@@ -30,8 +30,8 @@ def direction(tree: Any) -> Any:
 
 
 DAMAGES: list[tuple[str, Any]] = [
-    (r"file: version must be from 1 to 2, got 3", lambda t: t.update(version=VERSION + 1)),
-    (r"file: version must be from 1 to 2, got '1'", lambda t: t.update(version="1")),
+    (r"file: version must be from 1 to 3, got 4", lambda t: t.update(version=VERSION + 1)),
+    (r"file: version must be from 1 to 3, got '1'", lambda t: t.update(version="1")),
     (r"file: kind must be 'unrolled model', got 'recipe'", lambda t: t.update(kind="recipe")),
     (
         r"attention: combine is missing",
@@ -200,7 +200,7 @@ FORECASTS: list[tuple[str, Any]] = [
 
 
 TRANSLATORS: list[tuple[str, Any]] = [
-    (r"file: version must be from 1 to 2, got 3", lambda t: t.update(version=VERSION + 1)),
+    (r"file: version must be from 1 to 3, got 4", lambda t: t.update(version=VERSION + 1)),
     (r"file: decoder is missing", lambda t: t.pop("decoder")),
     (
         r"encoder: blocks must be embedding, recurrent, got",

@@ -16,11 +16,13 @@ _NAMES = {operation.code: name for name, operation in OPERATIONS.items()}
 
 @dataclass(frozen=True)
 class Matrix:
-    """A product: ``parts`` blocks of ``width`` rows, times a vector of ``source`` units."""
+    """A product: ``parts`` of ``width`` rows, times a vector of ``source`` units. Each part may be
+    block-diagonal, with that number of blocks."""
 
     parts: int
     width: Width
     source: Width
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ def decode_forward(text: str) -> Forward:
         ProgramError: the text is not a program, or of a newer version.
     """
     header, *lines = text.removesuffix("\n").split("\n")
-    if header != f"unrolled-program {VERSION}":
-        raise ProgramError(f"decode_forward: text must be of version {VERSION}, got {header!r}")
+    if header not in {f"unrolled-program {version}" for version in range(1, VERSION + 1)}:
+        raise ProgramError(
+            f"decode_forward: text must be of a version from 1 to {VERSION}, got {header!r}"
+        )
     states: list[Width] = []
     vectors: list[Width] = []
     matrices: list[Matrix] = []
@@ -60,15 +64,19 @@ def decode_forward(text: str) -> Forward:
             case "vector":
                 vectors.append(_width(fields[0]))
             case "input":
-                matrices.append(Matrix(int(fields[0]), _width(fields[1]), "I"))
+                matrices.append(_matrix(fields[0], fields[1], "I", *fields[2:]))
             case "product":
-                matrices.append(Matrix(int(fields[0]), _width(fields[1]), _width(fields[2])))
+                matrices.append(_matrix(*fields))
             case "node":
                 nodes.append(_node(len(nodes), fields, nodes))
             case "forward":
                 results = [int(number) for number in fields]
     new_states = tuple(nodes[number] for number in results)
     return Forward(tuple(states), tuple(vectors), matrices[0], tuple(matrices[1:]), new_states)
+
+
+def _matrix(parts: str, width: str, source: str, blocks: str = "1") -> Matrix:
+    return Matrix(int(parts), _width(width), _width(source), int(blocks))
 
 
 def _width(text: str) -> Width:

@@ -8,7 +8,10 @@ from unrolled.program._graph import Node, dependencies
 from unrolled.program._operations import OPERATIONS
 from unrolled.program._program import Program
 
-VERSION = 1
+VERSION = 2
+"""The version of the text; readers refuse later ones. Version 2 added block-diagonal products. A
+program without them is written as version 1, so that older versions of the library can read it.
+"""
 
 
 def encode(program: Program) -> str:
@@ -17,7 +20,8 @@ def encode(program: Program) -> str:
     Lines: a header; ``state``, ``vector``, ``input`` and ``product`` declarations in their order;
     a line for each node; then the results: ``forward`` (new states), ``stored``, ``source`` (the
     vector that each product multiplies) and the gradients, ``-`` for a zero gradient.
-    Products that the step does not use are left out: their weights have no effect.
+    The declaration of a block-diagonal product ends with the number of its blocks. Products that
+    the step does not use are left out: their weights have no effect.
     """
     traced, derived = program.traced, program.derivative
     sources = program.sources
@@ -29,14 +33,15 @@ def encode(program: Program) -> str:
     def at(node: Node | None) -> str:
         return "-" if node is None else str(number[node.number])
 
-    lines = [f"unrolled-program {VERSION}"]
+    products = [traced.products[key] for key in ("input", *names.products)]
+    blocks = [f" {p.blocks}" if p.blocks > 1 else "" for p in products]
+    lines = [f"unrolled-program {VERSION if any(blocks) else 1}"]
     lines += [f"state {names.width(node.width)}" for node in program.state_leaves]
     lines += [f"vector {names.width(v.size)}" for v in traced.cell.vectors.values()]
-    declared = traced.products["input"]
-    lines.append(f"input {declared.parts} {names.width(declared.width)}")
-    for key in names.products:
-        p = traced.products[key]
-        lines.append(f"product {p.parts} {names.width(p.width)} {names.width(p.source)}")
+    lines.append(f"input {products[0].parts} {names.width(products[0].width)}{blocks[0]}")
+    for p, suffix in zip(products[1:], blocks[1:], strict=True):
+        sizes = f"{names.width(p.width)} {names.width(p.source)}"
+        lines.append(f"product {p.parts} {sizes}{suffix}")
     lines += [f"node {names.node(node, number)}" for node in nodes]
     lines.append("forward " + " ".join(at(node) for node in traced.states))
     lines.append(" ".join(["stored", *(at(node) for node in program.saving.stored)]))

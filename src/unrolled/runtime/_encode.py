@@ -7,7 +7,6 @@ import numpy as np
 from unrolled.runtime._quantize import quantize
 from unrolled.runtime._schema import (
     KIND,
-    VERSION,
     ActivationBlock,
     AttentionBlock,
     Block,
@@ -34,7 +33,7 @@ def encode_file(file: ExportedFile) -> Tree:
     """The tree of a file, with the lowest version that can express it."""
     encoder = _Encoder(file.weights)
     model = encoder.model(file.model)
-    version = VERSION if encoder.quantizes or _needs_version_2(file.model) else 1
+    version = max(encoder.version, 2 if _needs_version_2(file.model) else 1)
     return {
         "kind": KIND,
         "version": version,
@@ -65,7 +64,7 @@ class _Encoder:
 
     def __init__(self, weights: str) -> None:
         self.weights = weights
-        self.quantizes = False  # whether any matrix was quantized
+        self.version = 1  # the lowest that can express what was encoded
 
     def model(self, model: ChainModel | TranslatorModel) -> Tree:
         if isinstance(model, TranslatorModel):
@@ -121,6 +120,8 @@ class _Encoder:
         }
 
     def _direction(self, direction: LayerDirection) -> Tree:
+        if not direction.program.startswith("unrolled-program 1\n"):  # with blocks on diagonals
+            self.version = 3
         return {
             "cell": direction.cell,
             "program": direction.program,
@@ -135,7 +136,7 @@ class _Encoder:
         quantized = quantize(weight.astype(np.float32, copy=False), self.weights)
         if quantized is None:
             return weight
-        self.quantizes = True
+        self.version = max(self.version, 2)
         return _encode_quantized(quantized)
 
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from unrolled import _core
 
 KIND = "unrolled model"
-VERSION = 2
+VERSION = 3
 """The version of the schema; files of later versions are rejected. Version 2 added words,
-forecasts, translators, merge="sum", batch_first and low-precision weights. A file without these is
-written as version 1, so that older versions of the library can read it.
+forecasts, translators, merge="sum", batch_first and low-precision weights; version 3
+block-diagonal products. A file is written as the lowest version that can express it, so that older
+versions of the library can read it.
 """
 FORMATS = ("float32", "bfloat16", "int8")
 """The formats of weights, named as in the core."""

@@ -276,7 +276,6 @@ def _check_direction(direction: LayerDirection, budget: Budget | None) -> None:
 def _expected_arrays(direction: LayerDirection) -> Iterator[tuple[str, int]]:
     """The name and the number of elements of each array of a program whose text is valid."""
     letters = dict(zip("IHP", direction.sizes, strict=True))
-    input_rows = 0
     products: list[tuple[int, int]] = []  # rows, columns
     vectors: list[int] = []
 
@@ -285,13 +284,15 @@ def _expected_arrays(direction: LayerDirection) -> Iterator[tuple[str, int]]:
 
     for line in direction.program.split("\n"):
         match line.split():
-            case ["input", parts, units]:
-                input_rows = int(parts) * width(units)
-            case ["product", parts, units, source]:
-                products.append((int(parts) * width(units), width(source)))
+            case ["input", parts, units, *blocks]:
+                columns = direction.inputs // int((blocks or "1")[0])
+                products.insert(0, (int(parts) * width(units), columns))
+            case ["product", parts, units, source, *blocks]:
+                columns = width(source) // int((blocks or "1")[0])
+                products.append((int(parts) * width(units), columns))
             case ["vector", units]:
                 vectors.append(width(units))
-    for count, columns in [(input_rows, direction.inputs), *products]:
+    for count, columns in products:
         yield "weight", count * columns
         yield "bias", count
     for count in vectors:

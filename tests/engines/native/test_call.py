@@ -17,7 +17,7 @@ TEXT = encode(make_program(cells.GRU()))
     ("change", "message"),
     [
         (lambda text: "", "must be `unrolled-program 1`"),
-        (lambda text: text.replace("program 1", "program 2"), "must be `unrolled-program 1`"),
+        (lambda text: text.replace("program 1", "program 3"), "must be `unrolled-program 1`"),
         (lambda text: text.replace("node sig", "node xyz", 1), "unknown operation xyz"),
         (
             lambda text: text.replace("node add H 1 4", "node add H 1"),

@@ -14,13 +14,9 @@ from torch import Tensor
 from unrolled._spec import LayerSweep, Spec
 from unrolled.engines._native import flops  # noqa: F401  registers the operator, too
 from unrolled.engines._native.programs import (
-    BlockDiagonalWeight,
-    block_diagonal_weights,
     needs_preparation,
-    prepare_parameters,
     program_refusal,
     traced_program,
-    with_dense_products,
 )
 from unrolled.engines._precision import HALF, States
 from unrolled.engines._records import record_run
@@ -36,7 +32,6 @@ class CompiledSweepSpec:
     sizes: tuple[int, ...]  # see ProgramText.sizes
     matrices: tuple[str, ...]
     vectors: tuple[tuple[str, int], ...]  # with their sizes
-    block_diagonal: tuple[BlockDiagonalWeight, ...]
     needs_preparation: bool
 
 
@@ -63,7 +58,7 @@ class NativeCompiledStack:
         # Parameters in half precision are prepared in float32, as the core computes.
         inner = torch.float32 if constants.needs_preparation and dtype in HALF else dtype
         parameters = {name: parameter.to(inner) for name, parameter in sweep.parameters.items()}
-        prepared = prepare_parameters(sweep.cell, constants.block_diagonal, parameters)
+        prepared = sweep.cell.prepare(parameters)
         if constants.needs_preparation:  # under autocast a product in it is in half precision
             prepared = {name: parameter.to(inner) for name, parameter in prepared.items()}
         absent = sweep.tokens.new_empty(0, dtype=inner)  # torch takes no None in a list
@@ -92,13 +87,11 @@ class NativeCompiledStack:
 
 def _compiled_spec(spec: Spec, sweep: LayerSweep) -> CompiledSweepSpec:
     sizes = sweep.sizes
-    cell = with_dense_products(spec.cell, sizes)
-    program = traced_program(cell, sizes.projected)
+    program = traced_program(spec.cell, sizes.projected)
     return CompiledSweepSpec(
         program.text,
         program.sizes(sizes),
         program.matrix_names(),
-        tuple((name, sizes.resolve(vector.size)) for name, vector in cell.vectors.items()),
-        block_diagonal_weights(spec.cell, sizes),
-        needs_preparation(spec.cell, sizes),
+        tuple((name, sizes.resolve(vector.size)) for name, vector in spec.cell.vectors.items()),
+        needs_preparation(spec.cell),
     )

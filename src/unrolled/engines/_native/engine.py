@@ -20,14 +20,7 @@ from unrolled.engines._native.call import forced_build, run_forward
 from unrolled.engines._native.compiled import NativeCompiledStack
 from unrolled.engines._native.fast_path import NativeFastPath
 from unrolled.engines._native.functorch import run_transformed
-from unrolled.engines._native.programs import (
-    block_diagonal_weights,
-    needs_preparation,
-    prepare_parameters,
-    program_refusal,
-    traced_program,
-    with_dense_products,
-)
+from unrolled.engines._native.programs import needs_preparation, program_refusal, traced_program
 from unrolled.engines._packed import run_packed
 from unrolled.engines._precision import HALF, States, in_float32
 from unrolled.engines._request import CompiledStack, Engine, ExportedSweep, FastPath, Sweep
@@ -81,7 +74,7 @@ class NativeEngine(Engine):
         refusal = program_refusal(cell, sizes)
         if refusal is not None:
             return refusal
-        prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
+        prepared = cell.prepare(dict(parameters))
         program = traced_program(cell, sizes.projected)
         names = program.parameter_names(cell)
         return ExportedSweep(program.text, tuple(prepared.get(name) for name in names))
@@ -139,12 +132,11 @@ def _run(
     states: States,
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
-    if tokens.dtype in HALF and needs_preparation(cell, sizes):
+    if tokens.dtype in HALF and needs_preparation(cell):
         # The core computes half precision in float32, but torch prepares the parameters.
         run = partial(_run, sizes, bf16_products, cell, rows)
         return in_float32(run, tokens, states, parameters)
-    prepared = prepare_parameters(cell, block_diagonal_weights(cell, sizes), parameters)
-    cell = with_dense_products(cell, sizes)
+    prepared = cell.prepare(dict(parameters))
     call = make_sweep_call(
         cell, sizes, rows, list(prepared), len(states), bf16_products=bf16_products
     )

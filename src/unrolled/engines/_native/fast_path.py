@@ -192,7 +192,7 @@ class NativeFastPath:
 def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
     """The sweeps of a stack; none if the core has no program or torch prepares parameters."""
     cell, sizes = spec.cell, spec.sizes(0)
-    if program_refusal(cell, sizes) is not None or needs_preparation(cell, sizes):
+    if program_refusal(cell, sizes) is not None or needs_preparation(cell):
         return ()
     return tuple(_fast_sweep(spec, sweep, "" if step else sweep.suffix) for sweep in spec.sweeps)
 

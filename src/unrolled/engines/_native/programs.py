@@ -1,17 +1,13 @@
-"""The programs of cells as the core reads them: a cache of traces, why a cell has no program, the
-order of parameters, and block-diagonal weights."""
+"""The programs of cells as the core reads them: a cache of traces, why a cell has no program, and
+the order of parameters."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-
-import torch
-from torch import Tensor
 
 from unrolled import _core
 from unrolled.cells import Cell, Sizes
 from unrolled.cells._declaration import parameter_names
-from unrolled.cells._frozen import copy_with, key_of
+from unrolled.cells._frozen import key_of
 from unrolled.program import TraceError, make_program
 from unrolled.program._encode import encode, used_products
 
@@ -87,53 +83,6 @@ def load_program(text: str, *sizes: int) -> _core.Program:
     return _core.Program(text, *sizes)
 
 
-@dataclass(frozen=True)
-class BlockDiagonalWeight:
-    """A block-diagonal weight, stored without its zeros: [parts * width, K / blocks]."""
-
-    name: str
-    parts: int  # one for each target
-    blocks: int  # of each part
-
-
-def block_diagonal_weights(cell: Cell, sizes: Sizes) -> tuple[BlockDiagonalWeight, ...]:
-    """The weights of a cell that the core needs as dense matrices."""
-    return tuple(
-        BlockDiagonalWeight(parameter_names(key)[0], max(1, len(p.targets)), p.blocks)
-        for key, p in cell.products(sizes).items()
-        if p.blocks > 1
-    )
-
-
-def needs_preparation(cell: Cell, sizes: Sizes) -> bool:
+def needs_preparation(cell: Cell) -> bool:
     """Whether torch computes the core's parameters from those of the cell."""
-    return type(cell).prepare is not Cell.prepare or bool(block_diagonal_weights(cell, sizes))
-
-
-def prepare_parameters(
-    cell: Cell,
-    block_diagonal: tuple[BlockDiagonalWeight, ...],
-    parameters: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """The parameters that the core reads: those that the cell prepares, with dense matrices."""
-    prepared = dict(cell.prepare(dict(parameters)))
-    if not block_diagonal:
-        return prepared
-    dense = {w.name: expand_block_diagonal(prepared[w.name], w) for w in block_diagonal}
-    return {**prepared, **dense}
-
-
-def with_dense_products(cell: Cell, sizes: Sizes) -> Cell:
-    """The cell with dense products in place of block-diagonal ones, which the core does not
-    have."""
-    products = cell.products(sizes).items()
-    dense = {key: replace(getattr(cell, key), blocks=1) for key, p in products if p.blocks > 1}
-    return copy_with(cell, dense) if dense else cell
-
-
-def expand_block_diagonal(weight: Tensor, form: BlockDiagonalWeight) -> Tensor:
-    """The dense matrix of a block-diagonal weight, with its zeros."""
-    K = weight.shape[1]
-    rows = weight.reshape(form.parts, form.blocks, -1, 1, K)
-    diagonal = torch.eye(form.blocks, dtype=torch.bool, device="cpu")[:, None, :, None]
-    return torch.where(diagonal, rows, 0.0).reshape(-1, form.blocks * K)
+    return type(cell).prepare is not Cell.prepare

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from unrolled.onnx._exporter.block_diagonal import with_dense_matrices
 from unrolled.onnx._exporter.graph import INTEGERS, Graph, Value, concatenate, unsqueezed
 from unrolled.onnx._exporter.operator_matching import OperatorMatch
 from unrolled.onnx._exporter.operator_nodes import operator_node, operator_of
@@ -45,6 +46,7 @@ def layer(
     merge: str = "concat",
 ) -> tuple[Value, list[Value]]:
     """One layer: as ``layer_stack``, with states [D, N, width]."""
+    sweeps = [with_dense_matrices(g, sweep) for sweep in sweeps]
     match = operator_of(g, sweeps, lengths)
     if match is None:
         return _scans(g, x, sweeps, initial_states, lengths, merge)

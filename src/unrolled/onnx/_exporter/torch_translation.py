@@ -132,8 +132,9 @@ def _sweep(
         None if shape is not None and shape[0] == 0 else matrix
         for matrix, shape in zip(matrices, shapes, strict=True)
     ]
-    I = int(shapes[0][1])  # type: ignore[index, arg-type]  # noqa: E741
-    return Sweep(decode_forward(program), I, H, P, reverse, tuple(present), tuple(vectors or ()))
+    forward = decode_forward(program)
+    I = forward.input.blocks * int(shapes[0][1])  # type: ignore[index, arg-type]  # noqa: E741
+    return Sweep(forward, I, H, P, reverse, tuple(present), tuple(vectors or ()))
 
 
 def _is_zeros(value: "ir.Value") -> bool:
