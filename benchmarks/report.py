@@ -27,6 +27,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "stacks": ("Two layers, two directions", tables.timings),
     "ragged": ("Sequences of different lengths, 1 to 200", tables.ragged),
     "published": ("Published cells", tables.published),
+    "heads": ("Block-diagonal recurrent products", tables.heads),
     "latency": ("Latency of a single step without gradient", tables.latency),
     "streams": ("Streaming in the runtime, one step at a time", tables.streams),
     "startup": ("Startup time until the first step", tables.startup),

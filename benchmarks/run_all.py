@@ -8,6 +8,7 @@ import busy
 import grid
 import half
 import harness
+import heads
 import latency
 import memory
 import published
@@ -24,6 +25,7 @@ SECTIONS = {
     "stacks": stacks.rows,
     "ragged": ragged.rows,
     "published": published.rows,
+    "heads": heads.rows,
     "latency": latency.rows,
     "streams": streams.rows,
     "startup": startup.rows,

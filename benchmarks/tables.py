@@ -147,6 +147,16 @@ def published(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
+def heads(rows: Sequence[Row]) -> str:
+    """Milliseconds by the number of blocks of the recurrent matrix, and their ratios to one."""
+    blocks = ("1", "2", "4", "8")
+    lines = [["ms", "dense", *(f"{k} blocks" for k in blocks[1:]), "4 blocks / dense"]]
+    for r in rows:
+        ratio = f"{ms(r, '4') / ms(r, '1'):.2f}"
+        lines.append([r["name"], *(_time(r, who) for who in blocks), ratio])
+    return table(lines)
+
+
 def latency(rows: Sequence[Row]) -> str:
     """Microseconds per call."""
     lines = [["µs", "torch", "ours", "torch / ours"]]

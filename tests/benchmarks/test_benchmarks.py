@@ -215,6 +215,7 @@ def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
         "stacks",
         "ragged",
         "published",
+        "heads",
         "latency",
         "arithmetic_bound",
         "busy",
