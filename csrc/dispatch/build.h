@@ -20,6 +20,7 @@ struct Build {
     void (*narrow)(const float* from, Half* to, Index count, NumberFormat format);
     Snapshot* (*snapshot)(const Parameters& parameters, WeightFormat format);
     Affine* (*affine)(const Weights<float>& weights, Index width, Index source, WeightFormat format);
+    Digest (*digest)(const void* data, Index bytes, Index threads);  // in shares of so many threads
     void (*activate)(Activation kind, float* rows, Index count, Index width);
 };
 

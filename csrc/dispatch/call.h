@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dispatch/token_rows.h"
+#include "dispatch/weight_cache.h"
 #include "program/program.h"
 #include "support/threads.h"
 #include "support/types.h"
@@ -55,6 +56,7 @@ struct Call {
     T* saved;                          // out: [total, saved_pitch]; null: inference
     int threads;                       // at most
     CancelFlag* cancel;                // or null
+    WeightCache* cache;                // of the layer, for packed weights; or null
     bool bf16_products;                // factors of products are rounded to bfloat16, sums are float
     [[gnu::always_inline]] Index size(Index t) const { return sizes ? sizes[t] : N; }
 };

@@ -203,6 +203,7 @@ Call<T> read_call(const RawCall& raw, ArrayReader& arrays, CallArrays kind) {
     check_buffer_sizes(p, s.N);
     call.program = &p;
     call.cancel = raw.cancel;
+    call.cache = raw.cache;
     call.bf16_products = rounds_to_bfloat16<T>(raw);
     call.T_steps = s.T;
     call.N = s.N;

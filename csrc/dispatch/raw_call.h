@@ -37,7 +37,8 @@ struct RawCall {
     Index groups = 1;                            // see Gradients
     NumberFormat format = NumberFormat::native;  // of all arrays but the saved one, which is float
     CancelFlag* cancel = nullptr;
-    bool bf16_products = false;  // see Call; in format bfloat16 always
+    bool bf16_products = false;    // see Call; in format bfloat16 always
+    WeightCache* cache = nullptr;  // see Call
 };
 
 // Both throw std::invalid_argument if arrays do not match the program. `wide`: double instead of float.

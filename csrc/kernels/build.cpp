@@ -2,7 +2,7 @@
 #include "dispatch/build.h"
 #include "kernels/backward.h"
 #include "kernels/float16.h"
-#include "kernels/forward.h"
+#include "kernels/kept_matrices.h"
 #include "kernels/snapshot.h"
 
 namespace unrolled {
@@ -47,7 +47,7 @@ void run_all(const Run* const* runs, Index count, const Schedule& schedule) {
 
 template <class T>
 void forward(const Call<T>* const* runs, Index count) {
-    run_all<Forward<T>>(runs, count, runs[0]->program->forward_schedule);
+    run_all<KeepingForward<T>>(runs, count, runs[0]->program->forward_schedule);
 }
 
 template <class T>
@@ -69,13 +69,20 @@ void narrow(const float* from, Half* to, Index count, NumberFormat format) {
         for (Index k = 0; k < count; ++k) to[k] = to_float16(from[k]);
 }
 
+Digest digest(const void* data, Index bytes, Index threads) {
+    Digest sum;
+    for (Index thread = 0; thread < threads; ++thread) add(sum, digest_share(data, bytes, thread, threads));
+    return sum;
+}
+
 }  // namespace
 
 extern const Build build;
 const Build build = {UNROLLED_NAME,    lanes<float>,    kMultipliesBf16<float>,
                      forward<float>,   forward<double>, backward<float>,
                      backward<double>, widen,           narrow,
-                     make_snapshot,    make_affine,     activate};
+                     make_snapshot,    make_affine,     digest,
+                     activate};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

@@ -7,28 +7,6 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
-// A lock for short or rare work. A copy that was made by a fork while a thread of the parent held the
-// lock would have no owner: the lock records in which process it was taken, and is free in others.
-class ForkSafeLock {
-public:
-    explicit ForkSafeLock(int& process) : process_(process) {
-        const int here = 1 + forks();
-        int state_before = 0;
-        while (!__atomic_compare_exchange_n(&process_, &state_before, here, false, __ATOMIC_ACQUIRE,
-                                            __ATOMIC_RELAXED))
-            if (state_before == here) {
-                sched_yield();
-                state_before = 0;
-            }
-    }
-    ~ForkSafeLock() { __atomic_store_n(&process_, 0, __ATOMIC_RELEASE); }
-    ForkSafeLock(const ForkSafeLock&) = delete;
-    ForkSafeLock& operator=(const ForkSafeLock&) = delete;
-
-private:
-    int& process_;  // 0: free
-};
-
 // A subnormal scale counts as zero: steps would flush it.
 constexpr float kMinScale = 1.17549435e-38f;
 

@@ -47,8 +47,10 @@ nb::object execute(CompiledSweep::Execution first, CompiledSweep::Execution seco
 }
 
 nb::object forward(const CompiledSweep& sweep, nb::handle tensors, bool training, Index threads,
-                   Index saved_size) {
-    return execute(sweep.forward(tensors, {}, training, threads, saved_size), run_forward, sweep.build());
+                   Index saved_size, WeightCache* cache) {
+    CompiledSweep::Execution run = sweep.forward(tensors, {}, training, threads, saved_size);
+    run.call.cache = cache;
+    return execute(std::move(run), run_forward, sweep.build());
 }
 
 nb::object forward_bidirectional(const CompiledSweep& sweep, const CompiledSweep& reverse, nb::handle tensors,
@@ -97,7 +99,7 @@ void bind_compiled_sweep(nb::module_& m) {
              nb::arg("table").none(), nb::arg("states"), nb::arg("parameters"), nb::arg("state_shapes"),
              nb::arg("groups"), nb::arg("bf16_products"))
         .def("forward", &forward, nb::arg("tensors"), nb::arg("training"), nb::arg("threads"),
-             nb::arg("saved_size") = 0)
+             nb::arg("saved_size") = 0, nb::arg("cache").none() = nb::none())
         .def("backward", &backward, nb::arg("tensors"), nb::arg("output"), nb::arg("saved").none(),
              nb::arg("grads"), nb::arg("needs"), nb::arg("threads"))
         .def("forward_bidirectional", &forward_bidirectional, nb::arg("reverse"), nb::arg("tensors"),

@@ -21,6 +21,8 @@ struct LayerSweep {
     std::vector<std::vector<Index>> shapes;
     bool reverse;
     Index I;
+    nb::object cache_owner;
+    WeightCache* cache;
     double work;  // of a token, in multiplications
 };
 
@@ -42,7 +44,8 @@ double work_of(const Program& p, Index I) {
 
 class FastPath {
 public:
-    // `sweeps`: (program, names of parameters, their shapes, reverse, I) of each layer and direction.
+    // `sweeps`: (program, names of parameters, their shapes, reverse, I, WeightCache) of each layer and
+    // direction.
     // `classes`: those of tensors and parameters. `watchers`: functions that return something true if the
     // call is traced, recorded or transformed.
     FastPath(nb::list sweeps, nb::list widths, nb::tuple classes, nb::tuple watchers, nb::object merge,
@@ -55,7 +58,8 @@ public:
             const Index I = nb::cast<Index>(fields[4]);
             sweeps_.push_back({owner, program, nb::cast<nb::tuple>(fields[1]),
                                nb::cast<std::vector<std::vector<Index>>>(fields[2]),
-                               nb::cast<bool>(fields[3]), I, work_of(*program, I)});
+                               nb::cast<bool>(fields[3]), I, nb::object(fields[5]),
+                               nb::cast<WeightCache*>(fields[5]), work_of(*program, I)});
         }
         for (nb::handle width : widths) widths_.push_back(nb::cast<Index>(width));
     }
@@ -73,7 +77,10 @@ public:
         if (!read_states(hx, f, states)) return nb::none();
         OwnedViews weights;  // local: several threads may call
         if (!read_parameters(parameters, f, weights)) return nb::none();
-        if (grad && any_requires_grad(input, states, weights)) return tensors_for_autograd(states, weights);
+        if (grad && any_requires_grad(input, states, weights)) {
+            for (const LayerSweep& layer : sweeps_) layer.cache->clear();
+            return tensors_for_autograd(states, weights);
+        }
         return run(input, states, weights, f, build);
     }
 
@@ -300,7 +307,8 @@ private:
                1,
                number_format_of(f.type),
                nullptr,
-               f.bf16_products};
+               f.bf16_products,
+               layer.cache};
         return true;
     }
 

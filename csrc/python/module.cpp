@@ -41,6 +41,12 @@ NB_MODULE(_core, m) {
     m.def(
         "multiplies_bfloat16", [](const std::string& build) { return find_build(build).bf16_products; },
         nb::arg("build"), "Whether a build (\"\": the best one) has products in bfloat16.");
+    nb::class_<WeightCache>(m, "WeightCache", "Packed weights that a layer keeps from call to call.")
+        .def(nb::init<>())
+        .def("clear", &WeightCache::clear, "Forgets all of them.")
+        .def_prop_ro("bytes", &WeightCache::bytes, "Of all packed matrices.")
+        .def_prop_ro("hits", &WeightCache::hits, "How often a packed matrix was used again.")
+        .def_prop_ro("packed", &WeightCache::packed, "How often a matrix was packed to be kept.");
     nb::class_<Program>(m, "Program", "A program, parsed, validated and scheduled.")
         .def(
             "__init__",

@@ -1,6 +1,7 @@
 #include "support/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -101,6 +102,19 @@ void wake_sleepers(int& ended) {
     }
     sleepers.wake.notify_all();
 }
+
+ForkSafeLock::ForkSafeLock(int& process) : process_(process) {
+    const int here = 1 + forks();
+    int before = 0;
+    while (!__atomic_compare_exchange_n(&process_, &before, here, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        if (before == here) {
+            sched_yield();
+            before = 0;
+        }
+    interrupted_ = before != 0;
+}
+
+ForkSafeLock::~ForkSafeLock() { __atomic_store_n(&process_, 0, __ATOMIC_RELEASE); }
 
 #if defined(__x86_64__)
 MaskedFloatTraps::MaskedFloatTraps() : previous_(_mm_getcsr()) {

@@ -50,6 +50,23 @@ void set_max_wait(Index wait, Index distrust);
 void sleep_until(const int& ended, Index nanoseconds);
 void wake_sleepers(int& ended);
 
+// A lock for short or rare work. A copy that was made by a fork while a thread of the parent held the
+// lock would have no owner: the lock records in which process it was taken, and is free in others.
+class ForkSafeLock {
+public:
+    explicit ForkSafeLock(int& process);
+    ~ForkSafeLock();
+    ForkSafeLock(const ForkSafeLock&) = delete;
+    ForkSafeLock& operator=(const ForkSafeLock&) = delete;
+
+    // Whether a thread of the parent held the lock at the fork, so that its work is half done.
+    bool interrupted_by_fork() const { return interrupted_; }
+
+private:
+    int& process_;  // 0: free
+    bool interrupted_ = false;
+};
+
 // While it exists, no floating-point operation of this thread traps; afterwards the host's masks and flags
 // are restored.
 class MaskedFloatTraps {

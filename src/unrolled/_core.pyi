@@ -31,6 +31,13 @@ def backward(
 ) -> None: ...
 def name_tensors(kind: type[Tensor], single: Tensor) -> None: ...
 
+class WeightCache:
+    bytes: int
+    hits: int
+    packed: int
+    def __init__(self) -> None: ...
+    def clear(self) -> None: ...
+
 class CompiledSweep:
     total: int
     bf16_products: bool
@@ -49,7 +56,12 @@ class CompiledSweep:
         bf16_products: bool,
     ) -> None: ...
     def forward(
-        self, tensors: Tensors, training: bool, threads: int, saved_size: int = 0
+        self,
+        tensors: Tensors,
+        training: bool,
+        threads: int,
+        saved_size: int = 0,
+        cache: WeightCache | None = None,
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]: ...
     def backward(
         self,
@@ -100,7 +112,9 @@ class CompiledSweep:
 class FastPath:
     def __init__(
         self,
-        sweeps: list[tuple[Program, tuple[str | None, ...], list[tuple[int, ...]], bool, int]],
+        sweeps: list[
+            tuple[Program, tuple[str | None, ...], list[tuple[int, ...]], bool, int, WeightCache]
+        ],
         widths: list[int],
         classes: tuple[type[Tensor], type[Tensor]],
         watchers: tuple[Callable[[], object], ...],

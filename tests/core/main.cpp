@@ -59,6 +59,7 @@ int run(const Options& options) {
     const std::vector<Text> texts = read_texts(options.programs);
     Checks texts_checks, memory_checks, files_checks, rounds_checks;
     check_memory(memory_checks);
+    check_weight_cache(memory_checks);
     if (check_shortage) check_shortage(texts, *subjects.front().build, memory_checks);
     if (check_chains)
         for (const Subject& subject : subjects) check_chains(texts, *subject.build, memory_checks);
@@ -66,6 +67,7 @@ int run(const Options& options) {
     check_rounds(texts, *subjects.front().build, options.quick, rounds_checks);
     check_json(files_checks);
     check_files(options.files, options.quick, files_checks);
+    check_digests(options.quick, subjects);
     check_functions(options.quick, subjects);
     check_values(texts, options.quick, subjects);
     check_rows(texts, options.quick, subjects);

@@ -43,6 +43,10 @@ void check_rows(const std::vector<Text>& texts, bool quick, std::vector<Subject>
 // exp, sigmoid and tanh over their range, in units in the last place.
 void check_functions(bool quick, std::vector<Subject>& subjects);
 
+// Digests of weights: whatever changes, they change; and what a cache of packed weights keeps.
+void check_digests(bool quick, std::vector<Subject>& subjects);
+void check_weight_cache(Checks& checks);
+
 // Damaged texts: errors, or programs that run like any other.
 void check_texts(const std::vector<Text>& texts, bool quick, std::vector<Subject>& subjects, Checks& checks);
 

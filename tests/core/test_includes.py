@@ -17,7 +17,12 @@ ALLOWED = {
 }
 # Kernels know the types of a call, not who chooses among builds or reads arguments: what those
 # define inline would be compiled with the flags of one instruction set.
-INTERFACES_OF_KERNELS = {"dispatch/build.h", "dispatch/call.h", "dispatch/snapshot.h"}
+INTERFACES_OF_KERNELS = {
+    "dispatch/build.h",
+    "dispatch/call.h",
+    "dispatch/snapshot.h",
+    "dispatch/weight_cache.h",
+}
 
 
 def _includes() -> dict[str, set[str]]:

@@ -1,8 +1,8 @@
 """All engines: which one runs a sweep, why, and how to force one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,7 +15,7 @@ from unrolled.engines._precision import States, autocast_dtype
 from unrolled.engines._records import forced_engine, is_unforced, record_run
 from unrolled.engines._reference import ReferenceEngine
 from unrolled.engines._reference_warning import warn_of_reference
-from unrolled.engines._request import Engine, Sweep
+from unrolled.engines._request import Engine, Kept, Sweep
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (NativeEngine(), AtenEngine(), ReferenceEngine())
@@ -72,8 +72,13 @@ def choose(sweep: Sweep) -> Engine:
     return next(engine for engine in ENGINES.values() if engine.supports(sweep) is None)
 
 
-def run_on_chosen(checkpoint: int | bool, index: int, sweep: Sweep) -> tuple[Tensor, States]:
-    """Run a sweep on the engine that ``choose`` returns; in segments with ``checkpoint``."""
+def run_on_chosen(
+    checkpoint: int | bool, kept: Sequence[dict[str, Kept]] | None, index: int, sweep: Sweep
+) -> tuple[Tensor, States]:
+    """Run a sweep on the engine that ``choose`` returns; in segments with ``checkpoint``. ``kept``
+    as in ``Sweep``, for each sweep of the layer."""
+    if kept is not None:
+        sweep = replace(sweep, kept=kept[index])
     engine = choose(sweep)
     record_run(engine.name)
     if engine.name == "reference" and is_unforced():

@@ -12,6 +12,7 @@ from torch import Tensor
 from unrolled import _core
 from unrolled._token_rows import TokenRows
 from unrolled.engines._precision import allows_bf16_products
+from unrolled.engines._request import Kept
 from unrolled.engines._torch_modes import to_tensor
 
 _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
@@ -68,16 +69,28 @@ def compile_sweep(
     )
 
 
+def weight_cache(kept: dict[str, Kept]) -> _core.WeightCache:
+    """The packed weights that the core keeps for a sweep of a layer."""
+    cache = kept.setdefault("packed weights", _core.WeightCache())
+    assert isinstance(cache, _core.WeightCache)
+    return cache
+
+
 def run_forward(
-    sweep: _core.CompiledSweep, tensors: Sequence[Tensor], training: bool, saved_size: int = 0
+    sweep: _core.CompiledSweep,
+    tensors: Sequence[Tensor],
+    training: bool,
+    saved_size: int = 0,
+    cache: _core.WeightCache | None = None,
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Output [..., P], what backward needs, and the final states.
 
     What backward needs is [tokens, saved_width], or with ``saved_size`` [saved_size]: zeros follow
-    these numbers, and a one at the end if products are in bfloat16.
+    these numbers, and a one at the end if products are in bfloat16. Without ``training`` packed
+    weights are kept in ``cache``.
     """
     threads = torch.get_num_threads()  # a separate line: Dynamo drops a call with this one inside
-    return sweep.forward(tensors, training, threads, saved_size)
+    return sweep.forward(tensors, training, threads, saved_size, cache)
 
 
 def run_backward(

@@ -4,7 +4,7 @@ A call without gradients goes to ``call``, a differentiated call in eager mode t
 a call under torch.func to ``functorch``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,14 +16,14 @@ from unrolled._spec import Spec
 from unrolled._token_rows import TokenRows
 from unrolled.cells import Cell, Sizes
 from unrolled.engines._native.autograd import SweepFunction, make_sweep_call
-from unrolled.engines._native.call import forced_build, run_forward
+from unrolled.engines._native.call import forced_build, run_forward, weight_cache
 from unrolled.engines._native.compiled import NativeCompiledStack
 from unrolled.engines._native.fast_path import NativeFastPath
 from unrolled.engines._native.functorch import run_transformed
 from unrolled.engines._native.programs import needs_preparation, program_refusal, traced_program
 from unrolled.engines._packed import run_packed
 from unrolled.engines._precision import HALF, States, in_float32
-from unrolled.engines._request import CompiledStack, Engine, ExportedSweep, FastPath, Sweep
+from unrolled.engines._request import CompiledStack, Engine, ExportedSweep, FastPath, Kept, Sweep
 from unrolled.engines._torch_modes import has_dispatch_mode, is_transformed
 
 
@@ -44,12 +44,10 @@ class NativeEngine(Engine):
 
     def run(self, sweep: Sweep) -> tuple[Tensor, States]:
         """Outputs and final states; half precision is computed in float32, state included."""
-        products = sweep.takes_bf16_products
         if sweep.batch.resets is not None:
-            return run_packed(sweep, partial(_run_packed, sweep.sizes, products))
+            return run_packed(sweep, partial(_run_packed, sweep))
         rows = sweep.batch.layout.token_rows(sweep.reverse)
-        run = partial(_run, sweep.sizes, products, sweep.cell, rows)
-        return run(sweep.tokens, sweep.states, sweep.parameters)
+        return _run(sweep, sweep.cell, rows, sweep.tokens, sweep.states, sweep.parameters)
 
     def arithmetic(self, sweep: Sweep) -> str:
         """Which products the build of the kernels has, with its name."""
@@ -59,9 +57,9 @@ class NativeEngine(Engine):
             words = "products in bfloat16, sums in float32"
         return f"{words} (build {build})"
 
-    def fast_path(self, spec: Spec, step: bool) -> FastPath | None:
+    def fast_path(self, spec: Spec, step: bool, kept: Sequence[dict[str, Kept]]) -> FastPath | None:
         """For calls that the core runs in one call for a whole layer."""
-        return NativeFastPath(spec, step)
+        return NativeFastPath(spec, step, [weight_cache(sweep) for sweep in kept])
 
     def compiled_stack(self, spec: Spec) -> CompiledStack | None:
         """The stack as operators of torch.library."""
@@ -81,8 +79,7 @@ class NativeEngine(Engine):
 
 
 def _run_packed(
-    sizes: Sizes,
-    bf16_products: bool,
+    sweep: Sweep,
     cell: Cell,
     tokens: Tensor,
     batch_sizes: list[int],
@@ -90,7 +87,7 @@ def _run_packed(
     parameters: dict[str, Tensor],
 ) -> tuple[Tensor, States]:
     rows = TokenRows.of_packed(batch_sizes, len(states[0]))
-    return _run(sizes, bf16_products, cell, rows, tokens, states, parameters)
+    return _run(sweep, cell, rows, tokens, states, parameters)
 
 
 @contextmanager
@@ -124,8 +121,7 @@ def _has_no_addresses(tokens: Tensor) -> bool:
 
 
 def _run(
-    sizes: Sizes,
-    bf16_products: bool,
+    sweep: Sweep,
     cell: Cell,
     rows: TokenRows,
     tokens: Tensor,
@@ -134,17 +130,24 @@ def _run(
 ) -> tuple[Tensor, States]:
     if tokens.dtype in HALF and needs_preparation(cell):
         # The core computes half precision in float32, but torch prepares the parameters.
-        run = partial(_run, sizes, bf16_products, cell, rows)
+        run = partial(_run, sweep, cell, rows)
         return in_float32(run, tokens, states, parameters)
     prepared = cell.prepare(dict(parameters))
     call = make_sweep_call(
-        cell, sizes, rows, list(prepared), len(states), bf16_products=bf16_products
+        cell,
+        sweep.sizes,
+        rows,
+        list(prepared),
+        len(states),
+        bf16_products=sweep.takes_bf16_products,
     )
     tensors = (tokens, *states, *prepared.values())
     if is_transformed():
         return run_transformed(call, tensors)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        sweep.forget()
         outputs, *final = SweepFunction.apply(call, *tensors)
         return outputs, tuple(final)
-    outputs, _, final_states = run_forward(call.compiled, tensors, training=False)
+    cache = None if sweep.kept is None else weight_cache(sweep.kept)
+    outputs, _, final_states = run_forward(call.compiled, tensors, training=False, cache=cache)
     return outputs, tuple(final_states)

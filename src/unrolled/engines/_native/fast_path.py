@@ -61,10 +61,10 @@ class NativeFastPath:
     """The stack of a layer without dropout whose cell's parameters need no preparation.
 
     With ``step`` it runs one step of a cell: input [N, I], states [N, width], names of parameters
-    without the suffix of a layer.
+    without the suffix of a layer. ``caches`` has the packed weights of each sweep.
     """
 
-    def __init__(self, spec: Spec, step: bool = False) -> None:
+    def __init__(self, spec: Spec, step: bool, caches: list[_core.WeightCache]) -> None:
         self.spec = spec
         self.step = step
         self.sweeps = _fast_sweeps(spec, step)
@@ -72,8 +72,15 @@ class NativeFastPath:
         merge = None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge)
         self.core = _core.FastPath(
             [
-                (sweep.program, sweep.full_names, sweep.shapes, sweep.reverse, sweep.input_size)
-                for sweep in self.sweeps
+                (
+                    sweep.program,
+                    sweep.full_names,
+                    sweep.shapes,
+                    sweep.reverse,
+                    sweep.input_size,
+                    cache,
+                )
+                for sweep, cache in zip(self.sweeps, caches, strict=False)
             ],
             list(spec.state_widths),
             (Tensor, torch.nn.Parameter),
