@@ -42,7 +42,8 @@ public:
         matrices_.make(packed_matrices, rows_, steps_ * rows_);
         // No memory is allocated inside a parallel region.
         if (packed_matrices) matrices_.find_packed(units_ ? threads_ : 1);
-        make_workspaces();
+        workspace_size_ = matrices_.workspace(steps_ * rows_);
+        if (workspace_size_ > 0) workspaces_ = Buffer<T>(threads_ * workspace_size_);
         make_results();
         make_states();
         assign_output_slots();
@@ -102,14 +103,6 @@ private:
             while (steps > 0 && call_.size(steps - 1) <= batch_.part(false, k, threads_).first) --steps;
             chunks_.emplace_back(divide_up(steps, steps_), steps_ * rows_ * ldx_);
         }
-    }
-
-    void make_workspaces() {
-        if (!matrices_.need_workspace()) return;
-        Index numbers = call_.I;
-        for (const Product& q : p_.products) numbers = max(numbers, q.source);
-        workspace_size_ = round_up(bf16_workspace<T>(steps_ * rows_, numbers), 16);
-        workspaces_ = Buffer<T>(threads_ * workspace_size_);
     }
 
     void make_results() {

@@ -59,8 +59,13 @@ public:
     bool packed_before() const { return packed_; }
     const Matrix<T>& input() const { return *input_; }
     const Matrix<T>& product(std::size_t k) const { return *products_[k]; }
-    // Whether products need bf16_workspace().
-    bool need_workspace() const { return input_->unpacked.half || input_->takes_bf16(); }
+    // The numbers of workspace of products with so many rows.
+    Index workspace(Index rows) const {
+        if (!input_->unpacked.half && !input_->takes_bf16()) return 0;
+        Index numbers = call_.I;
+        for (const Product& q : p_.products) numbers = max(numbers, q.source);
+        return round_up(bf16_workspace<T>(rows, numbers), 16);
+    }
     const T* input_bias() const { return input_bias_.data(); }
     const T* bias(std::size_t k) const { return biases_[k].data(); }
 

@@ -48,10 +48,11 @@ public:
 
     KeptMatrices(const Call<T>& call, Index limit) : call_(call), cache_(*call.cache) {
         const Program& p = *call.program;
-        add(call.input.weight, p.x_parts, p.x_width, call.I, nullptr);
+        add({call.input.weight, p.x_parts, p.x_width, call.I, p.x_diagonal_blocks, nullptr});
         for (std::size_t k = 0; k < p.products.size(); ++k) {
             const Product& q = p.products[k];
-            add(call.products[k].weight, q.parts, q.width, q.source, p.product_accumulators[k].data());
+            add({call.products[k].weight, q.parts, q.width, q.source, q.diagonal_blocks,
+                 p.product_accumulators[k].data()});
         }
         const bool several = bytes_ >= kMinBytesForThreads && limit > 1;
         threads_ = several ? Batch<T>(call, limit).threads(p.forward_schedule) : 1;
@@ -79,20 +80,20 @@ public:
 private:
     struct Weight {
         Storage<const T> numbers;
-        Index parts, width, k;
+        Index parts, width, k, blocks;
         const int* accumulators;
         const void* data() const {
             return numbers.half ? static_cast<const void*>(numbers.half) : numbers.native;
         }
         Index bytes() const {
             const std::size_t size = numbers.half ? sizeof(Half) : sizeof(T);
-            return parts * width * k * static_cast<Index>(size);
+            return parts * width * (k / blocks) * static_cast<Index>(size);
         }
     };
 
-    void add(const Storage<const T>& numbers, Index parts, Index width, Index k, const int* accumulators) {
-        weights_.push_back({numbers, parts, width, k, accumulators});
-        bytes_ += weights_.back().bytes();
+    void add(const Weight& weight) {
+        weights_.push_back(weight);
+        bytes_ += weight.bytes();
     }
 
     void find_digests() {
@@ -117,7 +118,7 @@ private:
     static Digest with_use(const Weight& w, Digest digest) {
         const auto number = [](Index x) { return static_cast<std::uint64_t>(x); };
         mix_numbers(digest, number(w.parts), number(w.width));
-        mix_numbers(digest, number(w.k), w.numbers.half ? 1 : 0);
+        mix_numbers(digest, number(w.k), number(2 * w.blocks + (w.numbers.half ? 1 : 0)));
         for (Index part = 0; w.accumulators && part < w.parts; ++part)
             mix_numbers(digest, number(part + 1), number(w.accumulators[part]));
         return digest;
@@ -143,7 +144,7 @@ private:
         digest = with_use(w, digest);
         if (w.numbers.half) w.numbers.half = reinterpret_cast<Half*>(copied.data());
         else w.numbers.native = reinterpret_cast<const T*>(copied.data());
-        Matrix<T> m = make_matrix(call_, w.numbers, w.parts, w.width, w.k, call_.N);
+        Matrix<T> m = make_matrix(call_, w.numbers, w.parts, w.width, w.k, w.blocks, call_.N);
         m.vectors = form.vectors;
         run_threads(threads_, [&](Index thread, Index team) {
             const auto work = [&](Index a, Index b) { UNROLLED_BUILD::pack(m, w.numbers, a, b); };
