@@ -176,7 +176,7 @@ def test_calls_take_the_fast_path_and_hold_no_dense_matrix() -> None:
     with torch.no_grad(), engines.record() as ran:
         layer(x)
     assert set(ran) == {"native"}
-    assert NativeFastPath(layer.spec, False).sweeps
+    assert NativeFastPath(layer.spec, False, []).sweeps
     layer(x)[0].sum().backward()
     assert layer.weight_hh_l0.grad is not None
     assert layer.weight_hh_l0.grad.shape == (4 * 96, 24)
