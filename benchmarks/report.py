@@ -32,10 +32,11 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streams": ("Streaming in the runtime, one step at a time", tables.streams),
     "startup": ("Startup time until the first step", tables.startup),
     "quantized": ("Accuracy of a trained model with low-precision weights", tables.quantized),
-    "arithmetic_bound": (
+    "autograd_bound": (
         "Training on a single step, and an autograd function that only clones",
-        tables.arithmetic_bound,
+        tables.autograd_bound,
     ),
+    "training_step": ("A training step of a language model", tables.training_step),
     "half": ("bfloat16", tables.half),
     "busy": (
         "A busy machine: mean (median, 90 % below) beside spinning processes for each core",

@@ -3,7 +3,7 @@
 python benchmarks/run_all.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 """
 
-import arithmetic_bound
+import autograd_bound
 import busy
 import grid
 import half
@@ -18,6 +18,7 @@ import report
 import stacks
 import startup
 import streams
+import training_step
 import transforms
 
 SECTIONS = {
@@ -30,8 +31,9 @@ SECTIONS = {
     "streams": streams.rows,
     "startup": startup.rows,
     "quantized": quantized.rows,
-    "arithmetic_bound": arithmetic_bound.rows,
+    "autograd_bound": autograd_bound.rows,
     "half": half.rows,
+    "training_step": training_step.rows,
     "busy": busy.rows,
     "functorch": transforms.rows,
     "memory": memory.rows,

@@ -224,7 +224,16 @@ def quantized(rows: Sequence[Row]) -> str:
     return table(lines)
 
 
-def arithmetic_bound(rows: Sequence[Row]) -> str:
+def training_step(rows: Sequence[Row]) -> str:
+    """Milliseconds of a whole step, and torch's as a multiple of ours."""
+    lines = [["ms", "torch", "ours", "ours, unrolled.models", "torch / ours"]]
+    for r in rows:
+        times = [_time(r, who) for who in ("torch", OURS, f"{OURS} lm")]
+        lines.append([r["name"], *times, f"{ms(r, 'torch') / ms(r, OURS):.2f}"])
+    return table(lines)
+
+
+def autograd_bound(rows: Sequence[Row]) -> str:
     """Microseconds per training step, and ours as a multiple of the lower bound."""
     lines = [["µs", "torch", "jax", "lower bound", "ours", "ours / lower bound"]]
     for r in rows:

@@ -1,6 +1,6 @@
 """Training on a single step, against a lower bound: an autograd function that only clones.
 
-    python benchmarks/arithmetic_bound.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
+    python benchmarks/autograd_bound.py [--rounds 15] [--threads 2] [--only REGEX] [--quick]
 
 The function takes a layer's tensors as inputs; forward clones the input, and backward clones each
 tensor as its gradient. No layer that is an autograd function in Python can be faster.
@@ -58,4 +58,4 @@ def rows(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    harness.main(__doc__, {"arithmetic_bound": rows})
+    harness.main(__doc__, {"autograd_bound": rows})
