@@ -185,3 +185,21 @@ def test_numbers_are_scaled_as_they_were_learned(tmp_path: Path) -> None:
     y = model.run(x)
     assert np.array_equal(y, Model(ChainModel((layer,))).run(scaled))
     assert np.array_equal(steps(model, x, 2), y)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_a_model_says_how_it_multiplies(weights: str, tmp_path: Path) -> None:
+    """Rows are rounded if and only if the model says so: that changes results."""
+    layer = LSTM(8, 16)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(parameter.bfloat16())  # no error of the weights
+    export(layer, tmp_path / "model")
+    model = load(tmp_path / "model", weights=weights)
+    assert repr(model) == f"Model(Recurrent; {model.arithmetic})"
+    assert ("int8" in model.arithmetic) == (weights == "int8")
+    if weights == "int8":
+        return
+    x = np.random.default_rng(0).standard_normal((9, 2, 8), np.float32)
+    error = np.abs(model.run(x) - load(tmp_path / "model").run(x)).max()
+    assert (error > 1e-4) == (model.arithmetic == "products of bfloat16, sums in float32")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unrolled import _core
 from unrolled._token_rows import layout_of_lengths
 from unrolled.runtime._blocks import (
     Activation,
@@ -46,6 +47,7 @@ class Model:
             ``decode``.
         batch_first: sequences are [N, T, …], as in the module that was exported.
         threads: the number of threads of ``run``; ``stream`` has an argument for its number.
+        arithmetic: how products of matrices are computed on this processor, in words.
     """
 
     def __init__(
@@ -69,12 +71,18 @@ class Model:
         check_format("Model", weights)
         check_model(model, size)
         blocks = [build_block(block, weights) for block in model.blocks]
-        self._set_up(blocks, model.batch_first, task, codec)
+        self._set_up(blocks, weights, model.batch_first, task, codec)
 
     def _set_up(
-        self, blocks: list[RunnableBlock], batch_first: bool, task: str | None, codec: object
+        self,
+        blocks: list[RunnableBlock],
+        weights: str,
+        batch_first: bool,
+        task: str | None,
+        codec: object,
     ) -> None:
         self.blocks, self.batch_first = blocks, batch_first
+        self.arithmetic = arithmetic_of(weights)
         self.task, self.codec = task, codec
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self._codec: Codec | None = None
@@ -282,7 +290,18 @@ class Model:
         return numbers.swapaxes(0, 1) if self.batch_first else numbers
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({names_of(self.blocks)})"
+        return f"{type(self).__name__}({names_of(self.blocks)}; {self.arithmetic})"
+
+
+def arithmetic_of(weights: str) -> str:
+    """How products with weights of a format are computed on this processor."""
+    if weights == "float32":
+        return "float32"
+    if weights == "int8":
+        return "weights in int8, their rows in 16 bits"
+    if _core.multiplies_bfloat16(""):
+        return "products of bfloat16, sums in float32"
+    return "weights in bfloat16, products in float32"
 
 
 def names_of(blocks: Sequence[RunnableBlock]) -> str:

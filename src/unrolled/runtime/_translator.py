@@ -51,7 +51,7 @@ class Translator(Model):
         self.combine = None if attention is None else build_linear(attention.combine, weights)
         self.head = build_linear(head, weights)
         self.begin, self.end = model.begin, model.end
-        self._set_up([self.source, self.encoder], False, task, codec)
+        self._set_up([self.source, self.encoder], weights, False, task, codec)
 
     def run(  # type: ignore[override]
         self,
@@ -163,7 +163,7 @@ class Translator(Model):
 
     def __repr__(self) -> str:
         decoder = names_of([self.target, self.decoder, self.head])
-        return f"Translator({names_of(self.blocks)}; {decoder})"
+        return f"Translator({names_of(self.blocks)}; {decoder}; {self.arithmetic})"
 
 
 @dataclass(frozen=True)
