@@ -24,6 +24,12 @@ constexpr Index kMinRows = 2, kSomeRows = 3, kManyRows = 24;
 // Two sweeps with fewer sequences for each of two threads run on one thread each.
 constexpr Index kRowsOfHalf = 16;
 
+// Whether products of a call take pairs of bfloat16.
+template <class T>
+bool multiplies_bf16(const Call<T>& call) {
+    return kMultipliesBf16<T> && call.bf16_products;
+}
+
 template <class T>
 class Batch {
 public:
@@ -80,7 +86,7 @@ public:
         if (threads == 1 || schedule.whole_rows || !schedule.uniform) return false;
         Index weights = 0;
         for (const Product& p : program.products) weights += p.parts * p.width * p.columns;
-        const Index bytes = weights * static_cast<Index>(sizeof(T));
+        const Index bytes = weights * (multiplies_bf16(call) ? 2 : static_cast<Index>(sizeof(T)));
         const Index rows = bytes > kLargeCache ? kManyRows : bytes > kCache ? kSomeRows : kMinRows;
         return call.N < rows * threads && trusted_threads() > 1;
     }
@@ -145,12 +151,6 @@ void divide(const Matrix<T>& m, bool units, Index thread, Index count, F work) {
         return;
     }
     work(min(all, panels * thread / count * m.vectors), min(all, panels * (thread + 1) / count * m.vectors));
-}
-
-// Whether products of a call take pairs of bfloat16.
-template <class T>
-bool multiplies_bf16(const Call<T>& call) {
-    return kMultipliesBf16<T> && call.bf16_products;
 }
 
 // The matrix of W [parts * width, k / blocks], for products with `rows` rows at a time, of all tokens of a
