@@ -18,6 +18,7 @@ from typing import Any
 import picture
 import results
 import tables
+from highlights import highlights
 from problems import grid
 from unrolled.bench._machine import ROOT
 
@@ -98,7 +99,10 @@ def brief(loaded: dict[Path, Sections]) -> str:
     names = {path: grid["environment"]["isa"].upper() for path, grid in grids.items()}
     table = tables.means({names[path]: grid["rows"] for path, grid in grids.items()})
     machines = [f"{names[path]}: {tables.heading(grid)}" for path, grid in grids.items()]
-    return "\n\n".join([table, *machines])
+    others = {names[path]: highlights(sections) for path, sections in loaded.items()}
+    return "\n\n".join(
+        [table, *machines, *(f"{name}:\n\n{text}" for name, text in others.items() if text)]
+    )
 
 
 def grid_summary(path: Path, sections: Sections, folder: Path) -> str:

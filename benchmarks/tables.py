@@ -244,15 +244,29 @@ def autograd_bound(rows: Sequence[Row]) -> str:
 
 def half(rows: Sequence[Row]) -> str:
     """bfloat16 beside float32."""
-    peers = [OURS, "unrolled bfloat16", "torch bfloat16"]
-    titles = ["ours, float32", "ours, bfloat16", "torch, bfloat16"]
-    lines = [["ms", *titles, "float32 / bfloat16", "torch / ours, bfloat16"]]
+    peers = [OURS, "unrolled bfloat16", "torch bfloat16", "openvino", "openvino default, bfloat16"]
+    titles = ["ours, float32", "ours, bfloat16", "torch, bfloat16", "OpenVINO, float32"]
+    ratios = ["float32 / bfloat16, ours", "fastest peer / ours, bfloat16"]
+    lines = [["ms", *titles, "OpenVINO by default, bfloat16", *ratios]]
     for r in rows:
-        mine = ms(r, peers[1])
-        theirs = cut(ms(r, peers[2]) / mine) if peers[2] in r["peers"] else ""
-        times = (_time(r, who) for who in peers)
-        lines.append([r["name"], *times, cut(ms(r, OURS) / mine), theirs])
+        times = (_time(r, who) if who in r["peers"] else "" for who in peers)
+        lead = cut(lead_in_bfloat16(r)) if is_bfloat16_compared(r) else ""
+        lines.append([r["name"], *times, cut(ms(r, OURS) / ms(r, peers[1])), lead])
     return table(lines)
+
+
+def _bfloat16_peers(row: Row) -> list[str]:
+    return [who for who in row["peers"] if "bfloat16" in who and OURS not in who]
+
+
+def is_bfloat16_compared(row: Row) -> bool:
+    """Whether a peer ran in bfloat16."""
+    return bool(_bfloat16_peers(row))
+
+
+def lead_in_bfloat16(row: Row) -> float:
+    """The time of the fastest peer in bfloat16 over ours in bfloat16."""
+    return min(ms(row, who) for who in _bfloat16_peers(row)) / ms(row, "unrolled bfloat16")
 
 
 def busy(rows: Sequence[Row]) -> str:
