@@ -60,28 +60,35 @@ inline Bf16Pairs broadcast_bf16_pair(const void* p) {
 // The last number of a row of odd length, with zero behind it.
 inline Bf16Pairs broadcast_last_bf16(const Half* p) { return static_cast<std::int32_t>(*p) - Bf16Pairs{}; }
 
+#if defined(__AVX512BF16__)
+
 // Adds in each lane the product of the second numbers, then that of the first ones.
 inline void add_bf16_products(Vec<float>& sum, Bf16Pairs x, Bf16Pairs w) {
-#if defined(__AVX512BF16__)
     sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
-#else
-    constexpr std::int32_t upper = static_cast<std::int32_t>(0xffff0000);
-    sum += (Vec<float>)(x & upper) * (Vec<float>)(w & upper);
-    sum += (Vec<float>)(x << 16) * (Vec<float>)(w << 16);
-#endif
 }
 
 // Rounds to nearest, ties to even; the results are the lower halves of the lanes.
 inline Bf16Pairs rounded_lanes(Vec<float> x) {
-#if defined(__AVX512BF16__)
     return (Bf16Pairs)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x));
+}
+
 #else
+
+// Emulations are for tests: small, as nobody waits for them.
+[[gnu::noinline]] inline void add_bf16_products(Vec<float>& sum, const Bf16Pairs& x, const Bf16Pairs& w) {
+    constexpr std::int32_t upper = static_cast<std::int32_t>(0xffff0000);
+    sum += (Vec<float>)(x & upper) * (Vec<float>)(w & upper);
+    sum += (Vec<float>)(x << 16) * (Vec<float>)(w << 16);
+}
+
+[[gnu::noinline]] inline Bf16Pairs rounded_lanes(Vec<float> x) {
     typedef Simd<float>::B B;
     const B bits = (B)x, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const B nan = 0x7fc0u - B{};
     return (Bf16Pairs)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-#endif
 }
+
+#endif
 
 // Pairs of the numbers in equal lanes.
 inline Bf16Pairs rounded_pairs(Vec<float> first, Vec<float> second) {

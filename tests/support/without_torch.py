@@ -19,7 +19,7 @@ import unrolled.runtime
 from unrolled.runtime import Model, load
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-MOST_BYTES = 2_000_000
+MOST_BYTES = 2_700_000  # kernels for three instruction sets, and those that only tests use
 
 
 def check_environment(wheel: Path) -> None:
