@@ -39,7 +39,9 @@ def check_numbers(model: Model, golden: dict[str, Any]) -> None:
     if isinstance(actual, list):  # of a translator, sentences with their scores
         assert [sentence.tokens for sentence in actual] == [tokens for tokens, _ in golden["y"]]
         return
-    assert np.abs(actual - np.array(golden["y"])).max() < 1e-6
+    # Where the processor multiplies bfloat16, rows are rounded as well (tests/support/tolerances.py).
+    tolerance = 2**-7 if model.arithmetic.startswith("products of bfloat16") else 1e-6
+    assert np.abs(actual - np.array(golden["y"])).max() < tolerance
 
 
 def check_steps(model: Model, golden: dict[str, Any]) -> bool:
