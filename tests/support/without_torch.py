@@ -39,7 +39,7 @@ def check_numbers(model: Model, golden: dict[str, Any]) -> None:
     if isinstance(actual, list):  # of a translator, sentences with their scores
         assert [sentence.tokens for sentence in actual] == [tokens for tokens, _ in golden["y"]]
         return
-    # Where the processor multiplies bfloat16, rows are rounded as well (tests/support/tolerances.py).
+    # Where the processor multiplies bfloat16, rows are rounded as well: support/tolerances.py.
     tolerance = 2**-7 if model.arithmetic.startswith("products of bfloat16") else 1e-6
     assert np.abs(actual - np.array(golden["y"])).max() < tolerance
 
