@@ -67,14 +67,16 @@ def test_cells_run_on_numpy_without_torch() -> None:
 
 def test_instruction_sets_are_this_processors() -> None:
     actual = _core.instruction_sets()
-    assert list(actual) == ["avx512", "avx2", "neon", "plain"]
+    assert list(actual) == ["avx512bf16", "avx512", "avx2", "neon", "plain"]
     assert actual["plain"] is True
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return
     flags = set(info.read_text().replace(":", " ").split())
     assert actual["avx2"] == ({"avx2", "fma"} <= flags)
-    assert actual["avx512"] == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags)
+    avx512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+    assert actual["avx512"] == (avx512 <= flags)
+    assert actual["avx512bf16"] == (avx512 | {"avx512_bf16"} <= flags)
 
 
 @pytest.mark.parametrize("pattern", ["cells/*.py", "program/*.py", "_spec.py"])

@@ -300,7 +300,7 @@ class InputLayout:
             phrase = phrases.state_dimensions_of_step(self.owner, state_name, state.dim())
             raise ValueError(f"{phrase}; {name} must have shape {shape}, got {got}")
         shared_shape = [*layers, 1, width] if argument == "reset_state" else shape
-        if got not in (shape, shared_shape):
+        if not (_has_shape(state, shape) or _has_shape(state, shared_shape)):
             is_shared = argument == "reset_state"
             phrase = "" if is_shared else self._phrase_of_shape(states, k, shape, normalized)
             batch = "unbatched" if normalized.unbatched else "batched"
@@ -368,3 +368,14 @@ def _reorder(states: States, order: Tensor | None) -> States:
     if order is None:
         return states
     return tuple(state.index_select(1, order.to(state.device)) for state in states)
+
+
+def _has_shape(tensor: Tensor, shape: list[int]) -> bool:
+    """Whether a tensor has a shape: number by number, since Dynamo compares no lists of symbolic
+    numbers."""
+    if tensor.dim() != len(shape):
+        return False
+    for actual, expected in zip(tensor.shape, shape, strict=True):
+        if actual != expected:
+            return False
+    return True

@@ -168,7 +168,7 @@ def test_a_model_exported_and_loaded(
         return
     export_for_runtime(module, tmp_path / "chain")
     read = runtime.load(tmp_path / "chain")
-    assert repr(read) == f"Model({chain})"
+    assert repr(read) == f"Model({chain}; float32)"
     y = read.run(x.numpy(), ends.numpy() if lengths else None)
     close(torch.from_numpy(y), model(x, **options)[0], "output", "in the runtime")
 

@@ -66,7 +66,7 @@ def translation_table(
         return translate(*args, **options)  # type: ignore[arg-type]  # torch binds the arguments
 
     # torch reads annotations as types of ONNX; an argument without one is passed unchanged.
-    sweep.__annotations__ = {"program": str}
+    sweep.__annotations__ = {"program": str, "products": str}
     return {torch.ops.unrolled.sweep.default: sweep}
 
 
@@ -90,8 +90,10 @@ class _Translation:
         lengths: "ir.Value | None",
         resets: "ir.Value | None",
         training: bool,
+        products: str = "",
     ) -> tuple[object, object, object]:
-        """``torch.ops.unrolled.sweep`` as nodes: output, final states, nothing for backward."""
+        """``torch.ops.unrolled.sweep`` as nodes: output, final states, nothing for backward. What
+        products round is up to the runtime."""
         dtype = _checked_dtype(values)
         if resets is not None:
             raise ExportError(
@@ -109,7 +111,7 @@ class _Translation:
         y, final_states = layer(g, x, [sweep], initial_states, sequence_lengths)
         y = g.op("Transpose", y, perm=[1, 0, 2]) if batch_first else y
         final_states = [g.op("Squeeze", state, np.array([0])) for state in final_states]
-        saved = g.result(np.zeros((0, 1), g.dtype))
+        saved = g.result(np.zeros(0, g.dtype))
         return g.result(y), g.sequence(final_states), saved
 
 
