@@ -375,7 +375,4 @@ def _has_shape(tensor: Tensor, shape: list[int]) -> bool:
     numbers."""
     if tensor.dim() != len(shape):
         return False
-    for actual, expected in zip(tensor.shape, shape, strict=True):
-        if actual != expected:
-            return False
-    return True
+    return all(actual == expected for actual, expected in zip(tensor.shape, shape, strict=True))
