@@ -13,17 +13,18 @@ Ratio = Callable[[Row], float]
 
 def highlights(sections: Sections) -> str:
     """A table of means over rows of the sections that were measured; empty if there is none."""
-    lines = [["", "geometric mean", "lowest row", "rows"]]
-    for title, rows, ratio in _subjects(sections):
+    lines = [["", "geometric mean", "lowest row", "rows", "commit"]]
+    for section, title, rows, ratio in _subjects(sections):
         if rows:
             ratios = [ratio(row) for row in rows]
             mean, lowest = cut(geometric_mean(ratios)), cut(min(ratios))
-            lines.append([title, mean, lowest, str(len(rows))])
+            commit = sections[section]["environment"]["commit"][:7]
+            lines.append([title, mean, lowest, str(len(rows)), commit])
     return tables.table(lines) if len(lines) > 1 else ""
 
 
-def _subjects(sections: Sections) -> Iterator[tuple[str, list[Row], Ratio]]:
-    """Title, rows, and the ratio of a row."""
+def _subjects(sections: Sections) -> Iterator[tuple[str, str, list[Row], Ratio]]:
+    """Section, title, rows, and the ratio of a row."""
     half = [
         row
         for row in _rows(sections, "half")
@@ -31,16 +32,16 @@ def _subjects(sections: Sections) -> Iterator[tuple[str, list[Row], Ratio]]:
     ]
     for training, mode in ((False, "inference"), (True, "training")):
         rows = [row for row in half if row["training"] == training]
-        yield f"bfloat16 {mode}: our float32 / ours", rows, _gain
-        yield f"bfloat16 {mode}: fastest peer / ours", rows, tables.lead_in_bfloat16
+        yield "half", f"bfloat16 {mode}: our float32 / ours", rows, _gain
+        yield "half", f"bfloat16 {mode}: fastest peer / ours", rows, tables.lead_in_bfloat16
     for precision in ("float32", "bfloat16"):
         rows = [r for r in _rows(sections, "training_step") if r["precision"] == precision]
         title = f"training step of a language model, {precision}: torch / ours"
-        yield title, rows, tables.against_torch
-    title = "recurrent matrix of 4 blocks, H=512: dense / ours"
-    yield title, _rows(sections, "heads"), lambda row: ms(row, "1") / ms(row, "4")
+        yield "training_step", title, rows, tables.against_torch
+    title = "whole calls, 4 blocks in a recurrent matrix of H=512: dense / 4 blocks"
+    yield "heads", title, _rows(sections, "heads"), lambda row: ms(row, "1") / ms(row, "4")
     rows = [row for row in _rows(sections, "busy") if row["name"].endswith(" 2")]
-    yield "beside two busy processes a core: torch / ours", rows, _busy_against_torch
+    yield "busy", "beside two busy processes a core: torch / ours", rows, _busy_against_torch
 
 
 def _rows(sections: Sections, name: str) -> list[Row]:
