@@ -55,7 +55,8 @@ public:
                  p.product_accumulators[k].data()});
         }
         const bool several = bytes_ >= kMinBytesForThreads && limit > 1;
-        threads_ = several ? Batch<T>(call, limit).threads(p.forward_schedule) : 1;
+        const Index threads = several ? Batch<T>(call, limit).threads(p.forward_schedule) : 1;
+        threads_ = min(threads, trusted_threads());  // a worker that comes late would hold up the call
         find_digests();
         unchanged_ = cache_.unchanged(digests_.data(), weights_.size());
     }
