@@ -150,10 +150,7 @@ void tile_bf16_pairs(const Half* const* rows, const Segment* segments, int count
                      const TileColumn<T>* columns, Index row, Prefetch prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Bf16Pair)) / 64;
     Vec<T> acc[R][V];
-#pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
+    load_sums<R, V>(columns, row, acc);
     for (int s = 0; s < count; ++s) {
         const Half* a[R];
 #pragma GCC unroll 8
@@ -197,10 +194,7 @@ void tile_bf16_pairs(const Half* const* rows, const Segment* segments, int count
         if (length % 2 > 0)
             multiply_pair([length](const Half* p) { return broadcast_last_bf16(p + length - 1); });
     }
-#pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+    store_sums<R, V>(columns, row, acc);
 }
 
 // Dot products of `lanes` rows of W with one row in bfloat16, added to `start`.
@@ -224,13 +218,7 @@ template <int R, int V>
 void outer_bf16(const Bf16Pair* A, Index lda, const Bf16Pair* B, Index pairs, float* C, Index ld, Index last,
                 bool first) {
     Vec<float> acc[R][V];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-            const float* c = C + r * ld + v * lanes<float>;
-            acc[r][v] = first ? Vec<float>{} : v + 1 < V ? load(c) : load_part(c, last);
-        }
+    load_rows<R, V>(C, ld, last, first, acc);
     for (Index i = 0; i < pairs; ++i, A += lda, B += V * lanes<float>) {
         Bf16Pairs b[V];
 #pragma GCC unroll 8
@@ -246,14 +234,7 @@ void outer_bf16(const Bf16Pair* A, Index lda, const Bf16Pair* B, Index pairs, fl
             for (int v = 0; v < V; ++v) add_bf16_products(acc[r][v], a, b[v]);
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-            float* c = C + r * ld + v * lanes<float>;
-            if (v + 1 < V) store(c, acc[r][v]);
-            else store_part(c, acc[r][v], last);
-        }
+    store_rows<R, V>(C, ld, last, acc);
 }
 
 #endif

@@ -23,10 +23,7 @@ void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pai
                const TileColumn<T>* columns, Index row, Prefetch prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Bf16Pair)) / 64;
     Vec<T> acc[R][V];
-#pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
+    load_sums<R, V>(columns, row, acc);
     const Index K = segments[0].length;
     const T* a[R];
 #pragma GCC unroll 8
@@ -50,10 +47,7 @@ void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pai
             }
         }
     }
-#pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+    store_sums<R, V>(columns, row, acc);
 }
 
 #endif

@@ -62,14 +62,52 @@ inline void prefetch_if(bool& beyond_caches, const void* at) {
     for (int line = 0; line < lines; ++line) __builtin_prefetch(static_cast<const char*>(at) + line * 64);
 }
 
-template <class T, class Number, int R, int V>
-void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
-          const TileColumn<T>* columns, Index row, Prefetch prefetch) {
-    Vec<T> acc[R][V];
+// What sums of a tile start from, and where they go.
+template <int R, int V, class T>
+[[gnu::always_inline]] inline void load_sums(const TileColumn<T>* columns, Index row, Vec<T> (&acc)[R][V]) {
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
+}
+template <int R, int V, class T>
+[[gnu::always_inline]] inline void store_sums(const TileColumn<T>* columns, Index row, Vec<T> (&acc)[R][V]) {
+#pragma GCC unroll 32
+    for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+}
+
+// The same for rows of C with pitch ld, from zero on for the first tokens; the last vector of columns has
+// `last` numbers.
+template <int R, int V, class T>
+[[gnu::always_inline]] inline void load_rows(const T* C, Index ld, Index last, bool first,
+                                             Vec<T> (&acc)[R][V]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+            const T* c = C + r * ld + v * lanes<T>;
+            acc[r][v] = first ? Vec<T>{} : v + 1 < V ? load(c) : load_part(c, last);
+        }
+}
+template <int R, int V, class T>
+[[gnu::always_inline]] inline void store_rows(T* C, Index ld, Index last, Vec<T> (&acc)[R][V]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+            T* c = C + r * ld + v * lanes<T>;
+            if (v + 1 < V) store(c, acc[r][v]);
+            else store_part(c, acc[r][v], last);
+        }
+}
+
+template <class T, class Number, int R, int V>
+void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
+          const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+    Vec<T> acc[R][V];
+    load_sums<R, V>(columns, row, acc);
     for (int s = 0; s < count; ++s) {
         const T* a[R];
 #pragma GCC unroll 8
@@ -108,10 +146,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
             }
         }
     }
-#pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+    store_sums<R, V>(columns, row, acc);
 }
 
 // C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector of
@@ -119,13 +154,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
 template <class T, int R, int V>
 void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool first) {
     Vec<T> acc[R][V];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-            const T* c = C + r * ld + v * lanes<T>;
-            acc[r][v] = first ? Vec<T>{} : v + 1 < V ? load(c) : load_part(c, last);
-        }
+    load_rows<R, V>(C, ld, last, first, acc);
     for (Index i = 0; i < k; ++i, A += R, B += V * lanes<T>) {
         Vec<T> b[V];
 #pragma GCC unroll 8
@@ -140,14 +169,7 @@ void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool fir
             for (int v = 0; v < V; ++v) acc[r][v] += a * b[v];
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-            T* c = C + r * ld + v * lanes<T>;
-            if (v + 1 < V) store(c, acc[r][v]);
-            else store_part(c, acc[r][v], last);
-        }
+    store_rows<R, V>(C, ld, last, acc);
 }
 
 // The same for few tokens, whose rows of B stay in the first-level cache: rows of C one after the other,

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -151,15 +150,6 @@ Results trained(const Problem& problem, int threads, const unrolled::Build& buil
     inference.forward(build);
     for (Result& result : inference.results()) results.push_back(result);
     return results;
-}
-
-bool same(const Results& a, const Results& b) {
-    for (std::size_t k = 0; k < a.size(); ++k)
-        if (a[k].values.size() != b[k].values.size() ||
-            (!a[k].values.empty() &&
-             std::memcmp(a[k].values.data(), b[k].values.data(), a[k].values.size() * sizeof(double))))
-            return false;
-    return a.size() == b.size();
 }
 
 // Whole sweeps give the bits of one thread however often threads leave and return: dense, ragged, streams.

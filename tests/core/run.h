@@ -1,6 +1,7 @@
 // Runs a problem on one build of the kernels, forward and backward, and checks its arrays.
 #pragma once
 
+#include <cstring>
 #include <memory>
 
 #include "checks.h"
@@ -9,6 +10,17 @@
 #include "problem.h"
 
 namespace core_test {
+
+// Whether results are equal to the bit.
+inline bool same(const Results& a, const Results& b) {
+    if (a.size() != b.size()) return false;
+    for (std::size_t k = 0; k < a.size(); ++k)
+        if (a[k].values.size() != b[k].values.size() ||
+            (!a[k].values.empty() &&
+             std::memcmp(a[k].values.data(), b[k].values.data(), a[k].values.size() * sizeof(double))))
+            return false;
+    return true;
+}
 
 template <class T>
 class Run {

@@ -1,6 +1,5 @@
 // Allocation fails at each block in turn: a sweep throws std::bad_alloc on any number of threads, releases
 // its memory and leaves its inputs unchanged. Only with guarded memory.
-#include <cstring>
 #include <new>
 
 #include "run.h"
@@ -17,15 +16,6 @@ const Sizes kSizes[] = {
     {21, 13, 30, 72, Layout::ragged, false},
     {12, 1, 160, 100, Layout::reversed, false},
 };
-
-bool same(const Results& a, const Results& b) {
-    for (std::size_t k = 0; k < a.size(); ++k)
-        if (a[k].values.size() != b[k].values.size() ||
-            (!a[k].values.empty() &&
-             std::memcmp(a[k].values.data(), b[k].values.data(), a[k].values.size() * sizeof(double))))
-            return false;
-    return true;
-}
 
 void check_case(const Problem& problem, int threads, bool both, const unrolled::Build& build,
                 const std::string& label, Checks& checks) {

@@ -39,14 +39,14 @@ def run_in_segments(engine: Engine, sweep: Sweep, steps: int | bool) -> tuple[Te
     cell_with, module_parameters = without_modules(sweep.cell)
     resets = sweep.reset_states or ()
     tensors = (sweep.tokens, *sweep.states, *resets, *sweep.parameters.values(), *module_parameters)
-    sweep.forget()
+    sweep.clear_caches()
     template = replace(
         sweep,
         tokens=sweep.tokens[:0].detach(),
         states=(),
         parameters={},
         bf16_products=sweep.takes_bf16_products,  # in backward as in forward
-        kept=None,
+        caches=None,
     )
     names = list(sweep.parameters)
     segments = _Segments(

@@ -15,7 +15,7 @@ from unrolled.engines._precision import States, autocast_dtype
 from unrolled.engines._records import forced_engine, is_unforced, record_run
 from unrolled.engines._reference import ReferenceEngine
 from unrolled.engines._reference_warning import warn_of_reference
-from unrolled.engines._request import Engine, Kept, Sweep
+from unrolled.engines._request import Cache, Engine, Sweep
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (NativeEngine(), AtenEngine(), ReferenceEngine())
@@ -73,12 +73,12 @@ def choose(sweep: Sweep) -> Engine:
 
 
 def run_on_chosen(
-    checkpoint: int | bool, kept: Sequence[dict[str, Kept]] | None, index: int, sweep: Sweep
+    checkpoint: int | bool, caches: Sequence[dict[str, Cache]] | None, index: int, sweep: Sweep
 ) -> tuple[Tensor, States]:
-    """Run a sweep on the engine that ``choose`` returns; in segments with ``checkpoint``. ``kept``
-    as in ``Sweep``, for each sweep of the layer."""
-    if kept is not None:
-        sweep = replace(sweep, kept=kept[index])
+    """Run a sweep on the engine that ``choose`` returns; in segments with ``checkpoint``.
+    ``caches`` as in ``Sweep``, for each sweep of the layer."""
+    if caches is not None:
+        sweep = replace(sweep, caches=caches[index])
     engine = choose(sweep)
     record_run(engine.name)
     if engine.name == "reference" and is_unforced():

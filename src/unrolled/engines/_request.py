@@ -19,7 +19,7 @@ from unrolled.engines._precision import HALF, States, allows_bf16_products
 from unrolled.engines._torch_modes import is_transformed
 
 
-class Kept(Protocol):
+class Cache(Protocol):
     """What an engine keeps for a layer from call to call."""
 
     def clear(self) -> None:
@@ -31,8 +31,8 @@ class Sweep:
     """One layer in one direction.
 
     ``tokens`` [T, N, I], [N, T, I] or packed [rows, I], as ``batch.layout`` says; ``states`` and
-    ``reset_states`` (None: zeros) [N, width] each, in the order of the batch. ``kept`` is what
-    engines keep for this sweep of the layer, by a name; a sweep without it keeps nothing.
+    ``reset_states`` (None: zeros) [N, width] each, in the order of the batch. ``caches`` is what
+    engines keep for this sweep of the layer, by name; a sweep without it keeps nothing.
     """
 
     cell: Cell
@@ -46,7 +46,7 @@ class Sweep:
     bf16_products: bool | None = None
     """Whether products in float32 round what they multiply to bfloat16, where an engine can; None:
     as torch's switch says, see ``allows_bf16_products``."""
-    kept: dict[str, Kept] | None = None
+    caches: dict[str, Cache] | None = None
 
     @property
     def is_differentiated(self) -> bool:
@@ -67,10 +67,10 @@ class Sweep:
         dtype = self.tokens.dtype
         return dtype == torch.bfloat16 or (dtype == torch.float32 and allows_bf16_products())
 
-    def forget(self) -> None:
+    def clear_caches(self) -> None:
         """Free what engines keep: nothing is kept in training."""
-        for kept in tuple((self.kept or {}).values()):
-            kept.clear()
+        for cache in tuple((self.caches or {}).values()):
+            cache.clear()
 
     def reset_states_or_zeros(self) -> States:
         """The states after a reset, [N, width] each."""
@@ -148,9 +148,11 @@ class Engine(ABC):
         dtype = sweep.tokens.dtype
         return str(torch.float32 if dtype in HALF else dtype).removeprefix("torch.")
 
-    def fast_path(self, spec: Spec, step: bool, kept: Sequence[dict[str, Kept]]) -> FastPath | None:
-        """For plain calls of a layer, or of a single ``step`` of a cell; ``kept`` as in ``Sweep``,
-        for each sweep."""
+    def fast_path(
+        self, spec: Spec, step: bool, caches: Sequence[dict[str, Cache]]
+    ) -> FastPath | None:
+        """For plain calls of a layer, or of a single ``step`` of a cell; ``caches`` as in
+        ``Sweep``, for each sweep."""
         return None
 
     def compiled_stack(self, spec: Spec) -> CompiledStack | None:

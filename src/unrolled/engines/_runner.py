@@ -13,7 +13,7 @@ from unrolled.engines._choose import ENGINES, run_on_chosen
 from unrolled.engines._episodes import Batch
 from unrolled.engines._precision import States
 from unrolled.engines._records import is_allowed
-from unrolled.engines._request import ExportedSweep, FastPath, Kept, Sweep
+from unrolled.engines._request import Cache, ExportedSweep, FastPath, Sweep
 from unrolled.engines._stack import make_sweep, run_stack
 from unrolled.engines._torch_modes import has_dispatch_mode, is_tracing, is_transformed
 
@@ -34,7 +34,7 @@ class Runner:
         self.step = step
         self.fast_path: FastPath | None = None
         """For calls without lengths, resets and dropout; see ``make_fast_path``."""
-        self.kept: tuple[dict[str, Kept], ...] = tuple({} for _ in spec.sweeps)
+        self.caches: tuple[dict[str, Cache], ...] = tuple({} for _ in spec.sweeps)
         engines = [(name, engine.compiled_stack(spec)) for name, engine in ENGINES.items()]
         self._compiled_by, self._compiled = next(
             (name, stack) for name, stack in engines if stack is not None
@@ -48,7 +48,7 @@ class Runner:
 
     def make_fast_path(self) -> FastPath:
         """Build the fast path, at the first call that may take it."""
-        paths = (engine.fast_path(self.spec, self.step, self.kept) for engine in ENGINES.values())
+        paths = (engine.fast_path(self.spec, self.step, self.caches) for engine in ENGINES.values())
         self.fast_path = next(path for path in paths if path is not None)
         return self.fast_path
 
@@ -116,8 +116,8 @@ class Runner:
                     f"{self.owner}: lengths and resets must be None in a graph without the "
                     f"operator, got {got}: {refusal}"
                 )
-        kept = None if torch.compiler.is_compiling() else self.kept
-        run_sweep = partial(run_on_chosen, checkpoint, kept)
+        caches = None if torch.compiler.is_compiling() else self.caches
+        run_sweep = partial(run_on_chosen, checkpoint, caches)
         return run_stack(self.spec, batch, tokens, *arguments, run_sweep)
 
     def _run_compiled(

@@ -32,7 +32,7 @@ def tokens(T: int = 9, N: int = 5) -> Tensor:
 
 
 def caches(layer: Any) -> list[_core.WeightCache]:
-    return [kept["packed weights"] for kept in layer._runner.kept]
+    return [caches["packed weights"] for caches in layer._runner.caches]
 
 
 def total(layer: Any, name: str) -> int:
@@ -287,7 +287,7 @@ def use():
     with torch.no_grad():
         for _ in range(4):
             layer(x)
-    assert layer._runner.kept[0]["packed weights"].bytes > 11 * 2**20
+    assert layer._runner.caches[0]["packed weights"].bytes > 11 * 2**20
 for k in range(12):
     use()
     gc.collect()
@@ -310,7 +310,7 @@ def test_copies_start_without_packed_weights() -> None:
     layer, x = make_layer(), tokens()
     output = warm(layer, x)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert all(not kept for kept in other._runner.kept)
+        assert all(not caches for caches in other._runner.caches)
         assert torch.equal(warm(other, x), output)
 
 

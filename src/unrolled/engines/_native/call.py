@@ -12,7 +12,7 @@ from torch import Tensor
 from unrolled import _core
 from unrolled._token_rows import TokenRows
 from unrolled.engines._precision import allows_bf16_products
-from unrolled.engines._request import Kept
+from unrolled.engines._request import Cache
 from unrolled.engines._torch_modes import to_tensor
 
 _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
@@ -69,9 +69,11 @@ def compile_sweep(
     )
 
 
-def weight_cache(kept: dict[str, Kept]) -> _core.WeightCache:
+def weight_cache(caches: dict[str, Cache]) -> _core.WeightCache:
     """The packed weights that the core keeps for a sweep of a layer."""
-    cache = kept.setdefault("packed weights", _core.WeightCache())
+    cache = caches.get("packed weights")
+    if cache is None:  # setdefault: another thread may add it meanwhile
+        cache = caches.setdefault("packed weights", _core.WeightCache())
     assert isinstance(cache, _core.WeightCache)
     return cache
 

@@ -23,7 +23,7 @@ from unrolled.engines._native.functorch import run_transformed
 from unrolled.engines._native.programs import needs_preparation, program_refusal, traced_program
 from unrolled.engines._packed import run_packed
 from unrolled.engines._precision import HALF, States, in_float32
-from unrolled.engines._request import CompiledStack, Engine, ExportedSweep, FastPath, Kept, Sweep
+from unrolled.engines._request import Cache, CompiledStack, Engine, ExportedSweep, FastPath, Sweep
 from unrolled.engines._torch_modes import has_dispatch_mode, is_transformed
 
 
@@ -57,9 +57,11 @@ class NativeEngine(Engine):
             words = "products in bfloat16, sums in float32"
         return f"{words} (build {build})"
 
-    def fast_path(self, spec: Spec, step: bool, kept: Sequence[dict[str, Kept]]) -> FastPath | None:
+    def fast_path(
+        self, spec: Spec, step: bool, caches: Sequence[dict[str, Cache]]
+    ) -> FastPath | None:
         """For calls that the core runs in one call for a whole layer."""
-        return NativeFastPath(spec, step, [weight_cache(sweep) for sweep in kept])
+        return NativeFastPath(spec, step, [weight_cache(sweep) for sweep in caches])
 
     def compiled_stack(self, spec: Spec) -> CompiledStack | None:
         """The stack as operators of torch.library."""
@@ -145,9 +147,9 @@ def _run(
     if is_transformed():
         return run_transformed(call, tensors)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        sweep.forget()
+        sweep.clear_caches()
         outputs, *final = SweepFunction.apply(call, *tensors)
         return outputs, tuple(final)
-    cache = None if sweep.kept is None else weight_cache(sweep.kept)
+    cache = None if sweep.caches is None else weight_cache(sweep.caches)
     outputs, _, final_states = run_forward(call.compiled, tensors, training=False, cache=cache)
     return outputs, tuple(final_states)
