@@ -44,11 +44,11 @@ def row(problem: Problem, settings: Settings) -> Row:
     twice = Problem(problem.cell, 2 * problem.T, problem.N, problem.I, problem.H, False)
     peers: dict[str, Peer] = {}
     truths: dict[str, Results] = {}
-    for one, suffix in ((problem, ""), (twice, TWICE)):
-        case = make_case(one)
-        found = peers_of(case, settings.threads)
-        peers |= {name + suffix: peer for name, peer in found.items()}
-        truths |= dict.fromkeys((name + suffix for name in found), case.truth())
+    for length, suffix in ((problem, ""), (twice, TWICE)):
+        case = make_case(length)
+        case_peers = peers_of(case, settings.threads)
+        peers |= {name + suffix: peer for name, peer in case_peers.items()}
+        truths |= dict.fromkeys((name + suffix for name in case_peers), case.truth())
     measured = harness.measure(problem.name, peers, truths, False, settings.plan)
     fixed = fixed_costs(measured["peers"])
     print(
@@ -60,8 +60,8 @@ def row(problem: Problem, settings: Settings) -> Row:
 def peers_of(case: Case, threads: int) -> dict[str, Peer]:
     """The installed peers, and ours with changing weights."""
     makers, _ = available()
-    made = {name: makers[name](case, threads) for name in PEERS if name in makers}
-    return {name: peer for name, peer in made.items() if peer} | {CHANGED: changing(case)}
+    peers = {name: makers[name](case, threads) for name in PEERS if name in makers}
+    return {name: peer for name, peer in peers.items() if peer} | {CHANGED: changing(case)}
 
 
 def changing(case: Case) -> Peer:

@@ -39,6 +39,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     ),
     "training_step": ("A training step of a language model", tables.training_step),
     "half": ("bfloat16", tables.half),
+    "repeated": ("Calls that follow one another", tables.repeated),
     "busy": (
         "A busy machine: mean (median, 90 % below) beside spinning processes for each core",
         tables.busy,

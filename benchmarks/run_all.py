@@ -14,6 +14,7 @@ import memory
 import published
 import quantized
 import ragged
+import repeated
 import report
 import stacks
 import startup
@@ -33,6 +34,7 @@ SECTIONS = {
     "quantized": quantized.rows,
     "autograd_bound": autograd_bound.rows,
     "half": half.rows,
+    "repeated": repeated.rows,
     "training_step": training_step.rows,
     "busy": busy.rows,
     "functorch": transforms.rows,

@@ -269,6 +269,20 @@ def lead_in_bfloat16(row: Row) -> float:
     return min(ms(row, who) for who in _bfloat16_peers(row)) / ms(row, "unrolled bfloat16")
 
 
+def repeated(rows: Sequence[Row]) -> str:
+    """Milliseconds of calls that follow one another, and what of ours does not grow with T."""
+    changed = f"{OURS}, weights changed"
+    peers = ["torch", "onnxruntime", "openvino", OURS, changed]
+    titles = ["torch", "ONNX Runtime", "OpenVINO", "ours", "ours, weights changed"]
+    lines = [["ms", *titles, "fixed, ours", "fixed, weights changed", "fastest peer / ours"]]
+    for r in rows:
+        times = [_time(r, who) if who in r["peers"] else "" for who in peers]
+        fixed = [f"{r['fixed_ms'][who]:.3f}" for who in (OURS, changed)]
+        fastest = min(ms(r, who) for who in peers[:3] if who in r["peers"])
+        lines.append([r["name"], *times, *fixed, cut(fastest / ms(r, OURS))])
+    return table(lines)
+
+
 def busy(rows: Sequence[Row]) -> str:
     """Means, medians and 90th percentiles of single calls; ratios are of means, by peer."""
     peers = [OURS, f"{OURS} 1 thread", "torch", "onnxruntime", "openvino"]
