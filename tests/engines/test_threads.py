@@ -158,7 +158,7 @@ def test_engines_are_forced_and_recorded_by_thread() -> None:
 
 
 def _long(layer: nn.Recurrent) -> Tensor:
-    return torch.randn(12000, 2, layer.input_size, requires_grad=True)
+    return torch.randn(40000, 2, layer.input_size, requires_grad=True)
 
 
 def _infer(layer: nn.Recurrent, x: Tensor) -> Callable[[], Any]:
