@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.support.block_cells import Heads
 from tests.support.tolerances import assert_equal, close
 from unrolled import _core, engines, io
-from unrolled.cells import Cell, product, sigmoid, tanh
 from unrolled.engines._native.fast_path import NativeFastPath
 from unrolled.export import export
 from unrolled.nn import Recurrent
@@ -22,27 +22,6 @@ SIZES = [(12, 2), (12, 3), (12, 12), (20, 2), (20, 4), (48, 3), (48, 8), (96, 4)
 CALLS = [(1, 1), (1, 2), (3, 1), (2, 4), (5, 3), (4, 7), (9, 40)]
 """[T, N]: few tokens, which read weights unpacked, rows of whole tiles and others."""
 I = 24  # noqa: E741
-
-
-class Heads(Cell):
-    """Products of a state and of an intermediate vector, some added to the input product, some not;
-    the gradient of one part is zero."""
-
-    gates = ("r", "z", "n", "q")
-
-    def __init__(self, blocks: int = 1, input_blocks: int = 1) -> None:
-        self.input = product("r", "z", "n", "q", blocks=input_blocks)
-        self.recurrent = product("r", "z", "n", "q", blocks=blocks)
-        self.inner = product("a", "b", bias=False, blocks=blocks)
-        self.down = product(width=24, blocks=min(blocks, 4))
-        self.up = product(source=24, blocks=min(blocks, 4))
-
-    def step(self, x: Any, h: Any, state: Any) -> Any:
-        r = sigmoid(x.r + h.r)
-        z = sigmoid(x.z + h.z)
-        inner = self.inner(r * state.h)
-        n = tanh(x.n + r * h.n + inner.a)
-        return (1 - z) * n + z * state.h * sigmoid(inner.b) + 0.1 * self.up(self.down(n))
 
 
 def expand(weight: Tensor, parts: int, blocks: int) -> Tensor:

@@ -13,15 +13,21 @@ from unrolled.onnx._gate_orders import GATES, PEEPHOLES
 
 _Blocks = Sequence[Value | None]
 
+_MAX_DENSE_UNITS = 255
+"""Up to here the operator with dense matrices is faster than the Scan with blocks
+(benchmarks/onnx_heads.py)."""
+
 
 def operator_of(g: Graph, sweeps: Sequence[Sweep], lengths: Lengths | None) -> OperatorMatch | None:
     """The operator that runs a layer in its directions, or None.
 
     float64 has none: the operators are defined for it, but ONNX Runtime does not have them. A
     portable graph has no ``sequence_lens``: OpenVINO ignores them where T or N is free, tract
-    refuses them.
+    refuses them. The matrices of an operator are dense: large ones with blocks become a Scan.
     """
     if g.dtype != np.float32 or (g.portable and lengths is not None):
+        return None
+    if any(sweep.is_block_diagonal and sweep.H > _MAX_DENSE_UNITS for sweep in sweeps):
         return None
     matches = [match_operator(sweep.forward) for sweep in sweeps]
     match = matches[0]

@@ -46,10 +46,10 @@ def layer(
     merge: str = "concat",
 ) -> tuple[Value, list[Value]]:
     """One layer: as ``layer_stack``, with states [D, N, width]."""
-    sweeps = [with_dense_matrices(g, sweep) for sweep in sweeps]
     match = operator_of(g, sweeps, lengths)
     if match is None:
         return _scans(g, x, sweeps, initial_states, lengths, merge)
+    sweeps = [with_dense_matrices(g, sweep) for sweep in sweeps]
     if g.portable:
         return _forward_nodes(g, x, sweeps, match, initial_states, merge)
     output, final_states = operator_node(g, x, sweeps, match, initial_states, lengths)

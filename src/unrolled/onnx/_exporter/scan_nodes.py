@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unrolled.onnx._exporter.graph import Body, BodyGraph, Graph, Value, transposed
+from unrolled.onnx._exporter.block_diagonal import Product
+from unrolled.onnx._exporter.graph import INTEGERS, Body, BodyGraph, Graph, Value
 from unrolled.onnx._exporter.pointwise import apply, scalar
 from unrolled.onnx._exporter.sequences import Lengths, zeros
 from unrolled.onnx._exporter.sweep import Sweep
@@ -30,7 +31,8 @@ def scan(
     [N, width] (None: zeros)."""
     weight, bias = sweep.matrices[:2]
     assert weight is not None
-    product = _product(g, x, transposed(g, weight), bias, f"{sweep.name}_{{}}_input")
+    input_product = Product.of(g, (weight, bias), sweep.forward.input, sweep, rank=3)
+    product = input_product.apply(g, x, f"{sweep.name}_{{}}_input")
     if initial_states is None:
         initial_states = [zeros(g, x, width) for width in sweep.state_widths]
     if g.portable and lengths is None and not _reads_everything(sweep):
@@ -59,10 +61,15 @@ def _reads_everything(sweep: Sweep) -> bool:
     return reads_states and any(op == "x" for op, _ in leaves)
 
 
-def _product(g: Graph, v: Value, transposed_weight: Value, bias: Value | None, name: str) -> Value:
-    """W v + b of rows v [..., K], from W's transpose; ``name`` is a format of the arrays' names."""
-    product = g.op("MatMul", v, g.named(transposed_weight, name.format("weight")))
-    return product if bias is None else g.op("Add", product, g.named(bias, name.format("bias")))
+def _step_products(g: Graph, sweep: Sweep) -> list[Product]:
+    """The products of a step. Their weights are transposed outside the body: once, not in each
+    step."""
+    products = []
+    for k, matrix in enumerate(sweep.forward.products):
+        weight, bias = sweep.matrices[2 * k + 2 : 2 * k + 4]
+        assert weight is not None
+        products.append(Product.of(g, (weight, bias), matrix, sweep, rank=2))
+    return products
 
 
 class _Step:
@@ -70,11 +77,7 @@ class _Step:
 
     def __init__(self, outer: Graph, sweep: Sweep, masked: bool) -> None:
         self.sweep = sweep
-        # Weights are transposed outside the body: once, not in each step.
-        self.matrices = [
-            value if k % 2 or value is None else transposed(outer, value)
-            for k, value in enumerate(sweep.matrices[2:])
-        ]
+        self.products = _step_products(outer, sweep)
         self.g: Body = outer.body()
         g = self.g
         self.old_states = [
@@ -133,20 +136,21 @@ class _Step:
                 parts = self.sweep.forward.input.parts
                 return self._split(_INPUT, self.input_product, parts)[int(key)]
             case "product":
-                return self._product_parts(int(key), args[0])[int(node.key[1])]
+                source = node.args[0].number
+                return self._product_parts(int(key), source)[int(node.key[1])]
         masks = [arg.number in self.truth_values for arg in node.args]
         result, is_mask = apply(self.g, node.op, args, masks)
         if is_mask:
             self.truth_values.add(node.number)
         return result
 
-    def _product_parts(self, number: int, source: Value) -> list[Value]:
+    def _product_parts(self, number: int, source_number: int) -> list[Value]:
         if number not in self.parts:
-            weight, bias = self.matrices[2 * number : 2 * number + 2]
-            assert weight is not None
-            name = f"{self.sweep.name}_{{}}_{number}"
-            product = _product(self.g, source, weight, bias, name)
-            self._split(number, product, self.sweep.forward.products[number].parts)
+            product, source = self.products[number], self.values[source_number]
+            if product.blocks > 1 and source_number not in self.batched:
+                source = self.g.op("Unsqueeze", source, np.array([0], INTEGERS))
+            result = product.apply(self.g, source, f"{self.sweep.name}_{{}}_{number}")
+            self._split(number, result, product.parts)
         return self.parts[number]
 
     def _split(self, number: int, product: Value, parts: int) -> list[Value]:

@@ -32,3 +32,9 @@ class Sweep:
     def state_widths(self) -> list[int]:
         """The widths of the states."""
         return [self.width(size) for size in self.forward.states]
+
+    @property
+    def is_block_diagonal(self) -> bool:
+        """Whether a product has blocks."""
+        matrices = (self.forward.input, *self.forward.products)
+        return any(matrix.blocks > 1 for matrix in matrices)

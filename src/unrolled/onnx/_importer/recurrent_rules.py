@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.fx.node import Argument
 
 from unrolled.cells import Sizes
@@ -22,6 +22,7 @@ from unrolled.onnx._importer.recurrent_node import (
     from_node,
 )
 from unrolled.onnx._importer.scan_body import ScanBody, read_body
+from unrolled.onnx._importer.scan_input import ScanInput, input_product
 from unrolled.onnx._importer.shape_rules import layer_output
 from unrolled.onnx._importer.values import LayerOutput, RefusedError, Value
 
@@ -172,20 +173,15 @@ def _learned(
 @RULES.register("Scan")
 def _scan(b: GraphBuilder, n: ImportedNode) -> list[Value]:
     count = len(n.inputs) - n.attributes.integer("num_scan_inputs")
-    sequence = n.input(count)
-    reverse, linear, linear_node = _scan_direction(n), *_input_product(b, n, sequence)
+    reverse, product = _scan_direction(n), input_product(b, n, n.input(count))
     body = read_body(
-        n.attributes.graph("body"),
-        lambda name: _constant(b, name),
-        count,
-        linear.out_features,
-        linear.bias is not None,
+        n.attributes.graph("body"), lambda name: _constant(b, name), count, product.form
     )
-    recurrent = _scan_layer(b, n, body, linear, sequence.swapped)
+    recurrent = _scan_layer(b, n, body, product)
     layer = Directions(None, recurrent) if reverse else recurrent
     options = _scan_options(b, n, body, count)
-    result = b.call_module("layer", layer, linear_node.args[0], **options)
-    output = Value(b.call(operator.getitem, result, 0), swapped=sequence.swapped)
+    result = b.call_module("layer", layer, product.source, **options)
+    output = Value(b.call(operator.getitem, result, 0), swapped=product.swapped)
     final = b.call(operator.getitem, result, 1)
     states = [b.call(operator.getitem, final, k) if count > 1 else final for k in range(count)]
     return [*(_state_row(b, state) for state in states), output]
@@ -209,30 +205,18 @@ def _scan_direction(n: ImportedNode) -> bool:
     return directions == {1}
 
 
-def _input_product(b: GraphBuilder, n: ImportedNode, sequence: Value) -> tuple[nn.Linear, fx.Node]:
-    """The linear layer whose outputs a Scan reads, and its node."""
-    node = sequence.node
-    if node is not None and node.op == "call_module":
-        module = b.root.get_submodule(str(node.target))
-        if isinstance(module, nn.Linear):
-            return module, node
-    raise RefusedError(f"{n.label}: its sequence must be a product with weights, got another value")
-
-
-def _scan_layer(
-    b: GraphBuilder, n: ImportedNode, body: ScanBody, linear: nn.Linear, batch_first: bool
-) -> Recurrent:
-    parameters = {"weight_ih": linear.weight.detach().numpy()} | body.parameters
+def _scan_layer(b: GraphBuilder, n: ImportedNode, body: ScanBody, product: ScanInput) -> Recurrent:
+    parameters = {"weight_ih": product.weight} | body.parameters
     b.charge(2 * sum(array.size for array in parameters.values()), n.label)
-    if linear.bias is not None:
-        parameters["bias_ih"] = linear.bias.detach().numpy()
+    if product.bias is not None:
+        parameters["bias_ih"] = product.bias
     hidden_size = body.cell.state_widths(Sizes(1, 1, 1))[0]
     options = LayerOptions(
-        linear.in_features,
+        product.weight.shape[1] * product.blocks,
         hidden_size,
         bias=True,
-        batch_first=batch_first,
-        dtype=linear.weight.dtype,
+        batch_first=product.swapped,
+        dtype=torch.from_numpy(product.weight).dtype,
     )
     return filled_layer(body.cell, options, [parameters])
 

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from unrolled.cells import Cell
 from unrolled.onnx._importer.attributes import STANDARD_DOMAINS, Attributes
+from unrolled.onnx._importer.block_diagonal import Chain
 from unrolled.onnx._importer.scan_cell import (
     FUNCTIONS,
     InputProduct,
@@ -29,17 +30,32 @@ _VECTOR_FUNCTIONS = {"Exp", "Log", "Sqrt", "Sigmoid", "Tanh", "Relu", "Softplus"
 
 @dataclass
 class _Product:
-    """A product of the body: its weight, its bias or None, and the number of parts of its
-    result."""
+    """A product of the body: its weight [rows, K / blocks], its bias or None, the number of parts
+    of its result, and the number that its blocks require (None: any)."""
 
     weight: np.ndarray
     bias: np.ndarray | None = None
     parts: int = 1
+    blocks: int = 1
+    required_parts: int | None = None
 
     def declaration(self) -> StepProduct:
         """The product without its arrays."""
-        rows, source = self.weight.shape
-        return StepProduct(source, self.parts, rows // self.parts, self.bias is not None)
+        rows, columns = self.weight.shape
+        _check_parts(self.parts, self.required_parts)
+        width, bias = rows // self.parts, self.bias is not None
+        return StepProduct(columns * self.blocks, self.parts, width, bias, self.blocks)
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """The input product of all steps: its rows, whether it has a bias, its blocks, and the number
+    of parts that these require (None: any)."""
+
+    rows: int
+    bias: bool
+    blocks: int
+    required_parts: int | None
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,7 @@ def read_body(
     graph: onnx.GraphProto,
     outer_constant: Callable[[str], np.ndarray],
     state_count: int,
-    input_rows: int,
-    input_bias: bool,
+    input_form: InputForm,
 ) -> ScanBody:
     """The cell of a Scan's body.
 
@@ -65,13 +80,12 @@ def read_body(
         graph: the body.
         outer_constant: returns the constant of a name outside of the body, or raises.
         state_count: the number of states.
-        input_rows: the rows of the input product, [N, input_rows].
-        input_bias: whether the input product has a bias.
+        input_form: the input product, whose rows the body reads as [N, rows].
 
     Raises:
         ValueError: the body cannot be the step of a cell.
     """
-    return _BodyReader(graph, outer_constant, state_count, input_rows, input_bias).read()
+    return _BodyReader(graph, outer_constant, state_count, input_form).read()
 
 
 @dataclass
@@ -79,13 +93,13 @@ class _BodyReader:
     graph: onnx.GraphProto
     outer_constant: Callable[[str], np.ndarray]
     state_count: int
-    input_rows: int
-    input_bias: bool
+    input_form: InputForm
     operations: list[Operation] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     products: list[_Product] = field(default_factory=list)
     sources: dict[str, Operation] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [info.name for info in self.graph.input]
@@ -108,14 +122,15 @@ class _BodyReader:
         if output != new_states[0]:
             raise ValueError("the output of the body must be its first state, got another")
         widths = tuple(_state_width(info) for info in self.graph.input[: self.state_count])
-        parts = self.input_parts
+        parts, form = self.input_parts, self.input_form
+        _check_parts(len(parts), form.required_parts)
         cell = ScanCell(
             StepRecord(
                 tuple(self.operations), self.old_states, new_states, self.numbers,
                 tuple(self.vectors), parts,
             ),
             widths,
-            InputProduct(parts, self.input_rows // len(parts), self.input_bias),
+            InputProduct(parts, form.rows // len(parts), form.bias, form.blocks),
             tuple(declared.declaration() for declared in self.products),
             tuple(len(array) for array in self.vectors.values()),
         )  # fmt: skip
@@ -168,7 +183,9 @@ class _BodyReader:
 
     def _add(self, node: onnx.NodeProto) -> None:
         attributes, op = Attributes(node), node.op_type
-        if op == "MatMul":
+        if op in ("Reshape", "Transpose") or (op == "MatMul" and node.input[0] in self.chains):
+            self._add_to_chain(node, attributes)
+        elif op == "MatMul":
             self._add_product(node)
         elif op == "Split":
             self._add_split(node, attributes)
@@ -253,6 +270,26 @@ class _BodyReader:
         self.products.append(_Product(array.T))
         self._add_operation("product", (source,), node, len(self.products) - 1)
 
+    def _add_to_chain(self, node: onnx.NodeProto, attributes: Attributes) -> None:
+        """One of the nodes of a product with a block-diagonal weight."""
+        name = node.input[0]
+        chain = self.chains.get(name) or (Chain(name) if name in self.defined else None)
+        permutation = attributes.integers("perm") or []
+        argument = permutation if node.op_type == "Transpose" else self._array(node.input[1])
+        chain = None if chain is None else chain.extended(node.op_type, argument)
+        product = chain.product(rank=2) if chain is not None and chain.is_complete else None
+        if chain is None or (product is None and chain.is_complete):
+            raise ValueError(
+                f"{node.op_type} {node.output[0]!r}: it must be part of a product with a "
+                "block-diagonal weight, got other nodes"
+            )
+        if product is None:
+            self.chains[node.output[0]] = chain
+            return
+        declared = _Product(product.weight, blocks=product.blocks, required_parts=product.parts)
+        self.products.append(declared)
+        self._add_operation("product", (chain.source,), node, len(self.products) - 1)
+
     def _latest_product(self, name: str) -> _Product | None:
         """The product of the latest operation, if ``name`` is its whole result."""
         if not self.operations:
@@ -279,7 +316,7 @@ class _BodyReader:
         axis = attributes.integer("axis", 0)
         if axis != -1 or len(node.input) > 1 or "split" in attributes:
             raise ValueError(f"Split: it must give equal parts along axis -1, got axis {axis}")
-        if (node.input[0],) == self.input_parts and self.input_rows % parts == 0:
+        if (node.input[0],) == self.input_parts and self.input_form.rows % parts == 0:
             self.input_parts = tuple(node.output)
             self.defined.update(node.output)
             return
@@ -288,6 +325,14 @@ class _BodyReader:
             raise ValueError("Split: its input must be the product before it, got another value")
         declared.parts = parts
         self._rename_outputs(node.output)
+
+
+def _check_parts(parts: int, required: int | None) -> None:
+    if required not in (None, parts):
+        raise ValueError(
+            f"a product with a block-diagonal weight must be split into {required} parts, got "
+            f"{parts}"
+        )
 
 
 def _state_width(info: onnx.ValueInfoProto) -> int:

@@ -32,22 +32,25 @@ class Operation:
 
 @dataclass(frozen=True)
 class InputProduct:
-    """The names of the parts of the input product, their width, and whether it has a bias."""
+    """The names of the parts of the input product, their width, whether it has a bias, and its
+    blocks."""
 
     parts: tuple[str, ...]
     width: int
     bias: bool
+    blocks: int
 
 
 @dataclass(frozen=True)
 class StepProduct:
     """A product of a step: the width of its source, the number of parts of its result, their width,
-    and whether it has a bias."""
+    whether it has a bias, and its blocks."""
 
     source: int
     parts: int
     width: int
     bias: bool
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,24 @@ class ScanCell(Cell):
         self.states = tuple("hcnm"[k] if k < 4 else f"s{k}" for k in range(len(state_widths)))  # type: ignore[misc]
         self.widths = dict(zip(self.states, state_widths, strict=True))  # type: ignore[misc]
         self.gates = tuple(f"part{k}" for k in range(len(input_product.parts)))  # type: ignore[misc]
-        self.input = product(*self.gates, width=input_product.width, bias=input_product.bias)
+        self.input = product(
+            *self.gates,
+            width=input_product.width,
+            bias=input_product.bias,
+            blocks=input_product.blocks,
+        )
         self.recurrent = None
         for k, declared in enumerate(products):
             parts = declared.parts
             targets = tuple(f"part{j}" for j in range(parts)) if parts > 1 else ()
-            source, width, bias = declared.source, declared.width, declared.bias
-            setattr(self, f"p{k}", product(*targets, source=source, width=width, bias=bias))
+            step_product = product(
+                *targets,
+                source=declared.source,
+                width=declared.width,
+                bias=declared.bias,
+                blocks=declared.blocks,
+            )
+            setattr(self, f"p{k}", step_product)
         for k, size in enumerate(vector_sizes):
             setattr(self, f"v{k}", vector(size))
 
