@@ -147,8 +147,11 @@ void pack_pairs_of_rows(const Number* const* rows, Index valid, Index K, Bf16Pai
 // Rows in bfloat16 times a panel; a row's result depends on that row alone, as in tiles.h.
 template <class T, int R, int V>
 void tile_bf16_pairs(const Half* const* rows, const Segment* segments, int count, const Bf16Pair* B, Index ld,
-                     const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+                     const TileColumn<T>* columns, Index row, const Prefetch& prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Bf16Pair)) / 64;
+    bool beyond_caches = prefetch.beyond_caches;
+    const char* next = prefetch.at;
+    const Index bytes_per_k = prefetch.bytes_per_k;
     Vec<T> acc[R][V];
     load_sums<R, V>(columns, row, acc);
     for (int s = 0; s < count; ++s) {
@@ -158,10 +161,10 @@ void tile_bf16_pairs(const Half* const* rows, const Segment* segments, int count
         const Bf16Pair* b = B + segments[s].b * ld;
         const auto multiply_pair = [&](auto x_of) __attribute__((always_inline)) {
             if (R <= 3) {
-                prefetch_if<lines>(prefetch.beyond_caches, b + 10 * ld);
+                prefetch_if<lines>(beyond_caches, b + 10 * ld);
             } else {
-                __builtin_prefetch(prefetch.at, 0, 2);
-                prefetch.at += prefetch.bytes_per_k;
+                __builtin_prefetch(next, 0, 2);
+                next += bytes_per_k;
             }
             Bf16Pairs w[V];
 #pragma GCC unroll 32

@@ -143,27 +143,34 @@ Prefetch prefetch_next(const Number* next, Index numbers, Index tiles) {
     return {reinterpret_cast<const char*>(next), bytes / tiles};
 }
 
-// Whether a matrix of this type of numbers exceeds what a third-level cache keeps from step to step.
-template <class Number, class T>
+// Whether a matrix exceeds what a third-level cache keeps from step to step.
+template <class T>
 bool exceeds_caches(const Matrix<T>& m) {
     constexpr Index kNear = 8'000'000;
-    const Index bytes = m.template packed_rows<Number>() * static_cast<Index>(sizeof(Number));
+    Index bytes = m.shape.k;  // of a lane
+    if (m.bf16.data()) bytes = m.pairs() * static_cast<Index>(sizeof(Bf16Pair));
+    else if (m.unpacked_transposed.half) bytes *= static_cast<Index>(sizeof(Half));
+    else if (!m.int8.data()) bytes *= static_cast<Index>(sizeof(T));
     return m.shape.vectors() * lanes<T> * bytes > kNear;
 }
 
 // All rows times one panel, in tiles of almost equal size: each reads the whole panel, whatever its rows.
+// Fields of `prefetch` are read one by one: reading two at once would wait until the last tile is stored.
 template <class T, class Number>
 void run_tiles(const ProductRows<T>& rows, Index count, Index tiles, const Matrix<T>& m, const Number* B,
                Index from, Index panel_vectors, const TileColumn<T>* columns, Prefetch prefetch) {
-    const Index ld = m.ld(from, panel_vectors);
-    for (Index tile = 0; tile < tiles; ++tile) {
-        const Index r = count * tile / tiles;
-        const int R = static_cast<int>(count * (tile + 1) / tiles - r);
+    if (tiles == 0) return;
+    const Index ld = m.ld(from, panel_vectors), fewest = count / tiles, larger = count - tiles * fewest;
+    const Index prefetched = prefetch.bytes_per_k * m.template packed_rows<Number>();
+    const Segment* segments = m.segments_of(from);
+    const int vectors = static_cast<int>(panel_vectors), segment_count = static_cast<int>(m.count);
+    for (Index tile = 0, r = 0; tile < tiles; ++tile) {
+        const Index R = fewest + (tile < larger ? 1 : 0);
         const RowNumber<T, Number>* pointers[kTileRows];
-        tile_for<T, Number>(R, static_cast<int>(panel_vectors))(
-            rows.tile(r, R, pointers), m.segments_of(from), static_cast<int>(m.count), B, ld, columns, r,
-            prefetch);
-        prefetch.at += prefetch.bytes_per_k * m.template packed_rows<Number>();
+        tile_for<T, Number>(static_cast<int>(R), vectors)(rows.tile(r, R, pointers), segments, segment_count,
+                                                          B, ld, columns, r, prefetch);
+        prefetch.at += prefetched;
+        r += R;
     }
 }
 
@@ -175,6 +182,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
     const Index parts = m.shape.parts, block_pitch = pitch(m.shape.width);
     const Index first = range.first * parts, last = range.last * parts;
     const Index tiles = divide_up(count, max_tile_rows(m.vectors));
+    const bool beyond_caches = exceeds_caches(m);
     const ProductRows<T> product_rows(rows, count, m, workspace);
     TileColumn<T> columns[kMaxTileVectors];
     Index panel_vectors = 1, group = range.first, part = 0;
@@ -197,7 +205,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
         if (m.unpacked_transposed.half && m.is_unpacked(from)) {
             if constexpr (sizeof(T) == sizeof(float))
                 run_tiles(product_rows, count, tiles, m, m.unpacked_transposed.half + m.shape.place(from),
-                          from, panel_vectors, columns, Prefetch{nullptr, 0, exceeds_caches<Half>(m)});
+                          from, panel_vectors, columns, Prefetch{nullptr, 0, beyond_caches});
             continue;
         }
         if constexpr (sizeof(T) == sizeof(float)) {
@@ -206,7 +214,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
                 const Index next = from + panel_vectors < last ? from + panel_vectors : first;
                 Prefetch prefetch = prefetch_next(m.bf16.data() + next * lanes<T> * m.pairs(),
                                                   panel_vectors * lanes<T>, tiles);
-                prefetch.beyond_caches = exceeds_caches<Bf16Pair>(m);
+                prefetch.beyond_caches = beyond_caches;
                 run_tiles(product_rows, count, tiles, m, m.bf16.data() + start, from, panel_vectors, columns,
                           prefetch);
                 continue;
@@ -215,7 +223,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
                 for (Index v = 0; v < panel_vectors; ++v)
                     columns[v].scale = m.scales.data() + (from + v) * lanes<T>;
                 run_tiles(product_rows, count, tiles, m, m.int8.data() + start, from, panel_vectors, columns,
-                          Prefetch{nullptr, 0, exceeds_caches<Int8>(m)});
+                          Prefetch{nullptr, 0, beyond_caches});
                 continue;
             }
         }
@@ -223,7 +231,7 @@ void multiply(const T* const* rows, Index count, const Matrix<T>& m, GroupRange 
         if (!m.unpacked_transposed)
             prefetch = prefetch_next(m.at(from + panel_vectors < last ? from + panel_vectors : first),
                                      panel_vectors * lanes<T>, tiles);
-        prefetch.beyond_caches = exceeds_caches<T>(m);
+        prefetch.beyond_caches = beyond_caches;
         run_tiles(product_rows, count, tiles, m, m.at(from), from, panel_vectors, columns, prefetch);
     }
 }

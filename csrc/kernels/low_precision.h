@@ -20,8 +20,9 @@ constexpr Index kBlock = 512;
 // bfloat16 is widened to float by a shift or a mask, where the processor does not multiply it.
 template <class T, int R, int V>
 void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pair* B, Index,
-               const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+               const TileColumn<T>* columns, Index row, const Prefetch& prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Bf16Pair)) / 64;
+    bool beyond_caches = prefetch.beyond_caches;
     Vec<T> acc[R][V];
     load_sums<R, V>(columns, row, acc);
     const Index K = segments[0].length;
@@ -29,7 +30,7 @@ void tile_bf16(const T* const* rows, const Segment* segments, int, const Bf16Pai
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) a[r] = rows[r] + segments[0].a;
     for (Index k = 0; k < K; k += 2, B += V * lanes<T>) {
-        prefetch_if<lines>(prefetch.beyond_caches, B + 6 * V * lanes<T>);
+        prefetch_if<lines>(beyond_caches, B + 6 * V * lanes<T>);
         Vec<T> even[R], odd[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
@@ -87,8 +88,9 @@ __attribute__((noinline)) inline float quantize_block(const float* x, Index coun
 // and a scale, which then scales the sums.
 template <class T, int R, int V>
 void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pair* B, Index,
-               const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+               const TileColumn<T>* columns, Index row, const Prefetch& prefetch) {
     constexpr int lines = V * lanes<T> * static_cast<int>(sizeof(Int8Pair)) / 64;
+    bool beyond_caches = prefetch.beyond_caches;
     Vec<T> acc[R][V];
 #pragma GCC unroll 32
     for (int v = 0; v < V; ++v)
@@ -107,7 +109,7 @@ void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pai
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r][v] = Int16Pairs{};
         for (Index k = 0; k < length; k += 2, B += V * lanes<T>) {
-            prefetch_if<lines>(prefetch.beyond_caches, B + 8 * V * lanes<T>);
+            prefetch_if<lines>(beyond_caches, B + 8 * V * lanes<T>);
             Int16Pairs x[R];
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) x[r] = broadcast_pair(numbers[r] + k);
@@ -135,10 +137,10 @@ void tile_int8(const T* const* rows, const Segment* segments, int, const Int8Pai
 template <class T, class Number>
 using TileFunction = void (*)(const RowNumber<T, Number>* const* rows, const Segment* segments, int count,
                               const Number* B, Index ld, const TileColumn<T>* columns, Index row,
-                              Prefetch prefetch);
+                              const Prefetch& prefetch);
 
 template <class T, int R, int V>
-TileFunction<T, Bf16Pair> tile_of(const Bf16Pair*) {
+constexpr TileFunction<T, Bf16Pair> tile_of(const Bf16Pair*) {
 #if UNROLLED_MULTIPLIES_BF16
     return tile_bf16_pairs<T, R, V>;
 #else
@@ -146,17 +148,17 @@ TileFunction<T, Bf16Pair> tile_of(const Bf16Pair*) {
 #endif
 }
 template <class T, int R, int V>
-TileFunction<T, Int8Pair> tile_of(const Int8Pair*) {
+constexpr TileFunction<T, Int8Pair> tile_of(const Int8Pair*) {
     return tile_int8<T, R, V>;
 }
 template <class T, int R, int V, class Number>
-TileFunction<T, Number> tile_of(const Number*) {
+constexpr TileFunction<T, Number> tile_of(const Number*) {
     return tile<T, Number, R, V>;
 }
 
 // The tile for r rows and v vectors, up to what vectors_for allows.
 template <class T, class Number, int R, int V>
-TileFunction<T, Number> find_tile(int r, int v) {
+constexpr TileFunction<T, Number> find_tile(int r, int v) {
     if constexpr (R == 0) return nullptr;
     else if constexpr (V == 0) return find_tile<T, Number, R - 1, vectors_for(R - 1)>(r, v);
     else if (r == R && v == V) return tile_of<T, R, V>(static_cast<const Number*>(nullptr));
@@ -166,8 +168,8 @@ TileFunction<T, Number> find_tile(int r, int v) {
 // Tiles [rows - 1][vectors - 1].
 template <class T, class Number>
 struct Tiles {
-    TileFunction<T, Number> of[kTileRows][kMaxTileVectors];
-    Tiles() {
+    TileFunction<T, Number> of[kTileRows][kMaxTileVectors] = {};
+    constexpr Tiles() {
         for (int r = 0; r < kTileRows; ++r)
             for (int v = 0; v < kMaxTileVectors; ++v)
                 of[r][v] = find_tile<T, Number, kTileRows, kTileVectors>(r + 1, v + 1);
@@ -176,7 +178,7 @@ struct Tiles {
 
 template <class T, class Number>
 inline TileFunction<T, Number> tile_for(int r, int v) {
-    static const Tiles<T, Number> tiles;
+    static constexpr Tiles<T, Number> tiles;
     return tiles.of[r - 1][v - 1];
 }
 

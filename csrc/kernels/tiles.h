@@ -66,16 +66,22 @@ inline void prefetch_if(bool& beyond_caches, const void* at) {
 template <int R, int V, class T>
 [[gnu::always_inline]] inline void load_sums(const TileColumn<T>* columns, Index row, Vec<T> (&acc)[R][V]) {
 #pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
+    for (int v = 0; v < V; ++v) {
+        const Index stride = columns[v].from_stride;
+        const T* from = columns[v].from + row * stride;
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) acc[r][v] = load(columns[v].from + (row + r) * columns[v].from_stride);
+        for (int r = 0; r < R; ++r, from += stride) acc[r][v] = load(from);
+    }
 }
 template <int R, int V, class T>
 [[gnu::always_inline]] inline void store_sums(const TileColumn<T>* columns, Index row, Vec<T> (&acc)[R][V]) {
 #pragma GCC unroll 32
-    for (int v = 0; v < V; ++v)
+    for (int v = 0; v < V; ++v) {
+        const Index stride = columns[v].to_stride;
+        T* to = columns[v].to + row * stride;
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) store(columns[v].to + (row + r) * columns[v].to_stride, acc[r][v]);
+        for (int r = 0; r < R; ++r, to += stride) store(to, acc[r][v]);
+    }
 }
 
 // The same for rows of C with pitch ld, from zero on for the first tokens; the last vector of columns has
@@ -105,9 +111,12 @@ template <int R, int V, class T>
 
 template <class T, class Number, int R, int V>
 void tile(const T* const* rows, const Segment* segments, int count, const Number* B, Index ld,
-          const TileColumn<T>* columns, Index row, Prefetch prefetch) {
+          const TileColumn<T>* columns, Index row, const Prefetch& prefetch) {
     Vec<T> acc[R][V];
     load_sums<R, V>(columns, row, acc);
+    bool beyond_caches = prefetch.beyond_caches;
+    const char* next = prefetch.at;
+    const Index bytes_per_k = prefetch.bytes_per_k;
     for (int s = 0; s < count; ++s) {
         const T* a[R];
 #pragma GCC unroll 8
@@ -116,8 +125,7 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
         const Index length = segments[s].length;
         for (Index k = 0; k < length; ++k, b += ld) {
             if (R <= 3) {
-                prefetch_if<V * lanes<T>* static_cast<int>(sizeof(Number)) / 64>(prefetch.beyond_caches,
-                                                                                 b + 10 * ld);
+                prefetch_if<V * lanes<T>* static_cast<int>(sizeof(Number)) / 64>(beyond_caches, b + 10 * ld);
                 Vec<T> x[R];
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) x[r] = broadcast(a[r][k]);
@@ -129,8 +137,8 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
                     for (int r = 0; r < R; ++r) acc[r][v] += x[r] * w;
                 }
             } else {
-                __builtin_prefetch(prefetch.at, 0, 2);
-                prefetch.at += prefetch.bytes_per_k;
+                __builtin_prefetch(next, 0, 2);
+                next += bytes_per_k;
                 Vec<T> w[V];
 #pragma GCC unroll 32
                 for (int v = 0; v < V; ++v) {
