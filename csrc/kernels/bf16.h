@@ -215,13 +215,11 @@ Vec<float> dots_bf16_pairs(const Number* const* W, const Half* a, Index K, Vec<f
     return start + sums<float>(acc);
 }
 
-// C [R rows, ld] (+)= A · B over pairs of tokens: A has pitch lda, B is packed [pair][V vectors]; the last
-// vector of columns has `last` numbers.
+// Adds A · B over pairs of tokens to rows of sums: A has pitch lda, B is packed [pair][V vectors].
 template <int R, int V>
-void outer_bf16(const Bf16Pair* A, Index lda, const Bf16Pair* B, Index pairs, float* C, Index ld, Index last,
-                bool first) {
+void outer_bf16(const Bf16Pair* A, Index lda, const Bf16Pair* B, Index pairs, const SumRows<float>& sums) {
     Vec<float> acc[R][V];
-    load_rows<R, V>(C, ld, last, first, acc);
+    load_rows<R, V>(sums, acc);
     for (Index i = 0; i < pairs; ++i, A += lda, B += V * lanes<float>) {
         Bf16Pairs b[V];
 #pragma GCC unroll 8
@@ -237,7 +235,7 @@ void outer_bf16(const Bf16Pair* A, Index lda, const Bf16Pair* B, Index pairs, fl
             for (int v = 0; v < V; ++v) add_bf16_products(acc[r][v], a, b[v]);
         }
     }
-    store_rows<R, V>(C, ld, last, acc);
+    store_rows<R, V>(sums, acc);
 }
 
 #endif

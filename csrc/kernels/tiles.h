@@ -84,29 +84,38 @@ template <int R, int V, class T>
     }
 }
 
-// The same for rows of C with pitch ld, from zero on for the first tokens; the last vector of columns has
-// `last` numbers.
+// Where the sums of a tile go that add to what is there, from zero on for the first tokens: rows with pitch
+// ld, of which the first `rows` exist; the last vector of columns has `last` numbers.
+template <class T>
+struct SumRows {
+    T* C;
+    Index ld, rows, last;
+    bool first;
+};
+
 template <int R, int V, class T>
-[[gnu::always_inline]] inline void load_rows(const T* C, Index ld, Index last, bool first,
-                                             Vec<T> (&acc)[R][V]) {
+[[gnu::always_inline]] inline void load_rows(const SumRows<T>& sums, Vec<T> (&acc)[R][V]) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
-            const T* c = C + r * ld + v * lanes<T>;
-            acc[r][v] = first ? Vec<T>{} : v + 1 < V ? load(c) : load_part(c, last);
+            const T* c = sums.C + r * sums.ld + v * lanes<T>;
+            const bool is_new = sums.first || r >= sums.rows;
+            acc[r][v] = is_new ? Vec<T>{} : v + 1 < V ? load(c) : load_part(c, sums.last);
         }
 }
 template <int R, int V, class T>
-[[gnu::always_inline]] inline void store_rows(T* C, Index ld, Index last, Vec<T> (&acc)[R][V]) {
+[[gnu::always_inline]] inline void store_rows(const SumRows<T>& sums, Vec<T> (&acc)[R][V]) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r) {
+        if (r >= sums.rows) return;
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
-            T* c = C + r * ld + v * lanes<T>;
+            T* c = sums.C + r * sums.ld + v * lanes<T>;
             if (v + 1 < V) store(c, acc[r][v]);
-            else store_part(c, acc[r][v], last);
+            else store_part(c, acc[r][v], sums.last);
         }
+    }
 }
 
 template <class T, class Number, int R, int V>
@@ -157,12 +166,11 @@ void tile(const T* const* rows, const Segment* segments, int count, const Number
     store_sums<R, V>(columns, row, acc);
 }
 
-// C [R rows, ld] (+)= A · B over k tokens: A packed [k][R], B packed [k][V vectors]; the last vector of
-// columns has `last` numbers.
+// Adds A · B over k tokens to rows of sums: A is packed [k][R], B is packed [k][V vectors].
 template <class T, int R, int V>
-void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool first) {
+void outer(const T* A, const T* B, Index k, const SumRows<T>& sums) {
     Vec<T> acc[R][V];
-    load_rows<R, V>(C, ld, last, first, acc);
+    load_rows<R, V>(sums, acc);
     for (Index i = 0; i < k; ++i, A += R, B += V * lanes<T>) {
         Vec<T> b[V];
 #pragma GCC unroll 8
@@ -177,7 +185,7 @@ void outer(const T* A, const T* B, Index k, T* C, Index ld, Index last, bool fir
             for (int v = 0; v < V; ++v) acc[r][v] += a * b[v];
         }
     }
-    store_rows<R, V>(C, ld, last, acc);
+    store_rows<R, V>(sums, acc);
 }
 
 // The same for few tokens, whose rows of B stay in the first-level cache: rows of C one after the other,

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from tests.support.subjects import Subject, gradients, pack, random_like, run, states, tokens
 from tests.support.tolerances import assert_equal, close
-from unrolled import nn
+from unrolled import _core, nn
+from unrolled.engines import use_build
 
 CUTS = torch.tensor([[True, False], [False, True], [False, False]])
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -71,6 +72,25 @@ def as_function(
 def test_gradients_are_those_of_finite_differences(subject: Subject, form: str) -> None:
     function, inputs = as_function(subject, form)
     assert torch.autograd.gradcheck(function, inputs, fast_mode=form in LARGE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("build", _core.builds())
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_weights_of_more_rows_than_are_packed_at_once(
+    cell: str, build: str, dtype: torch.dtype
+) -> None:
+    expected_of = getattr(torch.nn, cell)(7, 390).double()
+    layer = getattr(nn, cell)(7, 390).to(dtype)
+    layer.load_state_dict(expected_of.state_dict())
+    x = tokens(60, 5, 7)
+    gradient = random_like([expected_of(x)[0]])[0]
+    expected = torch.autograd.grad(expected_of(x)[0], list(expected_of.parameters()), gradient)
+    with use_build(build):
+        output, _ = layer(x.to(dtype))
+        actual = torch.autograd.grad(output, list(layer.parameters()), gradient.to(dtype))
+    for (name, _), one, other in zip(layer.named_parameters(), actual, expected, strict=True):
+        close(one, other, "random", name)
 
 
 @pytest.mark.sampled
