@@ -158,11 +158,13 @@ def heads(rows: Sequence[Row]) -> str:
 
 
 def latency(rows: Sequence[Row]) -> str:
-    """Microseconds per call."""
-    lines = [["µs", "torch", "ours", "torch / ours"]]
+    """Microseconds per call, and others' as a multiple of ours."""
+    peers = ("torch", "onnxruntime")
+    lines = [["µs", *peers, "ours", *(f"{peer} / ours" for peer in peers)]]
     for r in rows:
-        times = [_time(r, peer, 1e3) for peer in ("torch", OURS)]
-        lines.append([r["name"], *times, cut(against_torch(r))])
+        times = [_time(r, peer, 1e3) for peer in (*peers, OURS)]
+        ratios = [cut(ms(r, peer) / ms(r, OURS)) if peer in r["peers"] else "" for peer in peers]
+        lines.append([r["name"], *times, *ratios])
     return table(lines)
 
 

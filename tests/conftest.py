@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.subjects import RUNS, Subject
 from unrolled import engines
-from unrolled.engines._native.fast_path import NativeFastPath
+from unrolled.engines._request import FastPath
+from unrolled.engines._runner import Runner
 
 settings.register_profile(
     "reproducible",
@@ -66,14 +67,20 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 def fast_path_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call in turn took the fast path."""
     recorded: list[bool] = []
-    original = NativeFastPath.__call__
+    original = Runner.make_fast_path
 
-    def watch(self: NativeFastPath, *args: Any) -> Any:
-        actual = original(self, *args)
-        recorded.append(actual is not None)
-        return actual
+    def make(runner: Runner) -> FastPath:
+        fast_path = original(runner)
 
-    monkeypatch.setattr(NativeFastPath, "__call__", watch)
+        def watch(*args: Any) -> Any:
+            actual = fast_path(*args)
+            recorded.append(actual is not None)
+            return actual
+
+        runner.fast_path = watch
+        return watch
+
+    monkeypatch.setattr(Runner, "make_fast_path", make)
     return recorded
 
 

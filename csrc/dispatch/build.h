@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dispatch/call.h"
+#include "dispatch/prepared.h"
 #include "dispatch/snapshot.h"
 
 namespace unrolled {
@@ -20,6 +21,7 @@ struct Build {
     void (*narrow)(const float* from, Half* to, Index count, NumberFormat format);
     Snapshot* (*snapshot)(const Parameters& parameters, WeightFormat format);
     Affine* (*affine)(const Weights<float>& weights, Index width, Index source, WeightFormat format);
+    PreparedSweep* (*prepare)(const Call<float>& call);              // new
     Digest (*digest)(const void* data, Index bytes, Index threads);  // in shares of so many threads
     void (*activate)(Activation kind, float* rows, Index count, Index width);
 };

@@ -327,6 +327,20 @@ void run_snapshot(const RawCall& raw, Snapshot& snapshot) {
     snapshot.run(std::move(call));
 }
 
+PreparedSweep* prepare_forward(const RawCall& raw, const std::string& build) {
+    const MaskedFloatTraps masked;
+    const Build& kernels = find_build(build);
+    const ForwardCall<float> checked(raw, kernels);
+    if (raw.format != NumberFormat::native || checked.run.saved || checked.run.total > kMaxPreparedTokens)
+        fail("call: must be short, in float32 and without gradient");
+    return kernels.prepare(checked.run);
+}
+
+void run_prepared(PreparedSweep& sweep, const IndexList& arrays) {
+    const MaskedFloatTraps masked;
+    sweep.run(arrays);
+}
+
 void run_forward(const RawCall* calls, std::size_t count, const std::string& build, bool wide) {
     const MaskedFloatTraps masked;
     const Build& kernels = find_build(build);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dispatch/call.h"
+#include "dispatch/prepared.h"
 #include "dispatch/snapshot.h"
 
 namespace unrolled {
@@ -45,6 +46,11 @@ struct RawCall {
 // Calls may share inputs, not outputs.
 void run_forward(const RawCall* calls, std::size_t count, const std::string& build, bool wide);
 void run_backward(const RawCall* calls, std::size_t count, const std::string& build, bool wide);
+
+// Sets up a sweep for calls with the program and the sizes of this one, which is in float32 and has at most
+// kMaxPreparedTokens tokens; and runs one. The caller deletes the sweep.
+PreparedSweep* prepare_forward(const RawCall& call, const std::string& build);
+void run_prepared(PreparedSweep& sweep, const IndexList& arrays);
 
 // Runs a snapshot, which has its own parameters: `arrays` lacks the saved one, weights, biases and
 // vectors.

@@ -1,6 +1,7 @@
-// The parts of snapshots that all builds share.
+// The parts of snapshots and of prepared sweeps that all builds share.
 #include <utility>
 
+#include "dispatch/prepared.h"
 #include "dispatch/snapshot.h"
 
 namespace unrolled {
@@ -32,5 +33,33 @@ void Snapshot::run(Call<float> call) {
 }
 
 Affine::~Affine() = default;
+
+PreparedSweep::PreparedSweep(const Call<float>& call) : call_(call) {
+    call_.cancel = nullptr;  // it ends before the first poll
+}
+
+PreparedSweep::~PreparedSweep() = default;
+
+void PreparedSweep::run(const std::vector<Index>& arrays) {
+    std::size_t position = 4;  // behind sizes and table
+    const auto next = [&] {
+        const Index address = arrays[position];
+        position += 2;
+        return reinterpret_cast<float*>(address);
+    };
+    call_.tokens.native = next();
+    call_.output.native = next();
+    next();  // the saved array
+    const auto set = [&](Weights<float>& weights) {
+        weights.weight.native = next();
+        weights.bias = next();
+    };
+    set(call_.input);
+    for (Weights<float>& product : call_.products) set(product);
+    for (const float*& vector : call_.vectors) vector = next();
+    for (const float*& state : call_.initial) state = next();
+    for (float*& state : call_.final) state = next();
+    sweep();
+}
 
 }  // namespace unrolled

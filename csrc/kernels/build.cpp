@@ -3,6 +3,7 @@
 #include "kernels/backward.h"
 #include "kernels/float16.h"
 #include "kernels/kept_matrices.h"
+#include "kernels/prepared.h"
 #include "kernels/snapshot.h"
 
 namespace unrolled {
@@ -81,8 +82,8 @@ extern const Build build;
 const Build build = {UNROLLED_NAME,    lanes<float>,    kMultipliesBf16<float>,
                      forward<float>,   forward<double>, backward<float>,
                      backward<double>, widen,           narrow,
-                     make_snapshot,    make_affine,     digest,
-                     activate};
+                     make_snapshot,    make_affine,     prepare,
+                     digest,           activate};
 
 }  // namespace UNROLLED_BUILD
 }  // namespace unrolled

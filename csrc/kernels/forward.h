@@ -5,6 +5,7 @@
 #include "kernels/chunks.h"
 #include "kernels/forward_matrices.h"
 #include "kernels/rounds.h"
+#include "kernels/state_buffers.h"
 
 namespace unrolled {
 namespace UNROLLED_BUILD {
@@ -29,6 +30,7 @@ public:
           units_(batch_.by_units(p_.forward_schedule, threads_)),
           persistent_(p_, p_.forward_schedule, call),
           matrices_(call),
+          states_(call),
           rounds_(limit_threads(), units_, call.cancel) {
         batch_.divide_rows(threads_);
         rows_ = units_ ? call.N : batch_.max_rows();
@@ -45,7 +47,6 @@ public:
         workspace_size_ = matrices_.workspace(steps_ * rows_);
         if (workspace_size_ > 0) workspaces_ = Buffer<T>(threads_ * workspace_size_);
         make_results();
-        make_states();
         assign_output_slots();
         interpreters_.reserve(threads_);
         for (Index k = 0; k < threads_; ++k) {
@@ -54,7 +55,15 @@ public:
             locate_products(interpreters_[k]);
         }
         positions_ = Buffer<Position>(threads_);
-        for (Index k = 0; k < threads_; ++k) positions_[k] = {InterruptPoller(call.cancel, batch_.work())};
+        reset_positions();
+    }
+
+    // Makes the sweep ready to run again on new arrays of the call, of the same sizes. Nothing is packed.
+    void read_call() {
+        if (!p_.vectors.empty()) persistent_.read_vectors(p_, p_.forward_schedule, call_);
+        matrices_.read_parameters();
+        states_.read_initial();
+        reset_positions();
     }
 
     void run() {
@@ -79,7 +88,7 @@ public:
     // The state before step t.
     NodeRows<T> state_before(std::size_t k, Index t) {
         if (t > 0) return state_after(k, t - 1);
-        return {states_[k].data(), pitch(p_.states[k]), p_.states[k] == 1};
+        return states_.initial(k);
     }
 
 private:
@@ -96,6 +105,10 @@ private:
         return divide_up(widest, pitch(1));
     }
 
+    void reset_positions() {
+        for (Index k = 0; k < threads_; ++k) positions_[k] = {InterruptPoller(call_.cancel, batch_.work())};
+    }
+
     void divide_steps() {
         chunks_.reserve(threads_);
         for (Index k = 0; k < threads_; ++k) {
@@ -110,17 +123,6 @@ private:
         for (std::size_t k = 0; k < p_.products.size(); ++k) {
             const Product& q = p_.products[k];
             results_[k] = Buffer<T>(call_.N * q.parts * pitch(q.width));
-        }
-    }
-
-    // For each state the initial values and two buffers that steps alternate between.
-    void make_states() {
-        states_ = std::vector<Buffer<T>>(p_.states.size());
-        for (std::size_t k = 0; k < p_.states.size(); ++k) {
-            const Index w = p_.states[k], ld = pitch(w);
-            states_[k] = zeros<T>(3 * call_.N * ld);
-            if (!call_.initial[k]) continue;
-            for (Index n = 0; n < call_.N; ++n) copy(states_[k].data() + n * ld, call_.initial[k] + n * w, w);
         }
     }
 
@@ -165,10 +167,8 @@ private:
     }
 
     NodeRows<T> state_after(std::size_t k, Index t) {
-        const Index ld = pitch(p_.states[k]), size = call_.N * ld;
-        const bool one = p_.states[k] == 1;
-        if (k > 0 && call_.saved) return {saved(t, p_.stored.size() + k - 1), p_.saved_pitch, one};
-        return {states_[k].data() + (1 + t % 2) * size, ld, one};
+        if (k == 0 || !call_.saved) return states_.after(k, t);
+        return {saved(t, p_.stored.size() + k - 1), p_.saved_pitch, p_.states[k] == 1};
     }
 
     T* saved(Index t, std::size_t column) const {
@@ -379,9 +379,10 @@ private:
     PersistentBuffers<T> persistent_;
     Index rows_ = 0, steps_ = 0, ldx_ = 0;
     ForwardMatrices<T> matrices_;
+    StateBuffers<T> states_;
     Rounds rounds_;
     Buffer<Position> positions_;  // by part
-    std::vector<Buffer<T>> results_, states_;
+    std::vector<Buffer<T>> results_;
     Buffer<T> inputs_, row_buffers_;          // row_buffers_: rows of tokens in bfloat16, converted
     std::vector<ProjectedChunks<T>> chunks_;  // by thread, where threads share the sequences
     Buffer<T> workspaces_;                    // by thread, for products with bfloat16

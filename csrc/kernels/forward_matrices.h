@@ -30,11 +30,18 @@ public:
             input_ = &own_input_;
         }
         input_bias_ = zeros<T>(p_.x_parts * pitch(p_.x_width));
-        copy_padded(input_bias_, call_.input.bias, p_.x_parts, p_.x_width);
         own_ = std::vector<Matrix<T>>(packed_ ? 0 : p_.products.size());
         products_ = std::vector<const Matrix<T>*>(p_.products.size());
         biases_ = std::vector<Buffer<T>>(p_.products.size());
         for (std::size_t k = 0; k < p_.products.size(); ++k) make_product(k);
+        read_biases();
+    }
+
+    // Takes over new parameters of the call, of the same shapes. Nothing is packed.
+    void read_parameters() {
+        own_input_.unpacked = call_.input.weight;
+        for (std::size_t k = 0; k < own_.size(); ++k) own_[k].unpacked = call_.products[k].weight;
+        read_biases();
     }
 
     // Finds the matrices that were packed before.
@@ -79,16 +86,24 @@ private:
             products_[k] = &own_[k];
         }
         biases_[k] = zeros<T>(q.parts * pitch(q.width));
-        copy_padded(biases_[k], call_.products[k].bias, q.parts, q.width);
-        // The bias of a product that accumulates in an input block is added there.
-        for (int part = 0; part < q.parts; ++part)
-            if (const int block = p_.product_accumulators[k][part]; block >= 0)
-                for (Index u = 0; u < q.width; ++u)
-                    input_bias_[block * pitch(q.width) + u] += biases_[k][part * pitch(q.width) + u];
+    }
+
+    // Padding stays zero.
+    void read_biases() {
+        copy_padded(input_bias_, call_.input.bias, p_.x_parts, p_.x_width);
+        for (std::size_t k = 0; k < p_.products.size(); ++k) {
+            const Product& q = p_.products[k];
+            copy_padded(biases_[k], call_.products[k].bias, q.parts, q.width);
+            // The bias of a product that accumulates in an input block is added there.
+            for (int part = 0; part < q.parts; ++part)
+                if (const int block = p_.product_accumulators[k][part]; block >= 0)
+                    for (Index u = 0; u < q.width; ++u)
+                        input_bias_[block * pitch(q.width) + u] += biases_[k][part * pitch(q.width) + u];
+        }
     }
 
     static void copy_padded(Buffer<T>& to, const T* bias, Index parts, Index width) {
-        if (!bias) return;
+        if (!bias) return clear(to.data(), to.count());
         for (Index part = 0; part < parts; ++part)
             copy(to.data() + part * pitch(width), bias + part * width, width);
     }

@@ -162,14 +162,22 @@ public:
         for (std::size_t k = 0; k < program.nodes.size(); ++k) {
             const Node& node = program.nodes[k];
             node_rows_[k] = {nullptr, 0, node.width == 1};
-            if (node.kind == NodeKind::constant || node.kind == NodeKind::size) {
+            if (node.kind == NodeKind::constant || node.kind == NodeKind::size)
                 reserve(k, 1, 1)[0] = static_cast<T>(node.value);
-            } else if (node.kind == NodeKind::vector) {
-                T* to = reserve(k, 1, node.width);
-                if (call.vectors[node.index]) copy(to, call.vectors[node.index], node.width);
-            }
+            else if (node.kind == NodeKind::vector) reserve(k, 1, node.width);
         }
         for (const Instruction& i : schedule.hoisted) reserve(i.result, 1, program.nodes[i.result].width);
+        read_vectors(program, schedule, call);
+    }
+
+    // Copies the call's vectors, and computes what depends on them.
+    void read_vectors(const Program& program, const Schedule& schedule, const Call<T>& call) {
+        for (std::size_t k = 0; k < program.nodes.size(); ++k) {
+            const Node& node = program.nodes[k];
+            if (node.kind != NodeKind::vector) continue;
+            if (call.vectors[node.index]) copy(memory_[k].data(), call.vectors[node.index], node.width);
+            else clear(memory_[k].data(), node.width);
+        }
         Interpreter<T> interpreter(program, schedule);
         interpreter.set_nodes(node_rows_);
         FlushSubnormals flush_subnormals;

@@ -1,12 +1,14 @@
-// A stack of layers without gradient, from the tensors as the user passed them. Only plain calls are
-// served; for all others the result is None, and the general path runs them or raises.
+// A stack of layers from the tensors as the user passed them. Only plain calls are served; for all others the
+// result is None, and the general path runs them or raises.
 #include "python/bind.h"
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "python/environment.h"
 #include "python/interpreter_lock.h"
 #include "python/interrupt.h"
+#include "python/short_calls.h"
 #include "python/tensors.h"
 
 namespace unrolled {
@@ -46,11 +48,16 @@ class FastPath {
 public:
     // `sweeps`: (program, names of parameters, their shapes, reverse, I, WeightCache) of each layer and
     // direction.
-    // `classes`: those of tensors and parameters. `watchers`: functions that return something true if the
-    // call is traced, recorded or transformed.
-    FastPath(nb::list sweeps, nb::list widths, nb::tuple classes, nb::tuple watchers, nb::object merge,
-             bool step)
-        : tensor_(classes[0]), parameter_(classes[1]), watchers_(watchers), merge_(merge), step_(step) {
+    // `classes`: those of tensors and parameters. `training` runs a call with gradient, from (input, states,
+    // weights, parameters, batch_first, bf16_products).
+    FastPath(nb::list sweeps, nb::list widths, nb::tuple classes, const Environment& environment,
+             nb::object merge, nb::object training, bool step)
+        : tensor_(classes[0]),
+          parameter_(classes[1]),
+          environment_(environment),
+          merge_(merge),
+          training_(training),
+          step_(step) {
         for (nb::handle layer : sweeps) {
             const nb::tuple fields = nb::cast<nb::tuple>(layer);
             const nb::object owner = fields[0];
@@ -64,24 +71,21 @@ public:
         for (nb::handle width : widths) widths_.push_back(nb::cast<Index>(width));
     }
 
-    // (output, final states) without gradient. If `grad` is set and a tensor requires one:
-    // [states, parameters], for autograd. None where the call is not plain.
-    nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first, bool grad,
-                          const std::string& build, Index threads, bool bf16_products) {
+    // (output, final states as a layer returns them); None where the call is not plain.
+    nb::object operator()(nb::handle input, nb::handle hx, nb::dict parameters, bool batch_first) {
         InputShape f;
         f.batch_first = batch_first;
-        f.threads = threads;
-        f.bf16_products = bf16_products;
-        if (sweeps_.empty() || is_observed() || !read_input(input, f)) return nb::none();
+        if (sweeps_.empty() || environment_.is_observed() || !read_input(input, f)) return nb::none();
+        f.bf16_products = environment_.bf16_products();
         OwnedViews states;
-        if (!read_states(hx, f, states)) return nb::none();
+        if (!read_states(hx, states)) return nb::none();
         OwnedViews weights;  // local: several threads may call
-        if (!read_parameters(parameters, f, weights)) return nb::none();
-        if (grad && any_requires_grad(input, states, weights)) {
-            for (const LayerSweep& layer : sweeps_) layer.cache->clear();
-            return tensors_for_autograd(states, weights);
-        }
-        return run(input, states, weights, f, build);
+        if (!read_parameters(parameters, weights)) return nb::none();
+        if (!environment_.grad_enabled() || !any_requires_grad(input, states, weights))
+            return run(input, states, weights, f);
+        if (!view_all(states, weights, f)) return nb::none();
+        for (const LayerSweep& layer : sweeps_) layer.cache->clear();
+        return train(input, states, weights, parameters, f);
     }
 
 private:
@@ -93,20 +97,14 @@ private:
     using OwnedViews = std::vector<OwnedView>;
 
     struct InputShape {
-        Index T = 0, N = 0, threads = 1;
+        Index T = 0, N = 0;
         bool batch_first = false, contiguous = false, bf16_products = false;
         NumberType type = NumberType::float32;
     };
 
-    // Whether anything traces, records or transforms the call: the result of a watcher is true.
-    bool is_observed() const {
-        for (nb::handle watcher : watchers_) {
-            const nb::object answer = checked(PyObject_CallNoArgs(watcher.ptr()));
-            const int active = PyObject_IsTrue(answer.ptr());
-            if (active < 0) throw nb::python_error();
-            if (active) return true;
-        }
-        return false;
+    std::vector<Index> output_shape(const InputShape& f) const {
+        if (f.batch_first) return {f.N, f.T, widths_[0]};
+        return {f.T, f.N, widths_[0]};
     }
 
     std::vector<Index> state_shape(const InputShape& f, std::size_t k) const {
@@ -114,11 +112,9 @@ private:
         return {static_cast<Index>(sweeps_.size()), f.N, widths_[k]};
     }
 
-    // The view of a tensor of torch's own class, on the CPU, of a type that the core reads. It is taken
-    // last: torch's methods let other threads run.
-    bool view_readable(nb::handle x, View& view) const {
-        if (!x.type().is(tensor_) && !x.type().is(parameter_)) return false;
-        return !has_negative_bit(x) && try_view(x, view) && view.on_cpu() && view.type() != NumberType::other;
+    // Whether this is a tensor of torch's own classes, whose numbers are those in memory.
+    bool is_plain(nb::handle x) const {
+        return (x.type().is(tensor_) || x.type().is(parameter_)) && !has_negative_bit(x);
     }
 
     static bool is_readable(const View& view, const InputShape& f) {
@@ -127,7 +123,8 @@ private:
 
     bool read_input(nb::handle input, InputShape& f) const {
         View view;
-        if (!view_readable(input, view) || view.ndim != (step_ ? 2 : 3)) return false;
+        if (!is_plain(input) || !try_view(input, view) || !view.on_cpu()) return false;
+        if (view.type() == NumberType::other || view.ndim != (step_ ? 2 : 3)) return false;
         f.T = step_ ? 1 : view.size(0);
         f.N = view.size(-2);
         if (f.batch_first) std::swap(f.T, f.N);
@@ -136,29 +133,43 @@ private:
         return view.size(-1) == sweeps_[0].I && f.T > 0 && f.N > 0;
     }
 
-    // Adds a tensor that the core can read. A handle from a dict may be freed as soon as another thread
-    // runs, so the tensor is owned first.
-    bool add(nb::object x, const std::vector<Index>& shape, const InputShape& f, OwnedViews& views) const {
-        View view;
-        if (!view_readable(x, view) || !is_readable(view, f) || !view.is(shape)) return false;
-        views.push_back({std::move(x), view});
+    // Adds a tensor without its view, which is taken last: torch's methods let other threads run. A handle
+    // from a dict may be freed as soon as they do, so the tensor is owned first.
+    bool add(nb::object x, OwnedViews& views) const {
+        views.push_back({std::move(x), {}});
+        return is_plain(views.back().tensor);
+    }
+
+    static bool view(OwnedView& x, const std::vector<Index>& shape, const InputShape& f) {
+        return try_view(x.tensor, x.view) && is_readable(x.view, f) && x.view.is(shape);
+    }
+
+    // Views all tensors. False where the core cannot read one.
+    bool view_all(OwnedViews& states, OwnedViews& weights, const InputShape& f) const {
+        for (std::size_t k = 0; k < states.size(); ++k)
+            if (!view(states[k], state_shape(f, k), f)) return false;
+        OwnedView* weight = weights.data();
+        for (const LayerSweep& layer : sweeps_)
+            for (const std::vector<Index>& shape : layer.shapes)
+                if (OwnedView& x = *weight++; x.tensor.is_valid() && !view(x, shape, f)) return false;
         return true;
     }
 
     // The initial states; empty: zeros.
-    bool read_states(nb::handle hx, const InputShape& f, OwnedViews& states) const {
+    bool read_states(nb::handle hx, OwnedViews& states) const {
         if (hx.is_none()) return true;
         const std::size_t count = widths_.size();
-        if (count == 1) return add(nb::borrow(hx), state_shape(f, 0), f, states);
+        states.reserve(count);
+        if (count == 1) return add(nb::borrow(hx), states);
         if (!PyTuple_CheckExact(hx.ptr()) || nb::len(hx) != count) return false;
         for (std::size_t k = 0; k < count; ++k)
-            if (!add(nb::borrow(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k))), state_shape(f, k), f,
-                     states))
+            if (!add(nb::borrow(PyTuple_GET_ITEM(hx.ptr(), static_cast<Py_ssize_t>(k))), states))
                 return false;
         return true;
     }
 
-    bool read_parameters(const nb::dict& parameters, const InputShape& f, OwnedViews& weights) const {
+    bool read_parameters(const nb::dict& parameters, OwnedViews& weights) const {
+        weights.reserve(8 * sweeps_.size());
         for (const LayerSweep& layer : sweeps_)
             for (std::size_t k = 0; k < layer.shapes.size(); ++k) {
                 const nb::handle name = layer.names[k];
@@ -168,7 +179,7 @@ private:
                 }
                 PyObject* const parameter = PyDict_GetItemWithError(parameters.ptr(), name.ptr());
                 if (!parameter && PyErr_Occurred()) throw nb::python_error();
-                if (!parameter || !add(nb::borrow(parameter), layer.shapes[k], f, weights)) return false;
+                if (!parameter || !add(nb::borrow(parameter), weights)) return false;
             }
         return true;
     }
@@ -185,23 +196,44 @@ private:
         return false;
     }
 
-    static nb::object tensors_for_autograd(const OwnedViews& states, const OwnedViews& weights) {
-        nb::list initial, parameters;
+    nb::object train(nb::handle input, const OwnedViews& states, const OwnedViews& weights,
+                     const nb::dict& parameters, const InputShape& f) const {
+        nb::list initial, list;
         for (const OwnedView& state : states) initial.append(state.tensor);
         for (const OwnedView& weight : weights)
-            parameters.append(weight.tensor.is_valid() ? weight.tensor : nb::none());
-        return nb::list(nb::make_tuple(nb::tuple(initial), parameters));
+            list.append(weight.tensor.is_valid() ? weight.tensor : nb::none());
+        return training_(input, nb::tuple(initial), list, parameters, f.batch_first, f.bf16_products);
     }
 
-    // None where another thread has changed a tensor meanwhile.
-    nb::object run(nb::handle input, OwnedViews& states, OwnedViews& weights, const InputShape& f,
-                   const std::string& build) const {
+    // What this size of call has set up; null if the call is not short, or the last one had another size.
+    std::unique_ptr<ShortCall> take_short_call(const nb::object& values, const InputShape& f,
+                                               const std::string& build) {
+        double work = 0;
+        for (const LayerSweep& layer : sweeps_) work += layer.work * static_cast<double>(f.T * f.N);
+        if (f.type != NumberType::float32 || f.T * f.N > kMaxPreparedTokens || work > kMaxWorkWithLock)
+            return nullptr;
+        std::unique_ptr<ShortCall> call =
+            short_calls_.take({f.T, f.N, f.batch_first, f.bf16_products, build});
+        if (!call || !call->sweeps.empty()) return call;
+        call->sweeps.resize(sweeps_.size());
+        call->output = empty(values, output_shape(f));
+        for (std::size_t k = 0; k < widths_.size(); ++k)
+            call->final.push_back(empty(values, state_shape(f, k)));
+        return call;
+    }
+
+    // None where the core cannot read a tensor, or another thread has changed it meanwhile.
+    nb::object run(nb::handle input, OwnedViews& states, OwnedViews& weights, const InputShape& f) {
+        const std::string build = environment_.build();
         const Index L = static_cast<Index>(sweeps_.size()), D = merge_.is_none() ? 1 : 2;
         nb::object values = f.contiguous ? nb::borrow(input) : call(input, names().contiguous);
+        std::unique_ptr<ShortCall> short_call = take_short_call(values, f, build);
+        if (!short_call && !view_all(states, weights, f)) return nb::none();
+        const Index threads = short_call ? 1 : environment_.threads();
         nb::object final = checked(PyTuple_New(static_cast<Py_ssize_t>(widths_.size())));
         std::vector<View> final_views;
         for (std::size_t k = 0; k < widths_.size(); ++k) {
-            nb::object end = empty(values, state_shape(f, k));
+            nb::object end = short_call ? empty_like(short_call->final[k]) : empty(values, state_shape(f, k));
             final_views.push_back(view_of(end));
             PyTuple_SET_ITEM(final.ptr(), static_cast<Py_ssize_t>(k), end.release().ptr());
         }
@@ -211,8 +243,7 @@ private:
             std::size_t count = 0;  // of the layer's weights
             double work = 0;
             for (Index d = 0; d < D; ++d) {
-                const Index P = widths_[0];
-                outputs[d] = f.batch_first ? empty(values, {f.N, f.T, P}) : empty(values, {f.T, f.N, P});
+                outputs[d] = short_call ? empty_like(short_call->output) : empty(values, output_shape(f));
                 count += sweeps_[w + d].shapes.size();
                 work += sweeps_[w + d].work * static_cast<double>(f.T * f.N);
             }
@@ -224,25 +255,38 @@ private:
             RawCall calls[2];
             for (Index d = 0; d < D; ++d) {
                 if (!fill_call(calls[d], w + d, values, view_of(outputs[d]), layer_weights, states,
-                               final_views, f))
+                               final_views, f, threads))
                     return nb::none();
                 layer_weights += sweeps_[w + d].shapes.size();
             }
-            Interrupt interrupt;
-            calls[0].cancel = calls[1].cancel = &interrupt;
-            const auto sweep = [&] {
-                run_forward(calls, static_cast<std::size_t>(D), build, f.type == NumberType::float64);
-            };
-            if (keeps_lock) {
-                sweep();
-            } else {
-                const ReleasedLock released;
-                sweep();
-            }
-            interrupt.raise();
+            for (Index d = 0; short_call && d < D; ++d) run_short(short_call->sweeps[w + d], calls[d], build);
+            if (!short_call) run_sweeps(calls, D, build, f.type, keeps_lock);
             values = D == 1 ? outputs[0] : merge(outputs);
         }
-        return nb::make_tuple(values, final);
+        if (short_call) short_calls_.put_back(std::move(short_call));
+        return nb::make_tuple(values, widths_.size() == 1 ? nb::object(final[0]) : final);
+    }
+
+    static void run_short(std::unique_ptr<PreparedSweep>& sweep, const RawCall& call,
+                          const std::string& build) {
+        if (!sweep) sweep.reset(prepare_forward(call, build));
+        run_prepared(*sweep, call.arrays);
+    }
+
+    static void run_sweeps(RawCall* calls, Index count, const std::string& build, NumberType type,
+                           bool keeps_lock) {
+        Interrupt interrupt;
+        for (Index k = 0; k < count; ++k) calls[k].cancel = &interrupt;
+        const auto run = [&] {
+            run_forward(calls, static_cast<std::size_t>(count), build, type == NumberType::float64);
+        };
+        if (keeps_lock) {
+            run();
+        } else {
+            const ReleasedLock released;
+            run();
+        }
+        interrupt.raise();
     }
 
     // Takes references to all storages. False where one is smaller than its tensor. (A call that keeps the
@@ -264,7 +308,7 @@ private:
     // The call of sweep `index`. False where another thread has changed a tensor meanwhile.
     bool fill_call(RawCall& raw, Index index, const nb::object& values, const View& output,
                    OwnedView* weights, OwnedViews& states, const std::vector<View>& final_views,
-                   const InputShape& f) const {
+                   const InputShape& f, Index threads) const {
         const LayerSweep& layer = sweeps_[index];
         const Index tokens = f.T * f.N;
         const View input = view_of(values);
@@ -278,9 +322,7 @@ private:
                 add_array(arrays, nb::handle());
                 continue;
             }
-            if (!try_view(weight.tensor, weight.view) || !is_readable(weight.view, f) ||
-                !weight.view.is(layer.shapes[k]))
-                return false;
+            if (!view(weight, layer.shapes[k], f)) return false;
             add_array(arrays, weight.view);
         }
         const auto add_state = [&](const View* view, std::size_t k) {
@@ -293,16 +335,13 @@ private:
                 add_state(nullptr, k);
                 continue;
             }
-            OwnedView& state = states[k];
-            if (!try_view(state.tensor, state.view) || !is_readable(state.view, f) ||
-                state.view.numel() != static_cast<Index>(sweeps_.size()) * f.N * widths_[k])
-                return false;
-            add_state(&state.view, k);
+            if (!view(states[k], state_shape(f, k), f)) return false;
+            add_state(&states[k].view, k);
         }
         for (std::size_t k = 0; k < widths_.size(); ++k) add_state(&final_views[k], k);
         const TokenRows token_rows = dense_token_rows(f.T, f.N, f.batch_first, layer.reverse);
         raw = {layer.program,
-               {f.T, f.N, layer.I, tokens, token_rows, f.threads},
+               {f.T, f.N, layer.I, tokens, token_rows, threads},
                std::move(arrays),
                1,
                number_format_of(f.type),
@@ -320,23 +359,26 @@ private:
     }
 
     nb::object tensor_, parameter_;
-    nb::tuple watchers_;
-    nb::object merge_;
+    Environment environment_;
+    nb::object merge_, training_;
     bool step_;  // one step: no dimension of time, nor of layers
     std::vector<LayerSweep> sweeps_;
     std::vector<Index> widths_;
+    ShortCalls short_calls_;
 };
 
 }  // namespace
 
 void bind_fast_path(nb::module_& m) {
+    nb::class_<Environment>(m, "Environment", "What plain calls depend on besides their arguments.")
+        .def(nb::init<nb::tuple, nb::dict, nb::tuple, nb::tuple>(), nb::arg("observers"),
+             nb::arg("forward_ad"), nb::arg("variables"), nb::arg("functions"));
     nb::class_<FastPath>(m, "FastPath", "A stack of layers on plain calls.")
-        .def(nb::init<nb::list, nb::list, nb::tuple, nb::tuple, nb::object, bool>(), nb::arg("sweeps"),
-             nb::arg("widths"), nb::arg("classes"), nb::arg("watchers"), nb::arg("merge").none(),
-             nb::arg("step"))
+        .def(nb::init<nb::list, nb::list, nb::tuple, const Environment&, nb::object, nb::object, bool>(),
+             nb::arg("sweeps"), nb::arg("widths"), nb::arg("classes"), nb::arg("environment"),
+             nb::arg("merge").none(), nb::arg("training"), nb::arg("step"))
         .def("__call__", &FastPath::operator(), nb::arg("input").none(), nb::arg("hx").none(),
-             nb::arg("parameters"), nb::arg("batch_first"), nb::arg("grad"), nb::arg("build"),
-             nb::arg("threads"), nb::arg("bf16_products"));
+             nb::arg("parameters"), nb::arg("batch_first"));
 }
 
 }  // namespace unrolled

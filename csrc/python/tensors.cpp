@@ -21,7 +21,8 @@ struct DLPackTable {
 
 const DLPackTable* dlpack_table = nullptr;
 PyObject* float_example = nullptr;  // for the life of the module
-PyObject* is_neg_method = nullptr;  // the method, looked up once
+PyObject* is_neg_method = nullptr;  // looked up once
+PyObject* empty_like_function = nullptr;
 
 }  // namespace
 
@@ -77,6 +78,7 @@ void name_tensors(nb::handle type, nb::handle single) {
         throw std::runtime_error("tensors: the class must have DLPack's C functions, version 1");
     names();  // now: a forked child would wait for a thread of its parent that initializes them
     is_neg_method = nb::object(nb::getattr(type, "is_neg")).release().ptr();
+    empty_like_function = nb::object(nb::module_::import_("torch").attr("empty_like")).release().ptr();
     dlpack_table = functions;
     float_example = single.inc_ref().ptr();
 }
@@ -140,6 +142,10 @@ static nb::object make(PyObject* method, nb::handle like, const std::vector<Inde
 
 nb::object empty(nb::handle like, const std::vector<Index>& shape) {
     return make(names().new_empty, like, shape);
+}
+
+nb::object empty_like(nb::handle like) {
+    return checked(PyObject_CallOneArg(empty_like_function, like.ptr()));
 }
 
 // In a forked child torch would wait forever for the threads that fill the tensor.

@@ -83,6 +83,9 @@ std::string text_of(const std::vector<Index>& sizes);
 nb::object empty(nb::handle like, const std::vector<Index>& shape);
 nb::object zeros(nb::handle like, const std::vector<Index>& shape);
 
+// The same with the shape of `like` itself, which is contiguous: this takes less time.
+nb::object empty_like(nb::handle like);
+
 // A tensor of float32, an argument for empty() and zeros().
 nb::handle float_tensor();
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,15 @@ class CompiledSweep:
         threads: int,
     ) -> tuple[list[Tensor | None], list[Tensor | None]]: ...
 
+class Environment:
+    def __init__(
+        self,
+        observers: tuple[Callable[[], object], ...],
+        forward_ad: dict[str, Any],
+        variables: tuple[ContextVar[Any], ...],
+        functions: tuple[Callable[[], object], ...],
+    ) -> None: ...
+
 class FastPath:
     def __init__(
         self,
@@ -117,8 +127,9 @@ class FastPath:
         ],
         widths: list[int],
         classes: tuple[type[Tensor], type[Tensor]],
-        watchers: tuple[Callable[[], object], ...],
+        environment: Environment,
         merge: Callable[[list[Tensor]], Tensor] | None,
+        training: Callable[..., tuple[Tensor, Tensor | tuple[Tensor, ...]] | None],
         step: bool,
     ) -> None: ...
     def __call__(
@@ -127,11 +138,8 @@ class FastPath:
         hx: object,
         parameters: dict[str, Parameter | None],
         batch_first: bool,
-        grad: bool,
-        build: str,
-        threads: int,
-        bf16_products: bool,
-    ) -> tuple[Tensor, tuple[Tensor, ...]] | list[Any] | None: ...
+        /,
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]] | None: ...
 
 class Layer:
     def __init__(

@@ -20,6 +20,7 @@ ALLOWED = {
 INTERFACES_OF_KERNELS = {
     "dispatch/build.h",
     "dispatch/call.h",
+    "dispatch/prepared.h",
     "dispatch/snapshot.h",
     "dispatch/weight_cache.h",
 }

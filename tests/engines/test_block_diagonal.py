@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support.block_cells import Heads
 from tests.support.tolerances import assert_equal, close
 from unrolled import _core, engines, io
-from unrolled.engines._native.fast_path import NativeFastPath
+from unrolled.engines._native.fast_path import fast_sweeps
 from unrolled.export import export
 from unrolled.nn import Recurrent
 from unrolled.runtime import load
@@ -155,7 +155,7 @@ def test_calls_take_the_fast_path_and_hold_no_dense_matrix() -> None:
     with torch.no_grad(), engines.record() as ran:
         layer(x)
     assert set(ran) == {"native"}
-    assert NativeFastPath(layer.spec, False, []).sweeps
+    assert fast_sweeps(layer.spec, False)
     layer(x)[0].sum().backward()
     assert layer.weight_hh_l0.grad is not None
     assert layer.weight_hh_l0.grad.shape == (4 * 96, 24)

@@ -7,36 +7,31 @@ from contextvars import ContextVar
 import torch
 
 forced_engine: ContextVar[str | None] = ContextVar("forced engine", default=None)
-_records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
+open_records: ContextVar[tuple[list[str], ...]] = ContextVar("records of engines", default=())
 
 
 @contextmanager
 def record() -> Iterator[list[str]]:
     """Collect the names of the engines that run within a ``with`` block, one for each sweep."""
     names: list[str] = []
-    token = _records.set((*_records.get(), names))
+    token = open_records.set((*open_records.get(), names))
     try:
         yield names
     finally:
-        _records.reset(token)
+        open_records.reset(token)
 
 
 def record_run(engine: str) -> None:
     """Add the name of an engine that runs to all open records, except in a graph."""
     if torch.compiler.is_compiling():
         return
-    for names in _records.get():
+    for names in open_records.get():
         names.append(engine)
 
 
 def is_allowed(engine: str) -> bool:
     """Whether this engine may run: no other engine is forced."""
     return forced_engine.get() in (None, engine)
-
-
-def is_unobserved() -> bool:
-    """Whether the fast path may run a call: no other engine is forced, and no record is open."""
-    return is_allowed("native") and not _records.get()
 
 
 def is_unforced() -> bool:

@@ -87,8 +87,9 @@ class FastPath(Protocol):
         parameters: dict[str, nn.Parameter | None],
         batch_first: bool,
         /,
-    ) -> tuple[Tensor, States] | None:
-        """Output and final states, [L·D, N, width], or [N, width] for a single step."""
+    ) -> tuple[Tensor, Tensor | States] | None:
+        """Output and final states, [L·D, N, width], or [N, width] for a single step; a cell with
+        one state has no tuple around it."""
 
 
 class CompiledStack(Protocol):

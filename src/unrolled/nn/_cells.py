@@ -113,7 +113,7 @@ class RecurrentCell(RecurrentBase):
             fast_path = self._runner.fast_path or self._runner.make_fast_path()
             result = fast_path(input, hx, self._parameters, False)
             if result is not None:
-                return result[1] if len(result[1]) > 1 else result[1][0]
+                return result[1]
         options = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
         leaf: HiddenState | None = leaf_of_trace(self, input, hx, **options)
         if leaf is not None:

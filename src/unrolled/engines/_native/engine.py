@@ -18,7 +18,7 @@ from unrolled.cells import Cell, Sizes
 from unrolled.engines._native.autograd import SweepFunction, make_sweep_call
 from unrolled.engines._native.call import forced_build, run_forward, weight_cache
 from unrolled.engines._native.compiled import NativeCompiledStack
-from unrolled.engines._native.fast_path import NativeFastPath
+from unrolled.engines._native.fast_path import make_fast_path
 from unrolled.engines._native.functorch import run_transformed
 from unrolled.engines._native.programs import needs_preparation, program_refusal, traced_program
 from unrolled.engines._packed import run_packed
@@ -61,7 +61,7 @@ class NativeEngine(Engine):
         self, spec: Spec, step: bool, caches: Sequence[dict[str, Cache]]
     ) -> FastPath | None:
         """For calls that the core runs in one call for a whole layer."""
-        return NativeFastPath(spec, step, [weight_cache(sweep) for sweep in caches])
+        return make_fast_path(spec, step, [weight_cache(sweep) for sweep in caches])
 
     def compiled_stack(self, spec: Spec) -> CompiledStack | None:
         """The stack as operators of torch.library."""

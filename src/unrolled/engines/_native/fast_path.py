@@ -1,8 +1,9 @@
 """The fast path: plain calls of a layer go directly to the core.
 
 A step of a small network takes microseconds, and so does every Python object created on the way.
-All checks are therefore made in one place, by the core. All other calls return None here and go to
-the engines, which handle every call and raise the errors.
+All checks are therefore made in one place, by the core, and only calls with gradient come back to
+Python. For all other calls the core returns None: they go to the engines, which handle every call
+and raise the errors.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from unrolled.engines._native.programs import (
     traced_program,
 )
 from unrolled.engines._precision import States
-from unrolled.engines._records import is_unobserved
+from unrolled.engines._records import forced_engine, open_records
 from unrolled.engines._stack import merge_directions, run_layers
 
 _C = torch._C
@@ -43,9 +44,16 @@ _OBSERVERS = (
 """Functions that return true if something traces, records or transforms the call; the fast path
 requires that all return false."""
 
+_ENVIRONMENT = _core.Environment(
+    _OBSERVERS,
+    vars(forward_ad),
+    (forced_engine, open_records, forced_build),
+    (torch.is_grad_enabled, torch.get_num_threads, bf16_products),
+)
+
 
 @dataclass(frozen=True)
-class _FastSweep:
+class FastSweep:
     """One sweep: its program, and its parameters in the core's order (None where one is absent)."""
 
     program: _core.Program
@@ -57,82 +65,74 @@ class _FastSweep:
     unused: tuple[tuple[str, str], ...]  # (name, full name) of parameters that the core never reads
 
 
-class NativeFastPath:
+def make_fast_path(spec: Spec, step: bool, caches: list[_core.WeightCache]) -> _core.FastPath:
     """The stack of a layer without dropout whose cell's parameters need no preparation.
 
     With ``step`` it runs one step of a cell: input [N, I], states [N, width], names of parameters
     without the suffix of a layer. ``caches`` has the packed weights of each sweep.
     """
+    sweeps = fast_sweeps(spec, step)
+    return _core.FastPath(
+        [
+            (
+                sweep.program,
+                sweep.full_names,
+                sweep.shapes,
+                sweep.reverse,
+                sweep.input_size,
+                cache,
+            )
+            for sweep, cache in zip(sweeps, caches, strict=False)
+        ],
+        list(spec.state_widths),
+        (Tensor, torch.nn.Parameter),
+        _ENVIRONMENT,
+        None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge),
+        _Training(spec, step, sweeps),
+        step,
+    )
 
-    def __init__(self, spec: Spec, step: bool, caches: list[_core.WeightCache]) -> None:
+
+class _Training:
+    """Plain calls with gradient, whose tensors the core has checked."""
+
+    def __init__(self, spec: Spec, step: bool, sweeps: tuple[FastSweep, ...]) -> None:
         self.spec = spec
         self.step = step
-        self.sweeps = _fast_sweeps(spec, step)
+        self.sweeps = sweeps
         self.cached_calls: dict[tuple[int, int, bool, int, str, bool], list[SweepCall]] = {}
-        merge = None if spec.num_directions == 1 else partial(merge_directions, merge=spec.merge)
-        self.core = _core.FastPath(
-            [
-                (
-                    sweep.program,
-                    sweep.full_names,
-                    sweep.shapes,
-                    sweep.reverse,
-                    sweep.input_size,
-                    cache,
-                )
-                for sweep, cache in zip(self.sweeps, caches, strict=False)
-            ],
-            list(spec.state_widths),
-            (Tensor, torch.nn.Parameter),
-            _OBSERVERS,
-            merge,
-            step,
-        )
 
     def __call__(
         self,
-        input: object,
-        hx: object,
+        input: Tensor,
+        states: States,
+        weights: list[Tensor | None],
         parameters: dict[str, torch.nn.Parameter | None],
         batch_first: bool,
-        /,
-    ) -> tuple[Tensor, States] | None:
-        """Output and final states, [L·D, N, width] or [N, width]; None if the call is not plain.
+        rounds: bool,
+    ) -> tuple[Tensor, Tensor | States] | None:
+        """Output and final states; None if a parameter is missing that the core does not read.
 
-        ``input`` and ``hx`` are the user's arguments, ``parameters`` those of the layer by full
-        name.
+        ``weights`` are the parameters of all sweeps in the order of the core, ``parameters`` those
+        of the layer by full name; ``rounds`` is ``bf16_products()``.
         """
-        if forward_ad._current_level >= 0 or not is_unobserved():
-            return None
-        rounds = bf16_products()
-        result = self.core(
-            input,
-            hx,
-            parameters,
-            batch_first,
-            torch.is_grad_enabled(),
-            forced_build.get(),
-            torch.get_num_threads(),
-            rounds,
-        )
-        if not isinstance(result, list):
-            return result
-        assert isinstance(input, Tensor)
         T, N = (1, len(input)) if self.step else input.shape[:2]
         if batch_first:
             T, N = N, T
-        states, weights = result
         count = len(self.sweeps[0].names)
-        sweep_weights = []
+        sweep_weights: list[list[Tensor]] = []
         for k, sweep in enumerate(self.sweeps):
             # The reference loop, which makes second derivatives, runs the step with all parameters.
-            unused = [parameters.get(full_name) for _, full_name in sweep.unused]
-            if any(parameter is None for parameter in unused):
-                return None
-            used = [w for w in weights[k * count : (k + 1) * count] if w is not None]
-            sweep_weights.append(used + unused)
+            tensors = [w for w in weights[k * count : (k + 1) * count] if w is not None]
+            for _, full_name in sweep.unused:
+                parameter = parameters.get(full_name)
+                if parameter is None:
+                    return None
+                tensors.append(parameter)
+            sweep_weights.append(tensors)
         calls = self._calls(T, N, batch_first, len(states), rounds)
-        return self._train(calls, input, states, sweep_weights)
+        output, final = self._train(calls, input, states, sweep_weights)
+        return output, final if len(final) > 1 else final[0]
 
     def _train(
         self,
@@ -196,7 +196,7 @@ class NativeFastPath:
         return calls
 
 
-def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
+def fast_sweeps(spec: Spec, step: bool) -> tuple[FastSweep, ...]:
     """The sweeps of a stack; none if the core has no program or torch prepares parameters."""
     cell, sizes = spec.cell, spec.sizes(0)
     if program_refusal(cell, sizes) is not None or needs_preparation(cell):
@@ -204,12 +204,12 @@ def _fast_sweeps(spec: Spec, step: bool) -> tuple[_FastSweep, ...]:
     return tuple(_fast_sweep(spec, sweep, "" if step else sweep.suffix) for sweep in spec.sweeps)
 
 
-def _fast_sweep(spec: Spec, sweep: LayerSweep, suffix: str) -> _FastSweep:
+def _fast_sweep(spec: Spec, sweep: LayerSweep, suffix: str) -> FastSweep:
     program = traced_program(spec.cell, sweep.sizes.projected)
     specs = spec.parameters(sweep.layer)
     order = program.parameter_names(spec.cell)
     names = tuple(name if name in specs else None for name in order)
-    return _FastSweep(
+    return FastSweep(
         load_program(program.text, *program.sizes(sweep.sizes)),
         names,
         tuple(None if name is None else name + suffix for name in names),
