@@ -11,7 +11,7 @@ namespace UNROLLED_BUILD {
 constexpr double kMinWorkForThreads = 1.2e6;
 
 // Threads share the units of a step from this many multiplications.
-constexpr double kMinStepForBarrier = 1e5;
+constexpr double kMinStepForBarrier = 1.6e4;
 
 // A single step uses several threads from this many multiplications.
 constexpr double kMinStepForThreads = 3e5;
