@@ -52,10 +52,13 @@ public:
         return rows.table ? rows.table[offset(t) + n] : rows.dense_row(t, n);
     }
 
-    // Multiplications of a token.
+    // Multiplications of a token, and those of its input.
+    double input_multiplications() const {
+        return static_cast<double>(program.x_parts) * static_cast<double>(program.x_width) *
+               static_cast<double>(call.I / program.x_diagonal_blocks);
+    }
     double multiplications() const {
-        double count = static_cast<double>(program.x_parts) * static_cast<double>(program.x_width) *
-                       static_cast<double>(call.I / program.x_diagonal_blocks);
+        double count = input_multiplications();
         for (const Product& p : program.products)
             count +=
                 static_cast<double>(p.parts) * static_cast<double>(p.width) * static_cast<double>(p.columns);
@@ -121,6 +124,20 @@ public:
         return count;
     }
 
+    // How many of the chunks of a thread's sweep, which it has `count` of, another one projects before its
+    // sweep: threads below the mean number of sequences share what those above it have too many.
+    Index chunks_to_give(Index from, Index to, Index count) const {
+        const double missing = -surplus(to), excess = surplus(from);
+        if (missing <= 0 || excess <= 0) return 0;
+        double all = 0;
+        for (Index k = 0; k + 1 < bounds_.count(); ++k) all += surplus(k) > 0 ? surplus(k) : 0;
+        const double rows = static_cast<double>(bounds_[from + 1] - bounds_[from]);
+        const double share = excess * missing / all * work() / input_multiplications();
+        const double chunks = share / rows * static_cast<double>(count) + 0.5;
+        return chunks < static_cast<double>(count) ? static_cast<Index>(chunks)
+                                                   : count;  // infinite without input
+    }
+
     // The part of the batch that thread number `thread` of `count` works on.
     Part part(bool units, Index thread, Index count) const {
         if (units) return {0, call.N, thread, count};
@@ -128,6 +145,12 @@ public:
     }
 
 private:
+    // The sequences of a thread above the mean.
+    double surplus(Index k) const {
+        const auto threads = static_cast<double>(bounds_.count() - 1);
+        return static_cast<double>(bounds_[k + 1] - bounds_[k]) - static_cast<double>(call.N) / threads;
+    }
+
     Index limit_;  // of the number of threads
     Buffer<Index> offsets_, bounds_;
 };

@@ -7,6 +7,17 @@
 namespace unrolled {
 namespace UNROLLED_BUILD {
 
+// Where a part of a sweep stands.
+template <class T>
+struct alignas(64) Position {
+    InterruptPoller poller;
+    Index t = 0, projected = 0;  // the step, and the first one whose inputs are not projected yet
+    Index rows = 0;              // of the step
+    std::size_t phase = 0;
+    T* x = nullptr;  // inputs of the step
+    bool begun = false, stepping = false, met = false;
+};
+
 // The most numbers that other threads may project ahead for a part.
 constexpr Index kMaxProjectedAhead = Index(1) << 20;
 

@@ -54,7 +54,7 @@ public:
             interpreters_[k].set_nodes(persistent_.node_rows());
             locate_products(interpreters_[k]);
         }
-        positions_ = Buffer<Position>(threads_);
+        positions_ = Buffer<Position<T>>(threads_);
         reset_positions();
     }
 
@@ -70,7 +70,7 @@ public:
         rounds_.run([this](Index part) { return sweep(part); },
                     [this](Index thread) {
                         for (Index k = 1; !chunks_.empty() && k < threads_; ++k)
-                            project_for((thread + k) % threads_, thread);
+                            project_for((thread + k) % threads_, thread, call_.T_steps);
                     });
     }
 
@@ -175,20 +175,10 @@ private:
         return call_.saved + batch_.offset(t) * p_.saved_pitch + p_.saved_columns[column];
     }
 
-    // Where a part stands.
-    struct alignas(64) Position {
-        InterruptPoller poller;
-        Index t = 0, projected = 0;  // the step, and the first one whose inputs are not projected yet
-        Index rows = 0;              // of the step
-        std::size_t phase = 0;
-        T* x = nullptr;  // inputs of the step
-        bool begun = false, stepping = false, met = false;
-    };
-
     // Part k, up to where it needs results of other parts; false at its end. Threads that share the units
     // pack for themselves only.
     bool sweep(Index k) {
-        Position& at = positions_[k];
+        Position<T>& at = positions_[k];
         const Part all = batch_.part(units_, k, threads_);
         if (!at.begun) {
             at.begun = true;
@@ -197,8 +187,10 @@ private:
                 if (!units_ && threads_ > 1) return true;
             }
         }
-        if (at.t == 0 && !at.stepping)
+        if (at.t == 0 && !at.stepping) {
+            project_surplus(k);
             save_final_states(all, 0, min(all.last, max(all.first, call_.size(0))));
+        }
         for (;;) {
             if (!at.stepping && !begin_step(at, all, k)) return false;
             const Part part{all.first, all.first + at.rows, all.thread, all.count};
@@ -209,7 +201,7 @@ private:
     }
 
     // Projects inputs where the last ones are used up. False if there are no more steps.
-    bool begin_step(Position& at, const Part& part, Index k) {
+    bool begin_step(Position<T>& at, const Part& part, Index k) {
         if (at.t == call_.T_steps) return false;
         at.rows = min(part.last, call_.size(at.t)) - part.first;
         if (at.rows <= 0) return false;
@@ -227,10 +219,19 @@ private:
         return true;
     }
 
-    // Projects inputs for another thread, from the last chunk back, until all are claimed.
-    void project_for(Index other, Index thread) {
+    // Before a thread sweeps fewer sequences than others have, it projects so many chunks for them that all
+    // end at the same time.
+    void project_surplus(Index k) {
+        if (chunks_.empty() || call_.sizes) return;
+        for (Index other = 0; other < threads_; ++other)
+            project_for(other, k, batch_.chunks_to_give(other, k, chunks_[other].count()));
+    }
+
+    // Projects inputs for another thread, at most so many chunks from the last one back, until all are
+    // claimed.
+    void project_for(Index other, Index thread, Index most) {
         ProjectedChunks<T>& chunks = chunks_[other];
-        for (Index c = chunks.count() - 1; c >= chunks.first(); --c) {
+        for (Index c = chunks.count() - 1; c >= max(chunks.first(), chunks.count() - most); --c) {
             if (is_cancelled(call_.cancel) || !chunks.claim(c)) return;
             project(batch_.part(false, other, threads_), c * steps_, min(call_.T_steps, (c + 1) * steps_),
                     thread, chunks.buffer(c));
@@ -254,7 +255,7 @@ private:
     }
 
     // The phases of a step; false where one needs results of other parts first.
-    bool run_phases(Position& at, const Part& part, bool first_meets, Index k) {
+    bool run_phases(Position<T>& at, const Part& part, bool first_meets, Index k) {
         for (; at.phase < p_.forward_schedule.phases.size(); ++at.phase) {
             const bool meets =
                 at.phase > 0 ? reads_other_parts(at.phase) : first_meets && !p_.products.empty();
@@ -291,7 +292,7 @@ private:
 
     // Part k of one step, up to where it needs results of other parts; false at its end.
     bool step(Index t, Index k) {
-        Position& at = positions_[k];
+        Position<T>& at = positions_[k];
         const Part part = batch_.part(units_, k, threads_);
         if (!at.stepping) {
             at.x = projected_inputs(k);
@@ -381,7 +382,7 @@ private:
     ForwardMatrices<T> matrices_;
     StateBuffers<T> states_;
     Rounds rounds_;
-    Buffer<Position> positions_;  // by part
+    Buffer<Position<T>> positions_;  // by part
     std::vector<Buffer<T>> results_;
     Buffer<T> inputs_, row_buffers_;          // row_buffers_: rows of tokens in bfloat16, converted
     std::vector<ProjectedChunks<T>> chunks_;  // by thread, where threads share the sequences
