@@ -16,13 +16,14 @@ std::atomic<long> allocations{0};
 }  // namespace
 
 // Arrays of all parameters.
-void* operator new(std::size_t bytes) {
+// Never inlined: GCC inlines only some of them with sanitizers, and then warns of pairs that do not match.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
     ++allocations;
     if (void* const actual = std::malloc(bytes ? bytes : 1)) return actual;
     throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace core_test {
 namespace {
