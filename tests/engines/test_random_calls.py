@@ -1,5 +1,6 @@
 """Some of the random calls that ``fuzz`` makes by the thousand; and it reports what fails."""
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -70,6 +71,8 @@ def test_the_cells_are_of_all_kinds_and_the_same_each_time() -> None:
         "where(", "('h', 'u', 'w')", "gates = ()", "def prepare",
     )  # fmt: skip
     assert [text for text in features if not any(text in source for source in sources)] == []
+    for name in ("recurrent", "input", "p0"):
+        assert any(re.search(f"{name} = .*blocks=", source) for source in sources)
     silent = [s for s in sources if "state." not in s and "h." not in s.split("def step")[1]]
     assert len(silent) > 10  # a step without memory
     draw_cell.cache_clear()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tests.support.block_cells import HeadsLSTM
 from tests.support.random_cells import RandomCell, draw_cell
 from tests.support.subjects import Peephole, ResetBefore
 from unrolled import _core, cells, nn
@@ -33,6 +34,7 @@ CELLS |= {
     "relu": lambda: cells.RNN(cells.relu),
     "linear": lambda: cells.RAN(lambda v: v),
     "heads": lambda: cells.SLSTM(heads=2, forget="exp"),
+    "block LSTM": lambda: HeadsLSTM(2),
     "peephole": Peephole,
     "reset_before": ResetBefore,
 }
@@ -50,6 +52,7 @@ def _takes_projection(cell_name: str) -> bool:
 # A half as wide state need not consist of two blocks.
 PROJECTED = {cell_name for cell_name in CELLS if _takes_projection(cell_name)} - {
     "heads",
+    "block LSTM",
     "ExpRNN",
 }  # whose matrix is square
 # Their derivative jumps somewhere, and rounding moves values across: gradients in float64 alone.
@@ -127,7 +130,9 @@ def draw(seed: int, cells: bool = False) -> Call:
         else random.choice((1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 33))
     )
     I, H = (random.choice(SIZES[: random.choice((5, 12, len(SIZES)))]) for _ in "IH")  # noqa: E741
-    H += (cell_name == "heads" or (random_cell is not None and random_cell.even)) and H % 2
+    H += cell_name in ("heads", "block LSTM") and H % 2
+    if random_cell is not None:
+        I, H = random_cell.fit(I, H)  # noqa: E741
     T = random.choice((1, 1, 2, 3, 4, 5, 8, 13, 40, 100))
     if random_cell is not None:
         T = min(T, 13)  # some double at each step what rounding did
@@ -178,10 +183,12 @@ def draw(seed: int, cells: bool = False) -> Call:
 
 
 def fit_layers(options: dict[str, Any], drawn: RandomCell, I: int, H: int) -> None:  # noqa: E741
-    """One layer where a state is as wide as the input and that differs from layer to layer."""
+    """One layer where the input of further layers does not fit the cell: a state is as wide as the
+    input, or its matrix has blocks."""
     sizes = {name: options.get(name, 0) for name in ("num_layers", "bidirectional", "proj_size")}
     try:
-        Spec(drawn.cell_class(), I, H, merge=options["merge"], **sizes)
+        spec = Spec(drawn.cell_class(), I, H, merge=options["merge"], **sizes)
+        spec.parameters(min(1, spec.num_layers - 1))
     except CellError:
         options["num_layers"] = 1
 

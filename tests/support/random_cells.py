@@ -7,6 +7,7 @@ drawn cell is its source.
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import lcm
 from random import Random
 from typing import Any
 
@@ -56,12 +57,16 @@ class RandomCell:
     seed: int
     source: str
     kinked: bool  # some derivative jumps
-    even: bool  # H must be, as a matrix has two blocks
+    divisors: dict[Size, int] = field(compare=False)  # of I and H, whose matrices have blocks
     projectable: bool  # whether a projection may follow the output
     cell_class: type[Cell] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.source
+
+    def fit(self, I: int, H: int) -> tuple[int, int]:  # noqa: E741
+        """The sizes that are not below these, and that the blocks of matrices divide."""
+        return I + -I % self.divisors["I"], H + -H % self.divisors["H"]
 
 
 @lru_cache(maxsize=64)
@@ -72,7 +77,9 @@ def draw_cell(seed: int) -> RandomCell:
     names: dict[str, Any] = {name: getattr(cells, name) for name in cells.__all__}
     exec(source, names)
     projectable = draft.projectable and "h" not in draft.widths
-    return RandomCell(seed, source, draft.kinked, draft.even, projectable, names[f"Random{seed}"])
+    return RandomCell(
+        seed, source, draft.kinked, draft.divisors, projectable, names[f"Random{seed}"]
+    )
 
 
 class _Draft:
@@ -87,7 +94,7 @@ class _Draft:
         self.linear: set[str] = set()  # values that may become a state as they are
         self.widths: dict[str, Size] = {}
         self.kinked = False
-        self.even = False
+        self.divisors: dict[Size, int] = {"I": 1, "H": 1}
         self.projectable = random.random() < 0.3
         self.has_kinks = random.random() < 0.4
 
@@ -143,11 +150,16 @@ class _Draft:
             if name == "recurrent" and self.coin(0.35):
                 self.declared.append("recurrent = None")
                 continue
-            targets, width = gates, "H"
+            targets, width, bias = gates, "H", True
             if self.coin(0.4):
-                width = self.size()
+                width, bias = self.size(), self.coin(0.8)
                 targets = tuple(gate for gate in gates if self.coin(0.7))
-                self.declared.append(f"{name} = {_product(targets, width, bias=self.coin(0.8))}")
+            output: Size = self.widths.get("h", "P" if self.projectable else "H")
+            source = "I" if name == "input" else output
+            blocks = self.find_blocks(source, width) if self.coin(0.25) else 1
+            declared = _product(targets, width, bias=bias, blocks=blocks)
+            if declared != _product(gates, "H"):
+                self.declared.append(f"{name} = {declared}")
             if name == "input" or self.coin(0.85):
                 for gate in targets or ("",):
                     if self.coin(0.9):
@@ -190,13 +202,17 @@ class _Draft:
 
     def find_blocks(self, source: Size, width: Size) -> int:
         """Of a block-diagonal matrix, up to a diagonal one; 1 where the sizes do not allow it."""
-        if source == width == "H":
-            self.even = True
-            return 2
         if isinstance(source, int) and isinstance(width, int):
             common = [n for n in range(1, source + 1) if source % n == width % n == 0]
             return self.random.choice(common)
-        return 1
+        blocks = self.random.choice((2, 2, 3, 4))
+        for size in (source, width):
+            if size == "P" or (isinstance(size, int) and size % blocks):
+                return 1
+        for size in (source, width):
+            if size in self.divisors:
+                self.divisors[size] = lcm(self.divisors[size], blocks)
+        return blocks
 
     def choices(self, size: Size) -> list[str]:
         """Values of a width that a product may multiply."""

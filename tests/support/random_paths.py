@@ -81,8 +81,7 @@ def draw_subject(seed: int) -> Subject:
     """The subject of a number."""
     random = Random(seed)
     drawn = draw_cell(seed)
-    I, H = random.choice(SIZES), random.choice(SIZES)  # noqa: E741
-    H += drawn.even and H % 2
+    I, H = drawn.fit(random.choice(SIZES), random.choice(SIZES))  # noqa: E741
     options: dict[str, Any] = {
         "num_layers": random.choice((1, 1, 2)),
         "bidirectional": random.random() < 0.3,
