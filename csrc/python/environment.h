@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "dispatch/builds.h"
 #include "python/tensors.h"
 
 namespace unrolled {
@@ -14,7 +15,7 @@ public:
     // `observers`: functions that return something true if the call is traced, recorded or transformed.
     // `forward_ad`: the dictionary of that module. `variables`: context variables of the forced engine, of
     // open records and of the forced build. `functions`: whether gradients are enabled, the number of
-    // threads, and whether products of float32 round to bfloat16.
+    // threads, and the precision that torch's switch asks for in products of float32.
     Environment(nb::tuple observers, nb::dict forward_ad, nb::tuple variables, nb::tuple functions)
         : observers_(observers),
           forward_ad_(forward_ad),
@@ -23,7 +24,7 @@ public:
           build_(variables[2]),
           grad_enabled_(functions[0]),
           threads_(functions[1]),
-          bf16_products_(functions[2]),
+          precision_(functions[2]),
           level_name_(nb::steal(PyUnicode_InternFromString("_current_level"))) {}
 
     // Whether the call must take the general path: something observes it, or another engine is forced.
@@ -38,7 +39,11 @@ public:
     }
 
     bool grad_enabled() const { return is_true(grad_enabled_); }
-    bool bf16_products() const { return is_true(bf16_products_); }
+    bool bf16_products() const {
+        if (!find_build(build()).bf16_products) return false;
+        const nb::object precision = checked(PyObject_CallNoArgs(precision_.ptr()));
+        return PyUnicode_CompareWithASCIIString(precision.ptr(), "bf16") == 0;
+    }
     Index threads() const { return nb::cast<Index>(checked(PyObject_CallNoArgs(threads_.ptr()))); }
     std::string build() const {
         const nb::object build = value_of(build_);
@@ -62,7 +67,7 @@ private:
 
     nb::tuple observers_;
     nb::dict forward_ad_;
-    nb::object engine_, records_, build_, grad_enabled_, threads_, bf16_products_, level_name_;
+    nb::object engine_, records_, build_, grad_enabled_, threads_, precision_, level_name_;
 };
 
 }  // namespace unrolled

@@ -1,6 +1,7 @@
 """The dtypes of a call: casts by autocast, half precision computed in float32, dtype checks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,10 +41,14 @@ def casts_parameters(dtype: torch.dtype | None, tensors: Iterable[Tensor]) -> bo
     return not is_rounded or any(t.dtype != torch.float32 or not t.is_cpu for t in tensors)
 
 
+switch_precision = partial(torch._C._get_fp32_precision_getter, "mkldnn", "rnn")
+"""The precision that torch's switch asks for in recurrent layers in float32."""
+
+
 def allows_bf16_products() -> bool:
     """Whether torch's switch ``torch.backends.mkldnn.rnn.fp32_precision``, or one that it falls
     back to, allows recurrent layers in float32 to round what products multiply to bfloat16."""
-    return torch._C._get_fp32_precision_getter("mkldnn", "rnn") == "bf16"
+    return switch_precision() == "bf16"
 
 
 def check_dtypes(

@@ -11,22 +11,12 @@ from torch import Tensor
 
 from unrolled import _core
 from unrolled._token_rows import TokenRows
-from unrolled.engines._precision import allows_bf16_products
 from unrolled.engines._request import Cache
 from unrolled.engines._torch_modes import to_tensor
 
 _core.name_tensors(Tensor, torch.empty(0, dtype=torch.float32, device="cpu"))
 
 forced_build: ContextVar[str] = ContextVar("forced build of the kernels", default="")
-
-
-def bf16_products() -> bool:
-    """Whether layers in float32 have products in bfloat16: the build has them, and torch's switch
-    allows them."""
-    return _MULTIPLIES_BFLOAT16[forced_build.get()] and allows_bf16_products()
-
-
-_MULTIPLIES_BFLOAT16 = {build: _core.multiplies_bfloat16(build) for build in ("", *_core.builds())}
 
 StateShapes = tuple[tuple[int, ...], ...]
 """Shapes of the final states, [..., N, width] each."""

@@ -22,14 +22,14 @@ from unrolled.engines._native.autograd import (
     SweepFunction,
     make_sweep_call,
 )
-from unrolled.engines._native.call import bf16_products, forced_build
+from unrolled.engines._native.call import forced_build
 from unrolled.engines._native.programs import (
     load_program,
     needs_preparation,
     program_refusal,
     traced_program,
 )
-from unrolled.engines._precision import States
+from unrolled.engines._precision import States, switch_precision
 from unrolled.engines._records import forced_engine, open_records
 from unrolled.engines._stack import merge_directions, run_layers
 
@@ -48,7 +48,7 @@ _ENVIRONMENT = _core.Environment(
     _OBSERVERS,
     vars(forward_ad),
     (forced_engine, open_records, forced_build),
-    (torch.is_grad_enabled, torch.get_num_threads, bf16_products),
+    (torch.is_grad_enabled, torch.get_num_threads, switch_precision),
 )
 
 
@@ -114,7 +114,7 @@ class _Training:
         """Output and final states; None if a parameter is missing that the core does not read.
 
         ``weights`` are the parameters of all sweeps in the order of the core, ``parameters`` those
-        of the layer by full name; ``rounds`` is ``bf16_products()``.
+        of the layer by full name; ``rounds``: whether products round to bfloat16.
         """
         T, N = (1, len(input)) if self.step else input.shape[:2]
         if batch_first:
