@@ -8,7 +8,7 @@ namespace unrolled {
 namespace UNROLLED_BUILD {
 
 // A sweep uses several threads from this many multiplications.
-constexpr double kMinWorkForThreads = 1.2e6;
+constexpr double kMinWorkForThreads = 5e5;
 
 // Threads share the units of a step from this many multiplications.
 constexpr double kMinStepForBarrier = 1.6e4;
