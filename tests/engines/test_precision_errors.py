@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from tests.support.tolerances import close
 from tests.support.weights import flat
 from unrolled import _core, cells, engines, nn
+from unrolled.cells import _bound
 from unrolled.engines import use_build
 
 BUILDS = [build for build in _core.builds() if _core.multiplies_bfloat16(build)]
@@ -70,6 +72,86 @@ def test_published_cells(name: str, size: tuple[int, int, int, int], build: str)
     for kind, label in enumerate(labels):
         for k, mine in enumerate(actual[kind]):
             close(mine, expected[kind][k], label, f"{name} {label} {k}", rounded[kind][k])
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_errors_are_smaller_than_those_of_torch(name: str, build: str) -> None:
+    """Of output, final states and each gradient, as the root of the mean square over draws."""
+    squares: dict[str, list[Tensor]] = {"ours": [], "torch": []}
+    for seed in range(8):
+        torch.manual_seed(seed)
+        layer = getattr(nn, name)(33, 64).bfloat16()
+        theirs = getattr(torch.nn, name)(33, 64).bfloat16()
+        theirs.load_state_dict(layer.state_dict())
+        x = torch.randn(20, 5, 33).bfloat16()
+        with engines.use("reference"):
+            expected = [*chain(*results(copy.deepcopy(layer).double(), x.double()))]
+        with use_build(build), engines.use("native"):
+            squares["ours"].append(relative_squares(chain(*results(layer, x)), expected))
+        squares["torch"].append(relative_squares(chain(*results(theirs, x)), expected))
+    rms = {library: torch.stack(errors).mean(0).sqrt() for library, errors in squares.items()}
+    assert torch.all(rms["ours"] < rms["torch"]), rms
+
+
+class RoundedProduct(torch.autograd.Function):
+    """A product of operands rounded to bfloat16, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, weight: Tensor) -> Tensor:
+        operands = round_bfloat16(v), round_bfloat16(weight)
+        ctx.save_for_backward(*operands)
+        return operands[0] @ operands[1].t()
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor]:
+        v, weight = ctx.saved_tensors
+        grad = round_bfloat16(output_grads[0])
+        return grad @ weight, grad.flatten(0, -2).t() @ v.flatten(0, -2)
+
+
+def round_bfloat16(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
+def linear_of_rounded(v: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = RoundedProduct.apply(v, weight)
+    return product if bias is None else product + bias
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("name", SENSITIVE)
+def test_large_errors_come_from_rounded_operands(
+    name: str, build: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float64 that rounds nothing but the operands of products has the same errors."""
+    squares: dict[str, list[Tensor]] = {"ours": [], "rounded": []}
+    for seed in range(8):
+        torch.manual_seed(seed)
+        layer = nn.Recurrent(getattr(cells, name), 33, 64).bfloat16()
+        exact = copy.deepcopy(layer).double()
+        x = torch.randn(20, 5, 33).bfloat16()
+        with engines.use("reference"):
+            expected = [*chain(*results(exact, x.double()))]
+            with monkeypatch.context() as patch:
+                patch.setattr(_bound, "linear", linear_of_rounded)
+                rounded = chain(*results(exact, x.double()))
+        with use_build(build), engines.use("native"):
+            squares["ours"].append(relative_squares(chain(*results(layer, x)), expected))
+        squares["rounded"].append(relative_squares(rounded, expected))
+    rms = {engine: torch.stack(errors).mean(0).sqrt() for engine, errors in squares.items()}
+    assert torch.all(rms["ours"] < 1.15 * rms["rounded"]), rms
+    assert torch.all(rms["ours"] > 0.85 * rms["rounded"]), rms
+
+
+def relative_squares(actual: Iterable[Tensor], expected: Sequence[Tensor]) -> Tensor:
+    """The squared distance of each tensor, relative to its squared norm."""
+    return torch.stack(
+        [
+            (a.double() - b).square().sum() / b.square().sum()
+            for a, b in zip(actual, expected, strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize("build", BUILDS)
