@@ -120,6 +120,19 @@ def test_float32_obeys_the_switch_of_torch(name: str, way: str, build: str) -> N
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", SUBJECTS)
+def test_an_exported_program_obeys_the_switch_when_it_runs(name: str, build: str) -> None:
+    layer, x = subject(name)
+    x = x.detach()
+    with switch("bf16"):
+        program = torch.export.export(layer, (x,)).module()
+    with use_build(build), torch.no_grad():
+        for value in ("ieee", "bf16"):
+            with switch(value):
+                assert are_equal(flat(program(x)), flat(layer(x)))
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("name", SUBJECTS)
 def test_a_checkpoint_recomputes_as_forward_computed(name: str, build: str) -> None:
     layer, x = subject(name, checkpoint=True)
     run = WAYS["plain"]
