@@ -41,7 +41,9 @@ def _subjects(sections: Sections) -> Iterator[tuple[str, str, list[Row], Ratio]]
     title = "whole calls, 4 blocks in a recurrent matrix of H=512: dense / 4 blocks"
     yield "heads", title, _rows(sections, "heads"), lambda row: ms(row, "1") / ms(row, "4")
     rows = [row for row in _rows(sections, "busy") if row["name"].endswith(" 2")]
-    yield "busy", "beside two busy processes a core: torch / ours", rows, _busy_against_torch
+    yield "busy", "beside two busy processes a core: torch / ours", rows, _means_against_torch
+    title = "calls after a rest of 20 ms: torch / ours"
+    yield "rested", title, _rows(sections, "rested"), _means_against_torch
 
 
 def _rows(sections: Sections, name: str) -> list[Row]:
@@ -52,5 +54,5 @@ def _gain(row: Row) -> float:
     return ms(row, OURS) / ms(row, "unrolled bfloat16")
 
 
-def _busy_against_torch(row: Row) -> float:
+def _means_against_torch(row: Row) -> float:
     return float(row["peers"]["torch"]["mean_ms"] / row["peers"][OURS]["mean_ms"])

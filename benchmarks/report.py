@@ -44,6 +44,10 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
         "A busy machine: mean (median, 90 % below) beside spinning processes for each core",
         tables.busy,
     ),
+    "rested": (
+        "Calls after a rest of 20 ms: mean (median, 90 % below)",
+        tables.busy,
+    ),
     "functorch": ("Ensembles and per-sample gradients with torch.func", tables.functorch),
     "memory": ("Memory of a training step", tables.memory),
 }

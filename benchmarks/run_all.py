@@ -16,6 +16,7 @@ import quantized
 import ragged
 import repeated
 import report
+import rested
 import stacks
 import startup
 import streams
@@ -37,6 +38,7 @@ SECTIONS = {
     "repeated": repeated.rows,
     "training_step": training_step.rows,
     "busy": busy.rows,
+    "rested": rested.rows,
     "functorch": transforms.rows,
     "memory": memory.rows,
 }

@@ -72,15 +72,45 @@ private:
     double work_, done_ = 0;
 };
 
+// The other threads of a parallel region, as the calling thread sees them. One that is woken after a rest
+// may be put on the core of the calling thread, and would wait for it there: OpenMP lets that one spin at the
+// end of the region.
+class OtherThreads {
+public:
+    // On each of them, before its work: moves it away from the core of the calling thread.
+    void start() {
+        if (sched_getcpu() == core_) leave_core(core_);
+        __atomic_add_fetch(&started_, 1, __ATOMIC_RELAXED);
+    }
+
+    // On the calling thread, after its work: lends them its core until `count` have started.
+    void wait_for_start(Index count) {
+        for (int spins = 0; __atomic_load_n(&started_, __ATOMIC_RELAXED) < count; ++spins)
+            if (spins < kSpins) pause();
+            else sleep_briefly();
+    }
+
+private:
+    static constexpr int kSpins = 500;
+
+    int core_ = sched_getcpu();
+    Index started_ = 0;
+};
+
 // Runs work(thread, count) on at most `threads` threads; `count` is how many there are.
 template <class F>
 void run_threads(Index threads, F work) {
 #ifdef _OPENMP
     if (threads > 1 && !forked()) {
+        OtherThreads others;
 #pragma omp parallel num_threads(static_cast<int>(threads))
         {
             FlushSubnormals flush_subnormals;
-            work(static_cast<Index>(omp_get_thread_num()), static_cast<Index>(omp_get_num_threads()));
+            const auto thread = static_cast<Index>(omp_get_thread_num());
+            const auto count = static_cast<Index>(omp_get_num_threads());
+            if (thread > 0) others.start();
+            work(thread, count);
+            if (thread == 0) others.wait_for_start(count - 1);
         }
         return;
     }

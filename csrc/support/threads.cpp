@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -101,6 +102,20 @@ void wake_sleepers(int& ended) {
         ended = 1;
     }
     sleepers.wake.notify_all();
+}
+
+void sleep_briefly() {
+    const timespec time{0, 20'000};
+    nanosleep(&time, nullptr);
+}
+
+void leave_core(int core) {
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    cpu_set_t others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 ForkSafeLock::ForkSafeLock(int& process) : process_(process) {

@@ -50,6 +50,12 @@ void set_max_wait(Index wait, Index distrust);
 void sleep_until(const int& ended, Index nanoseconds);
 void wake_sleepers(int& ended);
 
+// Sleeps for about as long as it takes to wake a thread.
+void sleep_briefly();
+
+// Moves the calling thread to another core, if it may use one.
+void leave_core(int core);
+
 // A lock for short or rare work. A copy that was made by a fork while a thread of the parent held the
 // lock would have no owner: the lock records in which process it was taken, and is free in others.
 class ForkSafeLock {

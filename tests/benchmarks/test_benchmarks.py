@@ -220,6 +220,7 @@ def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
         "autograd_bound",
         "training_step",
         "busy",
+        "rested",
         "half",
         "half_errors",
         "repeated",

@@ -4,6 +4,8 @@
 #define UNROLLED_BYTES 16
 #include "kernels/rounds.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -182,6 +184,33 @@ void check_sweeps(const std::vector<Text>& texts, const unrolled::Build& build, 
     }
 }
 
+std::vector<int> allowed_cores() {
+    cpu_set_t set;
+    std::vector<int> cores;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return cores;
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &set)) cores.push_back(core);
+    return cores;
+}
+
+// A thread that leaves a core may return there, and stays where it is if it may use no other one.
+void check_leaving_a_core(Checks& checks) {
+    const std::vector<int> allowed = allowed_cores();
+    for (int core : allowed) {
+        unrolled::leave_core(core);
+        checks.that(allowed_cores() == allowed, "leave_core: other cores are allowed");
+    }
+    cpu_set_t only, before;
+    sched_getaffinity(0, sizeof before, &before);
+    CPU_ZERO(&only);
+    CPU_SET(allowed.front(), &only);
+    sched_setaffinity(0, sizeof only, &only);
+    unrolled::leave_core(allowed.front());
+    checks.that(allowed_cores() == std::vector<int>{allowed.front()}, "leave_core: of one core");
+    check_delays(2, true, 100'000, 0, checks);  // two threads on one core
+    sched_setaffinity(0, sizeof before, &before);
+}
+
 }  // namespace
 
 void check_rounds(const std::vector<Text>& texts, const unrolled::Build& build, bool quick, Checks& checks) {
@@ -194,6 +223,7 @@ void check_rounds(const std::vector<Text>& texts, const unrolled::Build& build, 
         if (parts > 1) check_cancelled(parts, checks);
     }
     check_sweeps(texts, build, quick, checks);
+    check_leaving_a_core(checks);
     const Neighbours neighbours;
     check_delays(3, true, -1, -1, checks);
     check_sweeps(texts, build, quick, checks);
