@@ -6,8 +6,6 @@ The LSTM and the GRU with a recurrent matrix of 1, 2, 4 or 8 blocks: whole calls
 where the recurrent product dominates, and with as many as units; and single steps of a stream.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from harness import Row, Settings
 from peers import Peer
 from peers.layers import layer_peer
 from problems import truth
-from unrolled.cells import Cell, product, sigmoid, tanh
+from unrolled.cells import GRU, LSTM, product
 from unrolled.nn import Recurrent
 
 BLOCKS = (1, 2, 4, 8)
@@ -27,31 +25,18 @@ SHAPES = ((32, 8), (32, 512), (1, 8), (1, 512))
 """N and I."""
 
 
-class HeadsLSTM(Cell):
-    """LSTM."""
-
-    gates = ("i", "f", "g", "o")
-    states = ("h", "c")
+class HeadsLSTM(LSTM):
+    """The LSTM with blocks in its recurrent matrix."""
 
     def __init__(self, blocks: int = 1) -> None:
-        self.recurrent = product("i", "f", "g", "o", blocks=blocks)
-
-    def step(self, x: Any, h: Any, state: Any) -> Any:
-        c = sigmoid(x.f + h.f) * state.c + sigmoid(x.i + h.i) * tanh(x.g + h.g)
-        return sigmoid(x.o + h.o) * tanh(c), c
+        self.recurrent = product(*self.gates, blocks=blocks)
 
 
-class HeadsGRU(Cell):
-    """GRU."""
-
-    gates = ("r", "z", "n")
+class HeadsGRU(GRU):
+    """The GRU with blocks in its recurrent matrix."""
 
     def __init__(self, blocks: int = 1) -> None:
-        self.recurrent = product("r", "z", "n", blocks=blocks)
-
-    def step(self, x: Any, h: Any, state: Any) -> Any:
-        z = sigmoid(x.z + h.z)
-        return (1 - z) * tanh(x.n + sigmoid(x.r + h.r) * h.n) + z * state.h
+        self.recurrent = product(*self.gates, blocks=blocks)
 
 
 CELLS = {"LSTM": HeadsLSTM, "GRU": HeadsGRU}

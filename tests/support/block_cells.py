@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unrolled.cells import Cell, product, sigmoid, tanh, vector
+from unrolled.cells import LSTM, Cell, product, sigmoid, tanh, vector
 
 __all__ = ["Heads", "HeadsLSTM", "VectorHeads"]
 
@@ -28,18 +28,11 @@ class Heads(Cell):
         return (1 - z) * n + z * state.h * sigmoid(inner.b) + 0.1 * self.up(self.down(n))
 
 
-class HeadsLSTM(Cell):
-    """The equations of the LSTM, with blocks in the recurrent matrix."""
-
-    gates = ("i", "f", "g", "o")
-    states = ("h", "c")
+class HeadsLSTM(LSTM):
+    """The LSTM with blocks in its recurrent matrix."""
 
     def __init__(self, blocks: int = 1) -> None:
-        self.recurrent = product("i", "f", "g", "o", blocks=blocks)
-
-    def step(self, x: Any, h: Any, state: Any) -> Any:
-        c = sigmoid(x.f + h.f) * state.c + sigmoid(x.i + h.i) * tanh(x.g + h.g)
-        return sigmoid(x.o + h.o) * tanh(c), c
+        self.recurrent = product(*self.gates, blocks=blocks)
 
 
 class VectorHeads(Cell):
